@@ -1,0 +1,41 @@
+# Everything from a fresh clone, with only Python (>= 3.11) and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+export JAX_PLATFORMS ?= cpu
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo check test test-slow test-all format clean
+.DEFAULT_GOAL := help
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+# One stamp for each set of extras: installed once, again when the requirements change.
+$(VENV)/installed-%: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@touch $@
+
+demo: $(VENV)/installed-demo  ## A pretrained transformer, the same in PyTorch and in JAX, with a picture
+	$(BIN)/attention-bridge demo
+
+check: $(VENV)/installed-test  ## Lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check  ## The essential proof, under ten minutes on two cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed-test  ## What is slower, or needs heavy peers
+	$(BIN)/python -m pytest -m slow
+
+test-all: test test-slow  ## All tests
+
+format: $(VENV)/installed-test  ## Rewrite the sources in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what was made here
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,34 @@
+"""Every attention mechanism in PyTorch; the mirror of `jax_attention`."""
+
+import warnings
+
+from jax_attention.attention_basics import BasicAttention as BasicAttention
+from jax_attention.attention_basics import ConcatScore as ConcatScore
+from jax_attention.attention_basics import DotScore as DotScore
+from jax_attention.attention_basics import GeneralScore as GeneralScore
+from jax_attention.attention_basics import LuongAttention as LuongAttention
+from jax_attention.attention_basics import ScaledDotProductAttention as ScaledDotProductAttention
+from jax_attention.cross_attention import CrossAttention as CrossAttention
+from jax_attention.cross_attention import DecoderKeep as DecoderKeep
+from jax_attention.cross_attention import EncoderDecoderAttention as EncoderDecoderAttention
+from jax_attention.cross_attention import MultiHeadCrossAttention as MultiHeadCrossAttention
+from jax_attention.masks import and_masks as and_masks
+from jax_attention.masks import causal_mask as causal_mask
+from jax_attention.masks import document_mask as document_mask
+from jax_attention.masks import length_mask as length_mask
+from jax_attention.masks import not_mask as not_mask
+from jax_attention.masks import or_masks as or_masks
+from jax_attention.masks import padding_mask as padding_mask
+from jax_attention.masks import prefix_mask as prefix_mask
+from jax_attention.masks import sliding_window_mask as sliding_window_mask
+from jax_attention.ops import dot_product_attention as dot_product_attention
+from jax_attention.ops import dot_product_attention_weights as dot_product_attention_weights
+from jax_attention.outputs import AttentionOutput as AttentionOutput
+from jax_attention.outputs import DecoderOutput as DecoderOutput
+from jax_attention.outputs import EncoderOutput as EncoderOutput
+from jax_attention.self_attention import CausalSelfAttention as CausalSelfAttention
+from jax_attention.self_attention import MultiHeadSelfAttention as MultiHeadSelfAttention
+from jax_attention.self_attention import SelfAttention as SelfAttention
+
+# `python -m jax_attention.self_attention` runs a module that this package has imported already, as it should.
+warnings.filterwarnings("ignore", message="'jax_attention.* found in sys.modules", category=RuntimeWarning)

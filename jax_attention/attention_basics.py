@@ -1,0 +1,327 @@
+r"""The first attention mechanisms: a query is compared with every key, and the values are averaged.
+
+$$ \alpha_{ij} = \frac{\exp e(q_i, k_j)}{\sum_{l} \exp e(q_i, k_l)}, \qquad c_i = \sum_j \alpha_{ij} v_j $$
+
+They differ in the score e alone:
+
+| class                            | score                    | source                                 |
+|----------------------------------|--------------------------|----------------------------------------|
+| `BasicAttention`                 | $w^\top \tanh(W q + U k)$ | Bahdanau, Cho & Bengio 2014, A.1.2     |
+| `LuongAttention(DotScore())`     | $q^\top k$               | Luong, Pham & Manning 2015, section 3.1 |
+| `LuongAttention(GeneralScore())` | $q^\top W k$             | the same                               |
+| `LuongAttention(ConcatScore())`  | $w^\top \tanh(W [q; k])$ | the same                               |
+| `ScaledDotProductAttention`      | $q^\top k / \sqrt{d}$    | Vaswani et al. 2017, section 3.2.1     |
+
+| symbol | argument | shape                      | in a recurrent encoder-decoder |
+|--------|----------|----------------------------|--------------------------------|
+| q      | `query`  | `(batch, query, query_dim)` | the decoder's states           |
+| k      | `key`    | `(batch, key, key_dim)`    | the encoder's states           |
+| v      | `value`  | `(batch, key, value_dim)`  | the encoder's states again     |
+"""
+
+from typing import Unpack
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import align, check_boolean, check_query_key_value
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.ops import Scoring, at_least_float32, attend, masked_softmax, weighted_values
+from jax_attention.outputs import AttentionOutput
+
+
+def additive_features(
+    query: Float[Array, "batch query hidden"], key: Float[Array, "batch key hidden"]
+) -> Float[Array, "batch query key hidden"]:
+    """tanh(q_i + k_j) for every pair: the hidden layer of Bahdanau's alignment model."""
+    return jnp.tanh(query[:, :, None] + key[:, None])
+
+
+def score_attention(
+    scores: Float[Array, "batch query key"],
+    value: Float[Array, "batch key value_dim"],
+    mask: Bool[Array, "..."] | None = None,
+    *,
+    need_weights: bool = True,
+    dropout_keep: Bool[Array, "batch query key"] | None = None,
+    dropout_rate: float = 0.0,
+) -> AttentionOutput:
+    """Attention from scores of any kind: softmax over the keys, then the weighted mean of the values."""
+    scores = scores[:, None]  # batch 1 query key
+    if mask is not None:
+        check_boolean("mask", mask)
+        mask = align("mask", mask, scores.shape)
+    keep = None if dropout_keep is None else dropout_keep[:, None]
+    weights = masked_softmax(scores, mask)
+    output = weighted_values(weights, value[:, None], dropout_keep=keep, dropout_rate=dropout_rate)
+    return AttentionOutput(output[:, 0], weights[:, 0] if need_weights else None)
+
+
+def single_head_attention(
+    query: Float[Array, "batch query head_dim"],
+    key: Float[Array, "batch key head_dim"],
+    value: Float[Array, "batch key value_dim"],
+    mask: Bool[Array, "..."] | None = None,
+    *,
+    need_weights: bool = True,
+    dropout_keep: Bool[Array, "batch query key"] | None = None,
+    dropout_rate: float = 0.0,
+    **scoring: Unpack[Scoring],
+) -> AttentionOutput:
+    """Scaled dot-product attention with one head, and no axis for it."""
+    keep = None if dropout_keep is None else dropout_keep[:, None]
+    output, weights = attend(
+        query[:, None],
+        key[:, None],
+        value[:, None],
+        mask=mask,
+        need_weights=need_weights,
+        dropout_keep=keep,
+        dropout_rate=dropout_rate,
+        **scoring,
+    )
+    return AttentionOutput(output[:, 0], None if weights is None else weights[:, 0])
+
+
+class BasicAttention(nnx.Module):
+    """Additive attention: a small network scores each pair (Bahdanau, Cho & Bengio 2014).
+
+    Args:
+        query_dim: features of a query.
+        key_dim: features of a key.
+        hidden_dim: features of the hidden layer that compares them.
+        bias: whether the hidden layer has a bias.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        hidden_dim: int,
+        *,
+        bias: bool = False,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
+        self.q_proj = linear(query_dim, hidden_dim, bias=False, **factory)
+        self.k_proj = linear(key_dim, hidden_dim, bias=bias, **factory)
+        self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch query query_dim"],
+        key: Float[Array, "batch key key_dim"],
+        value: Float[Array, "batch key value_dim"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch query key"] | None = None,
+    ) -> AttentionOutput:
+        """Attend to the values whose keys score high.
+
+        Args:
+            query: what is looked for.
+            key: what is offered.
+            value: what is read.
+            mask: True where the query attends to the key.
+            need_weights: whether to return the weights.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Returns:
+            Output `(batch, query, value_dim)` and weights `(batch, query, key)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_query_key_value(query, key, value, self.query_dim, self.key_dim)
+        features = additive_features(self.q_proj(query), self.k_proj(key))  # batch query key hidden
+        scores = self.score_proj(features)[..., 0]  # batch query key
+        keep = self.dropout.keep_weights(query, key, dropout_keep)
+        return score_attention(
+            scores, value, mask, need_weights=need_weights, dropout_keep=keep, dropout_rate=self.dropout.rate
+        )
+
+
+class DotScore(nnx.Module):
+    """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
+
+    def __call__(
+        self, query: Float[Array, "batch query dim"], key: Float[Array, "batch key dim"]
+    ) -> Float[Array, "batch query key"]:
+        """Score every pair."""
+        return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
+
+
+class GeneralScore(nnx.Module):
+    """q^T W k: a learned bilinear form (Luong, Pham & Manning 2015).
+
+    Args:
+        query_dim: features of a query.
+        key_dim: features of a key.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.proj = linear(key_dim, query_dim, bias=False, **factory)
+
+    def __call__(
+        self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
+    ) -> Float[Array, "batch query key"]:
+        """Score every pair."""
+        return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
+
+
+class ConcatScore(nnx.Module):
+    """w^T tanh(W [q; k]): a network on query and key laid end to end (Luong, Pham & Manning 2015).
+
+    Args:
+        query_dim: features of a query.
+        key_dim: features of a key.
+        hidden_dim: features of the hidden layer.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        hidden_dim: int,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
+        self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
+
+    def __call__(
+        self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
+    ) -> Float[Array, "batch query key"]:
+        """Score every pair."""
+        pairs = (*query.shape[:2], key.shape[1])
+        queries = jnp.broadcast_to(query[:, :, None], (*pairs, query.shape[2]))  # batch query key query_dim
+        keys = jnp.broadcast_to(key[:, None], (*pairs, key.shape[2]))  # batch query key key_dim
+        hidden = jnp.tanh(
+            self.concat_proj(jnp.concatenate([queries, keys], axis=-1))
+        )  # batch query key hidden
+        return self.score_proj(hidden)[..., 0]  # batch query key
+
+
+class LuongAttention(nnx.Module):
+    """Multiplicative attention with the score it is given; scores are not scaled (Luong et al. 2015).
+
+    The paper goes on to an attentional state tanh(W [context; query]); that layer belongs to the decoder.
+
+    Args:
+        score: `DotScore()`, `GeneralScore(...)`, `ConcatScore(...)` or any module from queries
+            `(batch, query, query_dim)` and keys `(batch, key, key_dim)` to scores `(batch, query, key)`.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: a rate outside [0, 1).
+    """
+
+    def __init__(self, score: nnx.Module, *, dropout: float = 0.0, rngs: nnx.Rngs | None = None):
+        self.score = score
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch query query_dim"],
+        key: Float[Array, "batch key key_dim"],
+        value: Float[Array, "batch key value_dim"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch query key"] | None = None,
+    ) -> AttentionOutput:
+        """Attend to the values whose keys score high; arguments, result and errors as in `BasicAttention`."""
+        check_query_key_value(query, key, value)
+        keep = self.dropout.keep_weights(query, key, dropout_keep)
+        return score_attention(
+            self.score(query, key),
+            value,
+            mask,
+            need_weights=need_weights,
+            dropout_keep=keep,
+            dropout_rate=self.dropout.rate,
+        )
+
+
+class ScaledDotProductAttention(nnx.Module):
+    """softmax(Q K^T / sqrt(d)) V, without parameters (Vaswani et al. 2017, equation 1).
+
+    The scale keeps the scores' variance at one for any d; without it a large d drives the softmax to one key.
+
+    Args:
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: a rate outside [0, 1).
+    """
+
+    def __init__(self, dropout: float = 0.0, *, rngs: nnx.Rngs | None = None):
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch query dim"],
+        key: Float[Array, "batch key dim"],
+        value: Float[Array, "batch key value_dim"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch query key"] | None = None,
+    ) -> AttentionOutput:
+        """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
+        check_query_key_value(query, key, value)
+        keep = self.dropout.keep_weights(query, key, dropout_keep)
+        return single_head_attention(
+            query,
+            key,
+            value,
+            mask,
+            need_weights=need_weights,
+            dropout_keep=keep,
+            dropout_rate=self.dropout.rate,
+        )
+
+
+def main() -> None:
+    """Show a decoder state looking for the source word it should translate."""
+    from jax_attention.demonstration import draw, fill, show
+
+    target, source = ["le", "chat"], ["the", "black", "cat", "slept"]
+    query, memory = draw(1, 2, 4), draw(1, 4, 6, seed=1)
+    additive = fill(BasicAttention(query_dim=4, key_dim=6, hidden_dim=5, rngs=nnx.Rngs(0)))
+    show("BasicAttention (additive)", additive(query, memory, memory), target, source)
+    general = fill(LuongAttention(GeneralScore(query_dim=4, key_dim=6, rngs=nnx.Rngs(0))))
+    show("LuongAttention (general)", general(query, memory, memory), target, source)
+    scaled = ScaledDotProductAttention()
+    show("ScaledDotProductAttention", scaled(query, memory[..., :4], memory), target, source)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What every function and module refuses, in one clear sentence, before any arithmetic."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import Array
+
+
+def dtype_name(x: Array) -> str:
+    """Name of the dtype of `x`, as `float32`."""
+    return str(x.dtype)
+
+
+def check_divisible(**sizes: int) -> None:
+    """Raise ValueError unless the first named size is a multiple of the second."""
+    (whole_name, whole), (part_name, part) = sizes.items()
+    if part < 1 or whole % part:
+        raise ValueError(
+            f"{whole_name} must be divisible by {part_name}, got {whole_name}={whole} and {part_name}={part}"
+        )
+
+
+def check_rate(rate: float) -> None:
+    """Raise ValueError unless `rate` is a probability below 1."""
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {rate}")
+
+
+def check_sequence(name: str, x: Array, dim: int | None = None, batch: int | None = None) -> None:
+    """Raise ValueError unless `x` is `(batch, length, dim)`; None accepts any size."""
+    expected = f"({'batch' if batch is None else batch}, length, {'dim' if dim is None else dim})"
+    if x.ndim != 3 or dim not in (None, x.shape[-1]) or batch not in (None, x.shape[0]):
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
+
+
+def check_query_key_value(
+    query: Array, key: Array, value: Array, query_dim: int | None = None, key_dim: int | None = None
+) -> None:
+    """Raise ValueError unless all three are `(batch, length, dim)` and each key has its value."""
+    check_sequence("query", query, query_dim)
+    check_sequence("key", key, key_dim, batch=query.shape[0])
+    check_sequence("value", value, batch=query.shape[0])
+    if key.shape[1] != value.shape[1]:
+        raise ValueError(f"key and value must have the same length, got {key.shape[1]} and {value.shape[1]}")
+
+
+def check_attention(query: Array, key: Array, value: Array | None = None) -> None:
+    """Raise ValueError unless the arrays are `(..., heads, length, head_dim)` and fit one another."""
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        if x is not None and x.ndim < 3:
+            raise ValueError(f"{name} must have shape (..., heads, length, head_dim), got {tuple(x.shape)}")
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(
+            f"query and key must have the same head_dim, got {query.shape[-1]} and {key.shape[-1]}"
+        )
+    if query.shape[:-3] != key.shape[:-3]:
+        raise ValueError(
+            f"query and key must have the same batch, got {tuple(query.shape[:-3])} and {tuple(key.shape[:-3])}"
+        )
+    check_divisible(num_heads=query.shape[-3], num_kv_heads=key.shape[-3])
+    if value is not None and value.shape[:-1] != key.shape[:-1]:
+        raise ValueError(
+            "key and value must have the same batch, heads and length, "
+            f"got {tuple(key.shape[:-1])} and {tuple(value.shape[:-1])}"
+        )
+
+
+def check_boolean(name: str, mask: Array) -> None:
+    """Raise TypeError unless `mask` is boolean: a mask says who is seen, a bias how much."""
+    if mask.dtype != jnp.bool_:
+        raise TypeError(
+            f"{name} must be boolean (True: the query attends to the key), got {dtype_name(mask)}; "
+            "additive values go in bias"
+        )
+
+
+def check_window(window: int | None, is_causal: bool) -> None:
+    """Raise ValueError unless `window` counts at least one key, backwards from the query."""
+    if window is None:
+        return
+    if window < 1:
+        raise ValueError(f"window must be at least 1 (it counts the query's own key), got {window}")
+    if not is_causal:
+        raise ValueError(
+            "window counts keys backwards from the query and needs is_causal=True, got is_causal=False"
+        )
+
+
+def check_keep(dropout_keep: Array, shape: Sequence[int]) -> None:
+    """Raise unless `dropout_keep` is boolean and has exactly the shape of what it drops."""
+    check_boolean("dropout_keep", dropout_keep)
+    if tuple(dropout_keep.shape) != tuple(shape):
+        raise ValueError(f"dropout_keep must have shape {tuple(shape)}, got {tuple(dropout_keep.shape)}")
+
+
+def align(name: str, x: Array, shape: Sequence[int]) -> Array:
+    """Bring a mask or bias to the rank of the scores it applies to.
+
+    Args:
+        name: how the message calls it.
+        x: of shape `(query, key)`, `(batch..., query, key)` or `(batch|1..., heads|1, query|1, key)`.
+        shape: that of the scores, `(batch..., heads, query, key)`.
+
+    Returns:
+        `x` with the rank of the scores; which axis is which follows from the rank, never from the sizes.
+
+    Raises:
+        ValueError: any other rank or size.
+    """
+    *batch, heads, query_len, key_len = shape
+    given = tuple(x.shape)
+    if given == (query_len, key_len):
+        return x
+    if x.ndim == len(shape) - 1 and given == (*batch, query_len, key_len):
+        return x[..., None, :, :]
+    broadcast = (*((size, 1) for size in (*batch, heads, query_len)), (key_len,))
+    if x.ndim == len(shape) and all(size in sizes for size, sizes in zip(given, broadcast, strict=True)):
+        return x
+    raise ValueError(
+        f"{name} must have shape (query, key) = {(query_len, key_len)}, "
+        f"(batch, query, key) = {(*batch, query_len, key_len)} or "
+        f"(batch|1, heads|1, query|1, key) = {tuple(shape)}, got {given}"
+    )

@@ -1,0 +1,340 @@
+r"""Cross-attention: one sequence looks at another.
+
+$$ Q = X W_Q, \quad K = M W_K, \quad V = M W_V, \qquad
+   \mathrm{head} = \mathrm{softmax}\!\left(Q K^\top / \sqrt{d}\right) V $$
+
+| class                     | adds to self-attention                              | source                             |
+|---------------------------|-----------------------------------------------------|------------------------------------|
+| `CrossAttention`          | keys and values come from a second sequence         | Vaswani et al. 2017, section 3.2.3 |
+| `MultiHeadCrossAttention` | several heads, and a map W_O that joins them        | Vaswani et al. 2017, section 3.2.2 |
+| `EncoderDecoderAttention` | causal self-attention before, feed-forward after    | Vaswani et al. 2017, figure 1      |
+
+| symbol | argument | shape                       |
+|--------|----------|-----------------------------|
+| X      | `query`  | `(batch, query, query_dim)` |
+| M      | `memory` | `(batch, key, key_dim)`     |
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.attention_basics import single_head_attention
+from jax_attention.checks import check_divisible, check_sequence
+from jax_attention.feed_forward import FeedForward
+from jax_attention.layers import Dropout, Factory, layer_norm, linear
+from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput, DecoderOutput
+from jax_attention.self_attention import CausalSelfAttention
+
+
+class CrossAttention(nnx.Module):
+    """Scaled dot-product attention with one head from one sequence to another (Vaswani et al. 2017).
+
+    Args:
+        query_dim: features of the sequence that looks.
+        key_dim: features of the sequence that is looked at.
+        embed_dim: features of queries, keys, values and output.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        embed_dim: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
+        self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch query query_dim"],
+        memory: Float[Array, "batch key key_dim"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch query key"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position of `query` attend to the positions of `memory` it may see.
+
+        Args:
+            query: the sequence that looks.
+            memory: the sequence that is looked at.
+            mask: True where the query attends to the key.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Returns:
+            Output `(batch, query, embed_dim)` and weights `(batch, query, key)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("query", query, self.query_dim)
+        check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
+        query = self.q_proj(query)  # batch query embed
+        key = self.k_proj(memory)  # batch key embed
+        value = self.v_proj(memory)  # batch key embed
+        keep = self.dropout.keep_weights(query, key, dropout_keep)
+        return single_head_attention(
+            query,
+            key,
+            value,
+            mask,
+            need_weights=need_weights,
+            dropout_keep=keep,
+            dropout_rate=self.dropout.rate,
+        )
+
+
+class MultiHeadCrossAttention(nnx.Module):
+    """Several heads from one sequence to another, joined by a linear map (Vaswani et al. 2017).
+
+    Args:
+        query_dim: features of the sequence that looks.
+        key_dim: features of the sequence that is looked at.
+        embed_dim: features of queries, keys, values (all heads together) and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
+        self.head_dim = embed_dim // num_heads
+        self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch query query_dim"],
+        memory: Float[Array, "batch key key_dim"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads query key"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position of `query` attend to the positions of `memory` it may see, once for each head.
+
+        Args:
+            query: the sequence that looks.
+            memory: the sequence that is looked at.
+            mask: True where the query attends to the key.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Returns:
+            Output `(batch, query, embed_dim)` and weights `(batch, heads, query, key)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("query", query, self.query_dim)
+        check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
+        query = split_heads(self.q_proj(query), self.head_dim)  # batch heads query head_dim
+        key = split_heads(self.k_proj(memory), self.head_dim)  # batch heads key head_dim
+        value = split_heads(self.v_proj(memory), self.head_dim)  # batch heads key head_dim
+        heads, weights = attend(
+            query,
+            key,
+            value,
+            mask=mask,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+class DecoderKeep(NamedTuple):
+    """Keep-masks for the places where `EncoderDecoderAttention` drops; None leaves a place to chance.
+
+    Attributes:
+        self_weights: `(batch, heads, query, query)`.
+        self_output: `(batch, query, embed)`.
+        cross_weights: `(batch, heads, query, key)`.
+        cross_output: `(batch, query, embed)`.
+        ffn_hidden: `(batch, query, ffn)`.
+        ffn_output: `(batch, query, embed)`.
+    """
+
+    self_weights: Bool[Array, "batch heads query query"] | None = None
+    self_output: Bool[Array, "batch query embed"] | None = None
+    cross_weights: Bool[Array, "batch heads query key"] | None = None
+    cross_output: Bool[Array, "batch query embed"] | None = None
+    ffn_hidden: Bool[Array, "batch query ffn"] | None = None
+    ffn_output: Bool[Array, "batch query embed"] | None = None
+
+
+class EncoderDecoderAttention(nnx.Module):
+    """A Transformer decoder block: it looks back at itself, then across at the encoder (Vaswani et al. 2017).
+
+    Three sublayers f, each with a residual: x = norm(x + f(x)), or with `norm_first` x = x + f(norm(x)), which
+    trains without warm-up (Xiong et al. 2020).
+
+    Args:
+        embed_dim: features of both sequences.
+        num_heads: heads of both attentions; must divide `embed_dim`.
+        ffn_dim: features inside the feed-forward network; `4 * embed_dim` if None.
+        norm_first: whether to normalise before each sublayer instead of after it.
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        norm_eps: added to the variance in each normalisation.
+        bias: whether the linear maps have biases.
+        dropout: rate at which weights, inner features and the result of each sublayer are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        ffn_dim: int | None = None,
+        *,
+        norm_first: bool = False,
+        activation: str = "relu",
+        norm_eps: float = 1e-5,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        ffn_dim = 4 * embed_dim if ffn_dim is None else ffn_dim
+        self.norm_first = norm_first
+        self.self_attention = CausalSelfAttention(embed_dim, num_heads, bias=bias, dropout=dropout, **factory)
+        self.cross_attention = MultiHeadCrossAttention(
+            embed_dim, embed_dim, embed_dim, num_heads, bias=bias, dropout=dropout, **factory
+        )
+        self.ffn = FeedForward(
+            embed_dim, ffn_dim, activation=activation, bias=bias, dropout=dropout, **factory
+        )
+        self.self_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
+        self.cross_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
+        self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch query embed"],
+        memory: Float[Array, "batch key embed"],
+        self_mask: Bool[Array, "..."] | None = None,
+        memory_mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: DecoderKeep | None = None,
+    ) -> DecoderOutput:
+        """Decode one block.
+
+        Args:
+            x: the sequence being written.
+            memory: the encoder's output.
+            self_mask: True where a position of `x` attends to another; what comes later is hidden in any case.
+            memory_mask: True where a position of `x` attends to one of `memory`.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: keep-masks that stand for the draws.
+
+        Returns:
+            Output `(batch, query, embed_dim)`, self-attention weights `(batch, heads, query, query)` and
+            cross-attention weights `(batch, heads, query, key)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        keep = dropout_keep or DecoderKeep()
+        attended, self_weights = self.self_attention(
+            self._before(self.self_norm, x),
+            self_mask,
+            need_weights=need_weights,
+            dropout_keep=keep.self_weights,
+        )
+        x = self._after(self.self_norm, x + self.dropout(attended, keep.self_output))  # batch query embed
+        attended, cross_weights = self.cross_attention(
+            self._before(self.cross_norm, x),
+            memory,
+            memory_mask,
+            need_weights=need_weights,
+            dropout_keep=keep.cross_weights,
+        )
+        x = self._after(self.cross_norm, x + self.dropout(attended, keep.cross_output))  # batch query embed
+        transformed = self.ffn(self._before(self.ffn_norm, x), dropout_keep=keep.ffn_hidden)
+        x = self._after(self.ffn_norm, x + self.dropout(transformed, keep.ffn_output))  # batch query embed
+        return DecoderOutput(x, self_weights, cross_weights)
+
+    def _before(
+        self, norm: nnx.LayerNorm, x: Float[Array, "batch query embed"]
+    ) -> Float[Array, "batch query embed"]:
+        return norm(x) if self.norm_first else x
+
+    def _after(
+        self, norm: nnx.LayerNorm, x: Float[Array, "batch query embed"]
+    ) -> Float[Array, "batch query embed"]:
+        return x if self.norm_first else norm(x)
+
+
+def main() -> None:
+    """Show a sentence being translated look at its source, and a decoder block look at both."""
+    from jax_attention.demonstration import draw, fill, show
+
+    source, target = ["le", "chat", "noir"], ["the", "black"]
+    query, memory = draw(1, 2, 6), draw(1, 3, 6, seed=1)
+    single = fill(CrossAttention(query_dim=6, key_dim=6, embed_dim=4, rngs=nnx.Rngs(0)))
+    show("CrossAttention", single(query, memory), target, source)
+    attention = fill(
+        MultiHeadCrossAttention(query_dim=6, key_dim=6, embed_dim=4, num_heads=2, rngs=nnx.Rngs(0))
+    )
+    show("MultiHeadCrossAttention", multi_head(query, memory), target, source)
+    block = fill(EncoderDecoderAttention(embed_dim=6, num_heads=2, ffn_dim=8, rngs=nnx.Rngs(0)))
+    output, self_weights, cross_weights = block(query, memory)
+    show("EncoderDecoderAttention, at itself", AttentionOutput(output, self_weights), target, target)
+    show("EncoderDecoderAttention, at the source", AttentionOutput(output, cross_weights), target, source)
+
+
+if __name__ == "__main__":
+    main()

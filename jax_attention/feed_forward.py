@@ -1,0 +1,52 @@
+"""The feed-forward network of a Transformer block, applied to each position by itself."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.layers import Dropout, Factory, activation_function, linear
+
+
+class FeedForward(nnx.Module):
+    """down(activation(up(x))) (Vaswani et al. 2017, section 3.3).
+
+    Args:
+        embed_dim: features of input and output.
+        ffn_dim: features in between.
+        activation: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        bias: whether the two maps have biases.
+        dropout: rate at which the features in between are dropped in training.
+
+    Raises:
+        ValueError: an unknown activation, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        ffn_dim: int,
+        *,
+        activation: str = "relu",
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
+        self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
+        self.activation = activation_function(activation)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        *,
+        dropout_keep: Bool[Array, "batch length ffn"] | None = None,
+    ) -> Float[Array, "batch length embed"]:
+        """Transform each position; `dropout_keep` stands for the draw over the features in between."""
+        hidden = self.activation(self.up_proj(x))  # batch length ffn
+        return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed

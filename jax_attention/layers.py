@@ -1,0 +1,119 @@
+"""The parts that mechanisms are built from; nothing here rests on a framework's default."""
+
+from collections.abc import Callable
+from typing import TypedDict, Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx import initializers
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import check_keep, check_rate
+
+
+class Factory(TypedDict):
+    """From what draws and in what precision parameters are made; passed on from constructor to constructor."""
+
+    rngs: nnx.Rngs
+    param_dtype: DTypeLike
+    dtype: DTypeLike | None
+
+
+def linear(
+    in_features: int, out_features: int, *, bias: bool = True, **factory: Unpack[Factory]
+) -> nnx.Linear:
+    """An affine map; weights are Glorot-uniform (Glorot & Bengio 2010), biases zero."""
+    weight, zeros = initializers.glorot_uniform(), initializers.zeros
+    return nnx.Linear(
+        in_features, out_features, use_bias=bias, kernel_init=weight, bias_init=zeros, **factory
+    )
+
+
+def layer_norm(
+    dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
+) -> nnx.LayerNorm:
+    """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
+    return nnx.LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
+
+
+def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nnx.Embed:
+    """A table of vectors, drawn from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
+    return nnx.Embed(num_embeddings, dim, embedding_init=initializers.normal(0.02), **factory)
+
+
+def relu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """max(x, 0)."""
+    return jax.nn.relu(x)
+
+
+def gelu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """Return x Phi(x), Phi the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """The tanh approximation of `gelu`; up to 5e-4 away from it."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}
+
+
+def activation_function(name: str) -> Callable[[Array], Array]:
+    """The activation of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name}")
+    return ACTIVATIONS[name]
+
+
+class Dropout(nnx.Module):
+    """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
+
+    A keep-mask may be given to every call; it then stands for the draw, in training or not.
+
+    Args:
+        rate: the probability that an entry is dropped.
+        rngs: what the draws come from, its stream `dropout`; may be None at rate 0.
+
+    Raises:
+        ValueError: `rate` is not in [0, 1), or there is nothing to draw from.
+    """
+
+    def __init__(self, rate: float, *, rngs: nnx.Rngs | None = None):
+        check_rate(rate)
+        if rate > 0.0 and rngs is None:
+            raise ValueError(f"dropout={rate} needs rngs to draw from, got None")
+        self.rate = rate
+        self.deterministic = False  # set by `module.eval()` and `module.train()`
+        self.rngs = None if rngs is None or rate == 0.0 else rngs.dropout.fork()
+
+    def __call__(
+        self, x: Float[Array, "*axes"], keep: Bool[Array, "*axes"] | None = None
+    ) -> Float[Array, "*axes"]:
+        """Drop from `x` where `keep`, given or drawn, is False."""
+        keep = self._draw(x.shape, x) if keep is None else keep
+        if keep is None:
+            return x
+        check_keep(keep, x.shape)
+        return jnp.where(keep, x / (1.0 - self.rate), 0.0)
+
+    def keep_weights(
+        self,
+        query: Float[Array, "batch heads query head_dim"],
+        key: Float[Array, "batch kv_heads key head_dim"],
+        keep: Bool[Array, "..."] | None,
+    ) -> Bool[Array, "..."] | None:
+        """Which attention weights to keep: as given, else a fresh draw, else None for all."""
+        return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
+
+    def _draw(self, shape: tuple[int, ...], like: Array) -> Bool[Array, "..."] | None:
+        if self.deterministic or self.rngs is None:
+            return None
+        return jax.random.uniform(self.rngs(), shape) >= self.rate

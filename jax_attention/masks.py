@@ -1,0 +1,197 @@
+"""Masks: boolean arrays that say who may attend to whom.
+
+True in row i and column j means: query i attends to key j. Masks are combined with and / or, never added;
+values that are added to the scores are a `bias`. Three ranks are understood wherever a mask is taken, told
+apart by the rank alone: `(query, key)`, `(batch, query, key)` and `(batch|1, heads|1, query|1, key)`.
+
+The matrices below are literal: 1 is True, and a blank line parts one batch element from the next.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Int
+
+from jax_attention.checks import check_boolean
+
+
+def causal_mask(
+    query_len: int,
+    key_len: int | None = None,
+    *,
+    query_offset: int | Int[Array, ""] = 0,
+) -> Bool[Array, "query key"]:
+    """Each query sees the keys at its own position and before (Vaswani et al. 2017, section 3.2.3).
+
+        >>> causal_mask(4)
+        1 0 0 0
+        1 1 0 0
+        1 1 1 0
+        1 1 1 1
+
+    Query 0 stands at position `query_offset`: with two keys already in a cache,
+
+        >>> causal_mask(3, 5, query_offset=2)
+        1 1 1 0 0
+        1 1 1 1 0
+        1 1 1 1 1
+    """
+    query, key = _positions(query_len, key_len, query_offset)
+    return key <= query
+
+
+def sliding_window_mask(
+    query_len: int,
+    key_len: int | None = None,
+    *,
+    window: int,
+    query_offset: int | Int[Array, ""] = 0,
+) -> Bool[Array, "query key"]:
+    """Each query sees the last `window` keys, its own included (Child et al. 2019; Beltagy et al. 2020).
+
+        >>> sliding_window_mask(5, window=2)
+        1 0 0 0 0
+        1 1 0 0 0
+        0 1 1 0 0
+        0 0 1 1 0
+        0 0 0 1 1
+
+    Raises:
+        ValueError: `window` is below 1.
+    """
+    if window < 1:
+        raise ValueError(f"window must be at least 1 (it counts the query's own key), got {window}")
+    query, key = _positions(query_len, key_len, query_offset)
+    return (key <= query) & (key > query - window)
+
+
+def prefix_mask(query_len: int, key_len: int | None = None, *, prefix_len: int) -> Bool[Array, "query key"]:
+    """All queries see the first `prefix_len` keys; what follows is causal (Raffel et al. 2020, prefix LM).
+
+        >>> prefix_mask(4, prefix_len=2)
+        1 1 0 0
+        1 1 0 0
+        1 1 1 0
+        1 1 1 1
+
+    For a prefix that differs along the batch: `or_masks(causal_mask(n), length_mask(prefix_lens, n))`.
+    """
+    query, key = _positions(query_len, key_len, 0)
+    return (key <= query) | (key < prefix_len)
+
+
+def padding_mask(tokens: Int[Array, "batch key"], pad_id: int) -> Bool[Array, "batch 1 1 key"]:
+    """Every query sees the keys whose token is not padding.
+
+    >>> padding_mask(array([[7, 8, 9], [7, 0, 0]]), pad_id=0)
+    1 1 1
+
+    1 0 0
+    """
+    return (tokens != pad_id)[:, None, None, :]
+
+
+def length_mask(lengths: Int[Array, "batch"], key_len: int) -> Bool[Array, "batch 1 1 key"]:
+    """Every query sees the first `lengths[b]` keys.
+
+    >>> length_mask(array([3, 1]), 4)
+    1 1 1 0
+
+    1 0 0 0
+    """
+    return (jnp.arange(key_len) < lengths[:, None])[:, None, None, :]
+
+
+def document_mask(
+    query_documents: Int[Array, "batch query"], key_documents: Int[Array, "batch key"] | None = None
+) -> Bool[Array, "batch 1 query key"]:
+    """Each query sees the keys of its own document: several texts packed in one row.
+
+    Padding that has a document number of its own sees itself; and it with `padding_mask` if that matters.
+
+        >>> document_mask(array([[0, 0, 1, 1], [0, 1, 1, 2]]))
+        1 1 0 0
+        1 1 0 0
+        0 0 1 1
+        0 0 1 1
+
+        1 0 0 0
+        0 1 1 0
+        0 1 1 0
+        0 0 0 1
+    """
+    key_documents = query_documents if key_documents is None else key_documents
+    return (query_documents[:, :, None] == key_documents[:, None, :])[:, None]
+
+
+def and_masks(*masks: Bool[Array, "..."]) -> Bool[Array, "..."]:
+    """Visible where every mask says so.
+
+        >>> and_masks(causal_mask(3), padding_mask(array([[7, 8, 0]]), pad_id=0))
+        1 0 0
+        1 1 0
+        1 1 0
+
+    Raises:
+        TypeError: a mask is not boolean.
+        ValueError: no mask is given.
+    """
+    first, *others = _same_rank(masks)
+    for other in others:
+        first = first & other
+    return first
+
+
+def or_masks(*masks: Bool[Array, "..."]) -> Bool[Array, "..."]:
+    """Visible where any mask says so.
+
+        >>> or_masks(causal_mask(3), length_mask(array([2, 0]), 3))
+        1 1 0
+        1 1 0
+        1 1 1
+
+        1 0 0
+        1 1 0
+        1 1 1
+
+    Raises:
+        TypeError: a mask is not boolean.
+        ValueError: no mask is given.
+    """
+    first, *others = _same_rank(masks)
+    for other in others:
+        first = first | other
+    return first
+
+
+def not_mask(mask: Bool[Array, "..."]) -> Bool[Array, "..."]:
+    """Visible where the mask says it is not.
+
+        >>> not_mask(causal_mask(3))
+        0 1 1
+        0 0 1
+        0 0 0
+
+    Raises:
+        TypeError: the mask is not boolean.
+    """
+    check_boolean("mask", mask)
+    return ~mask
+
+
+def _positions(
+    query_len: int, key_len: int | None, query_offset: int | Int[Array, ""]
+) -> tuple[Int[Array, "query 1"], Int[Array, "key"]]:
+    """Positions of the queries, as a column, and of the keys, as a row."""
+    key_len = query_len if key_len is None else key_len
+    return jnp.arange(query_len)[:, None] + query_offset, jnp.arange(key_len)
+
+
+def _same_rank(masks: tuple[Array, ...]) -> list[Array]:
+    """The masks with one rank: as they are if they agree, else with all four axes."""
+    if not masks:
+        raise ValueError("at least one mask is needed, got none")
+    for mask in masks:
+        check_boolean("mask", mask)
+    if len({mask.ndim for mask in masks}) == 1:
+        return list(masks)
+    return [mask[:, None] if mask.ndim == 3 else mask for mask in masks]

@@ -1,0 +1,12 @@
+"""Attention as pure functions of arrays, on `(..., heads, length, head_dim)`."""
+
+from jax_attention.ops.definition import dot_product_attention_weights as dot_product_attention_weights
+from jax_attention.ops.definition import weighted_values as weighted_values
+from jax_attention.ops.dot_product import Scoring as Scoring
+from jax_attention.ops.dot_product import attend as attend
+from jax_attention.ops.dot_product import dot_product_attention as dot_product_attention
+from jax_attention.ops.heads import merge_heads as merge_heads
+from jax_attention.ops.heads import repeat_heads as repeat_heads
+from jax_attention.ops.heads import split_heads as split_heads
+from jax_attention.ops.softmax import at_least_float32 as at_least_float32
+from jax_attention.ops.softmax import masked_softmax as masked_softmax

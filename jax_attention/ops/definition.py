@@ -1,0 +1,151 @@
+r"""Scaled dot-product attention as it is defined (Vaswani et al. 2017, equation 1).
+
+$$ \mathrm{Attention}(Q, K, V) = \mathrm{softmax}\!\left(s\,Q K^\top + B\right) V, \qquad s = 1/\sqrt{d} $$
+
+| symbol | argument | shape                                                    |
+|--------|----------|----------------------------------------------------------|
+| Q      | `query`  | `(..., heads, query, head_dim)`                          |
+| K      | `key`    | `(..., kv_heads, key, head_dim)`                         |
+| V      | `value`  | `(..., kv_heads, key, value_dim)`                        |
+| B      | `bias`   | broadcast to `(..., heads, query, key)`; -inf is a mask  |
+| s      | `scale`  | a number                                                 |
+
+The order is fixed: scale, bias, softcap, mask, softmax, dropout, values. These functions are for reading and
+for proofs; every faster implementation is tested against them.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import align, check_attention, check_boolean, check_keep, check_window
+from jax_attention.masks import causal_mask, sliding_window_mask
+from jax_attention.ops.heads import repeat_heads
+from jax_attention.ops.softmax import at_least_float32, masked_softmax
+
+
+def dot_product_attention_weights(
+    query: Float[Array, "*batch heads query head_dim"],
+    key: Float[Array, "*batch kv_heads key head_dim"],
+    bias: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "..."] | None = None,
+    *,
+    is_causal: bool = False,
+    window: int | None = None,
+    query_offset: int | Int[Array, ""] = 0,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> Float[Array, "*batch heads query key"]:
+    """How much each query attends to each key: the softmax of the masked scores.
+
+    Args:
+        query: what is looked for.
+        key: what is offered; `num_heads` must be a multiple of its `kv_heads`.
+        bias: added to the scaled scores; ranks as for `mask`. An entry of -inf masks its key.
+        mask: True where the query attends to the key: `(query, key)`, `(..., query, key)` or, with axes of
+            size 1 where it does not vary, `(..., heads, query, key)`.
+        is_causal: see only keys at the query's position and before.
+        window: see only the last `window` keys, the query's own included; needs `is_causal`.
+        query_offset: position of the first query among the keys; an integer or an integer array of rank 0.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        softcap: scores are bent into (-softcap, softcap) by `softcap * tanh(scores / softcap)`.
+
+    Returns:
+        Weights in at least float32. A query that sees no key has weights of exactly zero.
+
+    Raises:
+        TypeError: `mask` is not boolean.
+        ValueError: shapes that do not fit, or a window that counts no key.
+    """
+    check_attention(query, key)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    shape = (*query.shape[:-1], key.shape[-2])
+    bias, mask = resolve_masks(
+        shape, bias, mask, is_causal=is_causal, window=window, query_offset=query_offset
+    )
+
+    key = repeat_heads(key, query.shape[-3])  # ... heads key head_dim
+    scores = jnp.einsum(
+        "...qd,...kd->...qk", at_least_float32(query), at_least_float32(key)
+    )  # ... heads query key
+    scores = scores * scale
+    if bias is not None:
+        scores = scores + bias
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    return masked_softmax(scores, mask)
+
+
+def weighted_values(
+    weights: Float[Array, "*batch heads query key"],
+    value: Float[Array, "*batch kv_heads key value_dim"],
+    *,
+    dropout_keep: Bool[Array, "*batch heads query key"] | None = None,
+    dropout_rate: float = 0.0,
+) -> Float[Array, "*batch heads query value_dim"]:
+    """The mean of the values under the weights, some of which may be dropped (Srivastava et al. 2014).
+
+    Args:
+        weights: as `dot_product_attention_weights` gives them.
+        value: what is read.
+        dropout_keep: False where a weight is dropped; those kept are divided by `1 - dropout_rate`.
+        dropout_rate: the probability with which `dropout_keep` was drawn.
+
+    Returns:
+        One value a query, in the dtype of `value`.
+
+    Raises:
+        TypeError: `dropout_keep` is not boolean.
+        ValueError: `dropout_keep` has not the shape of `weights`.
+    """
+    if dropout_keep is not None:
+        check_keep(dropout_keep, weights.shape)
+        weights = jnp.where(dropout_keep, weights / (1.0 - dropout_rate), 0.0)
+    repeated = repeat_heads(value, weights.shape[-3])  # ... heads key value_dim
+    output = jnp.einsum(
+        "...qk,...kd->...qd", weights, repeated.astype(weights.dtype)
+    )  # ... heads query value_dim
+    return output.astype(value.dtype)
+
+
+def resolve_masks(
+    shape: tuple[int, ...],
+    bias: Float[Array, "..."] | None,
+    mask: Bool[Array, "..."] | None,
+    *,
+    is_causal: bool,
+    window: int | None,
+    query_offset: int | Int[Array, ""],
+) -> tuple[Float[Array, "..."] | None, Bool[Array, "..."] | None]:
+    """One finite bias and one mask that say the same as all the restrictions together.
+
+    Args:
+        shape: that of the scores, `(..., heads, query, key)`.
+        bias, mask, is_causal, window, query_offset: as in `dot_product_attention_weights`.
+
+    Returns:
+        `bias` with 0 in place of -inf, and the conjunction of all masks; None where there is nothing to say.
+
+    Raises:
+        TypeError, ValueError: as `dot_product_attention_weights`.
+    """
+    check_window(window, is_causal)
+    masks = []
+    if mask is not None:
+        check_boolean("mask", mask)
+        masks.append(align("mask", mask, shape))
+    if bias is not None:
+        bias = align("bias", bias, shape)
+        seen = bias != -jnp.inf
+        bias = jnp.where(seen, bias, 0.0)
+        masks.append(seen)
+    query_len, key_len = shape[-2:]
+    if window is not None:
+        masks.append(sliding_window_mask(query_len, key_len, window=window, query_offset=query_offset))
+    elif is_causal:
+        masks.append(causal_mask(query_len, key_len, query_offset=query_offset))
+
+    visible = None
+    for restriction in masks:
+        visible = restriction if visible is None else visible & restriction
+    return bias, visible

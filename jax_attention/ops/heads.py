@@ -1,0 +1,28 @@
+"""From features to heads and back."""
+
+from einops import rearrange, repeat
+from jax import Array
+from jaxtyping import Float
+
+
+def split_heads(
+    x: Float[Array, "batch length features"], head_dim: int
+) -> Float[Array, "batch heads length head_dim"]:
+    """Cut the features into heads: head h holds features `h * head_dim` to `(h + 1) * head_dim - 1`."""
+    return rearrange(x, "batch length (heads head_dim) -> batch heads length head_dim", head_dim=head_dim)
+
+
+def merge_heads(
+    heads: Float[Array, "batch heads length head_dim"],
+) -> Float[Array, "batch length features"]:
+    """Lay the heads side by side again: the inverse of `split_heads`."""
+    return rearrange(heads, "batch heads length head_dim -> batch length (heads head_dim)")
+
+
+def repeat_heads(
+    x: Float[Array, "... kv_heads length head_dim"], num_heads: int
+) -> Float[Array, "... heads length head_dim"]:
+    """Give each query head its key/value head: h uses `h // (num_heads // num_kv_heads)` (repeat, not tile)."""
+    if x.shape[-3] == num_heads:
+        return x
+    return repeat(x, "... g length d -> ... (g r) length d", r=num_heads // x.shape[-3])

@@ -1,0 +1,32 @@
+"""The softmax of attention: over the keys that may be seen, and zero where there are none."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+
+def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def masked_softmax(
+    scores: Float[Array, "... query key"], mask: Bool[Array, "#*axes"] | None = None
+) -> Float[Array, "... query key"]:
+    """Softmax over the visible keys, in at least float32.
+
+    Args:
+        scores: any real numbers.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        Weights that sum to one along the keys, exactly zero where masked; a row with no visible key is zero
+        throughout, and so are its gradients.
+    """
+    scores = at_least_float32(scores)
+    if mask is None:
+        return jax.nn.softmax(scores, axis=-1)
+    # A finite fill, not -inf: a row of -inf alone would be NaN, forward and backward.
+    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    return jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0)

@@ -1,0 +1,47 @@
+"""What attention modules return: always the same named tuple, whether or not weights were asked for."""
+
+from typing import NamedTuple
+
+from jax import Array
+from jaxtyping import Float
+
+
+class AttentionOutput(NamedTuple):
+    """`output, weights = attn(x)`.
+
+    Attributes:
+        output: `(batch, query, dim)`.
+        weights: `(batch, heads, query, key)`, or `(batch, query, key)` from a class with a single head;
+            before dropout, in at least float32. None with `need_weights=False`.
+    """
+
+    output: Float[Array, "batch query dim"]
+    weights: Float[Array, "batch ..."] | None
+
+
+class DecoderOutput(NamedTuple):
+    """`output, self_weights, cross_weights = block(x, memory)`.
+
+    Attributes:
+        output: `(batch, query, dim)`.
+        self_weights: `(batch, heads, query, query)`, or None with `need_weights=False`.
+        cross_weights: `(batch, heads, query, key)`, or None with `need_weights=False`.
+    """
+
+    output: Float[Array, "batch query dim"]
+    self_weights: Float[Array, "batch heads query query"] | None
+    cross_weights: Float[Array, "batch heads query key"] | None
+
+
+class EncoderOutput(NamedTuple):
+    """`output, pooled, weights = encoder(tokens)`.
+
+    Attributes:
+        output: `(batch, length, embed)`.
+        pooled: `(batch, embed)`, or None without a pooler.
+        weights: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+    """
+
+    output: Float[Array, "batch length embed"]
+    pooled: Float[Array, "batch embed"] | None
+    weights: tuple[Float[Array, "batch heads length length"], ...] | None

@@ -1,0 +1,262 @@
+r"""Self-attention: a sequence looks at itself.
+
+$$ Q = X W_Q, \quad K = X W_K, \quad V = X W_V, \qquad
+   \mathrm{head} = \mathrm{softmax}\!\left(Q K^\top / \sqrt{d}\right) V $$
+
+Each class adds one thing to the one before:
+
+| class                    | adds                                         | source                             |
+|--------------------------|----------------------------------------------|------------------------------------|
+| `SelfAttention`          | learned queries, keys and values             | Vaswani et al. 2017, section 3.2.1 |
+| `MultiHeadSelfAttention` | several heads, and a map W_O that joins them | Vaswani et al. 2017, section 3.2.2 |
+| `CausalSelfAttention`    | no position sees what comes after it         | Radford et al. 2018                |
+
+| symbol | argument     | shape                        |
+|--------|--------------|------------------------------|
+| X      | `x`          | `(batch, length, embed_dim)` |
+| d      | `head_dim`   | `embed_dim / num_heads`      |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.attention_basics import single_head_attention
+from jax_attention.checks import check_divisible, check_sequence
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput
+
+
+class SelfAttention(nnx.Module):
+    """Scaled dot-product attention with one head on learned projections (Vaswani et al. 2017).
+
+    Args:
+        embed_dim: features of input, queries, keys, values and output.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position attend to every position it may see.
+
+        Args:
+            x: the sequence.
+            mask: True where the query attends to the key.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, length, length)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.embed_dim)
+        query = self.q_proj(x)  # batch length embed
+        key = self.k_proj(x)  # batch length embed
+        value = self.v_proj(x)  # batch length embed
+        keep = self.dropout.keep_weights(query, key, dropout_keep)
+        return single_head_attention(
+            query,
+            key,
+            value,
+            mask,
+            need_weights=need_weights,
+            dropout_keep=keep,
+            dropout_rate=self.dropout.rate,
+        )
+
+
+class MultiHeadSelfAttention(nnx.Module):
+    """Several heads, each attending in its own subspace, joined by a linear map (Vaswani et al. 2017).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.head_dim = embed_dim // num_heads
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position attend to every position it may see, once for each head.
+
+        Args:
+            x: the sequence.
+            mask: True where the query attends to the key.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.embed_dim)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        heads, weights = attend(
+            query,
+            key,
+            value,
+            mask=mask,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+class CausalSelfAttention(nnx.Module):
+    """Multi-head self-attention in which no position sees a later one (Radford et al. 2018).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.head_dim = embed_dim // num_heads
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position attend to itself and to those before it that `mask` lets it see.
+
+        Args:
+            x: the sequence.
+            mask: True where the query attends to the key; it can only hide more, never show what comes later.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.embed_dim)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        heads, weights = attend(
+            query,
+            key,
+            value,
+            mask=mask,
+            is_causal=True,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+def main() -> None:
+    """Show who looks at whom in a sentence, with and without a view of what comes later."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat", "still"]
+    x = draw(1, 4, 6)
+    show("SelfAttention", fill(SelfAttention(embed_dim=6, rngs=nnx.Rngs(0)))(x), words, words)
+    multi_head = fill(MultiHeadSelfAttention(embed_dim=6, num_heads=2, rngs=nnx.Rngs(0)))
+    show("MultiHeadSelfAttention", multi_head(x), words, words)
+    causal = fill(CausalSelfAttention(embed_dim=6, num_heads=2, rngs=nnx.Rngs(0)))
+    show("CausalSelfAttention", causal(x), words, words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Every attention mechanism in PyTorch; the mirror of `jax_attention`."""
+
+import warnings
+
+from torch_attention.attention_basics import BasicAttention as BasicAttention
+from torch_attention.attention_basics import ConcatScore as ConcatScore
+from torch_attention.attention_basics import DotScore as DotScore
+from torch_attention.attention_basics import GeneralScore as GeneralScore
+from torch_attention.attention_basics import LuongAttention as LuongAttention
+from torch_attention.attention_basics import ScaledDotProductAttention as ScaledDotProductAttention
+from torch_attention.cross_attention import CrossAttention as CrossAttention
+from torch_attention.cross_attention import DecoderKeep as DecoderKeep
+from torch_attention.cross_attention import EncoderDecoderAttention as EncoderDecoderAttention
+from torch_attention.cross_attention import MultiHeadCrossAttention as MultiHeadCrossAttention
+from torch_attention.masks import and_masks as and_masks
+from torch_attention.masks import causal_mask as causal_mask
+from torch_attention.masks import document_mask as document_mask
+from torch_attention.masks import length_mask as length_mask
+from torch_attention.masks import not_mask as not_mask
+from torch_attention.masks import or_masks as or_masks
+from torch_attention.masks import padding_mask as padding_mask
+from torch_attention.masks import prefix_mask as prefix_mask
+from torch_attention.masks import sliding_window_mask as sliding_window_mask
+from torch_attention.ops import dot_product_attention as dot_product_attention
+from torch_attention.ops import dot_product_attention_weights as dot_product_attention_weights
+from torch_attention.outputs import AttentionOutput as AttentionOutput
+from torch_attention.outputs import DecoderOutput as DecoderOutput
+from torch_attention.outputs import EncoderOutput as EncoderOutput
+from torch_attention.self_attention import CausalSelfAttention as CausalSelfAttention
+from torch_attention.self_attention import MultiHeadSelfAttention as MultiHeadSelfAttention
+from torch_attention.self_attention import SelfAttention as SelfAttention
+
+# `python -m torch_attention.self_attention` runs a module that this package has imported already, as it should.
+warnings.filterwarnings("ignore", message="'torch_attention.* found in sys.modules", category=RuntimeWarning)

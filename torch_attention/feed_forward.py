@@ -1,0 +1,50 @@
+"""The feed-forward network of a Transformer block, applied to each position by itself."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.layers import Dropout, Factory, activation_function, linear
+
+
+class FeedForward(nn.Module):
+    """down(activation(up(x))) (Vaswani et al. 2017, section 3.3).
+
+    Args:
+        embed_dim: features of input and output.
+        ffn_dim: features in between.
+        activation: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        bias: whether the two maps have biases.
+        dropout: rate at which the features in between are dropped in training.
+
+    Raises:
+        ValueError: an unknown activation, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        ffn_dim: int,
+        *,
+        activation: str = "relu",
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
+        self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
+        self.activation = activation_function(activation)
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        *,
+        dropout_keep: Bool[Tensor, "batch length ffn"] | None = None,
+    ) -> Float[Tensor, "batch length embed"]:
+        """Transform each position; `dropout_keep` stands for the draw over the features in between."""
+        hidden = self.activation(self.up_proj(x))  # batch length ffn
+        return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed

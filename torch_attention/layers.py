@@ -1,0 +1,112 @@
+"""The parts that mechanisms are built from; nothing here rests on a framework's default."""
+
+from collections.abc import Callable
+from typing import TypedDict, Unpack
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.checks import check_keep, check_rate
+
+
+class Factory(TypedDict):
+    """Where and in what precision parameters are made; passed on from constructor to constructor."""
+
+    device: torch.device | None
+    dtype: torch.dtype | None
+
+
+def linear(
+    in_features: int, out_features: int, *, bias: bool = True, **factory: Unpack[Factory]
+) -> nn.Linear:
+    """An affine map; weights are Glorot-uniform (Glorot & Bengio 2010), biases zero."""
+    layer = nn.Linear(in_features, out_features, bias=bias, **factory)
+    nn.init.xavier_uniform_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def layer_norm(dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]) -> nn.LayerNorm:
+    """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
+    return nn.LayerNorm(dim, eps=eps, bias=bias, **factory)
+
+
+def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nn.Embedding:
+    """A table of vectors, drawn from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
+    table = nn.Embedding(num_embeddings, dim, **factory)
+    nn.init.normal_(table.weight, std=0.02)
+    return table
+
+
+def relu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """max(x, 0)."""
+    return torch.clamp(x, min=0)
+
+
+def gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Return x Phi(x), Phi the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
+    return F.gelu(x, approximate="none")
+
+
+def gelu_tanh(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """The tanh approximation of `gelu`; up to 5e-4 away from it."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}
+
+
+def activation_function(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name}")
+    return ACTIVATIONS[name]
+
+
+class Dropout(nn.Module):
+    """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
+
+    A keep-mask may be given to every call; it then stands for the draw, in training or not.
+
+    Args:
+        rate: the probability that an entry is dropped.
+
+    Raises:
+        ValueError: `rate` is not in [0, 1).
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        check_rate(rate)
+        self.rate = rate
+
+    def forward(
+        self, x: Float[Tensor, "*axes"], keep: Bool[Tensor, "*axes"] | None = None
+    ) -> Float[Tensor, "*axes"]:
+        """Drop from `x` where `keep`, given or drawn, is False."""
+        keep = self._draw(x.shape, x) if keep is None else keep
+        if keep is None:
+            return x
+        check_keep(keep, x.shape)
+        return torch.where(keep, x / (1.0 - self.rate), 0.0)
+
+    def keep_weights(
+        self,
+        query: Float[Tensor, "batch heads query head_dim"],
+        key: Float[Tensor, "batch kv_heads key head_dim"],
+        keep: Bool[Tensor, "..."] | None,
+    ) -> Bool[Tensor, "..."] | None:
+        """Which attention weights to keep: as given, else a fresh draw, else None for all."""
+        return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
+
+    def _draw(self, shape: tuple[int, ...], like: Tensor) -> Bool[Tensor, "..."] | None:
+        if not self.training or self.rate == 0.0:
+            return None
+        return torch.rand(shape, device=like.device) >= self.rate

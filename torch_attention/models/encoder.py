@@ -1,0 +1,194 @@
+"""A bidirectional Transformer encoder (Vaswani et al. 2017), laid out as BERT is (Devlin et al. 2018).
+
+Token, position and type embeddings are added and normalised; each layer is self-attention and a feed-forward
+network, each followed by its residual and a normalisation; an optional pooler reads the first position.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.feed_forward import FeedForward
+from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear
+from torch_attention.outputs import AttentionOutput, EncoderOutput
+from torch_attention.self_attention import MultiHeadSelfAttention
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The sizes of an encoder.
+
+    Attributes:
+        vocab_size: number of tokens.
+        embed_dim: features of a position.
+        num_heads: heads of each layer; must divide `embed_dim`.
+        num_layers: number of layers.
+        ffn_dim: features inside the feed-forward network.
+        max_len: number of positions that have an embedding.
+        num_types: number of token types (sentence A, sentence B).
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        norm_eps: added to the variance in each normalisation.
+        dropout: rate at which weights, embeddings and the result of each sublayer are dropped in training.
+        pooler: whether there is a pooler.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    num_heads: int
+    num_layers: int
+    ffn_dim: int
+    max_len: int
+    num_types: int = 2
+    activation: str = "gelu"
+    norm_eps: float = 1e-12
+    dropout: float = 0.0
+    pooler: bool = True
+
+
+class EncoderLayerKeep(NamedTuple):
+    """Keep-masks for the places where `EncoderLayer` drops; None leaves a place to chance.
+
+    Attributes:
+        weights: `(batch, heads, length, length)`.
+        attention_output: `(batch, length, embed)`.
+        ffn_output: `(batch, length, embed)`.
+    """
+
+    weights: Bool[Tensor, "batch heads length length"] | None = None
+    attention_output: Bool[Tensor, "batch length embed"] | None = None
+    ffn_output: Bool[Tensor, "batch length embed"] | None = None
+
+
+class EncoderKeep(NamedTuple):
+    """Keep-masks for the places where `Encoder` drops; None leaves a place to chance.
+
+    Attributes:
+        embeddings: `(batch, length, embed)`.
+        layers: one `EncoderLayerKeep` a layer.
+    """
+
+    embeddings: Bool[Tensor, "batch length embed"] | None = None
+    layers: tuple[EncoderLayerKeep, ...] | None = None
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward: x = norm(x + f(x)) each (Vaswani et al. 2017).
+
+    Args:
+        config: the sizes.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        dim, eps = config.embed_dim, config.norm_eps
+        self.attention = MultiHeadSelfAttention(dim, config.num_heads, dropout=config.dropout, **factory)
+        self.attention_norm = layer_norm(dim, eps=eps, **factory)
+        self.ffn = FeedForward(dim, config.ffn_dim, activation=config.activation, **factory)
+        self.ffn_norm = layer_norm(dim, eps=eps, **factory)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: EncoderLayerKeep | None = None,
+    ) -> AttentionOutput:
+        """Encode one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        keep = dropout_keep or EncoderLayerKeep()
+        attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
+        x = self.attention_norm(x + self.dropout(attended, keep.attention_output))  # batch length embed
+        x = self.ffn_norm(x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
+        return AttentionOutput(x, weights)
+
+
+class Encoder(nn.Module):
+    """Tokens in, one vector for each of them out (Devlin et al. 2018).
+
+    Args:
+        config: the sizes.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        dim = config.embed_dim
+        self.config = config
+        self.token_embedding = embedding(config.vocab_size, dim, **factory)
+        self.position_embedding = embedding(config.max_len, dim, **factory)
+        self.type_embedding = embedding(config.num_types, dim, **factory)
+        self.embedding_norm = layer_norm(dim, eps=config.norm_eps, **factory)
+        self.layers = nn.ModuleList([EncoderLayer(config, **factory) for _ in range(config.num_layers)])
+        self.pooler = linear(dim, dim, **factory) if config.pooler else None
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        mask: Bool[Tensor, "..."] | None = None,
+        token_types: Int[Tensor, "batch length"] | None = None,
+        *,
+        need_weights: bool = False,
+        dropout_keep: EncoderKeep | None = None,
+    ) -> EncoderOutput:
+        """Encode a batch of sequences.
+
+        Args:
+            tokens: token numbers, below `vocab_size`.
+            mask: True where the query attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
+            token_types: type numbers, below `num_types`; all 0 if None.
+            need_weights: whether to return the weights of every layer.
+            dropout_keep: keep-masks that stand for the draws.
+
+        Returns:
+            Output `(batch, length, embed)`, the pooled first position `(batch, embed)` or None without a
+            pooler, and a tuple of weights `(batch, heads, length, length)`, one a layer, or None.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit, or more positions than have an embedding.
+        """
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+        length, max_len = tokens.shape[1], self.config.max_len
+        if length > max_len:
+            raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
+        keep = dropout_keep or EncoderKeep()
+        layer_keeps = keep.layers or (None,) * len(self.layers)
+        token_types = torch.zeros_like(tokens) if token_types is None else token_types
+
+        x = self.token_embedding(tokens) + self.type_embedding(token_types)  # batch length embed
+        x = x + self.position_embedding(torch.arange(length, device=tokens.device))  # batch length embed
+        x = self.dropout(self.embedding_norm(x), keep.embeddings)  # batch length embed
+        all_weights = []
+        for layer, layer_keep in zip(self.layers, layer_keeps, strict=True):
+            x, weights = layer(
+                x, mask, need_weights=need_weights, dropout_keep=layer_keep
+            )  # batch length embed
+            if weights is not None:
+                all_weights.append(weights)
+        pooled = None if self.pooler is None else torch.tanh(self.pooler(x[:, 0]))  # batch embed
+        return EncoderOutput(x, pooled, tuple(all_weights) if need_weights else None)

@@ -1,0 +1,115 @@
+"""Scaled dot-product attention for use: one call, the fastest implementation that can do it.
+
+`implementation=None` never refuses and never changes the result: what the native kernel cannot do, the
+definition does. A name asks for one implementation and for no other.
+"""
+
+from typing import TypedDict, Unpack
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from torch_attention.checks import check_attention
+from torch_attention.ops.definition import dot_product_attention_weights, weighted_values
+from torch_attention.ops.native import NAME, native_attention, native_refusal
+
+IMPLEMENTATIONS = ("reference", NAME)
+
+
+class Restrictions(TypedDict, total=False):
+    """Which keys a query sees and how scores are scaled; each as in `dot_product_attention_weights`."""
+
+    is_causal: bool
+    window: int | None
+    query_offset: int | Int[Tensor, ""]
+    scale: float | None
+
+
+class Scoring(Restrictions, total=False):
+    """All that decides the scores; each as in `dot_product_attention_weights`."""
+
+    softcap: float | None
+
+
+def dot_product_attention(
+    query: Float[Tensor, "*batch heads query head_dim"],
+    key: Float[Tensor, "*batch kv_heads key head_dim"],
+    value: Float[Tensor, "*batch kv_heads key value_dim"],
+    bias: Float[Tensor, "..."] | None = None,
+    mask: Bool[Tensor, "..."] | None = None,
+    *,
+    is_causal: bool = False,
+    window: int | None = None,
+    query_offset: int | Int[Tensor, ""] = 0,
+    scale: float | None = None,
+    softcap: float | None = None,
+    dropout_keep: Bool[Tensor, "..."] | None = None,
+    dropout_rate: float = 0.0,
+    implementation: str | None = None,
+) -> Float[Tensor, "*batch heads query value_dim"]:
+    """The mean of the values, weighted by how well each key answers the query (Vaswani et al. 2017).
+
+    Args:
+        query, key, bias, mask, is_causal, window, query_offset, scale, softcap: as in
+            `dot_product_attention_weights`.
+        value: what is read.
+        dropout_keep, dropout_rate: as in `weighted_values`.
+        implementation: one of `IMPLEMENTATIONS`, or None for the fastest that can do the call.
+
+    Returns:
+        One value a query, in the dtype of `query`; exactly zero where a query sees no key.
+
+    Raises:
+        TypeError: a mask is not boolean.
+        ValueError: shapes that do not fit, a window that counts no key, or an unknown implementation.
+        NotImplementedError: the implementation asked for cannot do the call.
+    """
+    check_attention(query, key, value)
+    if implementation not in (None, *IMPLEMENTATIONS):
+        raise ValueError(
+            f"implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got {implementation}"
+        )
+    refusal = native_refusal(query, value, softcap=softcap, dropout_keep=dropout_keep)
+    if implementation == NAME and refusal:
+        raise NotImplementedError(refusal)
+
+    restrictions = Restrictions(is_causal=is_causal, window=window, query_offset=query_offset, scale=scale)
+    if refusal or implementation == "reference":
+        weights = dot_product_attention_weights(query, key, bias, mask, softcap=softcap, **restrictions)
+        return weighted_values(weights, value, dropout_keep=dropout_keep, dropout_rate=dropout_rate)
+    return native_attention(query, key, value, bias, mask, **restrictions)
+
+
+def attend(
+    query: Float[Tensor, "*batch heads query head_dim"],
+    key: Float[Tensor, "*batch kv_heads key head_dim"],
+    value: Float[Tensor, "*batch kv_heads key value_dim"],
+    bias: Float[Tensor, "..."] | None = None,
+    mask: Bool[Tensor, "..."] | None = None,
+    *,
+    need_weights: bool = True,
+    dropout_keep: Bool[Tensor, "..."] | None = None,
+    dropout_rate: float = 0.0,
+    **scoring: Unpack[Scoring],
+) -> tuple[Float[Tensor, "*batch heads query value_dim"], Float[Tensor, "*batch heads query key"] | None]:
+    """`dot_product_attention` together with its weights: what a module calls between its projections.
+
+    Args:
+        query, key, value, bias, mask, dropout_keep, dropout_rate, scoring: as in `dot_product_attention`.
+        need_weights: with False the weights are None and the fastest implementation runs.
+
+    Returns:
+        The output, and the weights before dropout in at least float32.
+
+    Raises:
+        TypeError, ValueError: as `dot_product_attention`.
+    """
+    if not need_weights:
+        output = dot_product_attention(
+            query, key, value, bias, mask, dropout_keep=dropout_keep, dropout_rate=dropout_rate, **scoring
+        )
+        return output, None
+    check_attention(query, key, value)
+    weights = dot_product_attention_weights(query, key, bias, mask, **scoring)
+    output = weighted_values(weights, value, dropout_keep=dropout_keep, dropout_rate=dropout_rate)
+    return output, weights

@@ -1,0 +1,31 @@
+"""The softmax of attention: over the keys that may be seen, and zero where there are none."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def masked_softmax(
+    scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "#*axes"] | None = None
+) -> Float[Tensor, "... query key"]:
+    """Softmax over the visible keys, in at least float32.
+
+    Args:
+        scores: any real numbers.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        Weights that sum to one along the keys, exactly zero where masked; a row with no visible key is zero
+        throughout, and so are its gradients.
+    """
+    scores = at_least_float32(scores)
+    if mask is None:
+        return torch.softmax(scores, dim=-1)
+    # A finite fill, not -inf: a row of -inf alone would be NaN, forward and backward.
+    scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
+    return torch.where(mask, torch.softmax(scores, dim=-1), 0.0)
