@@ -326,7 +326,7 @@ def main() -> None:
     query, memory = draw(1, 2, 6), draw(1, 3, 6, seed=1)
     single = fill(CrossAttention(query_dim=6, key_dim=6, embed_dim=4, rngs=nnx.Rngs(0)))
     show("CrossAttention", single(query, memory), target, source)
-    attention = fill(
+    multi_head = fill(
         MultiHeadCrossAttention(query_dim=6, key_dim=6, embed_dim=4, num_heads=2, rngs=nnx.Rngs(0))
     )
     show("MultiHeadCrossAttention", multi_head(query, memory), target, source)
