@@ -1,0 +1,37 @@
+"""What the bridge raises when tensors or files are not what they should be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attention_bridge.weights.report import Fault
+
+
+class ConversionError(ValueError):
+    """Tensors cannot go from one layout to another; the message lists every fault.
+
+    Attributes:
+        faults: the same faults as data.
+    """
+
+    def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(message, faults)
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read or written; the message says in one sentence why."""
+
+
+class UnknownMechanismError(ValueError):
+    """The catalogue has no mechanism of that name; the message lists those it has."""
+
+
+class PlatformError(ValueError):
+    """The platform asked for is not on this machine; the message says which are."""

@@ -1,0 +1,42 @@
+"""`hf.bert`: Hugging Face `BertModel`, alone or inside a model with a head (`bert.` in front of its names).
+
+https://github.com/huggingface/transformers/blob/main/src/transformers/models/bert/modeling_bert.py
+"""
+
+import numpy as np
+
+from attention_bridge.weights.layout import Constant, Dropped, Layout
+from attention_bridge.weights.rule import Rule
+
+
+def _positions(shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(np.arange(shape[-1]), shape)
+
+
+HF_BERT = Layout(
+    "hf.bert",
+    rules=(
+        Rule(
+            "embeddings.{word,position,token_type}_embeddings.weight",
+            "{token,position,type}_embedding.weight",
+        ),
+        Rule("embeddings.LayerNorm.{name}", "embedding_norm.{name}"),
+        Rule(
+            "encoder.layer.{n}.attention.self.{query,key,value}.{name}",
+            "layers.{n}.attention.{q,k,v}_proj.{name}",
+        ),
+        Rule("encoder.layer.{n}.attention.output.dense.{name}", "layers.{n}.attention.out_proj.{name}"),
+        Rule("encoder.layer.{n}.attention.output.LayerNorm.{name}", "layers.{n}.attention_norm.{name}"),
+        Rule("encoder.layer.{n}.intermediate.dense.{name}", "layers.{n}.ffn.up_proj.{name}"),
+        Rule("encoder.layer.{n}.output.dense.{name}", "layers.{n}.ffn.down_proj.{name}"),
+        Rule("encoder.layer.{n}.output.LayerNorm.{name}", "layers.{n}.ffn_norm.{name}"),
+        Rule("pooler.dense.{name}", "pooler.{name}"),
+    ),
+    spellings=(
+        ("bert.{rest}", "{rest}"),
+        ("{path}LayerNorm.gamma", "{path}LayerNorm.weight"),
+        ("{path}LayerNorm.beta", "{path}LayerNorm.bias"),
+    ),
+    constants=(Constant("embeddings.position_ids", _positions, "always 0, 1, 2, ..."),),
+    dropped=(Dropped("cls.{rest}", "a task head, not part of the encoder"),),
+)

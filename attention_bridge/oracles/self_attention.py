@@ -1,0 +1,70 @@
+"""Attention of a sequence to itself: one head, many heads, and many heads that see no later position."""
+
+from attention_bridge.oracles.attention_basics import scaled_dot_product_attention
+from attention_bridge.oracles.common import Array, Parameters, linear, multi_head_attention
+
+
+def self_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """Attention(X W^Q, X W^K, X W^V), one head, no output projection (Vaswani et al. 2017, eq. 1).
+
+    Parameters: `q_proj`, `k_proj`, `v_proj`, biases optional. Weights (batch, query, key).
+    """
+    return scaled_dot_product_attention(
+        {},
+        linear(parameters, "q_proj", x),
+        linear(parameters, "k_proj", x),
+        linear(parameters, "v_proj", x),
+        mask,
+        dropout_keep=dropout_keep,
+        dropout_rate=dropout_rate,
+    )
+
+
+def multi_head_self_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """MultiHead(X, X, X) (Vaswani et al. 2017, section 3.2.2).
+
+    Parameters: `q_proj`, `k_proj`, `v_proj`, `out_proj`, biases optional. Weights (batch, heads, query, key).
+    """
+    return multi_head_attention(
+        parameters, x, x, mask, num_heads=num_heads, dropout_keep=dropout_keep, dropout_rate=dropout_rate
+    )
+
+
+def causal_self_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """MultiHead(X, X, X) where position i sees positions j ≤ i that the mask lets it see.
+
+    Vaswani et al. 2017, section 3.2.3. Parameters as in `multi_head_self_attention`.
+    """
+    return multi_head_attention(
+        parameters,
+        x,
+        x,
+        mask,
+        num_heads=num_heads,
+        is_causal=True,
+        dropout_keep=dropout_keep,
+        dropout_rate=dropout_rate,
+    )

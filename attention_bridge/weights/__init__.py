@@ -1,0 +1,30 @@
+"""Weights from any layout to any other, exactly and strictly.
+
+| function   | converts                                             |
+|------------|------------------------------------------------------|
+| `convert`  | named numpy arrays, with neither framework installed |
+| `transfer` | models, states and trees of either framework         |
+| `plan`     | nothing: it says what `transfer` would do            |
+"""
+
+from attention_bridge.weights.engine import convert
+from attention_bridge.weights.layout import Constant, Dropped, Layout, Refused, ZeroBias
+from attention_bridge.weights.report import Fault, Match, Note, Report
+from attention_bridge.weights.rule import Rule
+from attention_bridge.weights.transfer import plan, transfer
+
+__all__ = [
+    "Constant",
+    "Dropped",
+    "Fault",
+    "Layout",
+    "Match",
+    "Note",
+    "Refused",
+    "Report",
+    "Rule",
+    "ZeroBias",
+    "convert",
+    "plan",
+    "transfer",
+]

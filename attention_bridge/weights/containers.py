@@ -1,0 +1,146 @@
+"""What holds tensors: modules, states and trees of either framework, seen as names and leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attention_bridge.weights.leaves import framework, is_jax, is_torch, like, to_torch
+
+Path = tuple[Any, ...]
+
+
+class Container(NamedTuple):
+    """The named leaves of an object.
+
+    Attributes:
+        layout: name of the layout that such an object has, unless the user says otherwise.
+        leaves: name to tensor.
+        put: takes an array for each name; fills a module in place and returns it, or returns a new tree.
+    """
+
+    layout: str
+    leaves: dict[str, Any]
+    put: Callable[[Mapping[str, np.ndarray]], Any]
+
+
+def open_container(holder: Any) -> Container:
+    """See what is in a module, state or tree.
+
+    Args:
+        holder: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, or a
+            Linen tree of parameters with or without its collections.
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: two leaves have the same name.
+    """
+    torch, nnx = framework("torch"), framework("flax.nnx")
+    if torch is not None and isinstance(holder, torch.nn.Module):
+        return _torch_module(torch, holder)
+    if nnx is not None and isinstance(holder, nnx.Module):
+        return _nnx_module(nnx, holder)
+    if nnx is not None and isinstance(holder, nnx.State):
+        return _nnx_state(nnx, holder)
+    if isinstance(holder, Mapping):
+        nested = any(isinstance(value, Mapping) for value in holder.values())
+        if nested or any(is_jax(value) for value in holder.values()):
+            return _linen_tree(holder)
+        return _state_dict(holder)
+    raise TypeError(
+        "source and target are a torch module, a mapping of names to tensors, an NNX module, an NNX state "
+        f"or a Linen tree, but got {type(holder).__name__}"
+    )
+
+
+def tied_names(leaves: Mapping[str, Any]) -> list[list[str]]:
+    """Groups of names that torch lets share one tensor."""
+    groups: dict[Any, list[str]] = {}
+    for name, leaf in leaves.items():
+        if is_torch(leaf) and leaf.numel() > 0 and not leaf.is_meta:
+            same = (leaf.device, leaf.data_ptr(), leaf.shape, leaf.stride(), leaf.dtype)
+            groups.setdefault(same, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _torch_module(torch: Any, module: Any) -> Container:
+    def put(arrays: Mapping[str, np.ndarray]) -> Any:
+        module.load_state_dict({name: to_torch(array) for name, array in arrays.items()})
+        return module
+
+    is_mha = isinstance(module, torch.nn.MultiheadAttention)
+    return Container("torch.mha" if is_mha else "torch_attention", dict(module.state_dict()), put)
+
+
+def _state_dict(mapping: Mapping[str, Any]) -> Container:
+    def put(arrays: Mapping[str, np.ndarray]) -> Any:
+        return type(mapping)({name: like(leaf, arrays[name]) for name, leaf in mapping.items()})  # type: ignore[call-arg]
+
+    return Container("torch_attention", dict(mapping), put)
+
+
+def _nnx_module(nnx: Any, module: Any) -> Container:
+    state = _nnx_state(nnx, nnx.state(module, nnx.Not(nnx.RngState)))
+
+    def put(arrays: Mapping[str, np.ndarray]) -> Any:
+        nnx.update(module, state.put(arrays))
+        return module
+
+    return state._replace(put=put)
+
+
+def _nnx_state(nnx: Any, state: Any) -> Container:
+    variables = dict(nnx.to_flat_state(state))
+    tensors = {path: v for path, v in variables.items() if not isinstance(v, nnx.RngState)}
+    names = _names(tensors)
+
+    def value(variable: Any) -> Any:
+        return variable.get_value() if isinstance(variable, nnx.Variable) else variable
+
+    def put(arrays: Mapping[str, np.ndarray]) -> Any:
+        filled = dict(variables)
+        for path, variable in tensors.items():
+            leaf = like(value(variable), arrays[names[path]])
+            filled[path] = variable.replace(leaf) if isinstance(variable, nnx.Variable) else leaf
+        return nnx.from_flat_state(filled.items())
+
+    return Container("jax_attention", {names[path]: value(v) for path, v in tensors.items()}, put)
+
+
+def _linen_tree(tree: Mapping[str, Any]) -> Container:
+    leaves = dict(_flatten(tree))
+    has_collections = isinstance(tree.get("params"), Mapping)
+    names = _names(leaves, skip=1 if has_collections else 0)
+
+    def put(arrays: Mapping[str, np.ndarray]) -> Any:
+        return _rebuild(tree, {path: like(leaf, arrays[names[path]]) for path, leaf in leaves.items()})
+
+    return Container("linen", {names[path]: leaf for path, leaf in leaves.items()}, put)
+
+
+def _flatten(tree: Mapping[Any, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _rebuild(tree: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
+    """A tree of the same structure and types as `tree`, with new leaves."""
+    if not isinstance(tree, Mapping):
+        return leaves[path]
+    return type(tree)({key: _rebuild(value, leaves, (*path, key)) for key, value in tree.items()})  # type: ignore[call-arg]
+
+
+def _names(leaves: Mapping[Path, Any], skip: int = 0) -> dict[Path, str]:
+    """Dotted names for paths, without their first `skip` parts."""
+    names = {path: ".".join(map(str, path[skip:])) for path in leaves}
+    taken: set[str] = set()
+    for name in names.values():
+        if name in taken:
+            raise ValueError(f"two leaves of the tree are called {name!r}")
+        taken.add(name)
+    return names

@@ -1,0 +1,201 @@
+"""The engine: named numpy arrays go through the hub from one layout to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
+from attention_bridge.weights.names import NamePattern
+from attention_bridge.weights.report import Fault, FaultKind, Match, Note, Report
+from attention_bridge.weights.rule import IDENTITY, Move
+
+
+class Traced(NamedTuple):
+    """An array, the given names that it is made of, and how its axes moved so far."""
+
+    array: np.ndarray
+    origins: tuple[str, ...]
+    patterns: tuple[str, ...] = ()
+
+
+def convert(
+    tensors: Mapping[str, np.ndarray],
+    source: Layout | str,
+    target: Layout | str,
+    axes: Mapping[str, int] | None = None,
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Convert named arrays from one layout to another. Bytes are only moved, never computed with.
+
+    Args:
+        tensors: name to array, any dtype of numpy or ml_dtypes. Results may share memory with them.
+        source: the layout that `tensors` have, or its name in `attention_bridge.layouts.LAYOUTS`.
+        target: the layout to convert to, or its name.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``.
+
+    Returns:
+        The arrays under the target layout's names, and what happened to each.
+
+    Raises:
+        ConversionError: tensors have no place, lack their partners, do not fit or clash; all faults together.
+        ValueError: there is no layout of that name.
+    """
+    source, target = find_layout(source), find_layout(target)
+    report = Report(source.name, target.name)
+    converted = route(tensors, source, target, axes or {}, report)
+    report.raise_faults()
+    report.matched += [Match(name, item.origins, item.patterns) for name, item in converted.items()]
+    return {name: item.array for name, item in converted.items()}, report
+
+
+def find_layout(layout: Layout | str) -> Layout:
+    """The layout itself, or the one that has this name.
+
+    Raises:
+        ValueError: there is no layout of that name.
+    """
+    if isinstance(layout, Layout):
+        return layout
+    from attention_bridge.layouts import LAYOUTS  # here, because the tables import the rules
+
+    if layout not in LAYOUTS:
+        raise ValueError(f"a layout is one of {', '.join(LAYOUTS)}, but got {layout!r}")
+    return LAYOUTS[layout]
+
+
+def route(
+    tensors: Mapping[str, np.ndarray],
+    source: Layout,
+    target: Layout,
+    axes: Mapping[str, int],
+    report: Report,
+) -> dict[str, Traced]:
+    """Take every tensor from `source` to the hub and from there to `target`; faults go into `report`."""
+    arrays = _enter(tensors, source, report)
+    hub = _move(arrays, source.to_hub, axes, report)
+    for rule in source.zero_biases:
+        _add_zero_bias(hub, rule, report)
+    for rule in target.zero_biases:
+        _remove_zero_bias(hub, rule, report)
+    return _move(hub, target.from_hub, axes, report)
+
+
+def describe(*arrays: np.ndarray) -> str:
+    """Shapes and dtypes, for reports."""
+    return ", ".join(f"{array.shape} {array.dtype}" for array in arrays)
+
+
+def _enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> dict[str, Traced]:
+    """The tensors that the rules are about, in the rules' spelling; the others are checked off."""
+    arrays: dict[str, Traced] = {}
+    for given, array in tensors.items():
+        name = layout.canonical(given)
+        if refused := entry_for(name, layout.refused):
+            report.faults.append(Fault(given, "refused", refused.reason, describe(array)))
+        elif dropped := entry_for(name, layout.dropped):
+            report.ignored.append(Note(given, f"dropped: {dropped.reason}"))
+        elif constant := entry_for(name, layout.constants):
+            if np.array_equal(array, constant.value(array.shape)):
+                report.ignored.append(Note(given, constant.reason))
+            else:
+                report.faults.append(Fault(given, "wrong value", constant.reason, "other values"))
+        elif name in arrays:
+            report.faults.append(_clash(name, arrays[name].origins, (given,)))
+        else:
+            arrays[name] = Traced(array, (given,))
+    return arrays
+
+
+def _move(
+    arrays: Mapping[str, Traced], moves: Sequence[Move], axes: Mapping[str, int], report: Report
+) -> dict[str, Traced]:
+    """Apply to each array, once, the first move that fits it."""
+    moved: dict[str, Traced] = {}
+    used: set[str] = set()
+    for name in arrays:
+        if name in used:
+            continue
+        names, results = _first_fit(name, arrays, moves, axes, report)
+        used.update(names)
+        for target, result in results.items():
+            if target in moved:
+                report.faults.append(_clash(target, moved[target].origins, result.origins))
+            else:
+                moved[target] = result
+    return moved
+
+
+def _first_fit(
+    name: str,
+    arrays: Mapping[str, Traced],
+    moves: Sequence[Move],
+    axes: Mapping[str, int],
+    report: Report,
+) -> tuple[list[str], dict[str, Traced]]:
+    """The names that move together with `name`, and what they become: nothing if there is a fault."""
+    misfits = []
+    for move in moves:
+        matched = move.match(name)
+        if matched is None:
+            continue
+        names, targets = matched
+        items = [arrays[n] for n in names if n in arrays]
+        origins = _union(item.origins for item in items)
+        faults = [Fault(n, "missing", f"beside {', '.join(origins)}", "") for n in names if n not in arrays]
+        if unknown := move.unknown_axes(axes):
+            expected = f"a size for {' or '.join(unknown)} in axes, for {move.pattern!r}"
+            faults.append(Fault(", ".join(origins), "unknown axis", expected, ""))
+        if faults:
+            report.faults += faults
+            return names, {}
+        try:
+            results = move.apply([item.array for item in items], axes)
+        except ValueError:
+            misfits.append(move.pattern)
+            continue
+        patterns = _union(item.patterns for item in items)
+        patterns += () if move.pattern == IDENTITY else (move.pattern,)
+        traced = (Traced(result, origins, patterns) for result in results)
+        return names, dict(zip(targets, traced, strict=True))
+
+    item = arrays[name]
+    expected = " or ".join(pattern.split(" -> ")[0] for pattern in misfits)
+    kind: FaultKind = "wrong shape" if misfits else "unexpected"
+    report.faults.append(Fault(", ".join(item.origins), kind, expected, describe(item.array)))
+    return [name], {}
+
+
+def _union(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Everything in any of the groups, once, in order."""
+    return tuple(dict.fromkeys(text for group in groups for text in group))
+
+
+def _add_zero_bias(hub: dict[str, Traced], rule: ZeroBias, report: Report) -> None:
+    """Add zeros beside each weight whose bias the source's format does not have."""
+    for name, weight in list(hub.items()):
+        values = NamePattern(rule.weight).match(name)
+        if values is None:
+            continue
+        bias = NamePattern(rule.bias).fill(values)
+        if bias in hub:
+            report.faults.append(_clash(bias, hub[bias].origins, (f"zeros, {rule.reason}",)))
+        else:
+            hub[bias] = Traced(np.zeros(weight.array.shape[0], weight.array.dtype), (bias,))
+            report.synthesised.append(Note(bias, rule.reason))
+
+
+def _remove_zero_bias(hub: dict[str, Traced], rule: ZeroBias, report: Report) -> None:
+    """Leave behind each bias that the target's format does not have, if it is zero."""
+    for name in [name for name in hub if NamePattern(rule.bias).match(name) is not None]:
+        bias = hub.pop(name)
+        if bias.array.astype(bool).any():
+            given = ", ".join(bias.origins)
+            report.faults.append(Fault(given, "wrong value", f"zeros, {rule.reason}", "other values"))
+        else:
+            report.ignored += [Note(origin, rule.reason) for origin in bias.origins]
+
+
+def _clash(name: str, first: tuple[str, ...], second: tuple[str, ...]) -> Fault:
+    return Fault(name, "clash", "one tensor", f"{', '.join(first)} and {', '.join(second)}")

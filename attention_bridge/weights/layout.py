@@ -1,0 +1,97 @@
+"""A layout: the table that says how an outside format's tensors become the hub's, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+
+from attention_bridge.weights.names import NamePattern
+from attention_bridge.weights.rule import Move, Rule
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor of theirs that carries no information: `value(shape)` is what it always holds."""
+
+    name: str
+    value: Callable[[tuple[int, ...]], np.ndarray]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A tensor of theirs that the hub leaves behind."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A tensor of theirs that changes the result and that the hub cannot hold."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ZeroBias:
+    """A bias that the hub has and they do not: zeros, one for each row of the hub's `weight`."""
+
+    bias: str
+    weight: str
+    reason: str
+
+
+Entry = TypeVar("Entry", Constant, Dropped, Refused)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One outside format.
+
+    Args:
+        name: what users call it.
+        rules: in order; the first whose names and shapes fit is taken, in both directions.
+        spellings: other names for the same tensors, as (name pattern, the name pattern that the rules use);
+            all that fit are applied, in order.
+        constants: tensors that are checked and made again, not converted.
+        dropped: tensors that are left behind.
+        refused: tensors that cannot be converted, with the reason.
+        zero_biases: biases that are zero because the format has none.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    spellings: tuple[tuple[str, str], ...] = ()
+    constants: tuple[Constant, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    zero_biases: tuple[ZeroBias, ...] = ()
+
+    @cached_property
+    def to_hub(self) -> tuple[Move, ...]:
+        """The rules from this layout to the hub."""
+        return tuple(move for rule in self.rules for move in rule.to_hub)
+
+    @cached_property
+    def from_hub(self) -> tuple[Move, ...]:
+        """The rules from the hub to this layout."""
+        return tuple(move.inverse() for move in self.to_hub)
+
+    def canonical(self, name: str) -> str:
+        """The spelling of `name` that the rules use."""
+        for theirs, ours in self.spellings:
+            values = NamePattern(theirs).match(name)
+            if values is not None:
+                name = NamePattern(ours).fill(values)
+        return name
+
+
+def entry_for(name: str, entries: Iterable[Entry]) -> Entry | None:
+    """The first of a layout's `constants`, `dropped` or `refused` that is about `name`."""
+    return next((entry for entry in entries if NamePattern(entry.name).match(name) is not None), None)

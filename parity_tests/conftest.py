@@ -1,0 +1,34 @@
+"""Shared by all tests: the precision that parity is proven in, and small helpers."""
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jaxtyping
+import numpy as np
+import pytest
+
+from attention_bridge.parity import pinned_precision
+
+
+@pytest.fixture(autouse=True)
+def precision() -> Iterator[None]:
+    """Float32 means float32: no TF32, no bfloat16 passes, in either framework."""
+    with pinned_precision():
+        yield
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261123)
+
+
+@pytest.fixture
+def as_shipped() -> Iterator[None]:
+    """Without the shape checks that these tests add to every annotated function: what a user runs."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

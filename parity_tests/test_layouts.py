@@ -1,0 +1,311 @@
+"""The tables: each layout's names and axes, round trips, and outputs equal to the model they come from."""
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_attention
+import torch_attention
+from attention_bridge.errors import ConversionError
+from attention_bridge.layouts import LAYOUTS
+from attention_bridge.weights import convert, plan, transfer
+from jax_attention.models import Encoder as JaxEncoder
+from jax_attention.models import EncoderConfig as JaxEncoderConfig
+from torch_attention.models import Encoder as TorchEncoder
+from torch_attention.models import EncoderConfig as TorchEncoderConfig
+
+HUB = "torch_attention"
+DTYPES = ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn"]
+
+SIZES = {
+    "vocab_size": 23,
+    "embed_dim": 6,
+    "num_heads": 2,
+    "num_layers": 2,
+    "ffn_dim": 11,
+    "max_len": 13,
+    "num_types": 5,
+}
+
+# For each layout: its names and shapes, and what they are in the hub.
+MIRROR = {
+    "token_embedding.embedding": ((7, 5), "token_embedding.weight", (7, 5)),
+    "norm.scale": ((3,), "norm.weight", (3,)),
+    "norm.bias": ((3,), "norm.bias", (3,)),
+    "layers.0.attention.q_norm.scale": ((3,), "layers.0.attention.q_norm.weight", (3,)),
+    "layers.0.attention.q_proj.kernel": ((5, 3), "layers.0.attention.q_proj.weight", (3, 5)),
+    "layers.0.attention.q_proj.bias": ((3,), "layers.0.attention.q_proj.bias", (3,)),
+    "layers.10.shift.kernel": ((2, 5, 3), "layers.10.shift.weight", (3, 5, 2)),
+    "patches.kernel": ((2, 4, 5, 3), "patches.weight", (3, 5, 2, 4)),
+    "kernel": ((5, 3), "weight", (3, 5)),
+    "temperature": ((), "temperature", ()),
+    "relative_positions": ((2, 3, 4), "relative_positions", (2, 3, 4)),
+}
+TORCH_MHA = {
+    "in_proj_weight": ((15, 5), "q_proj.weight", (5, 5)),
+    "in_proj_bias": ((15,), "q_proj.bias", (5,)),
+    "out_proj.weight": ((5, 5), "out_proj.weight", (5, 5)),
+    "out_proj.bias": ((5,), "out_proj.bias", (5,)),
+    "encoder.0.q_proj_weight": ((5, 5), "encoder.0.q_proj.weight", (5, 5)),
+    "encoder.0.k_proj_weight": ((5, 7), "encoder.0.k_proj.weight", (5, 7)),
+    "encoder.0.v_proj_weight": ((5, 11), "encoder.0.v_proj.weight", (5, 11)),
+}
+HF_BERT = {
+    "embeddings.word_embeddings.weight": ((23, 5), "token_embedding.weight", (23, 5)),
+    "embeddings.position_embeddings.weight": ((13, 5), "position_embedding.weight", (13, 5)),
+    "embeddings.token_type_embeddings.weight": ((2, 5), "type_embedding.weight", (2, 5)),
+    "embeddings.LayerNorm.weight": ((5,), "embedding_norm.weight", (5,)),
+    "embeddings.LayerNorm.bias": ((5,), "embedding_norm.bias", (5,)),
+    "encoder.layer.1.attention.self.query.weight": ((5, 5), "layers.1.attention.q_proj.weight", (5, 5)),
+    "encoder.layer.1.attention.self.key.bias": ((5,), "layers.1.attention.k_proj.bias", (5,)),
+    "encoder.layer.1.attention.self.value.bias": ((5,), "layers.1.attention.v_proj.bias", (5,)),
+    "encoder.layer.1.attention.output.dense.bias": ((5,), "layers.1.attention.out_proj.bias", (5,)),
+    "encoder.layer.1.attention.output.LayerNorm.bias": ((5,), "layers.1.attention_norm.bias", (5,)),
+    "encoder.layer.1.intermediate.dense.weight": ((11, 5), "layers.1.ffn.up_proj.weight", (11, 5)),
+    "encoder.layer.1.output.dense.weight": ((5, 11), "layers.1.ffn.down_proj.weight", (5, 11)),
+    "encoder.layer.1.output.LayerNorm.weight": ((5,), "layers.1.ffn_norm.weight", (5,)),
+    "pooler.dense.bias": ((5,), "pooler.bias", (5,)),
+}
+EXAMPLES = {
+    "torch_attention": {hub: (shape, hub, shape) for _, hub, shape in MIRROR.values()},
+    "jax_attention": MIRROR,
+    "linen": MIRROR,
+    "torch.mha": TORCH_MHA,
+    "hf.bert": HF_BERT,
+}
+
+
+def random_bits(shape, dtype, seed):
+    dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    count = int(np.prod(shape)) * dtype.itemsize
+    return np.frombuffer(np.random.default_rng(seed).bytes(count), dtype).reshape(shape)
+
+
+def bits(tensors):
+    return {name: (a.shape, a.dtype, a.tobytes()) for name, a in tensors.items()}
+
+
+def example(layout, dtype="float32"):
+    return {
+        name: random_bits(shape, dtype, seed)
+        for seed, (name, (shape, _, _)) in enumerate(EXAMPLES[layout].items())
+    }
+
+
+def randomize(module):
+    """Random values everywhere, biases and norms too."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=generator)
+    return module.eval()
+
+
+def bert_config(transformers):
+    return transformers.BertConfig(
+        vocab_size=SIZES["vocab_size"],
+        hidden_size=SIZES["embed_dim"],
+        num_attention_heads=SIZES["num_heads"],
+        num_hidden_layers=SIZES["num_layers"],
+        intermediate_size=SIZES["ffn_dim"],
+        max_position_embeddings=SIZES["max_len"],
+        type_vocab_size=SIZES["num_types"],
+    )
+
+
+class TestTables:
+    def test_each_layout_has_an_example_here(self):
+        assert list(EXAMPLES) == list(LAYOUTS) == [layout.name for layout in LAYOUTS.values()]
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_names_and_shapes_in_the_hub(self, layout):
+        hub, report = convert(example(layout), layout, HUB)
+        for name, (_, hub_name, hub_shape) in EXAMPLES[layout].items():
+            assert hub[hub_name].shape == hub_shape
+            assert (hub_name, (name,)) in [(match.target, match.given) for match in report.matched]
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_there_and_back_is_byte_identical(self, layout, dtype):
+        theirs = example(layout, dtype)
+        hub, _ = convert(theirs, layout, HUB)
+        back, _ = convert(hub, HUB, layout)
+        assert bits(back) == bits(theirs)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_the_hub_there_and_back_is_byte_identical(self, layout, dtype):
+        hub, _ = convert(example(layout, dtype), layout, HUB)
+        theirs, _ = convert(hub, HUB, layout)
+        back, _ = convert(theirs, layout, HUB)
+        assert bits(back) == bits(hub)
+
+    def test_kernels_are_transposed_not_reshaped(self):
+        kernel = np.arange(15).reshape(5, 3)
+        hub, _ = convert({"kernel": kernel}, "jax_attention", HUB)
+        np.testing.assert_array_equal(hub["weight"], kernel.T)
+
+
+class TestMirrors:
+    @pytest.mark.parametrize("pooler", [True, False])
+    def test_an_encoder_crosses_and_gives_the_same_output(self, pooler):
+        theirs = randomize(TorchEncoder(TorchEncoderConfig(**SIZES, pooler=pooler), dtype=torch.float64))
+        tokens = np.random.default_rng(0).integers(0, 23, (3, 7))
+        with jax.enable_x64(True):
+            ours = JaxEncoder(
+                JaxEncoderConfig(**SIZES, pooler=pooler), rngs=nnx.Rngs(0), param_dtype=jnp.float64
+            )
+            transfer(theirs, ours)
+            output = np.asarray(ours(jnp.asarray(tokens), need_weights=True).output)
+        with torch.no_grad():
+            expected = theirs(torch.from_numpy(tokens), need_weights=True).output.numpy()
+        assert np.abs(output - expected).max() <= 1e-12 * np.abs(expected).max()
+
+        back = transfer(ours, TorchEncoder(TorchEncoderConfig(**SIZES, pooler=pooler), dtype=torch.float64))
+        assert all(torch.equal(a, b) for a, b in zip(back.parameters(), theirs.parameters(), strict=True))
+
+    def test_a_linen_module_gives_the_same_output(self):
+        theirs = randomize(torch_attention.MultiHeadSelfAttention(6, 2))
+        ours = nnx.bridge.to_linen(jax_attention.MultiHeadSelfAttention, 6, 2)
+        x = np.random.default_rng(0).normal(size=(3, 5, 6)).astype(np.float32)
+        variables = transfer(theirs, ours.init(jax.random.key(0), jnp.asarray(x)))
+        output = np.asarray(ours.apply(variables, jnp.asarray(x)).output)
+        with torch.no_grad():
+            expected = theirs(torch.from_numpy(x)).output.numpy()
+        assert np.abs(output - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+class TestTorchMha:
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_the_mirrors_give_the_same_output(self, bias):
+        theirs = randomize(
+            torch.nn.MultiheadAttention(6, 2, bias=bias, batch_first=True, dtype=torch.float64)
+        )
+        ours = transfer(theirs, torch_attention.MultiHeadSelfAttention(6, 2, bias=bias, dtype=torch.float64))
+        x = torch.randn(3, 5, 6, dtype=torch.float64)
+        hidden = torch.rand(5, 5) > 0.5
+        hidden.fill_diagonal_(False)
+        with torch.no_grad():
+            expected, weights = theirs(x, x, x, attn_mask=hidden, average_attn_weights=False)
+            output = ours(x, ~hidden)
+        torch.testing.assert_close(output.output, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(output.weights, weights, rtol=1e-12, atol=1e-12)
+        with jax.enable_x64(True):
+            nnx_module = jax_attention.MultiHeadSelfAttention(
+                6, 2, bias=bias, rngs=nnx.Rngs(0), param_dtype=jnp.float64
+            )
+            output = transfer(theirs, nnx_module)(jnp.asarray(x.numpy()), jnp.asarray(~hidden.numpy())).output
+        np.testing.assert_allclose(np.asarray(output), expected.numpy(), rtol=1e-12, atol=1e-12)
+
+    def test_separate_projections_cross_there_and_back(self):
+        theirs = torch.nn.MultiheadAttention(6, 2, kdim=5, vdim=7)
+        hub, _ = convert(
+            {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}, "torch.mha", HUB
+        )
+        assert {name: hub[f"{name}_proj.weight"].shape for name in "qkv"} == {
+            "q": (6, 6),
+            "k": (6, 5),
+            "v": (6, 7),
+        }
+        assert "q_proj.bias" in hub
+        back = transfer(hub, torch.nn.MultiheadAttention(6, 2, kdim=5, vdim=7))
+        for name, tensor in back.state_dict().items():
+            assert torch.equal(tensor, theirs.state_dict()[name])
+
+    def test_learned_extra_keys_are_refused_in_one_sentence(self):
+        theirs = torch.nn.MultiheadAttention(6, 2, add_bias_kv=True)
+        ours = torch_attention.MultiHeadSelfAttention(6, 2)
+        for report in (plan(theirs, ours), plan(ours, theirs)):
+            assert [(fault.name, fault.fault) for fault in report.faults] == [
+                ("bias_k", "refused"),
+                ("bias_v", "refused"),
+            ]
+        with pytest.raises(ConversionError, match="the learned extra key of add_bias_kv=True has no place"):
+            transfer(theirs, ours)
+
+
+class TestHfBert:
+    def test_the_prefix_of_a_larger_model_may_be_there_or_not(self):
+        prefixed = {f"bert.{name}": array for name, array in example("hf.bert").items()}
+        assert bits(convert(prefixed, "hf.bert", HUB)[0]) == bits(
+            convert(example("hf.bert"), "hf.bert", HUB)[0]
+        )
+
+    def test_old_names_of_norms_are_known(self):
+        old = {"bert.embeddings.LayerNorm.gamma": np.ones(5), "bert.embeddings.LayerNorm.beta": np.zeros(5)}
+        assert list(convert(old, "hf.bert", HUB)[0]) == ["embedding_norm.weight", "embedding_norm.bias"]
+        hub = {"embedding_norm.weight": np.ones(5), "embedding_norm.bias": np.ones(5)}
+        filled = transfer(hub, old, target_layout="hf.bert")
+        assert list(filled) == list(old)
+
+    def test_positions_are_checked_and_made_again(self):
+        positions = np.arange(13).reshape(1, 13)
+        hub, report = convert({"bert.embeddings.position_ids": positions}, "hf.bert", HUB)
+        assert hub == {}
+        assert report.ignored == [("bert.embeddings.position_ids", "always 0, 1, 2, ...")]
+        with pytest.raises(ConversionError, match="1 wrong value"):
+            convert({"embeddings.position_ids": positions[:, ::-1]}, "hf.bert", HUB)
+        target = {"embeddings.position_ids": np.zeros((1, 13), np.int64)}
+        assert plan({}, target, target_layout="hf.bert").synthesised == [
+            ("embeddings.position_ids", "always 0, 1, 2, ...")
+        ]
+        filled = transfer({}, target, target_layout="hf.bert")
+        np.testing.assert_array_equal(filled["embeddings.position_ids"], positions)
+
+    def test_pretraining_heads_are_dropped_and_others_are_unexpected(self):
+        _, report = convert({"cls.predictions.bias": np.ones(23)}, "hf.bert", HUB)
+        assert report.ignored == [("cls.predictions.bias", "dropped: a task head, not part of the encoder")]
+        with pytest.raises(ConversionError, match=r"classifier\.weight +unexpected"):
+            convert({"classifier.weight": np.ones((2, 5))}, "hf.bert", HUB)
+
+    @pytest.mark.parametrize("pooler", [True, False])
+    def test_both_mirrors_give_the_same_output(self, pooler):
+        transformers = pytest.importorskip("transformers")
+        theirs = transformers.BertModel(bert_config(transformers), add_pooling_layer=pooler)
+        theirs = randomize(theirs.double())
+        rng = np.random.default_rng(0)
+        tokens, types = rng.integers(0, 23, (3, 7)), rng.integers(0, 5, (3, 7))
+        keep = np.arange(7) < np.array([[7], [4], [2]])
+        with torch.no_grad():
+            expected = theirs(
+                input_ids=torch.from_numpy(tokens),
+                token_type_ids=torch.from_numpy(types),
+                attention_mask=torch.from_numpy(keep).long(),
+            )
+        mask = keep[:, None, None, :]
+
+        ours = TorchEncoder(TorchEncoderConfig(**SIZES, pooler=pooler), dtype=torch.float64).eval()
+        transfer(theirs, ours, source_layout="hf.bert")
+        with torch.no_grad():
+            inputs = map(torch.from_numpy, (tokens, mask, types))
+            from_torch = ours(*inputs, need_weights=True)
+        with jax.enable_x64(True):
+            ours = JaxEncoder(
+                JaxEncoderConfig(**SIZES, pooler=pooler), rngs=nnx.Rngs(0), param_dtype=jnp.float64
+            )
+            transfer(theirs, ours, source_layout="hf.bert")
+            from_jax = ours(*map(jnp.asarray, (tokens, mask, types)), need_weights=True)
+        for output in (from_torch, from_jax):
+            np.testing.assert_allclose(
+                np.asarray(output.output), expected.last_hidden_state.numpy(), rtol=1e-12, atol=1e-12
+            )
+            if pooler:
+                np.testing.assert_allclose(
+                    np.asarray(output.pooled), expected.pooler_output.numpy(), rtol=1e-12, atol=1e-12
+                )
+
+        back = transfer(ours, theirs, target_layout="hf.bert")
+        assert back is theirs
+
+    def test_a_pretraining_model_gives_its_encoder(self):
+        transformers = pytest.importorskip("transformers")
+        theirs = transformers.BertForPreTraining(bert_config(transformers))
+        ours = TorchEncoder(TorchEncoderConfig(**SIZES))
+        report = plan(theirs, ours, source_layout="hf.bert")
+        assert report.faults == []
+        assert {note.name.split(".")[0] for note in report.ignored} == {"cls"}
+        transfer(theirs, ours, source_layout="hf.bert")
+        assert torch.equal(ours.pooler.weight, theirs.bert.pooler.dense.weight)
