@@ -1,0 +1,90 @@
+"""The command `attention-bridge`: it parses, calls and prints, and no more."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from attention_bridge import errors
+from attention_bridge.demo.inputs import InputError
+
+REFUSALS = (errors.CheckpointError, errors.ConversionError, InputError)
+
+
+class Commands(TyperGroup):
+    """Commands that say in one sentence what they were given that cannot be."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run one; a refusal is exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except REFUSALS as error:
+            typer.echo(f"attention-bridge: {error}", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def describe() -> None:
+    """The same attention in PyTorch and in JAX: weights carried across, equality proven."""
+
+
+@app.command()
+def demo(
+    text: Annotated[list[str] | None, typer.Option(help="A sentence; may be given many times.")] = None,
+    file: Annotated[Path | None, typer.Option(help="UTF-8 text, one sentence a line.")] = None,
+    query: Annotated[str | None, typer.Option(help="Whose nearest neighbours to show.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Directory of a BERT-style encoder.", show_default="all-MiniLM-L6-v2")
+    ] = None,
+    figure: Annotated[Path, typer.Option(help="Where the picture goes: .png, .pdf or .svg.")] = Path(
+        "attention-demo.png"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """A pretrained sentence encoder in both frameworks: the same weights, attention and embeddings."""
+    from attention_bridge.demo import report, run
+
+    result = run(text or (), file=file, query=query, checkpoint=checkpoint, figure=figure, step=_step)
+    if as_json:
+        typer.echo(report.as_json(result))
+    else:
+        report.show(result, Console(highlight=False))
+    if not result.ok:
+        if as_json:
+            Console(stderr=True).print(report.verdict(result), soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Show on stderr that a step is under way, and then how long it took."""
+    console = Console(stderr=True, highlight=False)
+    started = time.perf_counter()
+    with console.status(Text(name)):
+        yield
+    elapsed = f"{time.perf_counter() - started:5.1f} s"
+    console.print(Text.assemble((f"{elapsed}  ", "dim"), name))
+
+
+def main() -> None:
+    """Run the command; a letter that the terminal cannot show is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+if __name__ == "__main__":
+    main()

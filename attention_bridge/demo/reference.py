@@ -1,0 +1,43 @@
+"""The reference: sentence-transformers reads the same directory, with its own tokeniser, model and pooling."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from attention_bridge.demo.encoded import Encoded
+from attention_bridge.demo.tokens import Batch
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained import Pretrained
+
+
+def encode(pretrained: Pretrained, texts: Sequence[str], batch: Batch) -> Encoded:
+    """Encode the texts themselves; the weights come from the transformer inside, for the batch's tokens."""
+    model = _read(pretrained)
+    embeddings = model.encode(list(texts), prompt="", normalize_embeddings=True, show_progress_bar=False)
+
+    transformer: Any = model[0].auto_model
+    tokens, real = torch.from_numpy(batch.tokens).long(), torch.from_numpy(batch.real).long()
+    with torch.inference_mode():
+        result = transformer(input_ids=tokens, attention_mask=real, output_attentions=True)
+    return Encoded(np.asarray(embeddings), tuple(weights.numpy() for weights in result.attentions))
+
+
+def _read(pretrained: Pretrained) -> SentenceTransformer:
+    """The directory, as the library itself reads it; on a plain encoder it puts the mean over tokens."""
+    try:
+        model = SentenceTransformer(
+            str(pretrained.directory),
+            device="cpu",
+            local_files_only=True,
+            model_kwargs={"attn_implementation": "eager"},
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"sentence-transformers, the reference, cannot read {pretrained.directory}: {reason}"
+        ) from error
+    model.max_seq_length = pretrained.max_tokens
+    return model.float()

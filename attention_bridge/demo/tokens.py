@@ -1,0 +1,85 @@
+"""Sentences become numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attention_bridge.demo.inputs import InputError
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained import Pretrained
+
+MAX_WEIGHTS = 1 << 28  # numbers: the attention weights of one run then take at most 1 GiB
+
+
+class Batch(NamedTuple):
+    """Tokenised sentences, padded to the longest.
+
+    Attributes:
+        tokens: `(sentence, position)`, int32.
+        lengths: `(sentence,)`, how many of the positions are real.
+        words: the tokens as text, without padding.
+        cut: how many sentences were longer than the model reads.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    words: list[list[str]]
+    cut: int
+
+    @property
+    def real(self) -> np.ndarray:
+        """`(sentence, position)`, True where there is a token and not padding."""
+        return np.arange(self.tokens.shape[1]) < self.lengths[:, None]
+
+
+def tokenise(pretrained: Pretrained, texts: Sequence[str]) -> Batch:
+    """Turn texts into tokens with the checkpoint's own `tokenizer.json`.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it belongs to another vocabulary.
+        InputError: the sentences are too many and too long to keep all their attention weights.
+    """
+    from tokenizers import Tokenizer
+
+    path = pretrained.directory / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; the checkpoint's tokenizer is expected there")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more specific
+        raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    cut = sum(len(encoding) > pretrained.max_tokens for encoding in tokenizer.encode_batch(texts))
+    tokenizer.enable_truncation(pretrained.max_tokens)
+    tokenizer.enable_padding()
+    encodings = tokenizer.encode_batch(texts)
+
+    tokens = np.array([encoding.ids for encoding in encodings], np.int32)
+    lengths = np.array([sum(encoding.attention_mask) for encoding in encodings], np.int32)
+    _check_vocabulary(tokens, pretrained)
+    _check_memory(tokens, pretrained.config)
+    words = [encoding.tokens[:length] for encoding, length in zip(encodings, lengths, strict=True)]
+    return Batch(tokens, lengths, words, cut)
+
+
+def _check_vocabulary(tokens: np.ndarray, pretrained: Pretrained) -> None:
+    largest, size = int(tokens.max()), pretrained.config["vocab_size"]
+    if largest >= size:
+        raise CheckpointError(
+            f"{pretrained.directory} must have a tokenizer of {size} tokens, as its config.json says, "
+            f"but got token number {largest}"
+        )
+
+
+def _check_memory(tokens: np.ndarray, config: Mapping[str, Any]) -> None:
+    count, length = tokens.shape
+    weights = config["num_layers"] * config["num_heads"] * count * length**2
+    if weights > MAX_WEIGHTS:
+        raise InputError(
+            f"expected sentences with at most {MAX_WEIGHTS:,} attention weights, "
+            f"got {weights:,} ({count} sentences, up to {length} tokens); give fewer or shorter ones"
+        )
