@@ -1,4 +1,4 @@
-"""Every attention mechanism in PyTorch; the mirror of `jax_attention`."""
+"""Every attention mechanism in JAX / Flax NNX; the mirror of `torch_attention`."""
 
 import warnings
 

@@ -27,7 +27,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from jax_attention.checks import align, check_boolean, check_query_key_value
+from jax_attention.checks import align, check_boolean, check_pairs, check_query_key_value, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.ops import Scoring, at_least_float32, attend, masked_softmax, weighted_values
 from jax_attention.outputs import AttentionOutput
@@ -148,6 +148,7 @@ class BasicAttention(nnx.Module):
             ValueError: shapes that do not fit.
         """
         check_query_key_value(query, key, value, self.query_dim, self.key_dim)
+        check_pairs(query, key, mask, dropout_keep)
         features = additive_features(self.q_proj(query), self.k_proj(key))  # batch query key hidden
         scores = self.score_proj(features)[..., 0]  # batch query key
         keep = self.dropout.keep_weights(query, key, dropout_keep)
@@ -163,6 +164,7 @@ class DotScore(nnx.Module):
         self, query: Float[Array, "batch query dim"], key: Float[Array, "batch key dim"]
     ) -> Float[Array, "batch query key"]:
         """Score every pair."""
+        check_sequence("key", key, query.shape[-1])
         return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
 
 
@@ -184,12 +186,16 @@ class GeneralScore(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
         self.proj = linear(key_dim, query_dim, bias=False, **factory)
 
     def __call__(
         self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
     ) -> Float[Array, "batch query key"]:
         """Score every pair."""
+        check_sequence("query", query, self.query_dim)
+        check_sequence("key", key, self.key_dim)
         return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
 
 
@@ -213,6 +219,8 @@ class ConcatScore(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
         self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
@@ -220,6 +228,8 @@ class ConcatScore(nnx.Module):
         self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
     ) -> Float[Array, "batch query key"]:
         """Score every pair."""
+        check_sequence("query", query, self.query_dim)
+        check_sequence("key", key, self.key_dim)
         pairs = (*query.shape[:2], key.shape[1])
         queries = jnp.broadcast_to(query[:, :, None], (*pairs, query.shape[2]))  # batch query key query_dim
         keys = jnp.broadcast_to(key[:, None], (*pairs, key.shape[2]))  # batch query key key_dim
@@ -259,6 +269,7 @@ class LuongAttention(nnx.Module):
     ) -> AttentionOutput:
         """Attend to the values whose keys score high; arguments, result and errors as in `BasicAttention`."""
         check_query_key_value(query, key, value)
+        check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)
         return score_attention(
             self.score(query, key),
@@ -296,7 +307,8 @@ class ScaledDotProductAttention(nnx.Module):
         dropout_keep: Bool[Array, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
-        check_query_key_value(query, key, value)
+        check_query_key_value(query, key, value, key_dim=query.shape[-1])
+        check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)
         return single_head_attention(
             query,

@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.attention_basics import single_head_attention
-from jax_attention.checks import check_divisible, check_sequence
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Dropout, Factory, layer_norm, linear
 from jax_attention.ops import attend, merge_heads, split_heads
@@ -93,6 +93,7 @@ class CrossAttention(nnx.Module):
         """
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
+        check_pairs(query, memory, mask, dropout_keep)
         query = self.q_proj(query)  # batch query embed
         key = self.k_proj(memory)  # batch key embed
         value = self.v_proj(memory)  # batch key embed
@@ -140,6 +141,7 @@ class MultiHeadCrossAttention(nnx.Module):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.query_dim = query_dim
         self.key_dim = key_dim
+        self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
@@ -174,6 +176,7 @@ class MultiHeadCrossAttention(nnx.Module):
         """
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
+        check_pairs(query, memory, mask, dropout_keep, self.num_heads)
         query = split_heads(self.q_proj(query), self.head_dim)  # batch heads query head_dim
         key = split_heads(self.k_proj(memory), self.head_dim)  # batch heads key head_dim
         value = split_heads(self.v_proj(memory), self.head_dim)  # batch heads key head_dim
@@ -246,6 +249,8 @@ class EncoderDecoderAttention(nnx.Module):
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         ffn_dim = 4 * embed_dim if ffn_dim is None else ffn_dim
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
         self.norm_first = norm_first
         self.self_attention = CausalSelfAttention(embed_dim, num_heads, bias=bias, dropout=dropout, **factory)
         self.cross_attention = MultiHeadCrossAttention(
@@ -288,6 +293,10 @@ class EncoderDecoderAttention(nnx.Module):
             ValueError: shapes that do not fit.
         """
         keep = dropout_keep or DecoderKeep()
+        check_sequence("x", x, self.embed_dim)
+        check_sequence("memory", memory, self.embed_dim, batch=x.shape[0])
+        check_pairs(x, x, self_mask, keep.self_weights, self.num_heads, name="self_mask")
+        check_pairs(x, memory, memory_mask, keep.cross_weights, self.num_heads, name="memory_mask")
         attended, self_weights = self.self_attention(
             self._before(self.self_norm, x),
             self_mask,

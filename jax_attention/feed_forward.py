@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.checks import check_sequence
 from jax_attention.layers import Dropout, Factory, activation_function, linear
 
 
@@ -36,6 +37,7 @@ class FeedForward(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
         self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
         self.activation = activation_function(activation)
@@ -48,5 +50,6 @@ class FeedForward(nnx.Module):
         dropout_keep: Bool[Array, "batch length ffn"] | None = None,
     ) -> Float[Array, "batch length embed"]:
         """Transform each position; `dropout_keep` stands for the draw over the features in between."""
+        check_sequence("x", x, self.embed_dim)
         hidden = self.activation(self.up_proj(x))  # batch length ffn
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed

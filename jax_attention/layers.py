@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.checks import check_keep, check_rate
+from jax_attention.ops import at_least_float32
 
 
 class Factory(TypedDict):
@@ -51,12 +52,12 @@ def relu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
 
 def gelu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     """Return x Phi(x), Phi the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
-    return jax.nn.gelu(x, approximate=False)
+    return jax.nn.gelu(at_least_float32(x), approximate=False).astype(x.dtype)
 
 
 def gelu_tanh(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     """The tanh approximation of `gelu`; up to 5e-4 away from it."""
-    return jax.nn.gelu(x, approximate=True)
+    return jax.nn.gelu(at_least_float32(x), approximate=True).astype(x.dtype)
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}
@@ -106,8 +107,8 @@ class Dropout(nnx.Module):
 
     def keep_weights(
         self,
-        query: Float[Array, "batch heads query head_dim"],
-        key: Float[Array, "batch kv_heads key head_dim"],
+        query: Float[Array, "*heads query query_dim"],
+        key: Float[Array, "... key key_dim"],
         keep: Bool[Array, "..."] | None,
     ) -> Bool[Array, "..."] | None:
         """Which attention weights to keep: as given, else a fresh draw, else None for all."""

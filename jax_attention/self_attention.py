@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.attention_basics import single_head_attention
-from jax_attention.checks import check_divisible, check_sequence
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
@@ -83,6 +83,7 @@ class SelfAttention(nnx.Module):
             ValueError: shapes that do not fit.
         """
         check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep)
         query = self.q_proj(x)  # batch length embed
         key = self.k_proj(x)  # batch length embed
         value = self.v_proj(x)  # batch length embed
@@ -125,6 +126,7 @@ class MultiHeadSelfAttention(nnx.Module):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.embed_dim = embed_dim
+        self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
@@ -156,6 +158,7 @@ class MultiHeadSelfAttention(nnx.Module):
             ValueError: shapes that do not fit.
         """
         check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
@@ -198,6 +201,7 @@ class CausalSelfAttention(nnx.Module):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.embed_dim = embed_dim
+        self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
@@ -229,6 +233,7 @@ class CausalSelfAttention(nnx.Module):
             ValueError: shapes that do not fit.
         """
         check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torch_attention.checks import align, check_boolean, check_query_key_value
+from torch_attention.checks import align, check_boolean, check_pairs, check_query_key_value, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import Scoring, at_least_float32, attend, masked_softmax, weighted_values
 from torch_attention.outputs import AttentionOutput
@@ -106,7 +106,7 @@ class BasicAttention(nn.Module):
         *,
         bias: bool = False,
         dropout: float = 0.0,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -146,6 +146,7 @@ class BasicAttention(nn.Module):
             ValueError: shapes that do not fit.
         """
         check_query_key_value(query, key, value, self.query_dim, self.key_dim)
+        check_pairs(query, key, mask, dropout_keep)
         features = additive_features(self.q_proj(query), self.k_proj(key))  # batch query key hidden
         scores = self.score_proj(features)[..., 0]  # batch query key
         keep = self.dropout.keep_weights(query, key, dropout_keep)
@@ -161,6 +162,7 @@ class DotScore(nn.Module):
         self, query: Float[Tensor, "batch query dim"], key: Float[Tensor, "batch key dim"]
     ) -> Float[Tensor, "batch query key"]:
         """Score every pair."""
+        check_sequence("key", key, query.shape[-1])
         return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
 
 
@@ -177,17 +179,21 @@ class GeneralScore(nn.Module):
         query_dim: int,
         key_dim: int,
         *,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
         self.proj = linear(key_dim, query_dim, bias=False, **factory)
 
     def forward(
         self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
     ) -> Float[Tensor, "batch query key"]:
         """Score every pair."""
+        check_sequence("query", query, self.query_dim)
+        check_sequence("key", key, self.key_dim)
         return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
 
 
@@ -206,11 +212,13 @@ class ConcatScore(nn.Module):
         key_dim: int,
         hidden_dim: int,
         *,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
         self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
@@ -218,6 +226,8 @@ class ConcatScore(nn.Module):
         self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
     ) -> Float[Tensor, "batch query key"]:
         """Score every pair."""
+        check_sequence("query", query, self.query_dim)
+        check_sequence("key", key, self.key_dim)
         pairs = (*query.shape[:2], key.shape[1])
         queries = torch.broadcast_to(query[:, :, None], (*pairs, query.shape[2]))  # batch query key query_dim
         keys = torch.broadcast_to(key[:, None], (*pairs, key.shape[2]))  # batch query key key_dim
@@ -258,6 +268,7 @@ class LuongAttention(nn.Module):
     ) -> AttentionOutput:
         """Attend to the values whose keys score high; arguments, result and errors as in `BasicAttention`."""
         check_query_key_value(query, key, value)
+        check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)
         return score_attention(
             self.score(query, key),
@@ -296,7 +307,8 @@ class ScaledDotProductAttention(nn.Module):
         dropout_keep: Bool[Tensor, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
-        check_query_key_value(query, key, value)
+        check_query_key_value(query, key, value, key_dim=query.shape[-1])
+        check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)
         return single_head_attention(
             query,

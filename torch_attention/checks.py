@@ -86,11 +86,40 @@ def check_window(window: int | None, is_causal: bool) -> None:
         )
 
 
-def check_keep(dropout_keep: Tensor, shape: Sequence[int]) -> None:
-    """Raise unless `dropout_keep` is boolean and has exactly the shape of what it drops."""
+def check_keep(dropout_keep: Tensor | None, shape: Sequence[int]) -> None:
+    """Raise unless `dropout_keep`, if there is one, is boolean and has exactly the shape of what it drops."""
+    if dropout_keep is None:
+        return
     check_boolean("dropout_keep", dropout_keep)
     if tuple(dropout_keep.shape) != tuple(shape):
         raise ValueError(f"dropout_keep must have shape {tuple(shape)}, got {tuple(dropout_keep.shape)}")
+
+
+def check_pairs(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    dropout_keep: Tensor | None = None,
+    num_heads: int | None = None,
+    *,
+    name: str = "mask",
+) -> None:
+    """Raise unless what is said about pairs of a position in `query` and one in `key` is boolean and fits.
+
+    Args:
+        query: `(batch, query, ...)`.
+        key: `(batch, key, ...)`.
+        mask: where a query attends to a key, if it is restricted.
+        dropout_keep: which weights are kept, if they are given.
+        num_heads: how many heads the weights have; None if they have no axis for it.
+        name: what the message calls the mask.
+    """
+    batch, query_len, key_len = *query.shape[:2], key.shape[1]
+    if mask is not None:
+        check_boolean(name, mask)
+        align(name, mask, (batch, num_heads or 1, query_len, key_len))
+    heads = () if num_heads is None else (num_heads,)
+    check_keep(dropout_keep, (batch, *heads, query_len, key_len))
 
 
 def align(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.attention_basics import single_head_attention
-from torch_attention.checks import check_divisible, check_sequence
+from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Dropout, Factory, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
@@ -52,7 +52,7 @@ class CrossAttention(nn.Module):
         *,
         bias: bool = True,
         dropout: float = 0.0,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -91,6 +91,7 @@ class CrossAttention(nn.Module):
         """
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
+        check_pairs(query, memory, mask, dropout_keep)
         query = self.q_proj(query)  # batch query embed
         key = self.k_proj(memory)  # batch key embed
         value = self.v_proj(memory)  # batch key embed
@@ -130,7 +131,7 @@ class MultiHeadCrossAttention(nn.Module):
         *,
         bias: bool = True,
         dropout: float = 0.0,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -138,6 +139,7 @@ class MultiHeadCrossAttention(nn.Module):
         factory = Factory(device=device, dtype=dtype)
         self.query_dim = query_dim
         self.key_dim = key_dim
+        self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
@@ -172,6 +174,7 @@ class MultiHeadCrossAttention(nn.Module):
         """
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
+        check_pairs(query, memory, mask, dropout_keep, self.num_heads)
         query = split_heads(self.q_proj(query), self.head_dim)  # batch heads query head_dim
         key = split_heads(self.k_proj(memory), self.head_dim)  # batch heads key head_dim
         value = split_heads(self.v_proj(memory), self.head_dim)  # batch heads key head_dim
@@ -238,12 +241,14 @@ class EncoderDecoderAttention(nn.Module):
         norm_eps: float = 1e-5,
         bias: bool = True,
         dropout: float = 0.0,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
         ffn_dim = 4 * embed_dim if ffn_dim is None else ffn_dim
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
         self.norm_first = norm_first
         self.self_attention = CausalSelfAttention(embed_dim, num_heads, bias=bias, dropout=dropout, **factory)
         self.cross_attention = MultiHeadCrossAttention(
@@ -286,6 +291,10 @@ class EncoderDecoderAttention(nn.Module):
             ValueError: shapes that do not fit.
         """
         keep = dropout_keep or DecoderKeep()
+        check_sequence("x", x, self.embed_dim)
+        check_sequence("memory", memory, self.embed_dim, batch=x.shape[0])
+        check_pairs(x, x, self_mask, keep.self_weights, self.num_heads, name="self_mask")
+        check_pairs(x, memory, memory_mask, keep.cross_weights, self.num_heads, name="memory_mask")
         attended, self_weights = self.self_attention(
             self._before(self.self_norm, x),
             self_mask,

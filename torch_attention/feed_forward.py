@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout, Factory, activation_function, linear
 
 
@@ -29,11 +30,12 @@ class FeedForward(nn.Module):
         activation: str = "relu",
         bias: bool = True,
         dropout: float = 0.0,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
         self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
         self.activation = activation_function(activation)
@@ -46,5 +48,6 @@ class FeedForward(nn.Module):
         dropout_keep: Bool[Tensor, "batch length ffn"] | None = None,
     ) -> Float[Tensor, "batch length embed"]:
         """Transform each position; `dropout_keep` stands for the draw over the features in between."""
+        check_sequence("x", x, self.embed_dim)
         hidden = self.activation(self.up_proj(x))  # batch length ffn
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed

@@ -14,7 +14,7 @@ from torch_attention.checks import check_keep, check_rate
 class Factory(TypedDict):
     """Where and in what precision parameters are made; passed on from constructor to constructor."""
 
-    device: torch.device | None
+    device: torch.device | str | None
     dtype: torch.dtype | None
 
 
@@ -99,8 +99,8 @@ class Dropout(nn.Module):
 
     def keep_weights(
         self,
-        query: Float[Tensor, "batch heads query head_dim"],
-        key: Float[Tensor, "batch kv_heads key head_dim"],
+        query: Float[Tensor, "*heads query query_dim"],
+        key: Float[Tensor, "... key key_dim"],
         keep: Bool[Tensor, "..."] | None,
     ) -> Bool[Tensor, "..."] | None:
         """Which attention weights to keep: as given, else a fresh draw, else None for all."""

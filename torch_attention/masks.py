@@ -19,7 +19,7 @@ def causal_mask(
     key_len: int | None = None,
     *,
     query_offset: int | Int[Tensor, ""] = 0,
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
 ) -> Bool[Tensor, "query key"]:
     """Each query sees the keys at its own position and before (Vaswani et al. 2017, section 3.2.3).
 
@@ -46,7 +46,7 @@ def sliding_window_mask(
     *,
     window: int,
     query_offset: int | Int[Tensor, ""] = 0,
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
 ) -> Bool[Tensor, "query key"]:
     """Each query sees the last `window` keys, its own included (Child et al. 2019; Beltagy et al. 2020).
 
@@ -67,7 +67,7 @@ def sliding_window_mask(
 
 
 def prefix_mask(
-    query_len: int, key_len: int | None = None, *, prefix_len: int, device: torch.device | None = None
+    query_len: int, key_len: int | None = None, *, prefix_len: int, device: torch.device | str | None = None
 ) -> Bool[Tensor, "query key"]:
     """All queries see the first `prefix_len` keys; what follows is causal (Raffel et al. 2020, prefix LM).
 
@@ -183,7 +183,10 @@ def not_mask(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
 
 
 def _positions(
-    query_len: int, key_len: int | None, query_offset: int | Int[Tensor, ""], device: torch.device | None
+    query_len: int,
+    key_len: int | None,
+    query_offset: int | Int[Tensor, ""],
+    device: torch.device | str | None,
 ) -> tuple[Int[Tensor, "query 1"], Int[Tensor, "key"]]:
     """Positions of the queries, as a column, and of the keys, as a row."""
     key_len = query_len if key_len is None else key_len

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.attention_basics import single_head_attention
-from torch_attention.checks import check_divisible, check_sequence
+from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
@@ -46,7 +46,7 @@ class SelfAttention(nn.Module):
         *,
         bias: bool = True,
         dropout: float = 0.0,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -81,6 +81,7 @@ class SelfAttention(nn.Module):
             ValueError: shapes that do not fit.
         """
         check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep)
         query = self.q_proj(x)  # batch length embed
         key = self.k_proj(x)  # batch length embed
         value = self.v_proj(x)  # batch length embed
@@ -116,13 +117,14 @@ class MultiHeadSelfAttention(nn.Module):
         *,
         bias: bool = True,
         dropout: float = 0.0,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         factory = Factory(device=device, dtype=dtype)
         self.embed_dim = embed_dim
+        self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
@@ -154,6 +156,7 @@ class MultiHeadSelfAttention(nn.Module):
             ValueError: shapes that do not fit.
         """
         check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
@@ -189,13 +192,14 @@ class CausalSelfAttention(nn.Module):
         *,
         bias: bool = True,
         dropout: float = 0.0,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         factory = Factory(device=device, dtype=dtype)
         self.embed_dim = embed_dim
+        self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
@@ -227,6 +231,7 @@ class CausalSelfAttention(nn.Module):
             ValueError: shapes that do not fit.
         """
         check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim

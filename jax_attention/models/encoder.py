@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.checks import check_pairs
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear
 from jax_attention.outputs import AttentionOutput, EncoderOutput
@@ -175,9 +176,14 @@ class Encoder(nnx.Module):
         """
         if tokens.ndim != 2:
             raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+        if token_types is not None and token_types.shape != tokens.shape:
+            raise ValueError(
+                f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"
+            )
         length, max_len = tokens.shape[1], self.config.max_len
         if length > max_len:
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
+        check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or EncoderKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)
         token_types = jnp.zeros_like(tokens) if token_types is None else token_types

@@ -98,8 +98,8 @@ def weighted_values(
         TypeError: `dropout_keep` is not boolean.
         ValueError: `dropout_keep` has not the shape of `weights`.
     """
+    check_keep(dropout_keep, weights.shape)
     if dropout_keep is not None:
-        check_keep(dropout_keep, weights.shape)
         weights = jnp.where(dropout_keep, weights / (1.0 - dropout_rate), 0.0)
     repeated = repeat_heads(value, weights.shape[-3])  # ... heads key value_dim
     output = jnp.einsum(

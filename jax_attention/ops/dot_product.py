@@ -9,7 +9,7 @@ from typing import TypedDict, Unpack
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_attention
+from jax_attention.checks import check_attention, check_keep
 from jax_attention.ops.definition import dot_product_attention_weights, weighted_values
 from jax_attention.ops.native import NAME, native_attention, native_refusal
 
@@ -65,6 +65,7 @@ def dot_product_attention(
         NotImplementedError: the implementation asked for cannot do the call.
     """
     check_attention(query, key, value)
+    check_keep(dropout_keep, (*query.shape[:-1], key.shape[-2]))
     if implementation not in (None, *IMPLEMENTATIONS):
         raise ValueError(
             f"implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got {implementation}"
@@ -110,6 +111,7 @@ def attend(
         )
         return output, None
     check_attention(query, key, value)
+    check_keep(dropout_keep, (*query.shape[:-1], key.shape[-2]))
     weights = dot_product_attention_weights(query, key, bias, mask, **scoring)
     output = weighted_values(weights, value, dropout_keep=dropout_keep, dropout_rate=dropout_rate)
     return output, weights

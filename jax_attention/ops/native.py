@@ -27,6 +27,8 @@ def native_refusal(
         return "jax.nn.dot_product_attention has no softcap"
     if dropout_keep is not None:
         return "jax.nn.dot_product_attention takes no dropout mask"
+    if query.dtype == jnp.float64:
+        return "jax.nn.dot_product_attention takes its softmax in float32, got float64"
     if value.shape[-1] != query.shape[-1]:
         return f"jax.nn.dot_product_attention needs value_dim = head_dim, got {value.shape[-1]} and {query.shape[-1]}"
     if query.ndim > 4:

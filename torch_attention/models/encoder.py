@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.checks import check_pairs
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear
 from torch_attention.outputs import AttentionOutput, EncoderOutput
@@ -88,7 +89,7 @@ class EncoderLayer(nn.Module):
         self,
         config: EncoderConfig,
         *,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -130,7 +131,7 @@ class Encoder(nn.Module):
         self,
         config: EncoderConfig,
         *,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -173,9 +174,14 @@ class Encoder(nn.Module):
         """
         if tokens.ndim != 2:
             raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+        if token_types is not None and token_types.shape != tokens.shape:
+            raise ValueError(
+                f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"
+            )
         length, max_len = tokens.shape[1], self.config.max_len
         if length > max_len:
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
+        check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or EncoderKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)
         token_types = torch.zeros_like(tokens) if token_types is None else token_types

@@ -98,8 +98,8 @@ def weighted_values(
         TypeError: `dropout_keep` is not boolean.
         ValueError: `dropout_keep` has not the shape of `weights`.
     """
+    check_keep(dropout_keep, weights.shape)
     if dropout_keep is not None:
-        check_keep(dropout_keep, weights.shape)
         weights = torch.where(dropout_keep, weights / (1.0 - dropout_rate), 0.0)
     repeated = repeat_heads(value, weights.shape[-3])  # ... heads key value_dim
     output = torch.einsum(
@@ -116,7 +116,7 @@ def resolve_masks(
     is_causal: bool,
     window: int | None,
     query_offset: int | Int[Tensor, ""],
-    device: torch.device | None,
+    device: torch.device | str | None,
 ) -> tuple[Float[Tensor, "..."] | None, Bool[Tensor, "..."] | None]:
     """One finite bias and one mask that say the same as all the restrictions together.
 

@@ -1,8 +1,8 @@
 """PyTorch's own fused kernel, `scaled_dot_product_attention`, made to obey the contract.
 
-By itself it takes either a mask or `is_causal`, never both, wants its bias in the dtype of the query, and what
-a fully masked row gives is up to the kernel. Here all restrictions become one mask, and a row with nothing to
-see is shown everything inside the kernel and set to zero after it, so that no kernel meets an empty row.
+By itself it promises nothing for a mask together with `is_causal`, wants its bias in the dtype of the query, and
+what a fully masked row gives is up to the kernel. Here all restrictions become one mask, and a row with nothing
+to see is shown everything inside the kernel and set to zero after it, so that no kernel meets an empty row.
 """
 
 import torch

@@ -1,0 +1,211 @@
+"""Proving that a PyTorch module and a JAX module compute the same thing.
+
+`compare` runs both on the same inputs, forward and backward, and measures every output and every gradient
+against a float64 reference; `assert_parity` raises if one is further away than rounding explains, and names the
+first tensor that is.
+
+The measure is err(x) = max|x - reference| / max|reference| and the bound is err <= 4 u sqrt(n): u is the unit
+roundoff of the dtype, n the number of terms summed on the way, and the constant is the same for everything.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from flax import nnx
+
+from attention_bridge.running import Run, bind, is_float, on_platform, run_jax, run_torch
+from attention_bridge.stages import first_diverging_stage
+from attention_bridge.weights.leaves import to_numpy
+
+CONSTANT = 4.0
+VANISHING = 1e-12
+UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+@contextmanager
+def pinned_precision() -> Iterator[None]:
+    """Matrix products in the full precision of their dtype, in both frameworks, while the context lasts.
+
+    By default JAX multiplies float32 through bfloat16 on TPU and TF32 on recent GPUs; PyTorch may use TF32.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with jax.default_matmul_precision("highest"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def error(x: np.ndarray, reference: np.ndarray, scale: float | None = None) -> float:
+    """max|x - reference| / scale, the scale being max|reference|; infinite where shapes differ or x is not finite."""
+    if x.shape != reference.shape:
+        return float("inf")
+    if x.size == 0:
+        return 0.0
+    scale = float(np.max(np.abs(reference))) if scale is None else scale
+    distance = float(np.max(np.abs(x.astype(np.float64) - reference)))
+    return distance / (scale or 1.0) if np.isfinite(distance) else float("inf")
+
+
+def tolerances(dtype: str, terms: int) -> dict[str, float]:
+    """The largest errors that rounding explains after sums of so many terms in all: 4 u sqrt(terms).
+
+    A gradient goes the way three times: forward, back to the inputs, and into the parameters. In float64 the
+    bound is 1e-12, for there the reference is rounded as well.
+    """
+    if dtype == "float64":
+        return {"output": 1e-12, "gradient": 1e-12}
+    unit = CONSTANT * UNIT_ROUNDOFF[dtype]
+    return {"output": unit * terms**0.5, "gradient": unit * (3 * terms) ** 0.5}
+
+
+def summed_terms(parameters: Mapping[str, np.ndarray], inputs: Mapping[str, Any]) -> int:
+    """How many terms are summed on the way from the inputs to the outputs.
+
+    Every matrix sums over its columns; attention sums over features and keys, which are axes of the inputs.
+    """
+    fan_in = sum(x.shape[-1] for x in parameters.values() if x.ndim > 1)
+    return fan_in + sum(size for x in inputs.values() if isinstance(x, np.ndarray) for size in x.shape)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one tensor is from the reference in each framework, and from one framework to the other.
+
+    Attributes:
+        name: of the output, input or parameter.
+        kind: `output` or `gradient`.
+        torch_err: error of PyTorch against the reference.
+        jax_err: error of JAX against the reference.
+        diff: error of JAX against PyTorch.
+        tolerance: the bound on the first two; twice it bounds the third.
+    """
+
+    name: str
+    kind: str
+    torch_err: float
+    jax_err: float
+    diff: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether rounding explains all three."""
+        return max(self.torch_err, self.jax_err, self.diff / 2) <= self.tolerance
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.ok else "DIFFERS"
+        return (
+            f"{self.kind:>8} {self.name:<36} torch {self.torch_err:.1e}  jax {self.jax_err:.1e}  "
+            f"torch-jax {self.diff:.1e}  tolerance {self.tolerance:.1e}  {verdict}"
+        )
+
+
+def differences(
+    torch_run: Run, jax_run: Run, reference: Run, bounds: Mapping[str, float]
+) -> list[Difference]:
+    """Every output and gradient of two runs, measured.
+
+    Args:
+        torch_run: what PyTorch made.
+        jax_run: what JAX made.
+        reference: what is right, in float64.
+        bounds: the tolerance of each kind, `output` and `gradient`.
+
+    Raises:
+        ValueError: the runs do not hold the same tensors.
+    """
+    largest = max((float(np.max(np.abs(x), initial=0.0)) for x in reference.gradients.values()), default=0.0)
+    found = []
+    for kind, ours, theirs, right in (
+        ("output", torch_run.outputs, jax_run.outputs, reference.outputs),
+        ("gradient", torch_run.gradients, jax_run.gradients, reference.gradients),
+    ):
+        if not ours.keys() == theirs.keys() == right.keys():
+            everywhere = ours.keys() & theirs.keys() & right.keys()
+            extra = ", ".join(sorted((ours.keys() | theirs.keys() | right.keys()) - everywhere))
+            raise ValueError(f"both modules must have the same {kind}s, but not both have {extra}")
+        for name, truth in right.items():
+            scale = float(np.max(np.abs(truth), initial=0.0))
+            if kind == "gradient" and scale < VANISHING * largest:
+                scale = largest  # zero in theory, as that of a bias of keys, which no softmax sees
+            torch_err, jax_err = error(ours[name], truth, scale), error(theirs[name], truth, scale)
+            diff = error(theirs[name], ours[name].astype(np.float64), scale)
+            found.append(Difference(name, kind, torch_err, jax_err, diff, bounds[kind]))
+    return found
+
+
+def compare(
+    torch_module: torch.nn.Module, jax_module: nnx.Module, *inputs: Any, platform: str = "cpu", **kwargs: Any
+) -> list[Difference]:
+    """Measure how far two modules are from one another, forward and backward.
+
+    The reference is the torch module in float64. Both run as they are: put them in `eval()` mode, or give them
+    dropout masks, for a comparison that chance does not decide.
+
+    Args:
+        torch_module: the one.
+        jax_module: the other, with the same weights (see `attention_bridge.weights.transfer`).
+        inputs: arrays of numpy or either framework; floating-point ones are differentiated.
+        platform: where JAX runs: `cpu`, `gpu` or `tpu`.
+        kwargs: further arguments of both calls.
+
+    Returns:
+        One `Difference` for each output, then for each gradient.
+
+    Raises:
+        ValueError: the modules do not have the same outputs or parameters.
+        PlatformError: JAX has no such platform.
+    """
+    named = _named_inputs(torch_module, inputs, kwargs)
+    parameters = {name: to_numpy(name, x) for name, x in torch_module.named_parameters()}
+    dtype = _coarsest_dtype({**parameters, **named})
+    exact = {name: x.astype(np.float64) if is_float(x) else x for name, x in named.items()}
+    with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
+        torch_run, jax_run = run_torch(torch_module, named), run_jax(jax_module, named)
+        reference = run_torch(deepcopy(torch_module).double(), exact)
+    return differences(torch_run, jax_run, reference, tolerances(dtype, summed_terms(parameters, named)))
+
+
+def assert_parity(
+    torch_module: torch.nn.Module, jax_module: nnx.Module, *inputs: Any, platform: str = "cpu", **kwargs: Any
+) -> None:
+    """Raise unless two modules compute the same thing; arguments and errors as in `compare`.
+
+    Raises:
+        AssertionError: they do not; the message names the first submodule whose output differs, the first
+            tensor that does, and lists them all.
+    """
+    found = compare(torch_module, jax_module, *inputs, platform=platform, **kwargs)
+    failures = [difference for difference in found if not difference.ok]
+    if not failures:
+        return
+    named = _named_inputs(torch_module, inputs, kwargs)
+    bound = 2 * found[0].tolerance
+    with pinned_precision(), on_platform(platform, float64=_coarsest_dtype(named) == "float64"):
+        stage = first_diverging_stage(torch_module, jax_module, named, lambda a, b: error(b, a) > bound)
+    where = f", first in submodule {stage}" if stage else ""
+    listing = "\n".join(map(str, found))
+    raise AssertionError(f"{failures[0].kind} {failures[0].name} differs{where}\n{listing}")
+
+
+def _named_inputs(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call by name, arrays of either framework in numpy."""
+    arrays = (np.ndarray, jax.Array, torch.Tensor)
+    bound = bind(module, args, kwargs)
+    return {name: to_numpy(name, x) if isinstance(x, arrays) else x for name, x in bound.items()}
+
+
+def _coarsest_dtype(tensors: Mapping[str, Any]) -> str:
+    """The floating-point dtype with the largest roundoff among the tensors."""
+    names = {str(x.dtype) for x in tensors.values() if is_float(x)}
+    return max(names & UNIT_ROUNDOFF.keys(), key=UNIT_ROUNDOFF.__getitem__, default="float32")

@@ -1,0 +1,218 @@
+"""Every mechanism of the catalogue through every proof."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from attention_bridge.catalogue import CATALOGUE, Mechanism, select
+from attention_bridge.parity import error
+from attention_bridge.proof import (
+    DTYPES,
+    build,
+    inputs,
+    jax_module,
+    parameters,
+    prove,
+    prove_case,
+    torch_module,
+    with_full_masks,
+)
+from attention_bridge.running import Arrays, is_float, named_outputs, on_platform
+from attention_bridge.weights import transfer
+
+each_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda mechanism: mechanism.name)
+with_one_keep = [mechanism for mechanism in CATALOGUE if mechanism.keeps]
+CAUSAL = ("CausalSelfAttention", "EncoderDecoderAttention-post", "EncoderDecoderAttention-pre")
+
+
+def torch_inputs(given: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(x) for name, x in given.items()}
+
+
+def jax_inputs(given: Arrays) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(x) for name, x in given.items()}
+
+
+def in_float32(mechanism: Mechanism, case: str) -> Arrays:
+    return {name: x.astype(np.float32) if is_float(x) else x for name, x in inputs(mechanism, case).items()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@each_mechanism
+def test_outputs_weights_and_gradients_equal_the_oracle_under_every_mask(
+    mechanism: Mechanism, dtype: str
+) -> None:
+    verdict = prove(mechanism, dtype)
+    print(verdict)
+    assert verdict.ok, "\n".join(verdict.failures)
+
+
+@pytest.mark.parametrize("case", ["query key", "batch query key", "padding", "causal and padding"])
+@each_mechanism
+def test_a_mask_of_any_rank_does_what_the_full_mask_does(mechanism: Mechanism, case: str) -> None:
+    given = in_float32(mechanism, case)
+    full = with_full_masks(mechanism, given)
+    for module, arrays in ((torch_module, torch_inputs), (jax_module, jax_inputs)):
+        run = module(mechanism, "float32")
+        short, long = (named_outputs(run(**arrays(x), need_weights=True)) for x in (given, full))
+        for name, x in short.items():
+            assert np.array_equal(np.asarray(x.tolist()), np.asarray(long[name].tolist())), name
+
+
+@each_mechanism
+def test_without_weights_the_output_and_its_gradients_are_the_same(mechanism: Mechanism) -> None:
+    found = prove_case(mechanism, "empty row", "float32", need_weights=False)
+    assert all(difference.ok for difference in found), "\n".join(map(str, found))
+
+
+@each_mechanism
+def test_an_empty_row_has_weights_of_exactly_zero_and_so_have_all_masked_keys(mechanism: Mechanism) -> None:
+    given = in_float32(mechanism, "empty row")
+    ours = named_outputs(torch_module(mechanism, "float32")(**torch_inputs(given), need_weights=True))
+    theirs = named_outputs(jax_module(mechanism, "float32")(**jax_inputs(given), need_weights=True))
+    visible = {"self_weights": given.get("self_mask"), "cross_weights": given.get("memory_mask")}
+    for name in (name for name in ours if "weights" in name):
+        hidden = ~np.asarray(visible.get(name, given.get("mask")))
+        hidden = hidden[:, 0] if ours[name].ndim == 3 else hidden
+        assert hidden.any(), name
+        assert not ours[name].detach().numpy()[hidden].any()
+        assert not np.asarray(theirs[name])[hidden].any()
+        assert torch.isfinite(ours[name]).all()
+
+
+@each_mechanism
+def test_compiled_equals_eager(mechanism: Mechanism, as_shipped: None) -> None:
+    given = in_float32(mechanism, "batch heads query key")
+    module = torch_module(mechanism, "float32")
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    ours = named_outputs(compiled(**torch_inputs(given), need_weights=True))
+    for name, x in named_outputs(module(**torch_inputs(given), need_weights=True)).items():
+        assert error(ours[name].detach().numpy(), x.detach().numpy()) < 1e-6, name
+
+    eager = named_outputs(jax_module(mechanism, "float32")(**jax_inputs(given), need_weights=True))
+    graphdef, state = nnx.split(jax_module(mechanism, "float32"))
+    run = jax.jit(lambda state, given: named_outputs(nnx.merge(graphdef, state)(**given, need_weights=True)))
+    for name, x in run(state, jax_inputs(given)).items():
+        assert error(np.asarray(x), np.asarray(eager[name])) < 2e-6, name
+    torch.compiler.reset()
+
+
+@each_mechanism
+def test_weights_survive_torch_to_jax_to_torch_bit_for_bit(mechanism: Mechanism) -> None:
+    source = torch_module(mechanism, "bfloat16")
+    through = build(mechanism.module, "jax_attention", {"rngs": nnx.Rngs(7), "param_dtype": "bfloat16"})
+    target = build(mechanism.module, "torch_attention", {"dtype": torch.bfloat16})
+    transfer(transfer(source, through), target)
+    for name, parameter in source.state_dict().items():
+        assert torch.equal(parameter.view(torch.uint16), target.state_dict()[name].view(torch.uint16)), name
+
+
+@each_mechanism
+def test_training_mode_without_dropout_changes_nothing(mechanism: Mechanism) -> None:
+    given = in_float32(mechanism, "none")
+    ours = transfer(
+        torch_module(mechanism, "float32"), build(mechanism.module, "torch_attention", {})
+    ).train()
+    theirs = transfer(
+        torch_module(mechanism, "float32"), build(mechanism.module, "jax_attention", {"rngs": nnx.Rngs(0)})
+    )
+    theirs.train()
+    assert torch.equal(
+        ours(**torch_inputs(given))[0], torch_module(mechanism, "float32")(**torch_inputs(given))[0]
+    )
+    assert jnp.array_equal(
+        theirs(**jax_inputs(given))[0], jax_module(mechanism, "float32")(**jax_inputs(given))[0]
+    )
+
+
+@pytest.mark.parametrize("mechanism", with_one_keep, ids=lambda mechanism: mechanism.name)
+def test_dropout_draws_anew_in_training_and_never_in_evaluation(mechanism: Mechanism) -> None:
+    given = in_float32(mechanism, "none")
+    ours = build(mechanism.module, "torch_attention", {"dropout": 0.5})
+    theirs = build(mechanism.module, "jax_attention", {"dropout": 0.5, "rngs": nnx.Rngs(0)})
+    for module, arrays in ((ours, torch_inputs(given)), (theirs, jax_inputs(given))):
+        module.train()
+        first, second = (np.asarray(module(**arrays)[0].tolist()) for _ in range(2))
+        assert not np.array_equal(first, second)
+        module.eval()
+        first, second = (np.asarray(module(**arrays)[0].tolist()) for _ in range(2))
+        assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_no_output_depends_on_a_later_input(name: str) -> None:
+    (mechanism,) = select([name])
+    given = in_float32(mechanism, "none")
+    changed = {**given, "x": given["x"].copy()}
+    changed["x"][:, 3:] += 1.0
+    for module, arrays in ((torch_module, torch_inputs), (jax_module, jax_inputs)):
+        before, after = (
+            np.asarray(module(mechanism, "float32")(**arrays(x))[0].tolist()) for x in (given, changed)
+        )
+        assert np.array_equal(before[:, :3], after[:, :3])
+        assert not np.array_equal(before[:, 3:], after[:, 3:])
+
+
+@each_mechanism
+def test_no_output_depends_on_a_masked_input(mechanism: Mechanism) -> None:
+    given = in_float32(mechanism, "padding")
+    name = next(name for name in ("memory", "value", "x", "tokens") if name in given)
+    hidden = ~next(x for key, x in given.items() if key in ("mask", "memory_mask"))[:, 0, 0]
+    hidden &= np.arange(hidden.shape[1]) > 0
+    changed = {**given, name: given[name].copy()}
+    changed[name][hidden] = given[name][0, 0]
+    visible = ~hidden if name in ("x", "tokens") else np.ones(given[next(iter(given))].shape[:2], bool)
+    assert hidden.any()
+    for module, arrays in ((torch_module, torch_inputs), (jax_module, jax_inputs)):
+        before, after = (
+            np.asarray(module(mechanism, "float32")(**arrays(x))[0].tolist()) for x in (given, changed)
+        )
+        assert np.array_equal(before[visible], after[visible])
+
+
+@pytest.mark.parametrize("name", ["MultiHeadSelfAttention", "BasicAttention"])
+def test_vmap_over_a_further_axis_equals_a_loop(name: str) -> None:
+    (mechanism,) = select([name])
+    given = in_float32(mechanism, "none")
+    stacked = {key: np.stack([x, x[::-1] + 1.0, 2.0 * x]) for key, x in given.items()}
+    ours, theirs = torch_module(mechanism, "float32"), jax_module(mechanism, "float32")
+    mapped = torch.func.vmap(lambda x: ours(**x).output)(torch_inputs(stacked))
+    graphdef, state = nnx.split(theirs)
+    also_mapped = jax.vmap(lambda x: nnx.merge(graphdef, state)(**x).output)(jax_inputs(stacked))
+    for i in range(3):
+        expected = ours(**torch_inputs({key: x[i] for key, x in stacked.items()})).output.detach().numpy()
+        assert error(mapped[i].detach().numpy(), expected) < 1e-6
+        assert error(np.asarray(also_mapped[i]), expected) < 2e-6
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_outputs_have_the_dtype_of_the_input_and_weights_at_least_float32(dtype: str) -> None:
+    (mechanism,) = select(["MultiHeadSelfAttention"])
+    x = inputs(mechanism, "none")["x"]
+    wide = "float64" if dtype == "float64" else "float32"
+    with on_platform("cpu", float64=dtype == "float64"):
+        for need_weights in (True, False):
+            ours = torch_module(mechanism, dtype)(
+                torch.from_numpy(x).to(getattr(torch, dtype)), need_weights=need_weights
+            )
+            theirs = jax_module(mechanism, dtype)(jnp.asarray(x, dtype), need_weights=need_weights)
+            assert str(ours.output.dtype) == f"torch.{dtype}"
+            assert str(theirs.output.dtype) == dtype
+            if need_weights:
+                assert ours.weights.dtype == getattr(torch, wide)
+                assert theirs.weights.dtype == wide
+            else:
+                assert ours.weights is None
+                assert theirs.weights is None
+
+
+def test_all_sizes_of_the_proof_differ() -> None:
+    from attention_bridge.catalogue import SIZES
+
+    assert len(set(SIZES.values())) == len(SIZES)
+    for mechanism in CATALOGUE:
+        for name, x in {**parameters(mechanism), **inputs(mechanism, "none")}.items():
+            assert np.unique(x).size > min(x.size, 3) - 1, f"{mechanism.name} {name} is constant"
