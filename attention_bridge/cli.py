@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -11,13 +12,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.text import Text
 from typer.core import TyperGroup
 
 from attention_bridge import errors
-from attention_bridge.demo.inputs import InputError
 
-REFUSALS = (errors.CheckpointError, errors.ConversionError, InputError)
+REFUSALS = (
+    errors.CheckpointError,
+    errors.ConversionError,
+    errors.InputError,
+    errors.PlatformError,
+    errors.UnknownMechanismError,
+)
 
 
 class Commands(TyperGroup):
@@ -64,6 +71,63 @@ def demo(
     if not result.ok:
         if as_json:
             Console(stderr=True).print(report.verdict(result), soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_mechanisms(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """The catalogue: every mechanism, where it comes from and where it stands."""
+    from attention_bridge import tables
+    from attention_bridge.catalogue import CATALOGUE
+
+    if as_json:
+        typer.echo(json.dumps(tables.mechanism_rows(CATALOGUE), indent=2))
+    else:
+        Console(highlight=False).print(tables.mechanism_table(CATALOGUE))
+
+
+@app.command()
+def parity(
+    names: Annotated[list[str] | None, typer.Argument(help="Mechanisms, as `list` shows them.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every mechanism.")] = False,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="May be given many times; all three if not.")
+    ] = None,
+    platform: Annotated[str, typer.Option(help="Where JAX runs: cpu, gpu or tpu.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Prove that both mirrors compute the same: outputs, weights and gradients, under every kind of mask."""
+    from attention_bridge import tables
+    from attention_bridge.catalogue import select
+
+    if bool(names) == everything:
+        raise errors.InputError("expected the names of mechanisms, or --all for every one, and not both")
+    mechanisms = select(names or [])
+    from attention_bridge import proof
+
+    dtypes = proof.check_dtypes(dtype or proof.DTYPES)
+    verdicts = [
+        proof.prove(mechanism, dtype, platform)
+        for mechanism, dtype in track(
+            [(mechanism, dtype) for mechanism in mechanisms for dtype in dtypes],
+            description="prove",
+            console=Console(stderr=True),
+            transient=True,
+        )
+    ]
+    if as_json:
+        typer.echo(json.dumps(tables.verdict_rows(verdicts), indent=2))
+    elif as_markdown:
+        typer.echo(tables.verdict_markdown(verdicts))
+    else:
+        Console(highlight=False).print(tables.verdict_table(verdicts))
+    for verdict in verdicts:
+        for failure in verdict.failures:
+            typer.echo(f"{verdict.name} {verdict.dtype}, {failure}", err=True)
+    if not all(verdict.ok for verdict in verdicts):
         raise typer.Exit(1)
 
 

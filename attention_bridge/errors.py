@@ -35,3 +35,7 @@ class UnknownMechanismError(ValueError):
 
 class PlatformError(ValueError):
     """The platform asked for is not on this machine; the message says which are."""
+
+
+class InputError(ValueError):
+    """Something was asked for that cannot be done; the message says in one sentence what and why."""

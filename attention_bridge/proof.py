@@ -20,6 +20,7 @@ from flax import nnx
 
 from attention_bridge import natives
 from attention_bridge.catalogue import SIZES, Mechanism, Part
+from attention_bridge.errors import InputError
 from attention_bridge.oracles.gradient import gradient
 from attention_bridge.parity import (
     UNIT_ROUNDOFF,
@@ -99,6 +100,18 @@ class Verdict:
     cases: int
     ok: bool
     failures: tuple[str, ...]
+
+
+def check_dtypes(dtypes: Sequence[str]) -> Sequence[str]:
+    """The same dtypes, if there are proofs in all of them.
+
+    Raises:
+        InputError: there is none in one of them.
+    """
+    unknown = [dtype for dtype in dtypes if dtype not in DTYPES]
+    if unknown:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {', '.join(unknown)}")
+    return dtypes
 
 
 def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -> Verdict:

@@ -259,7 +259,7 @@ def implementations(mirror, sizes, options, dtype):
 class TestAgainstTheOracle:
     # JAX compiles every operation once for each new shape, so shapes are few and examples not many.
     @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-    @settings(max_examples=16, deadline=None, derandomize=True)
+    @settings(max_examples=14, deadline=None, derandomize=True)
     @given(call=calls())
     def test_every_call_gives_what_the_oracle_gives(self, dtype, call):
         sizes, arrays, options = call
@@ -277,6 +277,18 @@ class TestAgainstTheOracle:
                 given = mirror("dot_product_attention", **arrays, **options, implementation=name)
                 assert_equals_oracle(given, output, sizes.longest)
                 assert numpy(given).dtype == dtype
+
+    @pytest.mark.parametrize("shape", shapes_of_masks(GROUPED), ids=str)
+    @pytest.mark.parametrize("name", ["mask", "bias"])
+    def test_every_shape_of_mask_and_bias(self, mirror, name, shape, rng):
+        arrays = GROUPED.draw(rng, np.float32)
+        x = rng.random(shape) < 0.6 if name == "mask" else rng.standard_normal(shape).astype(np.float32)
+        output, weights = oracle(**arrays, **{name: x})
+        given = mirror("attend", **arrays, **{name: x})
+        assert_equals_oracle(given[0], output, GROUPED.longest)
+        assert_equals_oracle(given[1], weights, GROUPED.longest)
+        fastest = mirror("attend", **arrays, **{name: x}, need_weights=False)[0]
+        assert_equals_oracle(fastest, output, GROUPED.longest)
 
     @pytest.mark.parametrize("sizes", ALL_SIZES.values(), ids=ALL_SIZES)
     def test_without_weights_there_is_the_same_output(self, mirror, sizes, rng):

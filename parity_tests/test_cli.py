@@ -1,0 +1,90 @@
+"""The commands `list` and `parity`, as a stranger uses them."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from attention_bridge import proof
+from attention_bridge.catalogue import CATALOGUE
+from attention_bridge.cli import app
+from attention_bridge.parity import Difference
+
+run = CliRunner().invoke
+
+
+def test_list_names_every_mechanism_with_its_paper() -> None:
+    result = run(app, ["list"])
+    assert result.exit_code == 0
+    for mechanism in CATALOGUE:
+        assert mechanism.name in result.stdout
+        assert mechanism.file in result.stdout
+
+
+def test_list_as_json_has_one_object_a_mechanism() -> None:
+    rows = json.loads(run(app, ["list", "--json"]).stdout)
+    assert [row["name"] for row in rows] == [mechanism.name for mechanism in CATALOGUE]
+    assert set(rows[0]) == {"name", "family", "paper", "year", "address", "equation", "files"}
+
+
+def test_parity_prints_a_table_and_succeeds() -> None:
+    result = run(app, ["parity", "luongattention-dot", "--dtype", "float32"])
+    assert result.exit_code == 0
+    assert "LuongAttention-dot" in result.stdout
+    assert "ok" in result.stdout
+
+
+def test_parity_as_json_has_one_row_a_mechanism_and_dtype() -> None:
+    result = run(app, ["parity", "LuongAttention-dot", "ScaledDotProductAttention", "--json"])
+    rows = json.loads(result.stdout)
+    assert [(row["name"], row["dtype"]) for row in rows] == [
+        (name, dtype)
+        for name in ("LuongAttention-dot", "ScaledDotProductAttention")
+        for dtype in proof.DTYPES
+    ]
+    for row in rows:
+        assert row["ok"] is True
+        assert row["platform"] == "cpu"
+        assert 0 <= row["torch_err"] <= row["tolerance"]
+        assert 0 <= row["jax_err"] <= row["tolerance"]
+        assert {"diff", "gradient_diff"} <= set(row)
+
+
+def test_parity_as_markdown_is_a_table() -> None:
+    lines = run(app, ["parity", "LuongAttention-dot", "--dtype", "float64", "--markdown"]).stdout.splitlines()
+    assert lines[1].startswith("| --- |")
+    assert lines[2].startswith("| LuongAttention-dot | float64 |")
+
+
+def test_parity_exits_with_1_and_says_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Difference("weights", "output", torch_err=1e-7, jax_err=0.5, diff=0.5, tolerance=1e-6)
+    fine = Difference("x", "gradient", torch_err=1e-7, jax_err=1e-7, diff=1e-7, tolerance=1e-6)
+    monkeypatch.setattr(proof, "prove_case", lambda *_: [wrong, fine])
+    result = run(app, ["parity", "SelfAttention", "--dtype", "float32"])
+    assert result.exit_code == 1
+    assert "DIFFERS" in result.stdout
+    assert "weights" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["parity", "FlashAttention"], "unknown mechanism FlashAttention: expected one of BasicAttention, "),
+        (["parity"], "expected the names of mechanisms, or --all for every one, and not both"),
+        (["parity", "SelfAttention", "--all"], "expected the names of mechanisms, or --all"),
+        (
+            ["parity", "SelfAttention", "--dtype", "float8"],
+            "dtype must be one of float32, float64, bfloat16, got float8",
+        ),
+        (
+            ["parity", "SelfAttention", "--platform", "tpu"],
+            "platform tpu is not on this machine: JAX finds cpu",
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence_with_exit_code_2(arguments: list[str], sentence: str) -> None:
+    result = run(app, arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert f"attention-bridge: {sentence}" in result.stderr
+    assert "Traceback" not in result.stderr
