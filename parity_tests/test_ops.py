@@ -429,6 +429,7 @@ class TestRowsThatSeeNothing:
         assert not numpy(given[0])[dead].any()
         assert not numpy(given[1])[dead].any()
 
+    @pytest.mark.parametrize("implementation", ["reference", "native"], indirect=True)
     def test_gradients_are_exactly_zero(self, mirror, implementation, dtype, options, rng):
         options = {"bias": np.zeros((5, 7)), **options}
         arrays = in_dtype({**GROUPED.draw(rng), "bias": options.pop("bias")}, dtype)

@@ -1,0 +1,361 @@
+"""Negative controls: each known way to get attention wrong is put into one mirror, and the proof must find it.
+
+A battery that cannot fail proves nothing. Every control first passes on the healthy code; then one line of one
+mirror is changed, and the same proof must say that this mirror, and only this one, is wrong.
+"""
+
+import importlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from types import FunctionType
+from typing import Any
+from unittest import mock
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from attention_bridge import oracles, proof, running
+from attention_bridge.catalogue import Mechanism, select
+from attention_bridge.parity import Difference, error, tolerances
+from attention_bridge.proof import parameters, prove_case
+from attention_bridge.running import Arrays, on_bfloat16_grid
+from attention_bridge.weights import transfer
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A mirror, and how its code spells what the two spell differently."""
+
+    package: str
+    module: type
+    words: dict[str, str]
+
+
+MIRRORS = {
+    "torch": Mirror("torch_attention", torch.nn.Module, {"xp": "torch", "call": "forward"}),
+    "jax": Mirror("jax_attention", nnx.Module, {"xp": "jnp", "call": "__call__"}),
+}
+Damage = Callable[[Mirror], AbstractContextManager[None]]
+
+
+@contextmanager
+def edited(where: str, old: str, new: str, mirror: Mirror) -> Iterator[None]:
+    """The mirror with `old` replaced by `new` in the source of the function `file:name`."""
+    where, old, new = (text.format(**mirror.words) for text in (where, old, new))
+    file, name = where.split(":")
+    found = importlib.import_module(f"{mirror.package}.{file}")
+    for part in name.split("."):
+        found = getattr(found, part)
+    function = inspect.unwrap(found)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(old) == 1, f"{old} stands {source.count(old)} times in {where}"
+    namespace: dict[str, Any] = {}
+    exec(source.replace(old, new), {**function.__globals__}, namespace)
+    changed = inspect.unwrap(namespace[function.__name__])
+    assert isinstance(function, FunctionType)
+    healthy = function.__code__
+    function.__code__ = changed.__code__  # in place: whoever has imported the function has the changed one
+    try:
+        yield
+    finally:
+        function.__code__ = healthy
+
+
+@contextmanager
+def not_transposed(name: str, mirror: Mirror) -> Iterator[None]:
+    """The mirror with one square matrix the wrong way round, as a conversion leaves it that forgets to transpose."""
+
+    def forgetful(source: Arrays, target: Any) -> Any:
+        wrong = {**source, name: np.ascontiguousarray(source[name].T)}
+        return transfer(wrong if isinstance(target, mirror.module) else source, target)
+
+    with mock.patch.object(proof, "transfer", forgetful):
+        yield
+
+
+@contextmanager
+def rebuilt(mirror: str) -> Iterator[None]:
+    """Nothing of the mirror that was built or compiled outside is used inside, nor the other way."""
+    forget = {
+        "torch": (proof.torch_module.cache_clear,),
+        "jax": (proof.jax_module.cache_clear, running._forward_backward.clear_cache),
+    }[mirror]
+    for each in forget:
+        each()
+    try:
+        yield
+    finally:
+        for each in forget:
+            each()
+
+
+@dataclass(frozen=True)
+class Control:
+    """One thing done wrong, and the mechanism and mask that show it."""
+
+    name: str
+    damage: Damage
+    mechanism: str
+    case: str
+    dtype: str = "float32"
+
+
+def edit(where: str, old: str, new: str) -> Damage:
+    return partial(edited, where, old, new)
+
+
+WEIGHTS = "ops.definition:dot_product_attention_weights"
+VALUES = "ops.definition:weighted_values"
+SOFTMAX = "ops.softmax:masked_softmax"
+HEADS = "self_attention:MultiHeadSelfAttention.{call}"
+DECODER = "cross_attention:EncoderDecoderAttention.{call}"
+
+CONTROLS = (
+    Control(
+        "scores are not scaled",
+        edit(WEIGHTS, "scores = scores * scale", "scores = scores"),
+        "SelfAttention",
+        "query key",
+    ),
+    Control(
+        "scores are scaled by the features of all heads together",
+        edit(WEIGHTS, "query.shape[-1] ** -0.5", "(query.shape[-1] * query.shape[-3]) ** -0.5"),
+        "MultiHeadSelfAttention",
+        "query key",
+    ),
+    Control(
+        "a mask hides what it should show",
+        edit(SOFTMAX, "scores = at_least_float32(scores)", "scores, mask = at_least_float32(scores), ~mask"),
+        "SelfAttention",
+        "padding",
+    ),
+    Control(
+        "a query that sees no key takes the mean of all values",
+        edit(SOFTMAX, "return {xp}.where(mask, ", "return {xp}.where(mask | True, "),
+        "SelfAttention",
+        "empty row",
+    ),
+    Control(
+        "the softmax goes over queries",
+        edit(SOFTMAX, "=-1), 0.0)", "=-2), 0.0)"),
+        "SelfAttention",
+        "batch query key",
+    ),
+    Control(
+        "a query does not see its own position",
+        edit("masks:causal_mask", "key <= query", "key < query"),
+        "CausalSelfAttention",
+        "padding",
+    ),
+    Control(
+        "a query sees the position after its own",
+        edit("masks:causal_mask", "key <= query", "key <= query + 1"),
+        "CausalSelfAttention",
+        "padding",
+    ),
+    Control(
+        "a keep-mask is ignored",
+        edit(VALUES, "if dropout_keep is not None", "if False"),
+        "SelfAttention",
+        "dropout",
+    ),
+    Control(
+        "kept weights are not scaled up",
+        edit(VALUES, "weights / (1.0 - dropout_rate)", "weights"),
+        "SelfAttention",
+        "dropout",
+    ),
+    Control(
+        "the square kernel of the keys is not transposed",
+        partial(not_transposed, "k_proj.weight"),
+        "SelfAttention",
+        "query key",
+    ),
+    Control(
+        "features are dealt out to heads in turn",
+        edit("ops.heads:split_heads", "(heads head_dim)", "(head_dim heads)"),
+        "MultiHeadSelfAttention",
+        "query key",
+    ),
+    Control(
+        "a head reads the values of its neighbour",
+        edit(
+            HEADS,
+            "split_heads(self.v_proj(x), self.head_dim)",
+            "{xp}.roll(split_heads(self.v_proj(x), self.head_dim), 1, 1)",
+        ),
+        "MultiHeadSelfAttention",
+        "query key",
+    ),
+    Control(
+        "a tanh is missing between the projections and the score",
+        edit("attention_basics:additive_features", "{xp}.tanh(", "("),
+        "BasicAttention",
+        "padding",
+    ),
+    Control(
+        "a residual is missing",
+        edit(
+            DECODER,
+            "x + self.dropout(attended, keep.cross_output)",
+            "self.dropout(attended, keep.cross_output)",
+        ),
+        "EncoderDecoderAttention-pre",
+        "padding",
+    ),
+    Control(
+        "one gelu is taken for the other",
+        edit("layers:activation_function", "return ACTIVATIONS[name]", 'return ACTIVATIONS["gelu_tanh"]'),
+        "EncoderDecoderAttention-pre",
+        "padding",
+    ),
+    Control(
+        "the normalisation has Flax's epsilon, 1e-6, in place of PyTorch's, 1e-5",
+        edit("layers:layer_norm", "=eps,", "=0.1 * eps,"),
+        "EncoderDecoderAttention-pre",
+        "padding",
+        dtype="float64",
+    ),
+    Control(
+        "positions are counted from one",
+        edit("models.encoder:Encoder.{call}", "arange(length", "arange(1, length + 1"),
+        "Encoder",
+        "padding",
+    ),
+)
+# PyTorch first: JAX's healthy half is then compiled once a mechanism, not once a control.
+RUNS = [(mirror, control) for mirror in MIRRORS for control in CONTROLS]
+
+
+def only(name: str) -> Mechanism:
+    (mechanism,) = select([name])
+    return mechanism
+
+
+@cache
+def healthy_failures(mechanism: Mechanism, case: str, dtype: str) -> list[str]:
+    return [str(difference) for difference in prove_case(mechanism, case, dtype) if not difference.ok]
+
+
+def check_that_only_one_is_blamed(broken: str, found: list[Difference]) -> None:
+    blamed = {
+        mirror: [d.name for d in found if not getattr(d, f"{mirror}_err") <= d.tolerance]
+        for mirror in MIRRORS
+    }
+    healthy = next(mirror for mirror in MIRRORS if mirror != broken)
+    print(f"{broken} is wrong in {', '.join(blamed[broken])}")
+    assert blamed[broken], "\n".join(map(str, found))
+    assert not blamed[healthy], "\n".join(map(str, found))
+    assert {d.name for d in found if not d.ok} >= set(blamed[broken])
+
+
+@pytest.mark.parametrize(
+    ("mirror", "control"), RUNS, ids=[f"{mirror}: {control.name}" for mirror, control in RUNS]
+)
+def test_the_proof_finds_a_mirror_in_which(mirror: str, control: Control) -> None:
+    mechanism = only(control.mechanism)
+    assert not healthy_failures(mechanism, control.case, control.dtype)
+    with rebuilt(mirror), control.damage(MIRRORS[mirror]):
+        check_that_only_one_is_blamed(mirror, prove_case(mechanism, control.case, control.dtype))
+
+
+def with_large_embeddings(mechanism: Mechanism, offset: float) -> Arrays:
+    weights = dict(parameters(mechanism))
+    weights["token_embedding.weight"] = on_bfloat16_grid(weights["token_embedding.weight"] + offset)
+    return weights
+
+
+def test_the_proof_finds_the_variance_that_cancels_where_the_mean_is_large() -> None:
+    """E[x^2] - E[x]^2, Flax's default, is as good as the plain variance while the mean is small."""
+    mechanism = replace(only("Encoder"), name="Encoder with large embeddings")
+    shifted = with_large_embeddings(mechanism, 32.0)
+    with mock.patch.object(proof, "parameters", lambda _: shifted):
+        assert not healthy_failures(mechanism, "padding", "float32")
+        fast = edit("layers:layer_norm", "use_fast_variance=False", "use_fast_variance=True")
+        with rebuilt("jax"), fast(MIRRORS["jax"]):
+            check_that_only_one_is_blamed("jax", prove_case(mechanism, "padding", "float32"))
+
+
+# No module has grouped heads, a window or a query offset of its own: these are held against the oracle one by one.
+BATCH, GROUPS, HEADS_A_GROUP, QUERY, KEY, HEAD_DIM = 2, 3, 2, 5, 7, 4
+OP_CONTROLS = {
+    "key and value heads are tiled": (edit("ops.heads:repeat_heads", "(g r)", "(r g)"), {}),
+    "a window is one key too wide": (
+        edit("masks:sliding_window_mask", "key > query - window", "key >= query - window"),
+        {"is_causal": True, "window": 3},
+    ),
+    "a window does not count the query's own key": (
+        edit("masks:sliding_window_mask", "key <= query", "key < query"),
+        {"is_causal": True, "window": 3},
+    ),
+    "queries are never offset": (
+        edit("masks:_positions", "+ query_offset", "+ 0 * query_offset"),
+        {"is_causal": True, "query_offset": 2},
+    ),
+    "a bias is left out": (edit(WEIGHTS, "scores = scores + bias", "scores = scores"), {"bias": True}),
+    "a bias of -inf is no mask": (
+        edit("ops.definition:resolve_masks", "masks.append(seen)", "pass"),
+        {"bias": True},
+    ),
+    "a softcap comes before the bias": (
+        edit(
+            WEIGHTS,
+            "scores = scores * scale",
+            "scores, softcap = softcap * {xp}.tanh(scores * scale / softcap), None",
+        ),
+        {"bias": True, "softcap": 1.5},
+    ),
+    "the fused call gives an empty row the mean of all values": (
+        edit("ops.native:native_attention", "{xp}.where(alive, output, 0.0)", "output"),
+        {"implementation": "native", "mask": True},
+    ),
+}
+
+
+def op_failures(mirror: str, options: dict[str, Any]) -> list[str]:
+    """What of `dot_product_attention` is further from the oracle than rounding explains, in float32."""
+    rng = np.random.default_rng(3)
+    shapes = [(BATCH, GROUPS * HEADS_A_GROUP, QUERY, HEAD_DIM), *[(BATCH, GROUPS, KEY, HEAD_DIM)] * 2]
+    arguments = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    given, named = dict(options), {}
+    if given.pop("bias", False):
+        bias = rng.standard_normal((BATCH, GROUPS * HEADS_A_GROUP, QUERY, KEY)).astype(np.float32)
+        named["bias"] = np.where(rng.random(bias.shape) < 0.2, np.float32(-np.inf), bias)
+    if given.pop("mask", False):
+        named["mask"] = rng.random((BATCH, GROUPS * HEADS_A_GROUP, QUERY, KEY)) < 0.7
+        named["mask"][1, 2, 3] = False
+    implementation = given.pop("implementation", "reference")
+
+    package = importlib.import_module(f"{MIRRORS[mirror].package}.ops")
+    native = importlib.import_module(f"{MIRRORS[mirror].package}.ops.native").NAME
+    array = torch.from_numpy if mirror == "torch" else jnp.asarray
+    ours = package.dot_product_attention(
+        *map(array, arguments),
+        **{name: array(x) for name, x in named.items()},
+        **given,
+        implementation=native if implementation == "native" else implementation,
+    )
+    right, _ = oracles.dot_product_attention(
+        *(x.astype(np.float64) for x in arguments),
+        **{name: x.astype(np.float64) if name == "bias" else x for name, x in named.items()},
+        **given,
+    )
+    found = error(np.asarray(ours), right)
+    return [f"error {found:.1e}"] if found > tolerances("float32", HEAD_DIM + KEY)["output"] else []
+
+
+@pytest.mark.parametrize("mirror", MIRRORS)
+@pytest.mark.parametrize("control", OP_CONTROLS)
+def test_the_oracle_finds_an_operation_in_which(control: str, mirror: str) -> None:
+    damage, options = OP_CONTROLS[control]
+    assert not op_failures(mirror, options)
+    with damage(MIRRORS[mirror]):
+        assert op_failures(mirror, options)
+    assert not op_failures(mirror, options)

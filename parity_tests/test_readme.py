@@ -1,0 +1,64 @@
+"""Every snippet of the README runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from attention_bridge.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+COMMANDS = [shlex.split(line)[1:] for line in LINES if line.startswith("attention-bridge")]
+DEMONSTRATIONS = re.findall(r"`python -m (torch_attention\.\w+)`", README)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[0])
+def test_python_snippets_run_and_print_what_they_say(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(snippet, "README.md", "exec"), {})
+    promised = re.findall(r"print\(.*?\)\s+# (\(.*\))", snippet)
+    printed = [re.sub(r"^torch\.Size\(\[(.*)\]\)$", r"(\1)", line) for line in capsys.readouterr().out.splitlines()]
+    assert printed == promised
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_run(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "--all" in command:
+        command = [*("LuongAttention-dot" if word == "--all" else word for word in command)]
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, command).exit_code == 0
+
+
+def test_demonstrations_exist_in_both_mirrors() -> None:
+    assert DEMONSTRATIONS
+    for name in DEMONSTRATIONS:
+        for module in (name, name.replace("torch_attention", "jax_attention")):
+            assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+
+
+def test_make_targets_and_extras_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make ([\w-]+)", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in re.findall(r'"\.\[(\w+)\]"', README):
+        assert extra in extras
+
+
+def test_every_file_it_links_to_exists() -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_it_names_the_command_that_the_package_installs() -> None:
+    result = subprocess.run(
+        [Path(sys.executable).with_name("attention-bridge"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(command in result.stdout for command in ("demo", "list", "parity"))
