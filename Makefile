@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo check test test-slow test-all format clean
+.PHONY: help demo check test test-slow test-all docs format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show the targets
@@ -26,12 +26,17 @@ check: $(VENV)/installed-test  ## Lint, format, types
 	$(BIN)/mypy
 
 test: check  ## The essential proof, under ten minutes on two cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
-test-slow: $(VENV)/installed-test  ## What is slower, or needs heavy peers
-	$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/installed-test  ## What is slower, on the code as it ships: without the tests' shape checks
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --override-ini addopts="-ra --strict-markers"
 
 test-all: test test-slow  ## All tests
+
+docs: $(VENV)/installed-demo  ## Measure again what docs/ shows
+	$(BIN)/attention-bridge parity --all --markdown > docs/parity.md.new
+	mv docs/parity.md.new docs/parity.md
+	$(BIN)/attention-bridge demo --figure docs/attention-demo.png
 
 format: $(VENV)/installed-test  ## Rewrite the sources in the house format
 	$(BIN)/ruff check --fix .

@@ -17,6 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from attention_bridge import errors
+from attention_bridge.extras import require
 
 REFUSALS = (
     errors.CheckpointError,
@@ -106,6 +107,7 @@ def parity(
     if bool(names) == everything:
         raise errors.InputError("expected the names of mechanisms, or --all for every one, and not both")
     mechanisms = select(names or [])
+    require(("torch", "jax", "flax"), extra="torch,jax")
     from attention_bridge import proof
 
     dtypes = proof.check_dtypes(dtype or proof.DTYPES)

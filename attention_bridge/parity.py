@@ -155,7 +155,7 @@ def compare(
         jax_module: the other, with the same weights (see `attention_bridge.weights.transfer`).
         inputs: arrays of numpy or either framework; floating-point ones are differentiated.
         platform: where JAX runs: `cpu`, `gpu` or `tpu`.
-        kwargs: further arguments of both calls.
+        kwargs: further arguments of both calls, by the same names in both.
 
     Returns:
         One `Difference` for each output, then for each gradient.
@@ -165,11 +165,12 @@ def compare(
         PlatformError: JAX has no such platform.
     """
     named = _named_inputs(torch_module, inputs, kwargs)
-    parameters = {name: to_numpy(name, x) for name, x in torch_module.named_parameters()}
+    parameters = _parameters(torch_module)
     dtype = _coarsest_dtype({**parameters, **named})
     exact = {name: x.astype(np.float64) if is_float(x) else x for name, x in named.items()}
     with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
-        torch_run, jax_run = run_torch(torch_module, named), run_jax(jax_module, named)
+        torch_run = run_torch(torch_module, named)
+        jax_run = run_jax(jax_module, named, positional=_positional(named, inputs))
         reference = run_torch(deepcopy(torch_module).double(), exact)
     return differences(torch_run, jax_run, reference, tolerances(dtype, summed_terms(parameters, named)))
 
@@ -188,9 +189,15 @@ def assert_parity(
     if not failures:
         return
     named = _named_inputs(torch_module, inputs, kwargs)
-    bound = 2 * found[0].tolerance
-    with pinned_precision(), on_platform(platform, float64=_coarsest_dtype(named) == "float64"):
-        stage = first_diverging_stage(torch_module, jax_module, named, lambda a, b: error(b, a) > bound)
+    bound, dtype = 2 * found[0].tolerance, _coarsest_dtype({**_parameters(torch_module), **named})
+    with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
+        stage = first_diverging_stage(
+            torch_module,
+            jax_module,
+            named,
+            lambda a, b: error(b, a) > bound,
+            positional=_positional(named, inputs),
+        )
     where = f", first in submodule {stage}" if stage else ""
     listing = "\n".join(map(str, found))
     raise AssertionError(f"{failures[0].kind} {failures[0].name} differs{where}\n{listing}")
@@ -203,6 +210,15 @@ def _named_inputs(
     arrays = (np.ndarray, jax.Array, torch.Tensor)
     bound = bind(module, args, kwargs)
     return {name: to_numpy(name, x) if isinstance(x, arrays) else x for name, x in bound.items()}
+
+
+def _positional(named: Mapping[str, Any], inputs: tuple[Any, ...]) -> tuple[str, ...]:
+    """The names, in PyTorch, of the inputs that are passed by position."""
+    return tuple(named)[: len(inputs)]
+
+
+def _parameters(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: to_numpy(name, x) for name, x in module.named_parameters()}
 
 
 def _coarsest_dtype(tensors: Mapping[str, Any]) -> str:

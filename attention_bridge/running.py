@@ -107,9 +107,16 @@ def run_torch(
     Returns:
         Its outputs, and gradients of all floating-point inputs and of all parameters.
     """
-    return run_torch_function(module, dict(module.named_parameters()), inputs, loss_over)
+    # Copies: gradients of frozen parameters are taken too, and the module stays as it is.
+    parameters = {name: x.detach().requires_grad_() for name, x in module.named_parameters()}
+
+    def function(**tensors: Any) -> Any:
+        return torch.func.functional_call(module, parameters, kwargs=tensors)
+
+    return run_torch_function(function, parameters, inputs, loss_over)
 
 
+@torch.enable_grad()
 def run_torch_function(
     function: Callable[..., Any],
     parameters: Mapping[str, torch.Tensor],
@@ -131,8 +138,19 @@ def run_torch_function(
     )
 
 
-def run_jax(module: nnx.Module, inputs: Mapping[str, Any], loss_over: Collection[str] | None = None) -> Run:
-    """Run an NNX module, compiled, on JAX's default device; like `run_torch`."""
+def call_with(module: Callable[..., Any], inputs: Mapping[str, Any], positional: Collection[str]) -> Any:
+    """Call `module` with `inputs` by name, but for those in `positional`, which it may name otherwise."""
+    named = dict(inputs)
+    return module(*[named.pop(name) for name in positional], **named)
+
+
+def run_jax(
+    module: nnx.Module,
+    inputs: Mapping[str, Any],
+    loss_over: Collection[str] | None = None,
+    positional: Collection[str] = (),
+) -> Run:
+    """Run an NNX module, compiled, on JAX's default device; like `run_torch`, and see `call_with`."""
     graphdef, *states = nnx.split(module, nnx.Param, ...)
     parameters, rest = states
     floats = {name: jnp.asarray(x) for name, x in inputs.items() if is_float(x)}
@@ -142,7 +160,7 @@ def run_jax(module: nnx.Module, inputs: Mapping[str, Any], loss_over: Collection
     static = tuple((name, x) for name, x in inputs.items() if not isinstance(x, np.ndarray))
     counted = None if loss_over is None else frozenset(loss_over)
     outputs, (of_parameters, of_inputs) = _forward_backward(
-        graphdef, parameters, rest, floats, others, static, counted
+        graphdef, parameters, rest, floats, others, static, counted, tuple(positional)
     )
     flat = {name: to_numpy(name, leaf) for name, leaf in open_container(of_parameters).leaves.items()}
     renamed, _ = convert(flat, "jax_attention", "torch_attention")
@@ -150,7 +168,7 @@ def run_jax(module: nnx.Module, inputs: Mapping[str, Any], loss_over: Collection
     return Run({name: np.asarray(x) for name, x in outputs.items()}, gradients)
 
 
-@partial(jax.jit, static_argnames=("graphdef", "static", "loss_over"))
+@partial(jax.jit, static_argnames=("graphdef", "static", "loss_over", "positional"))
 def _forward_backward(
     graphdef: nnx.GraphDef,
     parameters: nnx.State,
@@ -159,10 +177,11 @@ def _forward_backward(
     others: dict[str, jax.Array],
     static: tuple[tuple[str, Any], ...],
     loss_over: frozenset[str] | None,
+    positional: tuple[str, ...],
 ) -> tuple[dict[str, jax.Array], tuple[nnx.State, dict[str, jax.Array]]]:
     def loss(parameters: nnx.State, floats: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         module = nnx.merge(graphdef, parameters, rest)
-        outputs = named_outputs(module(**floats, **others, **dict(static)))
+        outputs = named_outputs(call_with(module, {**floats, **others, **dict(static)}, positional))
         counted = [x for name, x in outputs.items() if loss_over is None or name in loss_over]
         return sum((x * cotangent(x.shape).astype(x.dtype)).sum() for x in counted), outputs
 

@@ -1,6 +1,6 @@
 """Where two modules part: the first submodule, in the order of the computation, whose outputs differ."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from attention_bridge.running import named_outputs
+from attention_bridge.running import call_with, named_outputs
 from attention_bridge.weights.leaves import to_numpy, to_torch
 
 Stages = dict[str, np.ndarray]
@@ -21,6 +21,7 @@ def first_diverging_stage(
     jax_module: nnx.Module,
     inputs: Mapping[str, Any],
     differs: Callable[[np.ndarray, np.ndarray], bool],
+    positional: Collection[str] = (),
 ) -> str | None:
     """Path of the first submodule, and field of its result, that differs; None if no submodule does.
 
@@ -29,8 +30,9 @@ def first_diverging_stage(
         jax_module: the other; submodules are matched by path.
         inputs: what both are called with, by name, in numpy.
         differs: whether two arrays do.
+        positional: the inputs that the JAX module may name otherwise.
     """
-    ours, theirs = torch_stages(torch_module, inputs), jax_stages(jax_module, inputs)
+    ours, theirs = torch_stages(torch_module, inputs), jax_stages(jax_module, inputs, positional)
     shared = (name for name in ours if name in theirs)
     return next((name for name in shared if differs(ours[name], theirs[name])), None)
 
@@ -49,12 +51,13 @@ def torch_stages(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Stages:
     return stages
 
 
-def jax_stages(module: nnx.Module, inputs: Mapping[str, Any]) -> Stages:
+def jax_stages(module: nnx.Module, inputs: Mapping[str, Any], positional: Collection[str] = ()) -> Stages:
     """Outputs of every submodule of an NNX module, in the order in which they are made."""
     stages: Stages = {}
     paths = {id(part): ".".join(map(str, path)) for path, part in nnx.iter_modules(module)}
+    arrays = {name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
     with _recorded_calls({type(part) for _, part in nnx.iter_modules(module)}, paths, stages):
-        module(**{name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()})
+        call_with(module, arrays, positional)
     return stages
 
 

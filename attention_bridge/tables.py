@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -55,9 +56,25 @@ def verdict_table(verdicts: Sequence["Verdict"]) -> Table:
 
 
 def verdict_markdown(verdicts: Sequence["Verdict"]) -> str:
-    """The proofs as a Markdown table."""
-    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *(_cells(verdict) for verdict in verdicts)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """The proofs as a page in Markdown."""
+    rows = [HEADINGS, tuple("---" for _ in HEADINGS), *(_cells(verdict) for verdict in verdicts)]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    platforms = ", ".join(sorted({verdict.platform for verdict in verdicts}))
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "jax", "flax"))
+    return PAGE.format(platforms=platforms, versions=versions, table=table)
+
+
+PAGE = """# Parity
+
+Printed by `attention-bridge parity --markdown` on {platforms}, with {versions}.
+
+`torch` and `jax`: largest error of the outputs against a float64 oracle in plain numpy, relative to the largest
+output, over every kind of mask and with dropout; `diff`: between the two frameworks; `grad`: the larger of the two
+errors of the gradients of every input and parameter. Each `bound` follows from the dtype: 4 u sqrt(n) in float32,
+with u the unit roundoff and n the number of terms summed (3 n for gradients); 1e-12 in float64; in bfloat16 four times
+the error that PyTorch's own operations make of the same inputs.
+
+{table}"""
 
 
 def _cells(verdict: "Verdict") -> tuple[str, ...]:

@@ -286,6 +286,17 @@ CASES = [
         "query and key must have the same batch, got (2,) and (1,)",
     ),
     Case(
+        "a query and key of other dtypes",
+        lambda m: partial(
+            m.dot_product_attention,
+            m.nan(2, 3, 5, 4),
+            m.array(np.full((2, 3, 7, 4), np.nan, np.float16)),
+            m.nan(2, 3, 7, 4),
+        ),
+        ValueError,
+        "query, key and value must have the same dtype, got float32, float16, float32",
+    ),
+    Case(
         "a query and key of other ranks",
         lambda m: attend(m, key=(3, 7, 4), value=(3, 7, 4)),
         ValueError,

@@ -50,10 +50,11 @@ def test_parity_as_json_has_one_row_a_mechanism_and_dtype() -> None:
         assert {"diff", "gradient_diff"} <= set(row)
 
 
-def test_parity_as_markdown_is_a_table() -> None:
+def test_parity_as_markdown_is_a_page_with_a_table() -> None:
     lines = run(app, ["parity", "LuongAttention-dot", "--dtype", "float64", "--markdown"]).stdout.splitlines()
-    assert lines[1].startswith("| --- |")
-    assert lines[2].startswith("| LuongAttention-dot | float64 |")
+    assert lines[0] == "# Parity"
+    assert lines[-2].startswith("| --- |")
+    assert lines[-1].startswith("| LuongAttention-dot | float64 |")
 
 
 def test_parity_exits_with_1_and_says_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:

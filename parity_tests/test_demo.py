@@ -384,7 +384,7 @@ class TestBadInput:
     def test_a_missing_package_is_named_with_the_extra_that_brings_it(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         assert self.refused() == (
-            "the demo needs packages that are not installed: matplotlib; "
+            "this needs packages that are not installed: matplotlib; "
             "install them with: pip install 'attention-bridge[demo]'"
         )
 

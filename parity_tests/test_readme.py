@@ -15,16 +15,22 @@ from attention_bridge.cli import app
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+LINES = [
+    line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()
+]
 COMMANDS = [shlex.split(line)[1:] for line in LINES if line.startswith("attention-bridge")]
 DEMONSTRATIONS = re.findall(r"`python -m (torch_attention\.\w+)`", README)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[0])
-def test_python_snippets_run_and_print_what_they_say(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_snippets_run_and_print_what_they_say(
+    snippet: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     exec(compile(snippet, "README.md", "exec"), {})
     promised = re.findall(r"print\(.*?\)\s+# (\(.*\))", snippet)
-    printed = [re.sub(r"^torch\.Size\(\[(.*)\]\)$", r"(\1)", line) for line in capsys.readouterr().out.splitlines()]
+    printed = [
+        re.sub(r"^torch\.Size\(\[(.*)\]\)$", r"(\1)", line) for line in capsys.readouterr().out.splitlines()
+    ]
     assert printed == promised
 
 
@@ -59,6 +65,9 @@ def test_every_file_it_links_to_exists() -> None:
 
 def test_it_names_the_command_that_the_package_installs() -> None:
     result = subprocess.run(
-        [Path(sys.executable).with_name("attention-bridge"), "--help"], capture_output=True, text=True, check=True
+        [Path(sys.executable).with_name("attention-bridge"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert all(command in result.stdout for command in ("demo", "list", "parity"))

@@ -45,10 +45,13 @@ def check_query_key_value(
 
 
 def check_attention(query: Tensor, key: Tensor, value: Tensor | None = None) -> None:
-    """Raise ValueError unless the arrays are `(..., heads, length, head_dim)` and fit one another."""
+    """Raise ValueError unless the arrays are `(..., heads, length, head_dim)` and fit in shape and dtype."""
     for name, x in (("query", query), ("key", key), ("value", value)):
         if x is not None and x.ndim < 3:
             raise ValueError(f"{name} must have shape (..., heads, length, head_dim), got {tuple(x.shape)}")
+    names = [dtype_name(x) for x in (query, key, value) if x is not None]
+    if len(set(names)) > 1:
+        raise ValueError(f"query, key and value must have the same dtype, got {', '.join(names)}")
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(
             f"query and key must have the same head_dim, got {query.shape[-1]} and {key.shape[-1]}"

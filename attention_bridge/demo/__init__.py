@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attention_bridge.demo import inputs
+from attention_bridge.extras import require
 
 if TYPE_CHECKING:
     from attention_bridge.demo.comparison import Neighbour, Row
@@ -94,7 +95,7 @@ def run(
         CheckpointError: the checkpoint cannot be read, or is of another architecture.
         ConversionError: its weights do not fit its config.
     """
-    inputs.check_packages()
+    require(inputs.PACKAGES, extra="demo")
     texts, query_number = inputs.with_query(inputs.sentences(texts, file), query)
     figure = figure.absolute()
     inputs.check_figure(figure)

