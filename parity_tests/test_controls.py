@@ -244,16 +244,8 @@ def healthy_failures(mechanism: Mechanism, case: str, dtype: str) -> list[str]:
     return [str(difference) for difference in prove_case(mechanism, case, dtype) if not difference.ok]
 
 
-def check_that_only_one_is_blamed(broken: str, found: list[Difference]) -> None:
-    blamed = {
-        mirror: [d.name for d in found if not getattr(d, f"{mirror}_err") <= d.tolerance]
-        for mirror in MIRRORS
-    }
-    healthy = next(mirror for mirror in MIRRORS if mirror != broken)
-    print(f"{broken} is wrong in {', '.join(blamed[broken])}")
-    assert blamed[broken], "\n".join(map(str, found))
-    assert not blamed[healthy], "\n".join(map(str, found))
-    assert {d.name for d in found if not d.ok} >= set(blamed[broken])
+def blamed_on(mirror: str, found: list[Difference]) -> list[str]:
+    return [d.name for d in found if not getattr(d, f"{mirror}_err") <= d.tolerance]
 
 
 @pytest.mark.parametrize(
@@ -263,24 +255,26 @@ def test_the_proof_finds_a_mirror_in_which(mirror: str, control: Control) -> Non
     mechanism = only(control.mechanism)
     assert not healthy_failures(mechanism, control.case, control.dtype)
     with rebuilt(mirror), control.damage(MIRRORS[mirror]):
-        check_that_only_one_is_blamed(mirror, prove_case(mechanism, control.case, control.dtype))
-
-
-def with_large_embeddings(mechanism: Mechanism, offset: float) -> Arrays:
-    weights = dict(parameters(mechanism))
-    weights["token_embedding.weight"] = on_bfloat16_grid(weights["token_embedding.weight"] + offset)
-    return weights
+        found = prove_case(mechanism, control.case, control.dtype)
+    (other,) = MIRRORS.keys() - {mirror}
+    assert "output" in blamed_on(mirror, found), "\n".join(map(str, found))
+    assert not blamed_on(other, found), "\n".join(map(str, found))
+    assert {d.name for d in found if not d.ok} == set(blamed_on(mirror, found))
 
 
 def test_the_proof_finds_the_variance_that_cancels_where_the_mean_is_large() -> None:
-    """E[x^2] - E[x]^2, Flax's default, is as good as the plain variance while the mean is small."""
+    """E[x^2] - E[x]^2, Flax's default, is as good as the plain variance only while the mean is small.
+
+    PyTorch's own kernel loses digits there as well, so JAX alone is looked at.
+    """
     mechanism = replace(only("Encoder"), name="Encoder with large embeddings")
-    shifted = with_large_embeddings(mechanism, 32.0)
-    with mock.patch.object(proof, "parameters", lambda _: shifted):
-        assert not healthy_failures(mechanism, "padding", "float32")
-        fast = edit("layers:layer_norm", "use_fast_variance=False", "use_fast_variance=True")
+    weights = dict(parameters(mechanism))
+    weights["token_embedding.weight"] = on_bfloat16_grid(weights["token_embedding.weight"] + 16.0)
+    fast = edit("layers:layer_norm", "use_fast_variance=False", "use_fast_variance=True")
+    with mock.patch.object(proof, "parameters", return_value=weights):
+        assert not blamed_on("jax", prove_case(mechanism, "padding", "float32"))
         with rebuilt("jax"), fast(MIRRORS["jax"]):
-            check_that_only_one_is_blamed("jax", prove_case(mechanism, "padding", "float32"))
+            assert blamed_on("jax", prove_case(mechanism, "padding", "float32"))
 
 
 # No module has grouped heads, a window or a query offset of its own: these are held against the oracle one by one.
