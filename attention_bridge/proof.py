@@ -6,20 +6,15 @@ float64 the bound is that of `attention_bridge.parity`; in bfloat16 it is four t
 operations make of the same inputs.
 """
 
-import importlib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-import torch
-from flax import nnx
 
-from attention_bridge import natives
-from attention_bridge.catalogue import SIZES, Mechanism, Part
+from attention_bridge import instances, natives
+from attention_bridge.catalogue import Mechanism
 from attention_bridge.errors import InputError
 from attention_bridge.oracles.gradient import gradient
 from attention_bridge.parity import (
@@ -36,29 +31,14 @@ from attention_bridge.running import (
     cotangent,
     is_float,
     named_outputs,
-    on_bfloat16_grid,
     on_platform,
     run_jax,
     run_torch,
     run_torch_function,
-    torch_device,
 )
-from attention_bridge.weights import transfer
 from attention_bridge.weights.leaves import to_torch
 
 DTYPES = ("float32", "float64", "bfloat16")
-MASKS = (
-    "none",
-    "query key",
-    "batch query key",
-    "batch heads query key",
-    "padding",
-    "causal",
-    "window",
-    "causal and padding",
-    "empty row",
-)
-DROPOUT = 0.5  # so that 1 / (1 - rate) is exact
 NATIVE_FACTOR = 4.0
 # The oracle's gradient takes one evaluation an element: it is taken under the mask that does all a mask can do.
 # In the other cases gradients are held against PyTorch's in float64, which that one proves.
@@ -146,7 +126,7 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
 
 def cases(mechanism: Mechanism, dtype: str) -> tuple[str, ...]:
     """The kinds of mask, and dropout where one keep-mask describes it and a native peer is not needed."""
-    return (*MASKS, "dropout") if mechanism.keeps and dtype != "bfloat16" else MASKS
+    return (*instances.MASKS, "dropout") if mechanism.keeps and dtype != "bfloat16" else instances.MASKS
 
 
 def prove_case(
@@ -155,31 +135,31 @@ def prove_case(
     """Measure one mechanism under one kind of mask, or with dropout."""
     # In bfloat16 the native peer computes the output alone; without weights there is none of them to derive.
     loss_over = ("output",) if dtype == "bfloat16" or not need_weights else None
-    exact = with_full_masks(mechanism, inputs(mechanism, case))  # so that one compilation serves all masks
-    given = {name: x.astype(_numpy_dtype(dtype)) if is_float(x) else x for name, x in exact.items()}
+    exact = instances.with_full_masks(
+        mechanism, instances.inputs(mechanism, case)
+    )  # so that one compilation serves all masks
+    given = {name: x.astype(instances.numpy_dtype(dtype)) if is_float(x) else x for name, x in exact.items()}
     with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
         torch_run = run_torch(
-            torch_module(mechanism, dtype, platform), {**given, "need_weights": need_weights}, loss_over
+            instances.torch_module(mechanism, dtype, platform),
+            {**given, "need_weights": need_weights},
+            loss_over,
         )
-        jax_run = run_jax(jax_module(mechanism, dtype), {**given, "need_weights": need_weights}, loss_over)
+        jax_run = run_jax(
+            instances.jax_module(mechanism, dtype), {**given, "need_weights": need_weights}, loss_over
+        )
     reference = _only(reference_run(mechanism, case, loss_over), torch_run)
     return differences(torch_run, jax_run, reference, _bounds(mechanism, case, dtype, given, reference))
 
 
-def with_full_masks(mechanism: Mechanism, given: Arrays) -> Arrays:
-    """The same inputs with every mask broadcast to all four axes of the weights."""
-    masks = {name: given[name] for name in mechanism.masks if name in given}
-    four_axes = {name: x[:, None] if x.ndim == 3 else x for name, x in masks.items()}
-    return {
-        **given,
-        **{name: np.array(np.broadcast_to(x, sizes(mechanism.masks[name]))) for name, x in four_axes.items()},
-    }
-
-
 def _bounds(mechanism: Mechanism, case: str, dtype: str, given: Arrays, reference: Run) -> dict[str, float]:
     if dtype != "bfloat16":
-        return tolerances(dtype, summed_terms(parameters(mechanism), inputs(mechanism, case)))
-    weights = {name: to_torch(x).requires_grad_() for name, x in _cast_parameters(mechanism, dtype).items()}
+        return tolerances(
+            dtype, summed_terms(instances.parameters(mechanism), instances.inputs(mechanism, case))
+        )
+    weights = {
+        name: to_torch(x).requires_grad_() for name, x in instances.cast_parameters(mechanism, dtype).items()
+    }
     native_run = run_torch_function(partial(getattr(natives, mechanism.native), weights), weights, given)
     found = differences(
         native_run, native_run, _only(reference, native_run), {"output": 1.0, "gradient": 1.0}
@@ -202,15 +182,14 @@ def _worst(found: Sequence[Difference]) -> Difference:
 @cache
 def reference_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | None) -> Run:
     """What is right: outputs by the oracle, gradients by the oracle or by PyTorch in float64."""
+    weights, given = instances.parameters(mechanism), instances.inputs(mechanism, case)
+    module = instances.torch_module(mechanism, "float64")
     with on_platform("cpu", float64=True):
-        exact = run_torch(
-            torch_module(mechanism, "float64"), {**inputs(mechanism, case), "need_weights": True}, loss_over
-        )
-    weights, given = parameters(mechanism), inputs(mechanism, case)
+        exact = run_torch(module, {**given, "need_weights": True}, loss_over)
     floats = {name: x for name, x in given.items() if is_float(x)}
     fixed: dict[str, Any] = {name: x for name, x in given.items() if not is_float(x)}
     if case == "dropout":
-        fixed["dropout_rate"] = DROPOUT
+        fixed["dropout_rate"] = instances.DROPOUT
 
     def oracle(tensors: Arrays) -> list[np.ndarray]:
         called = {name: tensors[name] for name in floats}
@@ -224,100 +203,3 @@ def reference_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | 
     return Run(
         outputs, gradient(oracle, {**weights, **floats}, [cotangent(x.shape) for x in outputs.values()])
     )
-
-
-@cache
-def parameters(mechanism: Mechanism) -> Arrays:
-    """Random weights for the mechanism, by hub name, in float64 on the bfloat16 grid."""
-    rng = np.random.default_rng(1)
-    module = build(mechanism.module, "torch_attention", {"device": "meta"})
-    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    drawn = {name: 0.4 * rng.standard_normal(shape) for name, shape in shapes.items()}
-    return {
-        name: on_bfloat16_grid(x + 1.0 if name.endswith("norm.weight") else x) for name, x in drawn.items()
-    }
-
-
-@cache
-def inputs(mechanism: Mechanism, case: str) -> Arrays:
-    """Random inputs for the mechanism, floats in float64 on the bfloat16 grid, with the masks of the case."""
-    rng = np.random.default_rng(2)
-    floats = {
-        name: on_bfloat16_grid(rng.standard_normal(sizes(axes))) for name, axes in mechanism.inputs.items()
-    }
-    tokens = {name: rng.integers(0, SIZES["vocab"], sizes(axes)) for name, axes in mechanism.tokens.items()}
-    given = {**floats, **{name: x.astype(np.int32) for name, x in tokens.items()}}
-    if case == "dropout":
-        (axes,) = mechanism.masks.values()
-        shape = tuple(SIZES[axis] for axis in axes if axis != "one")
-        return {**given, "dropout_keep": rng.random(shape) < 1 - DROPOUT}
-    if case != "none":
-        given.update({name: mask(case, sizes(axes), rng) for name, axes in mechanism.masks.items()})
-    return given
-
-
-def mask(case: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A mask of that kind for weights of `shape` (batch, heads, query, key)."""
-    batch, heads, query_len, key_len = shape
-    query, key = np.arange(query_len)[:, None], np.arange(key_len)
-    padding = (key < rng.integers(1, key_len, (batch, 1)))[:, None, None]
-    if case == "query key":
-        return rng.random((query_len, key_len)) < 0.7
-    if case == "batch query key":
-        return rng.random((batch, query_len, key_len)) < 0.7
-    if case == "padding":
-        return padding
-    if case == "causal":
-        return key <= query
-    if case == "window":
-        return (key <= query) & (key > query - 3)
-    if case == "causal and padding":
-        return (key <= query) & padding
-    random = rng.random((batch, heads, query_len, key_len)) < 0.7
-    if case == "empty row":
-        random[0, :, 1] = False  # one query of the first element sees nothing
-        random[1, 0] = False  # no query of the second does, in one head
-    return random
-
-
-def sizes(axes: Sequence[str]) -> tuple[int, ...]:
-    """The sizes of named axes."""
-    return tuple(SIZES[axis] for axis in axes)
-
-
-def build(part: Part, package: str, options: dict[str, Any]) -> Any:
-    """Build a part from the mirror called `package`; `options` go to every module in it."""
-    namespace = importlib.import_module(package)
-    cls = getattr(namespace, part.name, None) or getattr(
-        importlib.import_module(f"{package}.models"), part.name
-    )
-    arguments = {
-        name: build(x, package, options) if isinstance(x, Part) else x for name, x in part.arguments.items()
-    }
-    accepted = inspect.signature(cls.__init__).parameters
-    return cls(**arguments, **{name: x for name, x in options.items() if name in accepted})
-
-
-@cache
-def torch_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> torch.nn.Module:
-    """The mechanism in PyTorch with the proof's weights, in evaluation mode."""
-    options = {"dtype": getattr(torch, dtype), "dropout": DROPOUT}
-    module = build(mechanism.module, "torch_attention", options).to(torch_device(platform)).eval()
-    return transfer(_cast_parameters(mechanism, dtype), module)
-
-
-@cache
-def jax_module(mechanism: Mechanism, dtype: str) -> nnx.Module:
-    """The mechanism in JAX with the proof's weights, in evaluation mode, on the default device."""
-    options = {"rngs": nnx.Rngs(0), "param_dtype": dtype, "dropout": DROPOUT}
-    module = build(mechanism.module, "jax_attention", options)
-    module.eval()
-    return transfer(_cast_parameters(mechanism, dtype), module)
-
-
-def _cast_parameters(mechanism: Mechanism, dtype: str) -> Arrays:
-    return {name: x.astype(_numpy_dtype(dtype)) for name, x in parameters(mechanism).items()}
-
-
-def _numpy_dtype(dtype: str) -> np.dtype[Any]:
-    return np.dtype(getattr(ml_dtypes, dtype, dtype))

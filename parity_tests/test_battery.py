@@ -8,18 +8,16 @@ import torch
 from flax import nnx
 
 from attention_bridge.catalogue import CATALOGUE, Mechanism, select
-from attention_bridge.parity import error
-from attention_bridge.proof import (
-    DTYPES,
+from attention_bridge.instances import (
     build,
     inputs,
     jax_module,
     parameters,
-    prove,
-    prove_case,
     torch_module,
     with_full_masks,
 )
+from attention_bridge.parity import error
+from attention_bridge.proof import DTYPES, prove, prove_case
 from attention_bridge.running import Arrays, is_float, named_outputs, on_platform
 from attention_bridge.weights import transfer
 

@@ -21,10 +21,11 @@ import pytest
 import torch
 from flax import nnx
 
-from attention_bridge import oracles, proof, running
+from attention_bridge import instances, oracles, running
 from attention_bridge.catalogue import Mechanism, select
+from attention_bridge.instances import parameters
 from attention_bridge.parity import Difference, error, tolerances
-from attention_bridge.proof import parameters, prove_case
+from attention_bridge.proof import prove_case
 from attention_bridge.running import Arrays, on_bfloat16_grid
 from attention_bridge.weights import transfer
 
@@ -76,7 +77,7 @@ def not_transposed(name: str, mirror: Mirror) -> Iterator[None]:
         wrong = {**source, name: np.ascontiguousarray(source[name].T)}
         return transfer(wrong if isinstance(target, mirror.module) else source, target)
 
-    with mock.patch.object(proof, "transfer", forgetful):
+    with mock.patch.object(instances, "transfer", forgetful):
         yield
 
 
@@ -84,8 +85,8 @@ def not_transposed(name: str, mirror: Mirror) -> Iterator[None]:
 def rebuilt(mirror: str) -> Iterator[None]:
     """Nothing of the mirror that was built or compiled outside is used inside, nor the other way."""
     forget = {
-        "torch": (proof.torch_module.cache_clear,),
-        "jax": (proof.jax_module.cache_clear, running._forward_backward.clear_cache),
+        "torch": (instances.torch_module.cache_clear,),
+        "jax": (instances.jax_module.cache_clear, running._forward_backward.clear_cache),
     }[mirror]
     for each in forget:
         each()
@@ -271,7 +272,7 @@ def test_the_proof_finds_the_variance_that_cancels_where_the_mean_is_large() -> 
     weights = dict(parameters(mechanism))
     weights["token_embedding.weight"] = on_bfloat16_grid(weights["token_embedding.weight"] + 16.0)
     fast = edit("layers:layer_norm", "use_fast_variance=False", "use_fast_variance=True")
-    with mock.patch.object(proof, "parameters", return_value=weights):
+    with mock.patch.object(instances, "parameters", return_value=weights):
         assert not blamed_on("jax", prove_case(mechanism, "padding", "float32"))
         with rebuilt("jax"), fast(MIRRORS["jax"]):
             assert blamed_on("jax", prove_case(mechanism, "padding", "float32"))

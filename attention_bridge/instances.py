@@ -1,0 +1,142 @@
+"""The smallest instance of each mechanism, the same in both frameworks: weights, inputs, masks and modules.
+
+All numbers are random and lie on the bfloat16 grid, so that every dtype holds them exactly and one reference
+serves all.
+"""
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from flax import nnx
+
+from attention_bridge.catalogue import SIZES, Mechanism, Part
+from attention_bridge.running import Arrays, on_bfloat16_grid, torch_device
+from attention_bridge.weights import transfer
+
+MASKS = (
+    "none",
+    "query key",
+    "batch query key",
+    "batch heads query key",
+    "padding",
+    "causal",
+    "window",
+    "causal and padding",
+    "empty row",
+)
+DROPOUT = 0.5  # so that 1 / (1 - rate) is exact
+
+
+@cache
+def parameters(mechanism: Mechanism) -> Arrays:
+    """Random weights for the mechanism, by hub name, in float64 on the bfloat16 grid."""
+    rng = np.random.default_rng(1)
+    module = build(mechanism.module, "torch_attention", {"device": "meta"})
+    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    drawn = {name: 0.4 * rng.standard_normal(shape) for name, shape in shapes.items()}
+    return {
+        name: on_bfloat16_grid(x + 1.0 if name.endswith("norm.weight") else x) for name, x in drawn.items()
+    }
+
+
+@cache
+def inputs(mechanism: Mechanism, case: str) -> Arrays:
+    """Random inputs for the mechanism, floats in float64 on the bfloat16 grid, with the masks of the case."""
+    rng = np.random.default_rng(2)
+    floats = {
+        name: on_bfloat16_grid(rng.standard_normal(sizes(axes))) for name, axes in mechanism.inputs.items()
+    }
+    tokens = {name: rng.integers(0, SIZES["vocab"], sizes(axes)) for name, axes in mechanism.tokens.items()}
+    given = {**floats, **{name: x.astype(np.int32) for name, x in tokens.items()}}
+    if case == "dropout":
+        (axes,) = mechanism.masks.values()
+        shape = tuple(SIZES[axis] for axis in axes if axis != "one")
+        return {**given, "dropout_keep": rng.random(shape) < 1 - DROPOUT}
+    if case != "none":
+        given.update({name: mask(case, sizes(axes), rng) for name, axes in mechanism.masks.items()})
+    return given
+
+
+def mask(case: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """A mask of that kind for weights of `shape` (batch, heads, query, key)."""
+    batch, heads, query_len, key_len = shape
+    query, key = np.arange(query_len)[:, None], np.arange(key_len)
+    padding = (key < rng.integers(1, key_len, (batch, 1)))[:, None, None]
+    if case == "query key":
+        return rng.random((query_len, key_len)) < 0.7
+    if case == "batch query key":
+        return rng.random((batch, query_len, key_len)) < 0.7
+    if case == "padding":
+        return padding
+    if case == "causal":
+        return key <= query
+    if case == "window":
+        return (key <= query) & (key > query - 3)
+    if case == "causal and padding":
+        return (key <= query) & padding
+    random = rng.random((batch, heads, query_len, key_len)) < 0.7
+    if case == "empty row":
+        random[0, :, 1] = False  # one query of the first element sees nothing
+        random[1, 0] = False  # no query of the second does, in one head
+    return random
+
+
+def with_full_masks(mechanism: Mechanism, given: Arrays) -> Arrays:
+    """The same inputs with every mask broadcast to all four axes of the weights."""
+    masks = {name: given[name] for name in mechanism.masks if name in given}
+    four_axes = {name: x[:, None] if x.ndim == 3 else x for name, x in masks.items()}
+    return {
+        **given,
+        **{name: np.array(np.broadcast_to(x, sizes(mechanism.masks[name]))) for name, x in four_axes.items()},
+    }
+
+
+def sizes(axes: Sequence[str]) -> tuple[int, ...]:
+    """The sizes of named axes."""
+    return tuple(SIZES[axis] for axis in axes)
+
+
+def build(part: Part, package: str, options: dict[str, Any]) -> Any:
+    """Build a part from the mirror called `package`; `options` go to every module in it."""
+    namespace = importlib.import_module(package)
+    cls = getattr(namespace, part.name, None) or getattr(
+        importlib.import_module(f"{package}.models"), part.name
+    )
+    arguments = {
+        name: build(x, package, options) if isinstance(x, Part) else x for name, x in part.arguments.items()
+    }
+    accepted = inspect.signature(cls.__init__).parameters
+    return cls(**arguments, **{name: x for name, x in options.items() if name in accepted})
+
+
+@cache
+def torch_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> torch.nn.Module:
+    """The mechanism in PyTorch with the proof's weights, in evaluation mode."""
+    options = {"dtype": getattr(torch, dtype), "dropout": DROPOUT}
+    module = build(mechanism.module, "torch_attention", options).to(torch_device(platform)).eval()
+    return transfer(cast_parameters(mechanism, dtype), module)
+
+
+@cache
+def jax_module(mechanism: Mechanism, dtype: str) -> nnx.Module:
+    """The mechanism in JAX with the proof's weights, in evaluation mode, on the default device."""
+    options = {"rngs": nnx.Rngs(0), "param_dtype": dtype, "dropout": DROPOUT}
+    module = build(mechanism.module, "jax_attention", options)
+    module.eval()
+    return transfer(cast_parameters(mechanism, dtype), module)
+
+
+def cast_parameters(mechanism: Mechanism, dtype: str) -> Arrays:
+    """The mechanism's weights in that dtype, which holds them exactly."""
+    return {name: x.astype(numpy_dtype(dtype)) for name, x in parameters(mechanism).items()}
+
+
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """The dtype of that name, bfloat16 among them."""
+    return np.dtype(getattr(ml_dtypes, dtype, dtype))
