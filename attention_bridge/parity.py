@@ -198,9 +198,9 @@ def assert_parity(
             lambda a, b: error(b, a) > bound,
             positional=_positional(named, inputs),
         )
-    where = f", first in submodule {stage}" if stage else ""
+    where = f", first in submodule `{stage}`" if stage else ""
     listing = "\n".join(map(str, found))
-    raise AssertionError(f"{failures[0].kind} {failures[0].name} differs{where}\n{listing}")
+    raise AssertionError(f"{failures[0].kind} `{failures[0].name}` differs{where}\n{listing}")
 
 
 def _named_inputs(

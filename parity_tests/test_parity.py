@@ -193,7 +193,7 @@ class TestModulesOfAUser:
         ours, theirs = self.pair()
         theirs.down.kernel[...] = theirs.down.kernel[...] * 1.001
         with pytest.raises(
-            AssertionError, match=r"output output differs, first in submodule down \(output\)"
+            AssertionError, match=r"output `output` differs, first in submodule `down \(output\)`"
         ):
             assert_parity(ours, theirs, x)
 
@@ -222,7 +222,7 @@ class TestWhatFails:
         with pytest.raises(AssertionError) as caught:
             assert_parity(ours, theirs, x)
         headline, *listing = str(caught.value).splitlines()
-        assert headline == "output output differs, first in submodule k_proj (output)"
+        assert headline == "output `output` differs, first in submodule `k_proj (output)`"
         assert len(listing) == len(compare(ours, theirs, x))
         assert listing[0].endswith("DIFFERS")
 
@@ -232,7 +232,7 @@ class TestWhatFails:
         torch.nn.init.zeros_(ours.v_proj.weight)
         transfer(ours, theirs)
         transpose_kernel(theirs.k_proj)
-        with pytest.raises(AssertionError, match=r"^output weights differs, first in submodule k_proj"):
+        with pytest.raises(AssertionError, match=r"^output `weights` differs, first in submodule `k_proj"):
             assert_parity(ours, theirs, x)
 
     def test_an_untransferred_module_fails(self, x: np.ndarray) -> None:
@@ -255,7 +255,7 @@ class TestWhatFails:
         ours = torch.nn.Linear(EMBED, EMBED)
         theirs = transfer(ours, nnx.Linear(EMBED, EMBED, rngs=nnx.Rngs(0)))
         transpose_kernel(theirs)
-        with pytest.raises(AssertionError, match=r"^output output differs\n"):
+        with pytest.raises(AssertionError, match=r"^output `output` differs\n"):
             assert_parity(ours, theirs, x)
 
     def test_different_parameters_are_refused_in_one_sentence(self, x: np.ndarray) -> None:

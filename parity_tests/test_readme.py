@@ -1,6 +1,7 @@
 """Every snippet of the README runs."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -47,6 +48,15 @@ def test_demonstrations_exist_in_both_mirrors() -> None:
     for name in DEMONSTRATIONS:
         for module in (name, name.replace("torch_attention", "jax_attention")):
             assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+
+
+def test_the_example_ports_proves_and_finds_the_transposed_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    example = ROOT / "examples" / "port_multihead_attention.py"
+    runpy.run_path(str(example), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "8 matched, 0 synthesised, 0 ignored, 0 faults" in printed
+    assert "proven" in printed
+    assert printed.rstrip().endswith("first in submodule `k_proj (output)`")
 
 
 def test_make_targets_and_extras_exist() -> None:
