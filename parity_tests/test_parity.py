@@ -238,7 +238,7 @@ class TestWhatFails:
     def test_an_untransferred_module_fails(self, x: np.ndarray) -> None:
         ours, _ = heads_pair()
         theirs = jax_attention.MultiHeadSelfAttention(**HEADS_OF, rngs=nnx.Rngs(0))
-        with pytest.raises(AssertionError, match="first in submodule q_proj"):
+        with pytest.raises(AssertionError, match="first in submodule `q_proj"):
             assert_parity(ours, theirs, x)
 
     def test_the_submodule_is_found_in_float64_from_integer_inputs(self, tokens: np.ndarray) -> None:
@@ -247,7 +247,7 @@ class TestWhatFails:
         with jax.enable_x64(True):
             transpose_kernel(theirs.layers[1].attention.v_proj)
         with pytest.raises(
-            AssertionError, match=r"first in submodule layers\.1\.attention\.v_proj \(output\)"
+            AssertionError, match=r"first in submodule `layers\.1\.attention\.v_proj \(output\)"
         ):
             assert_parity(ours, theirs, tokens)
 

@@ -64,10 +64,9 @@ def dot_product_attention_weights(
         shape, bias, mask, is_causal=is_causal, window=window, query_offset=query_offset
     )
 
-    key = repeat_heads(key, query.shape[-3])  # ... heads key head_dim
-    scores = jnp.einsum(
-        "...qd,...kd->...qk", at_least_float32(query), at_least_float32(key)
-    )  # ... heads query key
+    query = at_least_float32(query)  # ... heads query head_dim
+    key = repeat_heads(at_least_float32(key), query.shape[-3])  # ... heads key head_dim
+    scores = jnp.einsum("...qd,...kd->...qk", query, key)  # ... heads query key
     scores = scores * scale
     if bias is not None:
         scores = scores + bias
@@ -101,10 +100,8 @@ def weighted_values(
     check_keep(dropout_keep, weights.shape)
     if dropout_keep is not None:
         weights = jnp.where(dropout_keep, weights / (1.0 - dropout_rate), 0.0)
-    repeated = repeat_heads(value, weights.shape[-3])  # ... heads key value_dim
-    output = jnp.einsum(
-        "...qk,...kd->...qd", weights, repeated.astype(weights.dtype)
-    )  # ... heads query value_dim
+    values = repeat_heads(value.astype(weights.dtype), weights.shape[-3])  # ... heads key value_dim
+    output = jnp.einsum("...qk,...kd->...qd", weights, values)  # ... heads query value_dim
     return output.astype(value.dtype)
 
 
