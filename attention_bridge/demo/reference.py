@@ -1,11 +1,13 @@
 """The reference: sentence-transformers reads the same directory, with its own tokeniser, model and pooling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging
 
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
@@ -15,7 +17,8 @@ from attention_bridge.pretrained import Pretrained
 
 def encode(pretrained: Pretrained, texts: Sequence[str], batch: Batch) -> Encoded:
     """Encode the texts themselves; the weights come from the transformer inside, for the batch's tokens."""
-    model = _read(pretrained)
+    with _without_progress_bars():
+        model = _read(pretrained)
     embeddings = model.encode(list(texts), prompt="", normalize_embeddings=True, show_progress_bar=False)
 
     transformer: Any = model[0].auto_model
@@ -23,6 +26,18 @@ def encode(pretrained: Pretrained, texts: Sequence[str], batch: Batch) -> Encode
     with torch.inference_mode():
         result = transformer(input_ids=tokens, attention_mask=real, output_attentions=True)
     return Encoded(np.asarray(embeddings), tuple(weights.numpy() for weights in result.attentions))
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """What the environment can say only before the library is imported, and it may be already."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _read(pretrained: Pretrained) -> SentenceTransformer:
