@@ -16,7 +16,7 @@ import torch
 from flax import nnx
 
 from attention_bridge.catalogue import SIZES, Mechanism, Part
-from attention_bridge.running import Arrays, on_bfloat16_grid, torch_device
+from attention_bridge.running import Arrays, on_bfloat16_grid, on_platform, torch_device
 from attention_bridge.weights import transfer
 
 MASKS = (
@@ -124,12 +124,13 @@ def torch_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> tor
 
 
 @cache
-def jax_module(mechanism: Mechanism, dtype: str) -> nnx.Module:
-    """The mechanism in JAX with the proof's weights, in evaluation mode, on the default device."""
+def jax_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> nnx.Module:
+    """The mechanism in JAX with the proof's weights, in evaluation mode."""
     options = {"rngs": nnx.Rngs(0), "param_dtype": dtype, "dropout": DROPOUT}
-    module = build(mechanism.module, "jax_attention", options)
-    module.eval()
-    return transfer(cast_parameters(mechanism, dtype), module)
+    with on_platform(platform, float64=dtype == "float64"):
+        module = build(mechanism.module, "jax_attention", options)
+        module.eval()
+        return transfer(cast_parameters(mechanism, dtype), module)
 
 
 def cast_parameters(mechanism: Mechanism, dtype: str) -> Arrays:

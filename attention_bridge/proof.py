@@ -146,7 +146,9 @@ def prove_case(
             loss_over,
         )
         jax_run = run_jax(
-            instances.jax_module(mechanism, dtype), {**given, "need_weights": need_weights}, loss_over
+            instances.jax_module(mechanism, dtype, platform),
+            {**given, "need_weights": need_weights},
+            loss_over,
         )
     reference = _only(reference_run(mechanism, case, loss_over), torch_run)
     return differences(torch_run, jax_run, reference, _bounds(mechanism, case, dtype, given, reference))
