@@ -114,7 +114,7 @@ def parity(
     verdicts = [
         proof.prove(mechanism, dtype, platform)
         for mechanism, dtype in track(
-            [(mechanism, dtype) for mechanism in mechanisms for dtype in dtypes],
+            [(m, dtype) for m in mechanisms for dtype in dtypes if dtype in m.dtypes],
             description="prove",
             console=Console(stderr=True),
             transient=True,

@@ -6,7 +6,6 @@ serves all.
 
 import importlib
 import inspect
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 from flax import nnx
 
-from attention_bridge.catalogue import SIZES, Mechanism, Part
-from attention_bridge.running import Arrays, on_bfloat16_grid, on_platform, torch_device
+from attention_bridge.catalogue import Mechanism, Part
+from attention_bridge.running import Arrays, is_float, on_bfloat16_grid, on_platform, torch_device
 from attention_bridge.weights import transfer
 
 MASKS = (
@@ -30,15 +29,24 @@ MASKS = (
     "causal and padding",
     "empty row",
 )
+KEY_MASKS = ("none", "padding", "empty row")  # for what can hide a key from all queries, or from none
 DROPOUT = 0.5  # so that 1 / (1 - rate) is exact
+
+
+def cases(mechanism: Mechanism, dtype: str) -> tuple[str, ...]:
+    """The kinds of mask that the mechanism takes, and dropout where a keep-mask can be given for it."""
+    keyed = all(axes[1:3] == ("one", "one") for axes in mechanism.masks.values())
+    masks = MASKS if not keyed else KEY_MASKS if mechanism.masks else MASKS[:1]
+    native = mechanism.native is not None and dtype == "bfloat16"  # such a peer takes no keep-mask
+    return (*masks, "dropout") if mechanism.keep and not native else masks
 
 
 @cache
 def parameters(mechanism: Mechanism) -> Arrays:
-    """Random weights for the mechanism, by hub name, in float64 on the bfloat16 grid."""
+    """Random weights and buffers for the mechanism, by hub name, in float64 on the bfloat16 grid."""
     rng = np.random.default_rng(1)
     module = build(mechanism.module, "torch_attention", {"device": "meta"})
-    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     drawn = {name: 0.4 * rng.standard_normal(shape) for name, shape in shapes.items()}
     return {
         name: on_bfloat16_grid(x + 1.0 if name.endswith("norm.weight") else x) for name, x in drawn.items()
@@ -49,17 +57,18 @@ def parameters(mechanism: Mechanism) -> Arrays:
 def inputs(mechanism: Mechanism, case: str) -> Arrays:
     """Random inputs for the mechanism, floats in float64 on the bfloat16 grid, with the masks of the case."""
     rng = np.random.default_rng(2)
-    floats = {
-        name: on_bfloat16_grid(rng.standard_normal(sizes(axes))) for name, axes in mechanism.inputs.items()
+    given = {
+        name: on_bfloat16_grid(rng.standard_normal(mechanism.shape(axes)))
+        for name, axes in mechanism.inputs.items()
     }
-    tokens = {name: rng.integers(0, SIZES["vocab"], sizes(axes)) for name, axes in mechanism.tokens.items()}
-    given = {**floats, **{name: x.astype(np.int32) for name, x in tokens.items()}}
+    for name, axes in mechanism.tokens.items():
+        given[name] = rng.integers(0, mechanism.sizes["vocab"], mechanism.shape(axes)).astype(np.int32)
+    for name, x in mechanism.arguments.items():
+        given[name] = on_bfloat16_grid(x) if is_float(x) else x
     if case == "dropout":
-        (axes,) = mechanism.masks.values()
-        shape = tuple(SIZES[axis] for axis in axes if axis != "one")
-        return {**given, "dropout_keep": rng.random(shape) < 1 - DROPOUT}
+        return {**given, "dropout_keep": rng.random(mechanism.shape(mechanism.keep)) < 1 - DROPOUT}
     if case != "none":
-        given.update({name: mask(case, sizes(axes), rng) for name, axes in mechanism.masks.items()})
+        given.update({name: mask(case, mechanism.shape(axes), rng) for name, axes in mechanism.masks.items()})
     return given
 
 
@@ -82,24 +91,20 @@ def mask(case: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
         return (key <= query) & padding
     random = rng.random((batch, heads, query_len, key_len)) < 0.7
     if case == "empty row":
-        random[0, :, 1] = False  # one query of the first element sees nothing
+        random[0, :, 1:2] = False  # one query of the first element sees nothing
         random[1, 0] = False  # no query of the second does, in one head
     return random
 
 
 def with_full_masks(mechanism: Mechanism, given: Arrays) -> Arrays:
-    """The same inputs with every mask broadcast to all four axes of the weights."""
+    """The same inputs with every mask broadcast to all four axes that it may have."""
     masks = {name: given[name] for name in mechanism.masks if name in given}
     four_axes = {name: x[:, None] if x.ndim == 3 else x for name, x in masks.items()}
-    return {
-        **given,
-        **{name: np.array(np.broadcast_to(x, sizes(mechanism.masks[name]))) for name, x in four_axes.items()},
+    full = {
+        name: np.array(np.broadcast_to(x, mechanism.shape(mechanism.masks[name])))
+        for name, x in four_axes.items()
     }
-
-
-def sizes(axes: Sequence[str]) -> tuple[int, ...]:
-    """The sizes of named axes."""
-    return tuple(SIZES[axis] for axis in axes)
+    return {**given, **full}
 
 
 def build(part: Part, package: str, options: dict[str, Any]) -> Any:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_bridge.catalogue import ENCODER_SIZES, HEADS
+from attention_bridge.catalogue.models import ENCODER_SIZES
+from attention_bridge.catalogue.shared import HEADS
 
 Parameters = Mapping[str, Tensor]
 

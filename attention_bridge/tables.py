@@ -24,6 +24,9 @@ def mechanism_rows(mechanisms: Sequence[Mechanism]) -> list[dict[str, Any]]:
             "year": mechanism.paper.year,
             "address": mechanism.paper.address,
             "equation": mechanism.equation,
+            "dtypes": list(mechanism.dtypes),
+            "peers": list(mechanism.peers),
+            "no_peer": mechanism.no_peer,
             "files": [f"torch_attention/{mechanism.file}", f"jax_attention/{mechanism.file}"],
         }
         for mechanism in mechanisms
@@ -72,7 +75,7 @@ Printed by `attention-bridge parity --markdown` on {platforms}, with {versions}.
 output, over every kind of mask and with dropout; `diff`: between the two frameworks; `grad`: the larger of the two
 errors of the gradients of every input and parameter. Each `bound` follows from the dtype: 4 u sqrt(n) in float32,
 with u the unit roundoff and n the number of terms summed (3 n for gradients); 1e-12 in float64; in bfloat16 four times
-the error that PyTorch's own operations make of the same inputs.
+the error that PyTorch's own operations make of the same inputs, where it has such operations, and 4 u sqrt(n) else.
 
 {table}"""
 

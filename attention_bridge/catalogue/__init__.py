@@ -1,0 +1,32 @@
+"""The one list of mechanisms: the proof, `attention-bridge list` and the tables in `docs/` are made from it.
+
+An entry says what a mechanism is, where it comes from, and how to build and feed the smallest instance whose
+axes all differ. One file a family; nothing here imports PyTorch or JAX.
+"""
+
+from attention_bridge.catalogue.attention_basics import BASICS
+from attention_bridge.catalogue.cross_attention import CROSS
+from attention_bridge.catalogue.mechanism import DTYPES as DTYPES
+from attention_bridge.catalogue.mechanism import SIZES as SIZES
+from attention_bridge.catalogue.mechanism import Mechanism as Mechanism
+from attention_bridge.catalogue.mechanism import Paper as Paper
+from attention_bridge.catalogue.mechanism import Part as Part
+from attention_bridge.catalogue.models import MODELS
+from attention_bridge.catalogue.self_attention import SELF
+from attention_bridge.errors import UnknownMechanismError
+
+CATALOGUE = (*BASICS, *SELF, *CROSS, *MODELS)
+
+
+def select(names: list[str]) -> list[Mechanism]:
+    """The mechanisms of those names, in any case; all of them if there are none.
+
+    Raises:
+        UnknownMechanismError: a name is not in the catalogue.
+    """
+    by_name = {mechanism.name.lower(): mechanism for mechanism in CATALOGUE}
+    unknown = [name for name in names if name.lower() not in by_name]
+    if unknown:
+        known = ", ".join(mechanism.name for mechanism in CATALOGUE)
+        raise UnknownMechanismError(f"unknown mechanism {', '.join(unknown)}: expected one of {known}")
+    return [by_name[name.lower()] for name in names] or list(CATALOGUE)

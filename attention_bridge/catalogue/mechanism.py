@@ -1,0 +1,94 @@
+"""What an entry of the catalogue says."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# Every axis of every tensor of the proof, by name; no two that meet are equal.
+SIZES = {
+    "one": 1,
+    "batch": 2,
+    "heads": 3,
+    "query": 5,
+    "value_dim": 6,
+    "key": 7,
+    "query_dim": 8,
+    "hidden": 9,
+    "key_dim": 10,
+    "max_len": 11,
+    "embed": 12,  # 3 heads of 4
+    "ffn": 13,
+    "vocab": 17,
+}
+DTYPES = ("float32", "float64", "bfloat16")
+
+Axes = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A class of the mirrors and the arguments to build it with; an argument may be a part in turn."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a mechanism was published."""
+
+    authors: str
+    year: int
+    address: str
+
+
+@dataclass(frozen=True, eq=False)
+class Mechanism:
+    """One attention mechanism, the same in both mirrors.
+
+    Attributes:
+        name: how it is called on the command line and in tables.
+        family: the group it belongs to.
+        file: where it stands in each mirror.
+        paper: where it was published.
+        equation: what it computes, in LaTeX.
+        module: what to build.
+        inputs: the axes of each floating-point input.
+        oracle: the equation in float64 numpy, `oracle(parameters, **inputs, **masks)`.
+        peers: the outside implementations that the tests compare it with.
+        no_peer: why there is none, in one sentence, where `peers` is empty.
+        masks: the axes of each mask argument: all four of the weights, or size `one` where it cannot vary.
+        tokens: the axes of each integer input.
+        arguments: further arrays to call it with, drawn once, such as positions or injected noise.
+        keep: the axes of its one keep-mask for dropout, those of its weights; empty if it has none.
+        causal: whether no output depends on a later input.
+        sizes: the size of each axis that is named here.
+        dtypes: what it is proven in; a choice of keys is no matter for bfloat16, where ties decide.
+        native: the function in `attention_bridge.natives` that computes the same with PyTorch's own
+            operations, the yardstick for bfloat16; without one the bound is that of the other dtypes.
+    """
+
+    name: str
+    family: str
+    file: str
+    paper: Paper
+    equation: str
+    module: Part
+    inputs: Mapping[str, Axes]
+    oracle: Callable[..., Any]
+    peers: tuple[str, ...] = ()
+    no_peer: str = ""
+    masks: Mapping[str, Axes] = field(default_factory=dict)
+    tokens: Mapping[str, Axes] = field(default_factory=dict)
+    arguments: Mapping[str, np.ndarray] = field(default_factory=dict)
+    keep: Axes = ()
+    causal: bool = False
+    sizes: Mapping[str, int] = field(default_factory=lambda: SIZES)
+    dtypes: tuple[str, ...] = DTYPES
+    native: str | None = None
+
+    def shape(self, axes: Axes) -> tuple[int, ...]:
+        """The sizes of named axes."""
+        return tuple(self.sizes[axis] for axis in axes)
