@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from attention_bridge import instances, natives
-from attention_bridge.catalogue import DTYPES, Mechanism
+from attention_bridge.catalogue import DTYPES as DTYPES
+from attention_bridge.catalogue import Mechanism
 from attention_bridge.errors import InputError
 from attention_bridge.oracles.gradient import gradient
 from attention_bridge.parity import (

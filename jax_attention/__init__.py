@@ -3,15 +3,16 @@
 import warnings
 
 from jax_attention.attention_basics import BasicAttention as BasicAttention
-from jax_attention.attention_basics import ConcatScore as ConcatScore
-from jax_attention.attention_basics import DotScore as DotScore
-from jax_attention.attention_basics import GeneralScore as GeneralScore
 from jax_attention.attention_basics import LuongAttention as LuongAttention
 from jax_attention.attention_basics import ScaledDotProductAttention as ScaledDotProductAttention
+from jax_attention.classic import ConcatScore as ConcatScore
+from jax_attention.classic import DotScore as DotScore
+from jax_attention.classic import GeneralScore as GeneralScore
 from jax_attention.cross_attention import CrossAttention as CrossAttention
-from jax_attention.cross_attention import DecoderKeep as DecoderKeep
 from jax_attention.cross_attention import EncoderDecoderAttention as EncoderDecoderAttention
 from jax_attention.cross_attention import MultiHeadCrossAttention as MultiHeadCrossAttention
+from jax_attention.heads import GroupedQueryAttention as GroupedQueryAttention
+from jax_attention.keeps import DecoderKeep as DecoderKeep
 from jax_attention.masks import and_masks as and_masks
 from jax_attention.masks import causal_mask as causal_mask
 from jax_attention.masks import document_mask as document_mask
@@ -26,6 +27,8 @@ from jax_attention.ops import dot_product_attention_weights as dot_product_atten
 from jax_attention.outputs import AttentionOutput as AttentionOutput
 from jax_attention.outputs import DecoderOutput as DecoderOutput
 from jax_attention.outputs import EncoderOutput as EncoderOutput
+from jax_attention.outputs import RecurrentOutput as RecurrentOutput
+from jax_attention.positions import RotaryEmbedding as RotaryEmbedding
 from jax_attention.self_attention import CausalSelfAttention as CausalSelfAttention
 from jax_attention.self_attention import MultiHeadSelfAttention as MultiHeadSelfAttention
 from jax_attention.self_attention import SelfAttention as SelfAttention

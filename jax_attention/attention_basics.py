@@ -19,71 +19,18 @@ They differ in the score e alone:
 | v      | `value`  | `(batch, key, value_dim)`  | the encoder's states again     |
 """
 
-from typing import Unpack
-
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from jax_attention.checks import align, check_boolean, check_pairs, check_query_key_value, check_sequence
+from jax_attention.checks import check_pairs, check_query_key_value
+from jax_attention.classic.scores import GeneralScore
 from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.ops import Scoring, at_least_float32, attend, masked_softmax, weighted_values
+from jax_attention.ops import additive_features, score_attention, single_head_attention
 from jax_attention.outputs import AttentionOutput
-
-
-def additive_features(
-    query: Float[Array, "batch query hidden"], key: Float[Array, "batch key hidden"]
-) -> Float[Array, "batch query key hidden"]:
-    """tanh(q_i + k_j) for every pair: the hidden layer of Bahdanau's alignment model."""
-    return jnp.tanh(query[:, :, None] + key[:, None])
-
-
-def score_attention(
-    scores: Float[Array, "batch query key"],
-    value: Float[Array, "batch key value_dim"],
-    mask: Bool[Array, "..."] | None = None,
-    *,
-    need_weights: bool = True,
-    dropout_keep: Bool[Array, "batch query key"] | None = None,
-    dropout_rate: float = 0.0,
-) -> AttentionOutput:
-    """Attention from scores of any kind: softmax over the keys, then the weighted mean of the values."""
-    scores = scores[:, None]  # batch 1 query key
-    if mask is not None:
-        check_boolean("mask", mask)
-        mask = align("mask", mask, scores.shape)
-    keep = None if dropout_keep is None else dropout_keep[:, None]
-    weights = masked_softmax(scores, mask)
-    output = weighted_values(weights, value[:, None], dropout_keep=keep, dropout_rate=dropout_rate)
-    return AttentionOutput(output[:, 0], weights[:, 0] if need_weights else None)
-
-
-def single_head_attention(
-    query: Float[Array, "batch query head_dim"],
-    key: Float[Array, "batch key head_dim"],
-    value: Float[Array, "batch key value_dim"],
-    mask: Bool[Array, "..."] | None = None,
-    *,
-    need_weights: bool = True,
-    dropout_keep: Bool[Array, "batch query key"] | None = None,
-    dropout_rate: float = 0.0,
-    **scoring: Unpack[Scoring],
-) -> AttentionOutput:
-    """Scaled dot-product attention with one head, and no axis for it."""
-    keep = None if dropout_keep is None else dropout_keep[:, None]
-    output, weights = attend(
-        query[:, None],
-        key[:, None],
-        value[:, None],
-        mask=mask,
-        need_weights=need_weights,
-        dropout_keep=keep,
-        dropout_rate=dropout_rate,
-        **scoring,
-    )
-    return AttentionOutput(output[:, 0], None if weights is None else weights[:, 0])
+from jax_attention.positions.protocol import place
 
 
 class BasicAttention(nnx.Module):
@@ -157,88 +104,6 @@ class BasicAttention(nnx.Module):
         )
 
 
-class DotScore(nnx.Module):
-    """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
-
-    def __call__(
-        self, query: Float[Array, "batch query dim"], key: Float[Array, "batch key dim"]
-    ) -> Float[Array, "batch query key"]:
-        """Score every pair."""
-        check_sequence("key", key, query.shape[-1])
-        return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
-
-
-class GeneralScore(nnx.Module):
-    """q^T W k: a learned bilinear form (Luong, Pham & Manning 2015).
-
-    Args:
-        query_dim: features of a query.
-        key_dim: features of a key.
-    """
-
-    def __init__(
-        self,
-        query_dim: int,
-        key_dim: int,
-        *,
-        rngs: nnx.Rngs,
-        param_dtype: DTypeLike = jnp.float32,
-        dtype: DTypeLike | None = None,
-    ):
-        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.query_dim = query_dim
-        self.key_dim = key_dim
-        self.proj = linear(key_dim, query_dim, bias=False, **factory)
-
-    def __call__(
-        self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
-    ) -> Float[Array, "batch query key"]:
-        """Score every pair."""
-        check_sequence("query", query, self.query_dim)
-        check_sequence("key", key, self.key_dim)
-        return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
-
-
-class ConcatScore(nnx.Module):
-    """w^T tanh(W [q; k]): a network on query and key laid end to end (Luong, Pham & Manning 2015).
-
-    Args:
-        query_dim: features of a query.
-        key_dim: features of a key.
-        hidden_dim: features of the hidden layer.
-    """
-
-    def __init__(
-        self,
-        query_dim: int,
-        key_dim: int,
-        hidden_dim: int,
-        *,
-        rngs: nnx.Rngs,
-        param_dtype: DTypeLike = jnp.float32,
-        dtype: DTypeLike | None = None,
-    ):
-        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.query_dim = query_dim
-        self.key_dim = key_dim
-        self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
-        self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
-
-    def __call__(
-        self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
-    ) -> Float[Array, "batch query key"]:
-        """Score every pair."""
-        check_sequence("query", query, self.query_dim)
-        check_sequence("key", key, self.key_dim)
-        pairs = (*query.shape[:2], key.shape[1])
-        queries = jnp.broadcast_to(query[:, :, None], (*pairs, query.shape[2]))  # batch query key query_dim
-        keys = jnp.broadcast_to(key[:, None], (*pairs, key.shape[2]))  # batch query key key_dim
-        hidden = jnp.tanh(
-            self.concat_proj(jnp.concatenate([queries, keys], axis=-1))
-        )  # batch query key hidden
-        return self.score_proj(hidden)[..., 0]  # batch query key
-
-
 class LuongAttention(nnx.Module):
     """Multiplicative attention with the score it is given; scores are not scaled (Luong et al. 2015).
 
@@ -287,13 +152,17 @@ class ScaledDotProductAttention(nnx.Module):
     The scale keeps the scores' variance at one for any d; without it a large d drives the softmax to one key.
 
     Args:
+        position: what tells queries and keys where they stand, such as `ALiBi(1)`; see `positions`.
         dropout: rate at which weights are dropped in training.
 
     Raises:
         ValueError: a rate outside [0, 1).
     """
 
-    def __init__(self, dropout: float = 0.0, *, rngs: nnx.Rngs | None = None):
+    def __init__(
+        self, *, position: nnx.Module | None = None, dropout: float = 0.0, rngs: nnx.Rngs | None = None
+    ):
+        self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
@@ -311,8 +180,7 @@ class ScaledDotProductAttention(nnx.Module):
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)
         return single_head_attention(
-            query,
-            key,
+            place(self.position, query[:, None], key[:, None]),
             value,
             mask,
             need_weights=need_weights,

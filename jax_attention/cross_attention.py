@@ -9,26 +9,22 @@ $$ Q = X W_Q, \quad K = M W_K, \quad V = M W_V, \qquad
 | `MultiHeadCrossAttention` | several heads, and a map W_O that joins them        | Vaswani et al. 2017, section 3.2.2 |
 | `EncoderDecoderAttention` | causal self-attention before, feed-forward after    | Vaswani et al. 2017, figure 1      |
 
-| symbol | argument | shape                       |
-|--------|----------|-----------------------------|
-| X      | `query`  | `(batch, query, query_dim)` |
-| M      | `memory` | `(batch, key, key_dim)`     |
+X is `query`, of shape `(batch, query, query_dim)`; M is `memory`, of shape `(batch, key, key_dim)`.
 """
-
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from jax_attention.attention_basics import single_head_attention
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
+from jax_attention.keeps import DecoderKeep
 from jax_attention.layers import Dropout, Factory, layer_norm, linear
-from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.ops import attend, merge_heads, single_head_attention, split_heads
 from jax_attention.outputs import AttentionOutput, DecoderOutput
+from jax_attention.positions.protocol import check_positions, place
 from jax_attention.self_attention import CausalSelfAttention
 
 
@@ -39,11 +35,9 @@ class CrossAttention(nnx.Module):
         query_dim: features of the sequence that looks.
         key_dim: features of the sequence that is looked at.
         embed_dim: features of queries, keys, values and output.
+        position: what tells queries and keys where they stand; see `positions`.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
-
-    Raises:
-        ValueError: a rate outside [0, 1).
+        dropout: rate, at least 0 and below 1, at which weights are dropped in training.
     """
 
     def __init__(
@@ -52,6 +46,7 @@ class CrossAttention(nnx.Module):
         key_dim: int,
         embed_dim: int,
         *,
+        position: nnx.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -64,6 +59,7 @@ class CrossAttention(nnx.Module):
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)
+        self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
@@ -72,6 +68,8 @@ class CrossAttention(nnx.Module):
         memory: Float[Array, "batch key key_dim"],
         mask: Bool[Array, "..."] | None = None,
         *,
+        query_positions: Int[Array, "..."] | None = None,
+        key_positions: Int[Array, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch query key"] | None = None,
     ) -> AttentionOutput:
@@ -81,6 +79,8 @@ class CrossAttention(nnx.Module):
             query: the sequence that looks.
             memory: the sequence that is looked at.
             mask: True where the query attends to the key.
+            query_positions: where each element of `query` stands, for `position`; None counts from 0.
+            key_positions: likewise for `memory`.
             need_weights: whether to return the weights; without them the fastest implementation runs.
             dropout_keep: False where a weight is dropped; stands for the draw.
 
@@ -94,13 +94,14 @@ class CrossAttention(nnx.Module):
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
         check_pairs(query, memory, mask, dropout_keep)
+        check_positions("query_positions", query_positions, query, self.position)
+        check_positions("key_positions", key_positions, memory, self.position)
         query = self.q_proj(query)  # batch query embed
         key = self.k_proj(memory)  # batch key embed
         value = self.v_proj(memory)  # batch key embed
         keep = self.dropout.keep_weights(query, key, dropout_keep)
         return single_head_attention(
-            query,
-            key,
+            place(self.position, query[:, None], key[:, None], query_positions, key_positions),
             value,
             mask,
             need_weights=need_weights,
@@ -113,12 +114,9 @@ class MultiHeadCrossAttention(nnx.Module):
     """Several heads from one sequence to another, joined by a linear map (Vaswani et al. 2017).
 
     Args:
-        query_dim: features of the sequence that looks.
-        key_dim: features of the sequence that is looked at.
+        query_dim, key_dim, position, bias, dropout: as in `CrossAttention`.
         embed_dim: features of queries, keys, values (all heads together) and output.
         num_heads: how many heads share them; must divide `embed_dim`.
-        bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
@@ -131,6 +129,7 @@ class MultiHeadCrossAttention(nnx.Module):
         embed_dim: int,
         num_heads: int,
         *,
+        position: nnx.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -147,6 +146,7 @@ class MultiHeadCrossAttention(nnx.Module):
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
@@ -155,61 +155,32 @@ class MultiHeadCrossAttention(nnx.Module):
         memory: Float[Array, "batch key key_dim"],
         mask: Bool[Array, "..."] | None = None,
         *,
+        query_positions: Int[Array, "..."] | None = None,
+        key_positions: Int[Array, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads query key"] | None = None,
     ) -> AttentionOutput:
-        """Let every position of `query` attend to the positions of `memory` it may see, once for each head.
-
-        Args:
-            query: the sequence that looks.
-            memory: the sequence that is looked at.
-            mask: True where the query attends to the key.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
-
-        Returns:
-            Output `(batch, query, embed_dim)` and weights `(batch, heads, query, key)`.
-
-        Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit.
-        """
+        """Attend once for each head; as `CrossAttention`, but for weights `(batch, heads, query, key)`."""
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
         check_pairs(query, memory, mask, dropout_keep, self.num_heads)
+        check_positions("query_positions", query_positions, query, self.position)
+        check_positions("key_positions", key_positions, memory, self.position)
         query = split_heads(self.q_proj(query), self.head_dim)  # batch heads query head_dim
         key = split_heads(self.k_proj(memory), self.head_dim)  # batch heads key head_dim
         value = split_heads(self.v_proj(memory), self.head_dim)  # batch heads key head_dim
+        placed = place(self.position, query, key, query_positions, key_positions)
         heads, weights = attend(
-            query,
-            key,
+            placed.query,
+            placed.key,
             value,
-            mask=mask,
+            placed.bias,
+            mask,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
-
-
-class DecoderKeep(NamedTuple):
-    """Keep-masks for the places where `EncoderDecoderAttention` drops; None leaves a place to chance.
-
-    Attributes:
-        self_weights: `(batch, heads, query, query)`.
-        self_output: `(batch, query, embed)`.
-        cross_weights: `(batch, heads, query, key)`.
-        cross_output: `(batch, query, embed)`.
-        ffn_hidden: `(batch, query, ffn)`.
-        ffn_output: `(batch, query, embed)`.
-    """
-
-    self_weights: Bool[Array, "batch heads query query"] | None = None
-    self_output: Bool[Array, "batch query embed"] | None = None
-    cross_weights: Bool[Array, "batch heads query key"] | None = None
-    cross_output: Bool[Array, "batch query embed"] | None = None
-    ffn_hidden: Bool[Array, "batch query ffn"] | None = None
-    ffn_output: Bool[Array, "batch query embed"] | None = None
 
 
 class EncoderDecoderAttention(nnx.Module):
@@ -277,8 +248,7 @@ class EncoderDecoderAttention(nnx.Module):
         """Decode one block.
 
         Args:
-            x: the sequence being written.
-            memory: the encoder's output.
+            x, memory: the sequence being written, and the encoder's output.
             self_mask: True where a position of `x` attends to another; what comes later is hidden in any case.
             memory_mask: True where a position of `x` attends to one of `memory`.
             need_weights: whether to return the weights; without them the fastest implementation runs.
@@ -286,45 +256,29 @@ class EncoderDecoderAttention(nnx.Module):
 
         Returns:
             Output `(batch, query, embed_dim)`, self-attention weights `(batch, heads, query, query)` and
-            cross-attention weights `(batch, heads, query, key)`.
-
-        Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit.
+            cross-attention weights `(batch, heads, query, key)`; errors as in `CrossAttention`.
         """
         keep = dropout_keep or DecoderKeep()
         check_sequence("x", x, self.embed_dim)
         check_sequence("memory", memory, self.embed_dim, batch=x.shape[0])
         check_pairs(x, x, self_mask, keep.self_weights, self.num_heads, name="self_mask")
         check_pairs(x, memory, memory_mask, keep.cross_weights, self.num_heads, name="memory_mask")
+        before = self._norm(True, self.self_norm, x)
         attended, self_weights = self.self_attention(
-            self._before(self.self_norm, x),
-            self_mask,
-            need_weights=need_weights,
-            dropout_keep=keep.self_weights,
+            before, self_mask, need_weights=need_weights, dropout_keep=keep.self_weights
         )
-        x = self._after(self.self_norm, x + self.dropout(attended, keep.self_output))  # batch query embed
+        x = self._norm(False, self.self_norm, x + self.dropout(attended, keep.self_output))
+        before = self._norm(True, self.cross_norm, x)
         attended, cross_weights = self.cross_attention(
-            self._before(self.cross_norm, x),
-            memory,
-            memory_mask,
-            need_weights=need_weights,
-            dropout_keep=keep.cross_weights,
+            before, memory, memory_mask, need_weights=need_weights, dropout_keep=keep.cross_weights
         )
-        x = self._after(self.cross_norm, x + self.dropout(attended, keep.cross_output))  # batch query embed
-        transformed = self.ffn(self._before(self.ffn_norm, x), dropout_keep=keep.ffn_hidden)
-        x = self._after(self.ffn_norm, x + self.dropout(transformed, keep.ffn_output))  # batch query embed
+        x = self._norm(False, self.cross_norm, x + self.dropout(attended, keep.cross_output))
+        transformed = self.ffn(self._norm(True, self.ffn_norm, x), dropout_keep=keep.ffn_hidden)
+        x = self._norm(False, self.ffn_norm, x + self.dropout(transformed, keep.ffn_output))
         return DecoderOutput(x, self_weights, cross_weights)
 
-    def _before(
-        self, norm: nnx.LayerNorm, x: Float[Array, "batch query embed"]
-    ) -> Float[Array, "batch query embed"]:
-        return norm(x) if self.norm_first else x
-
-    def _after(
-        self, norm: nnx.LayerNorm, x: Float[Array, "batch query embed"]
-    ) -> Float[Array, "batch query embed"]:
-        return x if self.norm_first else norm(x)
+    def _norm(self, first: bool, norm: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return norm(x) if first == self.norm_first else x
 
 
 def main() -> None:
@@ -335,10 +289,6 @@ def main() -> None:
     query, memory = draw(1, 2, 6), draw(1, 3, 6, seed=1)
     single = fill(CrossAttention(query_dim=6, key_dim=6, embed_dim=4, rngs=nnx.Rngs(0)))
     show("CrossAttention", single(query, memory), target, source)
-    multi_head = fill(
-        MultiHeadCrossAttention(query_dim=6, key_dim=6, embed_dim=4, num_heads=2, rngs=nnx.Rngs(0))
-    )
-    show("MultiHeadCrossAttention", multi_head(query, memory), target, source)
     block = fill(EncoderDecoderAttention(embed_dim=6, num_heads=2, ffn_dim=8, rngs=nnx.Rngs(0)))
     output, self_weights, cross_weights = block(query, memory)
     show("EncoderDecoderAttention, at itself", AttentionOutput(output, self_weights), target, target)

@@ -40,9 +40,88 @@ def layer_norm(
     return nnx.LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
 
 
+def rms_norm(dim: int, *, eps: float = 1e-6, **factory: Unpack[Factory]) -> nnx.RMSNorm:
+    """Division by the root mean square over the last axis, times a learned scale (Zhang & Sennrich 2019)."""
+    return nnx.RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
+
+
 def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nnx.Embed:
     """A table of vectors, drawn from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
     return nnx.Embed(num_embeddings, dim, embedding_init=initializers.normal(0.02), **factory)
+
+
+def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nnx.Param[Array]:
+    """An array to be learned, drawn from a normal distribution; read it as `self.name[...]`."""
+    return nnx.Param(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))
+
+
+def constant_parameter(*shape: int, value: float, **factory: Unpack[Factory]) -> nnx.Param[Array]:
+    """An array to be learned, from one number on; read it as `self.name[...]`."""
+    return nnx.Param(jnp.full(shape, value, factory["param_dtype"]))
+
+
+class _Buffer(nnx.Variable[Array]):
+    """An array that is never learned, and is saved and converted with the parameters."""
+
+
+def normal_buffer(*shape: int, std: float = 1.0, **factory: Unpack[Factory]) -> nnx.Variable[Array]:
+    """An array that was drawn once and is never learned: it is saved and converted with the parameters."""
+    return _Buffer(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))
+
+
+def conv1d(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+    bias: bool = True,
+    **factory: Unpack[Factory],
+) -> nnx.Conv:
+    """A convolution over `(batch, length, channels)` with `padding` zeros before and after; groups share nothing."""
+    return _conv(in_channels, out_channels, (kernel_size,), (stride,), (padding,), groups, bias, factory)
+
+
+def conv2d(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, int],
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+    bias: bool = True,
+    **factory: Unpack[Factory],
+) -> nnx.Conv:
+    """A convolution over `(batch, height, width, channels)` with `padding` zeros on both sides of each axis."""
+    around = tuple((size, size) for size in padding)
+    return _conv(in_channels, out_channels, kernel_size, stride, around, groups, bias, factory)
+
+
+def _conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    groups: int,
+    bias: bool,
+    factory: Factory,
+) -> nnx.Conv:
+    return nnx.Conv(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding=padding,
+        feature_group_count=groups,
+        use_bias=bias,
+        kernel_init=initializers.glorot_uniform(),
+        bias_init=initializers.zeros,
+        **factory,
+    )
 
 
 def relu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
@@ -58,6 +137,21 @@ def gelu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
 def gelu_tanh(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     """The tanh approximation of `gelu`; up to 5e-4 away from it."""
     return jax.nn.gelu(at_least_float32(x), approximate=True).astype(x.dtype)
+
+
+def sigmoid(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """1 / (1 + exp(-x))."""
+    return jax.nn.sigmoid(at_least_float32(x)).astype(x.dtype)
+
+
+def silu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """Return x sigmoid(x) (Hendrycks & Gimpel 2016; also called swish)."""
+    return jax.nn.silu(at_least_float32(x)).astype(x.dtype)
+
+
+def softplus(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """log(1 + exp(x)), without a threshold above which it would be x."""
+    return jax.nn.softplus(at_least_float32(x)).astype(x.dtype)
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}

@@ -1,6 +1,6 @@
 """What attention modules return: always the same named tuple, whether or not weights were asked for."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax import Array
 from jaxtyping import Float
@@ -17,6 +17,21 @@ class AttentionOutput(NamedTuple):
 
     output: Float[Array, "batch query dim"]
     weights: Float[Array, "batch ..."] | None
+
+
+class RecurrentOutput(NamedTuple):
+    """`output, state, weights = layer(x, state)`.
+
+    Attributes:
+        output: `(batch, length, dim)`.
+        state: what the layer remembers of all it has read; give it to the next call to read on from there.
+        weights: `(batch, heads, length, length)`, the matrix that maps this call's values to its outputs, as if
+            it had been attention; in at least float32. None unless it was asked for.
+    """
+
+    output: Float[Array, "batch length dim"]
+    state: Any
+    weights: Float[Array, "batch heads length length"] | None
 
 
 class DecoderOutput(NamedTuple):

@@ -21,13 +21,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from jax_attention.attention_basics import single_head_attention
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.ops import attend, merge_heads, single_head_attention, split_heads
 from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
 
 
 class SelfAttention(nnx.Module):
@@ -35,6 +35,7 @@ class SelfAttention(nnx.Module):
 
     Args:
         embed_dim: features of input, queries, keys, values and output.
+        position: what tells queries and keys where they stand; see `positions`.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -46,6 +47,7 @@ class SelfAttention(nnx.Module):
         self,
         embed_dim: int,
         *,
+        position: nnx.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -57,6 +59,7 @@ class SelfAttention(nnx.Module):
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
@@ -64,6 +67,7 @@ class SelfAttention(nnx.Module):
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
         *,
+        positions: Int[Array, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch length length"] | None = None,
     ) -> AttentionOutput:
@@ -72,6 +76,7 @@ class SelfAttention(nnx.Module):
         Args:
             x: the sequence.
             mask: True where the query attends to the key.
+            positions: where each element stands, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them the fastest implementation runs.
             dropout_keep: False where a weight is dropped; stands for the draw.
 
@@ -84,13 +89,13 @@ class SelfAttention(nnx.Module):
         """
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep)
+        check_positions("positions", positions, x, self.position)
         query = self.q_proj(x)  # batch length embed
         key = self.k_proj(x)  # batch length embed
         value = self.v_proj(x)  # batch length embed
         keep = self.dropout.keep_weights(query, key, dropout_keep)
         return single_head_attention(
-            query,
-            key,
+            place(self.position, query[:, None], key[:, None], positions, positions),
             value,
             mask,
             need_weights=need_weights,
@@ -105,6 +110,7 @@ class MultiHeadSelfAttention(nnx.Module):
     Args:
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
+        position: what tells queries and keys where they stand; see `positions`.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -117,6 +123,7 @@ class MultiHeadSelfAttention(nnx.Module):
         embed_dim: int,
         num_heads: int,
         *,
+        position: nnx.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -132,6 +139,7 @@ class MultiHeadSelfAttention(nnx.Module):
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
@@ -139,6 +147,7 @@ class MultiHeadSelfAttention(nnx.Module):
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
         *,
+        positions: Int[Array, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
@@ -147,6 +156,7 @@ class MultiHeadSelfAttention(nnx.Module):
         Args:
             x: the sequence.
             mask: True where the query attends to the key.
+            positions: where each element stands, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them the fastest implementation runs.
             dropout_keep: False where a weight is dropped; stands for the draw.
 
@@ -159,14 +169,17 @@ class MultiHeadSelfAttention(nnx.Module):
         """
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
         heads, weights = attend(
-            query,
-            key,
+            placed.query,
+            placed.key,
             value,
-            mask=mask,
+            placed.bias,
+            mask,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
@@ -180,6 +193,7 @@ class CausalSelfAttention(nnx.Module):
     Args:
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
+        position: what tells queries and keys where they stand; see `positions`.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -192,6 +206,7 @@ class CausalSelfAttention(nnx.Module):
         embed_dim: int,
         num_heads: int,
         *,
+        position: nnx.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -207,6 +222,7 @@ class CausalSelfAttention(nnx.Module):
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
@@ -214,6 +230,7 @@ class CausalSelfAttention(nnx.Module):
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
         *,
+        positions: Int[Array, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
@@ -222,6 +239,7 @@ class CausalSelfAttention(nnx.Module):
         Args:
             x: the sequence.
             mask: True where the query attends to the key; it can only hide more, never show what comes later.
+            positions: where each element stands, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them the fastest implementation runs.
             dropout_keep: False where a weight is dropped; stands for the draw.
 
@@ -234,14 +252,17 @@ class CausalSelfAttention(nnx.Module):
         """
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
         heads, weights = attend(
-            query,
-            key,
+            placed.query,
+            placed.key,
             value,
-            mask=mask,
+            placed.bias,
+            mask,
             is_causal=True,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),

@@ -3,15 +3,16 @@
 import warnings
 
 from torch_attention.attention_basics import BasicAttention as BasicAttention
-from torch_attention.attention_basics import ConcatScore as ConcatScore
-from torch_attention.attention_basics import DotScore as DotScore
-from torch_attention.attention_basics import GeneralScore as GeneralScore
 from torch_attention.attention_basics import LuongAttention as LuongAttention
 from torch_attention.attention_basics import ScaledDotProductAttention as ScaledDotProductAttention
+from torch_attention.classic import ConcatScore as ConcatScore
+from torch_attention.classic import DotScore as DotScore
+from torch_attention.classic import GeneralScore as GeneralScore
 from torch_attention.cross_attention import CrossAttention as CrossAttention
-from torch_attention.cross_attention import DecoderKeep as DecoderKeep
 from torch_attention.cross_attention import EncoderDecoderAttention as EncoderDecoderAttention
 from torch_attention.cross_attention import MultiHeadCrossAttention as MultiHeadCrossAttention
+from torch_attention.heads import GroupedQueryAttention as GroupedQueryAttention
+from torch_attention.keeps import DecoderKeep as DecoderKeep
 from torch_attention.masks import and_masks as and_masks
 from torch_attention.masks import causal_mask as causal_mask
 from torch_attention.masks import document_mask as document_mask
@@ -26,6 +27,8 @@ from torch_attention.ops import dot_product_attention_weights as dot_product_att
 from torch_attention.outputs import AttentionOutput as AttentionOutput
 from torch_attention.outputs import DecoderOutput as DecoderOutput
 from torch_attention.outputs import EncoderOutput as EncoderOutput
+from torch_attention.outputs import RecurrentOutput as RecurrentOutput
+from torch_attention.positions import RotaryEmbedding as RotaryEmbedding
 from torch_attention.self_attention import CausalSelfAttention as CausalSelfAttention
 from torch_attention.self_attention import MultiHeadSelfAttention as MultiHeadSelfAttention
 from torch_attention.self_attention import SelfAttention as SelfAttention

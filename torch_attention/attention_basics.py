@@ -19,69 +19,16 @@ They differ in the score e alone:
 | v      | `value`  | `(batch, key, value_dim)`  | the encoder's states again     |
 """
 
-from typing import Unpack
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torch_attention.checks import align, check_boolean, check_pairs, check_query_key_value, check_sequence
+from torch_attention.checks import check_pairs, check_query_key_value
+from torch_attention.classic.scores import GeneralScore
 from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.ops import Scoring, at_least_float32, attend, masked_softmax, weighted_values
+from torch_attention.ops import additive_features, score_attention, single_head_attention
 from torch_attention.outputs import AttentionOutput
-
-
-def additive_features(
-    query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
-) -> Float[Tensor, "batch query key hidden"]:
-    """tanh(q_i + k_j) for every pair: the hidden layer of Bahdanau's alignment model."""
-    return torch.tanh(query[:, :, None] + key[:, None])
-
-
-def score_attention(
-    scores: Float[Tensor, "batch query key"],
-    value: Float[Tensor, "batch key value_dim"],
-    mask: Bool[Tensor, "..."] | None = None,
-    *,
-    need_weights: bool = True,
-    dropout_keep: Bool[Tensor, "batch query key"] | None = None,
-    dropout_rate: float = 0.0,
-) -> AttentionOutput:
-    """Attention from scores of any kind: softmax over the keys, then the weighted mean of the values."""
-    scores = scores[:, None]  # batch 1 query key
-    if mask is not None:
-        check_boolean("mask", mask)
-        mask = align("mask", mask, scores.shape)
-    keep = None if dropout_keep is None else dropout_keep[:, None]
-    weights = masked_softmax(scores, mask)
-    output = weighted_values(weights, value[:, None], dropout_keep=keep, dropout_rate=dropout_rate)
-    return AttentionOutput(output[:, 0], weights[:, 0] if need_weights else None)
-
-
-def single_head_attention(
-    query: Float[Tensor, "batch query head_dim"],
-    key: Float[Tensor, "batch key head_dim"],
-    value: Float[Tensor, "batch key value_dim"],
-    mask: Bool[Tensor, "..."] | None = None,
-    *,
-    need_weights: bool = True,
-    dropout_keep: Bool[Tensor, "batch query key"] | None = None,
-    dropout_rate: float = 0.0,
-    **scoring: Unpack[Scoring],
-) -> AttentionOutput:
-    """Scaled dot-product attention with one head, and no axis for it."""
-    keep = None if dropout_keep is None else dropout_keep[:, None]
-    output, weights = attend(
-        query[:, None],
-        key[:, None],
-        value[:, None],
-        mask=mask,
-        need_weights=need_weights,
-        dropout_keep=keep,
-        dropout_rate=dropout_rate,
-        **scoring,
-    )
-    return AttentionOutput(output[:, 0], None if weights is None else weights[:, 0])
+from torch_attention.positions.protocol import place
 
 
 class BasicAttention(nn.Module):
@@ -155,88 +102,6 @@ class BasicAttention(nn.Module):
         )
 
 
-class DotScore(nn.Module):
-    """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
-
-    def forward(
-        self, query: Float[Tensor, "batch query dim"], key: Float[Tensor, "batch key dim"]
-    ) -> Float[Tensor, "batch query key"]:
-        """Score every pair."""
-        check_sequence("key", key, query.shape[-1])
-        return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
-
-
-class GeneralScore(nn.Module):
-    """q^T W k: a learned bilinear form (Luong, Pham & Manning 2015).
-
-    Args:
-        query_dim: features of a query.
-        key_dim: features of a key.
-    """
-
-    def __init__(
-        self,
-        query_dim: int,
-        key_dim: int,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ):
-        super().__init__()
-        factory = Factory(device=device, dtype=dtype)
-        self.query_dim = query_dim
-        self.key_dim = key_dim
-        self.proj = linear(key_dim, query_dim, bias=False, **factory)
-
-    def forward(
-        self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
-    ) -> Float[Tensor, "batch query key"]:
-        """Score every pair."""
-        check_sequence("query", query, self.query_dim)
-        check_sequence("key", key, self.key_dim)
-        return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
-
-
-class ConcatScore(nn.Module):
-    """w^T tanh(W [q; k]): a network on query and key laid end to end (Luong, Pham & Manning 2015).
-
-    Args:
-        query_dim: features of a query.
-        key_dim: features of a key.
-        hidden_dim: features of the hidden layer.
-    """
-
-    def __init__(
-        self,
-        query_dim: int,
-        key_dim: int,
-        hidden_dim: int,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ):
-        super().__init__()
-        factory = Factory(device=device, dtype=dtype)
-        self.query_dim = query_dim
-        self.key_dim = key_dim
-        self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
-        self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
-
-    def forward(
-        self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
-    ) -> Float[Tensor, "batch query key"]:
-        """Score every pair."""
-        check_sequence("query", query, self.query_dim)
-        check_sequence("key", key, self.key_dim)
-        pairs = (*query.shape[:2], key.shape[1])
-        queries = torch.broadcast_to(query[:, :, None], (*pairs, query.shape[2]))  # batch query key query_dim
-        keys = torch.broadcast_to(key[:, None], (*pairs, key.shape[2]))  # batch query key key_dim
-        hidden = torch.tanh(
-            self.concat_proj(torch.concatenate([queries, keys], dim=-1))
-        )  # batch query key hidden
-        return self.score_proj(hidden)[..., 0]  # batch query key
-
-
 class LuongAttention(nn.Module):
     """Multiplicative attention with the score it is given; scores are not scaled (Luong et al. 2015).
 
@@ -286,14 +151,16 @@ class ScaledDotProductAttention(nn.Module):
     The scale keeps the scores' variance at one for any d; without it a large d drives the softmax to one key.
 
     Args:
+        position: what tells queries and keys where they stand, such as `ALiBi(1)`; see `positions`.
         dropout: rate at which weights are dropped in training.
 
     Raises:
         ValueError: a rate outside [0, 1).
     """
 
-    def __init__(self, dropout: float = 0.0):
+    def __init__(self, *, position: nn.Module | None = None, dropout: float = 0.0):
         super().__init__()
+        self.position = position
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -311,8 +178,7 @@ class ScaledDotProductAttention(nn.Module):
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)
         return single_head_attention(
-            query,
-            key,
+            place(self.position, query[:, None], key[:, None]),
             value,
             mask,
             need_weights=need_weights,

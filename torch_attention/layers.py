@@ -34,11 +34,97 @@ def layer_norm(dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unp
     return nn.LayerNorm(dim, eps=eps, bias=bias, **factory)
 
 
+def rms_norm(dim: int, *, eps: float = 1e-6, **factory: Unpack[Factory]) -> nn.RMSNorm:
+    """Division by the root mean square over the last axis, times a learned scale (Zhang & Sennrich 2019)."""
+    return nn.RMSNorm(dim, eps=eps, **factory)
+
+
 def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nn.Embedding:
     """A table of vectors, drawn from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
     table = nn.Embedding(num_embeddings, dim, **factory)
     nn.init.normal_(table.weight, std=0.02)
     return table
+
+
+def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nn.Parameter:
+    """An array to be learned, drawn from a normal distribution; read it as `self.name[...]`."""
+    return nn.Parameter(nn.init.normal_(torch.empty(shape, **factory), std=std))
+
+
+def constant_parameter(*shape: int, value: float, **factory: Unpack[Factory]) -> nn.Parameter:
+    """An array to be learned, from one number on; read it as `self.name[...]`."""
+    return nn.Parameter(torch.full(shape, value, **factory))
+
+
+def normal_buffer(*shape: int, std: float = 1.0, **factory: Unpack[Factory]) -> nn.Buffer:
+    """An array that was drawn once and is never learned: it is saved and converted with the parameters."""
+    return nn.Buffer(nn.init.normal_(torch.empty(shape, **factory), std=std))
+
+
+class _Conv1d(nn.Conv1d):
+    """A convolution over `(batch, length, channels)`; see `conv1d`."""
+
+    pads: tuple[int, int]
+
+    def forward(self, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch out_length out"]:
+        """Convolve, after zeros were laid before and after the sequence."""
+        return super().forward(F.pad(x.mT, self.pads)).mT
+
+
+def conv1d(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+    bias: bool = True,
+    **factory: Unpack[Factory],
+) -> nn.Conv1d:
+    """A convolution over `(batch, length, channels)` with `padding` zeros before and after; groups share nothing."""
+    layer = _Conv1d(
+        in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias, **factory
+    )
+    layer.pads = padding
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class _Conv2d(nn.Conv2d):
+    """A convolution over `(batch, height, width, channels)`; see `conv2d`."""
+
+    pads: tuple[int, int, int, int]
+
+    def forward(
+        self, x: Float[Tensor, "batch height width channels"]
+    ) -> Float[Tensor, "batch out_height out_width out"]:
+        """Convolve, after zeros were laid around the image."""
+        return super().forward(F.pad(x.permute(0, 3, 1, 2), self.pads)).permute(0, 2, 3, 1)
+
+
+def conv2d(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, int],
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+    bias: bool = True,
+    **factory: Unpack[Factory],
+) -> nn.Conv2d:
+    """A convolution over `(batch, height, width, channels)` with `padding` zeros on both sides of each axis."""
+    layer = _Conv2d(
+        in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias, **factory
+    )
+    layer.pads = (padding[1], padding[1], padding[0], padding[0])
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def relu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
@@ -54,6 +140,21 @@ def gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 def gelu_tanh(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """The tanh approximation of `gelu`; up to 5e-4 away from it."""
     return F.gelu(x, approximate="tanh")
+
+
+def sigmoid(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """1 / (1 + exp(-x))."""
+    return torch.sigmoid(x)
+
+
+def silu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Return x sigmoid(x) (Hendrycks & Gimpel 2016; also called swish)."""
+    return F.silu(x)
+
+
+def softplus(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """log(1 + exp(x)), without a threshold above which it would be x."""
+    return torch.logaddexp(x, torch.zeros_like(x))
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}

@@ -18,14 +18,14 @@ Each class adds one thing to the one before:
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.attention_basics import single_head_attention
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.ops import attend, merge_heads, split_heads
+from torch_attention.ops import attend, merge_heads, single_head_attention, split_heads
 from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.protocol import check_positions, place
 
 
 class SelfAttention(nn.Module):
@@ -33,6 +33,7 @@ class SelfAttention(nn.Module):
 
     Args:
         embed_dim: features of input, queries, keys, values and output.
+        position: what tells queries and keys where they stand; see `positions`.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -44,6 +45,7 @@ class SelfAttention(nn.Module):
         self,
         embed_dim: int,
         *,
+        position: nn.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -55,6 +57,7 @@ class SelfAttention(nn.Module):
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -62,6 +65,7 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
         *,
+        positions: Int[Tensor, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch length length"] | None = None,
     ) -> AttentionOutput:
@@ -70,6 +74,7 @@ class SelfAttention(nn.Module):
         Args:
             x: the sequence.
             mask: True where the query attends to the key.
+            positions: where each element stands, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them the fastest implementation runs.
             dropout_keep: False where a weight is dropped; stands for the draw.
 
@@ -82,13 +87,13 @@ class SelfAttention(nn.Module):
         """
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep)
+        check_positions("positions", positions, x, self.position)
         query = self.q_proj(x)  # batch length embed
         key = self.k_proj(x)  # batch length embed
         value = self.v_proj(x)  # batch length embed
         keep = self.dropout.keep_weights(query, key, dropout_keep)
         return single_head_attention(
-            query,
-            key,
+            place(self.position, query[:, None], key[:, None], positions, positions),
             value,
             mask,
             need_weights=need_weights,
@@ -103,6 +108,7 @@ class MultiHeadSelfAttention(nn.Module):
     Args:
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
+        position: what tells queries and keys where they stand; see `positions`.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -115,6 +121,7 @@ class MultiHeadSelfAttention(nn.Module):
         embed_dim: int,
         num_heads: int,
         *,
+        position: nn.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -130,6 +137,7 @@ class MultiHeadSelfAttention(nn.Module):
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -137,6 +145,7 @@ class MultiHeadSelfAttention(nn.Module):
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
         *,
+        positions: Int[Tensor, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
@@ -145,6 +154,7 @@ class MultiHeadSelfAttention(nn.Module):
         Args:
             x: the sequence.
             mask: True where the query attends to the key.
+            positions: where each element stands, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them the fastest implementation runs.
             dropout_keep: False where a weight is dropped; stands for the draw.
 
@@ -157,14 +167,17 @@ class MultiHeadSelfAttention(nn.Module):
         """
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
         heads, weights = attend(
-            query,
-            key,
+            placed.query,
+            placed.key,
             value,
-            mask=mask,
+            placed.bias,
+            mask,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
@@ -178,6 +191,7 @@ class CausalSelfAttention(nn.Module):
     Args:
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
+        position: what tells queries and keys where they stand; see `positions`.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -190,6 +204,7 @@ class CausalSelfAttention(nn.Module):
         embed_dim: int,
         num_heads: int,
         *,
+        position: nn.Module | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -205,6 +220,7 @@ class CausalSelfAttention(nn.Module):
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -212,6 +228,7 @@ class CausalSelfAttention(nn.Module):
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
         *,
+        positions: Int[Tensor, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
@@ -220,6 +237,7 @@ class CausalSelfAttention(nn.Module):
         Args:
             x: the sequence.
             mask: True where the query attends to the key; it can only hide more, never show what comes later.
+            positions: where each element stands, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them the fastest implementation runs.
             dropout_keep: False where a weight is dropped; stands for the draw.
 
@@ -232,14 +250,17 @@ class CausalSelfAttention(nn.Module):
         """
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
         heads, weights = attend(
-            query,
-            key,
+            placed.query,
+            placed.key,
             value,
-            mask=mask,
+            placed.bias,
+            mask,
             is_causal=True,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),

@@ -6,16 +6,25 @@ axes all differ. One file a family; nothing here imports PyTorch or JAX.
 
 from attention_bridge.catalogue.attention_basics import BASICS
 from attention_bridge.catalogue.cross_attention import CROSS
+from attention_bridge.catalogue.heads import HEADS_FAMILY
 from attention_bridge.catalogue.mechanism import DTYPES as DTYPES
 from attention_bridge.catalogue.mechanism import SIZES as SIZES
 from attention_bridge.catalogue.mechanism import Mechanism as Mechanism
 from attention_bridge.catalogue.mechanism import Paper as Paper
 from attention_bridge.catalogue.mechanism import Part as Part
 from attention_bridge.catalogue.models import MODELS
+from attention_bridge.catalogue.positions import POSITIONS_FAMILY
 from attention_bridge.catalogue.self_attention import SELF
 from attention_bridge.errors import UnknownMechanismError
 
-CATALOGUE = (*BASICS, *SELF, *CROSS, *MODELS)
+CATALOGUE = (
+    *BASICS,
+    *SELF,
+    *CROSS,
+    *MODELS,
+    *HEADS_FAMILY,
+    *POSITIONS_FAMILY,
+)
 
 
 def select(names: list[str]) -> list[Mechanism]:

@@ -8,5 +8,10 @@ from jax_attention.ops.dot_product import dot_product_attention as dot_product_a
 from jax_attention.ops.heads import merge_heads as merge_heads
 from jax_attention.ops.heads import repeat_heads as repeat_heads
 from jax_attention.ops.heads import split_heads as split_heads
+from jax_attention.ops.placed import Placed as Placed
+from jax_attention.ops.scan import scan as scan
+from jax_attention.ops.single_head import additive_features as additive_features
+from jax_attention.ops.single_head import score_attention as score_attention
+from jax_attention.ops.single_head import single_head_attention as single_head_attention
 from jax_attention.ops.softmax import at_least_float32 as at_least_float32
 from jax_attention.ops.softmax import masked_softmax as masked_softmax

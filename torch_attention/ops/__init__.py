@@ -8,5 +8,10 @@ from torch_attention.ops.dot_product import dot_product_attention as dot_product
 from torch_attention.ops.heads import merge_heads as merge_heads
 from torch_attention.ops.heads import repeat_heads as repeat_heads
 from torch_attention.ops.heads import split_heads as split_heads
+from torch_attention.ops.placed import Placed as Placed
+from torch_attention.ops.scan import scan as scan
+from torch_attention.ops.single_head import additive_features as additive_features
+from torch_attention.ops.single_head import score_attention as score_attention
+from torch_attention.ops.single_head import single_head_attention as single_head_attention
 from torch_attention.ops.softmax import at_least_float32 as at_least_float32
 from torch_attention.ops.softmax import masked_softmax as masked_softmax

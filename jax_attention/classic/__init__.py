@@ -1,0 +1,5 @@
+"""What came before and beside dot products: the attentions of recurrent networks."""
+
+from jax_attention.classic.scores import ConcatScore as ConcatScore
+from jax_attention.classic.scores import DotScore as DotScore
+from jax_attention.classic.scores import GeneralScore as GeneralScore

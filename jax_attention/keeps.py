@@ -1,0 +1,26 @@
+"""Keep-masks for blocks that drop in several places: they stand for the draws."""
+
+from typing import NamedTuple
+
+from jax import Array
+from jaxtyping import Bool
+
+
+class DecoderKeep(NamedTuple):
+    """Keep-masks for the places where `EncoderDecoderAttention` drops; None leaves a place to chance.
+
+    Attributes:
+        self_weights: `(batch, heads, query, query)`.
+        self_output: `(batch, query, embed)`.
+        cross_weights: `(batch, heads, query, key)`.
+        cross_output: `(batch, query, embed)`.
+        ffn_hidden: `(batch, query, ffn)`.
+        ffn_output: `(batch, query, embed)`.
+    """
+
+    self_weights: Bool[Array, "batch heads query query"] | None = None
+    self_output: Bool[Array, "batch query embed"] | None = None
+    cross_weights: Bool[Array, "batch heads query key"] | None = None
+    cross_output: Bool[Array, "batch query embed"] | None = None
+    ffn_hidden: Bool[Array, "batch query ffn"] | None = None
+    ffn_output: Bool[Array, "batch query embed"] | None = None

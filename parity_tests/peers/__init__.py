@@ -1,0 +1,141 @@
+"""Outside implementations of the mechanisms, and how far both mirrors are from each.
+
+A peer is a function that builds the outside implementation with random weights, runs it, and says what a module
+of the mirrors must be given to do the same:
+
+    @peer("GroupedQueryAttention", "transformers LlamaAttention")
+    def llama(rng): ...
+        return Comparison(Part("GroupedQueryAttention", {...}), weights, inputs, expected)
+
+`python -m parity_tests.peers` prints the table in `docs/peers.md`.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from flax import nnx
+
+from attention_bridge.catalogue import Part
+from attention_bridge.instances import build
+from attention_bridge.parity import error, pinned_precision, summed_terms, tolerances
+from attention_bridge.running import Arrays, named_outputs, on_platform
+from attention_bridge.weights import transfer
+from attention_bridge.weights.leaves import to_numpy
+
+
+class Comparison(NamedTuple):
+    """What our module must be, and be given, to do what the peer did.
+
+    Attributes:
+        module: to be built in both mirrors.
+        weights: the peer's, by the names of the torch mirror; their dtype is that of the comparison.
+        inputs: of the call, by name: numpy arrays, and values that are passed on as they are.
+        expected: what the peer made of them, by field of our result.
+    """
+
+    module: Part
+    weights: Mapping[str, np.ndarray]
+    inputs: Mapping[str, Any]
+    expected: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An outside implementation of a mechanism.
+
+    Attributes:
+        mechanism: its name in the catalogue.
+        name: package and class or function.
+        compare: runs it, on numbers from a generator.
+    """
+
+    mechanism: str
+    name: str
+    compare: Callable[[np.random.Generator], Comparison]
+
+
+class Measured(NamedTuple):
+    """How far each mirror is from a peer: the largest difference relative to the largest number, over all outputs."""
+
+    peer: Peer
+    dtype: str
+    torch_err: float
+    jax_err: float
+    tolerance: float
+
+
+_found: list[Peer] = []
+
+
+def peer(
+    mechanism: str, name: str
+) -> Callable[[Callable[[np.random.Generator], Comparison]], Callable[[np.random.Generator], Comparison]]:
+    """Enter a function among the peers."""
+
+    def enter(compare: Callable[[np.random.Generator], Comparison]) -> Any:
+        _found.append(Peer(mechanism, name, compare))
+        return compare
+
+    return enter
+
+
+def peers() -> list[Peer]:
+    """All peers, of all files of this folder."""
+    for module in pkgutil.iter_modules(__path__):
+        if module.name != "__main__":
+            importlib.import_module(f"{__name__}.{module.name}")
+    return list(_found)
+
+
+def numpy(tensor: Any) -> np.ndarray:
+    """An array of any framework."""
+    return tensor.detach().cpu().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)
+
+
+def weights_of(module: torch.nn.Module, **names: str) -> Arrays:
+    """The parameters of a torch module, renamed by prefix: `q_proj="query"` reads `query.weight` as `q_proj.weight`."""
+    state = {name: numpy(x) for name, x in module.state_dict().items()}
+    return {
+        ours + name.removeprefix(theirs): x
+        for ours, theirs in names.items()
+        for name, x in state.items()
+        if name == theirs or name.startswith(f"{theirs}.")
+    }
+
+
+def measure(one: Peer) -> Measured:
+    """Run both mirrors on what the peer was given, and compare."""
+    module, weights, inputs, expected = one.compare(np.random.default_rng(20261123))
+    dtype = str(
+        next(
+            x.dtype
+            for x in (*weights.values(), *inputs.values())
+            if isinstance(x, np.ndarray) and x.dtype.kind == "f"
+        )
+    )
+    with pinned_precision(), on_platform("cpu", float64=dtype == "float64"):
+        ours = build(module, "torch_attention", {"dtype": getattr(torch, dtype)}).eval()
+        theirs = build(module, "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": dtype})
+        theirs.eval()
+        transfer(dict(weights), ours)
+        transfer(dict(weights), theirs)
+        arrays = {
+            name: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for name, x in inputs.items()
+        }
+        by_torch = named_outputs(ours(**arrays))
+        by_jax = named_outputs(theirs(**inputs))
+        errors = [
+            (
+                error(to_numpy(name, by_torch[name]), numpy(right)),
+                error(np.asarray(by_jax[name]), numpy(right)),
+            )
+            for name, right in expected.items()
+        ]
+    # The peer rounds too: two implementations may be apart by twice what each may be off.
+    bound = 2 * tolerances(dtype, summed_terms(weights, inputs))["output"]
+    return Measured(one, dtype, max(e for e, _ in errors), max(e for _, e in errors), bound)

@@ -1,0 +1,39 @@
+"""Print how close every mechanism comes to its outside peers."""
+
+from importlib.metadata import version
+
+from attention_bridge.catalogue import CATALOGUE
+from parity_tests.peers import measure, peers
+
+PACKAGES = ("torch", "jax", "flax", "transformers", "keras", "x-transformers")
+PAGE = """# Peers
+
+Printed by `python -m parity_tests.peers`, with {versions}.
+
+Each mechanism with the same weights and inputs as an implementation by others: `torch` and `jax` are the largest
+difference of our outputs from theirs, relative to the largest number; `bound` is what rounding explains.
+
+| mechanism | peer | dtype | torch | jax | bound |
+| --- | --- | --- | --- | --- | --- |
+{rows}"""
+
+
+def main() -> None:
+    """Print the page."""
+    found = {mechanism.name: [] for mechanism in CATALOGUE}
+    for one in peers():
+        m = measure(one)
+        found[one.mechanism].append(
+            f"| {one.mechanism} | {one.name} | {m.dtype} | {m.torch_err:.0e} | {m.jax_err:.0e} | {m.tolerance:.0e} |"
+        )
+    rows = [
+        row
+        for mechanism in CATALOGUE
+        for row in found[mechanism.name] or [f"| {mechanism.name} | none: {mechanism.no_peer} | | | | |"]
+    ]
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    print(PAGE.format(versions=versions, rows="\n".join(rows)))
+
+
+if __name__ == "__main__":
+    main()

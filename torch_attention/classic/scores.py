@@ -1,0 +1,98 @@
+r"""How well a key answers a query: the scores of Luong's attention (Luong, Pham & Manning 2015, section 3.1).
+
+| class          | score                    | parameters          |
+|----------------|--------------------------|---------------------|
+| `DotScore`     | $q^\top k$               | none                |
+| `GeneralScore` | $q^\top W k$             | `proj`              |
+| `ConcatScore`  | $w^\top \tanh(W [q; k])$ | `concat_proj`, `score_proj` |
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torch_attention.checks import check_sequence
+from torch_attention.layers import Factory, linear
+from torch_attention.ops import at_least_float32
+
+
+class DotScore(nn.Module):
+    """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
+
+    def forward(
+        self, query: Float[Tensor, "batch query dim"], key: Float[Tensor, "batch key dim"]
+    ) -> Float[Tensor, "batch query key"]:
+        """Score every pair."""
+        check_sequence("key", key, query.shape[-1])
+        return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
+
+
+class GeneralScore(nn.Module):
+    """q^T W k: a learned bilinear form (Luong, Pham & Manning 2015).
+
+    Args:
+        query_dim: features of a query.
+        key_dim: features of a key.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
+        self.proj = linear(key_dim, query_dim, bias=False, **factory)
+
+    def forward(
+        self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
+    ) -> Float[Tensor, "batch query key"]:
+        """Score every pair."""
+        check_sequence("query", query, self.query_dim)
+        check_sequence("key", key, self.key_dim)
+        return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
+
+
+class ConcatScore(nn.Module):
+    """w^T tanh(W [q; k]): a network on query and key laid end to end (Luong, Pham & Manning 2015).
+
+    Args:
+        query_dim: features of a query.
+        key_dim: features of a key.
+        hidden_dim: features of the hidden layer.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        hidden_dim: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
+        self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
+        self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
+
+    def forward(
+        self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
+    ) -> Float[Tensor, "batch query key"]:
+        """Score every pair."""
+        check_sequence("query", query, self.query_dim)
+        check_sequence("key", key, self.key_dim)
+        pairs = (*query.shape[:2], key.shape[1])
+        queries = torch.broadcast_to(query[:, :, None], (*pairs, query.shape[2]))  # batch query key query_dim
+        keys = torch.broadcast_to(key[:, None], (*pairs, key.shape[2]))  # batch query key key_dim
+        hidden = torch.tanh(
+            self.concat_proj(torch.concatenate([queries, keys], dim=-1))
+        )  # batch query key hidden
+        return self.score_proj(hidden)[..., 0]  # batch query key

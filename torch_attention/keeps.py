@@ -1,0 +1,26 @@
+"""Keep-masks for blocks that drop in several places: they stand for the draws."""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool
+from torch import Tensor
+
+
+class DecoderKeep(NamedTuple):
+    """Keep-masks for the places where `EncoderDecoderAttention` drops; None leaves a place to chance.
+
+    Attributes:
+        self_weights: `(batch, heads, query, query)`.
+        self_output: `(batch, query, embed)`.
+        cross_weights: `(batch, heads, query, key)`.
+        cross_output: `(batch, query, embed)`.
+        ffn_hidden: `(batch, query, ffn)`.
+        ffn_output: `(batch, query, embed)`.
+    """
+
+    self_weights: Bool[Tensor, "batch heads query query"] | None = None
+    self_output: Bool[Tensor, "batch query embed"] | None = None
+    cross_weights: Bool[Tensor, "batch heads query key"] | None = None
+    cross_output: Bool[Tensor, "batch query embed"] | None = None
+    ffn_hidden: Bool[Tensor, "batch query ffn"] | None = None
+    ffn_output: Bool[Tensor, "batch query embed"] | None = None

@@ -1,0 +1,27 @@
+"""A recurrence, one step after the other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def scan(
+    step: Callable[[Any, tuple[Tensor, ...]], tuple[Any, Tensor]], state: Any, inputs: tuple[Tensor, ...]
+) -> tuple[Any, Tensor]:
+    """Run `step` along the first axis of the inputs.
+
+    Args:
+        step: from a state and one element of each input to the next state, of the same shapes, and an output.
+        state: an array or a tuple of arrays.
+        inputs: arrays whose first axes have the same size, at least 1.
+
+    Returns:
+        The last state, and the outputs stacked along a new first axis.
+    """
+    outputs = []
+    for elements in zip(*inputs, strict=True):
+        state, output = step(state, elements)
+        outputs.append(output)
+    return state, torch.stack(outputs)

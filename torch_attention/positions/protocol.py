@@ -1,0 +1,61 @@
+"""The one way in which attention is told about positions.
+
+A position scheme is a module that any dot-product class can hold. It is called with queries, keys and their
+positions, and returns them placed: turned (rotary), shifted, or with a bias for the scores (ALiBi, T5).
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torch_attention.ops import Placed
+
+
+def place(
+    position: nn.Module | None,
+    query: Float[Tensor, "batch heads query head_dim"],
+    key: Float[Tensor, "batch kv_heads key head_dim"],
+    query_positions: Int[Tensor, "..."] | None = None,
+    key_positions: Int[Tensor, "..."] | None = None,
+) -> Placed:
+    """Let a position scheme place queries and keys; without one they stay as they are.
+
+    Args:
+        position: the scheme.
+        query, key: split into heads.
+        query_positions: `(query)` or `(batch, query)`, with a last axis of coordinates for schemes of more than
+            one; None counts from 0.
+        key_positions: likewise.
+    """
+    if position is None:
+        return Placed(query, key, None)
+    return position(query, key, query_positions, key_positions)
+
+
+def check_positions(
+    name: str,
+    positions: Int[Tensor, "..."] | None,
+    x: Float[Tensor, "batch length ..."],
+    position: nn.Module | None,
+) -> None:
+    """Raise unless `positions` are positions of the elements of `x`, and there is a scheme that reads them.
+
+    A scheme of several coordinates says how many in its attribute `num_axes`; they are the last axis.
+    """
+    if positions is None:
+        return
+    if position is None:
+        raise ValueError(f"{name} need a position scheme that reads them, got position=None")
+    num_axes = getattr(position, "num_axes", None)
+    coordinates = () if num_axes is None else (num_axes,)
+    batch, length = x.shape[:2]
+    shapes = ((length, *coordinates), (batch, length, *coordinates))
+    if tuple(positions.shape) not in shapes:
+        raise ValueError(f"{name} must have shape {shapes[0]} or {shapes[1]}, got {tuple(positions.shape)}")
+
+
+def positions_or_count(
+    positions: Int[Tensor, "..."] | None, length: int, *, device: torch.device | str | None
+) -> Int[Tensor, "..."]:
+    """The positions given, or 0, 1, 2, ..."""
+    return torch.arange(length, device=device) if positions is None else positions

@@ -1,0 +1,146 @@
+r"""Rotary position embedding: queries and keys are turned by an angle that grows with position (Su et al. 2021).
+
+$$ q'_m = R_m q_m, \quad k'_n = R_n k_n, \qquad {q'_m}^\top k'_n = q_m^\top R_{n - m} k_n $$
+
+R_m turns pair i of the features by the angle m θ_i, θ_i = base^(-2i/d), so a score depends on the distance alone.
+
+| symbol | argument      |                                                                        |
+|--------|---------------|------------------------------------------------------------------------|
+| d      | `rotary_dim`  | how many of the features are turned, the first ones                    |
+| θ      | `frequencies` | one a pair, in radians a position                                      |
+| pair i | `interleaved` | features i and i + d/2; if `interleaved`, features 2i and 2i + 1       |
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible
+from torch_attention.ops import Placed, at_least_float32
+from torch_attention.positions.protocol import positions_or_count
+
+
+def rotary_frequencies(rotary_dim: int, base: float = 10000.0) -> tuple[float, ...]:
+    """θ_i = base^(-2i/d) for each of the d/2 pairs, in radians a position.
+
+    Raises:
+        ValueError: `rotary_dim` is odd.
+    """
+    check_divisible(rotary_dim=rotary_dim, pair=2)
+    return tuple(base ** (-i / rotary_dim) for i in range(0, rotary_dim, 2))
+
+
+def rotate(
+    x: Float[Tensor, "... length head_dim"],
+    angles: Float[Tensor, "... length pairs"],
+    *,
+    interleaved: bool = False,
+    amplitude: float = 1.0,
+) -> Float[Tensor, "... length head_dim"]:
+    """Turn the first features of `x` pair by pair; what is beyond the pairs stays as it is.
+
+    Args:
+        x: queries or keys.
+        angles: in radians, broadcast against `x`.
+        interleaved: whether neighbours make a pair, instead of features half of the turned ones apart.
+        amplitude: factor on what is turned (YaRN, LongRoPE).
+    """
+    pairs = angles.shape[-1]
+    turned, rest = at_least_float32(x[..., : 2 * pairs]), x[..., 2 * pairs :]
+    cosine, sine = amplitude * torch.cos(angles), amplitude * torch.sin(angles)  # ... length pairs
+    if interleaved:
+        first, second = turned[..., 0::2], turned[..., 1::2]  # ... length pairs
+    else:
+        first, second = turned[..., :pairs], turned[..., pairs:]  # ... length pairs
+    first, second = first * cosine - second * sine, second * cosine + first * sine
+    if interleaved:
+        turned = torch.stack([first, second], dim=-1).reshape(turned.shape)  # ... length rotary_dim
+    else:
+        turned = torch.concatenate([first, second], dim=-1)  # ... length rotary_dim
+    return torch.concatenate([turned.to(x.dtype), rest], dim=-1)
+
+
+class RotaryEmbedding(nn.Module):
+    """Turns queries and keys by their positions; has no parameters (Su et al. 2021).
+
+    Args:
+        head_dim: features of a head.
+        rotary_dim: how many of them are turned; all if None (GPT-NeoX and Phi turn some: partial rotary).
+        base: the wavelength of the slowest pair is about `2 pi base` positions.
+        interleaved: whether features 2i and 2i + 1 make a pair (GPT-J), instead of i and i + d/2 (Llama).
+        frequencies: one a pair, instead of those that `base` gives; see `rotary_scaling`.
+        amplitude: factor on what is turned.
+
+    Raises:
+        ValueError: `rotary_dim` is odd or above `head_dim`, or there is not one frequency a pair.
+    """
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        rotary_dim: int | None = None,
+        base: float = 10000.0,
+        interleaved: bool = False,
+        frequencies: Sequence[float] | None = None,
+        amplitude: float = 1.0,
+    ):
+        super().__init__()
+        rotary_dim = head_dim if rotary_dim is None else rotary_dim
+        if rotary_dim > head_dim:
+            raise ValueError(f"rotary_dim must be at most head_dim={head_dim}, got {rotary_dim}")
+        by_base = rotary_frequencies(rotary_dim, base)
+        if frequencies is not None and len(frequencies) != len(by_base):
+            raise ValueError(
+                f"frequencies must be one a pair, {len(by_base)} for rotary_dim={rotary_dim}, got {len(frequencies)}"
+            )
+        self.head_dim = head_dim
+        self.interleaved = interleaved
+        self.frequencies = by_base if frequencies is None else tuple(frequencies)
+        self.amplitude = amplitude
+
+    def forward(
+        self,
+        query: Float[Tensor, "batch heads query head_dim"],
+        key: Float[Tensor, "batch kv_heads key head_dim"],
+        query_positions: Int[Tensor, "..."] | None = None,
+        key_positions: Int[Tensor, "..."] | None = None,
+    ) -> Placed:
+        """Turn queries and keys; arguments as in `place`.
+
+        Raises:
+            ValueError: heads of another `head_dim`.
+        """
+        return Placed(
+            self._turn("query", query, query_positions), self._turn("key", key, key_positions), None
+        )
+
+    def _turn(
+        self, name: str, x: Float[Tensor, "batch heads length head_dim"], positions: Int[Tensor, "..."] | None
+    ) -> Float[Tensor, "batch heads length head_dim"]:
+        if x.shape[-1] != self.head_dim:
+            raise ValueError(f"{name} must have head_dim={self.head_dim}, got {x.shape[-1]}")
+        wide = at_least_float32(x).dtype
+        positions = positions_or_count(positions, x.shape[-2], device=x.device)  # length, or batch length
+        positions = positions[:, None] if positions.ndim == 2 else positions  # length, or batch 1 length
+        frequencies = torch.as_tensor(self.frequencies, dtype=wide, device=x.device)  # pairs
+        angles = positions[..., None].to(wide) * frequencies  # ... length pairs
+        return rotate(x, angles, interleaved=self.interleaved, amplitude=self.amplitude)
+
+
+def main() -> None:
+    """Show that equal words far apart score as equal words nearby, if the distance is the same."""
+    from torch_attention.demonstration import draw, fill, show
+    from torch_attention.self_attention import MultiHeadSelfAttention
+
+    words = ["one", "two", "one", "two"]
+    x = draw(1, 2, 8)
+    x = torch.concatenate([x, x], dim=1)
+    attention = fill(MultiHeadSelfAttention(embed_dim=8, num_heads=2, position=RotaryEmbedding(4)))
+    show("MultiHeadSelfAttention with RotaryEmbedding", attention(x), words, words)
+
+
+if __name__ == "__main__":
+    main()
