@@ -77,6 +77,31 @@ def check_boolean(name: str, mask: Array) -> None:
         )
 
 
+def check_key_mask(mask: Array | None, batch: int, key_len: int) -> None:
+    """Raise unless `mask` hides a key from all queries or from none, as what `padding_mask` returns."""
+    if mask is None:
+        return
+    check_boolean("mask", mask)
+    if tuple(mask.shape) != (batch, 1, 1, key_len):
+        raise ValueError(
+            f"mask must have shape (batch, 1, 1, key) = {(batch, 1, 1, key_len)} here, "
+            f"where a key is hidden from all queries or from none, got {tuple(mask.shape)}"
+        )
+
+
+def check_state(name: str, state: Array, shape: Sequence[int]) -> None:
+    """Raise ValueError unless an array of a recurrent state has the shape that the layer keeps."""
+    if tuple(state.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(state.shape)}")
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise ValueError unless every named size is at least 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
 def check_window(window: int | None, is_causal: bool) -> None:
     """Raise ValueError unless `window` counts at least one key, backwards from the query."""
     if window is None:

@@ -5,16 +5,26 @@ axes all differ. One file a family; nothing here imports PyTorch or JAX.
 """
 
 from attention_bridge.catalogue.attention_basics import BASICS
+from attention_bridge.catalogue.classic import CLASSIC_FAMILY
 from attention_bridge.catalogue.cross_attention import CROSS
+from attention_bridge.catalogue.delta import DELTA_FAMILY
+from attention_bridge.catalogue.gates import GATES_FAMILY
 from attention_bridge.catalogue.heads import HEADS_FAMILY
+from attention_bridge.catalogue.latents import LATENTS_FAMILY
+from attention_bridge.catalogue.linear import LINEAR_FAMILY
+from attention_bridge.catalogue.low_rank import LOW_RANK_FAMILY
 from attention_bridge.catalogue.mechanism import DTYPES as DTYPES
 from attention_bridge.catalogue.mechanism import SIZES as SIZES
 from attention_bridge.catalogue.mechanism import Mechanism as Mechanism
 from attention_bridge.catalogue.mechanism import Paper as Paper
 from attention_bridge.catalogue.mechanism import Part as Part
 from attention_bridge.catalogue.models import MODELS
+from attention_bridge.catalogue.patterns import PATTERNS_FAMILY
 from attention_bridge.catalogue.positions import POSITIONS_FAMILY
+from attention_bridge.catalogue.scores import SCORES_FAMILY
 from attention_bridge.catalogue.self_attention import SELF
+from attention_bridge.catalogue.sparse import SPARSE_FAMILY
+from attention_bridge.catalogue.vision import VISION_FAMILY
 from attention_bridge.errors import UnknownMechanismError
 
 CATALOGUE = (
@@ -24,6 +34,16 @@ CATALOGUE = (
     *MODELS,
     *HEADS_FAMILY,
     *POSITIONS_FAMILY,
+    *PATTERNS_FAMILY,
+    *SCORES_FAMILY,
+    *GATES_FAMILY,
+    *LINEAR_FAMILY,
+    *DELTA_FAMILY,
+    *LOW_RANK_FAMILY,
+    *SPARSE_FAMILY,
+    *VISION_FAMILY,
+    *LATENTS_FAMILY,
+    *CLASSIC_FAMILY,
 )
 
 

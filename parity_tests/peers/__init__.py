@@ -111,23 +111,18 @@ def weights_of(module: torch.nn.Module, **names: str) -> Arrays:
 def measure(one: Peer) -> Measured:
     """Run both mirrors on what the peer was given, and compare."""
     module, weights, inputs, expected = one.compare(np.random.default_rng(20261123))
-    dtype = str(
-        next(
-            x.dtype
-            for x in (*weights.values(), *inputs.values())
-            if isinstance(x, np.ndarray) and x.dtype.kind == "f"
-        )
-    )
+    arrays = [x for x in (*weights.values(), *inputs.values()) if isinstance(x, np.ndarray)]
+    dtype = str(next(x.dtype for x in arrays if x.dtype.kind == "f"))
     with pinned_precision(), on_platform("cpu", float64=dtype == "float64"):
         ours = build(module, "torch_attention", {"dtype": getattr(torch, dtype)}).eval()
         theirs = build(module, "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": dtype})
         theirs.eval()
         transfer(dict(weights), ours)
         transfer(dict(weights), theirs)
-        arrays = {
+        tensors = {
             name: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for name, x in inputs.items()
         }
-        by_torch = named_outputs(ours(**arrays))
+        by_torch = named_outputs(ours(**tensors))
         by_jax = named_outputs(theirs(**inputs))
         errors = [
             (

@@ -1,0 +1,1 @@
+"""Attention that is let through, subtracted or forgotten."""

@@ -1,0 +1,1 @@
+"""Who sees whom by a rule of places: windows, chunks, sinks."""

@@ -1,0 +1,1 @@
+"""Other ways from scores to weights."""

@@ -1,0 +1,1 @@
+"""Keys chosen by what they hold."""

@@ -1,0 +1,1 @@
+"""Attention of and to learned vectors, and over sets."""

@@ -1,0 +1,1 @@
+"""Fewer keys than there are positions."""
