@@ -78,6 +78,7 @@ def demo(
 @app.command("list")
 def list_mechanisms(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a page in Markdown.")] = False,
 ) -> None:
     """The catalogue: every mechanism, where it comes from and where it stands."""
     from attention_bridge import tables
@@ -85,6 +86,8 @@ def list_mechanisms(
 
     if as_json:
         typer.echo(json.dumps(tables.mechanism_rows(CATALOGUE), indent=2))
+    elif as_markdown:
+        typer.echo(tables.mechanism_markdown(CATALOGUE))
     else:
         Console(highlight=False).print(tables.mechanism_table(CATALOGUE))
 

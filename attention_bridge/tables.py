@@ -41,6 +41,32 @@ def mechanism_table(mechanisms: Sequence[Mechanism]) -> Table:
     return table
 
 
+def mechanism_markdown(mechanisms: Sequence[Mechanism]) -> str:
+    """The catalogue as a page in Markdown, a table a family."""
+    families = dict.fromkeys(mechanism.family for mechanism in mechanisms)
+    tables = [
+        f"## {family}\n\n| mechanism | equation | paper | PyTorch | JAX |\n|---|---|---|---|---|\n"
+        + "\n".join(_catalogue_row(m) for m in mechanisms if m.family == family)
+        for family in families
+    ]
+    return CATALOGUE_PAGE.format(number=len(mechanisms), tables="\n\n".join(tables))
+
+
+CATALOGUE_PAGE = """# The catalogue
+
+Printed by `attention-bridge list --markdown`: {number} entries. How close the mirrors come to a float64 oracle is in
+[parity.md](parity.md), how close to implementations by others in [peers.md](peers.md).
+
+{tables}"""
+
+
+def _catalogue_row(m: Mechanism) -> str:
+    equation = m.equation.replace("|", r"\vert ")
+    files = [f"[{m.file}](../{package}/{m.file})" for package in ("torch_attention", "jax_attention")]
+    paper = f"[{m.paper.authors} {m.paper.year}]({m.paper.address})"
+    return f"| {m.name} | $`{equation}`$ | {paper} | {files[0]} | {files[1]} |"
+
+
 def verdict_rows(verdicts: Sequence["Verdict"]) -> list[dict[str, Any]]:
     """One object a proof."""
     return [asdict(verdict) for verdict in verdicts]

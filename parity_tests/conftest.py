@@ -13,6 +13,14 @@ import pytest
 from attention_bridge.parity import pinned_precision
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is compiled for one mechanism, or by one file, stays in one process (`--dist loadgroup`)."""
+    for item in items:
+        mechanism = item.callspec.params.get("mechanism") if hasattr(item, "callspec") else None
+        item.add_marker(pytest.mark.xdist_group(getattr(mechanism, "name", item.path.name)))
+
+
 @pytest.fixture(autouse=True)
 def precision() -> Iterator[None]:
     """Float32 means float32: no TF32, no bfloat16 passes, in either framework."""

@@ -1,6 +1,7 @@
 """The commands `list` and `parity`, as a stranger uses them."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -24,7 +25,16 @@ def test_list_names_every_mechanism_with_its_paper() -> None:
 def test_list_as_json_has_one_object_a_mechanism() -> None:
     rows = json.loads(run(app, ["list", "--json"]).stdout)
     assert [row["name"] for row in rows] == [mechanism.name for mechanism in CATALOGUE]
-    assert set(rows[0]) == {"name", "family", "paper", "year", "address", "equation", "files"}
+    said = {"name", "family", "paper", "year", "address", "equation", "files", "dtypes", "peers", "no_peer"}
+    assert set(rows[0]) == said
+
+
+def test_list_as_markdown_links_each_mechanism_to_both_its_files() -> None:
+    page = run(app, ["list", "--markdown"]).stdout
+    for mechanism in CATALOGUE:
+        for package in ("torch_attention", "jax_attention"):
+            assert f"[{mechanism.file}](../{package}/{mechanism.file})" in page
+            assert (Path(package) / mechanism.file).is_file()
 
 
 def test_parity_prints_a_table_and_succeeds() -> None:
