@@ -1,6 +1,7 @@
 """Attention as pure functions of arrays, on `(..., heads, length, head_dim)`."""
 
 from jax_attention.ops.definition import dot_product_attention_weights as dot_product_attention_weights
+from jax_attention.ops.definition import dot_product_scores as dot_product_scores
 from jax_attention.ops.definition import weighted_values as weighted_values
 from jax_attention.ops.dot_product import Scoring as Scoring
 from jax_attention.ops.dot_product import attend as attend

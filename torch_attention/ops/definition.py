@@ -24,6 +24,49 @@ from torch_attention.ops.heads import repeat_heads
 from torch_attention.ops.softmax import at_least_float32, masked_softmax
 
 
+def dot_product_scores(
+    query: Float[Tensor, "*batch heads query head_dim"],
+    key: Float[Tensor, "*batch kv_heads key head_dim"],
+    bias: Float[Tensor, "..."] | None = None,
+    mask: Bool[Tensor, "..."] | None = None,
+    *,
+    is_causal: bool = False,
+    window: int | None = None,
+    query_offset: int | Int[Tensor, ""] = 0,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> tuple[Float[Tensor, "*batch heads query key"], Bool[Tensor, "..."] | None]:
+    """How well each key answers each query, and which keys each query sees; not yet weights.
+
+    Args:
+        query, key, bias, mask, is_causal, window, query_offset, scale, softcap: as in
+            `dot_product_attention_weights`.
+
+    Returns:
+        Finite scores in at least float32, and one mask for all restrictions that broadcasts against them; None
+        if every query sees every key.
+
+    Raises:
+        TypeError, ValueError: as `dot_product_attention_weights`.
+    """
+    check_attention(query, key)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    shape = (*query.shape[:-1], key.shape[-2])
+    bias, mask = resolve_masks(
+        shape, bias, mask, is_causal=is_causal, window=window, query_offset=query_offset, device=query.device
+    )
+
+    query = at_least_float32(query)  # ... heads query head_dim
+    key = repeat_heads(at_least_float32(key), query.shape[-3])  # ... heads key head_dim
+    scores = torch.einsum("...qd,...kd->...qk", query, key)  # ... heads query key
+    scores = scores * scale
+    if bias is not None:
+        scores = scores + bias
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    return scores, mask
+
+
 def dot_product_attention_weights(
     query: Float[Tensor, "*batch heads query head_dim"],
     key: Float[Tensor, "*batch kv_heads key head_dim"],
@@ -57,21 +100,17 @@ def dot_product_attention_weights(
         TypeError: `mask` is not boolean.
         ValueError: shapes that do not fit, or a window that counts no key.
     """
-    check_attention(query, key)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    shape = (*query.shape[:-1], key.shape[-2])
-    bias, mask = resolve_masks(
-        shape, bias, mask, is_causal=is_causal, window=window, query_offset=query_offset, device=query.device
+    scores, mask = dot_product_scores(
+        query,
+        key,
+        bias,
+        mask,
+        is_causal=is_causal,
+        window=window,
+        query_offset=query_offset,
+        scale=scale,
+        softcap=softcap,
     )
-
-    query = at_least_float32(query)  # ... heads query head_dim
-    key = repeat_heads(at_least_float32(key), query.shape[-3])  # ... heads key head_dim
-    scores = torch.einsum("...qd,...kd->...qk", query, key)  # ... heads query key
-    scores = scores * scale
-    if bias is not None:
-        scores = scores + bias
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
     return masked_softmax(scores, mask)
 
 
