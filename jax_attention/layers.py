@@ -33,6 +33,11 @@ def linear(
     )
 
 
+def weight_matrix(layer: nnx.Linear) -> Float[Array, "in_features out_features"]:
+    """The matrix of an affine map, with which it is `x @ weight_matrix(layer)`, and its bias if it has one."""
+    return layer.kernel[...]
+
+
 def layer_norm(
     dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.LayerNorm:

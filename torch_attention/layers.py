@@ -29,6 +29,11 @@ def linear(
     return layer
 
 
+def weight_matrix(layer: nn.Linear) -> Float[Tensor, "in_features out_features"]:
+    """The matrix of an affine map, with which it is `x @ weight_matrix(layer)`, and its bias if it has one."""
+    return layer.weight.mT
+
+
 def layer_norm(dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]) -> nn.LayerNorm:
     """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
     return nn.LayerNorm(dim, eps=eps, bias=bias, **factory)

@@ -34,6 +34,11 @@ def layer_norm(parameters: Parameters, name: str, x: Array, eps: float) -> Array
     return parameters[f"{name}.weight"] * centred / np.sqrt(variance + eps) + parameters[f"{name}.bias"]
 
 
+def rms_norm(parameters: Parameters, name: str, x: Array, eps: float) -> Array:
+    """γ x / √(mean x² + ε) (Zhang, Sennrich 2019)."""
+    return parameters[f"{name}.weight"] * x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+
+
 def relu(x: Array) -> Array:
     """max(x, 0); the real part decides."""
     return np.where(x.real > 0, x, 0.0)

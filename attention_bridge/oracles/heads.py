@@ -1,6 +1,9 @@
 """Attention with fewer heads of keys and values than of queries."""
 
 from collections.abc import Callable
+from functools import partial
+
+import numpy as np
 
 from attention_bridge.oracles.common import (
     Array,
@@ -8,8 +11,10 @@ from attention_bridge.oracles.common import (
     dot_product_attention,
     linear,
     merge_heads,
+    rms_norm,
     split_heads,
 )
+from attention_bridge.oracles.positions import rotary
 
 
 def grouped_query_attention(
@@ -38,3 +43,51 @@ def grouped_query_attention(
         dropout_rate=dropout_rate,
     )
     return linear(parameters, "out_proj", merge_heads(heads)), weights
+
+
+def multi_head_latent_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    kv_lora_rank: int,
+    nope_head_dim: int,
+    rope_head_dim: int,
+    positions: Array,
+    interleaved: bool = True,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, tuple[Array, Array], Array]:
+    """Multi-head latent attention (DeepSeek-AI 2024, section 2.1 and equations 37 to 47), one position at a time.
+
+    c_t = norm(W_DKV x_t), k_t,h = [W_UK,h c_t; RoPE(W_KR x_t)], v_t,h = W_UV,h c_t, and so for queries, of which
+    each head has its own turned part. Parameters: W_DQ `q_a_proj` and [W_UQ; W_QR] `q_b_proj` around `q_a_norm`,
+    [W_DKV; W_KR] `kv_a_proj`, [W_UK; W_UV] `kv_b_proj` head after head, W_O `out_proj`.
+    Returns the output, what a cache holds of the sequence (c, RoPE(W_KR x)), and the weights.
+    """
+    asked = rms_norm(parameters, "q_a_norm", linear(parameters, "q_a_proj", x), eps=1e-6)
+    query = split_heads(linear(parameters, "q_b_proj", asked), num_heads)
+    down, shared = (
+        parameters["kv_a_proj.weight"][:kv_lora_rank],
+        parameters["kv_a_proj.weight"][kv_lora_rank:],
+    )
+    latent = rms_norm(parameters, "kv_a_norm", x @ down.T, eps=1e-6)
+    turn = partial(rotary, positions=positions, rotary_dim=rope_head_dim, interleaved=interleaved)
+    rope_key = turn((x @ shared.T)[:, None])[:, 0]
+    rope_query = turn(query[..., nope_head_dim:])
+
+    key, value = [], []
+    for of_head in np.split(parameters["kv_b_proj.weight"], num_heads):
+        key.append(np.concatenate([latent @ of_head[:nope_head_dim].T, rope_key], axis=-1))
+        value.append(latent @ of_head[nope_head_dim:].T)
+    heads, weights = dot_product_attention(
+        np.concatenate([query[..., :nope_head_dim], rope_query], axis=-1),
+        np.stack(key, axis=1),
+        np.stack(value, axis=1),
+        mask=mask,
+        is_causal=True,
+        dropout_keep=dropout_keep,
+        dropout_rate=dropout_rate,
+    )
+    return linear(parameters, "out_proj", merge_heads(heads)), (latent, rope_key), weights

@@ -12,10 +12,12 @@ of the mirrors must be given to do the same:
 
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
@@ -86,9 +88,11 @@ def peer(
 
 def peers() -> list[Peer]:
     """All peers, of all files of this folder."""
-    for module in pkgutil.iter_modules(__path__):
-        if module.name != "__main__":
-            importlib.import_module(f"{__name__}.{module.name}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the peers import
+        for module in pkgutil.iter_modules(__path__):
+            if module.name != "__main__":
+                importlib.import_module(f"{__name__}.{module.name}")
     return list(_found)
 
 
@@ -108,6 +112,10 @@ def weights_of(module: torch.nn.Module, **names: str) -> Arrays:
     }
 
 
+def _each_array(inputs: Mapping[str, Any], convert: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+    return {name: convert(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
+
+
 def measure(one: Peer) -> Measured:
     """Run both mirrors on what the peer was given, and compare."""
     module, weights, inputs, expected = one.compare(np.random.default_rng(20261123))
@@ -119,11 +127,8 @@ def measure(one: Peer) -> Measured:
         theirs.eval()
         transfer(dict(weights), ours)
         transfer(dict(weights), theirs)
-        tensors = {
-            name: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for name, x in inputs.items()
-        }
-        by_torch = named_outputs(ours(**tensors))
-        by_jax = named_outputs(theirs(**inputs))
+        by_torch = named_outputs(ours(**_each_array(inputs, lambda x: torch.from_numpy(x.copy()))))
+        by_jax = named_outputs(theirs(**_each_array(inputs, jnp.asarray)))
         errors = [
             (
                 error(to_numpy(name, by_torch[name]), numpy(right)),

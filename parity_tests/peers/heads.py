@@ -2,7 +2,11 @@
 
 import numpy as np
 import torch
-from transformers import LlamaConfig
+from transformers import DeepseekV3Config, DynamicCache, LlamaConfig
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
+    DeepseekV3Attention,
+    DeepseekV3RotaryEmbedding,
+)
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
 from attention_bridge.catalogue import Part
@@ -36,3 +40,72 @@ def llama(rng: np.random.Generator) -> Comparison:
     )
     expected = {"output": numpy(output), "weights": numpy(weights)}
     return Comparison(module, weights_of(theirs, **names), {"x": x}, expected)
+
+
+SIZES = {"num_heads": 3, "kv_lora_rank": 7, "nope_head_dim": 5, "rope_head_dim": 8, "value_head_dim": 6}
+
+
+def deepseek(
+    rng: np.random.Generator, name: str, q_lora_rank: int | None, *, interleaved: bool
+) -> Comparison:
+    """Their attention, whose norms compute in float32 in any case; the second half of `x` after the first."""
+    config = DeepseekV3Config(
+        hidden_size=12,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        kv_lora_rank=7,
+        q_lora_rank=q_lora_rank,
+        qk_nope_head_dim=5,
+        qk_rope_head_dim=8,
+        v_head_dim=6,
+        rope_interleave=interleaved,
+    )
+    config._attn_implementation = "eager"
+    theirs = DeepseekV3Attention(config, layer_idx=0).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.from_numpy(rng.standard_normal(parameter.shape)))
+    x = rng.standard_normal((2, 5, 12)).astype(np.float32)
+    turns = DeepseekV3RotaryEmbedding(config)(torch.zeros(1), torch.arange(5)[None])
+    causal = torch.full((5, 5), -torch.inf).triu(1)[None, None]
+    cache = DynamicCache(config=config)
+    outputs, weights = [], []
+    for rows in (slice(0, 3), slice(3, 5)) if name == "AbsorbedLatentAttention" else (slice(0, 5),):
+        cosine, sine = (turn[:, rows] for turn in turns)
+        output, of_rows = theirs(
+            torch.from_numpy(x[:, rows]),
+            (cosine, sine),
+            causal[:, :, rows, : rows.stop],
+            past_key_values=cache,
+        )
+        outputs.append(output)
+        weights.append(torch.nn.functional.pad(of_rows, (0, 5 - rows.stop)))
+    names = {
+        "q_proj": "q_proj",
+        "q_a_proj": "q_a_proj",
+        "q_a_norm": "q_a_layernorm",
+        "q_b_proj": "q_b_proj",
+        "kv_a_proj": "kv_a_proj_with_mqa",
+        "kv_a_norm": "kv_a_layernorm",
+        "kv_b_proj": "kv_b_proj",
+        "out_proj": "o_proj",
+    }
+    position = Part("RotaryEmbedding", {"head_dim": 8, "interleaved": interleaved})
+    module = Part(name, {**SIZES, "embed_dim": 12, "q_lora_rank": q_lora_rank, "position": position})
+    expected = {"output": numpy(torch.cat(outputs, 1)), "weights": numpy(torch.cat(weights, 2))}
+    return Comparison(module, weights_of(theirs, **names), {"x": x}, expected)
+
+
+@peer("MultiHeadLatentAttention", "transformers DeepseekV3Attention")
+def deepseek_v3(rng: np.random.Generator) -> Comparison:
+    return deepseek(rng, "MultiHeadLatentAttention", 9, interleaved=True)
+
+
+@peer("MultiHeadLatentAttention", "transformers DeepseekV3Attention, q_lora_rank=None")
+def deepseek_v3_with_one_query_projection(rng: np.random.Generator) -> Comparison:
+    return deepseek(rng, "MultiHeadLatentAttention", None, interleaved=False)
+
+
+@peer("AbsorbedLatentAttention", "transformers DeepseekV3Attention with a cache")
+def deepseek_v3_with_a_cache(rng: np.random.Generator) -> Comparison:
+    return deepseek(rng, "AbsorbedLatentAttention", 9, interleaved=True)

@@ -1,3 +1,7 @@
 """Fewer keys and values than queries: what makes a cache small."""
 
+from torch_attention.heads.absorbed_latent import AbsorbedLatentAttention as AbsorbedLatentAttention
+from torch_attention.heads.absorbed_latent import absorbed_latent_attention as absorbed_latent_attention
 from torch_attention.heads.grouped_query import GroupedQueryAttention as GroupedQueryAttention
+from torch_attention.heads.latent import LatentCache as LatentCache
+from torch_attention.heads.latent import MultiHeadLatentAttention as MultiHeadLatentAttention

@@ -1,0 +1,192 @@
+r"""Multi-head latent attention: keys and values of all heads are made from one short vector (DeepSeek-AI 2024).
+
+$$ c_t = \mathrm{norm}(W_{DKV}\, x_t), \quad [k^C_{t,h}; v_{t,h}] = W_{UKV,h}\, c_t, \quad
+   k_{t,h} = [k^C_{t,h}; R_t W_{KR}\, x_t], \quad q_{t,h} = [q^C_{t,h}; R_t q^R_{t,h}] $$
+
+One change from `MultiHeadSelfAttention`: what has to be remembered of a position is its latent $c_t$ and one small
+key that all heads share. Only that key is turned by position; see `AbsorbedLatentAttention` for why.
+
+| symbol          | argument or parameter                                                                      |
+|-----------------|--------------------------------------------------------------------------------------------|
+| W_DKV, W_KR     | the first `kv_lora_rank` and the last `rope_head_dim` rows of `kv_a_proj`                  |
+| W_UKV           | `kv_b_proj`: of each head `nope_head_dim` rows for keys, then `value_head_dim` for values  |
+| $q^C$, $q^R$    | the first `nope_head_dim` and the last `rope_head_dim` features of a head's query          |
+| $R_t$           | `position`                                                                                 |
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_pairs, check_positive, check_sequence
+from jax_attention.layers import Dropout, Factory, linear, rms_norm
+from jax_attention.ops import attend, merge_heads, repeat_heads, split_heads
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.rotary import RotaryEmbedding
+
+
+class LatentCache(NamedTuple):
+    """All that latent attention remembers of a sequence.
+
+    Attributes:
+        latent: `(batch, length, kv_lora_rank)`, after its norm.
+        rope_key: `(batch, length, rope_head_dim)`, the key that all heads share, after it was turned.
+    """
+
+    latent: Float[Array, "batch length rank"]
+    rope_key: Float[Array, "batch length rope_dim"]
+
+
+class _LatentProjections(nnx.Module):
+    """The parameters of latent attention, in either of its forms."""
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        kv_lora_rank: int,
+        nope_head_dim: int,
+        rope_head_dim: int,
+        value_head_dim: int,
+        *,
+        position: RotaryEmbedding | None,
+        q_lora_rank: int | None = None,
+        scale: float | None = None,
+        is_causal: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_positive(num_heads=num_heads, nope_head_dim=nope_head_dim, rope_head_dim=rope_head_dim)
+        if position is not None and position.head_dim != rope_head_dim:
+            raise ValueError(
+                f"position must turn rope_head_dim={rope_head_dim} features, got head_dim={position.head_dim}"
+            )
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.q_lora_rank = q_lora_rank
+        self.kv_lora_rank = kv_lora_rank
+        self.nope_head_dim = nope_head_dim
+        self.rope_head_dim = rope_head_dim
+        self.value_head_dim = value_head_dim
+        self.query_head_dim = nope_head_dim + rope_head_dim
+        self.scale = scale
+        self.is_causal = is_causal
+        if q_lora_rank is None:
+            self.q_proj = linear(embed_dim, num_heads * self.query_head_dim, bias=False, **factory)
+        else:
+            self.q_a_proj = linear(embed_dim, q_lora_rank, bias=False, **factory)
+            self.q_a_norm = rms_norm(q_lora_rank, eps=1e-6, **factory)
+            self.q_b_proj = linear(q_lora_rank, num_heads * self.query_head_dim, bias=False, **factory)
+        self.kv_a_proj = linear(embed_dim, kv_lora_rank + rope_head_dim, bias=False, **factory)
+        self.kv_a_norm = rms_norm(kv_lora_rank, eps=1e-6, **factory)
+        self.kv_b_proj = linear(
+            kv_lora_rank, num_heads * (nope_head_dim + value_head_dim), bias=False, **factory
+        )
+        self.out_proj = linear(num_heads * value_head_dim, embed_dim, bias=False, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def _queries_and_latents(
+        self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None
+    ) -> tuple[Float[Array, "batch heads length head_dim"], LatentCache]:
+        """What asks, and what is remembered, of each position; the parts that are turned are turned."""
+        query = (
+            self.q_proj(x) if self.q_lora_rank is None else self.q_b_proj(self.q_a_norm(self.q_a_proj(x)))
+        )  # batch length heads * head_dim
+        query = split_heads(query, self.query_head_dim)  # batch heads length head_dim
+        joint = self.kv_a_proj(x)  # batch length rank + rope_dim
+        latent = self.kv_a_norm(joint[..., : self.kv_lora_rank])  # batch length rank
+        rope_key = joint[:, None, :, self.kv_lora_rank :]  # batch 1 length rope_dim
+        rope_query = query[..., self.nope_head_dim :]  # batch heads length rope_dim
+        placed = place(self.position, rope_query, rope_key, positions, positions)
+        query = jnp.concatenate([query[..., : self.nope_head_dim], placed.query], axis=-1)
+        return query, LatentCache(latent, placed.key[:, 0])
+
+
+class MultiHeadLatentAttention(_LatentProjections):
+    """Multi-head self-attention whose keys and values come from one latent a position (DeepSeek-AI 2024).
+
+    The projections have no biases and the norms of both latents an eps of 1e-6, as in DeepSeek-V2 and V3.
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of queries, keys and values.
+        kv_lora_rank: features of the latent.
+        nope_head_dim: features of a head's query and key that know no position.
+        rope_head_dim: features of a head's query, and of the key that all heads share, that are turned.
+        value_head_dim: features of a head's value.
+        position: what turns them: `RotaryEmbedding(rope_head_dim, interleaved=True)` in DeepSeek's models, None
+            in Kimi Linear's.
+        q_lora_rank: features of the latent that queries are made from; None makes them from `x` itself.
+        scale: factor on the scores; `1 / sqrt(nope_head_dim + rope_head_dim)` if None.
+        is_causal: whether no position sees what comes after it.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: a position scheme for other features, or a rate outside [0, 1).
+    """
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Make every head's keys and values, then attend; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query, (latent, rope_key) = self._queries_and_latents(x, positions)
+        expanded = split_heads(self.kv_b_proj(latent), self.nope_head_dim + self.value_head_dim)
+        key, value = expanded[..., : self.nope_head_dim], expanded[..., self.nope_head_dim :]
+        shared = repeat_heads(rope_key[:, None], self.num_heads)  # batch heads length rope_dim
+        key = jnp.concatenate([key, shared], axis=-1)  # batch heads length head_dim
+        heads, weights = attend(
+            query,
+            key,
+            value,
+            None,
+            mask,
+            is_causal=self.is_causal,
+            scale=self.scale,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+def main() -> None:
+    """Show two heads whose keys and values come from a latent of four numbers."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    x = draw(1, 3, 8)
+    attention = fill(
+        MultiHeadLatentAttention(
+            embed_dim=8,
+            num_heads=2,
+            kv_lora_rank=4,
+            nope_head_dim=3,
+            rope_head_dim=2,
+            value_head_dim=3,
+            position=RotaryEmbedding(2),
+            rngs=nnx.Rngs(0),
+        )
+    )
+    show("MultiHeadLatentAttention", attention(x), words, words)
+
+
+if __name__ == "__main__":
+    main()
