@@ -1,5 +1,10 @@
 """Attention as pure functions of arrays, on `(..., heads, length, head_dim)`."""
 
+from torch_attention.ops.chunks import join_chunks as join_chunks
+from torch_attention.ops.chunks import split_chunks as split_chunks
+from torch_attention.ops.decay import DecayedProducts as DecayedProducts
+from torch_attention.ops.decay import decay_matrix as decay_matrix
+from torch_attention.ops.decay import decayed_products as decayed_products
 from torch_attention.ops.definition import dot_product_attention_weights as dot_product_attention_weights
 from torch_attention.ops.definition import dot_product_scores as dot_product_scores
 from torch_attention.ops.definition import weighted_values as weighted_values
@@ -11,8 +16,10 @@ from torch_attention.ops.heads import repeat_heads as repeat_heads
 from torch_attention.ops.heads import split_heads as split_heads
 from torch_attention.ops.placed import Placed as Placed
 from torch_attention.ops.scan import scan as scan
+from torch_attention.ops.select import top_k_mask as top_k_mask
 from torch_attention.ops.single_head import additive_features as additive_features
 from torch_attention.ops.single_head import score_attention as score_attention
 from torch_attention.ops.single_head import single_head_attention as single_head_attention
 from torch_attention.ops.softmax import at_least_float32 as at_least_float32
 from torch_attention.ops.softmax import masked_softmax as masked_softmax
+from torch_attention.ops.triangular import solve_unit_lower as solve_unit_lower

@@ -1,0 +1,32 @@
+"""Choosing keys: the same choice in both frameworks, down to ties."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import check_positive
+from jax_attention.ops.softmax import at_least_float32
+
+
+def top_k_mask(
+    scores: Float[Array, "*rows length"], k: int, mask: Bool[Array, "..."] | None = None
+) -> Bool[Array, "*rows length"]:
+    """True at the k largest scores of each row; of equal scores the first is taken first.
+
+    No gradient flows through a choice.
+
+    Args:
+        scores: compared in at least float32.
+        k: how many to choose; a row that has fewer gives all it has.
+        mask: True where a score may be chosen; broadcast against `scores`.
+
+    Raises:
+        ValueError: `k` is below 1.
+    """
+    check_positive(k=k)
+    scores = at_least_float32(scores)
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
+    order = jnp.argsort(-scores, axis=-1, stable=True)  # *rows length, from the largest score on
+    chosen = jnp.argsort(order, axis=-1, stable=True) < k  # *rows length
+    return chosen if mask is None else chosen & mask

@@ -1,0 +1,152 @@
+r"""Top-k attention, explicit sparse attention: each query keeps the keys it scores highest (Zhao et al. 2019).
+
+$$ s_{ij} = q_i^\top k_j / \sqrt{d}, \qquad \alpha_{ij} = \frac{\exp s_{ij}}{\sum_{l \in T_i} \exp s_{il}}
+   \text{ for } j \in T_i, \text{ else } 0, \qquad T_i = \text{the } k \text{ keys of largest } s_{ij} $$
+
+One change from `MultiHeadSelfAttention`: the weights of all but k keys are zero, whatever the length. With k as
+large as the length it is that class.
+
+| symbol | argument | |
+|--------|----------|-----------------------------------------------------------------------|
+| k      | `top_k`  | of equal scores the first key is taken, so never more than k are kept |
+| d      | `head_dim` | `embed_dim / num_heads`                                             |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.ops import (
+    dot_product_scores,
+    masked_softmax,
+    merge_heads,
+    split_heads,
+    top_k_mask,
+    weighted_values,
+)
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
+
+
+def top_k_attention_weights(
+    query: Float[Array, "batch heads query head_dim"],
+    key: Float[Array, "batch kv_heads key head_dim"],
+    bias: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "..."] | None = None,
+    *,
+    top_k: int,
+    is_causal: bool = False,
+) -> Float[Array, "batch heads query key"]:
+    """The softmax over the `top_k` visible keys of largest score.
+
+    The gradient is that of the softmax over the keys that were kept; none flows through the choice.
+
+    Args:
+        query, key, bias, mask, is_causal: as in `dot_product_attention_weights`.
+        top_k: how many keys a query keeps.
+
+    Raises:
+        TypeError, ValueError: as `dot_product_attention_weights`, or `top_k` below 1.
+    """
+    check_positive(top_k=top_k)
+    scores, visible = dot_product_scores(query, key, bias, mask, is_causal=is_causal)
+    return masked_softmax(scores, top_k_mask(scores, top_k, visible))
+
+
+class TopKAttention(nnx.Module):
+    """Multi-head self-attention in which a query keeps its k best keys (Zhao et al. 2019).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        top_k: how many keys a query keeps.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, `top_k` below 1, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        top_k: int,
+        *,
+        position: nnx.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        check_positive(top_k=top_k)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.top_k = top_k
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position attend to the best `top_k` of those it may see; the rest as in `MultiHeadSelfAttention`.
+
+        A key that the mask hides takes up no place among them.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        weights = top_k_attention_weights(
+            placed.query, placed.key, placed.bias, mask, top_k=self.top_k, is_causal=self.is_causal
+        )
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show two heads that keep two keys a query."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat", "still"]
+    x = draw(1, 4, 6)
+    show(
+        "TopKAttention",
+        fill(TopKAttention(embed_dim=6, num_heads=2, top_k=2, rngs=nnx.Rngs(0)))(x),
+        words,
+        words,
+    )
+
+
+if __name__ == "__main__":
+    main()
