@@ -22,13 +22,18 @@ def fill(module: Module, seed: int = 0) -> Module:
     """Give the parameters numbers that are the same in both frameworks, and return the module."""
     rng = np.random.default_rng(seed)
     parameters = nnx.to_flat_state(nnx.state(module, nnx.Param))
-    for path, parameter in sorted(parameters, key=lambda item: (item[0][:-1], item[0][-1] != "bias")):
+    for path, parameter in sorted(parameters, key=lambda item: _name_in_pytorch(item[0])):
         is_kernel = path[-1] == "kernel"  # (in, out), where PyTorch has (out, in)
         shape = parameter.shape[::-1] if is_kernel else parameter.shape
         numbers = jnp.asarray((0.5 * rng.standard_normal(shape)).astype(np.float32))
         parameter[...] = numbers.T if is_kernel else numbers
     module.eval()
     return module
+
+
+def _name_in_pytorch(path: tuple[str | int, ...]) -> str:
+    *module, own = map(str, path)
+    return ".".join([*module, "weight" if own in ("kernel", "scale", "embedding") else own])
 
 
 def show(title: str, attention: AttentionOutput, queries: Sequence[str], keys: Sequence[str]) -> None:
