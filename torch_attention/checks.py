@@ -102,6 +102,20 @@ def check_positive(**sizes: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {size}")
 
 
+def check_at_least(least: int, **sizes: int) -> None:
+    """Raise ValueError unless every named size is at least `least`."""
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"{name} must be at least {least}, got {size}")
+
+
+def check_above_zero(**numbers: float) -> None:
+    """Raise ValueError unless every named number is above 0."""
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"{name} must be above 0, got {number}")
+
+
 def check_window(window: int | None, is_causal: bool) -> None:
     """Raise ValueError unless `window` counts at least one key, backwards from the query."""
     if window is None:

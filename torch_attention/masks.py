@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from torch_attention.checks import check_boolean
+from torch_attention.checks import check_at_least, check_boolean, check_positive, check_window
 
 
 def causal_mask(
@@ -60,10 +60,62 @@ def sliding_window_mask(
     Raises:
         ValueError: `window` is below 1.
     """
-    if window < 1:
-        raise ValueError(f"window must be at least 1 (it counts the query's own key), got {window}")
+    check_window(window, is_causal=True)
     query, key = _positions(query_len, key_len, query_offset, device)
     return (key <= query) & (key > query - window)
+
+
+def chunked_mask(
+    query_len: int,
+    key_len: int | None = None,
+    *,
+    chunk_size: int,
+    query_offset: int | Int[Tensor, ""] = 0,
+    device: torch.device | str | None = None,
+) -> Bool[Tensor, "query key"]:
+    """Each query sees the keys before it, and its own, that are in its chunk (Llama 4, Meta 2025).
+
+        >>> chunked_mask(5, chunk_size=2)
+        1 0 0 0 0
+        1 1 0 0 0
+        0 0 1 0 0
+        0 0 1 1 0
+        0 0 0 0 1
+
+    Raises:
+        ValueError: `chunk_size` is below 1.
+    """
+    check_positive(chunk_size=chunk_size)
+    query, key = _positions(query_len, key_len, query_offset, device)
+    return (key <= query) & (key // chunk_size == query // chunk_size)
+
+
+def streaming_mask(
+    query_len: int,
+    key_len: int | None = None,
+    *,
+    num_sinks: int,
+    window: int,
+    query_offset: int | Int[Tensor, ""] = 0,
+    device: torch.device | str | None = None,
+) -> Bool[Tensor, "query key"]:
+    """Each query sees the first `num_sinks` keys and the last `window`, its own included (Xiao et al. 2023).
+
+        >>> streaming_mask(6, num_sinks=1, window=2)
+        1 0 0 0 0 0
+        1 1 0 0 0 0
+        1 1 1 0 0 0
+        1 0 1 1 0 0
+        1 0 0 1 1 0
+        1 0 0 0 1 1
+
+    Raises:
+        ValueError: `num_sinks` is below 0, or `window` below 1.
+    """
+    check_window(window, is_causal=True)
+    check_at_least(0, num_sinks=num_sinks)
+    query, key = _positions(query_len, key_len, query_offset, device)
+    return (key <= query) & ((key < num_sinks) | (key > query - window))
 
 
 def prefix_mask(
@@ -180,6 +232,27 @@ def not_mask(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
     """
     check_boolean("mask", mask)
     return ~mask
+
+
+def mask_text(mask: Bool[Tensor, "..."]) -> str:
+    """The mask as the matrices of 1 and 0 that stand in these docstrings.
+
+        >>> print(mask_text(causal_mask(3)))
+        1 0 0
+        1 1 0
+        1 1 1
+
+    Axes before the last two are gone through in order, with a blank line between one matrix and the next.
+
+    Raises:
+        TypeError: the mask is not boolean.
+        ValueError: it has less than two axes.
+    """
+    check_boolean("mask", mask)
+    if mask.ndim < 2:
+        raise ValueError(f"mask must have shape (..., query, key), got {tuple(mask.shape)}")
+    matrices = mask.reshape(-1, *mask.shape[-2:]).tolist()
+    return "\n\n".join("\n".join(" ".join("01"[seen] for seen in row) for row in rows) for rows in matrices)
 
 
 def _positions(

@@ -1,0 +1,192 @@
+r"""Streaming attention: the first tokens and the last, for texts without end (StreamingLLM, Xiao et al. 2023).
+
+$$ o_i = \sum_{j \in S_i} \alpha_{ij} v_j, \qquad S_i = \{j \le i : j < s \;\text{or}\; i - W < j\}, \qquad
+   \alpha_{ij} = \mathrm{softmax}_{j \in S_i}\!\left(q(p_i)^\top k(p_j) / \sqrt{d}\right) $$
+
+One change from `SlidingWindowAttention`: the first s tokens stay in sight, for softmax must put its weight somewhere
+and learns to put it there. With s = 0 it is that class.
+
+Positions are those **inside the cache**, which holds s + W keys however long the text is: what is in the window keeps
+its distance from the query, and a sink is never further away than the cache is long. This class reads a whole text at
+once and puts out what reading it token by token with such a cache would: a query at place i of the text scores its
+window from i and the sinks from min(i, s + W - 1). For that a `position` must be of the relative kind (rotary, ALiBi,
+T5, ...), as in the paper; without one there is no difference.
+
+| symbol | argument         |
+|--------|------------------|
+| s      | `num_sinks`      |
+| W      | `window`         |
+| S_i    | `streaming_mask` |
+| d      | `head_dim`       |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import (
+    check_at_least,
+    check_divisible,
+    check_pairs,
+    check_sequence,
+    check_window,
+)
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.masks import and_masks, streaming_mask
+from jax_attention.ops import (
+    dot_product_scores,
+    masked_softmax,
+    merge_heads,
+    split_heads,
+    weighted_values,
+)
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import place
+
+
+def streaming_scores(
+    position: nnx.Module | None,
+    query: Float[Array, "batch heads length head_dim"],
+    key: Float[Array, "batch kv_heads length head_dim"],
+    mask: Bool[Array, "..."],
+    *,
+    num_sinks: int,
+    window: int,
+    scale: float | None = None,
+) -> tuple[Float[Array, "batch heads length length"], Bool[Array, "..."] | None]:
+    """`dot_product_scores` at the positions that queries and keys have inside the cache.
+
+    Args:
+        position: a scheme of the relative kind.
+        query, key: not yet placed.
+        mask: which keys each query sees.
+        num_sinks, window: what the cache holds.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+
+    Returns:
+        Scores, and one mask for all restrictions.
+    """
+    placed = place(position, query, key)
+    scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, mask, scale=scale)
+    if position is None or num_sinks == 0:
+        return scores, visible
+    sinks = key[:, :, :num_sinks]  # batch kv_heads sinks head_dim
+    in_text = jnp.arange(query.shape[2])  # length
+    in_cache = jnp.clip(in_text, 0, num_sinks + window - 1)  # length
+    near = place(position, query, sinks, in_cache, in_text[:num_sinks])
+    to_sinks, _ = dot_product_scores(near.query, near.key, near.bias, scale=scale)  # batch heads length sinks
+    return jnp.concatenate([to_sinks, scores[..., num_sinks:]], axis=-1), visible
+
+
+class StreamingAttention(nnx.Module):
+    """Causal self-attention to the first tokens and the last ones (Xiao et al. 2023).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        window: how many of the last keys a query sees, its own included.
+        num_sinks: how many of the first keys it sees besides; 4 in the paper.
+        num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        position: tells queries and keys how far apart they stand in the cache; see `positions`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: a window below 1, sinks below 0, sizes that do not divide, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        window: int,
+        num_sinks: int = 4,
+        *,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        position: nnx.Module | None = None,
+        scale: float | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_window(window, is_causal=True)
+        check_at_least(0, num_sinks=num_sinks)
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.window = window
+        self.num_sinks = num_sinks
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.scale = scale
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position attend to the sinks and to its window; the rest as in `CausalSelfAttention`.
+
+        There are no `positions` to give, for those inside the cache follow from the pattern.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        seen = streaming_mask(x.shape[1], num_sinks=self.num_sinks, window=self.window)
+        seen = seen if mask is None else and_masks(seen, mask)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        scores, visible = streaming_scores(
+            self.position,
+            query,
+            key,
+            seen,
+            num_sinks=self.num_sinks,
+            window=self.window,
+            scale=self.scale,
+        )
+        weights = masked_softmax(scores, visible)  # batch heads length length
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show a sentence whose first word is never forgotten."""
+    from jax_attention.demonstration import draw, fill, show
+    from jax_attention.masks import mask_text
+    from jax_attention.positions import RotaryEmbedding
+
+    words = ["the", "cat", "sat", "quite", "still"]
+    print(mask_text(streaming_mask(5, num_sinks=1, window=2)))
+    attention = fill(
+        StreamingAttention(embed_dim=8, num_heads=2, window=2, num_sinks=1, position=RotaryEmbedding(4))
+    )
+    show("StreamingAttention", attention(draw(1, 5, 8)), words, words)
+
+
+if __name__ == "__main__":
+    main()

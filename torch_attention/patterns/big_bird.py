@@ -1,0 +1,279 @@
+r"""BigBird attention: blocks see neighbours, both ends, and some blocks at random (Zaheer et al. 2020).
+
+$$ o_i = \sum_{j : B(j) \in S_{h,B(i)}} \alpha_{ij} v_j, \qquad B(i) = \lfloor i / b \rfloor, \qquad
+   S_{h,m} = \{n : |m - n| \le (w - 1) / 2\} \cup \mathcal{G} \cup R_{h,m} $$
+
+G are the first g blocks and the last g, and a block of G itself sees all. One change from `MultiHeadSelfAttention`:
+which keys are seen. S is a set: a random block that is seen already is not seen twice.
+
+| symbol  | argument            |                                                                    |
+|---------|---------------------|--------------------------------------------------------------------|
+| b       | `block_size`        | it must divide the length                                          |
+| w       | `window_blocks`     | blocks in a row, the query's own in the middle                     |
+| g       | `global_blocks`     | at each end                                                        |
+| R_{h,m} | `random_blocks`     | of the call, for head h and block m; `draw_random_blocks` draws some |
+| S       | `block_sparse_mask` |                                                                    |
+"""
+
+import numpy as np
+import torch
+from einops import repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import (
+    check_at_least,
+    check_divisible,
+    check_pairs,
+    check_positive,
+    check_sequence,
+    dtype_name,
+)
+from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.masks import and_masks
+from torch_attention.ops import attend, merge_heads, split_heads
+from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.protocol import check_positions, place
+
+
+def block_sparse_mask(
+    num_blocks: int,
+    block_size: int,
+    random_blocks: Int[Tensor, "heads blocks random"] | None = None,
+    *,
+    window_blocks: int = 3,
+    global_blocks: int = 1,
+    device: torch.device | str | None = None,
+) -> Bool[Tensor, "1 heads length length"]:
+    """Each block sees its neighbours, the ends, and its random blocks; the ends see all.
+
+        >>> block_sparse_mask(7, 1)
+        1 1 1 1 1 1 1
+        1 1 1 0 0 0 1
+        1 1 1 1 0 0 1
+        1 0 1 1 1 0 1
+        1 0 0 1 1 1 1
+        1 0 0 0 1 1 1
+        1 1 1 1 1 1 1
+
+    With a window of one block, no ends, and random blocks of one head; a number that is no block adds none:
+
+        >>> block_sparse_mask(3, 2, array([[[2], [-1], [0]]]), window_blocks=1, global_blocks=0)
+        1 1 0 0 1 1
+        1 1 0 0 1 1
+        0 0 1 1 0 0
+        0 0 1 1 0 0
+        1 1 0 0 1 1
+        1 1 0 0 1 1
+
+    Args:
+        num_blocks: how many blocks the sequence has.
+        block_size: how many positions a block has.
+        random_blocks: which further blocks each block of queries sees, in each head.
+        window_blocks: how many blocks in a row are seen, with the query's own in the middle.
+        global_blocks: how many blocks at each end see all and are seen by all.
+        device: where the mask lives without `random_blocks`.
+
+    Returns:
+        `(1, heads, length, length)`, with one head if there are no random blocks.
+
+    Raises:
+        ValueError: sizes below 1, a window without a middle, or fewer than no global blocks.
+    """
+    _check_pattern(block_size, window_blocks, global_blocks)
+    check_positive(num_blocks=num_blocks)
+    key = torch.arange(num_blocks, device=device)  # blocks
+    query, reach = key[:, None], window_blocks // 2
+    is_global = (key < global_blocks) | (key >= num_blocks - global_blocks)
+    seen = (key <= query + reach) & (key >= query - reach)
+    seen = (seen | is_global | is_global[:, None])[None]  # 1 blocks blocks
+    if random_blocks is not None:
+        seen = seen | (random_blocks[..., None] == key).any(dim=-2)  # heads blocks blocks
+    return repeat(seen, "heads q k -> 1 heads (q i) (k j)", i=block_size, j=block_size)
+
+
+def draw_random_blocks(
+    num_heads: int,
+    num_blocks: int,
+    num_random: int,
+    *,
+    window_blocks: int = 3,
+    global_blocks: int = 1,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> Int[Tensor, "heads blocks random"]:
+    """Random blocks for `BigBirdAttention`: for each head and block, different ones that it does not see already.
+
+    The same seed gives the same blocks in both frameworks. Where fewer than `num_random` blocks are left to draw
+    from, -1 stands for none.
+
+    Args:
+        num_heads, num_blocks: how many of them there are.
+        num_random: how many blocks to draw for each.
+        window_blocks, global_blocks: as in `block_sparse_mask`.
+        seed: what to draw from.
+        device: where the result lives.
+
+    Raises:
+        ValueError: as `block_sparse_mask`, or fewer than no random blocks.
+    """
+    _check_pattern(1, window_blocks, global_blocks)
+    check_positive(num_heads=num_heads, num_blocks=num_blocks)
+    check_at_least(0, num_random=num_random)
+    rng = np.random.default_rng(seed)
+    reach, ends = window_blocks // 2, range(global_blocks, num_blocks - global_blocks)
+    drawn = np.full((num_heads, num_blocks, num_random), -1, np.int32)
+    for h in range(num_heads):
+        for m in ends:
+            left = [n for n in ends if abs(m - n) > reach]
+            chosen = rng.permutation(left)[:num_random]
+            drawn[h, m, : len(chosen)] = chosen
+    return torch.as_tensor(drawn, device=device)
+
+
+class BigBirdAttention(nn.Module):
+    """Multi-head self-attention to neighbouring, global and random blocks (Zaheer et al. 2020).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        block_size: how many positions a block has; must divide the length.
+        window_blocks: how many blocks in a row are seen, with the query's own in the middle.
+        global_blocks: how many blocks at each end see all and are seen by all.
+        position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: as `block_sparse_mask`, sizes that do not divide, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        block_size: int,
+        *,
+        window_blocks: int = 3,
+        global_blocks: int = 1,
+        position: nn.Module | None = None,
+        scale: float | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        _check_pattern(block_size, window_blocks, global_blocks)
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.block_size = block_size
+        self.window_blocks = window_blocks
+        self.global_blocks = global_blocks
+        self.head_dim = embed_dim // num_heads
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.scale = scale
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        random_blocks: Int[Tensor, "heads blocks random"] | None = None,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every block attend to those it sees.
+
+        Args:
+            x: the sequence.
+            mask: True where the query attends to the key; it can only hide more.
+            random_blocks: for each head and block, which further blocks it sees; None for none. A number that is
+                no block adds none.
+            positions: where each element stands, for `position`; None counts from 0.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
+
+        Raises:
+            TypeError: a mask that is not boolean, or blocks that are not integers.
+            ValueError: shapes that do not fit, among them a length that is no multiple of `block_size`.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_divisible(length=x.shape[1], block_size=self.block_size)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        num_blocks = x.shape[1] // self.block_size
+        _check_random_blocks(random_blocks, self.num_heads, num_blocks)
+        seen = block_sparse_mask(
+            num_blocks,
+            self.block_size,
+            random_blocks,
+            window_blocks=self.window_blocks,
+            global_blocks=self.global_blocks,
+            device=x.device,
+        )
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        heads, weights = attend(
+            placed.query,
+            placed.key,
+            value,
+            placed.bias,
+            seen if mask is None else and_masks(seen, mask),
+            scale=self.scale,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+def _check_pattern(block_size: int, window_blocks: int, global_blocks: int) -> None:
+    check_positive(block_size=block_size, window_blocks=window_blocks)
+    check_at_least(0, global_blocks=global_blocks)
+    if window_blocks % 2 == 0:
+        raise ValueError(
+            f"window_blocks must be odd (the query's own and as many on each side), got {window_blocks}"
+        )
+
+
+def _check_random_blocks(random_blocks: Tensor | None, num_heads: int, num_blocks: int) -> None:
+    if random_blocks is None:
+        return
+    if not dtype_name(random_blocks).startswith("int"):
+        raise TypeError(f"random_blocks must be integers, got {dtype_name(random_blocks)}")
+    if random_blocks.ndim != 3 or tuple(random_blocks.shape[:2]) != (num_heads, num_blocks):
+        raise ValueError(
+            f"random_blocks must have shape (heads, blocks, random) = ({num_heads}, {num_blocks}, any), "
+            f"got {tuple(random_blocks.shape)}"
+        )
+
+
+def main() -> None:
+    """Show six blocks of one word, of which two heads see other random ones."""
+    from torch_attention.demonstration import draw, fill, show
+    from torch_attention.masks import mask_text
+
+    words = ["the", "cat", "sat", "on", "the", "mat"]
+    blocks = draw_random_blocks(2, 6, 1)
+    print(mask_text(block_sparse_mask(6, 1, blocks)))
+    attention = fill(BigBirdAttention(embed_dim=6, num_heads=2, block_size=1))
+    show("BigBirdAttention", attention(draw(1, 6, 6), random_blocks=blocks), words, words)
+
+
+if __name__ == "__main__":
+    main()

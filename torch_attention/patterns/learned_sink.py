@@ -1,0 +1,166 @@
+r"""Attention with learned sinks: a head may look at nothing (gpt-oss, OpenAI 2025; after Miller 2023).
+
+$$ \alpha_{ij} = \frac{\exp(s_{ij})}{\exp(b_h) + \sum_{j'} \exp(s_{ij'})}, \qquad
+   s_{ij} = q_i^\top k_j / \sqrt{d}, \qquad o_i = \sum_j \alpha_{ij} v_j $$
+
+One change from `GroupedQueryAttention`: the softmax is over the scores and one learned number a head, the sink, whose
+share is then dropped. The weights of a row sum to less than 1, and to nearly 0 where no key scores above the sink.
+With b_h = 0 it is the "softmax off by one"; as b_h falls it becomes `GroupedQueryAttention`.
+
+| symbol | argument       |                                                           |
+|--------|----------------|-----------------------------------------------------------|
+| b_h    | `sinks`        | a parameter, one a head, on the scale of the scaled scores |
+| d      | `head_dim`     |                                                           |
+"""
+
+import torch
+from einops import repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_pairs, check_sequence, check_window
+from torch_attention.layers import Dropout, Factory, linear, parameter
+from torch_attention.ops import (
+    at_least_float32,
+    dot_product_scores,
+    merge_heads,
+    split_heads,
+    weighted_values,
+)
+from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.protocol import check_positions, place
+
+
+def sink_softmax(
+    scores: Float[Tensor, "batch heads query key"],
+    sinks: Float[Tensor, "heads"],
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "batch heads query key"]:
+    """Softmax over the visible keys and a sink, without the share of the sink.
+
+    Args:
+        scores: any real numbers.
+        sinks: the score of each head's sink.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        Weights in at least float32, exactly zero where masked; a row with no visible key is zero throughout, for
+        all of it went into the sink.
+    """
+    scores = at_least_float32(scores)
+    if mask is not None:
+        scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
+    batch, _, query_len, _ = scores.shape
+    sink = repeat(sinks.to(scores.dtype), "heads -> batch heads query 1", batch=batch, query=query_len)
+    weights = torch.softmax(torch.concatenate([scores, sink], dim=-1), dim=-1)[..., :-1]
+    return weights if mask is None else torch.where(mask, weights, 0.0)
+
+
+class LearnedSinkAttention(nn.Module):
+    """Multi-head self-attention in which part of the weight may go to no key (gpt-oss, OpenAI 2025).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        window: how many keys a query sees at most, its own included; needs `is_causal`. gpt-oss has such layers in
+            turn with others.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: a window that counts no key, sizes that do not divide, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        position: nn.Module | None = None,
+        is_causal: bool = False,
+        window: int | None = None,
+        scale: float | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_window(window, is_causal)
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.is_causal = is_causal
+        self.window = window
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.sinks = parameter(num_heads, **factory)
+        self.position = position
+        self.scale = scale
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend to what is seen or to nothing; the rest as in `GroupedQueryAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        scores, visible = dot_product_scores(
+            placed.query,
+            placed.key,
+            placed.bias,
+            mask,
+            is_causal=self.is_causal,
+            window=self.window,
+            scale=self.scale,
+        )
+        weights = sink_softmax(scores, self.sinks[...], visible)  # batch heads length length
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show that a row sums to 1 without its sink, and to less with it."""
+    from torch_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    attention = fill(LearnedSinkAttention(embed_dim=6, num_heads=2))
+    result = attention(draw(1, 3, 6))
+    show("LearnedSinkAttention", result, words, words)
+    assert result.weights is not None
+    for number, head in enumerate(result.weights[0].sum(-1).tolist()):
+        print(f"head {number}, into the sink:", " ".join(f"{1.0 - seen:.3f}" for seen in head))
+
+
+if __name__ == "__main__":
+    main()
