@@ -45,6 +45,27 @@ def grouped_query_attention(
     return linear(parameters, "out_proj", merge_heads(heads)), weights
 
 
+def multi_query_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """head_h = Attention(X W_h^Q, X W^K, X W^V): W^K and W^V have no heads (Shazeer 2019, section 3)."""
+    heads, weights = dot_product_attention(
+        split_heads(linear(parameters, "q_proj", x), num_heads),
+        linear(parameters, "k_proj", x)[:, None],
+        linear(parameters, "v_proj", x)[:, None],
+        mask=mask,
+        dropout_keep=dropout_keep,
+        dropout_rate=dropout_rate,
+    )
+    return linear(parameters, "out_proj", merge_heads(heads)), weights
+
+
 def multi_head_latent_attention(
     parameters: Parameters,
     x: Array,

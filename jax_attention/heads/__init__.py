@@ -5,3 +5,4 @@ from jax_attention.heads.absorbed_latent import absorbed_latent_attention as abs
 from jax_attention.heads.grouped_query import GroupedQueryAttention as GroupedQueryAttention
 from jax_attention.heads.latent import LatentCache as LatentCache
 from jax_attention.heads.latent import MultiHeadLatentAttention as MultiHeadLatentAttention
+from jax_attention.heads.multi_query import MultiQueryAttention as MultiQueryAttention

@@ -101,6 +101,13 @@ def numpy(tensor: Any) -> np.ndarray:
     return tensor.detach().cpu().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)
 
 
+@torch.no_grad()
+def randomise(module: torch.nn.Module, rng: np.random.Generator) -> None:
+    """Fill every parameter of a torch module, biases and norms too, with random numbers."""
+    for parameter in module.parameters():
+        parameter.copy_(torch.from_numpy(0.5 * rng.standard_normal(parameter.shape)))
+
+
 def weights_of(module: torch.nn.Module, **names: str) -> Arrays:
     """The parameters of a torch module, renamed by prefix: `q_proj="query"` reads `query.weight` as `q_proj.weight`."""
     state = {name: numpy(x) for name, x in module.state_dict().items()}

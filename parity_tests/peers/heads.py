@@ -2,15 +2,17 @@
 
 import numpy as np
 import torch
-from transformers import DeepseekV3Config, DynamicCache, LlamaConfig
+import x_transformers
+from transformers import DeepseekV3Config, DynamicCache, GPTBigCodeConfig, LlamaConfig
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
     DeepseekV3Attention,
     DeepseekV3RotaryEmbedding,
 )
+from transformers.models.gpt_bigcode.modeling_gpt_bigcode import GPTBigCodeAttention
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
 from attention_bridge.catalogue import Part
-from parity_tests.peers import Comparison, numpy, peer, weights_of
+from parity_tests.peers import Comparison, numpy, peer, randomise, weights_of
 
 
 @peer("RotaryEmbedding", "transformers LlamaAttention")
@@ -42,6 +44,44 @@ def llama(rng: np.random.Generator) -> Comparison:
     return Comparison(module, weights_of(theirs, **names), {"x": x}, expected)
 
 
+@peer("MultiQueryAttention", "transformers GPTBigCodeAttention")
+def gpt_bigcode(rng: np.random.Generator) -> Comparison:
+    config = GPTBigCodeConfig(n_embd=12, n_head=3, multi_query=True)
+    config._attn_implementation = "eager"  # its softmax is float32 in any case
+    theirs = GPTBigCodeAttention(config).eval()
+    randomise(theirs, rng)
+    x = rng.standard_normal((2, 5, 12)).astype(np.float32)
+    causal = torch.full((5, 5), -torch.inf).triu(1)[None, None]
+    output, weights = theirs(torch.from_numpy(x), attention_mask=causal)
+    packed = weights_of(theirs, c_attn="c_attn")  # all heads of queries, then the key, then the value
+    ours = {
+        f"{name}_proj{kind.removeprefix('c_attn')}": rows
+        for kind, both in packed.items()
+        for name, rows in zip("qkv", np.split(both, [12, 16]), strict=True)
+    }
+    module = Part("MultiQueryAttention", {"embed_dim": 12, "num_heads": 3, "is_causal": True})
+    expected = {"output": numpy(output), "weights": numpy(weights)}
+    return Comparison(module, {**ours, **weights_of(theirs, out_proj="c_proj")}, {"x": x}, expected)
+
+
+@peer("MultiQueryAttention", "x-transformers Attention with one_kv_head")
+def x_transformers_one_kv_head(rng: np.random.Generator) -> Comparison:
+    theirs = x_transformers.Attention(dim=12, dim_head=5, heads=3, one_kv_head=True).eval()
+    randomise(theirs, rng)
+    x = rng.standard_normal((2, 5, 12)).astype(np.float32)  # its softmax is float32 in any case
+    mask = (
+        rng.random((2, 3, 5, 5)) < 0.6
+    )  # as `attn_mask`: its `mask` of keys zeroes the outputs of queries too
+    mask[..., 0] = True
+    output, intermediates = theirs(
+        torch.from_numpy(x), attn_mask=torch.from_numpy(mask), return_intermediates=True
+    )
+    arguments = {"embed_dim": 12, "num_heads": 3, "head_dim": 5, "bias": False}
+    weights = weights_of(theirs, q_proj="to_q", k_proj="to_k", v_proj="to_v", out_proj="to_out")
+    expected = {"output": numpy(output), "weights": numpy(intermediates.post_softmax_attn)}
+    return Comparison(Part("MultiQueryAttention", arguments), weights, {"x": x, "mask": mask}, expected)
+
+
 SIZES = {"num_heads": 3, "kv_lora_rank": 7, "nope_head_dim": 5, "rope_head_dim": 8, "value_head_dim": 6}
 
 
@@ -62,9 +102,7 @@ def deepseek(
     )
     config._attn_implementation = "eager"
     theirs = DeepseekV3Attention(config, layer_idx=0).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.copy_(torch.from_numpy(rng.standard_normal(parameter.shape)))
+    randomise(theirs, rng)
     x = rng.standard_normal((2, 5, 12)).astype(np.float32)
     turns = DeepseekV3RotaryEmbedding(config)(torch.zeros(1), torch.arange(5)[None])
     causal = torch.full((5, 5), -torch.inf).triu(1)[None, None]

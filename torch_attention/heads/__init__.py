@@ -5,3 +5,4 @@ from torch_attention.heads.absorbed_latent import absorbed_latent_attention as a
 from torch_attention.heads.grouped_query import GroupedQueryAttention as GroupedQueryAttention
 from torch_attention.heads.latent import LatentCache as LatentCache
 from torch_attention.heads.latent import MultiHeadLatentAttention as MultiHeadLatentAttention
+from torch_attention.heads.multi_query import MultiQueryAttention as MultiQueryAttention

@@ -1,0 +1,116 @@
+r"""Multi-query attention: all query heads share one head of keys and values (Shazeer 2019).
+
+$$ \mathrm{head}_h = \mathrm{softmax}\!\left(X W_{Q,h}\, (X W_K)^\top / \sqrt{d}\right) X W_V $$
+
+One change from `MultiHeadSelfAttention`: W_K and W_V have no index of a head. A cache of keys and values is H times
+smaller, and a decoder that has to read all of it at each step is that much faster. `GroupedQueryAttention` stands
+between the two.
+
+| symbol | argument    |
+|--------|-------------|
+| H      | `num_heads` |
+| d      | `head_dim`  |
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_pairs, check_sequence
+from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.ops import attend, merge_heads, split_heads
+from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.protocol import check_positions, place
+
+
+class MultiQueryAttention(nn.Module):
+    """Multi-head self-attention in which all query heads share keys and values (Shazeer 2019).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        head_dim: int | None = None,
+        position: nn.Module | None = None,
+        scale: float | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, self.head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, self.head_dim, bias=bias, **factory)
+        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.scale = scale
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend once for each query head to the same keys; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = self.k_proj(x)[:, None]  # batch 1 length head_dim
+        value = self.v_proj(x)[:, None]  # batch 1 length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        heads, weights = attend(
+            placed.query,
+            placed.key,
+            value,
+            placed.bias,
+            mask,
+            is_causal=self.is_causal,
+            scale=self.scale,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+def main() -> None:
+    """Show two query heads that ask the same keys different questions."""
+    from torch_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    x = draw(1, 3, 8)
+    shared = fill(MultiQueryAttention(embed_dim=8, num_heads=2))
+    show("MultiQueryAttention", shared(x), words, words)
+
+
+if __name__ == "__main__":
+    main()
