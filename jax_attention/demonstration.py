@@ -23,10 +23,10 @@ def fill(module: Module, seed: int = 0) -> Module:
     rng = np.random.default_rng(seed)
     parameters = nnx.to_flat_state(nnx.state(module, nnx.Param))
     for path, parameter in sorted(parameters, key=lambda item: _name_in_pytorch(item[0])):
-        is_kernel = path[-1] == "kernel"  # (in, out), where PyTorch has (out, in)
-        shape = parameter.shape[::-1] if is_kernel else parameter.shape
+        is_kernel = path[-1] == "kernel"  # (..., in, out), where PyTorch has (out, in, ...)
+        shape = (*parameter.shape[:-3:-1], *parameter.shape[:-2]) if is_kernel else parameter.shape
         numbers = jnp.asarray((0.5 * rng.standard_normal(shape)).astype(np.float32))
-        parameter[...] = numbers.T if is_kernel else numbers
+        parameter[...] = jnp.moveaxis(numbers, (0, 1), (-1, -2)) if is_kernel else numbers
     module.eval()
     return module
 

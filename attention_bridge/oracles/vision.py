@@ -1,0 +1,196 @@
+"""Attention over images: (batch, height, width, channels)."""
+
+import math
+
+import numpy as np
+
+from attention_bridge.oracles.common import (
+    Array,
+    Parameters,
+    dropout,
+    feed_forward,
+    layer_norm,
+    linear,
+    multi_head_attention,
+    scope,
+    softmax,
+)
+
+
+def vit_block(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    activation: str = "gelu",
+    norm_eps: float = 1e-6,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """Z' = MSA(LN(z)) + z, z'' = MLP(LN(z')) + z' (Dosovitskiy et al. 2020, equations 2 and 3)."""
+    normed = layer_norm(parameters, "attention_norm", x, norm_eps)
+    attended, weights = multi_head_attention(
+        scope(parameters, "attention"),
+        normed,
+        normed,
+        mask,
+        num_heads=num_heads,
+        dropout_keep=dropout_keep,
+        dropout_rate=dropout_rate,
+    )
+    x = x + attended
+    return x + feed_forward(
+        scope(parameters, "ffn"), layer_norm(parameters, "ffn_norm", x, norm_eps), activation
+    ), weights
+
+
+def patches(parameters: Parameters, name: str, x: Array) -> Array:
+    """E p + b for each patch p that does not overlap another; E is (out, in, height, width)."""
+    kernel, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
+    _, _, rows, columns = kernel.shape
+    batch, height, width, _ = x.shape
+    out = np.zeros((batch, height // rows, width // columns, len(kernel)), np.result_type(x, kernel, bias))
+    for y in range(height // rows):
+        for c in range(width // columns):
+            patch = x[:, y * rows : (y + 1) * rows, c * columns : (c + 1) * columns]
+            out[:, y, c] = np.einsum("byxi,oiyx->bo", patch, kernel) + bias
+    return out
+
+
+def patch_embedding(parameters: Parameters, image: Array) -> Array:
+    """z_0 = [c; E p_1; ...; E p_n] + P (Dosovitskiy et al. 2020, equation 1)."""
+    embedded = patches(parameters, "patch_proj", image)
+    batch, rows, columns, _ = embedded.shape
+    tokens = [np.stack([parameters["class_token"]] * batch)]
+    tokens += [embedded[:, y, x] for y in range(rows) for x in range(columns)]
+    return np.stack(tokens, axis=1) + parameters["positions"]
+
+
+def window_attention(
+    parameters: Parameters,
+    x: Array,
+    *,
+    num_heads: int,
+    window_size: int,
+    shift: int = 0,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """softmax(QKᵀ/√d + B) V in each window of M x M places (Liu et al. 2021, equations 2 to 4, figure 4).
+
+    Zeros pad the grid below and to the right. Shifted windows start `shift` places down and to the right, and wrap
+    around the edges; there a place sees only what a window that does not wrap would also hold.
+    """
+    if shift:
+        parameters = scope(parameters, "attention")
+    batch, height, width, dim = x.shape
+    m, d = window_size, dim // num_heads
+    rows, columns = math.ceil(height / m), math.ceil(width / m)
+    padded = np.zeros((batch, rows * m, columns * m, dim), x.dtype)
+    padded[:, :height, :width] = x
+    q, k, v = (linear(parameters, f"{name}_proj", padded) for name in "qkv")
+    table = parameters["position_bias"]
+
+    dtype = np.result_type(q, table)
+    mixed = np.zeros(padded.shape, dtype)
+    weights = np.zeros((batch, rows * columns, num_heads, m * m, m * m), dtype)
+    for window in range(rows * columns):
+        top, left = divmod(window, columns)
+        # Where each place of the window would be if the grid went on beyond its edges.
+        places = [(top * m + i + shift, left * m + j + shift) for i in range(m) for j in range(m)]
+        inside = [(y % (rows * m), c % (columns * m)) for y, c in places]
+        ys, xs = [y for y, _ in inside], [c for _, c in inside]
+        for i, (y, c) in enumerate(places):
+            seen = np.array(
+                [
+                    (y < rows * m) == (other_y < rows * m) and (c < columns * m) == (other_c < columns * m)
+                    for other_y, other_c in places
+                ]
+            )
+            differences = [
+                (y - other_y + m - 1) * (2 * m - 1) + c - other_c + m - 1 for other_y, other_c in places
+            ]
+            for b in range(batch):
+                for h in range(num_heads):
+                    own = slice(h * d, (h + 1) * d)
+                    scores = k[b, ys, xs, own] @ q[b, ys[i], xs[i], own] / math.sqrt(d)
+                    row = softmax(scores + table[differences, h], seen)
+                    weights[b, window, h, i] = row
+                    keep = None if dropout_keep is None else dropout_keep[b, window, h, i]
+                    mixed[b, ys[i], xs[i], own] = dropout(row, keep, dropout_rate) @ v[b, ys, xs, own]
+    return linear(parameters, "out_proj", mixed)[:, :height, :width], weights
+
+
+def _rows_after_one_another(x: Array) -> Array:
+    return np.concatenate([x[:, y] for y in range(x.shape[1])], axis=1)
+
+
+def _cut_into_rows(x: Array, height: int) -> Array:
+    return np.stack(np.split(x, height, axis=1), axis=1)
+
+
+def spatial_reduction_attention(
+    parameters: Parameters,
+    x: Array,
+    *,
+    num_heads: int,
+    norm_eps: float = 1e-5,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """SRA(Q, K, V): head_j = Attention(QW_j, SR(K)W_j, SR(V)W_j), SR(x) = Norm(Reshape(x, R) W^S).
+
+    Wang et al. 2021, equations 1 to 3; W^S on reshaped patches is a convolution of stride R.
+    """
+    reduced = layer_norm(parameters, "reduction_norm", patches(parameters, "reduction_proj", x), norm_eps)
+    output, weights = multi_head_attention(
+        parameters,
+        _rows_after_one_another(x),
+        _rows_after_one_another(reduced),
+        num_heads=num_heads,
+        dropout_keep=dropout_keep,
+        dropout_rate=dropout_rate,
+    )
+    return _cut_into_rows(output, x.shape[1]), weights
+
+
+def axial_attention(parameters: Parameters, x: Array, *, num_heads: int) -> tuple[Array, Array, Array]:
+    """Attention down each column, plus attention along each row (Ho et al. 2019)."""
+    down, across = scope(parameters, "height_attention"), scope(parameters, "width_attention")
+    columns = [multi_head_attention(down, c, c, num_heads=num_heads) for c in x.swapaxes(0, 2).swapaxes(1, 2)]
+    rows = [multi_head_attention(across, r, r, num_heads=num_heads) for r in x.swapaxes(0, 1)]
+    output = np.stack([out for out, _ in columns], axis=2) + np.stack([out for out, _ in rows], axis=1)
+    return output, np.stack([w for _, w in columns], axis=1), np.stack([w for _, w in rows], axis=1)
+
+
+def decomposed_position_attention(
+    parameters: Parameters,
+    x: Array,
+    *,
+    num_heads: int,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """Attention with E_ij = q_i · R_{p(i),p(j)}, R = R^h_{h(i),h(j)} + R^w_{w(i),w(j)} (Li et al. 2022, section 4.1).
+
+    E is added to the scaled scores, as in the authors' code; equation 4 scales it with them.
+    """
+    batch, height, width, dim = x.shape
+    d, area = dim // num_heads, height * width
+    places = [(y, c) for y in range(height) for c in range(width)]
+    q, k, v = (_rows_after_one_another(linear(parameters, f"{name}_proj", x)) for name in "qkv")
+    down, across = parameters["height_positions"], parameters["width_positions"]
+    dtype = np.result_type(q, down, across)
+    mixed = np.zeros((batch, area, dim), dtype)
+    weights = np.zeros((batch, num_heads, area, area), dtype)
+    for i, (y, c) in enumerate(places):
+        between = np.stack([down[y - yj + height - 1] + across[c - cj + width - 1] for yj, cj in places])
+        for b in range(batch):
+            for h in range(num_heads):
+                own = slice(h * d, (h + 1) * d)
+                scores = k[b, :, own] @ q[b, i, own] / math.sqrt(d) + between @ q[b, i, own]
+                weights[b, h, i] = softmax(scores, np.ones(area, dtype=bool))
+                keep = None if dropout_keep is None else dropout_keep[b, h, i]
+                mixed[b, i, own] = dropout(weights[b, h, i], keep, dropout_rate) @ v[b, :, own]
+    return _cut_into_rows(linear(parameters, "out_proj", mixed), height), weights

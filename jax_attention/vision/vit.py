@@ -1,0 +1,164 @@
+r"""The Vision Transformer: an image as a sequence of patches (Dosovitskiy et al. 2020).
+
+$$ z_0 = [c;\, E p_1;\, \dots;\, E p_n] + P, \qquad z' = z + \mathrm{MSA}(\mathrm{LN}(z)), \qquad
+   z'' = z' + \mathrm{MLP}(\mathrm{LN}(z')) $$
+
+One change from a block of `Encoder`: the norms stand before the sublayers, not after them, so that the residual
+path is never normalised. `PatchEmbedding` makes z_0, and each `ViTBlock` the next z.
+
+| symbol | argument or parameter |                                                    |
+|--------|-----------------------|----------------------------------------------------|
+| p_i    | `patch_size`          | patches of the image, row after row                |
+| E      | `patch_proj`          | a convolution whose stride is its kernel           |
+| c      | `class_token`         | a learned vector in front, read at the end         |
+| P      | `positions`           | one learned vector for `c` and for each patch      |
+"""
+
+import jax.numpy as jnp
+from einops import repeat
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.feed_forward import FeedForward
+from jax_attention.layers import Factory, conv2d, layer_norm, parameter
+from jax_attention.outputs import AttentionOutput
+from jax_attention.self_attention import MultiHeadSelfAttention
+from jax_attention.vision.grids import flatten_grid
+
+
+class PatchEmbedding(nnx.Module):
+    """An image cut into patches, one vector each, behind a class token and with positions added.
+
+    Source: Dosovitskiy et al. 2020, equation 1.
+
+    Args:
+        image_size: height and width of every image.
+        patch_size: height and width of a patch; must divide those of the image.
+        in_channels: channels of the image.
+        embed_dim: features of a patch.
+
+    Raises:
+        ValueError: patches that do not tile the image.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        patch_size: tuple[int, int],
+        in_channels: int,
+        embed_dim: int,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(image_height=image_size[0], patch_height=patch_size[0])
+        check_divisible(image_width=image_size[1], patch_width=patch_size[1])
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        num_patches = (image_size[0] // patch_size[0]) * (image_size[1] // patch_size[1])
+        self.image_shape = (*image_size, in_channels)
+        self.patch_proj = conv2d(in_channels, embed_dim, patch_size, stride=patch_size, **factory)
+        self.class_token = parameter(embed_dim, **factory)
+        self.positions = parameter(1 + num_patches, embed_dim, **factory)
+
+    def __call__(
+        self, image: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch length embed"]:
+        """Embed each patch, row after row, and put the class token in front.
+
+        Args:
+            image: channels last, and of the size that there are positions for.
+
+        Returns:
+            One vector for the class token and one for each patch.
+
+        Raises:
+            ValueError: an image of another size.
+        """
+        if tuple(image.shape[1:]) != self.image_shape:
+            height, width, channels = self.image_shape
+            raise ValueError(
+                f"image must have shape (batch, {height}, {width}, {channels}), got {tuple(image.shape)}"
+            )
+        patches = flatten_grid(self.patch_proj(image))  # batch patches embed
+        token = repeat(self.class_token[...], "embed -> batch 1 embed", batch=image.shape[0])
+        return jnp.concatenate([token, patches], axis=1) + self.positions[...]  # batch length embed
+
+
+class ViTBlock(nnx.Module):
+    """Self-attention, then feed-forward: x = x + f(norm(x)) each (Dosovitskiy et al. 2020, equations 2 and 3).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        ffn_dim: features inside the feed-forward network; `4 * embed_dim` if None.
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        norm_eps: added to the variance in each normalisation; 1e-6 in the paper's code and in timm, 1e-12 in
+            Hugging Face's checkpoints.
+        bias: whether the linear maps have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        ffn_dim: int | None = None,
+        *,
+        activation: str = "gelu",
+        norm_eps: float = 1e-6,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        ffn_dim = 4 * embed_dim if ffn_dim is None else ffn_dim
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.attention = MultiHeadSelfAttention(embed_dim, num_heads, bias=bias, dropout=dropout, **factory)
+        self.attention_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
+        self.ffn = FeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
+        self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Encode one block; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        attended, weights = self.attention(
+            self.attention_norm(x), mask, need_weights=need_weights, dropout_keep=dropout_keep
+        )
+        x = x + attended  # batch length embed
+        x = x + self.ffn(self.ffn_norm(x))  # batch length embed
+        return AttentionOutput(x, weights)
+
+
+def main() -> None:
+    """Show how the class token of an image of 4 by 6 pixels looks at its six patches."""
+    from jax_attention.demonstration import draw, fill, show
+
+    embedding = fill(
+        PatchEmbedding(image_size=(4, 6), patch_size=(2, 2), in_channels=3, embed_dim=8, rngs=nnx.Rngs(0))
+    )
+    block = fill(ViTBlock(embed_dim=8, num_heads=2, rngs=nnx.Rngs(0)))
+    tokens = embedding(draw(1, 4, 6, 3))
+    names = ["class", *(f"({y}, {x})" for y in range(2) for x in range(3))]
+    show("ViTBlock", block(tokens), names, names)
+
+
+if __name__ == "__main__":
+    main()

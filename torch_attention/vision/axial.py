@@ -1,0 +1,161 @@
+r"""Axial attention: along the column of a place, and along its row, instead of over the whole grid (Ho et al. 2019).
+
+$$ y = \mathrm{MHA}_{\text{height}}(x_{\cdot, j})_i + \mathrm{MHA}_{\text{width}}(x_{i, \cdot})_j $$
+
+One change from `MultiHeadSelfAttention` over all places of a grid: it is run on every column and on every row, with
+weights of its own for each direction, and the two results are added. A place sees height + width places, not
+height · width; two such layers connect all. (Ho et al. stack layers of one direction each; adding the two, as in
+CCNet, Huang et al. 2019, lets one layer see both.)
+
+| symbol     | parameter          |                                        |
+|------------|--------------------|----------------------------------------|
+| MHA_height | `height_attention` | runs down each column, from row to row |
+| MHA_width  | `width_attention`  | runs along each row                    |
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.checks import check_keep
+from torch_attention.layers import Factory
+from torch_attention.self_attention import MultiHeadSelfAttention
+from torch_attention.vision.grids import check_grid
+
+
+class AxialOutput(NamedTuple):
+    """`output, height_weights, width_weights = attention(grid)`.
+
+    Attributes:
+        output: `(batch, height, width, embed)`.
+        height_weights: `(batch, width, heads, height, height)`, one matrix a column; None with
+            `need_weights=False`.
+        width_weights: `(batch, height, heads, width, width)`, one matrix a row; None with `need_weights=False`.
+    """
+
+    output: Float[Tensor, "batch height width embed"]
+    height_weights: Float[Tensor, "batch width heads height height"] | None
+    width_weights: Float[Tensor, "batch height heads width width"] | None
+
+
+class AxialKeep(NamedTuple):
+    """Keep-masks for the two places where `AxialAttention` drops; None leaves a place to chance.
+
+    Attributes:
+        height: `(batch, width, heads, height, height)`.
+        width: `(batch, height, heads, width, width)`.
+    """
+
+    height: Bool[Tensor, "batch width heads height height"] | None = None
+    width: Bool[Tensor, "batch height heads width width"] | None = None
+
+
+class AxialAttention(nn.Module):
+    """Self-attention down the columns of a grid plus self-attention along its rows (Ho et al. 2019).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of both attentions; must divide `embed_dim`.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.height_attention = MultiHeadSelfAttention(
+            embed_dim, num_heads, bias=bias, dropout=dropout, **factory
+        )
+        self.width_attention = MultiHeadSelfAttention(
+            embed_dim, num_heads, bias=bias, dropout=dropout, **factory
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch height width embed"],
+        *,
+        need_weights: bool = True,
+        dropout_keep: AxialKeep | None = None,
+    ) -> AxialOutput:
+        """Let every place attend to the places of its column, and to those of its row.
+
+        Args:
+            x: the grid.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: keep-masks that stand for the draws.
+
+        Returns:
+            Output `(batch, height, width, embed_dim)` and the weights of both directions.
+
+        Raises:
+            TypeError: a keep-mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_grid("x", x, self.embed_dim)
+        batch, height, width, _ = x.shape
+        keep = dropout_keep or AxialKeep()
+        check_keep(keep.height, (batch, width, self.num_heads, height, height))
+        check_keep(keep.width, (batch, height, self.num_heads, width, width))
+        down, height_weights = self.height_attention(
+            rearrange(x, "batch height width embed -> (batch width) height embed"),
+            need_weights=need_weights,
+            dropout_keep=_lines_as_batch(keep.height),
+        )
+        across, width_weights = self.width_attention(
+            rearrange(x, "batch height width embed -> (batch height) width embed"),
+            need_weights=need_weights,
+            dropout_keep=_lines_as_batch(keep.width),
+        )
+        down = rearrange(down, "(batch width) height embed -> batch height width embed", width=width)
+        across = rearrange(across, "(batch height) width embed -> batch height width embed", height=height)
+        return AxialOutput(
+            down + across, _lines_of_batch(height_weights, batch), _lines_of_batch(width_weights, batch)
+        )
+
+
+def _lines_as_batch(
+    keep: Bool[Tensor, "batch lines heads length length"] | None,
+) -> Bool[Tensor, "all_lines heads length length"] | None:
+    return None if keep is None else rearrange(keep, "batch lines ... -> (batch lines) ...")
+
+
+def _lines_of_batch(
+    weights: Float[Tensor, "all_lines heads length length"] | None, batch: int
+) -> Float[Tensor, "batch lines heads length length"] | None:
+    return (
+        None if weights is None else rearrange(weights, "(batch lines) ... -> batch lines ...", batch=batch)
+    )
+
+
+def main() -> None:
+    """Show what a place of a grid of 2 by 3 looks at: the rows of its column, and the columns of its row."""
+    from torch_attention.demonstration import draw, fill
+
+    attention = fill(AxialAttention(embed_dim=4, num_heads=1))
+    output, height_weights, width_weights = attention(draw(1, 2, 3, 4))
+    print("AxialAttention: output", tuple(output.shape))
+    for name, weights in (("column", height_weights), ("row", width_weights)):
+        print("weights", tuple(weights.shape))
+        for number, line in enumerate(weights[0, :, 0].tolist()):
+            print(name, number, " | ".join(" ".join(f"{weight:.3f}" for weight in row) for row in line))
+
+
+if __name__ == "__main__":
+    main()

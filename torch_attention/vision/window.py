@@ -1,0 +1,273 @@
+r"""Attention within windows of an image, and within windows that lie across the borders of those (Liu et al. 2021).
+
+$$ \mathrm{softmax}\!\left(Q K^\top / \sqrt{d} + B\right) V \quad \text{in each window}, \qquad
+   B_{ij} = \hat{B}[y_i - y_j,\; x_i - x_j] $$
+
+One change from `MultiHeadSelfAttention` over all places of a grid: a place sees the w by w places of its window
+alone, so the cost grows with the area and not with its square. `ShiftedWindowAttention` rolls the grid by `shift`
+before, and back after, so that windows connect what the unshifted ones kept apart; where rolling brought the
+far edge of the grid into a window, the two sides do not see each other.
+
+| symbol | argument or parameter |                                                            |
+|--------|-----------------------|------------------------------------------------------------|
+| w      | `window_size`         | height and width of a window                               |
+| B̂      | `position_bias`       | `((2w - 1)², heads)`, row `(dy + w - 1)(2w - 1) + dx + w - 1` |
+| d      |                       | `embed_dim / num_heads`                                    |
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+
+from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
+from torch_attention.layers import Dropout, Factory, linear, parameter
+from torch_attention.ops import attend
+from torch_attention.vision.grids import GridOutput, check_grid
+
+
+def pad_to_windows(
+    x: Float[Tensor, "batch height width embed"], window_size: int
+) -> Float[Tensor, "batch padded_height padded_width embed"]:
+    """Lay zeros below and to the right until windows tile the grid."""
+    batch, height, width, embed = x.shape
+    below, right = -height % window_size, -width % window_size
+    if below:
+        zeros = torch.zeros((batch, below, width, embed), dtype=x.dtype, device=x.device)
+        x = torch.concatenate([x, zeros], dim=1)
+    if right:
+        zeros = torch.zeros((batch, height + below, right, embed), dtype=x.dtype, device=x.device)
+        x = torch.concatenate([x, zeros], dim=2)
+    return x
+
+
+def split_windows(
+    x: Shaped[Tensor, "batch height width embed"], window_size: int
+) -> Shaped[Tensor, "batch windows area embed"]:
+    """Cut a grid into windows, row after row, and each window into its places, row after row."""
+    return rearrange(x, "b (y r) (x c) e -> b (y x) (r c) e", r=window_size, c=window_size)
+
+
+def merge_windows(
+    windows: Float[Tensor, "batch windows area embed"], window_size: int, height: int
+) -> Float[Tensor, "batch height width embed"]:
+    """Lay windows side by side again: the inverse of `split_windows`."""
+    rows = height // window_size
+    return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", y=rows, r=window_size)
+
+
+def relative_positions(window_size: int, *, device: torch.device | str | None) -> Int[Tensor, "area area"]:
+    """Which row of the table of biases belongs to a query and a key of a window: one for each difference."""
+    places = torch.arange(window_size**2, device=device)  # area
+    rows, columns = places // window_size, places % window_size
+    down = rows[:, None] - rows + window_size - 1  # area area
+    across = columns[:, None] - columns + window_size - 1  # area area
+    return down * (2 * window_size - 1) + across
+
+
+def shifted_regions(
+    height: int, width: int, window_size: int, shift: int, *, device: torch.device | str | None
+) -> Bool[Tensor, "windows area area"]:
+    """Who sees whom in the windows of a rolled grid: True where rolling has not brought two places together.
+
+    Args:
+        height, width: of the grid; multiples of `window_size`.
+        window_size: height and width of a window.
+        shift: by how many places the grid was rolled up and to the left.
+    """
+    rows = torch.arange(height, device=device) >= height - shift  # height, True where rolled from the top
+    columns = torch.arange(width, device=device) >= width - shift  # width, True where rolled from the left
+    regions = torch.where(rows, 2, 0)[:, None] + torch.where(columns, 1, 0)  # height width
+    regions = split_windows(regions[None, :, :, None], window_size)[0, :, :, 0]  # windows area
+    return regions[:, :, None] == regions[:, None, :]  # windows area area
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention within each window of a grid (Liu et al. 2021, section 3.2).
+
+    A grid that windows do not tile is padded with zeros below and to the right, as Swin does; the padding is seen
+    as any other place is, and cut off at the end.
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        window_size: height and width of a window.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, an empty window, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        window_size: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        check_positive(window_size=window_size)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position_bias = parameter((2 * window_size - 1) ** 2, num_heads, **factory)
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch height width embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch windows heads area area"] | None = None,
+    ) -> GridOutput:
+        """Let every place attend to the places of its window.
+
+        Args:
+            x: the grid.
+            mask: True where a place of a window attends to another, `(batch|1, windows|1, heads|1, area|1, area)`,
+                places and windows counted row after row.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Returns:
+            Output `(batch, height, width, embed_dim)` and weights `(batch, windows, heads, area, area)`, area
+            being `window_size ** 2`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_grid("x", x, self.embed_dim)
+        _, height, width, _ = x.shape
+        side, shape = self.window_size, self.weights_shape(x.shape)
+        if mask is not None:
+            check_boolean("mask", mask)
+            mask = align("mask", mask, shape)
+        check_keep(dropout_keep, shape)
+        padded = pad_to_windows(x, side)  # batch padded_height padded_width embed
+        windows = split_windows(padded, side)  # batch windows area embed
+        query = self._split_heads(self.q_proj(windows))  # batch windows heads area head_dim
+        key = self._split_heads(self.k_proj(windows))  # batch windows heads area head_dim
+        value = self._split_heads(self.v_proj(windows))  # batch windows heads area head_dim
+        bias = self.position_bias[...][relative_positions(side, device=x.device)]  # area area heads
+        heads, weights = attend(
+            query,
+            key,
+            value,
+            rearrange(bias, "query key heads -> 1 1 heads query key"),
+            mask,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        merged = rearrange(heads, "b windows heads area d -> b windows area (heads d)")
+        output = merge_windows(self.out_proj(merged), side, padded.shape[1])
+        return GridOutput(output[:, :height, :width], weights)  # batch height width embed
+
+    def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the weights for a grid of that shape, `(batch, windows, heads, area, area)`."""
+        side = self.window_size
+        num_windows = -(-shape[1] // side) * -(-shape[2] // side)  # rounded up
+        return (shape[0], num_windows, self.num_heads, side**2, side**2)
+
+    def _split_heads(
+        self, x: Float[Tensor, "batch windows area embed"]
+    ) -> Float[Tensor, "batch windows heads area head_dim"]:
+        return rearrange(x, "b windows area (heads d) -> b windows heads area d", heads=self.num_heads)
+
+
+class ShiftedWindowAttention(nn.Module):
+    """`WindowAttention` in windows that are moved down and to the right by `shift` places (Liu et al. 2021).
+
+    With `shift=0` it is `WindowAttention`. A grid that one window spans in either direction is not shifted, as in
+    Swin.
+
+    Args:
+        embed_dim, num_heads, window_size, bias, dropout: as in `WindowAttention`.
+        shift: at least 0 and below `window_size`; half of it if None.
+
+    Raises:
+        ValueError: as `WindowAttention`, or a shift outside of the window.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        window_size: int,
+        shift: int | None = None,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.shift = window_size // 2 if shift is None else shift
+        if not 0 <= self.shift < window_size:
+            raise ValueError(
+                f"shift must be at least 0 and below window_size={window_size}, got {self.shift}"
+            )
+        self.attention = WindowAttention(
+            embed_dim, num_heads, window_size, bias=bias, dropout=dropout, **factory
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch height width embed"],
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch windows heads area area"] | None = None,
+    ) -> GridOutput:
+        """Let every place attend to the places of its shifted window; arguments and errors as in `WindowAttention`.
+
+        Returns:
+            Output, and weights `(batch, windows, heads, area, area)` of the rolled grid: its place (y, x) is the
+            place (y + shift, x + shift) of `x`, counted around the edges.
+        """
+        check_grid("x", x, self.attention.embed_dim)
+        check_keep(dropout_keep, self.attention.weights_shape(x.shape))
+        _, height, width, _ = x.shape
+        side, shift = self.attention.window_size, self.shift
+        if shift == 0 or min(height, width) <= side:
+            return self.attention(x, need_weights=need_weights, dropout_keep=dropout_keep)
+        x = pad_to_windows(x, side)  # batch padded_height padded_width embed
+        regions = shifted_regions(x.shape[1], x.shape[2], side, shift, device=x.device)
+        output, weights = self.attention(
+            torch.roll(x, (-shift, -shift), (1, 2)),
+            regions[None, :, None],
+            need_weights=need_weights,
+            dropout_keep=dropout_keep,
+        )
+        output = torch.roll(output, (shift, shift), (1, 2))
+        return GridOutput(output[:, :height, :width], weights)  # batch height width embed
+
+
+def main() -> None:
+    """Show the four windows of a grid of 4 by 4 places, shifted by one: three of them are cut by a seam."""
+    from torch_attention.demonstration import draw, fill
+
+    attention = fill(ShiftedWindowAttention(embed_dim=4, num_heads=1, window_size=2))
+    output, weights = attention(draw(1, 4, 4, 4))
+    print("ShiftedWindowAttention: output", tuple(output.shape), "weights", tuple(weights.shape))
+    for number, window in enumerate(weights[0, :, 0].tolist()):
+        print(f"window {number}")
+        for row in window:
+            print(" ".join(f"{weight:.3f}" for weight in row))
+
+
+if __name__ == "__main__":
+    main()
