@@ -2,11 +2,24 @@
 
 from functools import partial
 
-from attention_bridge.catalogue.mechanism import Mechanism, Paper, Part
+import numpy as np
+
+from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
 from attention_bridge.catalogue.shared import EMBED, HEADS, HEADS_SELF, KEEP_SELF, SEQUENCE
 from attention_bridge.oracles import sparse as oracles
 
 WIDE = ("float32", "float64")  # in bfloat16 many scores are equal, and it is chance which key is chosen
+POSITIONS = np.array([[0, 1, 3, 4, 5, 7, 9], [2, 3, 5, 6, 7, 8, 11]])  # with gaps, and not the same in both
+LATENT = {"num_heads": HEADS, "kv_lora_rank": 8, "nope_head_dim": 3, "rope_head_dim": 4}
+NATIVE = {
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "compressed_size": 4,
+    "stride": 2,
+    "selected_size": 2,
+    "num_selected": 4,
+    "window": 3,
+}
 
 SPARSE_FAMILY: tuple[Mechanism, ...] = (
     Mechanism(
@@ -23,5 +36,89 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         oracle=partial(oracles.top_k_attention, num_heads=HEADS, top_k=2),
         dtypes=WIDE,
         peers=("x-transformers Attention with sparse_topk",),
+    ),
+    Mechanism(
+        name="DeepSeekSparseAttention",
+        family="sparse",
+        file="sparse/deepseek_sparse.py",
+        paper=Paper("DeepSeek-AI", 2025, "https://arxiv.org/abs/2512.02556"),
+        equation=r"I_{ts} = \sum_h w_{th}\, \mathrm{ReLU}({q^I_{th}}^\top k^I_s), \quad "
+        r"\mathrm{Attention}(q_t, \{(k_s, v_s) : s \in \mathrm{top}\text{-}k\; I_t\})",
+        module=Part(
+            "DeepSeekSparseAttention",
+            {
+                "attention": Part(
+                    "MultiHeadLatentAttention",
+                    {
+                        **LATENT,
+                        "embed_dim": EMBED,
+                        "value_head_dim": 2,
+                        "q_lora_rank": 9,
+                        "position": Part("RotaryEmbedding", {"head_dim": 4, "interleaved": True}),
+                    },
+                ),
+                "indexer": Part(
+                    "LightningIndexer",
+                    {
+                        "embed_dim": EMBED,
+                        "num_heads": 4,
+                        "head_dim": 6,
+                        "query_dim": 9,
+                        "position": Part("RotaryEmbedding", {"head_dim": 6, "rotary_dim": 4}),
+                    },
+                ),
+                "top_k": 3,
+            },
+        ),
+        inputs=SEQUENCE,
+        masks=HEADS_SELF,
+        keep=KEEP_SELF,
+        arguments={"positions": POSITIONS},
+        sizes={**SIZES, "query": 7},
+        oracle=partial(
+            oracles.deepseek_sparse_attention, **LATENT, index_heads=4, top_k=3, index_rotary_dim=4
+        ),
+        causal=True,
+        dtypes=WIDE,
+        peers=(
+            "transformers DeepseekV32Attention",
+            "flash-linear-attention naive_dsa, on grouped heads",
+        ),
+    ),
+    Mechanism(
+        name="NativeSparseAttention",
+        family="sparse",
+        file="sparse/native_sparse.py",
+        paper=Paper("Yuan et al.", 2025, "https://arxiv.org/abs/2502.11089"),
+        equation=r"\sum_{c \in \{cmp, slc, win\}} \sigma(W_g^c x_t)\, "
+        r"\mathrm{Attention}(q_t, \tilde K_t^c, \tilde V_t^c)",
+        module=Part("NativeSparseAttention", {"embed_dim": 8, **NATIVE, "hidden_dim": 3}),
+        inputs=SEQUENCE,
+        masks=HEADS_SELF,
+        sizes={**SIZES, "heads": 4, "query": 10, "embed": 8},
+        oracle=partial(oracles.native_sparse_attention, **NATIVE),
+        causal=True,
+        dtypes=WIDE,
+        peers=("flash-linear-attention naive_nsa_compression, naive_nsa_topk and naive_nsa_selection",),
+    ),
+    Mechanism(
+        name="MixtureOfBlockAttention",
+        family="sparse",
+        file="sparse/mixture_of_blocks.py",
+        paper=Paper("Lu et al.", 2025, "https://arxiv.org/abs/2502.13189"),
+        equation=r"\mathrm{softmax}\left(q K[I]^\top / \sqrt{d}\right) V[I], \quad "
+        r"I = \mathrm{top}\text{-}k_i\; q^\top\, \mathrm{mean}\, K[I_i]",
+        module=Part(
+            "MixtureOfBlockAttention",
+            {"embed_dim": EMBED, "num_heads": HEADS, "block_size": 2, "num_blocks": 2},
+        ),
+        inputs=SEQUENCE,
+        masks=HEADS_SELF,
+        keep=KEEP_SELF,
+        sizes={**SIZES, "query": 7},
+        oracle=partial(oracles.mixture_of_block_attention, num_heads=HEADS, block_size=2, num_blocks=2),
+        causal=True,
+        dtypes=WIDE,
+        no_peer="The authors' code and flash-linear-attention's both call flash-attn, which runs on a GPU alone.",
     ),
 )

@@ -5,6 +5,7 @@ A choice compares real parts and has no gradient; of equal scores the first is t
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -12,12 +13,18 @@ from attention_bridge.oracles.common import (
     Array,
     Parameters,
     dropout,
+    layer_norm,
     linear,
     merge_heads,
+    relu,
+    rms_norm,
+    scope,
     softmax,
     split_heads,
     visible,
 )
+from attention_bridge.oracles.heads import multi_head_latent_attention
+from attention_bridge.oracles.positions import rotary
 
 
 def largest(scores: Array, k: int, candidates: Sequence[int]) -> list[int]:
@@ -92,5 +99,215 @@ def top_k_attention(
         return indicator(largest(scores, top_k, list(np.flatnonzero(seen))), length)
 
     query, key, value = projected(parameters, x, num_heads, num_heads)
+    heads, weights = attend_to_chosen(query, key, value, choose, dropout_keep, dropout_rate)
+    return linear(parameters, "out_proj", merge_heads(heads)), weights
+
+
+def index_scores(
+    parameters: Parameters,
+    x: Array,
+    asked: Array | None = None,
+    *,
+    num_heads: int,
+    turn: Callable[[Array], Array] = lambda heads: heads,
+) -> Array:
+    """I_ts = Σ_h w_th ReLU(q_th·k_s) (DeepSeek-AI 2025, DeepSeek-V3.2, eq. 1).
+
+    The published model scales q·k by 1/√d and w by 1/√H, and normalises the one key that all heads share.
+    `asked` is what queries are made from, `turn` is applied to the heads of queries and to the key.
+    """
+    query = turn(split_heads(linear(parameters, "q_proj", x if asked is None else asked), num_heads))
+    key = turn(layer_norm(parameters, "k_norm", linear(parameters, "k_proj", x), eps=1e-6)[:, None])[:, 0]
+    weight = linear(parameters, "weight_proj", x) / math.sqrt(num_heads)
+    batch, length, head_dim = key.shape
+    scores = np.zeros((batch, length, length), np.result_type(query, key, weight))
+    for b in range(batch):
+        for t in range(length):
+            scores[b, t] = weight[b, t] @ relu(query[b, :, t] @ key[b].T / math.sqrt(head_dim))  # sums over h
+    return scores
+
+
+def index_choice(scores: Array, mask: Array | None, num_heads: int, top_k: int) -> Array:
+    """T_t = {s : I_ts in Top-k(I_t,:)}, of those that come no later and that a head may see: (batch, 1, query, key)."""
+    batch, length, _ = scores.shape
+    chosen = np.zeros((batch, 1, length, length), dtype=bool)
+    for b in range(batch):
+        for t in range(length):
+            seen = np.any([visible(mask, b, h, t, length) for h in range(num_heads)], axis=0)
+            candidates = list(np.flatnonzero(seen & up_to(t, length)))
+            chosen[b, 0, t] = indicator(largest(scores[b, t], top_k, candidates), length)
+    return chosen
+
+
+def deepseek_sparse_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    index_heads: int,
+    top_k: int,
+    positions: Array,
+    index_rotary_dim: int,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+    **latent: int,
+) -> tuple[Array, Array]:
+    """u_t = Attn(h_t, {c_s : s in T_t}), with latent attention (DeepSeek-AI 2025, DeepSeek-V3.2, eq. 2)."""
+    inner = scope(parameters, "attention")
+    asked = rms_norm(inner, "q_a_norm", linear(inner, "q_a_proj", x), eps=1e-6)
+    turn = partial(rotary, positions=positions, rotary_dim=index_rotary_dim)
+    scores = index_scores(scope(parameters, "indexer"), x, asked, num_heads=index_heads, turn=turn)
+    chosen = index_choice(scores, mask, num_heads, top_k)
+    if mask is not None:
+        chosen = chosen & (mask[:, None] if mask.ndim == 3 else mask)
+    output, _, weights = multi_head_latent_attention(
+        inner,
+        x,
+        chosen,
+        num_heads=num_heads,
+        positions=positions,
+        dropout_keep=dropout_keep,
+        dropout_rate=dropout_rate,
+        **latent,
+    )
+    return output, weights
+
+
+def compress(parameters: Parameters, run: Array) -> Array:
+    """φ(k_1, ..., k_l): each plus the vector of its place, then W₂ ReLU(W₁ [k_1; ...; k_l] + b₁) + b₂."""
+    placed = run + parameters["places"]
+    return linear(parameters, "down_proj", relu(linear(parameters, "up_proj", placed.reshape(-1))))
+
+
+def native_sparse_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    compressed_size: int,
+    stride: int,
+    selected_size: int,
+    num_selected: int,
+    window: int,
+    turn: Callable[[Array], Array] = lambda heads: heads,
+) -> tuple[Array, Array]:
+    """o_t = Σ_c g_t^c Attn(q_t, K_t^c, V_t^c), c in cmp, slc, win (Yuan et al. 2025, equations 5 to 12).
+
+    Without parameters `key_compression` and `value_compression` φ is the mean. The weights are the gated sum of
+    those of the three branches, that of a compressed key in equal parts for each key of its run.
+    """
+    batch, length, _ = x.shape
+    share = num_heads // num_kv_heads
+    query = turn(split_heads(linear(parameters, "q_proj", x), num_heads))
+    scale = 1 / math.sqrt(query.shape[-1])
+    gates = 1 / (1 + np.exp(-linear(parameters, "gate_proj", x)))
+    keys, values = (
+        {
+            branch: split_heads(linear(parameters, f"{branch}_{name}_proj", x), num_kv_heads)
+            for branch in ("compressed", "selected", "window")
+        }
+        for name in ("k", "v")
+    )
+    keys = {branch: turn(key) for branch, key in keys.items()}
+
+    starts = range(0, length - compressed_size + 1, stride)
+    blocks = range(-(-length // selected_size))
+    short_keys, short_values = (
+        _compressed(parameters, name, heads["compressed"], starts, compressed_size)
+        for name, heads in (("key_compression", keys), ("value_compression", values))
+    )
+    dtype = np.result_type(x, *parameters.values())
+    heads = np.zeros((batch, num_heads, length, query.shape[-1]), dtype)
+    weights = np.zeros((batch, num_heads, length, length), dtype)
+    for b in range(batch):
+        for g in range(num_kv_heads):
+            for t in range(length):
+                group = range(g * share, (g + 1) * share)
+                seen = {h: visible(mask, b, h, t, length) & up_to(t, length) for h in group}
+                importance = np.zeros(len(blocks), dtype)  # of each block, for the group
+                for h in group:
+                    coarse = np.zeros(len(starts), dtype)
+                    if len(starts):
+                        past = np.array([seen[h][i : i + compressed_size].all() for i in starts])
+                        coarse = softmax(scale * (short_keys[b, g] @ query[b, h, t]), past)
+                        heads[b, h, t] += gates[b, t, h] * (coarse @ short_values[b, g])
+                    for weight, start in zip(coarse, starts, strict=True):
+                        run = slice(start, start + compressed_size)
+                        weights[b, h, t, run] += gates[b, t, h] * weight / compressed_size
+                        # Equation 9: a run counts for a block once for each stride of the one in the other.
+                        for unit in range(start, start + compressed_size, stride):
+                            if unit // selected_size < len(blocks):
+                                importance[unit // selected_size] += weight
+
+                own = t // selected_size
+                any_seen = np.any(list(seen.values()), axis=0)
+                candidates = [
+                    j for j in blocks if any_seen[j * selected_size : (j + 1) * selected_size].any()
+                ]
+                always = [j for j in candidates if j in (0, own - 1, own)]
+                rest = [j for j in candidates if j not in always]
+                chosen = always + largest(importance, num_selected - len(always), rest)
+                in_chosen = np.isin(np.arange(length) // selected_size, chosen)
+                recent = np.arange(length) > t - window
+                for h in group:
+                    for branch, kept, gate in (
+                        ("selected", in_chosen, gates[b, t, num_heads + h]),
+                        ("window", recent, gates[b, t, 2 * num_heads + h]),
+                    ):
+                        fine = softmax(scale * (keys[branch][b, g] @ query[b, h, t]), seen[h] & kept)
+                        heads[b, h, t] += gate * (fine @ values[branch][b, g])
+                        weights[b, h, t] += gate * fine
+    return linear(parameters, "out_proj", merge_heads(heads)), weights
+
+
+def _compressed(parameters: Parameters, name: str, heads: Array, starts: range, size: int) -> Array:
+    """φ of each run of each head: (batch, kv_heads, runs, head_dim)."""
+    inner = scope(parameters, name)
+    batch, num_heads, _, head_dim = heads.shape
+    dtype = np.result_type(heads, *inner.values())
+    short = np.zeros((batch, num_heads, len(starts), head_dim), dtype)
+    for b in range(batch):
+        for g in range(num_heads):
+            for i, start in enumerate(starts):
+                run = heads[b, g, start : start + size]
+                short[b, g, i] = compress(inner, run) if inner else run.mean(axis=0)
+    return short
+
+
+def mixture_of_block_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    block_size: int,
+    num_blocks: int,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """MoBA(q, K, V) = softmax(q K[I]ᵀ) V[I] with I the blocks of largest q·mean(K[I_i]) (Lu et al. 2025, eq. 2 to 6).
+
+    The query's own block is in I and is causal; no later block is. A mean is over the keys that are visible.
+    """
+    length = x.shape[1]
+    query, key, value = projected(parameters, x, num_heads, num_heads)
+
+    def choose(b: int, h: int, i: int, scores: Array) -> Array:
+        seen = visible(mask, b, h, i, length) & up_to(i, length)
+        own = i // block_size
+        gates = np.zeros(own + 1, scores.dtype)
+        candidates = []
+        for block in range(own):
+            members = [j for j in range(block * block_size, (block + 1) * block_size) if seen[j]]
+            if members:
+                gates[block] = key[b, h, members].mean(axis=0) @ query[b, h, i]
+                candidates.append(block)
+        own_seen = int(seen[own * block_size :].any())
+        chosen = [own] * own_seen + largest(gates, num_blocks - own_seen, candidates)
+        return seen & np.isin(np.arange(length) // block_size, chosen)
+
     heads, weights = attend_to_chosen(query, key, value, choose, dropout_keep, dropout_rate)
     return linear(parameters, "out_proj", merge_heads(heads)), weights

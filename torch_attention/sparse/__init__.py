@@ -1,3 +1,7 @@
 """Keys chosen by what they hold."""
 
+from torch_attention.sparse.deepseek_sparse import DeepSeekSparseAttention as DeepSeekSparseAttention
+from torch_attention.sparse.lightning_indexer import LightningIndexer as LightningIndexer
+from torch_attention.sparse.mixture_of_blocks import MixtureOfBlockAttention as MixtureOfBlockAttention
+from torch_attention.sparse.native_sparse import NativeSparseAttention as NativeSparseAttention
 from torch_attention.sparse.top_k import TopKAttention as TopKAttention

@@ -1,0 +1,139 @@
+r"""The lightning indexer: a small attention that only says which keys are worth attending to (DeepSeek-V3.2, 2025).
+
+$$ I_{ts} = H^{-1/2} \sum_{h=1}^{H} w_{th}\, \mathrm{ReLU}\!\left({q^I_{th}}^\top k^I_s / \sqrt{d}\right), \qquad
+   w_t = W_w x_t, \quad q^I_{th} = R_t W_{q,h}\, c_t, \quad k^I_s = R_s\, \mathrm{LayerNorm}(W_k x_s) $$
+
+There are no values and no softmax, all heads share one key a position, and the heads are few and small, so a score
+costs little. `DeepSeekSparseAttention` attends to the keys that score highest.
+
+| symbol | argument or parameter                                                                       |
+|--------|---------------------------------------------------------------------------------------------|
+| H      | `num_heads`                                                                                 |
+| d      | `head_dim`                                                                                  |
+| c      | `asked`, with `query_dim` features: the latent of queries in DeepSeek's models; or x itself |
+| R      | `position`: turns the first features of queries and keys, half-split there                  |
+| W_w    | `weight_proj`                                                                               |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int
+
+from jax_attention.checks import check_positive, check_sequence
+from jax_attention.layers import Factory, layer_norm, linear, relu
+from jax_attention.ops import at_least_float32, split_heads
+from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.rotary import RotaryEmbedding
+
+
+def lightning_scores(
+    query: Float[Array, "batch heads query head_dim"],
+    key: Float[Array, "batch key head_dim"],
+    head_weights: Float[Array, "batch query heads"],
+) -> Float[Array, "batch query key"]:
+    """How much each query should see each key: the heads' positive scores, weighted by the query.
+
+    Args:
+        query: of the indexer's heads.
+        key: one a position, for all heads.
+        head_weights: how much each query trusts each head; of either sign.
+
+    Returns:
+        Scores in at least float32.
+    """
+    query, key, head_weights = map(at_least_float32, (query, key, head_weights))
+    num_heads, head_dim = query.shape[1], query.shape[-1]
+    scores = jnp.einsum("bhqd,bkd->bhqk", query, key) * head_dim**-0.5  # batch heads query key
+    return jnp.einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
+
+
+class LightningIndexer(nnx.Module):
+    """Scores every key for every query, cheaply (DeepSeek-AI 2025, DeepSeek-V3.2).
+
+    DeepSeek's own kernel also turns queries and keys by a Hadamard matrix, which changes no score, and rounds them
+    to 8 bits; here they keep their precision. The projections have no biases.
+
+    Args:
+        embed_dim: features of the sequence.
+        num_heads: heads of queries.
+        head_dim: features of a head.
+        query_dim: features of what queries are made from; None makes them from the sequence itself.
+        position: what turns queries and keys: `RotaryEmbedding(head_dim, rotary_dim=64)` in DeepSeek-V3.2.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        head_dim: int,
+        *,
+        query_dim: int | None = None,
+        position: RotaryEmbedding | None = None,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_positive(num_heads=num_heads, head_dim=head_dim)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.query_dim = query_dim
+        self.head_dim = head_dim
+        asked_dim = embed_dim if query_dim is None else query_dim
+        self.q_proj = linear(asked_dim, num_heads * head_dim, bias=False, **factory)
+        self.k_proj = linear(embed_dim, head_dim, bias=False, **factory)
+        self.k_norm = layer_norm(head_dim, eps=1e-6, **factory)
+        self.weight_proj = linear(embed_dim, num_heads, bias=False, **factory)
+        self.position = position
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        asked: Float[Array, "batch length query_dim"] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+    ) -> Float[Array, "batch length length"]:
+        """Score every position for every position.
+
+        The scores are differentiable: they are trained to agree with the weights of full attention.
+
+        Args:
+            x: the sequence.
+            asked: what queries are made from; None is `x`.
+            positions: where each element stands, for `position`; None counts from 0.
+
+        Returns:
+            Scores `(batch, query, key)` in at least float32, no key hidden.
+
+        Raises:
+            ValueError: shapes that do not fit, or positions that nothing reads.
+        """
+        check_sequence("x", x, self.embed_dim)
+        asked = x if asked is None else asked
+        check_sequence("asked", asked, self.q_proj.in_features, batch=x.shape[0])
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(asked), self.head_dim)  # batch heads length head_dim
+        key = self.k_norm(self.k_proj(x))[:, None]  # batch 1 length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        return lightning_scores(placed.query, placed.key[:, 0], self.weight_proj(x))
+
+
+def main() -> None:
+    """Show which words an indexer of two heads finds worth a look."""
+    from jax_attention.demonstration import draw, fill
+
+    words = ["the", "cat", "sat", "still"]
+    rotary = RotaryEmbedding(4)
+    indexer = fill(LightningIndexer(embed_dim=6, num_heads=2, head_dim=4, position=rotary, rngs=nnx.Rngs(0)))
+    scores = indexer(draw(1, 4, 6))
+    print(f"LightningIndexer: scores {tuple(scores.shape)}")
+    for word, row in zip(words, scores[0].tolist(), strict=True):
+        print(f"{word:>10}" + "".join(f"{score:8.3f}" for score in row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+r"""Mixture of block attention: each query is routed to the blocks whose mean key answers it best (Lu et al. 2025).
+
+$$ \mathrm{MoBA}(q, K, V) = \mathrm{softmax}\!\left(q\, K[I]^\top / \sqrt{d}\right) V[I], \quad
+   I = \bigcup_{i\,:\,g_i = 1} I_i, \qquad g_i = 1 \iff s_i \in \mathrm{top}\text{-}k\,\{s_j\}, \quad
+   s_i = q^\top\, \mathrm{mean}\, K[I_i] $$
+
+One change from `CausalSelfAttention`: a query sees k blocks of $B$ keys. Its own block is always one of them, of which
+it sees what is not later; no later block is. There are no parameters beyond those of attention, and with as many
+blocks as there are it is that class.
+
+| symbol | argument     |                                                       |
+|--------|--------------|-------------------------------------------------------|
+| B      | `block_size` | the last block may be shorter                         |
+| k      | `num_blocks` | blocks that a query sees, its own included            |
+| d      | `head_dim`   | `embed_dim / num_heads`                               |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.ops import (
+    dot_product_scores,
+    masked_softmax,
+    merge_heads,
+    split_heads,
+    top_k_mask,
+    weighted_values,
+)
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
+
+
+def block_attention_weights(
+    query: Float[Array, "batch heads length head_dim"],
+    key: Float[Array, "batch kv_heads length head_dim"],
+    bias: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "..."] | None = None,
+    *,
+    block_size: int,
+    num_blocks: int,
+) -> Float[Array, "batch heads length length"]:
+    """The causal softmax over the keys of the best `num_blocks` blocks.
+
+    A block's score is the mean of its visible keys' scores, which is the score of its mean key. No gradient flows
+    through the choice.
+
+    Args:
+        query, key, bias, mask: as in `dot_product_attention_weights`, for one sequence.
+        block_size: keys of a block.
+        num_blocks: blocks that a query sees, its own included.
+
+    Raises:
+        TypeError, ValueError: as `dot_product_attention_weights`, or sizes below 1.
+    """
+    check_positive(block_size=block_size, num_blocks=num_blocks)
+    scores, visible = dot_product_scores(query, key, bias, mask, is_causal=True)
+    visible = jnp.broadcast_to(visible, scores.shape)  # batch heads length length
+    block_of = jnp.arange(scores.shape[-1]) // block_size  # length
+    block = jnp.arange(-(-scores.shape[-1] // block_size))  # blocks
+    member = (block_of == block[:, None]).astype(scores.dtype)  # blocks length
+    total = jnp.einsum("bhqk,nk->bhqn", jnp.where(visible, scores, 0.0), member)
+    count = jnp.einsum("bhqk,nk->bhqn", visible.astype(scores.dtype), member)
+    gate = total / jnp.clip(count, min=1.0)  # batch heads length blocks
+    gate = jnp.where(block_of[:, None] == block, jnp.inf, gate)
+    chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads length blocks
+    return masked_softmax(scores, visible & chosen[..., block_of])
+
+
+class MixtureOfBlockAttention(nnx.Module):
+    """Causal multi-head self-attention to a few blocks of keys (Lu et al. 2025).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them, each with a choice of its own; must divide `embed_dim`.
+        block_size: keys of a block.
+        num_blocks: blocks that a query sees, its own included, as the authors' code counts them.
+        position: what tells queries and keys where they stand; see `positions`.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, sizes below 1, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        block_size: int,
+        num_blocks: int,
+        *,
+        position: nnx.Module | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        check_positive(block_size=block_size, num_blocks=num_blocks)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.block_size = block_size
+        self.num_blocks = num_blocks
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position attend to its own block and the best before it; the rest as in `CausalSelfAttention`.
+
+        A block is scored by the keys that the mask leaves of it; one with none is not chosen.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        weights = block_attention_weights(
+            placed.query,
+            placed.key,
+            placed.bias,
+            mask,
+            block_size=self.block_size,
+            num_blocks=self.num_blocks,
+        )
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show two heads that see their own block of two words and one more."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["the", "old", "cat", "sat", "very", "still"]
+    attention = MixtureOfBlockAttention(
+        embed_dim=6, num_heads=2, block_size=2, num_blocks=2, rngs=nnx.Rngs(0)
+    )
+    show("MixtureOfBlockAttention", fill(attention)(draw(1, 6, 6)), words, words)
+
+
+if __name__ == "__main__":
+    main()
