@@ -36,7 +36,7 @@ PATTERNS_FAMILY = (
         keep=KEEP_SELF,
         causal=True,
         oracle=partial(oracles.sliding_window_attention, num_heads=HEADS, window=3),
-        peers=("transformers MistralAttention", "keras MultiHeadAttention"),
+        peers=("transformers MistralAttention", "keras MultiHeadAttention", "x-transformers Attention"),
     ),
     Mechanism(
         name="ChunkedAttention",
