@@ -1,7 +1,7 @@
 """Pictures of attention.
 
-An array of weights is `(query, key)` and comes from either framework or from numpy: row i shows where query i
-looks. matplotlib draws without a screen and keeps no global state here.
+An array of weights or a mask has a row for every query and a column for every key, and comes from either framework
+or from numpy: row i shows where query i looks. matplotlib draws without a screen and keeps no global state here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WEIGHTS_COLOURS = "BuPu"  # nearly white is no attention
 DIFFERENCE_COLOURS = "RdBu_r"
+HIDDEN, SEEN = "#ececec", "#6a51a3"
 INCHES_PER_TOKEN = 0.27
 INK = "#333333"
 
@@ -110,6 +111,83 @@ def heatmap(
     axes.tick_params(which="both", length=0, colors=INK)
     axes.spines[:].set_visible(False)
     return image
+
+
+def draw_mask(
+    mask: Any,
+    query_tokens: Sequence[str] | None = None,
+    key_tokens: Sequence[str] | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Draw a mask: a dark cell in row i and column j where query i sees key j.
+
+    Args:
+        mask: boolean, `(query, key)`, `(batch, query, key)` or `(batch|1, heads|1, query|1, key)`, from any
+            framework; each matrix is a panel, in a row of the figure for each element of the batch.
+        query_tokens: one label a row; numbers from 0 if None.
+        key_tokens: one label a column; by default those of the rows if there are as many, else numbers.
+        title: what the picture shows.
+
+    Returns:
+        A figure to `save`.
+
+    Raises:
+        TypeError: the mask is no boolean array.
+        ValueError: it has not two to four axes, or the labels do not fit.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    array = to_numpy("mask", mask)
+    if array.dtype != bool:
+        raise TypeError(f"mask must be boolean (True: the query attends to the key), got {array.dtype}")
+    if array.ndim not in (2, 3, 4) or not array.size:
+        raise ValueError(
+            "mask must have shape (query, key), (batch, query, key) or (batch|1, heads|1, query|1, key), "
+            f"got {array.shape}"
+        )
+    panels = {2: array[None, None], 3: array[:, None], 4: array}[array.ndim]  # batch heads query key
+    batch, heads, query_len, key_len = panels.shape
+    if key_tokens is None and query_len == key_len:
+        key_tokens = query_tokens
+    rows, columns = (
+        [str(place) for place in range(length)] if tokens is None else list(tokens)
+        for tokens, length in ((query_tokens, query_len), (key_tokens, key_len))
+    )
+    for name, tokens, length in (("query_tokens", rows, query_len), ("key_tokens", columns, key_len)):
+        if len(tokens) != length:
+            raise ValueError(f"{name} must be {length}, one for each of the mask, got {len(tokens)}")
+
+    width, height = (max(1.6, INCHES_PER_TOKEN * length) + 1.0 for length in (key_len, query_len))
+    figure = Figure(
+        figsize=(heads * width, batch * height + 0.4), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    )
+    figure.suptitle(title, fontsize=14, fontweight="bold", color=INK, parse_math=False)
+    for b, row_of_axes in enumerate(figure.subplots(batch, heads, squeeze=False)):
+        for h, axes in enumerate(row_of_axes):
+            of = [f"batch {b}"] * (batch > 1) + [f"head {h}"] * (heads > 1)
+            _cells(axes, panels[b, h], rows, columns, title=", ".join(of))
+    return figure
+
+
+def _cells(
+    axes: Axes, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, title: str
+) -> None:
+    """One rectangle for each entry, so that a picture of lines (SVG, PDF) holds them one by one."""
+    from matplotlib.colors import ListedColormap
+
+    cells = axes.pcolormesh(
+        matrix, cmap=ListedColormap([HIDDEN, SEEN]), vmin=0, vmax=1, edgecolors="white", linewidth=1.2
+    )
+    cells.set_gid("cells")
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.set_title(title, fontsize=12, color=INK, parse_math=False)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90, fontsize=9.5, parse_math=False)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=9.5, parse_math=False)
+    axes.tick_params(length=0, colors=INK)
+    axes.spines[:].set_visible(False)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:

@@ -25,6 +25,7 @@ BUILDERS = sorted(
     if inspect.isfunction(function)
     and function.__module__ == "torch_attention.masks"
     and not name.startswith("_")
+    and name != "mask_text"
 )
 ROW = re.compile(r"[01]( [01])*")
 
@@ -122,6 +123,37 @@ class TestRules:
         assert mask.diagonal().all()
 
     @unhurried
+    @given(lengths, offsets, windows)
+    def test_chunked(self, sizes, offset, chunk_size):
+        mask = in_both(
+            lambda masks, array: masks.chunked_mask(*sizes, chunk_size=chunk_size, query_offset=offset)
+        )
+        chunks = [range(start, start + chunk_size) for start in range(-6 * chunk_size, 30, chunk_size)]
+        same = pairs(*sizes, lambda i, j: j <= i + offset and any(i + offset in c and j in c for c in chunks))
+        np.testing.assert_array_equal(mask, same)
+
+    @unhurried
+    @given(lengths, offsets, windows, st.integers(0, 4))
+    def test_streaming(self, sizes, offset, window, num_sinks):
+        mask = in_both(
+            lambda masks, array: masks.streaming_mask(
+                *sizes, num_sinks=num_sinks, window=window, query_offset=offset
+            )
+        )
+        assert mask.shape == sizes
+        for i, seen in enumerate(mask):
+            so_far = list(range(max(0, i + offset + 1)))
+            held = {*so_far[:num_sinks], *so_far[-window:]}
+            assert set(np.flatnonzero(seen)) == {j for j in held if j < sizes[1]}
+
+    @unhurried
+    @given(lengths, windows)
+    def test_streaming_without_sinks_is_a_sliding_window(self, sizes, window):
+        mask = in_both(lambda masks, array: masks.streaming_mask(*sizes, num_sinks=0, window=window))
+        other = in_both(lambda masks, array: masks.sliding_window_mask(*sizes, window=window))
+        np.testing.assert_array_equal(mask, other)
+
+    @unhurried
     @given(lengths, st.integers(0, 8))
     def test_prefix(self, sizes, prefix):
         mask = in_both(lambda masks, array: masks.prefix_mask(*sizes, prefix_len=prefix))
@@ -159,8 +191,13 @@ class TestRules:
             np.testing.assert_array_equal(mask[b, 0], rule)
 
     def test_a_missing_key_len_is_the_query_len(self):
-        for name in ("causal_mask", "sliding_window_mask", "prefix_mask"):
-            extra = {"sliding_window_mask": {"window": 2}, "prefix_mask": {"prefix_len": 3}}.get(name, {})
+        for name, extra in {
+            "causal_mask": {},
+            "sliding_window_mask": {"window": 2},
+            "chunked_mask": {"chunk_size": 2},
+            "streaming_mask": {"num_sinks": 1, "window": 2},
+            "prefix_mask": {"prefix_len": 3},
+        }.items():
             square = in_both(lambda masks, array, name=name, extra=extra: getattr(masks, name)(5, **extra))
             full = in_both(lambda masks, array, name=name, extra=extra: getattr(masks, name)(5, 5, **extra))
             np.testing.assert_array_equal(square, full)
@@ -184,8 +221,37 @@ class TestRules:
         masks, meta = torch_attention.masks, torch.device("meta")
         assert masks.causal_mask(3, device=meta).device == meta
         assert masks.sliding_window_mask(3, window=2, device=meta).device == meta
+        assert masks.chunked_mask(3, chunk_size=2, device=meta).device == meta
+        assert masks.streaming_mask(3, num_sinks=1, window=2, device=meta).device == meta
         assert masks.prefix_mask(3, prefix_len=2, device=meta).device == meta
         assert masks.length_mask(torch.empty(2, dtype=torch.int64, device=meta), 5).device == meta
+
+
+class TestText:
+    @pytest.mark.parametrize("mirror", MIRRORS)
+    @pytest.mark.parametrize("name", BUILDERS)
+    def test_a_mask_is_written_as_the_docstrings_have_it(self, name, mirror):
+        masks, array = MIRRORS[mirror]
+        docstring = inspect.cleandoc(getattr(masks, name).__doc__).replace("    ", "")
+        for expression, _ in examples(docstring):
+            text = masks.mask_text(eval(expression, {**vars(masks), "array": array}))
+            assert f">>> {expression}\n{text}\n" in f"{docstring}\n"
+
+    @pytest.mark.parametrize("mirror", MIRRORS)
+    def test_its_own_docstring_is_what_it_prints(self, mirror, capsys):
+        masks, _ = MIRRORS[mirror]
+        [(expression, matrix)] = examples(masks.mask_text.__doc__)
+        eval(expression, vars(masks))
+        printed = capsys.readouterr().out
+        assert [[int(entry) for entry in line.split()] for line in printed.splitlines()] == matrix[0]
+
+    @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 5)])
+    def test_every_matrix_is_there_in_order(self, shape, rng):
+        mask = rng.random(shape) < 0.5
+        for masks, array in MIRRORS.values():
+            blocks = masks.mask_text(array(mask)).split("\n\n")
+            read = [[[int(entry) for entry in row.split()] for row in block.splitlines()] for block in blocks]
+            np.testing.assert_array_equal(np.array(read, bool).reshape(shape), mask)
 
 
 SHAPES = {
