@@ -60,6 +60,19 @@ def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nnx
     return nnx.Param(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))
 
 
+def uniform_parameter(
+    *shape: int,
+    between: tuple[float, float],
+    through: Callable[[Array], Array],
+    **factory: Unpack[Factory],
+) -> nnx.Param[Array]:
+    """An array to be learned, drawn uniformly and put through a function; read it as `self.name[...]`."""
+    low, high = between
+    return nnx.Param(
+        through(jax.random.uniform(factory["rngs"].params(), shape, factory["param_dtype"], low, high))
+    )
+
+
 def constant_parameter(*shape: int, value: float, **factory: Unpack[Factory]) -> nnx.Param[Array]:
     """An array to be learned, from one number on; read it as `self.name[...]`."""
     return nnx.Param(jnp.full(shape, value, factory["param_dtype"]))

@@ -56,6 +56,16 @@ def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nn.
     return nn.Parameter(nn.init.normal_(torch.empty(shape, **factory), std=std))
 
 
+def uniform_parameter(
+    *shape: int,
+    between: tuple[float, float],
+    through: Callable[[Tensor], Tensor],
+    **factory: Unpack[Factory],
+) -> nn.Parameter:
+    """An array to be learned, drawn uniformly and put through a function; read it as `self.name[...]`."""
+    return nn.Parameter(through(nn.init.uniform_(torch.empty(shape, **factory), *between)))
+
+
 def constant_parameter(*shape: int, value: float, **factory: Unpack[Factory]) -> nn.Parameter:
     """An array to be learned, from one number on; read it as `self.name[...]`."""
     return nn.Parameter(torch.full(shape, value, **factory))

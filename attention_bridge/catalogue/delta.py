@@ -1,5 +1,77 @@
-"""Recurrent memories that are corrected before they are written to."""
+"""Recurrent memories that are corrected before they are written to, and state-space duality."""
 
-from attention_bridge.catalogue.mechanism import Mechanism
+from functools import partial
 
-DELTA_FAMILY: tuple[Mechanism, ...] = ()
+from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
+from attention_bridge.catalogue.shared import PADDING, SEQUENCE
+from attention_bridge.oracles import delta as oracles
+
+CHUNKS = {"chunk_size": 2}  # of 5 tokens: two chunks, and one that is not full
+SHORT = {**SIZES, "embed": 7}
+# With the epsilon of a trained layer the norm takes the length from what the first token reads, which may be next to
+# nothing, and the rounding errors of its gradient are divided by that.
+EPS = {"eps": 0.01}
+HEAD = {"num_heads": 3, "head_dim": 4, "value_dim": 6, **EPS}
+GROUPED = {"num_heads": 3, "num_value_heads": 6, "head_dim": 4, "value_dim": 3, **EPS}
+GROUPS = {"num_heads": 6, "head_dim": 3, "state_dim": 4, "num_groups": 3, **EPS}
+
+DELTA_FAMILY = (
+    Mechanism(
+        name="DeltaNet",
+        family="linear",
+        file="linear/delta.py",
+        paper=Paper("Yang et al.", 2024, "https://arxiv.org/abs/2406.06484"),
+        equation=r"S_t = S_{t-1} + \beta_t k_t (v_t - S_{t-1}^\top k_t)^\top, \quad o_t = S_t^\top q_t",
+        module=Part("DeltaNet", {"embed_dim": 7, **HEAD, **CHUNKS}),
+        inputs=SEQUENCE,
+        masks=PADDING,
+        causal=True,
+        sizes=SHORT,
+        oracle=partial(oracles.delta_net, **HEAD),
+        peers=("fla delta_rule_recurrence",),
+    ),
+    Mechanism(
+        name="GatedDeltaNet",
+        family="linear",
+        file="linear/gated_delta.py",
+        paper=Paper("Yang, Kautz & Hatamizadeh", 2024, "https://arxiv.org/abs/2412.06464"),
+        equation=r"S_t = \alpha_t (I - \beta_t k_t k_t^\top) S_{t-1} + \beta_t k_t v_t^\top",
+        module=Part("GatedDeltaNet", {"embed_dim": 7, **GROUPED, **CHUNKS}),
+        inputs=SEQUENCE,
+        masks=PADDING,
+        causal=True,
+        sizes=SHORT,
+        oracle=partial(oracles.gated_delta_net, **GROUPED),
+        peers=("transformers Qwen3NextGatedDeltaNet", "fla naive_recurrent_gated_delta_rule"),
+    ),
+    Mechanism(
+        name="KimiDeltaAttention",
+        family="linear",
+        file="linear/kimi_delta.py",
+        paper=Paper("Kimi Team", 2025, "https://arxiv.org/abs/2510.26692"),
+        equation=(
+            r"S_t = (I - \beta_t k_t k_t^\top)\, \mathrm{Diag}(\alpha_t)\, S_{t-1} + \beta_t k_t v_t^\top"
+        ),
+        module=Part("KimiDeltaAttention", {"embed_dim": 7, **HEAD, "rank": 5, **CHUNKS}),
+        inputs=SEQUENCE,
+        masks=PADDING,
+        causal=True,
+        sizes=SHORT,
+        oracle=partial(oracles.kimi_delta_attention, **HEAD),
+        peers=("transformers KimiLinearDeltaAttention", "fla naive_recurrent_kda"),
+    ),
+    Mechanism(
+        name="Mamba2",
+        family="linear",
+        file="linear/state_space.py",
+        paper=Paper("Dao & Gu", 2024, "https://arxiv.org/abs/2405.21060"),
+        equation=r"S_t = e^{-e^A \Delta_t} S_{t-1} + B_t (\Delta_t x_t)^\top, \quad y_t = S_t^\top C_t + D x_t",
+        module=Part("Mamba2", {"embed_dim": 7, **GROUPS, **CHUNKS}),
+        inputs=SEQUENCE,
+        masks=PADDING,
+        causal=True,
+        sizes=SHORT,
+        oracle=partial(oracles.mamba2, **GROUPS),
+        peers=("transformers Mamba2Mixer",),
+    ),
+)

@@ -1,0 +1,26 @@
+"""A sequence in chunks: a few steps of a recurrence over matrices, instead of many over vectors."""
+
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Float
+
+
+def split_chunks(
+    x: Float[Array, "batch heads length *dim"], chunk_size: int, *, fill: float = 0.0
+) -> Float[Array, "chunks batch heads size *dim"]:
+    """Cut the sequence into chunks; what is missing in the last one is filled with `fill`.
+
+    A sequence that is shorter than `chunk_size` is one chunk of its own length.
+    """
+    batch, heads, length, *dim = x.shape
+    size = min(chunk_size, length)
+    missing = jnp.full((batch, heads, -length % size, *dim), fill, dtype=x.dtype)
+    return rearrange(jnp.concatenate([x, missing], axis=2), "b h (c size) ... -> c b h size ...", size=size)
+
+
+def join_chunks(
+    x: Float[Array, "chunks batch heads size dim"], length: int
+) -> Float[Array, "batch heads length dim"]:
+    """Lay the chunks behind each other again, without what was filled in: the inverse of `split_chunks`."""
+    return rearrange(x, "c b h size d -> b h (c size) d")[:, :, :length]

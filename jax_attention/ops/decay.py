@@ -1,0 +1,96 @@
+"""What is left of a memory after a while: products of decays, as exponentials of sums of their logarithms.
+
+Each sum runs over the steps between two moments and is never the difference of two longer sums: no digit is lost
+to cancellation, and with decays of at most 1 no exponential overflows, however fast the memory fades.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Float
+
+
+def decay_matrix(log_decay: Float[Array, "... length"]) -> Float[Array, "... length length"]:
+    """Row t, column s: what is left after step t of what was written in step s; 0 for s > t.
+
+    Args:
+        log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
+    """
+    length = log_decay.shape[-1]
+    ones = jnp.ones((length, length), dtype=log_decay.dtype)
+    steps = jnp.where(jnp.tril(ones, -1) > 0, log_decay[..., None], 0.0)  # ... length length
+    between = jnp.cumsum(steps, axis=-2)  # row t, column s: the sum over the steps s + 1 to t
+    return jnp.exp(jnp.where(jnp.tril(ones) > 0, between, -jnp.inf))
+
+
+class DecayedProducts(NamedTuple):
+    """How a memory that fades by feature is written and read in a chunk.
+
+    Attributes:
+        products: `(..., length, length)`, row t, column s: the inner product of what is read in step t with what
+            was written in step s, each feature after its decay; 0 for s > t.
+        since_start: `(..., length, dim)`, what is left after each step of what was there before the first.
+        until_end: `(..., length, dim)`, what is left after the last step of what was written in each.
+    """
+
+    products: Float[Array, "... length length"]
+    since_start: Float[Array, "... length dim"]
+    until_end: Float[Array, "... length dim"]
+
+
+def decayed_products(
+    read: Float[Array, "... length dim"],
+    written: Float[Array, "... length dim"],
+    log_decay: Float[Array, "... length dim"],
+) -> DecayedProducts:
+    """Σ_d read_td written_sd exp(Σ_{s < r <= t} log_decay_rd) for all s <= t, by matrix products.
+
+    Two neighbouring blocks make one twice as long: what the later reads of the earlier has faded until the end of
+    the earlier, and since the start of the later. So no array has both two times and a feature for axes.
+
+    Args:
+        read: broadcast against the others along the leading axes.
+        written: likewise.
+        log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
+    """
+    length = log_decay.shape[-2]
+    whole = 1 << (length - 1).bit_length()  # the next power of two
+    read, written, since = (_fill(x, whole) for x in (read, written, log_decay))  # ... whole dim
+    until = jnp.zeros_like(since)  # ... whole dim
+    products = (read * written).sum(-1)[..., None, None]  # ... blocks 1 1
+    size = 1
+    while size < whole:
+        (_, later), (earlier, _) = _halves(read, size), _halves(written, size)  # ... pairs size dim
+        (since_one, since_two), (until_one, until_two) = _halves(since, size), _halves(until, size)
+        across = jnp.einsum(
+            "...qd,...kd->...qk", later * jnp.exp(since_two), earlier * jnp.exp(until_one)
+        )  # ... pairs size size
+        one, two = products[..., 0::2, :, :], products[..., 1::2, :, :]  # ... pairs size size
+        above = jnp.concatenate([one, jnp.zeros_like(across)], axis=-1)
+        below = jnp.concatenate([across, two], axis=-1)
+        products = jnp.concatenate([above, below], axis=-2)  # ... pairs 2·size 2·size
+        since = _joined(since_one, since_one[..., -1:, :] + since_two)  # ... whole dim
+        until = _joined(until_one + since_two[..., -1:, :], until_two)  # ... whole dim
+        size = 2 * size
+    return DecayedProducts(
+        products[..., 0, :length, :length],
+        jnp.exp(since[..., :length, :]),
+        jnp.exp(until[..., :length, :]),
+    )
+
+
+def _fill(x: Float[Array, "... length dim"], whole: int) -> Float[Array, "... whole dim"]:
+    *leading, length, dim = x.shape
+    zeros = jnp.zeros((*leading, whole - length, dim), dtype=x.dtype)
+    return jnp.concatenate([x, zeros], axis=-2)
+
+
+def _halves(x: Float[Array, "... whole dim"], size: int) -> tuple[Array, Array]:
+    pairs = rearrange(x, "... (pairs two size) d -> ... pairs two size d", two=2, size=size)
+    return pairs[..., 0, :, :], pairs[..., 1, :, :]
+
+
+def _joined(one: Float[Array, "... size dim"], two: Float[Array, "... size dim"]) -> Array:
+    return rearrange(jnp.concatenate([one, two], axis=-2), "... pairs size d -> ... (pairs size) d")

@@ -1,0 +1,263 @@
+r"""DeltaNet: a memory that is corrected, not added to (Schlag et al. 2021; Yang et al. 2024).
+
+$$ S_t = S_{t-1} + \beta_t k_t \left(v_t - S_{t-1}^\top k_t\right)^\top, \qquad o_t = S_t^\top q_t $$
+
+One change from `LinearAttention`: before v_t is stored under k_t, what the memory already holds under k_t is looked
+up, and only the difference is written: with β_t = 1 the old value is gone, with β_t = 0 nothing happens. It is one
+step of gradient descent on |Sᵀk - v|² / 2 at rate β (Widrow & Hoff 1960).
+
+Three forms, all equal: step by step; in chunks, where the corrections of a chunk solve one triangular system (the
+WY form of a product of Householder matrices); and as a matrix from values to outputs.
+
+| symbol | argument | shape                                |
+|--------|----------|--------------------------------------|
+| S      | `state`  | `(batch, heads, key_dim, value_dim)` |
+| β      | `beta`   | `(batch, heads, length)`             |
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_positive
+from torch_attention.layers import Factory, conv1d, linear, rms_norm, sigmoid
+from torch_attention.linear.memory import check_read, first_memory
+from torch_attention.linear.short_conv import (
+    ConvolvedState,
+    cut,
+    short_convolution,
+    visible_only,
+)
+from torch_attention.ops import (
+    at_least_float32,
+    join_chunks,
+    merge_heads,
+    scan,
+    solve_unit_lower,
+    split_chunks,
+    split_heads,
+)
+from torch_attention.outputs import AttentionOutput, RecurrentOutput
+
+
+def unit_length(x: Float[Tensor, "... dim"], eps: float = 1e-6) -> Float[Tensor, "... dim"]:
+    """Return x / √(|x|² + ε), in at least float32: a vector of length 1, but zero where `x` is zero."""
+    x = at_least_float32(x)
+    return x / torch.sqrt((x * x).sum(-1)[..., None] + eps)
+
+
+def recurrent_delta_rule(
+    query: Float[Tensor, "batch heads length key_dim"],
+    key: Float[Tensor, "batch heads length key_dim"],
+    value: Float[Tensor, "batch heads length value_dim"],
+    beta: Float[Tensor, "batch heads length"],
+    *,
+    state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
+) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
+    """The delta rule as it is defined, one token after the other.
+
+    Args:
+        query: what is looked up.
+        key: what the values are stored under, of length 1 at most.
+        value: what is stored.
+        beta: how much of the difference is written, 0 to 1.
+        state: the memory before the first token; None is an empty one.
+
+    Returns:
+        What was read, in the dtype of `query`, and the memory after the last token.
+    """
+
+    def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        query, key, value, beta = token  # batch heads key_dim, or value_dim, or nothing
+        known = torch.einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
+        change = beta[..., None] * (value - known)  # batch heads value_dim
+        memory = memory + torch.einsum("bhd,bhv->bhdv", key, change)  # batch heads key_dim value_dim
+        return memory, torch.einsum("bhdv,bhd->bhv", memory, query)
+
+    tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in (query, key, value, beta))
+    memory, output = scan(step, first_memory(key, value, state), tuple(tokens))
+    return rearrange(output, "l b h v -> b h l v").to(query.dtype), memory
+
+
+def chunked_delta_rule(
+    query: Float[Tensor, "batch heads length key_dim"],
+    key: Float[Tensor, "batch heads length key_dim"],
+    value: Float[Tensor, "batch heads length value_dim"],
+    beta: Float[Tensor, "batch heads length"],
+    *,
+    state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
+    chunk_size: int = 64,
+) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
+    """The same as `recurrent_delta_rule` with one step a chunk (Yang et al. 2024, section 3).
+
+    In a chunk that starts with the memory S, the differences U that are written solve
+    (I + tril(diag(β) K Kᵀ, -1)) U = diag(β) (V - K S).
+
+    Args:
+        query, key, value, beta, state: as in `recurrent_delta_rule`.
+        chunk_size: how many tokens are read at once.
+    """
+    arrays = (query, key, value, beta)
+    q, k, v, b = (
+        split_chunks(at_least_float32(x), chunk_size) for x in arrays
+    )  # chunks batch heads size ...
+    changes = _changes(k, b, torch.concatenate([v, k], dim=-1))  # chunks batch heads size value_dim+key_dim
+    written, erased = changes[..., : v.shape[-1]], changes[..., v.shape[-1] :]
+    scores = torch.tril(torch.einsum("...qd,...kd->...qk", q, k))  # chunks batch heads size size
+
+    def step(memory: Tensor, chunk: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        query, key, scores, written, erased = chunk
+        change = written - torch.einsum("bhkd,bhdv->bhkv", erased, memory)  # batch heads size value_dim
+        output = torch.einsum("bhqd,bhdv->bhqv", query, memory)  # batch heads size value_dim
+        output = output + torch.einsum("bhqk,bhkv->bhqv", scores, change)
+        return memory + torch.einsum("bhkd,bhkv->bhdv", key, change), output
+
+    memory, output = scan(step, first_memory(key, value, state), (q, k, scores, written, erased))
+    return join_chunks(output, query.shape[2]).to(query.dtype), memory
+
+
+def delta_rule_weights(
+    query: Float[Tensor, "batch heads length key_dim"],
+    key: Float[Tensor, "batch heads length key_dim"],
+    beta: Float[Tensor, "batch heads length"],
+) -> Float[Tensor, "batch heads length length"]:
+    """The matrix from values to outputs, tril(Q Kᵀ) (I + tril(diag(β) K Kᵀ, -1))⁻¹ diag(β), in at least float32.
+
+    Its rows need not sum to 1, and a weight is negative where a later token has taken a value back.
+    """
+    query, key, beta = (at_least_float32(x) for x in (query, key, beta))
+    scores = torch.tril(torch.einsum("bhqd,bhkd->bhqk", query, key))  # batch heads length length
+    each = torch.eye(key.shape[2], dtype=key.dtype, device=key.device)
+    each = torch.broadcast_to(each, scores.shape)  # batch heads length length
+    return torch.einsum("bhql,bhlk->bhqk", scores, _changes(key, beta, each))
+
+
+def _changes(
+    key: Float[Tensor, "*batch length key_dim"],
+    beta: Float[Tensor, "*batch length"],
+    value: Float[Tensor, "*batch length value_dim"],
+) -> Float[Tensor, "*batch length value_dim"]:
+    """What is written in each step, from an empty memory on, so that it holds what it should."""
+    overlap = beta[..., None] * torch.einsum("...qd,...kd->...qk", key, key)  # ... length length
+    return solve_unit_lower(overlap, beta[..., None] * value)
+
+
+class DeltaNet(nn.Module):
+    """Attention by a memory that is corrected, with short convolutions (Schlag et al. 2021; Yang et al. 2024).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads, each with a memory of its own.
+        head_dim: features of queries and keys in a head; `embed_dim / num_heads` if None.
+        value_dim: features of values in a head; `head_dim` if None.
+        conv_width: how many tokens the short convolution sees.
+        chunk_size: how many tokens are read at once.
+        eps: of the norm of what is read.
+
+    Raises:
+        ValueError: sizes that do not divide, or are below 1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        head_dim: int | None = None,
+        value_dim: int | None = None,
+        conv_width: int = 4,
+        chunk_size: int = 64,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_positive(conv_width=conv_width, chunk_size=chunk_size)
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.value_dim = self.head_dim if value_dim is None else value_dim
+        self.conv_width = conv_width
+        self.chunk_size = chunk_size
+        self.keys, self.values = num_heads * self.head_dim, num_heads * self.value_dim
+        self.q_proj = linear(embed_dim, self.keys, bias=False, **factory)
+        self.k_proj = linear(embed_dim, self.keys, bias=False, **factory)
+        self.v_proj = linear(embed_dim, self.values, bias=False, **factory)
+        self.b_proj = linear(embed_dim, num_heads, bias=False, **factory)
+        features = 2 * self.keys + self.values
+        self.conv = conv1d(features, features, conv_width, groups=features, bias=False, **factory)
+        self.norm = rms_norm(self.value_dim, eps=eps, **factory)
+        self.out_proj = linear(self.values, embed_dim, bias=False, **factory)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        state: ConvolvedState | None = None,
+        need_weights: bool = False,
+    ) -> RecurrentOutput:
+        """Read the sequence token by token; no position sees a later one.
+
+        Args:
+            x: the sequence.
+            mask: `(batch, 1, 1, length)`, False where a token is not there: the memory stays as it is, and what the
+                token gives to the short convolution is zero.
+            state: where to go on from; None starts with an empty memory.
+            need_weights: whether to return the matrix from values to outputs.
+
+        Returns:
+            Output `(batch, length, embed_dim)`, the state after the last token, and weights
+            `(batch, heads, length, length)` or None.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit, or an empty sequence.
+        """
+        memory_shape = (self.num_heads, self.head_dim, self.value_dim)
+        inputs_shape = (self.conv_width - 1, 2 * self.keys + self.values)
+        check_read(x, self.embed_dim, mask, state, memory_shape, inputs_shape)
+        x = visible_only(x, mask)
+        features = torch.concatenate([self.q_proj(x), self.k_proj(x), self.v_proj(x)], dim=-1)
+        features, inputs = short_convolution(self.conv, features, state, self.conv_width)
+        query, key, value = cut(visible_only(features, mask), self.keys, self.keys, self.values)
+        query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
+        key = unit_length(split_heads(key, self.head_dim))  # batch heads length head_dim
+        value = split_heads(value, self.value_dim)  # batch heads length value_dim
+        beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
+        beta = rearrange(beta, "b l h -> b h l")
+        memory = None if state is None else state.memory
+        if x.shape[1] == 1:
+            heads, memory = recurrent_delta_rule(query, key, value, beta, state=memory)
+        else:
+            heads, memory = chunked_delta_rule(
+                query, key, value, beta, state=memory, chunk_size=self.chunk_size
+            )
+        weights = delta_rule_weights(query, key, beta) if need_weights else None
+        heads = merge_heads(self.norm(heads.to(x.dtype)))  # batch length heads·value_dim
+        return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
+
+
+def main() -> None:
+    """Show a memory that is overwritten, and what each output of a layer is made of."""
+    from torch_attention.demonstration import draw, fill, show
+
+    key = torch.as_tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key is the first again
+    value = torch.as_tensor([[[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]])
+    beta = torch.as_tensor([[[1.0, 1.0, 0.5]]])
+    _, memory = recurrent_delta_rule(key, key, value, beta)
+    print("Under the first key lie 1, 2; half of the way to 5, 6 is written:")
+    print(" ".join(f"{number:.3f}" for row in memory[0, 0].tolist() for number in row))
+
+    words = ["the", "cat", "sat", "still"]
+    layer = fill(DeltaNet(embed_dim=6, num_heads=2))
+    output, _, weights = layer(draw(1, 4, 6), need_weights=True)
+    show("DeltaNet", AttentionOutput(output, weights), words, words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+r"""How fast a memory fades, where each token decides it (Gu & Dao 2023).
+
+$$ \log \alpha_t = -e^A \Delta_t, \qquad \Delta_t = \mathrm{softplus}(a_t + b) $$
+
+A continuous memory that decays at the rate e^A, seen after a time step Δ that the token chooses.
+
+| symbol | argument   | at the start of training                          |
+|--------|------------|---------------------------------------------------|
+| A      | `log_rate` | e^A is uniform between 1 and 16                   |
+| b      | `dt_bias`  | softplus(b) is log-uniform between 0.001 and 0.1  |
+| a      | `a`        | a projection of the token                         |
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torch_attention.layers import softplus
+from torch_attention.ops import at_least_float32
+
+RATES = (1.0, 16.0)
+LOG_STEPS = (math.log(1e-3), math.log(1e-1))
+
+
+def step_bias(log_step: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The b whose softplus is the exponential of `log_step`."""
+    step = torch.exp(log_step)
+    return step + torch.log(-torch.expm1(-step))
+
+
+def time_step(a: Float[Tensor, "... features"], dt_bias: Float[Tensor, "features"]) -> Float[Tensor, "..."]:
+    """Δ = softplus(a + b), in at least float32."""
+    return softplus(at_least_float32(a) + at_least_float32(dt_bias))
+
+
+def log_fading(
+    a: Float[Tensor, "... heads"], log_rate: Float[Tensor, "heads"], dt_bias: Float[Tensor, "heads"]
+) -> Float[Tensor, "... heads"]:
+    """The logarithm of what each step leaves of the memory, in at least float32."""
+    return -torch.exp(at_least_float32(log_rate)) * time_step(a, dt_bias)

@@ -1,0 +1,273 @@
+r"""State-space duality: a state-space model that is linear attention with a decay (Mamba-2; Dao & Gu 2024).
+
+$$ S_t = \alpha_t S_{t-1} + B_t \left(\Delta_t x_t\right)^\top, \qquad y_t = S_t^\top C_t + D x_t,
+   \qquad \alpha_t = \exp\!\left(-e^A \Delta_t\right) $$
+
+Read as a state-space model it is a linear system whose input is scaled by the time step Δ and whose state decays for
+that long. Read as attention, C is the query, B the key and Δ x the value, and the weights are tril(C Bᵀ) ⊙ Γ, Γ_ts
+the decay from step s to step t: `GatedDeltaNet` that adds and does not correct. Three forms, all equal: step by
+step, in chunks, and in parallel.
+
+| symbol | argument         | shape                                       |
+|--------|------------------|---------------------------------------------|
+| C, B   | `query`, `key`   | `(batch, heads, length, key_dim)`           |
+| Δ x    | `value`          | `(batch, heads, length, value_dim)`         |
+| log α  | `log_decay`      | `(batch, heads, length)`, at most 0         |
+| S      | `state`          | `(batch, heads, key_dim, value_dim)`        |
+| A, D   |                  | parameters `A_log` and `D`, a number a head |
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_positive
+from torch_attention.layers import (
+    Factory,
+    constant_parameter,
+    conv1d,
+    linear,
+    silu,
+    uniform_parameter,
+)
+from torch_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
+from torch_attention.linear.memory import check_read, first_memory
+from torch_attention.linear.short_conv import (
+    ConvolvedState,
+    cut,
+    short_convolution,
+    visible_only,
+)
+from torch_attention.ops import (
+    at_least_float32,
+    decay_matrix,
+    join_chunks,
+    merge_heads,
+    repeat_heads,
+    scan,
+    split_chunks,
+    split_heads,
+)
+from torch_attention.outputs import AttentionOutput, RecurrentOutput
+
+
+def recurrent_state_space(
+    query: Float[Tensor, "batch heads length key_dim"],
+    key: Float[Tensor, "batch heads length key_dim"],
+    value: Float[Tensor, "batch heads length value_dim"],
+    log_decay: Float[Tensor, "batch heads length"],
+    *,
+    state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
+) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
+    """S_t = α_t S_{t-1} + k_t v_tᵀ, o_t = S_tᵀ q_t as it is defined, one token after the other.
+
+    Args:
+        query: what reads the memory, C.
+        key: what the values are stored under, B.
+        value: what is stored, Δ x.
+        log_decay: logarithm of the factor by which the memory fades before each token, at most 0.
+        state: the memory before the first token; None is an empty one.
+
+    Returns:
+        What was read, in the dtype of `query`, and the memory after the last token.
+    """
+
+    def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        query, key, value, log_decay = token  # batch heads key_dim, or value_dim, or nothing
+        memory = memory * torch.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
+        memory = memory + torch.einsum("bhd,bhv->bhdv", key, value)
+        return memory, torch.einsum("bhdv,bhd->bhv", memory, query)
+
+    arrays = (query, key, value, log_decay)
+    tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
+    memory, output = scan(step, first_memory(key, value, state), tuple(tokens))
+    return rearrange(output, "l b h v -> b h l v").to(query.dtype), memory
+
+
+def chunked_state_space(
+    query: Float[Tensor, "batch heads length key_dim"],
+    key: Float[Tensor, "batch heads length key_dim"],
+    value: Float[Tensor, "batch heads length value_dim"],
+    log_decay: Float[Tensor, "batch heads length"],
+    *,
+    state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
+    chunk_size: int = 64,
+) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
+    """The same as `recurrent_state_space`, in parallel within chunks and one step from chunk to chunk (section 6).
+
+    Args:
+        query, key, value, log_decay, state: as in `recurrent_state_space`.
+        chunk_size: how many tokens are read at once.
+    """
+    arrays = (query, key, value, log_decay)
+    q, k, v, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
+    between = decay_matrix(g)  # chunks batch heads size size
+    since_start = torch.exp(torch.cumsum(g, dim=-1))[..., None]  # chunks batch heads size 1
+    written = torch.einsum("...kd,...kv->...dv", between[..., -1, :, None] * k, v)  # ... key_dim value_dim
+    decay = since_start[..., -1:, :]  # chunks batch heads 1 1
+    within = torch.einsum("...qk,...kv->...qv", between * torch.einsum("...qd,...kd->...qk", q, k), v)
+
+    def step(memory: Tensor, chunk: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        decay, written = chunk
+        return decay * memory + written, memory
+
+    memory, before = scan(step, first_memory(key, value, state), (decay, written))
+    output = within + torch.einsum("...qd,...dv->...qv", since_start * q, before)
+    return join_chunks(output, query.shape[2]).to(query.dtype), memory
+
+
+def parallel_state_space(
+    query: Float[Tensor, "batch heads length key_dim"],
+    key: Float[Tensor, "batch heads length key_dim"],
+    value: Float[Tensor, "batch heads length value_dim"],
+    log_decay: Float[Tensor, "batch heads length"],
+) -> Float[Tensor, "batch heads length value_dim"]:
+    """The same as `recurrent_state_space` from an empty memory on, as attention: (C Bᵀ ⊙ Γ) V."""
+    weights = state_space_weights(query, key, log_decay)
+    return torch.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(query.dtype)
+
+
+def state_space_weights(
+    query: Float[Tensor, "batch heads length key_dim"],
+    key: Float[Tensor, "batch heads length key_dim"],
+    log_decay: Float[Tensor, "batch heads length"],
+) -> Float[Tensor, "batch heads length length"]:
+    """The matrix from values to outputs, C Bᵀ ⊙ Γ, in at least float32."""
+    query, key, log_decay = (at_least_float32(x) for x in (query, key, log_decay))
+    return decay_matrix(log_decay) * torch.einsum("bhqd,bhkd->bhqk", query, key)
+
+
+def grouped_rms_norm(
+    x: Float[Tensor, "batch length features"],
+    scale: Float[Tensor, "features"],
+    num_groups: int,
+    eps: float,
+) -> Float[Tensor, "batch length features"]:
+    """Each run of features divided by its own root mean square, times a scale; computed in at least float32."""
+    groups = rearrange(at_least_float32(x), "b l (g f) -> b l g f", g=num_groups)
+    groups = groups / torch.sqrt((groups * groups).mean(dim=-1, keepdim=True) + eps)
+    return rearrange(groups, "b l g f -> b l (g f)").to(x.dtype) * scale
+
+
+class Mamba2(nn.Module):
+    """Linear attention with a decay, as a state-space model between a gate and a short convolution (Dao & Gu 2024).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads, each with a memory of its own.
+        head_dim: features of values in a head; `2 embed_dim / num_heads` if None.
+        state_dim: features of queries and keys, C and B, in a head.
+        num_groups: heads of C and B, each for the same number of heads; also how many groups are normed each for
+            itself.
+        conv_width: how many tokens the short convolution sees.
+        chunk_size: how many tokens are read at once.
+        bias: whether the projections have biases.
+        conv_bias: whether the convolution has one.
+        eps: of the norm of what is read.
+
+    Raises:
+        ValueError: sizes that do not divide, or are below 1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        head_dim: int | None = None,
+        state_dim: int = 128,
+        num_groups: int = 1,
+        conv_width: int = 4,
+        chunk_size: int = 64,
+        bias: bool = False,
+        conv_bias: bool = True,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_positive(state_dim=state_dim, conv_width=conv_width, chunk_size=chunk_size)
+        check_divisible(num_heads=num_heads, num_groups=num_groups)
+        if head_dim is None:
+            check_divisible(inner_dim=2 * embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = 2 * embed_dim // num_heads if head_dim is None else head_dim
+        self.state_dim = state_dim
+        self.num_groups = num_groups
+        self.conv_width = conv_width
+        self.chunk_size = chunk_size
+        self.eps = eps
+        self.values, self.keys = num_heads * self.head_dim, num_groups * state_dim
+        features = self.values + 2 * self.keys
+        self.in_proj = linear(embed_dim, self.values + features + num_heads, bias=bias, **factory)
+        self.conv = conv1d(features, features, conv_width, groups=features, bias=conv_bias, **factory)
+        self.A_log = uniform_parameter(num_heads, between=RATES, through=torch.log, **factory)
+        self.dt_bias = uniform_parameter(num_heads, between=LOG_STEPS, through=step_bias, **factory)
+        self.D = constant_parameter(num_heads, value=1.0, **factory)
+        self.norm_scale = constant_parameter(self.values, value=1.0, **factory)
+        self.out_proj = linear(self.values, embed_dim, bias=bias, **factory)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        state: ConvolvedState | None = None,
+        need_weights: bool = False,
+    ) -> RecurrentOutput:
+        """Read the sequence token by token; arguments, result and errors as in `DeltaNet`.
+
+        The weights are those of x, after the convolution: Δ and D are in them.
+        """
+        memory_shape = (self.num_heads, self.state_dim, self.head_dim)
+        features = self.values + 2 * self.keys
+        check_read(x, self.embed_dim, mask, state, memory_shape, (self.conv_width - 1, features))
+        projected = self.in_proj(visible_only(x, mask))
+        z, mixed, dt = cut(projected, self.values, features, self.num_heads)
+        mixed, inputs = short_convolution(self.conv, mixed, state, self.conv_width)
+        value, key, query = cut(visible_only(mixed, mask), self.values, self.keys, self.keys)
+        value = at_least_float32(split_heads(value, self.head_dim))  # batch heads length head_dim
+        key = repeat_heads(split_heads(key, self.state_dim), self.num_heads)
+        query = repeat_heads(split_heads(query, self.state_dim), self.num_heads)
+        step = rearrange(visible_only(time_step(dt, self.dt_bias[...]), mask), "b l h -> b h l")
+        log_decay = -torch.exp(at_least_float32(self.A_log[...]))[:, None] * step  # batch heads length
+        skip = at_least_float32(self.D[...])[:, None, None]  # heads 1 1
+        memory = None if state is None else state.memory
+        written = step[..., None] * value  # batch heads length head_dim
+        if x.shape[1] == 1:
+            heads, memory = recurrent_state_space(query, key, written, log_decay, state=memory)
+        else:
+            heads, memory = chunked_state_space(
+                query, key, written, log_decay, state=memory, chunk_size=self.chunk_size
+            )
+        weights = None
+        if need_weights:
+            each = torch.eye(x.shape[1], dtype=step.dtype, device=x.device)  # length length
+            weights = state_space_weights(query, key, log_decay) * step[:, :, None] + skip * each
+        heads = merge_heads((heads + skip * value).to(x.dtype)) * silu(z)  # batch length heads·head_dim
+        heads = grouped_rms_norm(heads, self.norm_scale[...], self.num_groups, self.eps)
+        return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
+
+
+def main() -> None:
+    """Show a memory that fades, and what each output of a layer is made of."""
+    from torch_attention.demonstration import draw, fill, show
+
+    key = torch.as_tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key is the first again
+    value = torch.as_tensor([[[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]])
+    log_decay = torch.log(torch.as_tensor([[[1.0, 1.0, 0.1]]]))
+    _, memory = recurrent_state_space(key, key, value, log_decay)
+    print("Before the third token nine tenths of the memory fade, and it is added to the rest:")
+    print(" ".join(f"{number:.3f}" for row in memory[0, 0].tolist() for number in row))
+
+    words = ["the", "cat", "sat", "still"]
+    layer = fill(Mamba2(embed_dim=6, num_heads=2, state_dim=3))
+    output, _, weights = layer(draw(1, 4, 6), need_weights=True)
+    show("Mamba2", AttentionOutput(output, weights), words, words)
+
+
+if __name__ == "__main__":
+    main()

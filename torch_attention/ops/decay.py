@@ -1,0 +1,96 @@
+"""What is left of a memory after a while: products of decays, as exponentials of sums of their logarithms.
+
+Each sum runs over the steps between two moments and is never the difference of two longer sums: no digit is lost
+to cancellation, and with decays of at most 1 no exponential overflows, however fast the memory fades.
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+
+def decay_matrix(log_decay: Float[Tensor, "... length"]) -> Float[Tensor, "... length length"]:
+    """Row t, column s: what is left after step t of what was written in step s; 0 for s > t.
+
+    Args:
+        log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
+    """
+    length = log_decay.shape[-1]
+    ones = torch.ones((length, length), dtype=log_decay.dtype, device=log_decay.device)
+    steps = torch.where(torch.tril(ones, -1) > 0, log_decay[..., None], 0.0)  # ... length length
+    between = torch.cumsum(steps, dim=-2)  # row t, column s: the sum over the steps s + 1 to t
+    return torch.exp(torch.where(torch.tril(ones) > 0, between, -torch.inf))
+
+
+class DecayedProducts(NamedTuple):
+    """How a memory that fades by feature is written and read in a chunk.
+
+    Attributes:
+        products: `(..., length, length)`, row t, column s: the inner product of what is read in step t with what
+            was written in step s, each feature after its decay; 0 for s > t.
+        since_start: `(..., length, dim)`, what is left after each step of what was there before the first.
+        until_end: `(..., length, dim)`, what is left after the last step of what was written in each.
+    """
+
+    products: Float[Tensor, "... length length"]
+    since_start: Float[Tensor, "... length dim"]
+    until_end: Float[Tensor, "... length dim"]
+
+
+def decayed_products(
+    read: Float[Tensor, "... length dim"],
+    written: Float[Tensor, "... length dim"],
+    log_decay: Float[Tensor, "... length dim"],
+) -> DecayedProducts:
+    """Σ_d read_td written_sd exp(Σ_{s < r <= t} log_decay_rd) for all s <= t, by matrix products.
+
+    Two neighbouring blocks make one twice as long: what the later reads of the earlier has faded until the end of
+    the earlier, and since the start of the later. So no array has both two times and a feature for axes.
+
+    Args:
+        read: broadcast against the others along the leading axes.
+        written: likewise.
+        log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
+    """
+    length = log_decay.shape[-2]
+    whole = 1 << (length - 1).bit_length()  # the next power of two
+    read, written, since = (_fill(x, whole) for x in (read, written, log_decay))  # ... whole dim
+    until = torch.zeros_like(since)  # ... whole dim
+    products = (read * written).sum(-1)[..., None, None]  # ... blocks 1 1
+    size = 1
+    while size < whole:
+        (_, later), (earlier, _) = _halves(read, size), _halves(written, size)  # ... pairs size dim
+        (since_one, since_two), (until_one, until_two) = _halves(since, size), _halves(until, size)
+        across = torch.einsum(
+            "...qd,...kd->...qk", later * torch.exp(since_two), earlier * torch.exp(until_one)
+        )  # ... pairs size size
+        one, two = products[..., 0::2, :, :], products[..., 1::2, :, :]  # ... pairs size size
+        above = torch.concatenate([one, torch.zeros_like(across)], dim=-1)
+        below = torch.concatenate([across, two], dim=-1)
+        products = torch.concatenate([above, below], dim=-2)  # ... pairs 2·size 2·size
+        since = _joined(since_one, since_one[..., -1:, :] + since_two)  # ... whole dim
+        until = _joined(until_one + since_two[..., -1:, :], until_two)  # ... whole dim
+        size = 2 * size
+    return DecayedProducts(
+        products[..., 0, :length, :length],
+        torch.exp(since[..., :length, :]),
+        torch.exp(until[..., :length, :]),
+    )
+
+
+def _fill(x: Float[Tensor, "... length dim"], whole: int) -> Float[Tensor, "... whole dim"]:
+    *leading, length, dim = x.shape
+    zeros = torch.zeros((*leading, whole - length, dim), dtype=x.dtype, device=x.device)
+    return torch.concatenate([x, zeros], dim=-2)
+
+
+def _halves(x: Float[Tensor, "... whole dim"], size: int) -> tuple[Tensor, Tensor]:
+    pairs = rearrange(x, "... (pairs two size) d -> ... pairs two size d", two=2, size=size)
+    return pairs[..., 0, :, :], pairs[..., 1, :, :]
+
+
+def _joined(one: Float[Tensor, "... size dim"], two: Float[Tensor, "... size dim"]) -> Tensor:
+    return rearrange(torch.concatenate([one, two], dim=-2), "... pairs size d -> ... (pairs size) d")

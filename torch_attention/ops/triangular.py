@@ -1,0 +1,17 @@
+"""Systems of equations in which each unknown depends on those before it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def solve_unit_lower(
+    lower: Float[Tensor, "*batch length length"], right: Float[Tensor, "*batch length dim"]
+) -> Float[Tensor, "*batch length dim"]:
+    """Solve (I + L) X = B, by substitution from the first row on.
+
+    Args:
+        lower: L; what stands on its diagonal and above is not read.
+        right: B.
+    """
+    return torch.linalg.solve_triangular(lower, right, upper=False, unitriangular=True)
