@@ -108,16 +108,17 @@ def with_full_masks(mechanism: Mechanism, given: Arrays) -> Arrays:
 
 
 def build(part: Part, package: str, options: dict[str, Any]) -> Any:
-    """Build a part from the mirror called `package`; `options` go to every module in it."""
-    namespace = importlib.import_module(package)
-    cls = getattr(namespace, part.name, None) or getattr(
-        importlib.import_module(f"{package}.models"), part.name
-    )
+    """Build a part, a class or a layer, from the mirror called `package`; `options` go to every module in it."""
+    layers = importlib.import_module(f"{package}.layers")
+    namespaces = (importlib.import_module(package), importlib.import_module(f"{package}.models"), layers)
+    make = next(getattr(namespace, part.name) for namespace in namespaces if hasattr(namespace, part.name))
     arguments = {
         name: build(x, package, options) if isinstance(x, Part) else x for name, x in part.arguments.items()
     }
-    accepted = inspect.signature(cls.__init__).parameters
-    return cls(**arguments, **{name: x for name, x in options.items() if name in accepted})
+    accepted = set(inspect.signature(make.__init__ if inspect.isclass(make) else make).parameters)
+    if "factory" in accepted:  # a layer
+        accepted |= layers.Factory.__annotations__.keys()
+    return make(**arguments, **{name: x for name, x in options.items() if name in accepted})
 
 
 @cache

@@ -8,6 +8,9 @@ from jax_attention.attention_basics import ScaledDotProductAttention as ScaledDo
 from jax_attention.classic import ConcatScore as ConcatScore
 from jax_attention.classic import DotScore as DotScore
 from jax_attention.classic import GeneralScore as GeneralScore
+from jax_attention.classic import HierarchicalAttentionPooling as HierarchicalAttentionPooling
+from jax_attention.classic import LocationAwareAttention as LocationAwareAttention
+from jax_attention.classic import PointerAttention as PointerAttention
 from jax_attention.cross_attention import CrossAttention as CrossAttention
 from jax_attention.cross_attention import EncoderDecoderAttention as EncoderDecoderAttention
 from jax_attention.cross_attention import MultiHeadCrossAttention as MultiHeadCrossAttention
@@ -21,6 +24,17 @@ from jax_attention.heads import LatentCache as LatentCache
 from jax_attention.heads import MultiHeadLatentAttention as MultiHeadLatentAttention
 from jax_attention.heads import MultiQueryAttention as MultiQueryAttention
 from jax_attention.keeps import DecoderKeep as DecoderKeep
+from jax_attention.latents import AttentionPooling as AttentionPooling
+from jax_attention.latents import GRUCell as GRUCell
+from jax_attention.latents import InducedKeep as InducedKeep
+from jax_attention.latents import InducedOutput as InducedOutput
+from jax_attention.latents import InducedSetAttentionBlock as InducedSetAttentionBlock
+from jax_attention.latents import MultiheadAttentionBlock as MultiheadAttentionBlock
+from jax_attention.latents import PerceiverAttention as PerceiverAttention
+from jax_attention.latents import PoolingByAttention as PoolingByAttention
+from jax_attention.latents import SetAttentionBlock as SetAttentionBlock
+from jax_attention.latents import SlotAttention as SlotAttention
+from jax_attention.latents import SlotOutput as SlotOutput
 from jax_attention.linear import ConvolvedState as ConvolvedState
 from jax_attention.linear import DeltaNet as DeltaNet
 from jax_attention.linear import GatedDeltaNet as GatedDeltaNet
@@ -94,6 +108,7 @@ from jax_attention.self_attention import MultiHeadSelfAttention as MultiHeadSelf
 from jax_attention.self_attention import SelfAttention as SelfAttention
 from jax_attention.sparse import DeepSeekSparseAttention as DeepSeekSparseAttention
 from jax_attention.sparse import LightningIndexer as LightningIndexer
+from jax_attention.sparse import LSHAttention as LSHAttention
 from jax_attention.sparse import MixtureOfBlockAttention as MixtureOfBlockAttention
 from jax_attention.sparse import NativeSparseAttention as NativeSparseAttention
 from jax_attention.sparse import TopKAttention as TopKAttention

@@ -8,6 +8,9 @@ from torch_attention.attention_basics import ScaledDotProductAttention as Scaled
 from torch_attention.classic import ConcatScore as ConcatScore
 from torch_attention.classic import DotScore as DotScore
 from torch_attention.classic import GeneralScore as GeneralScore
+from torch_attention.classic import HierarchicalAttentionPooling as HierarchicalAttentionPooling
+from torch_attention.classic import LocationAwareAttention as LocationAwareAttention
+from torch_attention.classic import PointerAttention as PointerAttention
 from torch_attention.cross_attention import CrossAttention as CrossAttention
 from torch_attention.cross_attention import EncoderDecoderAttention as EncoderDecoderAttention
 from torch_attention.cross_attention import MultiHeadCrossAttention as MultiHeadCrossAttention
@@ -21,6 +24,17 @@ from torch_attention.heads import LatentCache as LatentCache
 from torch_attention.heads import MultiHeadLatentAttention as MultiHeadLatentAttention
 from torch_attention.heads import MultiQueryAttention as MultiQueryAttention
 from torch_attention.keeps import DecoderKeep as DecoderKeep
+from torch_attention.latents import AttentionPooling as AttentionPooling
+from torch_attention.latents import GRUCell as GRUCell
+from torch_attention.latents import InducedKeep as InducedKeep
+from torch_attention.latents import InducedOutput as InducedOutput
+from torch_attention.latents import InducedSetAttentionBlock as InducedSetAttentionBlock
+from torch_attention.latents import MultiheadAttentionBlock as MultiheadAttentionBlock
+from torch_attention.latents import PerceiverAttention as PerceiverAttention
+from torch_attention.latents import PoolingByAttention as PoolingByAttention
+from torch_attention.latents import SetAttentionBlock as SetAttentionBlock
+from torch_attention.latents import SlotAttention as SlotAttention
+from torch_attention.latents import SlotOutput as SlotOutput
 from torch_attention.linear import ConvolvedState as ConvolvedState
 from torch_attention.linear import DeltaNet as DeltaNet
 from torch_attention.linear import GatedDeltaNet as GatedDeltaNet
@@ -94,6 +108,7 @@ from torch_attention.self_attention import MultiHeadSelfAttention as MultiHeadSe
 from torch_attention.self_attention import SelfAttention as SelfAttention
 from torch_attention.sparse import DeepSeekSparseAttention as DeepSeekSparseAttention
 from torch_attention.sparse import LightningIndexer as LightningIndexer
+from torch_attention.sparse import LSHAttention as LSHAttention
 from torch_attention.sparse import MixtureOfBlockAttention as MixtureOfBlockAttention
 from torch_attention.sparse import NativeSparseAttention as NativeSparseAttention
 from torch_attention.sparse import TopKAttention as TopKAttention

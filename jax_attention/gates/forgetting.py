@@ -1,0 +1,128 @@
+r"""Forgetting attention (FoX): each position says how much of what came before is forgotten (Lin et al. 2025).
+
+$$ \mathrm{head}_h = \mathrm{softmax}\!\left(Q_h K_h^\top / \sqrt{d} + D_h\right) V_h, \qquad
+   D_{h,ij} = \sum_{l = j + 1}^{i} \log f_{h,l}, \qquad f_{h,l} = \sigma(w_h \cdot x_l + b_h) $$
+
+One change from `CausalSelfAttention`: the bias D, which is zero on the diagonal and falls with every forget gate f
+between key j and query i. Gates that are all the same number make it ALiBi with the slope -log f.
+
+| symbol | parameter     |                                          |
+|--------|---------------|------------------------------------------|
+| w, b   | `forget_proj` | one forget gate a head; it has a bias in any case |
+"""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.layers import Dropout, Factory, linear, softplus
+from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
+
+
+def forgetting_bias(
+    log_forget: Float[Array, "batch length heads"],
+) -> Float[Array, "batch heads length length"]:
+    """The sum of the logarithms of all forget gates after key j up to query i, for every pair (Lin et al. 2025, eq. 5).
+
+    What stands above the diagonal is of no meaning: a causal mask hides it.
+    """
+    totals = jnp.cumsum(at_least_float32(log_forget), axis=1)  # batch length heads
+    totals = rearrange(totals, "batch length heads -> batch heads length")
+    return totals[:, :, :, None] - totals[:, :, None]
+
+
+class ForgettingAttention(nnx.Module):
+    """Causal multi-head self-attention with a forget gate (Lin et al. 2025).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        position: what tells queries and keys where they stand, besides the gates; see `positions`.
+        bias: whether the projections of queries, keys, values and output have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        position: nnx.Module | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.forget_proj = linear(embed_dim, num_heads, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend to what is not yet forgotten; the rest as in `CausalSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        # log sigmoid(z) = -softplus(-z)
+        log_forget = -softplus(-at_least_float32(self.forget_proj(x)))  # batch length heads
+        bias = forgetting_bias(log_forget)  # batch heads length length
+        placed = place(self.position, query, key, positions, positions)
+        heads, weights = attend(
+            placed.query,
+            placed.key,
+            value,
+            bias if placed.bias is None else bias + placed.bias,
+            mask,
+            is_causal=True,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+def main() -> None:
+    """Show how a sentence forgets, and what its weights are then."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat", "still"]
+    x = draw(1, 4, 8)
+    attention = fill(ForgettingAttention(embed_dim=8, num_heads=2, rngs=nnx.Rngs(0)))
+    show("ForgettingAttention", attention(x), words, words)
+    forget = jax.nn.sigmoid(attention.forget_proj(x))[0]  # length heads
+    for word, gates in zip(words, forget.tolist(), strict=True):
+        print(f"forget gates at {word}:", " ".join(f"{gate:.3f}" for gate in gates))
+
+
+if __name__ == "__main__":
+    main()

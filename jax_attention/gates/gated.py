@@ -1,0 +1,229 @@
+r"""Gated attention: what the heads found passes a gate that the query's own input opens (Qiu et al. 2025).
+
+$$ o = \mathrm{concat}_h\!\left(\mathrm{head}_h \odot \sigma(X W_h^{\mathrm{gate}})\right) W^O $$
+
+One change from `GroupedQueryAttention`: the gate, between the heads and the output projection. A query whose gate is
+closed takes nothing from anywhere, which softmax alone cannot say.
+
+| class                      | the gate is                      | size of its projection | model                       |
+|----------------------------|----------------------------------|------------------------|-----------------------------|
+| `GatedAttention`           | one number a feature of a head   | H d                    | Qwen3-Next (Qwen Team 2025) |
+| `HeadwiseGatedAttention`   | one number a head                | H                      |                             |
+
+| symbol                   | argument       |                                                     |
+|--------------------------|----------------|-----------------------------------------------------|
+| H                        | `num_heads`    |                                                     |
+| d                        | `head_dim`     |                                                     |
+| $W^{\mathrm{gate}}$      |                | the parameter `gate_proj`                           |
+|                          | `q_norm`, `k_norm` | Qwen3-Next normalises queries and keys of each head |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.layers import Dropout, Factory, linear, sigmoid
+from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
+
+
+class GatedAttention(nnx.Module):
+    """Grouped-query attention with a sigmoid gate for every feature of every head (Qiu et al. 2025).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
+        k_norm: likewise the keys.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        *,
+        head_dim: int | None = None,
+        q_norm: nnx.Module | None = None,
+        k_norm: nnx.Module | None = None,
+        position: nnx.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.gate_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.q_norm = q_norm
+        self.k_norm = k_norm
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend, and let the features of the heads pass as far as their gates are open.
+
+        The weights are those before the gate; the rest as in `MultiHeadSelfAttention`.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        gate = split_heads(self.gate_proj(x), self.head_dim)  # batch heads length head_dim
+        query = query if self.q_norm is None else self.q_norm(query)
+        key = key if self.k_norm is None else self.k_norm(key)
+        placed = place(self.position, query, key, positions, positions)
+        heads, weights = attend(
+            placed.query,
+            placed.key,
+            value,
+            placed.bias,
+            mask,
+            is_causal=self.is_causal,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads * sigmoid(gate))), weights)
+
+
+class HeadwiseGatedAttention(nnx.Module):
+    """Grouped-query attention with one sigmoid gate for every head (Qiu et al. 2025).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
+        k_norm: likewise the keys.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        *,
+        head_dim: int | None = None,
+        q_norm: nnx.Module | None = None,
+        k_norm: nnx.Module | None = None,
+        position: nnx.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.gate_proj = linear(embed_dim, num_heads, bias=bias, **factory)
+        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.q_norm = q_norm
+        self.k_norm = k_norm
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend, and let each head pass as far as its gate is open; the rest as in `GatedAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        gate = split_heads(self.gate_proj(x), 1)  # batch heads length 1
+        query = query if self.q_norm is None else self.q_norm(query)
+        key = key if self.k_norm is None else self.k_norm(key)
+        placed = place(self.position, query, key, positions, positions)
+        heads, weights = attend(
+            placed.query,
+            placed.key,
+            value,
+            placed.bias,
+            mask,
+            is_causal=self.is_causal,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads * sigmoid(gate))), weights)
+
+
+def main() -> None:
+    """Show how far the gates of a sentence are open."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    x = draw(1, 3, 8)
+    show("GatedAttention", fill(GatedAttention(embed_dim=8, num_heads=2, rngs=nnx.Rngs(0)))(x), words, words)
+    headwise = fill(HeadwiseGatedAttention(embed_dim=8, num_heads=2, rngs=nnx.Rngs(0)))
+    show("HeadwiseGatedAttention", headwise(x), words, words)
+    for word, gates in zip(words, sigmoid(headwise.gate_proj(x))[0].tolist(), strict=True):
+        print(f"gates of {word}:", " ".join(f"{gate:.3f}" for gate in gates))
+
+
+if __name__ == "__main__":
+    main()

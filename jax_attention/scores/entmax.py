@@ -1,0 +1,154 @@
+r"""1.5-entmax attention: between softmax and sparsemax, smooth and yet with zeros (Peters, Niculae & Martins 2019).
+
+$$ \mathrm{entmax}_{1.5}(z) = \arg\max_{p \in \Delta} p^\top z + \tfrac{4}{3} \sum_j \left(p_j - p_j^{1.5}\right),
+   \qquad p_j = \max(z_j / 2 - \tau, 0)^2 $$
+
+$$ \tau = \bar{x} - \sqrt{\Big(1 - \sum_{j \in S} (x_j - \bar{x})^2\Big) / k}, \qquad x = z / 2 $$
+
+One change from `SparsemaxAttention`: weights are squares, so that they grow smoothly from zero. $\bar{x}$ is the mean
+of x over the support S, which is the k largest for the largest k with $\tau \le x_{(k)}$.
+
+| symbol | argument |
+|--------|----------|
+| z      | `scores` |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.ops import (
+    at_least_float32,
+    dot_product_scores,
+    merge_heads,
+    split_heads,
+    weighted_values,
+)
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
+from jax_attention.scores.sparsemax import below_the_top, descending
+
+
+def entmax15(
+    scores: Float[Array, "... query key"], mask: Bool[Array, "..."] | None = None
+) -> Float[Array, "... query key"]:
+    """The 1.5-entmax of the scores, in at least float32 (Peters, Niculae & Martins 2019).
+
+    Args:
+        scores: any real numbers.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        Weights that sum to one along the keys, exactly zero where masked and beyond the support; a row with no
+        visible key is zero throughout, and so are its gradients.
+    """
+    half = at_least_float32(scores) / 2.0
+    everything = jnp.ones_like(half, dtype=jnp.bool_)
+    mask = everything if mask is None else everything & mask
+    # Which keys are in the support: a yes or no, through which no gradient flows.
+    below = below_the_top(half, mask)  # ... key
+    ordered = descending(below)  # ... key
+    count = jnp.arange(1, half.shape[-1] + 1, dtype=half.dtype)  # key
+    means = jnp.cumsum(ordered, axis=-1) / count  # ... key
+    spreads = jnp.cumsum(ordered * ordered, axis=-1) - count * means * means  # ... key
+    thresholds = means - jnp.sqrt(jnp.clip((1.0 - spreads) / count, min=0.0))  # ... key
+    size = (thresholds <= ordered).sum(axis=-1, keepdims=True)  # ... 1
+    threshold = jnp.clip(jnp.take_along_axis(thresholds, size - 1, axis=-1), min=-1.0)  # ... 1
+    support = mask & (below > threshold)  # ... key
+    # On the support the weights are a smooth function of the scores, and so their gradient is exact.
+    size = jnp.clip(support.sum(axis=-1, keepdims=True), min=1).astype(half.dtype)  # ... 1
+    mean = jnp.where(support, half, 0.0).sum(axis=-1, keepdims=True) / size  # ... 1
+    centred = jnp.where(support, half - mean, 0.0)  # ... key
+    spread = (centred * centred).sum(axis=-1, keepdims=True)  # ... 1
+    root = centred + jnp.sqrt((1.0 - spread) / size)  # ... key
+    return jnp.where(support, root * root, 0.0)
+
+
+class Entmax15Attention(nnx.Module):
+    """Multi-head self-attention with 1.5-entmax in place of the softmax (Peters, Niculae & Martins 2019).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        position: nnx.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position attend to some of its keys alone; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        weights = entmax15(
+            *dot_product_scores(placed.query, placed.key, placed.bias, mask, is_causal=self.is_causal)
+        )  # batch heads length length
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show the weights of rising scores, and attention in which some are zero."""
+    from jax_attention.demonstration import draw, fill, show
+
+    for scores in ([[0.0, 0.1, 0.2]], [[0.0, 1.0, 2.0]], [[0.0, 2.0, 4.0]]):
+        weights = entmax15(jnp.asarray(scores))[0]
+        print(f"entmax15 of {scores[0]}:", " ".join(f"{weight:.3f}" for weight in weights.tolist()))
+    words = ["the", "cat", "sat", "still"]
+    attention = fill(Entmax15Attention(embed_dim=8, num_heads=2, rngs=nnx.Rngs(0)))
+    show("Entmax15Attention", attention(draw(1, 4, 8)), words, words)
+
+
+if __name__ == "__main__":
+    main()

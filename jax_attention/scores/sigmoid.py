@@ -1,0 +1,146 @@
+r"""Sigmoid attention: every key is weighed by itself, and the weights of a query need not sum to one.
+
+$$ \mathrm{head}_h = \sigma\!\left(Q_h K_h^\top / \sqrt{d} + b\right) V_h, \qquad b = -\log n $$
+
+One change from `MultiHeadSelfAttention`: a sigmoid in place of the softmax. With b = -log n the weights of n keys whose
+scores are zero sum to about one, as those of a softmax do (Ramapuram et al. 2024, "Theory, Analysis, and Best Practices
+for Sigmoid Self-Attention"). A key that is hidden changes the weight of no other.
+
+| symbol | argument    |                                              |
+|--------|-------------|----------------------------------------------|
+| b      | `shift`     | -log n if None; x-transformers has 0         |
+| n      |             | how many keys there are, those hidden included |
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.ops import (
+    at_least_float32,
+    dot_product_scores,
+    merge_heads,
+    split_heads,
+    weighted_values,
+)
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
+
+
+def sigmoid_weights(
+    scores: Float[Array, "... query key"],
+    mask: Bool[Array, "#*axes"] | None = None,
+    *,
+    shift: float | None = None,
+) -> Float[Array, "... query key"]:
+    """Weights between 0 and 1, each from its own score, in at least float32 (Ramapuram et al. 2024).
+
+    Args:
+        scores: any real numbers.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+        shift: added to every score; minus the logarithm of the number of keys if None.
+
+    Returns:
+        Weights that are exactly zero where masked, and so are their gradients.
+    """
+    shift = -math.log(scores.shape[-1]) if shift is None else shift
+    weights = jax.nn.sigmoid(at_least_float32(scores) + shift)
+    return weights if mask is None else jnp.where(mask, weights, 0.0)
+
+
+class SigmoidAttention(nnx.Module):
+    """Multi-head self-attention with a sigmoid in place of the softmax (Ramapuram et al. 2024).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        shift: added to every score; minus the logarithm of the number of keys if None.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        shift: float | None = None,
+        position: nnx.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.shift = shift
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Add up the values by weights that know nothing of each other; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        scores, visible = dot_product_scores(
+            placed.query, placed.key, placed.bias, mask, is_causal=self.is_causal
+        )
+        weights = sigmoid_weights(scores, visible, shift=self.shift)  # batch heads length length
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show weights that sum to about one, and to anything else."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat", "still"]
+    x = draw(1, 4, 8)
+    attention = fill(SigmoidAttention(embed_dim=8, num_heads=2, rngs=nnx.Rngs(0)))(x)
+    show("SigmoidAttention", attention, words, words)
+    sums = attention.weights.sum(axis=-1)[0]  # heads length
+    for number, head in enumerate(sums.tolist()):
+        print(f"weights of head {number} sum to", " ".join(f"{total:.3f}" for total in head))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+r"""Softcapped attention: no score leaves (-c, c) (Gemma 2, Google DeepMind 2024).
+
+$$ \mathrm{head}_h = \mathrm{softmax}\!\left(c \tanh\!\left(s\,Q_h K_g^\top / c\right)\right) V_g,
+   \qquad g = \lfloor h G / H \rfloor $$
+
+One change from `GroupedQueryAttention`: the scaled scores are bent before the mask, so that a masked key stays masked.
+Scores far below c pass nearly as they are, since c tanh(l / c) ≈ l; with c → ∞ it is that class.
+
+| symbol | argument       |                                                                            |
+|--------|----------------|----------------------------------------------------------------------------|
+| c      | `softcap`      | Gemma 2 has 50                                                             |
+| s      | `scale`        | Gemma 2 has `query_pre_attn_scalar ** -0.5`, not always `head_dim ** -0.5` |
+| H      | `num_heads`    |                                                                            |
+| G      | `num_kv_heads` |                                                                            |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
+
+
+class SoftcapAttention(nnx.Module):
+    """Grouped-query attention whose scores are bent into (-softcap, softcap) by a tanh (Gemma 2, 2024).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        softcap: what no score reaches.
+        scale: factor on the scores before they are bent; `1 / sqrt(head_dim)` if None.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, a `softcap` that is not positive, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        *,
+        head_dim: int | None = None,
+        softcap: float = 50.0,
+        scale: float | None = None,
+        position: nnx.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        if not softcap > 0.0:
+            raise ValueError(f"softcap must be positive, got {softcap}")
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.softcap = softcap
+        self.scale = scale
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend by scores that are bent before they are masked; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        heads, weights = attend(
+            placed.query,
+            placed.key,
+            value,
+            placed.bias,
+            mask,
+            is_causal=self.is_causal,
+            scale=self.scale,
+            softcap=self.softcap,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+def main() -> None:
+    """Show how a tight cap evens out what a wide one leaves as it is."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    x = draw(1, 3, 8)
+    wide = fill(SoftcapAttention(embed_dim=8, num_heads=2, softcap=50.0, rngs=nnx.Rngs(0)))
+    show("SoftcapAttention, softcap 50", wide(x), words, words)
+    tight = fill(SoftcapAttention(embed_dim=8, num_heads=2, softcap=0.5, rngs=nnx.Rngs(0)))
+    show("SoftcapAttention, softcap 0.5", tight(x), words, words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+r"""Sparsemax attention: weights that are exactly zero for all but the best keys (Martins & Astudillo 2016).
+
+$$ \mathrm{sparsemax}(z) = \arg\min_{p \in \Delta} \lVert p - z \rVert^2, \qquad
+   p_j = \max(z_j - \tau, 0) = \begin{cases} z_j - \bar{z}_S + 1 / |S| & j \in S \\ 0 & \text{else} \end{cases} $$
+
+One change from `MultiHeadSelfAttention`: the nearest point of the simplex Δ in place of the softmax. S is the support:
+the k largest scores for the largest k with $1 + k z_{(k)} > \sum_{j \le k} z_{(j)}$, and $\bar{z}_S$ is their mean.
+
+| symbol | argument |
+|--------|----------|
+| z      | `scores` |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.ops import (
+    at_least_float32,
+    dot_product_scores,
+    merge_heads,
+    split_heads,
+    weighted_values,
+)
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_positions, place
+
+
+def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"]) -> Float[Array, "... key"]:
+    """Scores less the largest visible one, between -1 and 0; -1 where masked.
+
+    A score that is 1 or more below the top is in no support, neither of `sparsemax` nor of half of it in `entmax15`.
+    """
+    seen = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    top = jnp.amax(seen, axis=-1, keepdims=True)  # ... 1
+    return jnp.where(mask, jnp.clip(seen - top, min=-1.0), -1.0)
+
+
+def descending(x: Float[Array, "... key"]) -> Float[Array, "... key"]:
+    """Sorted along the last axis, the largest first."""
+    return jnp.take_along_axis(x, jnp.argsort(-x, axis=-1, stable=True), axis=-1)
+
+
+def sparsemax(
+    scores: Float[Array, "... query key"], mask: Bool[Array, "..."] | None = None
+) -> Float[Array, "... query key"]:
+    """The point of the simplex that is nearest to the scores, in at least float32 (Martins & Astudillo 2016).
+
+    Args:
+        scores: any real numbers.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        Weights that sum to one along the keys, exactly zero where masked and beyond the support; a row with no
+        visible key is zero throughout, and so are its gradients.
+    """
+    scores = at_least_float32(scores)
+    everything = jnp.ones_like(scores, dtype=jnp.bool_)
+    mask = everything if mask is None else everything & mask
+    # Which keys are in the support: a yes or no, through which no gradient flows.
+    below = below_the_top(scores, mask)  # ... key
+    ordered = descending(below)  # ... key
+    count = jnp.arange(1, scores.shape[-1] + 1, dtype=scores.dtype)  # key
+    sums = jnp.cumsum(ordered, axis=-1)  # ... key
+    size = (1.0 + count * ordered > sums).sum(axis=-1, keepdims=True)  # ... 1
+    threshold = (jnp.take_along_axis(sums, size - 1, axis=-1) - 1.0) / size  # ... 1
+    support = mask & (below > threshold)  # ... key
+    # On the support the weights are linear in the scores, and so their gradient is exact.
+    size = jnp.clip(support.sum(axis=-1, keepdims=True), min=1).astype(scores.dtype)  # ... 1
+    mean = jnp.where(support, scores, 0.0).sum(axis=-1, keepdims=True) / size  # ... 1
+    return jnp.where(support, scores - mean + 1.0 / size, 0.0)
+
+
+class SparsemaxAttention(nnx.Module):
+    """Multi-head self-attention with sparsemax in place of the softmax (Martins & Astudillo 2016).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        position: nnx.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position attend to its best keys alone; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        weights = sparsemax(
+            *dot_product_scores(placed.query, placed.key, placed.bias, mask, is_causal=self.is_causal)
+        )  # batch heads length length
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show the weights of rising scores, and attention in which most are zero."""
+    from jax_attention.demonstration import draw, fill, show
+
+    for scores in ([[0.0, 0.1, 0.2]], [[0.0, 0.5, 1.0]], [[0.0, 1.0, 2.0]]):
+        weights = sparsemax(jnp.asarray(scores))[0]
+        print(f"sparsemax of {scores[0]}:", " ".join(f"{weight:.3f}" for weight in weights.tolist()))
+    words = ["the", "cat", "sat", "still"]
+    attention = fill(SparsemaxAttention(embed_dim=8, num_heads=2, rngs=nnx.Rngs(0)))
+    show("SparsemaxAttention", attention(draw(1, 4, 8)), words, words)
+
+
+if __name__ == "__main__":
+    main()

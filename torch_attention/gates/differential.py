@@ -1,0 +1,150 @@
+r"""Differential attention: what two attention maps have in common is subtracted as noise (Ye et al. 2024).
+
+$$ \mathrm{head}_h = (1 - \lambda_{\mathrm{init}})\, \mathrm{RMSNorm}\!\left((A_{2h} - \lambda A_{2h+1}) V_h\right),
+   \qquad A_m = \mathrm{softmax}(Q_m K_m^\top / \sqrt{d}) $$
+
+$$ \lambda = e^{\lambda_{q1} \cdot \lambda_{k1}} - e^{\lambda_{q2} \cdot \lambda_{k2}} + \lambda_{\mathrm{init}} $$
+
+Changes from `MultiHeadSelfAttention`: each head has two pairs of queries and keys, of half its features, and values of
+all of them; the weights are the difference of two softmaxes; each head is normalised before the output projection.
+The heads of queries and keys stand in the order of the paper, 2h beside 2h + 1 (transformers' DiffLlama: h and h + H).
+
+| symbol                     | argument      |                                                          |
+|----------------------------|---------------|----------------------------------------------------------|
+| H                          | `num_heads`   | heads of values; there are 2 H of queries and keys       |
+| d                          | `head_dim`    | `embed_dim / num_heads / 2`                              |
+| $\lambda_{\mathrm{init}}$  | `lambda_init` | the paper's for each depth: `lambda_init_at(depth)`      |
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_pairs, check_sequence
+from torch_attention.layers import Dropout, Factory, linear, parameter, rms_norm
+from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
+from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.protocol import check_positions, place
+
+
+def lambda_init_at(depth: int) -> float:
+    """0.8 - 0.6 exp(-0.3 depth), for a layer with `depth` layers before it (Ye et al. 2024, section 2.1)."""
+    return 0.8 - 0.6 * math.exp(-0.3 * depth)
+
+
+class DifferentialAttention(nn.Module):
+    """Multi-head self-attention whose weights are the difference of two softmaxes (Ye et al. 2024).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; twice as many must divide `embed_dim`.
+        lambda_init: what λ starts near; see `lambda_init_at`.
+        eps: of the norm of each head.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which differences are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        lambda_init: float = 0.8,
+        eps: float = 1e-5,
+        position: nn.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        value_dim = embed_dim // num_heads
+        check_divisible(value_dim=value_dim, pair=2)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = value_dim // 2
+        self.lambda_init = lambda_init
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.lambda_q1 = parameter(self.head_dim, std=0.1, **factory)
+        self.lambda_k1 = parameter(self.head_dim, std=0.1, **factory)
+        self.lambda_q2 = parameter(self.head_dim, std=0.1, **factory)
+        self.lambda_k2 = parameter(self.head_dim, std=0.1, **factory)
+        self.head_norm = rms_norm(value_dim, eps=eps, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout)
+
+    def factor(self) -> Float[Tensor, ""]:
+        """λ: how much of the second softmax is subtracted, in at least float32."""
+        first = at_least_float32(self.lambda_q1[...]) * at_least_float32(self.lambda_k1[...])  # head_dim
+        second = at_least_float32(self.lambda_q2[...]) * at_least_float32(self.lambda_k2[...])  # head_dim
+        return torch.exp(first.sum(-1)) - torch.exp(second.sum(-1)) + self.lambda_init
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend twice and subtract; the weights are the differences, the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch two_heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch two_heads length head_dim
+        value = split_heads(self.v_proj(x), 2 * self.head_dim)  # batch heads length value_dim
+        keep = self.dropout.keep_weights(query[:, 0::2], key[:, 0::2], dropout_keep)
+        found = []
+        for half in (0, 1):
+            placed = place(
+                self.position, query[:, half::2], key[:, half::2], positions, positions
+            )  # batch heads length head_dim
+            found.append(
+                attend(
+                    placed.query,
+                    placed.key,
+                    value,
+                    placed.bias,
+                    mask,
+                    is_causal=self.is_causal,
+                    need_weights=need_weights,
+                    dropout_keep=keep,
+                    dropout_rate=self.dropout.rate,
+                )
+            )
+        (first, first_weights), (second, second_weights) = found
+        factor = self.factor()
+        heads = at_least_float32(first) - factor * at_least_float32(second)  # batch heads length value_dim
+        heads = self.head_norm(heads.to(value.dtype)) * (1.0 - self.lambda_init)
+        weights = None if first_weights is None else first_weights - factor * second_weights
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+def main() -> None:
+    """Show weights that are differences, and λ."""
+    from torch_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    attention = fill(DifferentialAttention(embed_dim=8, num_heads=2, lambda_init=lambda_init_at(1)))
+    show("DifferentialAttention", attention(draw(1, 3, 8)), words, words)
+    print(f"lambda_init {attention.lambda_init:.3f}, lambda {attention.factor().tolist():.3f}")
+
+
+if __name__ == "__main__":
+    main()

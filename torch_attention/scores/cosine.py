@@ -1,0 +1,129 @@
+r"""Cosine attention: a key answers a query by the angle between them, whatever their lengths (Luo et al. 2018).
+
+$$ \mathrm{head}_h = \mathrm{softmax}\!\left(\tau_h \cos(Q_h, K_h) + B\right) V_h, \qquad
+   \tau_h = \min\!\left(e^{t_h}, \tau_{\max}\right) $$
+
+One change from `MultiHeadSelfAttention`: queries and keys have length 1, and in place of $1 / \sqrt{d}$ each head
+learns how sharply it looks (Liu et al. 2022, Swin Transformer V2).
+
+| symbol         | argument      |                                                          |
+|----------------|---------------|----------------------------------------------------------|
+| $t_h$          |               | the parameter `logit_scale`, one a head; e^t starts at 10 |
+| $\tau_{\max}$  | `max_scale`   | no score is larger                                       |
+| B              | `position`    | what a position scheme adds to the scores, if it does    |
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_pairs, check_sequence
+from torch_attention.layers import Dropout, Factory, constant_parameter, linear
+from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
+from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.protocol import check_positions, place
+
+
+def unit_vectors(x: Float[Tensor, "... dim"], *, eps: float = 1e-12) -> Float[Tensor, "... dim"]:
+    """X / max(|x|, eps), in at least float32: of length 1 along the last axis, but for vectors shorter than `eps`."""
+    x = at_least_float32(x)
+    # The bound is inside the root, so that the gradient at a vector of zeros is finite.
+    return x / torch.sqrt(torch.clip((x * x).sum(dim=-1, keepdim=True), min=eps * eps))
+
+
+class CosineAttention(nn.Module):
+    """Multi-head self-attention by cosines, with a learned and bounded factor a head (Liu et al. 2022).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        max_scale: bound on the factor.
+        position: what tells queries and keys where they stand; the cosine is that of what it makes of them.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, a `max_scale` that is not positive, or a rate
+            outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        max_scale: float = 100.0,
+        position: nn.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        if not max_scale > 0.0:
+            raise ValueError(f"max_scale must be positive, got {max_scale}")
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.max_scale = max_scale
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.logit_scale = constant_parameter(num_heads, value=math.log(10.0), **factory)
+        self.position = position
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend by the cosines of queries and keys; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        exponent = torch.clip(at_least_float32(self.logit_scale[...]), max=math.log(self.max_scale))  # heads
+        heads, weights = attend(
+            torch.exp(exponent)[:, None, None] * unit_vectors(placed.query),
+            unit_vectors(placed.key),
+            at_least_float32(value),
+            placed.bias,
+            mask,
+            is_causal=self.is_causal,
+            scale=1.0,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads.to(value.dtype))), weights)
+
+
+def main() -> None:
+    """Show that inputs ten times as large get the same weights."""
+    from torch_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    x = draw(1, 3, 8)
+    attention = fill(CosineAttention(embed_dim=8, num_heads=2, bias=False))
+    show("CosineAttention", attention(x), words, words)
+    show("CosineAttention, x ten times as large", attention(10.0 * x), words, words)
+
+
+if __name__ == "__main__":
+    main()

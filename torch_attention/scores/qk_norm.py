@@ -1,0 +1,214 @@
+r"""Attention on normalised queries and keys: no score grows because a vector does (Henry et al. 2020).
+
+$$ \mathrm{head}_h = \mathrm{softmax}\!\left(\hat{Q}_h \hat{K}_g^\top / \sqrt{d}\right) V_g, \qquad
+   \hat{q} = \gamma \odot \frac{q}{\sqrt{\mathrm{mean}(q^2) + \epsilon}} $$
+
+One change from `GroupedQueryAttention`: queries and keys are divided by their root mean square, and scaled by a learned
+γ, after their projection and before positions turn them. Models mean different things by "QK-norm":
+
+| class                      | the mean is over                 | features of γ for queries, keys | model  |
+|----------------------------|----------------------------------|---------------------------------|--------|
+| `QKNormAttention`          | each head by itself              | d, d (the same for all heads)   | Qwen 3 |
+| `FullWidthQKNormAttention` | all heads, before they are split | H d, G d                        | OLMo 2 |
+
+With one head the two are the same. (Flax's `normalize_qk` is a LayerNorm of each head, Llama 4's norm has no γ.)
+
+| symbol | argument       |
+|--------|----------------|
+| H      | `num_heads`    |
+| G      | `num_kv_heads` |
+| d      | `head_dim`     |
+| ε      | `eps`          |
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_pairs, check_sequence
+from torch_attention.layers import Dropout, Factory, linear, rms_norm
+from torch_attention.ops import attend, merge_heads, split_heads
+from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.protocol import check_positions, place
+
+
+class QKNormAttention(nn.Module):
+    """Grouped-query attention whose queries and keys are normalised head by head (Qwen 3, Yang et al. 2025).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        eps: added to the mean square.
+        position: what tells normalised queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        *,
+        head_dim: int | None = None,
+        eps: float = 1e-6,
+        position: nn.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.q_norm = rms_norm(self.head_dim, eps=eps, **factory)
+        self.k_norm = rms_norm(self.head_dim, eps=eps, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend by normalised queries and keys; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = self.q_norm(split_heads(self.q_proj(x), self.head_dim))  # batch heads length head_dim
+        key = self.k_norm(split_heads(self.k_proj(x), self.head_dim))  # batch kv_heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        heads, weights = attend(
+            placed.query,
+            placed.key,
+            value,
+            placed.bias,
+            mask,
+            is_causal=self.is_causal,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+class FullWidthQKNormAttention(nn.Module):
+    """Grouped-query attention whose queries and keys are normalised over all heads at once (OLMo 2, 2024).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        eps: added to the mean square.
+        position: what tells normalised queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        *,
+        head_dim: int | None = None,
+        eps: float = 1e-6,
+        position: nn.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.q_norm = rms_norm(num_heads * self.head_dim, eps=eps, **factory)
+        self.k_norm = rms_norm(num_kv_heads * self.head_dim, eps=eps, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend by normalised queries and keys; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_norm(self.q_proj(x)), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_norm(self.k_proj(x)), self.head_dim)  # batch kv_heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        heads, weights = attend(
+            placed.query,
+            placed.key,
+            value,
+            placed.bias,
+            mask,
+            is_causal=self.is_causal,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+
+def main() -> None:
+    """Show that inputs ten times as large get the same weights."""
+    from torch_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    x = draw(1, 3, 8)
+    for cls in (QKNormAttention, FullWidthQKNormAttention):
+        attention = fill(cls(embed_dim=8, num_heads=2, bias=False))
+        show(cls.__name__, attention(x), words, words)
+        show(f"{cls.__name__}, x ten times as large", attention(10.0 * x), words, words)
+
+
+if __name__ == "__main__":
+    main()

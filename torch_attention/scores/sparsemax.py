@@ -1,0 +1,161 @@
+r"""Sparsemax attention: weights that are exactly zero for all but the best keys (Martins & Astudillo 2016).
+
+$$ \mathrm{sparsemax}(z) = \arg\min_{p \in \Delta} \lVert p - z \rVert^2, \qquad
+   p_j = \max(z_j - \tau, 0) = \begin{cases} z_j - \bar{z}_S + 1 / |S| & j \in S \\ 0 & \text{else} \end{cases} $$
+
+One change from `MultiHeadSelfAttention`: the nearest point of the simplex Δ in place of the softmax. S is the support:
+the k largest scores for the largest k with $1 + k z_{(k)} > \sum_{j \le k} z_{(j)}$, and $\bar{z}_S$ is their mean.
+
+| symbol | argument |
+|--------|----------|
+| z      | `scores` |
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_pairs, check_sequence
+from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.ops import (
+    at_least_float32,
+    dot_product_scores,
+    merge_heads,
+    split_heads,
+    weighted_values,
+)
+from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.protocol import check_positions, place
+
+
+def below_the_top(
+    scores: Float[Tensor, "... key"], mask: Bool[Tensor, "... key"]
+) -> Float[Tensor, "... key"]:
+    """Scores less the largest visible one, between -1 and 0; -1 where masked.
+
+    A score that is 1 or more below the top is in no support, neither of `sparsemax` nor of half of it in `entmax15`.
+    """
+    seen = torch.where(mask, scores, torch.finfo(scores.dtype).min)
+    top = torch.amax(seen, dim=-1, keepdim=True)  # ... 1
+    return torch.where(mask, torch.clip(seen - top, min=-1.0), -1.0)
+
+
+def descending(x: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
+    """Sorted along the last axis, the largest first."""
+    return torch.take_along_dim(x, torch.argsort(-x, dim=-1, stable=True), dim=-1)
+
+
+def sparsemax(
+    scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "..."] | None = None
+) -> Float[Tensor, "... query key"]:
+    """The point of the simplex that is nearest to the scores, in at least float32 (Martins & Astudillo 2016).
+
+    Args:
+        scores: any real numbers.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        Weights that sum to one along the keys, exactly zero where masked and beyond the support; a row with no
+        visible key is zero throughout, and so are its gradients.
+    """
+    scores = at_least_float32(scores)
+    everything = torch.ones_like(scores, dtype=torch.bool)
+    mask = everything if mask is None else everything & mask
+    # Which keys are in the support: a yes or no, through which no gradient flows.
+    below = below_the_top(scores, mask)  # ... key
+    ordered = descending(below)  # ... key
+    count = torch.arange(1, scores.shape[-1] + 1, dtype=scores.dtype, device=scores.device)  # key
+    sums = torch.cumsum(ordered, dim=-1)  # ... key
+    size = (1.0 + count * ordered > sums).sum(dim=-1, keepdim=True)  # ... 1
+    threshold = (torch.take_along_dim(sums, size - 1, dim=-1) - 1.0) / size  # ... 1
+    support = mask & (below > threshold)  # ... key
+    # On the support the weights are linear in the scores, and so their gradient is exact.
+    size = torch.clip(support.sum(dim=-1, keepdim=True), min=1).to(scores.dtype)  # ... 1
+    mean = torch.where(support, scores, 0.0).sum(dim=-1, keepdim=True) / size  # ... 1
+    return torch.where(support, scores - mean + 1.0 / size, 0.0)
+
+
+class SparsemaxAttention(nn.Module):
+    """Multi-head self-attention with sparsemax in place of the softmax (Martins & Astudillo 2016).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        position: nn.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let every position attend to its best keys alone; the rest as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        weights = sparsemax(
+            *dot_product_scores(placed.query, placed.key, placed.bias, mask, is_causal=self.is_causal)
+        )  # batch heads length length
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show the weights of rising scores, and attention in which most are zero."""
+    from torch_attention.demonstration import draw, fill, show
+
+    for scores in ([[0.0, 0.1, 0.2]], [[0.0, 0.5, 1.0]], [[0.0, 1.0, 2.0]]):
+        weights = sparsemax(torch.as_tensor(scores))[0]
+        print(f"sparsemax of {scores[0]}:", " ".join(f"{weight:.3f}" for weight in weights.tolist()))
+    words = ["the", "cat", "sat", "still"]
+    attention = fill(SparsemaxAttention(embed_dim=8, num_heads=2))
+    show("SparsemaxAttention", attention(draw(1, 4, 8)), words, words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+r"""Talking-heads attention: heads exchange scores before the softmax and weights after it (Shazeer et al. 2020).
+
+$$ L_h = Q_h K_h^\top / \sqrt{d}, \qquad J_g = \sum_h P^{\mathrm{pre}}_{gh} L_h, \qquad
+   \mathrm{head}_h = \Big(\sum_g P^{\mathrm{post}}_{hg}\, \mathrm{softmax}(J_g + B_g)\Big) V_h $$
+
+One change from `MultiHeadSelfAttention`: two learned maps from heads to heads; with both the identity it is that class.
+The weights of a query need not sum to one, and may be negative.
+
+| symbol                | parameter  |                                                                          |
+|-----------------------|------------|--------------------------------------------------------------------------|
+| $P^{\mathrm{pre}}$    | `pre_map`  | `(num_heads, num_heads)`; x-transformers holds it less the identity      |
+| $P^{\mathrm{post}}$   | `post_map` | `(num_heads, num_heads)`                                                 |
+| B                     |            | what a position scheme adds to the scores; it belongs to the heads g     |
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_keep, check_pairs, check_sequence
+from torch_attention.layers import Dropout, Factory, linear, parameter
+from torch_attention.ops import (
+    at_least_float32,
+    dot_product_scores,
+    masked_softmax,
+    merge_heads,
+    split_heads,
+    weighted_values,
+)
+from torch_attention.ops.definition import resolve_masks
+from torch_attention.outputs import AttentionOutput
+from torch_attention.positions.protocol import check_positions, place
+
+
+def talk(
+    head_map: Float[Tensor, "heads heads"], x: Float[Tensor, "batch heads query key"]
+) -> Float[Tensor, "batch heads query key"]:
+    """Each head becomes the sum of all heads, weighted by its row of `head_map`; in at least float32."""
+    return torch.einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
+
+
+class TalkingHeadsAttention(nn.Module):
+    """Multi-head self-attention whose heads are mixed before and after the softmax (Shazeer et al. 2020).
+
+    A mask is the same for all heads: what one of them sees, the others hear of.
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        position: what tells queries and keys where they stand; see `positions`.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training, after they were exchanged.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        position: nn.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.pre_map = parameter(num_heads, num_heads, std=num_heads**-0.5, **factory)
+        self.post_map = parameter(num_heads, num_heads, std=num_heads**-0.5, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Let the heads talk before they attend and after; the rest as in `MultiHeadSelfAttention`.
+
+        Args:
+            x: the sequence.
+            mask: True where the query attends to the key; its axis of heads, if it has one, is 1.
+            positions: where each element stands, for `position`; None counts from 0.
+            need_weights: whether to return the weights, those after the exchange.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask)
+        check_keep(dropout_keep, (x.shape[0], self.num_heads, x.shape[1], x.shape[1]))
+        check_positions("positions", positions, x, self.position)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = place(self.position, query, key, positions, positions)
+        scores, _ = dot_product_scores(placed.query, placed.key)
+        scores = talk(self.pre_map[...], scores)  # batch heads length length
+        bias, visible = resolve_masks(
+            scores.shape,
+            placed.bias,
+            mask,
+            is_causal=self.is_causal,
+            window=None,
+            query_offset=0,
+            device=x.device,
+        )
+        scores = scores if bias is None else scores + bias
+        weights = talk(self.post_map[...], masked_softmax(scores, visible))  # batch heads length length
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show weights that were exchanged between heads."""
+    from torch_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    attention = fill(TalkingHeadsAttention(embed_dim=8, num_heads=2))
+    show("TalkingHeadsAttention", attention(draw(1, 3, 8)), words, words)
+
+
+if __name__ == "__main__":
+    main()
