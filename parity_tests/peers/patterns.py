@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import x_transformers
 from transformers import BigBirdConfig, GptOssConfig, Llama4TextConfig, LongformerConfig, MistralConfig
 from transformers.masking_utils import create_chunked_causal_mask, create_sliding_window_causal_mask
 from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention, BigBirdModel
@@ -12,7 +13,6 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention
 from transformers.models.llama4.modeling_llama4 import Llama4TextAttention, Llama4TextRotaryEmbedding
 from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 from transformers.models.mistral.modeling_mistral import MistralAttention, MistralRotaryEmbedding
-from x_transformers.x_transformers import Attention
 
 from attention_bridge.catalogue import Part
 from parity_tests.peers import Comparison, numpy, peer, randomise, weights_of
@@ -93,7 +93,7 @@ def keras_multi_head(rng: np.random.Generator) -> Comparison:
 
 @peer("SlidingWindowAttention", "x-transformers Attention")
 def x_transformers_window(rng: np.random.Generator) -> Comparison:
-    theirs = Attention(
+    theirs = x_transformers.Attention(
         dim=12, heads=3, dim_head=4, causal=True, max_attend_past=WINDOW - 1
     )  # its softmax is float32
     randomise(theirs, rng)
@@ -246,7 +246,7 @@ def gpt_oss(rng: np.random.Generator) -> Comparison:
 
 @peer("LearnedSinkAttention", "x-transformers Attention")
 def x_transformers_sink(rng: np.random.Generator) -> Comparison:
-    theirs = Attention(
+    theirs = x_transformers.Attention(
         dim=12, heads=3, dim_head=4, head_learned_sink=True
     )  # its softmax is float32 in any case
     randomise(theirs, rng)
