@@ -28,7 +28,7 @@ DELTA_FAMILY = (
         causal=True,
         sizes=SHORT,
         oracle=partial(oracles.delta_net, **HEAD),
-        peers=("fla delta_rule_recurrence",),
+        peers=("flash-linear-attention DeltaNet",),
     ),
     Mechanism(
         name="GatedDeltaNet",
@@ -42,7 +42,7 @@ DELTA_FAMILY = (
         causal=True,
         sizes=SHORT,
         oracle=partial(oracles.gated_delta_net, **GROUPED),
-        peers=("transformers Qwen3NextGatedDeltaNet", "fla naive_recurrent_gated_delta_rule"),
+        peers=("transformers Qwen3NextGatedDeltaNet", "flash-linear-attention GatedDeltaNet"),
     ),
     Mechanism(
         name="KimiDeltaAttention",
@@ -58,7 +58,7 @@ DELTA_FAMILY = (
         causal=True,
         sizes=SHORT,
         oracle=partial(oracles.kimi_delta_attention, **HEAD),
-        peers=("transformers KimiLinearDeltaAttention", "fla naive_recurrent_kda"),
+        peers=("transformers KimiLinearDeltaAttention", "flash-linear-attention KimiDeltaAttention"),
     ),
     Mechanism(
         name="Mamba2",
