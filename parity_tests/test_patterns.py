@@ -21,7 +21,7 @@ import jax_attention
 import torch_attention
 from attention_bridge.parity import error
 from attention_bridge.weights import transfer
-from parity_tests.refusals import Case, assert_impossible, assert_refused
+from parity_tests.refusals import MIRRORS, Case, assert_impossible, assert_refused
 from parity_tests.test_masks import examples
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -31,22 +31,24 @@ EPS = float(np.finfo(np.float32).eps)
 LENGTH = 12
 
 
-def both(name, *args, rotary=None, **options):
+def both(name, *args, position=None, **options):
     """A module of each mirror with the same random weights; parameters of one name are the same in all classes."""
     ours, theirs = (
         getattr(mirror, name)(
-            *args,
-            **options,
-            **({} if rotary is None else {"position": mirror.RotaryEmbedding(rotary)}),
-            **rngs,
+            *args, **options, **({} if position is None else {"position": position(mirror)})
         )
-        for mirror, rngs in ((torch_attention, {}), (jax_attention, {"rngs": nnx.Rngs(0)}))
+        for mirror in MIRRORS.values()
     )
     with torch.no_grad():
         for path, parameter in ours.named_parameters():
             rng = np.random.default_rng(zlib.crc32(path.encode()))
             parameter.copy_(torch.from_numpy(0.5 * rng.standard_normal(parameter.shape)))
     return ours.eval(), transfer(ours, theirs)
+
+
+def rotary(m):
+    """A position scheme for heads of 4 features."""
+    return m.RotaryEmbedding(4)
 
 
 def run(modules, x, **arguments):
@@ -157,11 +159,11 @@ class TestLadder:
             joined = np.concatenate([part[mirror][0] for part in parts], axis=1)
             assert error(joined, output) < 8 * EPS
 
-    @pytest.mark.parametrize("rotary", [None, 4])
-    def test_streaming_without_sinks_is_a_sliding_window(self, x, rotary):
+    @pytest.mark.parametrize("position", [None, rotary])
+    def test_streaming_without_sinks_is_a_sliding_window(self, x, position):
         assert_equal(
-            run(both("StreamingAttention", 12, 3, 3, 0, rotary=rotary), x),
-            run(both("SlidingWindowAttention", 12, 3, 3, rotary=rotary), x),
+            run(both("StreamingAttention", 12, 3, 3, 0, position=position), x),
+            run(both("SlidingWindowAttention", 12, 3, 3, position=position), x),
         )
 
     def test_longformer_without_global_tokens_is_a_window_to_both_sides(self, x):
@@ -250,7 +252,24 @@ class TestSinks:
 class TestStreaming:
     @pytest.fixture
     def streaming(self):
-        return both("StreamingAttention", 12, 3, 3, 2, rotary=4)
+        return both("StreamingAttention", 12, 3, 3, 2, position=rotary)
+
+    @pytest.mark.parametrize(
+        "position",
+        [None, rotary, lambda m: m.ALiBi(3), lambda m: m.T5Bias(3), lambda m: m.ShawEmbedding(4, 3)],
+        ids=["none", "rotary", "ALiBi", "T5", "Shaw"],
+    )
+    def test_it_is_causal_attention_to_what_the_cache_holds(self, position, x):
+        """To the tokens in the cache as if they were a text of their own, which counts its places from 0."""
+        streaming = run(both("StreamingAttention", 12, 3, 3, 2, position=position), x)
+        plain = both("CausalSelfAttention", 12, 3, position=position)
+        held = [[0, 1, i - 2, i - 1, i] for i in range(4, LENGTH)]
+        texts = np.concatenate([x[:, cache] for cache in held])  # places batch, cache, features
+        for (output, weights), (expected, of_cache) in zip(streaming, run(plain, texts), strict=True):
+            for i, cache in enumerate(held, start=4):
+                these = slice(2 * (i - 4), 2 * (i - 3))
+                assert error(output[:, i], expected[these, -1]) < 8 * EPS
+                assert error(weights[:, :, i, cache], of_cache[these, :, -1]) < 8 * EPS
 
     def test_reading_on_changes_nothing_that_was_read(self, streaming, x):
         for (whole, _), (part, _) in zip(run(streaming, x), run(streaming, x[:, :7].copy()), strict=True):
@@ -278,7 +297,7 @@ class TestStreaming:
 
     def test_places_in_the_text_would_give_something_else(self, streaming, x):
         mask = np.asarray(torch_attention.streaming_mask(LENGTH, num_sinks=2, window=3))
-        [(other, _), _] = run(both("CausalSelfAttention", 12, 3, rotary=4), x, mask=mask)
+        [(other, _), _] = run(both("CausalSelfAttention", 12, 3, position=rotary), x, mask=mask)
         for output, _ in run(streaming, x):
             assert error(output[:, :5], other[:, :5]) < 8 * EPS  # the cache has not dropped any yet
             assert error(output[:, 5:], other[:, 5:]) > 1e-2
@@ -416,6 +435,12 @@ IMPOSSIBLE = [
             NOT_DIVISIBLE.format("embed_dim", "num_heads", 8, 3),
         )
         for name in CLASSES
+    ),
+    Case(
+        "a stream with rows and columns",
+        lambda m: partial(m.StreamingAttention, 12, 3, 2, position=m.AxialRotaryEmbedding(4)),
+        ValueError,
+        "position must read one coordinate, the place in the cache, got num_axes=2",
     ),
     *(
         Case(f"{name}{args} {options or ''}", made(name, *args, **options), ValueError, text)

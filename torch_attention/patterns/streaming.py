@@ -94,7 +94,8 @@ class StreamingAttention(nn.Module):
         dropout: rate at which weights are dropped in training.
 
     Raises:
-        ValueError: a window below 1, sinks below 0, sizes that do not divide, or a rate outside [0, 1).
+        ValueError: a window below 1, sinks below 0, a scheme of several coordinates, sizes that do not divide, or a
+            rate outside [0, 1).
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class StreamingAttention(nn.Module):
         super().__init__()
         check_window(window, is_causal=True)
         check_at_least(0, num_sinks=num_sinks)
+        _check_one_coordinate(position)
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
         if head_dim is None:
@@ -170,6 +172,14 @@ class StreamingAttention(nn.Module):
             dropout_rate=self.dropout.rate,
         )
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def _check_one_coordinate(position: nn.Module | None) -> None:
+    num_axes = getattr(position, "num_axes", None)
+    if num_axes is not None:
+        raise ValueError(
+            f"position must read one coordinate, the place in the cache, got num_axes={num_axes}"
+        )
 
 
 def main() -> None:
