@@ -47,6 +47,8 @@ from jax_attention.linear import MemoryState as MemoryState
 from jax_attention.linear import MultiScaleRetention as MultiScaleRetention
 from jax_attention.linear import PerformerAttention as PerformerAttention
 from jax_attention.linear import PerformerState as PerformerState
+from jax_attention.low_rank import LinformerAttention as LinformerAttention
+from jax_attention.low_rank import NystromAttention as NystromAttention
 from jax_attention.masks import and_masks as and_masks
 from jax_attention.masks import causal_mask as causal_mask
 from jax_attention.masks import chunked_mask as chunked_mask

@@ -47,6 +47,8 @@ from torch_attention.linear import MemoryState as MemoryState
 from torch_attention.linear import MultiScaleRetention as MultiScaleRetention
 from torch_attention.linear import PerformerAttention as PerformerAttention
 from torch_attention.linear import PerformerState as PerformerState
+from torch_attention.low_rank import LinformerAttention as LinformerAttention
+from torch_attention.low_rank import NystromAttention as NystromAttention
 from torch_attention.masks import and_masks as and_masks
 from torch_attention.masks import causal_mask as causal_mask
 from torch_attention.masks import chunked_mask as chunked_mask

@@ -30,6 +30,7 @@ BASICS = (
         keep=KEEP_ONE_HEAD_CROSS,
         oracle=oracles.basic_attention,
         native="basic_attention",
+        peers=("keras AdditiveAttention",),
     ),
     Mechanism(
         name="LuongAttention-dot",
@@ -43,6 +44,7 @@ BASICS = (
         keep=KEEP_ONE_HEAD_CROSS,
         oracle=oracles.luong_dot_attention,
         native="luong_dot_attention",
+        peers=("keras Attention",),
     ),
     Mechanism(
         name="LuongAttention-general",
@@ -58,6 +60,7 @@ BASICS = (
         keep=KEEP_ONE_HEAD_CROSS,
         oracle=oracles.luong_general_attention,
         native="luong_general_attention",
+        peers=("keras Attention",),
     ),
     Mechanism(
         name="LuongAttention-concat",
@@ -78,6 +81,7 @@ BASICS = (
         keep=KEEP_ONE_HEAD_CROSS,
         oracle=oracles.luong_concat_attention,
         native="luong_concat_attention",
+        peers=("keras AdditiveAttention",),
     ),
     Mechanism(
         name="ScaledDotProductAttention",
@@ -91,5 +95,6 @@ BASICS = (
         keep=KEEP_ONE_HEAD_CROSS,
         oracle=oracles.scaled_dot_product_attention,
         native="scaled_dot_product_attention",
+        peers=("torch scaled_dot_product_attention", "jax.nn.dot_product_attention"),
     ),
 )

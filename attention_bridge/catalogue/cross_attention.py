@@ -32,6 +32,7 @@ CROSS = (
         keep=KEEP_ONE_HEAD_CROSS,
         oracle=oracles.cross_attention,
         native="cross_attention",
+        peers=("torch MultiheadAttention",),
     ),
     Mechanism(
         name="MultiHeadCrossAttention",
@@ -48,6 +49,7 @@ CROSS = (
         keep=KEEP_CROSS,
         oracle=partial(oracles.multi_head_cross_attention, num_heads=HEADS),
         native="multi_head_cross_attention",
+        peers=("torch MultiheadAttention", "flax nnx.MultiHeadAttention", "transformers BartAttention"),
     ),
     # Smooth activations: at the kink of a relu, rounding alone decides on the gradient.
     *(
@@ -77,19 +79,22 @@ CROSS = (
             ),
             causal=True,
             native=f"encoder_decoder_attention_{name}_norm",
+            peers=peers,
         )
-        for name, norm_first, activation, equation in (
+        for name, norm_first, activation, equation, peers in (
             (
                 "post",
                 False,
                 "gelu_tanh",
                 r"x \leftarrow \mathrm{norm}(x + f(x)), \quad f = \mathrm{self}, \mathrm{cross}, \mathrm{ffn}",
+                ("torch TransformerDecoderLayer", "transformers BartDecoderLayer"),
             ),
             (
                 "pre",
                 True,
                 "gelu",
                 r"x \leftarrow x + f(\mathrm{norm}(x)), \quad f = \mathrm{self}, \mathrm{cross}, \mathrm{ffn}",
+                ("torch TransformerDecoderLayer with norm_first",),
             ),
         )
     ),

@@ -28,5 +28,6 @@ MODELS = (
         masks=HEADS_SELF,
         oracle=partial(oracles.encoder, num_heads=HEADS, num_layers=2),
         native="encoder",
+        peers=("transformers BertModel",),
     ),
 )

@@ -29,6 +29,7 @@ SELF = (
         keep=KEEP_ONE_HEAD_SELF,
         oracle=oracles.self_attention,
         native="self_attention",
+        peers=("torch MultiheadAttention",),
     ),
     Mechanism(
         name="MultiHeadSelfAttention",
@@ -42,6 +43,7 @@ SELF = (
         keep=KEEP_SELF,
         oracle=partial(oracles.multi_head_self_attention, num_heads=HEADS),
         native="multi_head_self_attention",
+        peers=("torch MultiheadAttention", "flax nnx.MultiHeadAttention"),
     ),
     Mechanism(
         name="CausalSelfAttention",
@@ -56,5 +58,6 @@ SELF = (
         oracle=partial(oracles.causal_self_attention, num_heads=HEADS),
         causal=True,
         native="causal_self_attention",
+        peers=("torch MultiheadAttention", "transformers GPT2Attention"),
     ),
 )

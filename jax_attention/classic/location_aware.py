@@ -1,0 +1,180 @@
+r"""Location-aware attention: a query also knows where the one before it looked (Chorowski et al. 2015).
+
+$$ f_i = F * \alpha_{i-1}, \qquad e_{ij} = w^\top \tanh(W s_i + V h_j + U f_{ij} + b), \qquad
+   \alpha_i = \mathrm{softmax}(e_i) $$
+
+One change from `BasicAttention`: the last term. Speech says the same sound at many places, and where the last one
+was heard tells them apart; the filters can learn to look a little further on. What a step is told by the one
+before it are its weights alone, so they are the state of the recurrence.
+
+| symbol         | argument or parameter                                                             |
+|----------------|-----------------------------------------------------------------------------------|
+| s, h           | `query` and `key`, in a recurrent encoder-decoder the states of the two            |
+| $\alpha_{i-1}$ | `previous` for the first query, then the weights of the query before               |
+| F              | `location_conv`: `num_filters` filters over `kernel_size` keys, the middle one at j |
+| U              | `location_proj`                                                                   |
+| W, V, b, w     | `q_proj`, `k_proj` and its bias, `score_proj`                                     |
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import align, check_pairs, check_query_key_value, check_state
+from jax_attention.layers import Dropout, Factory, conv1d, linear
+from jax_attention.ops import at_least_float32, masked_softmax, scan, weighted_values
+from jax_attention.outputs import AttentionOutput, RecurrentOutput
+
+
+def align_in_turn(
+    score: Callable[[Array, Array], Array],
+    query: Float[Array, "batch query hidden"],
+    previous: Float[Array, "batch key"],
+    mask: Bool[Array, "batch query key"],
+) -> Float[Array, "batch query key"]:
+    """The weights of each query, scored with the weights of the query before it.
+
+    Args:
+        score: from a query `(batch, hidden)` and weights `(batch, key)` to the scores of its keys `(batch, key)`.
+        query: one after the other.
+        previous: weights for the first of them to know, in at least float32.
+        mask: True where the query attends to the key.
+    """
+    inputs = query.swapaxes(0, 1), mask.swapaxes(0, 1)  # query batch hidden, query batch key
+    _, weights = scan(partial(_align, score), previous, inputs)
+    return weights.swapaxes(0, 1)
+
+
+def _align(
+    score: Callable[[Array, Array], Array],
+    previous: Float[Array, "batch key"],
+    inputs: tuple[Array, ...],
+) -> tuple[Float[Array, "batch key"], Float[Array, "batch key"]]:
+    """One query's weights, once to remember and once to return."""
+    query, mask = inputs  # batch hidden, batch key
+    weights = masked_softmax(score(query, previous), mask)
+    return weights, weights
+
+
+class LocationAwareAttention(nnx.Module):
+    """Additive attention that sees where it looked a step ago (Chorowski et al. 2015, section 2.2).
+
+    Args:
+        query_dim: features of a query.
+        key_dim: features of a key.
+        hidden_dim: features of the hidden layer that compares them.
+        num_filters: features of a location.
+        kernel_size: how many weights of the step before, around a key, make its location; odd.
+        bias: whether the hidden layer has a bias.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: a `kernel_size` that is not odd, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        hidden_dim: int,
+        *,
+        num_filters: int,
+        kernel_size: int,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        if kernel_size % 2 != 1:
+            raise ValueError(f"kernel_size must be odd, for a filter to have a middle, got {kernel_size}")
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        around = (kernel_size // 2, kernel_size // 2)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
+        self.q_proj = linear(query_dim, hidden_dim, bias=False, **factory)
+        self.k_proj = linear(key_dim, hidden_dim, bias=bias, **factory)
+        self.location_conv = conv1d(1, num_filters, kernel_size, padding=around, bias=False, **factory)
+        self.location_proj = linear(num_filters, hidden_dim, bias=False, **factory)
+        self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch query query_dim"],
+        key: Float[Array, "batch key key_dim"],
+        value: Float[Array, "batch key value_dim"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        previous: Float[Array, "batch key"] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch query key"] | None = None,
+    ) -> RecurrentOutput:
+        """Attend for one query after the other; a decoder whose next query needs this output calls with one.
+
+        Args:
+            query, key, value, mask, need_weights, dropout_keep: as in `BasicAttention`; dropped weights are
+                dropped from the output and not from the memory of them.
+            previous: the state that an earlier call returned, or a guess where to look first; None is nowhere.
+
+        Returns:
+            Output `(batch, query, value_dim)`, the last query's weights `(batch, key)` as the state, and all
+            weights `(batch, query, key)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_query_key_value(query, key, value, self.query_dim, self.key_dim)
+        check_pairs(query, key, mask, dropout_keep)
+        batch, query_len, key_len = *query.shape[:2], key.shape[1]
+        if previous is None:
+            previous = jnp.zeros((batch, key_len), dtype=query.dtype)
+        check_state("previous", previous, (batch, key_len))
+        shape = (batch, 1, query_len, key_len)
+        visible = jnp.ones(shape, dtype=jnp.bool_)
+        if mask is not None:
+            visible = visible & align("mask", mask, shape)
+        score = partial(self._score, self.k_proj(key))
+        weights = align_in_turn(score, self.q_proj(query), at_least_float32(previous), visible[:, 0])
+        keep = self.dropout.keep_weights(query, key, dropout_keep)
+        output = weighted_values(
+            weights[:, None],
+            value[:, None],
+            dropout_keep=None if keep is None else keep[:, None],
+            dropout_rate=self.dropout.rate,
+        )[:, 0]  # batch query value_dim
+        return RecurrentOutput(output, weights[:, -1], weights if need_weights else None)
+
+    def _score(
+        self,
+        key: Float[Array, "batch key hidden"],
+        query: Float[Array, "batch hidden"],
+        previous: Float[Array, "batch key"],
+    ) -> Float[Array, "batch key"]:
+        """The scores of one query's keys, where the one before it gave them these weights."""
+        location = self.location_conv(previous[..., None].astype(key.dtype))  # batch key filters
+        hidden = jnp.tanh(query[:, None] + key + self.location_proj(location))  # batch key hidden
+        return self.score_proj(hidden)[..., 0]  # batch key
+
+
+def main() -> None:
+    """Show who hears one word four times and writes it down: only where it looked last tells them apart."""
+    from jax_attention.demonstration import draw, fill, show
+
+    heard, written = ["bye-1", "bye-2", "bye-3", "bye-4"], ["first", "second", "third"]
+    key = jnp.concatenate([draw(1, 1, 6)] * 4, axis=1)
+    query = jnp.concatenate([draw(1, 1, 5, seed=1)] * 3, axis=1)
+    attention = fill(LocationAwareAttention(5, 6, 8, num_filters=3, kernel_size=3, rngs=nnx.Rngs(0)))
+    previous = jnp.asarray([[1.0, 0.0, 0.0, 0.0]])
+    output, _, weights = attention(query, key, key, previous=previous)
+    show("LocationAwareAttention", AttentionOutput(output, weights), written, heard)
+
+
+if __name__ == "__main__":
+    main()

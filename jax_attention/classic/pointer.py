@@ -1,0 +1,108 @@
+r"""Pointer attention: the weights are the answer (Vinyals, Fortunato & Jaitly 2015).
+
+$$ u_{ij} = w^\top \tanh(W_1 e_j + W_2 d_i), \qquad p(j \mid i) = \mathrm{softmax}_j(u_i) $$
+
+One change from `BasicAttention`: no values are averaged. A decoder with it chooses one of its inputs at each step,
+so it can sort a list or find a tour of a map: its vocabulary is as long as the input.
+
+| symbol | argument or parameter                                |
+|--------|------------------------------------------------------|
+| e, d   | `key` and `query`: states of an encoder and a decoder |
+| W_1, W_2, w | `k_proj`, `q_proj`, `score_proj`                 |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import align, check_pairs, check_sequence
+from jax_attention.layers import Factory, linear
+from jax_attention.ops import additive_features, masked_softmax
+from jax_attention.outputs import AttentionOutput
+
+
+class PointerAttention(nnx.Module):
+    """The probability with which each query points at each key (Vinyals, Fortunato & Jaitly 2015, section 2.3).
+
+    Args:
+        query_dim: features of a query.
+        key_dim: features of a key.
+        hidden_dim: features of the hidden layer that compares them.
+        bias: whether the hidden layer has a bias.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        hidden_dim: int,
+        *,
+        bias: bool = False,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
+        self.q_proj = linear(query_dim, hidden_dim, bias=False, **factory)
+        self.k_proj = linear(key_dim, hidden_dim, bias=bias, **factory)
+        self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch query query_dim"],
+        key: Float[Array, "batch key key_dim"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+    ) -> AttentionOutput:
+        """Point at keys.
+
+        Args:
+            query: what is looked for.
+            key: what can be pointed at.
+            mask: True where the query may point at the key; hide what was chosen before, and it is not again.
+            need_weights: whether to return the weights too, which are the output in at least float32.
+
+        Returns:
+            Probabilities `(batch, query, key)`, as the output and as the weights; zero throughout for a query
+            that may point at nothing.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("query", query, self.query_dim)
+        check_sequence("key", key, self.key_dim, batch=query.shape[0])
+        check_pairs(query, key, mask)
+        features = additive_features(self.q_proj(query), self.k_proj(key))  # batch query key hidden
+        scores = self.score_proj(features)[:, None, ..., 0]  # batch 1 query key
+        visible = None if mask is None else align("mask", mask, scores.shape)
+        weights = masked_softmax(scores, visible)[:, 0]  # batch query key
+        return AttentionOutput(weights.astype(query.dtype), weights if need_weights else None)
+
+
+def main() -> None:
+    """Visit four cities: at each step point at one, then hide it."""
+    from jax_attention.demonstration import draw, fill
+
+    cities = ["Rome", "Oslo", "Lima", "Cairo"]
+    state, key = draw(1, 4, 5), draw(1, 4, 6, seed=1)
+    attention = fill(PointerAttention(query_dim=5, key_dim=6, hidden_dim=8, rngs=nnx.Rngs(0)))
+    unseen = [True] * len(cities)
+    for step in range(len(cities)):
+        mask = jnp.asarray([unseen])
+        (probabilities,) = attention(state[:, step : step + 1], key, mask).output[0].tolist()
+        chosen = probabilities.index(max(probabilities))
+        unseen[chosen] = False
+        listed = ", ".join(
+            f"{city} {probability:.3f}" for city, probability in zip(cities, probabilities, strict=True)
+        )
+        print(f"step {step}: {listed} -> {cities[chosen]}")
+
+
+if __name__ == "__main__":
+    main()
