@@ -92,7 +92,7 @@ def window_attention(
     q, k, v = (linear(parameters, f"{name}_proj", padded) for name in "qkv")
     table = parameters["position_bias"]
 
-    dtype = np.result_type(q, table)
+    dtype = np.result_type(x, *parameters.values())
     mixed = np.zeros(padded.shape, dtype)
     weights = np.zeros((batch, rows * columns, num_heads, m * m, m * m), dtype)
     for window in range(rows * columns):
@@ -181,7 +181,7 @@ def decomposed_position_attention(
     places = [(y, c) for y in range(height) for c in range(width)]
     q, k, v = (_rows_after_one_another(linear(parameters, f"{name}_proj", x)) for name in "qkv")
     down, across = parameters["height_positions"], parameters["width_positions"]
-    dtype = np.result_type(q, down, across)
+    dtype = np.result_type(x, *parameters.values())
     mixed = np.zeros((batch, area, dim), dtype)
     weights = np.zeros((batch, num_heads, area, area), dtype)
     for i, (y, c) in enumerate(places):

@@ -1,0 +1,149 @@
+r"""Perceiver attention: a few learned vectors query an input of any length (Jaegle et al. 2021).
+
+$$ z' = z + \mathrm{MHA}(\mathrm{LN}(z),\, \mathrm{LN}(x)) $$
+
+One change from `MultiHeadCrossAttention`: the queries are not another sequence but m learned vectors, the latents,
+so the cost grows with the length of the input, not with its square, and what comes out has m positions whatever
+came in. The same step is the resampler of Flamingo and the heart of the Q-Former.
+
+| symbol | argument or parameter |                                                              |
+|--------|-----------------------|--------------------------------------------------------------|
+| z      | `latents`             | `(num_latents, latent_dim)`, learned; or those of a call     |
+| x      | `x`                   | the input                                                    |
+| m      | `num_latents`         |                                                              |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import check_divisible, check_positive, check_sequence
+from jax_attention.latents.learned import check_masks, for_each_element
+from jax_attention.layers import Dropout, Factory, layer_norm, linear, parameter
+from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput
+
+
+class PerceiverAttention(nnx.Module):
+    """Multi-head attention of learned latents to an input, both normalised before (Jaegle et al. 2021, section 3.1).
+
+    Args:
+        num_latents: how many latents there are.
+        latent_dim: features of a latent, and of the output.
+        input_dim: features of the input.
+        num_heads: how many heads share `embed_dim`; must divide it.
+        embed_dim: features of queries, keys and values; `input_dim` if None, as in the authors' code.
+        residual: whether the latents are added to what they read; without it in a decoder, where query and output
+            mean different things (Jaegle et al. 2021, Perceiver IO).
+        norm_eps: added to the variance in each normalisation.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, no latents, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        num_latents: int,
+        latent_dim: int,
+        input_dim: int,
+        num_heads: int,
+        *,
+        embed_dim: int | None = None,
+        residual: bool = True,
+        norm_eps: float = 1e-5,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        embed_dim = input_dim if embed_dim is None else embed_dim
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        check_positive(num_latents=num_latents)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.num_latents = num_latents
+        self.latent_dim = latent_dim
+        self.input_dim = input_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.residual = residual
+        self.latents = parameter(num_latents, latent_dim, **factory)
+        self.latent_norm = layer_norm(latent_dim, eps=norm_eps, **factory)
+        self.input_norm = layer_norm(input_dim, eps=norm_eps, **factory)
+        self.q_proj = linear(latent_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(input_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(input_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, latent_dim, bias=bias, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch key input_dim"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        latents: Float[Array, "batch latents latent_dim"] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads latents key"] | None = None,
+    ) -> AttentionOutput:
+        """Let every latent attend to the input.
+
+        Args:
+            x: the input.
+            mask: True where the latent attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
+            latents: what queries instead of the learned latents, as what an earlier call gave, or the queries of
+                a decoder; any number of them.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: False where a weight is dropped; stands for the draw.
+
+        Returns:
+            Output `(batch, latents, latent_dim)` and weights `(batch, heads, latents, key)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.input_dim)
+        if latents is not None:
+            check_sequence("latents", latents, self.latent_dim, batch=x.shape[0])
+        num_latents = self.num_latents if latents is None else latents.shape[1]
+        check_masks(x, num_latents, self.num_heads, mask, dropout_keep)
+        if latents is None:
+            latents = for_each_element(self.latents[...], x.shape[0])  # batch latents latent_dim
+        inputs = self.input_norm(x)  # batch key input_dim
+        query = split_heads(
+            self.q_proj(self.latent_norm(latents)), self.head_dim
+        )  # batch heads latents head_dim
+        key = split_heads(self.k_proj(inputs), self.head_dim)  # batch heads key head_dim
+        value = split_heads(self.v_proj(inputs), self.head_dim)  # batch heads key head_dim
+        heads, weights = attend(
+            query,
+            key,
+            value,
+            mask=mask,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        output = self.out_proj(merge_heads(heads))  # batch latents latent_dim
+        return AttentionOutput(latents + output if self.residual else output, weights)
+
+
+def main() -> None:
+    """Show three latents that read a sentence of five words, the last of which is padding."""
+    from jax_attention.demonstration import draw, fill, show
+    from jax_attention.masks import length_mask
+
+    words, latents = ["the", "cat", "sat", "still", "-"], ["one", "two", "three"]
+    attention = fill(
+        PerceiverAttention(num_latents=3, latent_dim=4, input_dim=6, num_heads=2, rngs=nnx.Rngs(0))
+    )
+    mask = length_mask(jnp.asarray([4]), 5)
+    show("PerceiverAttention", attention(draw(1, 5, 6), mask), latents, words)
+
+
+if __name__ == "__main__":
+    main()

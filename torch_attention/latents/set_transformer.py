@@ -1,0 +1,232 @@
+r"""The Set Transformer: attention among elements that have no order (Lee et al. 2019).
+
+$$ \mathrm{SAB}(X) = \mathrm{MAB}(X, X), \qquad \mathrm{ISAB}(X) = \mathrm{MAB}(X, \mathrm{MAB}(I, X)), \qquad
+   \mathrm{PMA}(Z) = \mathrm{MAB}(S, f(Z)) $$
+
+Three uses of one `MultiheadAttentionBlock`: SAB relates all elements with one another; ISAB does so through m learned
+points, at a cost that is linear in the number of elements; PMA reads a set into k vectors. In whatever order the
+elements come, SAB and ISAB give the same results in that order, and PMA gives the same result.
+
+| symbol | argument or parameter    |                                                            |
+|--------|--------------------------|------------------------------------------------------------|
+| I      | `inducing_points`        | `(num_inducing, embed_dim)`, learned                       |
+| S      | `seeds`                  | `(num_seeds, embed_dim)`, learned                          |
+| f      | `ffn_proj`, `activation` | a linear map and an activation, for each element by itself |
+
+The authors' code leaves out f(Z); what stands here is the paper.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.checks import check_keep, check_key_mask, check_positive, check_sequence
+from torch_attention.latents.attention_block import MultiheadAttentionBlock
+from torch_attention.latents.learned import check_masks, for_each_element
+from torch_attention.layers import Factory, activation_function, linear, parameter
+from torch_attention.outputs import AttentionOutput
+
+
+class InducedOutput(NamedTuple):
+    """`output, weights, inducing_weights = block(x)`.
+
+    Attributes:
+        output: `(batch, length, embed)`.
+        weights: of the elements over the inducing points, `(batch, heads, length, inducing)`; None with
+            `need_weights=False`.
+        inducing_weights: of the inducing points over the elements, `(batch, heads, inducing, length)`; None with
+            `need_weights=False`.
+    """
+
+    output: Float[Tensor, "batch length embed"]
+    weights: Float[Tensor, "batch heads length inducing"] | None
+    inducing_weights: Float[Tensor, "batch heads inducing length"] | None
+
+
+class InducedKeep(NamedTuple):
+    """Keep-masks for the two places where `InducedSetAttentionBlock` drops; None leaves a place to chance.
+
+    Attributes:
+        weights: `(batch, heads, length, inducing)`.
+        inducing_weights: `(batch, heads, inducing, length)`.
+    """
+
+    weights: Bool[Tensor, "batch heads length inducing"] | None = None
+    inducing_weights: Bool[Tensor, "batch heads inducing length"] | None = None
+
+
+class SetAttentionBlock(nn.Module):
+    """Every element of a set attends to every one: MAB(X, X) (Lee et al. 2019, eq. 8).
+
+    Args:
+        embed_dim, num_heads, activation, norm, dropout: as in `MultiheadAttentionBlock`.
+
+    Raises:
+        ValueError: as `MultiheadAttentionBlock`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        activation: str = "relu",
+        norm: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.block = MultiheadAttentionBlock(
+            embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Relate the elements with one another; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.block.embed_dim)
+        return self.block(x, x, mask, need_weights=need_weights, dropout_keep=dropout_keep)
+
+
+class InducedSetAttentionBlock(nn.Module):
+    """Learned points read the set, and every element reads them: MAB(X, MAB(I, X)) (Lee et al. 2019, eq. 9 and 10).
+
+    Args:
+        embed_dim, num_heads, activation, norm, dropout: as in `MultiheadAttentionBlock`.
+        num_inducing: how many points there are.
+
+    Raises:
+        ValueError: as `MultiheadAttentionBlock`, or no points.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_inducing: int,
+        *,
+        activation: str = "relu",
+        norm: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_positive(num_inducing=num_inducing)
+        factory = Factory(device=device, dtype=dtype)
+        self.num_inducing = num_inducing
+        self.inducing_points = parameter(num_inducing, embed_dim, **factory)
+        self.inducing_block = MultiheadAttentionBlock(
+            embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
+        )
+        self.block = MultiheadAttentionBlock(
+            embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: InducedKeep | None = None,
+    ) -> InducedOutput:
+        """Relate the elements with one another through the inducing points.
+
+        Args:
+            x: the set.
+            mask: True where an element is seen; `padding_mask(tokens, pad_id)` for padded batches.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: keep-masks that stand for the draws.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.block.embed_dim)
+        batch, length, _ = x.shape
+        check_key_mask(mask, batch, length)
+        keep = dropout_keep or InducedKeep()
+        num_heads = self.block.num_heads
+        check_keep(keep.weights, (batch, num_heads, length, self.num_inducing))
+        check_keep(keep.inducing_weights, (batch, num_heads, self.num_inducing, length))
+        points = for_each_element(self.inducing_points[...], batch)  # batch inducing embed
+        summary, inducing_weights = self.inducing_block(
+            points, x, mask, need_weights=need_weights, dropout_keep=keep.inducing_weights
+        )  # batch inducing embed
+        output, weights = self.block(x, summary, need_weights=need_weights, dropout_keep=keep.weights)
+        return InducedOutput(output, weights, inducing_weights)
+
+
+class PoolingByAttention(nn.Module):
+    """Learned seeds read a set: MAB(S, f(Z)) (Lee et al. 2019, eq. 11, there pooling by multihead attention).
+
+    Args:
+        embed_dim, num_heads, activation, norm, dropout: as in `MultiheadAttentionBlock`.
+        num_seeds: how many vectors come out.
+
+    Raises:
+        ValueError: as `MultiheadAttentionBlock`, or no seeds.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_seeds: int = 1,
+        *,
+        activation: str = "relu",
+        norm: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_positive(num_seeds=num_seeds)
+        factory = Factory(device=device, dtype=dtype)
+        self.num_seeds = num_seeds
+        self.seeds = parameter(num_seeds, embed_dim, **factory)
+        self.ffn_proj = linear(embed_dim, embed_dim, **factory)
+        self.activation = activation_function(activation)
+        self.block = MultiheadAttentionBlock(
+            embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch key embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        need_weights: bool = True,
+        dropout_keep: Bool[Tensor, "batch heads seeds key"] | None = None,
+    ) -> AttentionOutput:
+        """Read the set into `(batch, num_seeds, embed_dim)`; arguments and errors as in `AttentionPooling`."""
+        check_sequence("x", x, self.block.embed_dim)
+        check_masks(x, self.num_seeds, self.block.num_heads, mask, dropout_keep)
+        seeds = for_each_element(self.seeds[...], x.shape[0])  # batch seeds embed
+        elements = self.activation(self.ffn_proj(x))  # batch key embed
+        return self.block(seeds, elements, mask, need_weights=need_weights, dropout_keep=dropout_keep)
+
+
+def main() -> None:
+    """Show how the elements of a set read two inducing points, and which elements a seed reads."""
+    from torch_attention.demonstration import draw, fill, show
+
+    elements, points = ["a", "b", "c"], ["one", "two"]
+    x = draw(1, 3, 4)
+    output, weights, _ = fill(InducedSetAttentionBlock(embed_dim=4, num_heads=1, num_inducing=2))(x)
+    show("InducedSetAttentionBlock", AttentionOutput(output, weights), elements, points)
+    show("PoolingByAttention", fill(PoolingByAttention(embed_dim=4, num_heads=2))(x), ["seed"], elements)
+
+
+if __name__ == "__main__":
+    main()
