@@ -8,7 +8,7 @@ from jax import Array
 
 def dtype_name(x: Array) -> str:
     """Name of the dtype of `x`, as `float32`."""
-    return str(x.dtype).removeprefix("torch.")
+    return str(x.dtype)
 
 
 def check_divisible(**sizes: int) -> None:

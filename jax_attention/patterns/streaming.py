@@ -193,7 +193,9 @@ def main() -> None:
     words = ["the", "cat", "sat", "quite", "still"]
     print(mask_text(streaming_mask(5, num_sinks=1, window=2)))
     attention = fill(
-        StreamingAttention(embed_dim=8, num_heads=2, window=2, num_sinks=1, position=RotaryEmbedding(4))
+        StreamingAttention(
+            embed_dim=8, num_heads=2, window=2, num_sinks=1, position=RotaryEmbedding(4), rngs=nnx.Rngs(0)
+        )
     )
     show("StreamingAttention", attention(draw(1, 5, 8)), words, words)
 
