@@ -143,12 +143,12 @@ def prove_case(
     with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
         torch_run = run_torch(
             instances.torch_module(mechanism, dtype, platform),
-            {**given, "need_weights": need_weights},
+            {**given, **mechanism.options(need_weights)},
             loss_over,
         )
         jax_run = run_jax(
             instances.jax_module(mechanism, dtype, platform),
-            {**given, "need_weights": need_weights},
+            {**given, **mechanism.options(need_weights)},
             loss_over,
         )
     reference = _only(reference_run(mechanism, case, loss_over), torch_run)
@@ -188,7 +188,7 @@ def reference_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | 
     weights, given = instances.parameters(mechanism), instances.inputs(mechanism, case)
     module = instances.torch_module(mechanism, "float64")
     with on_platform("cpu", float64=True):
-        exact = run_torch(module, {**given, "need_weights": True}, loss_over)
+        exact = run_torch(module, {**given, **mechanism.options(True)}, loss_over)
     floats = {name: x for name, x in given.items() if is_float(x)}
     fixed: dict[str, Any] = {name: x for name, x in given.items() if not is_float(x)}
     if case == "dropout":
@@ -203,6 +203,7 @@ def reference_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | 
     outputs = dict(zip(exact.outputs, oracle({**weights, **floats}), strict=True))
     if case not in ORACLE_GRADIENTS or loss_over is not None:
         return Run(outputs, exact.gradients)
-    return Run(
-        outputs, gradient(oracle, {**weights, **floats}, [cotangent(x.shape) for x in outputs.values()])
-    )
+    everything = {**weights, **floats}
+    learned = {name: x for name, x in everything.items() if name in exact.gradients}  # a buffer is not
+    cotangents = [cotangent(x.shape) for x in outputs.values()]
+    return Run(outputs, gradient(lambda tensors: oracle({**everything, **tensors}), learned, cotangents))

@@ -111,6 +111,7 @@ class MultiHeadSelfAttention(nnx.Module):
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
         position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -124,6 +125,7 @@ class MultiHeadSelfAttention(nnx.Module):
         num_heads: int,
         *,
         position: nnx.Module | None = None,
+        scale: float | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -140,6 +142,7 @@ class MultiHeadSelfAttention(nnx.Module):
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.position = position
+        self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
@@ -180,6 +183,7 @@ class MultiHeadSelfAttention(nnx.Module):
             value,
             placed.bias,
             mask,
+            scale=self.scale,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
@@ -194,6 +198,7 @@ class CausalSelfAttention(nnx.Module):
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
         position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -207,6 +212,7 @@ class CausalSelfAttention(nnx.Module):
         num_heads: int,
         *,
         position: nnx.Module | None = None,
+        scale: float | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
@@ -223,6 +229,7 @@ class CausalSelfAttention(nnx.Module):
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.position = position
+        self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
@@ -264,6 +271,7 @@ class CausalSelfAttention(nnx.Module):
             placed.bias,
             mask,
             is_causal=True,
+            scale=self.scale,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,

@@ -31,7 +31,7 @@ ROOTS = {
 FILES = sorted(str(path.relative_to(ROOTS["torch"])) for path in ROOTS["torch"].rglob("*.py"))
 
 # Where the frameworks differ so much that the code does; every other file differs in the words below alone.
-OWN_CODE = {"demonstration.py", "layers.py", "ops/native.py", "ops/scan.py"}
+OWN_CODE = {"demonstration.py", "layers.py", "ops/known.py", "ops/native.py", "ops/scan.py", "ops/triangular.py"}
 
 # What stands in the PyTorch file, and what in the JAX file, in order; layout and line breaks are no matter.
 WORDS = [
@@ -228,6 +228,7 @@ def signature(mirror, thing):
 # Module classes that no entry of the catalogue builds.
 MODULES = {
     "FeedForward": lambda m, f: m.FeedForward(6, 8, **f),
+    "PatchEmbedding": lambda m, f: m.PatchEmbedding((4, 6), (2, 3), 5, 7, **f),
     "Encoder without a pooler": lambda m, f: m.Encoder(
         m.EncoderConfig(
             vocab_size=11, embed_dim=6, num_heads=3, num_layers=2, ffn_dim=8, max_len=7, pooler=False

@@ -109,6 +109,7 @@ class MultiHeadSelfAttention(nn.Module):
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
         position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -122,6 +123,7 @@ class MultiHeadSelfAttention(nn.Module):
         num_heads: int,
         *,
         position: nn.Module | None = None,
+        scale: float | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -138,6 +140,7 @@ class MultiHeadSelfAttention(nn.Module):
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.position = position
+        self.scale = scale
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -178,6 +181,7 @@ class MultiHeadSelfAttention(nn.Module):
             value,
             placed.bias,
             mask,
+            scale=self.scale,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
@@ -192,6 +196,7 @@ class CausalSelfAttention(nn.Module):
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
         position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -205,6 +210,7 @@ class CausalSelfAttention(nn.Module):
         num_heads: int,
         *,
         position: nn.Module | None = None,
+        scale: float | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -221,6 +227,7 @@ class CausalSelfAttention(nn.Module):
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.position = position
+        self.scale = scale
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -262,6 +269,7 @@ class CausalSelfAttention(nn.Module):
             placed.bias,
             mask,
             is_causal=True,
+            scale=self.scale,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,

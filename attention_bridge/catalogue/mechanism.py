@@ -64,6 +64,7 @@ class Mechanism:
         arguments: further arrays to call it with, drawn once, such as positions or injected noise.
         keep: the axes of its one keep-mask for dropout, those of its weights; empty if it has none.
         causal: whether no output depends on a later input.
+        weights: whether a call takes `need_weights`; what only adds to a sequence has none to return.
         sizes: the size of each axis that is named here.
         dtypes: what it is proven in; a choice of keys is no matter for bfloat16, where ties decide.
         native: the function in `attention_bridge.natives` that computes the same with PyTorch's own
@@ -85,9 +86,14 @@ class Mechanism:
     arguments: Mapping[str, np.ndarray] = field(default_factory=dict)
     keep: Axes = ()
     causal: bool = False
+    weights: bool = True
     sizes: Mapping[str, int] = field(default_factory=lambda: SIZES)
     dtypes: tuple[str, ...] = DTYPES
     native: str | None = None
+
+    def options(self, need_weights: bool) -> dict[str, bool]:
+        """What a call is told besides its arrays."""
+        return {"need_weights": need_weights} if self.weights else {}
 
     def shape(self, axes: Axes) -> tuple[int, ...]:
         """The sizes of named axes."""

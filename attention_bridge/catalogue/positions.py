@@ -1,38 +1,160 @@
-"""Position schemes, each held by a dot-product class."""
+"""Position schemes: each held by a dot-product class, or a class of its own, or added to the sequence."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
-
-import numpy as np
+from typing import Any
 
 from attention_bridge.catalogue.mechanism import Mechanism, Paper, Part
-from attention_bridge.catalogue.shared import EMBED, HEADS, HEADS_SELF, KEEP_SELF, SEQUENCE
-from attention_bridge.oracles import heads
-from attention_bridge.oracles import positions as positions_oracle
+from attention_bridge.catalogue.rotary import POSITIONS, ROTARY, held
+from attention_bridge.catalogue.shared import (
+    DEVLIN,
+    EMBED,
+    HEADS,
+    HEADS_SELF,
+    KEEP_SELF,
+    SEQUENCE,
+    VASWANI,
+)
+from attention_bridge.oracles import positions as oracles
+from attention_bridge.oracles import positions_relative as relative
 
-POSITIONS = np.array([[0, 1, 3, 4, 9], [2, 3, 5, 7, 8]])  # with gaps, and not the same in both elements
 
-POSITIONS_FAMILY = (
-    Mechanism(
-        name="RotaryEmbedding",
+def added(
+    name: str, paper: Paper, equation: str, module: Part, oracle: Callable[..., Any], peer: str
+) -> Mechanism:
+    """An entry for what is added to the sequence itself."""
+    return Mechanism(
+        name=name,
         family="positions",
-        file="positions/rotary.py",
-        paper=Paper("Su et al.", 2021, "https://arxiv.org/abs/2104.09864"),
-        equation=r"q_m \to R_m q_m, \; k_n \to R_n k_n, \quad q_m^\top R_{n - m} k_n",
-        module=Part(
-            "MultiHeadSelfAttention",
-            {"embed_dim": EMBED, "num_heads": HEADS, "position": Part("RotaryEmbedding", {"head_dim": 4})},
-        ),
+        file="positions/absolute.py",
+        paper=paper,
+        equation=equation,
+        module=module,
+        inputs=SEQUENCE,
+        arguments={"positions": POSITIONS},
+        weights=False,
+        oracle=oracle,
+        peers=(peer,),
+    )
+
+
+def attending(
+    name: str,
+    file: str,
+    paper: Paper,
+    equation: str,
+    options: Mapping[str, Any],
+    oracle: Callable[..., Any],
+    peers: tuple[str, ...] = (),
+    no_peer: str = "",
+) -> Mechanism:
+    """An entry for a class that attends by positions in its own way."""
+    return Mechanism(
+        name=name,
+        family="positions",
+        file=file,
+        paper=paper,
+        equation=equation,
+        module=Part(name.partition("-")[0], {"embed_dim": EMBED, "num_heads": HEADS, **options}),
         inputs=SEQUENCE,
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         arguments={"positions": POSITIONS},
-        oracle=lambda *args, positions, **kwargs: heads.grouped_query_attention(
-            *args,
-            **kwargs,
-            num_heads=HEADS,
-            num_kv_heads=HEADS,
-            turn=partial(positions_oracle.rotary, positions=positions, rotary_dim=4),
-        ),
-        peers=("transformers LlamaAttention",),
+        oracle=partial(oracle, num_heads=HEADS),
+        peers=peers,
+        no_peer=no_peer,
+    )
+
+
+SHAW = Paper("Shaw, Uszkoreit & Vaswani", 2018, "https://arxiv.org/abs/1803.02155")
+HE = Paper("He et al.", 2021, "https://arxiv.org/abs/2006.03654")
+DISENTANGLED = (
+    r"\left[q_i^\top k_j + q_i^\top K^r_{\delta(i,j)} + k_j^\top Q^r_{\delta(i,j)}\right] / \sqrt{3 d}"
+)
+BUCKETS = {"num_buckets": 8, "max_distance": 9}  # 16 rows
+
+POSITIONS_FAMILY = (
+    *ROTARY,
+    added(
+        "SinusoidalEmbedding",
+        VASWANI,
+        r"x_p + e_p, \quad e_{p,2i} = \sin(p / 10000^{2i/d}), \; e_{p,2i+1} = \cos(p / 10000^{2i/d})",
+        Part("SinusoidalEmbedding", {"embed_dim": EMBED}),
+        oracles.sinusoidal,
+        "transformers DistilBERT create_sinusoidal_embeddings",
+    ),
+    added(
+        "LearnedEmbedding",
+        DEVLIN,
+        r"x_p + E_p",
+        Part("LearnedEmbedding", {"max_len": 11, "embed_dim": EMBED}),
+        oracles.learned,
+        "transformers BertEmbeddings",
+    ),
+    held(
+        "ALiBi",
+        "positions/alibi.py",
+        Paper("Press, Smith & Lewis", 2021, "https://arxiv.org/abs/2108.12409"),
+        r"q_i^\top k_j / \sqrt{d} - m_h\,|i - j|",
+        Part("ALiBi", {"num_heads": HEADS}),
+        {"bias": oracles.alibi_bias},
+        holder="CausalSelfAttention",
+        peers=("transformers BloomAttention", "transformers MptAttention"),
+    ),
+    held(
+        "T5Bias",
+        "positions/t5.py",
+        Paper("Raffel et al.", 2020, "https://arxiv.org/abs/1910.10683"),
+        r"q_i^\top k_j + b_{h,\mathrm{bucket}(j - i)}",
+        Part("T5Bias", {"num_heads": HEADS, "num_buckets": 8, "max_distance": 6}),
+        {"bias": partial(relative.t5_bias, num_buckets=8, max_distance=6), "scale": 1.0},
+        options={"scale": 1.0},
+        peers=("transformers T5Attention",),
+    ),
+    held(
+        "ShawEmbedding",
+        "positions/shaw.py",
+        SHAW,
+        r"q_i^\top (k_j + a^K_{c(j - i)}) / \sqrt{d}",
+        Part("ShawEmbedding", {"head_dim": 4, "max_distance": 2}),
+        {"bias": partial(relative.shaw_bias, max_distance=2)},
+        peers=("transformers Wav2Vec2BertSelfAttention, relative_key",),
+    ),
+    attending(
+        "ShawSelfAttention",
+        "positions/shaw.py",
+        SHAW,
+        r"\sum_j \mathrm{softmax}_j\left(q_i^\top (k_j + a^K_{c(j-i)}) / \sqrt{d}\right) (v_j + a^V_{c(j-i)})",
+        {"max_distance": 2},
+        partial(relative.shaw_self_attention, max_distance=2),
+        no_peer="implementations at hand leave a^V out, as `ShawEmbedding` does, which has a peer",
+    ),
+    held(
+        "TransformerXLEmbedding",
+        "positions/transformer_xl.py",
+        Paper("Dai et al.", 2019, "https://arxiv.org/abs/1901.02860"),
+        r"\left[(q_i + u)^\top k_j + (q_i + v)^\top W_R\, r_{i - j}\right] / \sqrt{d}",
+        Part("TransformerXLEmbedding", {"embed_dim": 8, "num_heads": HEADS, "head_dim": 4}),
+        {"shift": relative.transformer_xl_shift, "bias": relative.transformer_xl_bias},
+        peers=("transformers XLNetRelativeAttention",),
+    ),
+    attending(
+        "DisentangledSelfAttention",
+        "positions/deberta.py",
+        HE,
+        DISENTANGLED,
+        # Softmax sees nearly nothing of the bias of shared keys: its gradient is what cancellation leaves.
+        {**BUCKETS, "bias": False},
+        partial(relative.disentangled_self_attention, **BUCKETS),
+        peers=("transformers DebertaV2 DisentangledSelfAttention",),
+    ),
+    attending(
+        "DisentangledSelfAttention-own-projections",
+        "positions/deberta.py",
+        HE,
+        DISENTANGLED,
+        {**BUCKETS, "share_projections": False},
+        partial(relative.disentangled_self_attention, **BUCKETS),
+        peers=("transformers DebertaV2 DisentangledSelfAttention, share_att_key=False",),
     ),
 )

@@ -34,6 +34,7 @@ class GroupedQueryAttention(nnx.Module):
         num_kv_heads: heads of keys and values; must divide `num_heads`.
         head_dim: features of a head; `embed_dim / num_heads` if None.
         position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
@@ -50,6 +51,7 @@ class GroupedQueryAttention(nnx.Module):
         *,
         head_dim: int | None = None,
         position: nnx.Module | None = None,
+        scale: float | None = None,
         is_causal: bool = False,
         bias: bool = True,
         dropout: float = 0.0,
@@ -70,6 +72,7 @@ class GroupedQueryAttention(nnx.Module):
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.position = position
+        self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
@@ -96,6 +99,7 @@ class GroupedQueryAttention(nnx.Module):
             placed.bias,
             mask,
             is_causal=self.is_causal,
+            scale=self.scale,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,

@@ -1,6 +1,26 @@
-"""Where things stand: schemes that any dot-product class can hold as its `position`."""
+"""Where things stand: schemes that any dot-product class can hold as its `position`, and some that stand alone."""
 
+from jax_attention.positions.absolute import LearnedEmbedding as LearnedEmbedding
+from jax_attention.positions.absolute import SinusoidalEmbedding as SinusoidalEmbedding
+from jax_attention.positions.absolute import sinusoid as sinusoid
+from jax_attention.positions.alibi import ALiBi as ALiBi
+from jax_attention.positions.alibi import alibi_slopes as alibi_slopes
+from jax_attention.positions.deberta import DisentangledSelfAttention as DisentangledSelfAttention
 from jax_attention.positions.protocol import place as place
 from jax_attention.positions.rotary import RotaryEmbedding as RotaryEmbedding
 from jax_attention.positions.rotary import rotary_frequencies as rotary_frequencies
 from jax_attention.positions.rotary import rotate as rotate
+from jax_attention.positions.rotary_axes import AxialRotaryEmbedding as AxialRotaryEmbedding
+from jax_attention.positions.rotary_axes import MultiAxisRotaryEmbedding as MultiAxisRotaryEmbedding
+from jax_attention.positions.rotary_scaling import dynamic_ntk_frequencies as dynamic_ntk_frequencies
+from jax_attention.positions.rotary_scaling import linear_frequencies as linear_frequencies
+from jax_attention.positions.rotary_scaling import llama3_frequencies as llama3_frequencies
+from jax_attention.positions.rotary_scaling import longrope_amplitude as longrope_amplitude
+from jax_attention.positions.rotary_scaling import longrope_frequencies as longrope_frequencies
+from jax_attention.positions.rotary_scaling import proportional_frequencies as proportional_frequencies
+from jax_attention.positions.rotary_scaling import yarn_amplitude as yarn_amplitude
+from jax_attention.positions.rotary_scaling import yarn_frequencies as yarn_frequencies
+from jax_attention.positions.shaw import ShawEmbedding as ShawEmbedding
+from jax_attention.positions.shaw import ShawSelfAttention as ShawSelfAttention
+from jax_attention.positions.t5 import T5Bias as T5Bias
+from jax_attention.positions.transformer_xl import TransformerXLEmbedding as TransformerXLEmbedding

@@ -1,8 +1,10 @@
 """The one way in which attention is told about positions.
 
 A position scheme is a module that any dot-product class can hold. It is called with queries, keys and their
-positions, and returns them placed: turned (rotary), shifted, or with a bias for the scores (ALiBi, T5).
+positions, and returns them placed: turned (rotary), shifted, or with a bias for the scores (ALiBi, T5, Shaw).
 """
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import nnx
@@ -48,13 +50,53 @@ def check_positions(
     if position is None:
         raise ValueError(f"{name} need a position scheme that reads them, got position=None")
     num_axes = getattr(position, "num_axes", None)
-    coordinates = () if num_axes is None else (num_axes,)
+    check_shape(name, positions, x, *(() if num_axes is None else (num_axes,)))
+
+
+def check_shape(
+    name: str, positions: Int[Array, "..."] | None, x: Float[Array, "batch length ..."], *coordinates: int
+) -> None:
+    """Raise ValueError unless `positions` are `(length, *coordinates)` or `(batch, length, *coordinates)`."""
     batch, length = x.shape[:2]
     shapes = ((length, *coordinates), (batch, length, *coordinates))
-    if tuple(positions.shape) not in shapes:
+    if positions is not None and tuple(positions.shape) not in shapes:
         raise ValueError(f"{name} must have shape {shapes[0]} or {shapes[1]}, got {tuple(positions.shape)}")
 
 
 def positions_or_count(positions: Int[Array, "..."] | None, length: int) -> Int[Array, "..."]:
     """The positions given, or 0, 1, 2, ..."""
     return jnp.arange(length) if positions is None else positions
+
+
+def distances(
+    query: Float[Array, "batch heads query head_dim"],
+    key: Float[Array, "batch kv_heads key head_dim"],
+    query_positions: Int[Array, "..."] | None = None,
+    key_positions: Int[Array, "..."] | None = None,
+) -> Int[Array, "... 1 query key"]:
+    """How far behind each query each key stands, j - i, below 0 for what came before: `(1|batch, 1, query, key)`."""
+    query_positions = positions_or_count(query_positions, query.shape[-2])
+    key_positions = positions_or_count(key_positions, key.shape[-2])
+    apart = key_positions[..., None, :] - query_positions[..., None]  # query key, or batch query key
+    return apart[None, None] if apart.ndim == 2 else apart[:, None]
+
+
+def look_up(distance: Int[Array, "*axes"], table: Sequence[int]) -> Int[Array, "*axes"]:
+    """The entry of each distance in a table of those from -n to n; beyond, that of the nearest."""
+    reach = len(table) // 2
+    return jnp.asarray(table)[jnp.clip(distance, -reach, reach) + reach]
+
+
+def check_heads(
+    query: Float[Array, "batch heads query head_dim"],
+    key: Float[Array, "batch kv_heads key head_dim"],
+    *,
+    num_heads: int | None = None,
+    head_dim: int | None = None,
+) -> None:
+    """Raise ValueError unless queries have so many heads, and queries and keys so many features; None accepts any."""
+    if num_heads not in (None, query.shape[-3]):
+        raise ValueError(f"query must have num_heads={num_heads}, got {query.shape[-3]}")
+    for name, x in (("query", query), ("key", key)):
+        if head_dim not in (None, x.shape[-1]):
+            raise ValueError(f"{name} must have head_dim={head_dim}, got {x.shape[-1]}")

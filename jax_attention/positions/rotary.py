@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from jax_attention.checks import check_divisible
 from jax_attention.ops import Placed, at_least_float32
-from jax_attention.positions.protocol import positions_or_count
+from jax_attention.positions.protocol import check_heads, positions_or_count
 
 
 def rotary_frequencies(rotary_dim: int, base: float = 10000.0) -> tuple[float, ...]:
@@ -113,15 +113,12 @@ class RotaryEmbedding(nnx.Module):
         Raises:
             ValueError: heads of another `head_dim`.
         """
-        return Placed(
-            self._turn("query", query, query_positions), self._turn("key", key, key_positions), None
-        )
+        check_heads(query, key, head_dim=self.head_dim)
+        return Placed(self._turn(query, query_positions), self._turn(key, key_positions), None)
 
     def _turn(
-        self, name: str, x: Float[Array, "batch heads length head_dim"], positions: Int[Array, "..."] | None
+        self, x: Float[Array, "batch heads length head_dim"], positions: Int[Array, "..."] | None
     ) -> Float[Array, "batch heads length head_dim"]:
-        if x.shape[-1] != self.head_dim:
-            raise ValueError(f"{name} must have head_dim={self.head_dim}, got {x.shape[-1]}")
         wide = at_least_float32(x).dtype
         positions = positions_or_count(positions, x.shape[-2])  # length, or batch length
         positions = positions[:, None] if positions.ndim == 2 else positions  # length, or batch 1 length

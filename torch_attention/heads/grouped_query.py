@@ -32,6 +32,7 @@ class GroupedQueryAttention(nn.Module):
         num_kv_heads: heads of keys and values; must divide `num_heads`.
         head_dim: features of a head; `embed_dim / num_heads` if None.
         position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
@@ -48,6 +49,7 @@ class GroupedQueryAttention(nn.Module):
         *,
         head_dim: int | None = None,
         position: nn.Module | None = None,
+        scale: float | None = None,
         is_causal: bool = False,
         bias: bool = True,
         dropout: float = 0.0,
@@ -68,6 +70,7 @@ class GroupedQueryAttention(nn.Module):
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.position = position
+        self.scale = scale
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -94,6 +97,7 @@ class GroupedQueryAttention(nn.Module):
             placed.bias,
             mask,
             is_causal=self.is_causal,
+            scale=self.scale,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from torch_attention.checks import check_divisible
 from torch_attention.ops import Placed, at_least_float32
-from torch_attention.positions.protocol import positions_or_count
+from torch_attention.positions.protocol import check_heads, positions_or_count
 
 
 def rotary_frequencies(rotary_dim: int, base: float = 10000.0) -> tuple[float, ...]:
@@ -113,15 +113,12 @@ class RotaryEmbedding(nn.Module):
         Raises:
             ValueError: heads of another `head_dim`.
         """
-        return Placed(
-            self._turn("query", query, query_positions), self._turn("key", key, key_positions), None
-        )
+        check_heads(query, key, head_dim=self.head_dim)
+        return Placed(self._turn(query, query_positions), self._turn(key, key_positions), None)
 
     def _turn(
-        self, name: str, x: Float[Tensor, "batch heads length head_dim"], positions: Int[Tensor, "..."] | None
+        self, x: Float[Tensor, "batch heads length head_dim"], positions: Int[Tensor, "..."] | None
     ) -> Float[Tensor, "batch heads length head_dim"]:
-        if x.shape[-1] != self.head_dim:
-            raise ValueError(f"{name} must have head_dim={self.head_dim}, got {x.shape[-1]}")
         wide = at_least_float32(x).dtype
         positions = positions_or_count(positions, x.shape[-2], device=x.device)  # length, or batch length
         positions = positions[:, None] if positions.ndim == 2 else positions  # length, or batch 1 length

@@ -1,0 +1,10 @@
+"""What an array holds, where that can be known."""
+
+import jax
+import numpy as np
+from jax import Array
+
+
+def known_values(x: Array) -> np.ndarray | None:
+    """The values of `x`; None while code is compiled or mapped, when an array stands for others yet to come."""
+    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)

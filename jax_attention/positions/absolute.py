@@ -1,0 +1,154 @@
+r"""Absolute positions: a vector for each position is added to what stands there, before attention.
+
+$$ x'_p = x_p + e_p, \qquad e_{p,\,2i} = \sin(p\,\theta_i), \quad e_{p,\,2i+1} = \cos(p\,\theta_i), \quad
+   \theta_i = 10000^{-2i/d} $$
+
+| class                 | e_p                          | source                                   |
+|-----------------------|------------------------------|------------------------------------------|
+| `SinusoidalEmbedding` | fixed, as above              | Vaswani et al. 2017, section 3.5         |
+| `LearnedEmbedding`    | a row of a learned table     | Gehring et al. 2017; Devlin et al. 2018  |
+
+These are called on the sequence itself, `x = embedding(x)`; the other schemes are held by the class that attends.
+
+| symbol | argument    |
+|--------|-------------|
+| x      | `x`         |
+| p      | `positions` |
+| d      | `embed_dim` |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int
+
+from jax_attention.checks import check_divisible, check_positive, check_sequence
+from jax_attention.layers import Factory, embedding
+from jax_attention.ops import at_least_float32
+from jax_attention.ops.known import known_values
+from jax_attention.positions.protocol import check_shape, positions_or_count
+from jax_attention.positions.rotary import rotary_frequencies
+
+
+def sinusoid(
+    positions: Int[Array, "... length"], frequencies: Float[Array, " pairs"], *, interleaved: bool = True
+) -> Float[Array, "... length embed"]:
+    """Sine and cosine of the position times each frequency: neighbours, or else all sines before all cosines."""
+    angles = positions[..., None].astype(frequencies.dtype) * frequencies  # ... length pairs
+    sine, cosine = jnp.sin(angles), jnp.cos(angles)  # ... length pairs
+    if interleaved:
+        return jnp.stack([sine, cosine], axis=-1).reshape((*angles.shape[:-1], -1))  # ... length embed
+    return jnp.concatenate([sine, cosine], axis=-1)  # ... length embed
+
+
+class SinusoidalEmbedding(nnx.Module):
+    """Adds sines and cosines of the position, which need no learning and no end (Vaswani et al. 2017).
+
+    Args:
+        embed_dim: features of the sequence; even.
+        base: the wavelength of the slowest pair is about `2 pi base` positions.
+        interleaved: whether features 2i and 2i + 1 are a sine and its cosine, as in the paper; else all sines
+            come before all cosines (Tensor2Tensor, Marian).
+
+    Raises:
+        ValueError: `embed_dim` is odd.
+    """
+
+    def __init__(self, embed_dim: int, *, base: float = 10000.0, interleaved: bool = True):
+        check_divisible(embed_dim=embed_dim, pair=2)
+        self.embed_dim = embed_dim
+        self.interleaved = interleaved
+        self.frequencies = rotary_frequencies(embed_dim, base)
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None = None
+    ) -> Float[Array, "batch length embed"]:
+        """Add where each element stands.
+
+        Args:
+            x: the sequence.
+            positions: `(length)` or `(batch, length)`; None counts from 0.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_shape("positions", positions, x)
+        wide = at_least_float32(x)  # batch length embed
+        frequencies = jnp.asarray(self.frequencies, dtype=wide.dtype)  # pairs
+        positions = positions_or_count(positions, x.shape[1])  # length, or batch length
+        return (wide + sinusoid(positions, frequencies, interleaved=self.interleaved)).astype(x.dtype)
+
+
+class LearnedEmbedding(nnx.Module):
+    """Adds the row of a learned table, which ends (Gehring et al. 2017).
+
+    Args:
+        max_len: how many positions have a row.
+        embed_dim: features of the sequence.
+
+    Raises:
+        ValueError: no position.
+    """
+
+    def __init__(
+        self,
+        max_len: int,
+        embed_dim: int,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_positive(max_len=max_len)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.max_len = max_len
+        self.embed_dim = embed_dim
+        self.position_embedding = embedding(max_len, embed_dim, **factory)
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None = None
+    ) -> Float[Array, "batch length embed"]:
+        """Add where each element stands.
+
+        Args:
+            x: the sequence.
+            positions: `(length)` or `(batch, length)`, from 0 to `max_len - 1`; None counts from 0.
+
+        Raises:
+            ValueError: shapes that do not fit, or a position without a row. Compiled code cannot see the values
+                of `positions` and does not look.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_shape("positions", positions, x)
+        self._check_rows(x, positions)
+        positions = positions_or_count(positions, x.shape[1])  # length, or batch length
+        return x + self.position_embedding(positions).astype(x.dtype)  # batch length embed
+
+    def _check_rows(self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None) -> None:
+        if positions is None:
+            if x.shape[1] > self.max_len:
+                raise ValueError(f"x must have at most max_len={self.max_len} positions, got {x.shape[1]}")
+            return
+        values = known_values(positions)
+        if values is not None and values.size and not 0 <= values.min() <= values.max() < self.max_len:
+            raise ValueError(
+                f"positions must be from 0 to {self.max_len - 1}, for max_len={self.max_len}, "
+                f"got {values.min()} to {values.max()}"
+            )
+
+
+def main() -> None:
+    """Show what is added to four positions of six features each."""
+    from jax_attention.demonstration import draw, fill
+
+    nothing = 0.0 * draw(1, 4, 6)
+    for module in (SinusoidalEmbedding(6), fill(LearnedEmbedding(max_len=4, embed_dim=6, rngs=nnx.Rngs(0)))):
+        print(f"\n{type(module).__name__}: features by position")
+        for position, added in enumerate(module(nothing)[0].tolist()):
+            print(f"{position:>10}" + "".join(f"{number:8.3f}" for number in added))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+r"""Disentangled attention: content and distance are scored against each other both ways (He et al. 2021).
+
+$$ s_{ij} = \left[ q_i^\top k_j + q_i^\top K^r_{\delta(i, j)} + k_j^\top Q^r_{\delta(i, j)} \right] / \sqrt{3 d} $$
+
+One change from `MultiHeadSelfAttention`: every distance has a vector as wide as a token's, of which queries Q^r and
+keys K^r are made; content asks position and position asks content. Three kinds of score, hence 3d under the root.
+
+The paper writes δ(j, i) in the third term. Its authors' code, and so all weights trained with it, read the row of
+δ(i, j) there too; so does this.
+
+| symbol   | argument        |                                                                                 |
+|----------|-----------------|---------------------------------------------------------------------------------|
+| δ(i, j)  | `num_buckets`   | bucket of i - j, plus `num_buckets`, held within the `2 num_buckets` rows       |
+|          | `max_distance`  | where the buckets end, see `deberta_bucket`                                     |
+| K^r, Q^r |                 | `k_proj` and `q_proj` of `relative_embedding`, or `relative_k_proj`, `..._q_proj` |
+| d        | `num_heads`     | `embed_dim / num_heads`                                                         |
+"""
+
+import math
+
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.layers import Dropout, Factory, embedding, linear
+from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_shape, distances, look_up
+from jax_attention.positions.shaw import relative_scores
+
+
+def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int:
+    """The bucket of a distance i - j, with its sign (He et al. 2021, the code of DeBERTa-v2).
+
+    With m = num_buckets // 2, distances up to m have their own, and x > m has
+    m + ceil((m - 1) log(x / m) / log((max_distance - 1) / m)). The ceiling is taken in whole numbers, for a
+    rounded logarithm may fall on the other side of one.
+    """
+    middle, apart, last = num_buckets // 2, abs(distance), max_distance - 1
+    if apart <= middle:
+        return distance
+    step = math.ceil((middle - 1) * math.log(apart / middle) / math.log(last / middle))  # perhaps one off
+    contained = sum(
+        apart ** (middle - 1) * middle**s <= last**s * middle ** (middle - 1) for s in (step - 1, step)
+    )
+    return (middle + step + 1 - contained) * (1 if distance > 0 else -1)
+
+
+class DisentangledSelfAttention(nnx.Module):
+    """Multi-head self-attention with vectors for distances, as DeBERTa has it (He et al. 2021).
+
+    Args:
+        embed_dim: features of input and output, and of the vector of a distance.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        num_buckets: rows of the table for each direction; even, at least 4.
+        max_distance: the distance at which they end; above `num_buckets / 2 + 1`.
+        share_projections: whether distances are projected as content is (DeBERTa-v2, v3), or by maps of their own
+            (DeBERTa, the paper).
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not fit, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        num_buckets: int = 256,
+        max_distance: int = 512,
+        share_projections: bool = True,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        check_divisible(num_buckets=num_buckets, sides=2)
+        if num_buckets < 4 or max_distance <= num_buckets // 2 + 1:
+            raise ValueError(
+                "num_buckets must be at least 4 and max_distance above num_buckets / 2 + 1, "
+                f"got num_buckets={num_buckets} and max_distance={max_distance}"
+            )
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.relative_embedding = embedding(2 * num_buckets, embed_dim, **factory)
+        own = not share_projections
+        self.relative_q_proj = linear(embed_dim, embed_dim, bias=bias, **factory) if own else None
+        self.relative_k_proj = linear(embed_dim, embed_dim, bias=bias, **factory) if own else None
+        self.rows = tuple(range(2 * num_buckets))
+        # By j - i, from the nearest to the furthest on either side.
+        buckets = [
+            deberta_bucket(-distance, num_buckets=num_buckets, max_distance=max_distance)
+            for distance in range(-max_distance, max_distance + 1)
+        ]
+        self.row_of = tuple(min(max(bucket + num_buckets, 0), 2 * num_buckets - 1) for bucket in buckets)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend by content and by distance; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_shape("positions", positions, x)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        scale = (3 * self.head_dim) ** -0.5
+        heads, weights = attend(
+            query,
+            key,
+            value,
+            scale * self._distance_scores(query, key, positions),
+            mask,
+            scale=scale,
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+
+    def _distance_scores(
+        self,
+        query: Float[Array, "batch heads length head_dim"],
+        key: Float[Array, "batch heads length head_dim"],
+        positions: Int[Array, "..."] | None,
+    ) -> Float[Array, "batch heads length length"]:
+        table = self.relative_embedding(jnp.asarray(self.rows))  # rows embed
+        by_query = self.q_proj(table) if self.relative_q_proj is None else self.relative_q_proj(table)
+        by_key = self.k_proj(table) if self.relative_k_proj is None else self.relative_k_proj(table)
+        by_query = rearrange(by_query, "rows (heads d) -> heads rows d", d=self.head_dim)
+        by_key = rearrange(by_key, "rows (heads d) -> heads rows d", d=self.head_dim)
+        row = look_up(distances(query, key, positions, positions), self.row_of)  # 1|batch 1 query key
+        content_to_position = relative_scores(query, by_key, row)  # batch heads query key
+        position_to_content = relative_scores(key, by_query, row.swapaxes(-1, -2))  # batch heads key query
+        return content_to_position + position_to_content.swapaxes(-1, -2)
+
+
+def main() -> None:
+    """Show the buckets of DeBERTa for near and far, and attention with them."""
+    from jax_attention.demonstration import draw, fill, show
+
+    far = (1, 2, 64, 128, 129, 200, 300, 511)
+    print(
+        "buckets:", *(f"{x}: {deberta_bucket(x, num_buckets=256, max_distance=512)}" for x in far), sep="  "
+    )
+    words = ["one", "two", "three"]
+    attention = fill(
+        DisentangledSelfAttention(embed_dim=6, num_heads=2, num_buckets=4, max_distance=8, rngs=nnx.Rngs(0))
+    )
+    show("DisentangledSelfAttention", attention(draw(1, 3, 6)), words, words)
+
+
+if __name__ == "__main__":
+    main()

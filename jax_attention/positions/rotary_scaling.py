@@ -1,0 +1,203 @@
+r"""Rotary embedding beyond the length it was trained on: other frequencies for the same turn.
+
+$$ \theta_i \to f(\theta_i), \qquad q'_m = a\,R_m q_m, \quad k'_n = a\,R_n k_n $$
+
+Each function gives what `RotaryEmbedding(head_dim, frequencies=..., amplitude=...)` takes; where there is no
+amplitude it is 1. All are plain numbers in double precision, of which nothing is learned.
+
+| function                   | what it does to a frequency                                  | source             |
+|----------------------------|--------------------------------------------------------------|--------------------|
+| `linear_frequencies`       | divides it: positions are interpolated                       | Chen et al. 2023   |
+| `dynamic_ntk_frequencies`  | raises the base with the length seen                         | Peng et al. 2023   |
+| `yarn_frequencies`         | divides slow ones, keeps fast ones, ramps between            | Peng et al. 2023   |
+| `llama3_frequencies`       | the same by wavelength                                       | Meta 2024          |
+| `longrope_frequencies`     | divides each by a number that was searched for               | Ding et al. 2024   |
+| `proportional_frequencies` | keeps the fast ones and stops the slow ones                  | Google 2026        |
+
+Two of them depend on the length seen so far, `length`: such a model is built anew, or its part replaced, when a
+sequence outgrows what it was built for; keys that a cache holds already were turned by the old frequencies.
+"""
+
+import math
+from collections.abc import Sequence
+
+from flax import nnx
+
+from jax_attention.positions.rotary import rotary_frequencies
+
+
+def linear_frequencies(rotary_dim: int, factor: float, *, base: float = 10000.0) -> tuple[float, ...]:
+    """θ_i / factor: position m is turned as m / factor was (Chen et al. 2023, eq. 3).
+
+    Raises:
+        ValueError: `rotary_dim` is odd.
+    """
+    return tuple(theta / factor for theta in rotary_frequencies(rotary_dim, base))
+
+
+def dynamic_ntk_frequencies(
+    rotary_dim: int, length: int, factor: float, *, original_length: int, base: float = 10000.0
+) -> tuple[float, ...]:
+    """Frequencies of a base that grows with the length seen (Peng et al. 2023, section 3.3; there called NTK-aware).
+
+    base' = base (factor length / original_length - (factor - 1))^(d / (d - 2)); up to `original_length` it is the
+    base itself. At `length` = `original_length` + 1 nothing jumps.
+
+    Raises:
+        ValueError: `rotary_dim` is odd, or 2, which leaves no slowest pair to stretch.
+    """
+    if rotary_dim <= 2:
+        raise ValueError(f"rotary_dim must be above 2, got {rotary_dim}")
+    stretch = factor * max(length, original_length) / original_length - (factor - 1.0)
+    return rotary_frequencies(rotary_dim, base * stretch ** (rotary_dim / (rotary_dim - 2)))
+
+
+def yarn_frequencies(
+    rotary_dim: int,
+    factor: float,
+    *,
+    original_length: int,
+    base: float = 10000.0,
+    beta_fast: float = 32.0,
+    beta_slow: float = 1.0,
+    truncate: bool = True,
+) -> tuple[float, ...]:
+    """YaRN: pairs that turn often within the original length stay, slow ones are divided (Peng et al. 2023).
+
+    A pair that turns r times within `original_length` is kept for r above `beta_fast`, divided by `factor` for r
+    below `beta_slow`, and mixed between, in proportion to its number. Goes with `yarn_amplitude`.
+
+    Args:
+        rotary_dim: features that are turned.
+        factor: how many times longer than `original_length`.
+        original_length: what the model was trained on.
+        base: as in `RotaryEmbedding`.
+        beta_fast: turns above which a pair is kept.
+        beta_slow: turns below which it is divided.
+        truncate: whether the ramp begins and ends at whole pairs, as in the paper's code (gpt-oss: not).
+
+    Raises:
+        ValueError: `rotary_dim` is odd.
+    """
+
+    def pair_that_turns(turns: float) -> float:
+        return rotary_dim * math.log(original_length / (turns * 2.0 * math.pi)) / (2.0 * math.log(base))
+
+    low, high = pair_that_turns(beta_fast), pair_that_turns(beta_slow)
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rotary_dim - 1)
+    high = high if high != low else high + 0.001  # as in the paper's code: a step, not a division by zero
+    divided = [min(max((i - low) / (high - low), 0.0), 1.0) for i in range(rotary_dim // 2)]
+    thetas = rotary_frequencies(rotary_dim, base)
+    return tuple(
+        theta / factor * share + theta * (1.0 - share) for theta, share in zip(thetas, divided, strict=True)
+    )
+
+
+def yarn_amplitude(factor: float, weight: float = 1.0) -> float:
+    """0.1 weight ln(factor) + 1: its square sharpens the softmax of a longer context (Peng et al. 2023, eq. 22).
+
+    DeepSeek divides that of weight `mscale` by that of weight `mscale_all_dim`.
+    """
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0
+
+
+def llama3_frequencies(
+    rotary_dim: int,
+    factor: float,
+    *,
+    original_length: int,
+    base: float = 500000.0,
+    low_freq_factor: float = 1.0,
+    high_freq_factor: float = 4.0,
+) -> tuple[float, ...]:
+    """Llama 3.1: short wavelengths stay, long ones are stretched by `factor`, mixed between (Meta 2024).
+
+    A pair that turns r times within `original_length` is kept for r above `high_freq_factor`, divided by
+    `factor` for r below `low_freq_factor`, and mixed between, in proportion to r.
+
+    Raises:
+        ValueError: `rotary_dim` is odd.
+    """
+
+    def scaled(theta: float) -> float:
+        turns = original_length * theta / (2.0 * math.pi)
+        kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor)
+        kept = min(max(kept, 0.0), 1.0)
+        return (1.0 - kept) * theta / factor + kept * theta
+
+    return tuple(scaled(theta) for theta in rotary_frequencies(rotary_dim, base))
+
+
+def longrope_frequencies(
+    rotary_dim: int,
+    length: int,
+    *,
+    short_factors: Sequence[float],
+    long_factors: Sequence[float],
+    original_length: int,
+    base: float = 10000.0,
+) -> tuple[float, ...]:
+    """LongRoPE: each frequency is divided by its own factor, others for long sequences (Ding et al. 2024).
+
+    `long_factors` count when `length` is above `original_length`. Goes with `longrope_amplitude`.
+
+    Raises:
+        ValueError: `rotary_dim` is odd, or there is not one factor a pair.
+    """
+    thetas = rotary_frequencies(rotary_dim, base)
+    for name, factors in (("short_factors", short_factors), ("long_factors", long_factors)):
+        if len(factors) != len(thetas):
+            raise ValueError(
+                f"{name} must be one a pair, {len(thetas)} for rotary_dim={rotary_dim}, got {len(factors)}"
+            )
+    factors = long_factors if length > original_length else short_factors
+    return tuple(theta / factor for theta, factor in zip(thetas, factors, strict=True))
+
+
+def longrope_amplitude(factor: float, *, original_length: int) -> float:
+    """sqrt(1 + ln(factor) / ln(original_length)), `factor` being the extended length by it (Ding et al. 2024)."""
+    return math.sqrt(1.0 + math.log(factor) / math.log(original_length)) if factor > 1.0 else 1.0
+
+
+def proportional_frequencies(
+    head_dim: int, proportion: float, *, factor: float = 1.0, base: float = 10000.0
+) -> tuple[float, ...]:
+    """Only the fastest pairs turn, that share of them; the others stand still (Gemma 4, Google 2026).
+
+    Not partial rotary: pairs are i and i + head_dim / 2, and frequencies are those of the whole head.
+
+    Raises:
+        ValueError: `head_dim` is odd.
+    """
+    turning = int(proportion * head_dim // 2)
+    thetas = rotary_frequencies(head_dim, base)
+    return tuple(theta / factor if i < turning else 0.0 for i, theta in enumerate(thetas))
+
+
+def main() -> None:
+    """Show what becomes of the four frequencies of a head of 8 features, and attention with one of the results."""
+    from jax_attention.demonstration import draw, fill, show
+    from jax_attention.positions.rotary import RotaryEmbedding
+    from jax_attention.self_attention import MultiHeadSelfAttention
+
+    yarn = yarn_frequencies(8, 4.0, original_length=64, base=100.0, beta_fast=4.0, beta_slow=0.5)
+    scaled = {
+        "none": rotary_frequencies(8, 100.0),
+        "linear": linear_frequencies(8, 4.0, base=100.0),
+        "dynamic NTK": dynamic_ntk_frequencies(8, 128, 4.0, original_length=64, base=100.0),
+        "YaRN": yarn,
+        "Llama 3": llama3_frequencies(8, 4.0, original_length=64, base=100.0),
+        "proportional": proportional_frequencies(8, 0.5, base=100.0),
+    }
+    for name, thetas in scaled.items():
+        print(f"{name:>12}" + "".join(f"{theta:8.3f}" for theta in thetas))
+    words = ["one", "two", "three"]
+    position = RotaryEmbedding(8, frequencies=yarn, amplitude=yarn_amplitude(4.0))
+    attention = fill(MultiHeadSelfAttention(embed_dim=16, num_heads=2, position=position, rngs=nnx.Rngs(0)))
+    show("MultiHeadSelfAttention with YaRN", attention(draw(1, 3, 16)), words, words)
+
+
+if __name__ == "__main__":
+    main()

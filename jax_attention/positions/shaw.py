@@ -1,0 +1,180 @@
+r"""Relative position representations: a learned vector for each distance, in keys and values (Shaw et al. 2018).
+
+$$ s_{ij} = q_i^\top (k_j + a^K_{c(j - i)}) / \sqrt{d}, \qquad o_i = \sum_j \alpha_{ij} (v_j + a^V_{c(j - i)}),
+   \qquad c(x) = \max(-k, \min(x, k)) $$
+
+One change from `MultiHeadSelfAttention`: the vectors a, which all heads share. `ShawEmbedding` is the part with a^K
+alone, which any dot-product class can hold, as later work does; `ShawSelfAttention` has both.
+
+| symbol | argument       | shape                                                    |
+|--------|----------------|----------------------------------------------------------|
+| k      | `max_distance` | beyond it all distances are alike                        |
+| a^K    |                | `key_embedding`, `(2 max_distance + 1, head_dim)`        |
+| a^V    |                | `value_embedding`, `(2 max_distance + 1, head_dim)`      |
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
+from jax_attention.layers import Dropout, Factory, embedding, linear
+from jax_attention.ops import (
+    Placed,
+    at_least_float32,
+    dot_product_attention_weights,
+    merge_heads,
+    split_heads,
+)
+from jax_attention.outputs import AttentionOutput
+from jax_attention.positions.protocol import check_heads, check_shape, distances, look_up
+
+
+def relative_scores(
+    x: Float[Array, "batch heads length head_dim"],
+    rows: Float[Array, "... rows head_dim"],
+    row: Int[Array, "... length other"],
+) -> Float[Array, "batch heads length other"]:
+    """x_i · rows[row_ij] for every pair: each x meets each row once, and what a pair needs is picked out.
+
+    Args:
+        x: queries or keys.
+        rows: one vector a distance, the same for all heads or `(heads, rows, head_dim)`.
+        row: which of them belongs to a pair, broadcast against the result.
+    """
+    scores = at_least_float32(x) @ at_least_float32(rows).swapaxes(-1, -2)  # batch heads length rows
+    return jnp.take_along_axis(scores, row, axis=-1)  # batch heads length other
+
+
+class ShawEmbedding(nnx.Module):
+    """Adds to each key a learned vector for its distance from the query (Shaw et al. 2018, a^K alone).
+
+    Args:
+        head_dim: features of a head.
+        max_distance: beyond it all distances are alike.
+        scale: factor on the scores, that of the class which holds it; `1 / sqrt(head_dim)` if None.
+
+    Raises:
+        ValueError: no distance.
+    """
+
+    def __init__(
+        self,
+        head_dim: int,
+        max_distance: int,
+        *,
+        scale: float | None = None,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_positive(max_distance=max_distance)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.head_dim = head_dim
+        self.scale = head_dim**-0.5 if scale is None else scale
+        self.rows = tuple(range(2 * max_distance + 1))
+        self.key_embedding = embedding(len(self.rows), head_dim, **factory)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch heads query head_dim"],
+        key: Float[Array, "batch kv_heads key head_dim"],
+        query_positions: Int[Array, "..."] | None = None,
+        key_positions: Int[Array, "..."] | None = None,
+    ) -> Placed:
+        """Leave queries and keys as they are, and add the scores of the vectors; arguments as in `place`.
+
+        Raises:
+            ValueError: heads of another `head_dim`.
+        """
+        check_heads(query, key, head_dim=self.head_dim)
+        row = look_up(distances(query, key, query_positions, key_positions), self.rows)  # 1|batch 1 query key
+        table = self.key_embedding(jnp.asarray(self.rows))  # rows head_dim
+        return Placed(query, key, self.scale * relative_scores(query, table, row))
+
+
+class ShawSelfAttention(nnx.Module):
+    """Multi-head self-attention whose keys and values know their distance from the query (Shaw et al. 2018).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        max_distance: beyond it all distances are alike.
+        is_causal: whether no position sees what comes after it.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        max_distance: int,
+        *,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.is_causal = is_causal
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.position = ShawEmbedding(self.head_dim, max_distance, **factory)
+        self.value_embedding = embedding(2 * max_distance + 1, self.head_dim, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+    ) -> AttentionOutput:
+        """Attend to keys and values as seen from each query; arguments and errors as in `MultiHeadSelfAttention`."""
+        check_sequence("x", x, self.embed_dim)
+        check_pairs(x, x, mask, dropout_keep, self.num_heads)
+        check_shape("positions", positions, x)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        placed = self.position(query, key, positions, positions)
+        weights = dot_product_attention_weights(
+            placed.query, placed.key, placed.bias, mask, is_causal=self.is_causal
+        )
+        row = look_up(distances(query, key, positions, positions), self.position.rows)[:, 0]
+        shift = at_least_float32(self.value_embedding(row))  # 1|batch length length head_dim
+        kept = self.dropout(weights, dropout_keep)  # batch heads length length
+        shifts = (kept[..., None, :] @ shift[:, None])[..., 0, :]  # batch heads length head_dim
+        heads = (kept @ at_least_float32(value) + shifts).astype(value.dtype)  # batch heads length head_dim
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+
+
+def main() -> None:
+    """Show causal attention that tells the last word, the one before and all earlier ones apart."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["one", "two", "three", "four"]
+    attention = fill(
+        ShawSelfAttention(embed_dim=6, num_heads=2, max_distance=2, is_causal=True, rngs=nnx.Rngs(0))
+    )
+    show("ShawSelfAttention", attention(draw(1, 4, 6)), words, words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+r"""The relative position bias of T5: a learned number for each head and range of distances (Raffel et al. 2020).
+
+$$ s_{ij} = q_i^\top k_j + b_{h,\,\mathrm{bucket}(j - i)} $$
+
+Small distances have a bucket each; larger ones share buckets whose width grows geometrically up to `max_distance`,
+and all beyond share the last. T5 does not divide by sqrt(d): give the class that holds the bias `scale=1.0`.
+
+| symbol | argument        |                                                                           |
+|--------|-----------------|---------------------------------------------------------------------------|
+| b      | `num_buckets`   | `bias_embedding`, `(num_buckets, num_heads)`                              |
+| bucket | `bidirectional` | half of the buckets for keys after the query; else those count as its own |
+"""
+
+import math
+
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int
+
+from jax_attention.checks import check_divisible, check_positive
+from jax_attention.layers import Factory, embedding
+from jax_attention.ops import Placed
+from jax_attention.positions.protocol import check_heads, distances, look_up
+
+
+def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirectional: bool) -> int:
+    """The bucket of a key that stands `distance` behind the query, j - i.
+
+    With n buckets on a side, distances below e = n // 2 have their own, and x >= e has
+    e + floor((n - e) log(x / e) / log(max_distance / e)), at most n - 1. The floor is taken in whole numbers,
+    for a rounded logarithm may fall on the other side of one.
+    """
+    side = num_buckets // 2 if bidirectional else num_buckets
+    first = side if bidirectional and distance > 0 else 0
+    apart = abs(distance) if bidirectional else max(-distance, 0)
+    exact, wide = side // 2, side - side // 2
+    if apart < exact:
+        return first + apart
+    step = int(wide * math.log(apart / exact) / math.log(max_distance / exact))  # perhaps one off
+    reached = sum(apart**wide * exact**s >= max_distance**s * exact**wide for s in (step, step + 1))
+    return first + min(exact + step - 1 + reached, side - 1)
+
+
+class T5Bias(nnx.Module):
+    """Adds to each score a learned number that depends on head and distance (Raffel et al. 2020).
+
+    Args:
+        num_heads: heads of queries.
+        num_buckets: ranges of distance that have a number of their own.
+        max_distance: from here on all distances are alike.
+        bidirectional: whether keys after the query are told apart (encoders); not in causal attention.
+
+    Raises:
+        ValueError: too few buckets or too small a distance to fill them.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+        bidirectional: bool = True,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_positive(num_heads=num_heads, num_buckets=num_buckets)
+        check_divisible(num_buckets=num_buckets, sides=2 if bidirectional else 1)
+        exact = num_buckets // (4 if bidirectional else 2)
+        if exact < 1 or max_distance <= exact:
+            raise ValueError(
+                f"max_distance must be above {exact}, the distances with a bucket of their own, and these at "
+                f"least 1, got max_distance={max_distance} and num_buckets={num_buckets}"
+            )
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.num_heads = num_heads
+        self.buckets = tuple(
+            t5_bucket(
+                distance, num_buckets=num_buckets, max_distance=max_distance, bidirectional=bidirectional
+            )
+            for distance in range(-max_distance, max_distance + 1)
+        )
+        self.bias_embedding = embedding(num_buckets, num_heads, **factory)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch heads query head_dim"],
+        key: Float[Array, "batch kv_heads key head_dim"],
+        query_positions: Int[Array, "..."] | None = None,
+        key_positions: Int[Array, "..."] | None = None,
+    ) -> Placed:
+        """Leave queries and keys as they are, and add the bias; arguments as in `place`.
+
+        Raises:
+            ValueError: another number of heads.
+        """
+        check_heads(query, key, num_heads=self.num_heads)
+        distance = distances(query, key, query_positions, key_positions)[:, 0]  # 1|batch query key
+        bias = self.bias_embedding(look_up(distance, self.buckets))  # 1|batch query key heads
+        return Placed(query, key, rearrange(bias, "batch query key heads -> batch heads query key"))
+
+
+def main() -> None:
+    """Show which distances share a bucket, and attention with the bias and without the division by sqrt(d)."""
+    from jax_attention.demonstration import draw, fill, show
+    from jax_attention.self_attention import MultiHeadSelfAttention
+
+    words = ["one", "two", "three", "four"]
+    bias = T5Bias(2, num_buckets=8, max_distance=16, rngs=nnx.Rngs(0))
+    print("buckets of -16 to 16:", *bias.buckets)
+    attention = fill(
+        MultiHeadSelfAttention(embed_dim=6, num_heads=2, position=bias, scale=1.0, rngs=nnx.Rngs(0))
+    )
+    show("MultiHeadSelfAttention with T5Bias", attention(draw(1, 4, 6)), words, words)
+
+
+if __name__ == "__main__":
+    main()

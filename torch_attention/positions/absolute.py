@@ -1,0 +1,155 @@
+r"""Absolute positions: a vector for each position is added to what stands there, before attention.
+
+$$ x'_p = x_p + e_p, \qquad e_{p,\,2i} = \sin(p\,\theta_i), \quad e_{p,\,2i+1} = \cos(p\,\theta_i), \quad
+   \theta_i = 10000^{-2i/d} $$
+
+| class                 | e_p                          | source                                   |
+|-----------------------|------------------------------|------------------------------------------|
+| `SinusoidalEmbedding` | fixed, as above              | Vaswani et al. 2017, section 3.5         |
+| `LearnedEmbedding`    | a row of a learned table     | Gehring et al. 2017; Devlin et al. 2018  |
+
+These are called on the sequence itself, `x = embedding(x)`; the other schemes are held by the class that attends.
+
+| symbol | argument    |
+|--------|-------------|
+| x      | `x`         |
+| p      | `positions` |
+| d      | `embed_dim` |
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_divisible, check_positive, check_sequence
+from torch_attention.layers import Factory, embedding
+from torch_attention.ops import at_least_float32
+from torch_attention.ops.known import known_values
+from torch_attention.positions.protocol import check_shape, positions_or_count
+from torch_attention.positions.rotary import rotary_frequencies
+
+
+def sinusoid(
+    positions: Int[Tensor, "... length"], frequencies: Float[Tensor, " pairs"], *, interleaved: bool = True
+) -> Float[Tensor, "... length embed"]:
+    """Sine and cosine of the position times each frequency: neighbours, or else all sines before all cosines."""
+    angles = positions[..., None].to(frequencies.dtype) * frequencies  # ... length pairs
+    sine, cosine = torch.sin(angles), torch.cos(angles)  # ... length pairs
+    if interleaved:
+        return torch.stack([sine, cosine], dim=-1).reshape((*angles.shape[:-1], -1))  # ... length embed
+    return torch.concatenate([sine, cosine], dim=-1)  # ... length embed
+
+
+class SinusoidalEmbedding(nn.Module):
+    """Adds sines and cosines of the position, which need no learning and no end (Vaswani et al. 2017).
+
+    Args:
+        embed_dim: features of the sequence; even.
+        base: the wavelength of the slowest pair is about `2 pi base` positions.
+        interleaved: whether features 2i and 2i + 1 are a sine and its cosine, as in the paper; else all sines
+            come before all cosines (Tensor2Tensor, Marian).
+
+    Raises:
+        ValueError: `embed_dim` is odd.
+    """
+
+    def __init__(self, embed_dim: int, *, base: float = 10000.0, interleaved: bool = True):
+        super().__init__()
+        check_divisible(embed_dim=embed_dim, pair=2)
+        self.embed_dim = embed_dim
+        self.interleaved = interleaved
+        self.frequencies = rotary_frequencies(embed_dim, base)
+
+    def forward(
+        self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "batch length embed"]:
+        """Add where each element stands.
+
+        Args:
+            x: the sequence.
+            positions: `(length)` or `(batch, length)`; None counts from 0.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_shape("positions", positions, x)
+        wide = at_least_float32(x)  # batch length embed
+        frequencies = torch.as_tensor(self.frequencies, dtype=wide.dtype, device=x.device)  # pairs
+        positions = positions_or_count(positions, x.shape[1], device=x.device)  # length, or batch length
+        return (wide + sinusoid(positions, frequencies, interleaved=self.interleaved)).to(x.dtype)
+
+
+class LearnedEmbedding(nn.Module):
+    """Adds the row of a learned table, which ends (Gehring et al. 2017).
+
+    Args:
+        max_len: how many positions have a row.
+        embed_dim: features of the sequence.
+
+    Raises:
+        ValueError: no position.
+    """
+
+    def __init__(
+        self,
+        max_len: int,
+        embed_dim: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_positive(max_len=max_len)
+        factory = Factory(device=device, dtype=dtype)
+        self.max_len = max_len
+        self.embed_dim = embed_dim
+        self.position_embedding = embedding(max_len, embed_dim, **factory)
+
+    def forward(
+        self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "batch length embed"]:
+        """Add where each element stands.
+
+        Args:
+            x: the sequence.
+            positions: `(length)` or `(batch, length)`, from 0 to `max_len - 1`; None counts from 0.
+
+        Raises:
+            ValueError: shapes that do not fit, or a position without a row. Compiled code cannot see the values
+                of `positions` and does not look.
+        """
+        check_sequence("x", x, self.embed_dim)
+        check_shape("positions", positions, x)
+        self._check_rows(x, positions)
+        positions = positions_or_count(positions, x.shape[1], device=x.device)  # length, or batch length
+        return x + self.position_embedding(positions).to(x.dtype)  # batch length embed
+
+    def _check_rows(
+        self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None
+    ) -> None:
+        if positions is None:
+            if x.shape[1] > self.max_len:
+                raise ValueError(f"x must have at most max_len={self.max_len} positions, got {x.shape[1]}")
+            return
+        values = known_values(positions)
+        if values is not None and values.size and not 0 <= values.min() <= values.max() < self.max_len:
+            raise ValueError(
+                f"positions must be from 0 to {self.max_len - 1}, for max_len={self.max_len}, "
+                f"got {values.min()} to {values.max()}"
+            )
+
+
+def main() -> None:
+    """Show what is added to four positions of six features each."""
+    from torch_attention.demonstration import draw, fill
+
+    nothing = 0.0 * draw(1, 4, 6)
+    for module in (SinusoidalEmbedding(6), fill(LearnedEmbedding(max_len=4, embed_dim=6))):
+        print(f"\n{type(module).__name__}: features by position")
+        for position, added in enumerate(module(nothing)[0].tolist()):
+            print(f"{position:>10}" + "".join(f"{number:8.3f}" for number in added))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+r"""Attention with linear biases: a score falls with distance, faster in some heads than in others (Press et al. 2021).
+
+$$ s_{ij} = q_i^\top k_j / \sqrt{d} - m_h \, |i - j| $$
+
+The paper has $-m_h (i - j)$ for $j \le i$, which is the same there. Where later keys are seen too, they count as far
+away as earlier ones (the symmetric form). One change from attention without positions: the bias; nothing is learned.
+
+| symbol | argument    |                                                                                  |
+|--------|-------------|----------------------------------------------------------------------------------|
+| m_h    | `num_heads` | 2^(-8/H), 2^(-16/H), ... for H heads, a power of two; else see `alibi_slopes`    |
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torch_attention.checks import check_positive
+from torch_attention.ops import Placed, at_least_float32
+from torch_attention.positions.protocol import check_heads, distances
+
+
+def alibi_slopes(num_heads: int) -> tuple[float, ...]:
+    """The slope m_h of each head (Press et al. 2021, section 3).
+
+    For a power of two the geometric sequence from 2^(-8/H) in steps of itself. For other H the slopes of the
+    largest power of two below it, and then every other slope of twice that power, from the first on.
+
+    Raises:
+        ValueError: no head.
+    """
+    check_positive(num_heads=num_heads)
+    power = 2 ** (num_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8.0 * (h + 1) / power) for h in range(power)]
+    finer = [2.0 ** (-4.0 * (h + 1) / power) for h in range(0, 2 * power, 2)]
+    return tuple(slopes + finer[: num_heads - power])
+
+
+class ALiBi(nn.Module):
+    """Adds to each score a penalty that grows with distance; has no parameters (Press et al. 2021).
+
+    Args:
+        num_heads: heads of queries.
+
+    Raises:
+        ValueError: no head.
+    """
+
+    def __init__(self, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.slopes = alibi_slopes(num_heads)
+
+    def forward(
+        self,
+        query: Float[Tensor, "batch heads query head_dim"],
+        key: Float[Tensor, "batch kv_heads key head_dim"],
+        query_positions: Int[Tensor, "..."] | None = None,
+        key_positions: Int[Tensor, "..."] | None = None,
+    ) -> Placed:
+        """Leave queries and keys as they are, and add the bias; arguments as in `place`.
+
+        Raises:
+            ValueError: another number of heads.
+        """
+        check_heads(query, key, num_heads=self.num_heads)
+        wide = at_least_float32(query).dtype
+        distance = abs(distances(query, key, query_positions, key_positions))  # 1|batch 1 query key
+        slopes = torch.as_tensor(self.slopes, dtype=wide, device=query.device)  # heads
+        bias = -slopes[:, None, None] * distance.to(wide)  # 1|batch heads query key
+        return Placed(query, key, bias)
+
+
+def main() -> None:
+    """Show the slopes of six heads, and that the first heads look less far back than the fourth."""
+    from torch_attention.demonstration import draw, fill, show
+    from torch_attention.self_attention import CausalSelfAttention
+
+    words = ["one", "two", "three", "four"]
+    attention = fill(CausalSelfAttention(embed_dim=6, num_heads=3, position=ALiBi(3)))
+    print("slopes of 6 heads:", " ".join(f"{slope:.3f}" for slope in alibi_slopes(6)))
+    show("CausalSelfAttention with ALiBi", attention(draw(1, 4, 6)), words, words)
+
+
+if __name__ == "__main__":
+    main()
