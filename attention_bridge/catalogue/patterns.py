@@ -57,7 +57,7 @@ PATTERNS_FAMILY = (
         family="patterns",
         file="patterns/longformer.py",
         paper=Paper("Beltagy et al.", 2020, "https://arxiv.org/abs/2004.05150"),
-        equation=r"\sum_{|i - j| \le w \,\lor\, j \in \mathcal{G}} \alpha_{ij} v_j, \;"
+        equation=r"\sum_{\lvert i - j \rvert \le w \,\lor\, j \in \mathcal{G}} \alpha_{ij} v_j, \;"
         r" i \in \mathcal{G}: \sum_j \alpha^g_{ij} v^g_j",
         module=Part("LongformerAttention", {"embed_dim": 6, "num_heads": HEADS, "one_sided_window": 1}),
         inputs=SEQUENCE,
