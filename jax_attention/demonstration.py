@@ -1,7 +1,7 @@
 """What the demonstrations share: numbers that are the same in both frameworks, and a table to show them."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +31,7 @@ def fill(module: Module, seed: int = 0) -> Module:
     return module
 
 
-def _name_in_pytorch(path: tuple[str | int, ...]) -> str:
+def _name_in_pytorch(path: tuple[Any, ...]) -> str:
     *module, own = map(str, path)
     return ".".join([*module, "weight" if own in ("kernel", "scale", "embedding") else own])
 

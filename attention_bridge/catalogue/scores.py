@@ -8,7 +8,7 @@ from attention_bridge.oracles import scores as oracles
 
 FOUR_HEADS = {**SIZES, "heads": 4}  # of 3 features, in two groups
 GROUPED = {"embed_dim": EMBED, "num_heads": 4, "num_kv_heads": 2}
-SOFTCAP = {"softcap": 1.5, "scale": 0.7}  # a cap that the scores of the proof come near
+SOFTCAP, SCALE = 1.5, 0.7  # a cap that the scores of the proof come near
 ALL_HEADS_ALIKE = {"mask": ("batch", "one", "query", "query")}
 
 SCORES_FAMILY: tuple[Mechanism, ...] = (
@@ -18,12 +18,12 @@ SCORES_FAMILY: tuple[Mechanism, ...] = (
         file="scores/softcap.py",
         paper=Paper("Gemma Team", 2024, "https://arxiv.org/abs/2408.00118"),
         equation=r"\mathrm{softmax}\left(c \tanh(s\,Q_h K_g^\top / c)\right) V_g",
-        module=Part("SoftcapAttention", {**GROUPED, **SOFTCAP}),
+        module=Part("SoftcapAttention", {**GROUPED, "softcap": SOFTCAP, "scale": SCALE}),
         inputs=SEQUENCE,
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         sizes=FOUR_HEADS,
-        oracle=partial(oracles.softcap_attention, num_heads=4, num_kv_heads=2, **SOFTCAP),
+        oracle=partial(oracles.softcap_attention, num_heads=4, num_kv_heads=2, softcap=SOFTCAP, scale=SCALE),
         peers=("transformers Gemma2Attention",),
     ),
     Mechanism(

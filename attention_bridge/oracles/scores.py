@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def weighted_attention(
 
 
 def cosine_attention(
-    parameters: Parameters, x: Array, mask: Array | None = None, *, max_scale: float = 100.0, **options: int
+    parameters: Parameters, x: Array, mask: Array | None = None, *, max_scale: float = 100.0, **options: Any
 ) -> tuple[Array, Array]:
     """softmax(min(exp t_h, τ_max) q·k / |q||k|) V (Liu et al. 2022, section 3.2)."""
 
@@ -122,7 +123,7 @@ def cosine_attention(
 
 
 def sigmoid_attention(
-    parameters: Parameters, x: Array, mask: Array | None = None, *, shift: float | None = None, **options: int
+    parameters: Parameters, x: Array, mask: Array | None = None, *, shift: float | None = None, **options: Any
 ) -> tuple[Array, Array]:
     """σ(q·k / √d + b) V, b = −log n (Ramapuram et al. 2024, eq. 3)."""
 
@@ -172,7 +173,7 @@ def sparse_attention(
     parameters: Parameters,
     x: Array,
     mask: Array | None = None,
-    **options: int,
+    **options: Any,
 ) -> tuple[Array, Array]:
     """transform(q·k / √d) V over the visible keys; a query that sees none has weights of zero."""
 

@@ -132,7 +132,9 @@ class DifferentialAttention(nn.Module):
         factor = self.factor()
         heads = at_least_float32(first) - factor * at_least_float32(second)  # batch heads length value_dim
         heads = self.head_norm(heads.to(value.dtype)) * (1.0 - self.lambda_init)
-        weights = None if first_weights is None else first_weights - factor * second_weights
+        weights = None
+        if first_weights is not None and second_weights is not None:
+            weights = first_weights - factor * second_weights  # batch heads length length
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 

@@ -134,6 +134,7 @@ def main() -> None:
     x = draw(1, 4, 8)
     attention = fill(SigmoidAttention(embed_dim=8, num_heads=2))(x)
     show("SigmoidAttention", attention, words, words)
+    assert attention.weights is not None
     sums = attention.weights.sum(dim=-1)[0]  # heads length
     for number, head in enumerate(sums.tolist()):
         print(f"weights of head {number} sum to", " ".join(f"{total:.3f}" for total in head))

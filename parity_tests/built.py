@@ -1,0 +1,54 @@
+"""Modules of both mirrors, built, filled and run alike: what the tests of the families share."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_attention
+import torch_attention
+from attention_bridge.catalogue import Part
+from attention_bridge.instances import build
+from attention_bridge.parity import error
+from attention_bridge.weights import transfer
+
+MIRRORS = {
+    "torch": SimpleNamespace(name="torch", package=torch_attention, array=torch.from_numpy),
+    "jax": SimpleNamespace(name="jax", package=jax_attention, array=jnp.asarray),
+}
+each_mirror = pytest.mark.parametrize("mirror", MIRRORS.values(), ids=MIRRORS)
+
+
+def module(mirror, name, weights=None, **arguments):
+    """A module of a mirror in evaluation mode, with its own or with given weights."""
+    made = build(
+        Part(name, arguments), mirror.package.__name__, {"rngs": nnx.Rngs(0), "param_dtype": "float32"}
+    )
+    made.eval()
+    return made if weights is None else transfer(dict(weights), made)
+
+
+def weights_for(rng, name, **arguments):
+    """Random weights for a class, in float32."""
+    state = build(Part(name, arguments), "torch_attention", {}).state_dict()
+    return {key: (0.4 * rng.standard_normal(x.shape)).astype(np.float32) for key, x in state.items()}
+
+
+def run(mirror, made, x, **options):
+    """Output and weights, in numpy."""
+    arrays = {key: mirror.array(y) if isinstance(y, np.ndarray) else y for key, y in options.items()}
+    return [np.asarray(y.tolist()) for y in made(mirror.array(x), **arrays)]
+
+
+def numbers(rng, *shape):
+    """Standard normal numbers in float32."""
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def assert_alike(ours, theirs, bound=2e-6):
+    """Every output of the one is that of the other, to a bound on the relative error."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert error(one, other) <= bound
