@@ -5,12 +5,20 @@ from functools import partial
 import numpy as np
 
 from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
-from attention_bridge.catalogue.shared import EMBED, HEADS, HEADS_SELF, KEEP_SELF, SEQUENCE
+from attention_bridge.catalogue.shared import EMBED, HEADS, HEADS_SELF, KEEP_SELF, PADDING, SEQUENCE
 from attention_bridge.oracles import sparse as oracles
+from attention_bridge.oracles.positions import rotary
 
 WIDE = ("float32", "float64")  # in bfloat16 many scores are equal, and it is chance which key is chosen
 POSITIONS = np.array([[0, 1, 3, 4, 5, 7, 9], [2, 3, 5, 6, 7, 8, 11]])  # with gaps, and not the same in both
 LATENT = {"num_heads": HEADS, "kv_lora_rank": 8, "nope_head_dim": 3, "rope_head_dim": 4}
+DEEPSEEK_V32 = Paper("DeepSeek-AI", 2025, "https://arxiv.org/abs/2512.02556")
+INDEXER = {
+    "num_heads": 4,
+    "head_dim": 6,
+    "query_dim": 9,
+    "position": Part("RotaryEmbedding", {"head_dim": 6, "rotary_dim": 4}),
+}
 NATIVE = {
     "num_heads": 4,
     "num_kv_heads": 2,
@@ -38,10 +46,26 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         peers=("x-transformers Attention with sparse_topk",),
     ),
     Mechanism(
+        name="LightningIndexer",
+        family="sparse",
+        file="sparse/lightning_indexer.py",
+        paper=DEEPSEEK_V32,
+        equation=r"I_{ts} = \sum_h w_{th}\, \mathrm{ReLU}({q^I_{th}}^\top k^I_s / \sqrt{d}) / \sqrt{H}",
+        module=Part("LightningIndexer", {"embed_dim": EMBED, **INDEXER}),
+        inputs={**SEQUENCE, "asked": ("batch", "query", "query_dim")},
+        arguments={"positions": POSITIONS},
+        weights=False,
+        sizes={**SIZES, "query": 7, "query_dim": 9},
+        oracle=lambda parameters, x, asked, positions: oracles.index_scores(
+            parameters, x, asked, num_heads=4, turn=partial(rotary, positions=positions, rotary_dim=4)
+        ),
+        no_peer="Others return the keys it chooses and not its scores: see DeepSeekSparseAttention.",
+    ),
+    Mechanism(
         name="DeepSeekSparseAttention",
         family="sparse",
         file="sparse/deepseek_sparse.py",
-        paper=Paper("DeepSeek-AI", 2025, "https://arxiv.org/abs/2512.02556"),
+        paper=DEEPSEEK_V32,
         equation=r"I_{ts} = \sum_h w_{th}\, \mathrm{ReLU}({q^I_{th}}^\top k^I_s), \quad "
         r"\mathrm{Attention}(q_t, \{(k_s, v_s) : s \in \mathrm{top}\text{-}k\; I_t\})",
         module=Part(
@@ -57,16 +81,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
                         "position": Part("RotaryEmbedding", {"head_dim": 4, "interleaved": True}),
                     },
                 ),
-                "indexer": Part(
-                    "LightningIndexer",
-                    {
-                        "embed_dim": EMBED,
-                        "num_heads": 4,
-                        "head_dim": 6,
-                        "query_dim": 9,
-                        "position": Part("RotaryEmbedding", {"head_dim": 6, "rotary_dim": 4}),
-                    },
-                ),
+                "indexer": Part("LightningIndexer", {"embed_dim": EMBED, **INDEXER}),
                 "top_k": 3,
             },
         ),
@@ -120,5 +135,24 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         causal=True,
         dtypes=WIDE,
         no_peer="The authors' code and flash-linear-attention's both call flash-attn, which runs on a GPU alone.",
+    ),
+    Mechanism(
+        name="LSHAttention",
+        family="sparse",
+        file="sparse/lsh.py",
+        paper=Paper("Kitaev, Kaiser & Levskaya", 2020, "https://arxiv.org/abs/2001.04451"),
+        equation=r"\sum_{j \in P_i} \exp(q_i^\top k_j - z_i)\, v_j, \quad "
+        r"P_i \text{ by } h(x) = \arg\max\,[x R;\, -x R]",
+        module=Part(
+            "LSHAttention",
+            {"embed_dim": EMBED, "num_heads": HEADS, "num_buckets": 4, "chunk_length": 2, "num_rounds": 2},
+        ),
+        inputs=SEQUENCE,
+        masks=PADDING,
+        keep=KEEP_SELF,
+        sizes={**SIZES, "query": 10},
+        oracle=partial(oracles.lsh_attention, num_heads=HEADS, chunk_length=2),
+        dtypes=WIDE,
+        peers=("transformers LSHSelfAttention", "transformers LSHSelfAttention, causal"),
     ),
 )

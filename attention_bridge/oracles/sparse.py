@@ -311,3 +311,56 @@ def mixture_of_block_attention(
 
     heads, weights = attend_to_chosen(query, key, value, choose, dropout_keep, dropout_rate)
     return linear(parameters, "out_proj", merge_heads(heads)), weights
+
+
+def lsh_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    chunk_length: int,
+    is_causal: bool = False,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """o_i = Σ_r exp(z(i, P_i^r) − z(i, P_i)) o_i^r, P_i^r the chunk of i and the one before (Kitaev et al. 2020).
+
+    h(x) = argmax([xR; −xR]) for each round (section 2); s_i is the rank of i by (h(q_i), i); a key in N_ij rounds has
+    log N_ij taken from its score in each (appendix A). Keys are q_j √d / ‖q_j‖, and scores q·k / √d. Hidden positions
+    have a bucket of their own; position i sees itself only if it sees no other. Buffer: `rotations`.
+    """
+    rotations = parameters["rotations"].real
+    num_rounds = rotations.shape[2]
+    query = split_heads(linear(parameters, "qk_proj", x), num_heads)
+    value = split_heads(linear(parameters, "v_proj", x), num_heads)
+    key = query / np.sqrt((query * query).mean(axis=-1, keepdims=True) + 1e-6)
+    batch, _, length, head_dim = query.shape
+    dtype = np.result_type(query, value)
+    output, weights = np.zeros(query.shape, dtype), np.zeros((batch, num_heads, length, length), dtype)
+    for b in range(batch):
+        shown = visible(mask, b, 0, 0, length)
+        for h in range(num_heads):
+            chunk = np.zeros((num_rounds, length), dtype=int)
+            for r in range(num_rounds):
+                rotated = query[b, h].real @ rotations[h, :, r]
+                bucket = np.argmax(np.concatenate([rotated, -rotated], axis=-1), axis=-1)
+                bucket = np.where(shown, bucket, 2 * rotated.shape[-1])
+                for rank, i in enumerate(sorted(range(length), key=lambda i, bucket=bucket: (bucket[i], i))):
+                    chunk[r, i] = rank // chunk_length
+            for i in range(length):
+                met = (chunk == chunk[:, i : i + 1]) | (chunk == chunk[:, i : i + 1] - 1)  # rounds, keys
+                met = met & shown & (up_to(i, length) if is_causal else True)
+                others = met & (np.arange(length) != i)
+                met = others if others.any() else met
+                repeats = met.sum(axis=0)
+                scores = key[b, h] @ query[b, h, i] / math.sqrt(head_dim) - np.log(np.maximum(repeats, 1))
+                # exp(z^r - z) o^r = exp(z^r) / (sum of all exp(z^r)) times the softmax of round r.
+                shift = scores.real.max()
+                normalisers = [np.exp(scores[met[r]] - shift).sum() for r in range(num_rounds)]
+                for r in range(num_rounds):
+                    if met[r].any():
+                        weights[b, h, i] += normalisers[r] / sum(normalisers) * softmax(scores, met[r])
+                keep = None if dropout_keep is None else dropout_keep[b, h, i]
+                output[b, h, i] = dropout(weights[b, h, i], keep, dropout_rate) @ value[b, h]
+    return linear(parameters, "out_proj", merge_heads(output)), weights

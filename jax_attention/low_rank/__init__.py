@@ -1,1 +1,4 @@
 """Fewer keys than there are positions."""
+
+from jax_attention.low_rank.linformer import LinformerAttention as LinformerAttention
+from jax_attention.low_rank.nystrom import NystromAttention as NystromAttention

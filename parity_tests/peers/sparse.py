@@ -6,11 +6,12 @@ import numpy as np
 import torch
 import x_transformers
 from safetensors.numpy import load_file
-from transformers import DeepseekV32Config
+from transformers import DeepseekV32Config, ReformerConfig
 from transformers.models.deepseek_v32.modeling_deepseek_v32 import (
     DeepseekV32Attention,
     DeepseekV32RotaryEmbedding,
 )
+from transformers.models.reformer.modeling_reformer import LSHSelfAttention
 
 from attention_bridge.catalogue import Part
 from parity_tests.peers import Comparison, numpy, peer, weights_of
@@ -157,3 +158,53 @@ def flash_linear_attention_nsa(rng: np.random.Generator) -> Comparison:
         },
     )
     return Comparison(module, weights, {"x": x}, expected)
+
+
+def reformer(rng: np.random.Generator, *, is_causal: bool) -> Comparison:
+    """Reformer's attention without its output projection; its rotations follow from the seed."""
+    config = ReformerConfig(
+        hidden_size=12,
+        num_attention_heads=3,
+        attention_head_size=4,
+        num_hashes=3,
+        num_buckets=6,
+        lsh_attn_chunk_length=4,
+        lsh_num_chunks_before=1,
+        lsh_num_chunks_after=0,
+        is_decoder=is_causal,
+        hash_seed=7,
+    )
+    theirs = LSHSelfAttention(config).double().eval()
+    fill(theirs, rng)
+    x = rng.standard_normal((2, 16, 12))
+    output = theirs(torch.from_numpy(x)).hidden_states
+    torch.manual_seed(config.hash_seed)
+    weights = weights_of(theirs, qk_proj="query_key", v_proj="value") | {
+        "out_proj.weight": np.eye(12),
+        "rotations": numpy(torch.randn((3, 4, 3, 3), dtype=torch.float64)),
+    }
+    module = Part(
+        "LSHAttention",
+        {
+            "embed_dim": 12,
+            "num_heads": 3,
+            "num_buckets": 6,
+            "chunk_length": 4,
+            "num_rounds": 3,
+            "is_causal": is_causal,
+            "count_repeats": True,
+            "circular": True,
+            "bias": False,
+        },
+    )
+    return Comparison(module, weights, {"x": x}, {"output": numpy(output)})
+
+
+@peer("LSHAttention", "transformers LSHSelfAttention")
+def transformers_reformer(rng: np.random.Generator) -> Comparison:
+    return reformer(rng, is_causal=False)
+
+
+@peer("LSHAttention", "transformers LSHSelfAttention, causal")
+def transformers_causal_reformer(rng: np.random.Generator) -> Comparison:
+    return reformer(rng, is_causal=True)

@@ -1,0 +1,149 @@
+"""What LSH attention is made of: buckets, who meets whom, and the mean of the values in two forms.
+
+`lsh_attention_weights` is the definition, with a matrix of all pairs; `lsh_attention` makes none. See `lsh`.
+"""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.ops import at_least_float32, dot_product_scores, masked_softmax
+
+
+def lsh_buckets(
+    x: Float[Array, "batch heads length head_dim"],
+    rotations: Float[Array, "heads head_dim rounds half"],
+    mask: Bool[Array, "batch 1 1 length"] | None = None,
+) -> Int[Array, "batch heads rounds length"]:
+    """The bucket of each position in each round: the nearest of the rotated axes and their opposites.
+
+    Equal vectors fall into equal buckets; hidden positions share one of their own, the last.
+    """
+    x = at_least_float32(x)
+    rotated = jnp.einsum("bhnd,hdrm->bhrnm", x, rotations.astype(x.dtype))
+    buckets = jnp.argmax(jnp.concatenate([rotated, -rotated], axis=-1), axis=-1)  # batch heads rounds length
+    return buckets if mask is None else jnp.where(mask, buckets, 2 * rotations.shape[-1])
+
+
+def meetings(
+    query_chunk: Int[Array, "... rounds query"],
+    key_chunk: Int[Array, "... rounds key"],
+    num_chunks: int,
+    *,
+    circular: bool,
+) -> Int[Array, "... query key"]:
+    """How often a query sees a key over all rounds, given the chunk of each in each round."""
+    query, key = query_chunk[..., :, None], key_chunk[..., None, :]
+    seen = (key == query).sum(-3) + (key == query - 1).sum(-3)  # ... query key
+    if circular:
+        before = jnp.roll(key, 1, -3)  # ... rounds 1 key
+        seen = seen + ((query == 0) & (before == num_chunks - 1)).sum(-3)
+    return seen
+
+
+def lsh_attention_weights(
+    query: Float[Array, "batch heads length head_dim"],
+    key: Float[Array, "batch heads length head_dim"],
+    chunk: Int[Array, "batch heads rounds length"],
+    mask: Bool[Array, "batch 1 1 length"] | None = None,
+    *,
+    num_chunks: int,
+    is_causal: bool,
+    circular: bool,
+    count_repeats: bool,
+) -> Float[Array, "batch heads length length"]:
+    """The definition: one softmax over all keys that a query meets in any round.
+
+    Averaging the rounds by their normalisers, as `lsh_attention` does, is the same.
+
+    Args:
+        query, key: as projected.
+        chunk: where each position is after sorting, in each round.
+        mask: True where a key is seen.
+        num_chunks: how many there are in a round.
+        is_causal, circular, count_repeats: as in `LSHAttention`.
+    """
+    counts = meetings(chunk, chunk, num_chunks, circular=circular)  # batch heads length length
+    scores, seen = dot_product_scores(query, key, None, mask, is_causal=is_causal)
+    seen = counts > 0 if seen is None else seen & (counts > 0)
+    itself = jnp.eye(scores.shape[-1], dtype=jnp.bool_)
+    alone = ~(seen & ~itself).any(axis=-1, keepdims=True)  # batch heads length 1
+    if count_repeats:
+        scores = scores + jnp.log(jnp.clip(counts, min=1).astype(scores.dtype))
+    return masked_softmax(scores, seen & (alone | ~itself))
+
+
+def lsh_attention(
+    query: Float[Array, "batch heads length head_dim"],
+    key: Float[Array, "batch heads length head_dim"],
+    value: Float[Array, "batch heads length head_dim"],
+    order: Int[Array, "batch heads rounds length"],
+    mask: Bool[Array, "batch 1 1 length"] | None = None,
+    *,
+    num_chunks: int,
+    is_causal: bool,
+    circular: bool,
+    count_repeats: bool,
+) -> Float[Array, "batch heads length head_dim"]:
+    """The same mean of the values, chunk by chunk, without a matrix of all pairs.
+
+    Args:
+        value: as projected.
+        order: which position stands where after sorting, in each round.
+        query, key, mask, num_chunks, is_causal, circular, count_repeats: as in `lsh_attention_weights`.
+    """
+    rounds, length = order.shape[2:]
+    size = length // num_chunks
+    rank = jnp.argsort(order, axis=-1)  # batch heads rounds length
+    place = rearrange(order, "b h r n -> b h (r n)")
+
+    def gather(x: Array) -> Array:
+        """The elements in sorted order, in chunks: (batch, heads, rounds * chunks, size, features)."""
+        found = jnp.take_along_axis(x, place[..., None], axis=2)
+        return rearrange(found, "b h (c m) d -> b h c m d", m=size)
+
+    def look_back(x: Array) -> Array:
+        """Each chunk after the one before it."""
+        return jnp.concatenate([jnp.roll(x, 1, 2), x], axis=3)
+
+    query, key, value = map(at_least_float32, (query, key, value))
+    chunk = rearrange(rank // size, "b h r n -> b h n r")
+    query_chunk = rearrange(gather(chunk), "b h c m r -> b h c r m")
+    key_chunk = rearrange(look_back(gather(chunk)), "b h c k r -> b h c r k")
+    counts = meetings(query_chunk, key_chunk, num_chunks, circular=circular)  # batch heads chunks size 2*size
+    here = rearrange(place, "b h (c m) -> b h c m", m=size)
+    position, key_position = here[..., None], look_back(here)[..., None, :]
+    seen = key_position != position  # batch heads chunks size 2*size
+    if is_causal:
+        seen = seen & (key_position < position)
+    if mask is not None:
+        seen = seen & rearrange(
+            look_back(gather(rearrange(mask, "b x y n -> b x n y"))), "b h c k y -> b h c y k"
+        )
+    if not circular:
+        first = jnp.arange(rounds * num_chunks) % num_chunks == 0
+        back = jnp.arange(2 * size) < size
+        seen = seen & ~(first[:, None, None] & back)
+
+    scores = jnp.einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
+    scores = scores * query.shape[-1] ** -0.5
+    if not count_repeats:
+        scores = scores - jnp.log(jnp.clip(counts, min=1).astype(scores.dtype))
+    heads = jnp.einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
+    total = jax.nn.logsumexp(jnp.where(seen, scores, jnp.finfo(scores.dtype).min), axis=-1)
+
+    def scatter(x: Array) -> Array:
+        """Back to the order of the sequence: (batch, heads, rounds, length, features)."""
+        return jnp.take_along_axis(
+            rearrange(x, "b h (r c) m d -> b h r (c m) d", r=rounds), rank[..., None], axis=3
+        )
+
+    met = rearrange(scatter(seen.any(axis=-1, keepdims=True)), "b h r n y -> b h n (r y)")
+    share = masked_softmax(rearrange(scatter(total[..., None]), "b h r n y -> b h n (r y)"), met)
+    output = jnp.einsum("bhnr,bhrnd->bhnd", share, scatter(heads))  # batch heads length head_dim
+    alone = ~met.any(axis=-1, keepdims=True)  # batch heads length 1
+    if mask is not None:
+        alone = alone & rearrange(mask, "b x y n -> b x n y")
+    return jnp.where(alone, value, output)
