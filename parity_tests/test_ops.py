@@ -442,14 +442,22 @@ class TestRowsThatSeeNothing:
             assert not gradient.any(), name
 
     def test_native_gradients_are_those_of_the_definition(self, mirror, options, rng):
-        dtype = np.float64 if mirror is TORCH else np.float32
         options = {"bias": np.zeros((5, 7)), **options}
-        arrays = in_dtype({**GROUPED.draw(rng), "bias": options.pop("bias")}, dtype)
-        cotangent = rng.standard_normal((*GROUPED.scores[:-1], GROUPED.value_dim)).astype(dtype)
-        native, reference = (
-            mirror.gradient("dot_product_attention", arrays, cotangent, **options, implementation=name)
-            for name in (mirror.native, "reference")
-        )
+        exact = {**GROUPED.draw(rng), "bias": options.pop("bias")}
+        cotangent = rng.standard_normal((*GROUPED.scores[:-1], GROUPED.value_dim)).astype(np.float32)
+
+        def gradients(dtype, implementation):
+            arrays, call = in_dtype(in_dtype(exact, np.float32), dtype), in_dtype(options, dtype)
+            return mirror.gradient(
+                "dot_product_attention",
+                arrays,
+                cotangent.astype(dtype),
+                **call,
+                implementation=implementation,
+            )
+
+        reference = gradients(np.float64, "reference")
+        native = gradients(np.float64 if mirror is TORCH else np.float32, mirror.native)
         for name, gradient in native.items():
             assert_equals_oracle(gradient, reference[name], GROUPED.longest_backward)
 
