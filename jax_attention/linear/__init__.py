@@ -1,1 +1,49 @@
 """Attention without a softmax: recurrent, chunked and in parallel, in time linear in the length."""
+
+from jax_attention.linear.delta import DeltaNet as DeltaNet
+from jax_attention.linear.delta import chunked_delta_rule as chunked_delta_rule
+from jax_attention.linear.delta import delta_rule_weights as delta_rule_weights
+from jax_attention.linear.delta import recurrent_delta_rule as recurrent_delta_rule
+from jax_attention.linear.gated_delta import GatedDeltaNet as GatedDeltaNet
+from jax_attention.linear.gated_delta import chunked_gated_delta_rule as chunked_gated_delta_rule
+from jax_attention.linear.gated_delta import gated_delta_rule_weights as gated_delta_rule_weights
+from jax_attention.linear.gated_delta import recurrent_gated_delta_rule as recurrent_gated_delta_rule
+from jax_attention.linear.gated_linear import GatedLinearAttention as GatedLinearAttention
+from jax_attention.linear.gated_linear import chunked_gated_linear_attention as chunked_gated_linear_attention
+from jax_attention.linear.gated_linear import gated_linear_attention_weights as gated_linear_attention_weights
+from jax_attention.linear.gated_linear import (
+    recurrent_gated_linear_attention as recurrent_gated_linear_attention,
+)
+from jax_attention.linear.kernel import LinearAttention as LinearAttention
+from jax_attention.linear.kernel import LinearState as LinearState
+from jax_attention.linear.kernel import bidirectional_linear_attention as bidirectional_linear_attention
+from jax_attention.linear.kernel import chunked_linear_attention as chunked_linear_attention
+from jax_attention.linear.kernel import elu_features as elu_features
+from jax_attention.linear.kernel import linear_attention_weights as linear_attention_weights
+from jax_attention.linear.kernel import recurrent_linear_attention as recurrent_linear_attention
+from jax_attention.linear.kimi_delta import KimiDeltaAttention as KimiDeltaAttention
+from jax_attention.linear.kimi_delta import chunked_kimi_delta_rule as chunked_kimi_delta_rule
+from jax_attention.linear.kimi_delta import kimi_delta_rule_weights as kimi_delta_rule_weights
+from jax_attention.linear.kimi_delta import recurrent_kimi_delta_rule as recurrent_kimi_delta_rule
+from jax_attention.linear.memory import MemoryState as MemoryState
+from jax_attention.linear.performer import PerformerAttention as PerformerAttention
+from jax_attention.linear.performer import PerformerState as PerformerState
+from jax_attention.linear.performer import bidirectional_performer as bidirectional_performer
+from jax_attention.linear.performer import chunked_performer as chunked_performer
+from jax_attention.linear.performer import performer_weights as performer_weights
+from jax_attention.linear.performer import recurrent_performer as recurrent_performer
+from jax_attention.linear.random_features import log_softmax_features as log_softmax_features
+from jax_attention.linear.random_features import orthogonal_features as orthogonal_features
+from jax_attention.linear.retention import MultiScaleRetention as MultiScaleRetention
+from jax_attention.linear.retention import chunked_retention as chunked_retention
+from jax_attention.linear.retention import parallel_retention as parallel_retention
+from jax_attention.linear.retention import recurrent_retention as recurrent_retention
+from jax_attention.linear.retention import retention_decays as retention_decays
+from jax_attention.linear.retention import retention_frequencies as retention_frequencies
+from jax_attention.linear.retention import retention_weights as retention_weights
+from jax_attention.linear.short_conv import ConvolvedState as ConvolvedState
+from jax_attention.linear.state_space import Mamba2 as Mamba2
+from jax_attention.linear.state_space import chunked_state_space as chunked_state_space
+from jax_attention.linear.state_space import parallel_state_space as parallel_state_space
+from jax_attention.linear.state_space import recurrent_state_space as recurrent_state_space
+from jax_attention.linear.state_space import state_space_weights as state_space_weights

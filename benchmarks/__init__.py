@@ -1,0 +1,1 @@
+"""Speed of both mirrors, side by side."""

@@ -1,0 +1,221 @@
+"""How the time of attention without a softmax grows with the length: `python -m benchmarks.linear`.
+
+The chunked form of each mechanism is run on one sequence of four heads of 64 features in float32, forward and
+backward, in both frameworks. Twice the length should take twice the time. For contrast the quadratic form of some is
+run where it is short enough. Each figure is the median of several runs, which alternate between all lengths.
+"""
+
+import json
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from statistics import median
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+BATCH, HEADS, DIM = 1, 4, 64
+LENGTHS = (1024, 2048, 4096, 8192, 16384)
+SHORT_LENGTHS = (1024, 2048, 4096)  # of what is quadratic
+QUICK_LENGTHS = (256, 512, 1024)
+ROUNDS, QUICK_ROUNDS = 5, 3
+DIRECTIONS = ("forward", "forward + backward")
+
+Arrays = dict[str, np.ndarray]
+
+
+class Form(NamedTuple):
+    """A function that both mirrors have in `linear`, and what it is called with.
+
+    Attributes:
+        mechanism: whose it is.
+        function: its name.
+        further: what it takes besides queries, keys and values.
+        maps: how queries and keys are made from normal numbers.
+        is_quadratic: whether it makes the matrix from values to outputs.
+    """
+
+    mechanism: str
+    function: str
+    further: tuple[str, ...] = ()
+    maps: Callable[[np.ndarray], np.ndarray] = lambda x: x / DIM**0.5
+    is_quadratic: bool = False
+
+
+FORMS = (
+    Form("LinearAttention", "chunked_linear_attention", maps=np.exp),
+    Form("PerformerAttention", "chunked_performer"),
+    Form("MultiScaleRetention", "chunked_retention", ("log_decay",)),
+    Form("GatedLinearAttention", "chunked_gated_linear_attention", ("log_decays",)),
+    Form("DeltaNet", "chunked_delta_rule", ("beta",)),
+    Form("GatedDeltaNet", "chunked_gated_delta_rule", ("beta", "log_decay")),
+    Form("KimiDeltaAttention", "chunked_kimi_delta_rule", ("beta", "log_decays")),
+    Form("Mamba2", "chunked_state_space", ("log_decay",)),
+    Form("MultiScaleRetention", "parallel_retention", ("log_decay",), is_quadratic=True),
+    Form("Mamba2", "parallel_state_space", ("log_decay",), is_quadratic=True),
+)
+
+
+class Timing(NamedTuple):
+    """One figure.
+
+    Attributes:
+        mechanism: whose form was run.
+        form: the function.
+        framework: `torch` or `jax`.
+        direction: `forward` or `forward + backward`.
+        length: of the sequence.
+        milliseconds: the median of all runs.
+        ratio: by how much that is longer than at half the length; None at the shortest.
+    """
+
+    mechanism: str
+    form: str
+    framework: str
+    direction: str
+    length: int
+    milliseconds: float
+    ratio: float | None
+
+
+def arrays(form: Form, length: int) -> Arrays:
+    """What the form is called with, in order, on one sequence."""
+    rng = np.random.default_rng(length)
+    shape = (BATCH, HEADS, length, DIM)
+    made = {
+        "query": form.maps(rng.standard_normal(shape)),
+        "key": form.maps(rng.standard_normal(shape)),
+        "value": rng.standard_normal(shape),
+    }
+    drawn = {
+        "beta": lambda: rng.random(shape[:-1]),
+        "log_decay": lambda: -0.05 * rng.exponential(size=shape[:-1]),
+        "log_decays": lambda: -0.05 * rng.exponential(size=shape),
+    }
+    further = {name.removesuffix("s"): drawn[name]() for name in form.further}
+    return {name: x.astype(np.float32) for name, x in (made | further).items()}
+
+
+def run_torch(form: Form, length: int, direction: str) -> Callable[[], Any]:
+    """A run in PyTorch, ready to be timed."""
+    function = getattr(import_module("torch_attention.linear"), form.function)
+    tensors = {name: torch.from_numpy(x) for name, x in arrays(form, length).items()}
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return function(**tensors)
+
+    def both() -> Any:
+        output = function(**{name: x.requires_grad_() for name, x in tensors.items()})
+        output = output[0] if isinstance(output, tuple) else output
+        return torch.autograd.grad(output.sum(), list(tensors.values()))
+
+    return forward if direction == "forward" else both
+
+
+def run_jax(form: Form, length: int, direction: str) -> Callable[[], Any]:
+    """A compiled run in JAX, ready to be timed."""
+    function = getattr(import_module("jax_attention.linear"), form.function)
+    given = {name: jnp.asarray(x) for name, x in arrays(form, length).items()}
+
+    def loss(given: dict[str, jax.Array]) -> jax.Array:
+        output = function(**given)
+        return (output[0] if isinstance(output, tuple) else output).sum()
+
+    compiled = jax.jit(jax.grad(loss) if direction != "forward" else lambda given: function(**given))
+    return lambda: jax.block_until_ready(compiled(given))
+
+
+FRAMEWORKS = {"torch": run_torch, "jax": run_jax}
+
+
+def measure(form: Form, framework: str, direction: str, lengths: Sequence[int], rounds: int) -> list[Timing]:
+    """Time one form at all lengths in turn, several times over."""
+    runs = {length: FRAMEWORKS[framework](form, length, direction) for length in lengths}
+    for run in runs.values():
+        run()  # compiles, and makes caches warm
+    seconds = defaultdict(list)
+    for _ in range(rounds):
+        for length, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[length].append(time.perf_counter() - start)
+    medians = {length: 1000 * median(times) for length, times in seconds.items()}
+    return [
+        Timing(
+            form.mechanism,
+            form.function,
+            framework,
+            direction,
+            length,
+            medians[length],
+            medians[length] / medians[length // 2] if length // 2 in medians else None,
+        )
+        for length in lengths
+    ]
+
+
+def benchmark(
+    lengths: Sequence[int], short_lengths: Sequence[int], rounds: int, forms: Sequence[Form] = FORMS
+) -> Iterator[list[Timing]]:
+    """Time every form that is there in both mirrors; one list of timings for each line of the table."""
+    for form in forms:
+        if not hasattr(import_module("torch_attention.linear"), form.function):
+            continue
+        for direction in DIRECTIONS:
+            for framework in FRAMEWORKS:
+                chosen = short_lengths if form.is_quadratic else lengths
+                yield measure(form, framework, direction, chosen, rounds)
+
+
+def table(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> Table:
+    """The timings for the terminal."""
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "jax"))
+    made = Table(
+        title=f"Milliseconds for one sequence of {HEADS} heads of {DIM} features, float32 ({versions})",
+        caption=f"{platform.machine()}, {torch.get_num_threads()} threads; × is the time over that at half the length",
+    )
+    for name in ("form", "framework", "direction"):
+        made.add_column(name, no_wrap=True)
+    for length in lengths:
+        made.add_column(f"{length:,}", justify="right", no_wrap=True)
+    for line in found:
+        by_length = {timing.length: timing for timing in line}
+        cells = [
+            ""
+            if (timing := by_length.get(length)) is None
+            else f"{timing.milliseconds:.1f}" + ("" if timing.ratio is None else f" ×{timing.ratio:.2f}")
+            for length in lengths
+        ]
+        made.add_row(line[0].form, line[0].framework, line[0].direction, *cells)
+    return made
+
+
+def main(
+    quick: Annotated[bool, typer.Option(help="Short sequences and few runs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print an array of figures instead.")] = False,
+) -> None:
+    """Time the chunked forms of linear attention against the length."""
+    lengths, rounds = (QUICK_LENGTHS, QUICK_ROUNDS) if quick else (LENGTHS, ROUNDS)
+    short_lengths = QUICK_LENGTHS if quick else SHORT_LENGTHS
+    total = len(FORMS) * len(DIRECTIONS) * len(FRAMEWORKS)
+    lines = benchmark(lengths, short_lengths, rounds)
+    found = list(track(lines, "timing", total=total, console=Console(stderr=True), transient=True))
+    if as_json:
+        print(json.dumps([timing._asdict() for line in found for timing in line], indent=1))
+    else:
+        Console().print(table(found, lengths))
+
+
+if __name__ == "__main__":
+    typer.run(main)

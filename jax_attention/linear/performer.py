@@ -1,0 +1,299 @@
+r"""Performer: linear attention whose features stand, on average, for the softmax (FAVOR+, Choromanski et al. 2020).
+
+$$ o_i = \frac{\phi(q_i)^\top S_i}{\phi(q_i)^\top z_i}, \qquad
+   \phi(x) = \frac{1}{\sqrt{m}} \exp\!\left(\omega^\top x / d^{1/4} - |x|^2 / 2 \sqrt{d}\right) $$
+
+One change from `LinearAttention`: φ takes m random directions ω, orthogonal to each other d at a time; on average
+φ(q)·φ(k) is exp(q·k / √d), so that the output comes near that of softmax attention as m grows.
+
+An exponential can be larger than any float. The largest exponent of a query is subtracted from all of its features,
+and the largest exponent of all keys so far from all features of keys: both are factors above and below the fraction
+bar and cancel, so that nothing needs to be added to a feature or to the denominator. (performer-pytorch adds 1e-4 to
+each feature after the subtraction: then what is subtracted does not cancel, and outputs depend on later keys.)
+
+| symbol | argument           | shape                                 |
+|--------|--------------------|---------------------------------------|
+| ω      | `features`         | `(features, head_dim)`                |
+| m      | `num_features`     |                                       |
+| log φ  | `query`, `key`     | `(batch, heads, length, features)`    |
+| S      | `state.memory`     | `(batch, heads, features, value_dim)` |
+| z      | `state.normaliser` | `(batch, heads, features)`            |
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import check_divisible, check_positive
+from jax_attention.layers import Factory, linear, normal_buffer
+from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
+from jax_attention.linear.random_features import (
+    divide,
+    log_softmax_features,
+    orthogonal_features,
+    query_features,
+)
+from jax_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
+from jax_attention.outputs import AttentionOutput, RecurrentOutput
+
+EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
+
+
+class PerformerState(NamedTuple):
+    """What a Performer remembers of all it has read, in at least float32.
+
+    Attributes:
+        memory: `(batch, heads, features, value_dim)`, the sum of exp(log φ(k) - exponent) vᵀ.
+        normaliser: `(batch, heads, features)`, the sum of exp(log φ(k) - exponent).
+        exponent: `(batch, heads)`, the largest log φ(k) of all.
+    """
+
+    memory: Float[Array, "batch heads features value_dim"]
+    normaliser: Float[Array, "batch heads features"]
+    exponent: Float[Array, "batch heads"]
+
+
+def recurrent_performer(
+    query: Float[Array, "batch heads length features"],
+    key: Float[Array, "batch heads length features"],
+    value: Float[Array, "batch heads length value_dim"],
+    *,
+    state: PerformerState | None = None,
+) -> tuple[Float[Array, "batch heads length value_dim"], PerformerState]:
+    """Linear attention with features given by their logarithms, one token after the other.
+
+    Args:
+        query: log φ(q).
+        key: log φ(k); a key of -inf throughout leaves no trace.
+        value: what is read.
+        state: sums over what came before; None starts with nothing.
+
+    Returns:
+        What was read, in the dtype of `value` and zero where there was nothing to read; and the sums after the last
+        token.
+    """
+
+    def step(state: PerformerState, token: tuple[Array, ...]) -> tuple[PerformerState, Array]:
+        query, key, value = (x[:, :, None] for x in token)  # batch heads 1 features, or value_dim
+        key, exponent = over_largest(key, state.exponent)
+        state = moved(state, exponent)
+        memory = state.memory + jnp.einsum("bhkf,bhkv->bhfv", key, value)
+        normaliser = state.normaliser + key[:, :, 0]  # batch heads features
+        output = jnp.einsum("bhqf,bhfv->bhqv", query, memory)
+        output = divide(output, jnp.einsum("bhqf,bhf->bhq", query, normaliser))
+        return PerformerState(memory, normaliser, state.exponent), output[:, :, 0]
+
+    arrays = (query_features(query), at_least_float32(key), at_least_float32(value))
+    tokens = (rearrange(x, "b h l d -> l b h d") for x in arrays)
+    last, output = scan(step, first_sums(key, value, state), tuple(tokens))
+    return rearrange(output, "l b h v -> b h l v").astype(value.dtype), last
+
+
+def chunked_performer(
+    query: Float[Array, "batch heads length features"],
+    key: Float[Array, "batch heads length features"],
+    value: Float[Array, "batch heads length value_dim"],
+    *,
+    state: PerformerState | None = None,
+    chunk_size: int = 64,
+) -> tuple[Float[Array, "batch heads length value_dim"], PerformerState]:
+    """The same as `recurrent_performer` with one step a chunk.
+
+    Args:
+        query, key, value, state: as in `recurrent_performer`.
+        chunk_size: how many tokens are read at once.
+    """
+
+    def step(state: PerformerState, chunk: tuple[Array, ...]) -> tuple[PerformerState, Array]:
+        query, key, value = chunk  # batch heads size features, or value_dim
+        key, exponent = over_largest(key, state.exponent)
+        state = moved(state, exponent)
+        scores = jnp.tril(jnp.einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
+        output = jnp.einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
+        output = output + jnp.einsum("bhqf,bhfv->bhqv", query, state.memory)
+        total = scores.sum(-1) + jnp.einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
+        memory = state.memory + jnp.einsum("bhkf,bhkv->bhfv", key, value)
+        last = PerformerState(memory, state.normaliser + key.sum(-2), state.exponent)
+        return last, divide(output, total)
+
+    keys = split_chunks(at_least_float32(key), chunk_size, fill=-jnp.inf)
+    queries, values = (split_chunks(x, chunk_size) for x in (query_features(query), at_least_float32(value)))
+    last, output = scan(step, first_sums(key, value, state), (queries, keys, values))
+    return join_chunks(output, query.shape[2]).astype(value.dtype), last
+
+
+def bidirectional_performer(
+    query: Float[Array, "batch heads length features"],
+    key: Float[Array, "batch heads length features"],
+    value: Float[Array, "batch heads length value_dim"],
+) -> Float[Array, "batch heads length value_dim"]:
+    """Every query reads every key; arguments as in `recurrent_performer`."""
+    query = query_features(query)
+    key, _ = over_largest(at_least_float32(key), None)
+    memory = jnp.einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
+    output = jnp.einsum("bhqf,bhfv->bhqv", query, memory)  # batch heads length value_dim
+    return divide(output, jnp.einsum("bhqf,bhf->bhq", query, key.sum(-2))).astype(value.dtype)
+
+
+def performer_weights(
+    query: Float[Array, "batch heads length features"],
+    key: Float[Array, "batch heads length features"],
+    *,
+    state: PerformerState | None = None,
+    is_causal: bool = True,
+) -> Float[Array, "batch heads length length"]:
+    """The matrix from values to outputs, φ(q_i)·φ(k_j) / φ(q_i)·z_i, in at least float32.
+
+    Args:
+        query, key, state: as in `recurrent_performer`; a row sums to less than 1 where the state is read as well.
+        is_causal: whether no query sees a later key.
+    """
+    query = query_features(query)
+    before = None if state is None else PerformerState(*(x.astype(query.dtype) for x in state))
+    key, exponent = over_largest(at_least_float32(key), None if before is None else before.exponent)
+    scores = jnp.einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
+    scores = jnp.tril(scores) if is_causal else scores
+    total = scores.sum(-1)  # batch heads length
+    if before is not None:
+        total = total + jnp.einsum("bhqf,bhf->bhq", query, moved(before, exponent).normaliser)
+    return divide(scores, total)
+
+
+def over_largest(
+    key: Float[Array, "batch heads size features"], before: Float[Array, "batch heads"] | None
+) -> tuple[Float[Array, "batch heads size features"], Float[Array, "batch heads"]]:
+    """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
+    seen = key != -jnp.inf
+    key = jnp.where(seen, key, EMPTY)
+    exponent = jnp.amax(key, axis=(-2, -1))  # batch heads
+    exponent = exponent if before is None else jnp.maximum(before, exponent)
+    return jnp.where(seen, jnp.exp(key - exponent[..., None, None]), 0.0), exponent
+
+
+def moved(state: PerformerState, exponent: Float[Array, "batch heads"]) -> PerformerState:
+    """The same state over another feature."""
+    factor = jnp.exp(state.exponent - exponent)  # batch heads
+    return PerformerState(
+        state.memory * factor[..., None, None], state.normaliser * factor[..., None], exponent
+    )
+
+
+def first_sums(
+    key: Float[Array, "batch heads length features"],
+    value: Float[Array, "batch heads length value_dim"],
+    state: PerformerState | None,
+) -> PerformerState:
+    """The state, or what has read nothing, in at least float32."""
+    memory = first_memory(key, value, None if state is None else state.memory)
+    if state is not None:
+        return PerformerState(memory, *(x.astype(memory.dtype) for x in state[1:]))
+    zeros = jnp.zeros(memory.shape[:-1], dtype=memory.dtype)
+    return PerformerState(memory, zeros, jnp.full_like(zeros[..., 0], EMPTY))
+
+
+class PerformerAttention(nnx.Module):
+    """Multi-head attention by random features that stand for the softmax (FAVOR+, Choromanski et al. 2020).
+
+    Its buffer `features` is drawn when it is built, and saved and converted with the parameters.
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_features: how many random features, shared by the heads; `head_dim log(head_dim)` if None.
+        is_causal: whether no position sees what comes after it; only then is there a state.
+        chunk_size: how many tokens are read at once.
+        bias: whether the projections have biases.
+
+    Raises:
+        ValueError: sizes that do not divide, or are below 1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        head_dim: int | None = None,
+        num_features: int | None = None,
+        is_causal: bool = True,
+        chunk_size: int = 64,
+        bias: bool = True,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        num_features = max(1, int(head_dim * math.log(head_dim))) if num_features is None else num_features
+        check_positive(num_features=num_features, chunk_size=chunk_size)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.num_features = num_features
+        self.is_causal = is_causal
+        self.chunk_size = chunk_size
+        self.q_proj = linear(embed_dim, num_heads * head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, num_heads * head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, num_heads * head_dim, bias=bias, **factory)
+        self.out_proj = linear(num_heads * head_dim, embed_dim, bias=bias, **factory)
+        self.features = normal_buffer(num_features, head_dim, **factory)
+        self.features[...] = orthogonal_features(self.features[...])
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        state: PerformerState | None = None,
+        need_weights: bool = False,
+    ) -> RecurrentOutput:
+        """Read the sequence; arguments, result and errors as in `LinearAttention`."""
+        memory_shape = (self.num_heads, self.num_features, self.head_dim)
+        check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2], memory_shape[:1])
+        check_one_way(state, self.is_causal)
+        features = self.features[...]
+        query = log_softmax_features(split_heads(self.q_proj(x), self.head_dim), features)
+        key = log_softmax_features(split_heads(self.k_proj(x), self.head_dim), features)
+        key = hide(key, mask, -jnp.inf)  # batch heads length features
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        last = None
+        if not self.is_causal:
+            heads = bidirectional_performer(query, key, value)
+        elif x.shape[1] == 1:
+            heads, last = recurrent_performer(query, key, value, state=state)
+        else:
+            heads, last = chunked_performer(query, key, value, state=state, chunk_size=self.chunk_size)
+        weights = None
+        if need_weights:
+            weights = performer_weights(query, key, state=state, is_causal=self.is_causal)
+        return RecurrentOutput(self.out_proj(merge_heads(heads)), last, weights)
+
+
+def main() -> None:
+    """Show the weights of softmax attention, and of random features that come near them."""
+    from jax_attention.demonstration import draw, show
+    from jax_attention.ops import attend
+
+    words = ["the", "cat", "sat"]
+    query, key, value = draw(1, 1, 3, 4), draw(1, 1, 3, 4, seed=1), draw(1, 1, 3, 4, seed=2)
+    output, weights = attend(query, key, value, is_causal=True)
+    show("softmax attention", AttentionOutput(output[:, 0], weights), words, words)
+    for number in (4, 1024):
+        features = orthogonal_features(draw(number, 4, seed=3))
+        logs = log_softmax_features(query, features), log_softmax_features(key, features)
+        output, _ = chunked_performer(*logs, value)
+        found = AttentionOutput(output[:, 0], performer_weights(*logs))
+        show(f"Performer, {number} features", found, words, words)
+
+
+if __name__ == "__main__":
+    main()

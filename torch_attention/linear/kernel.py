@@ -1,0 +1,277 @@
+r"""Linear attention: without the softmax, all that was read fits into one matrix (Katharopoulos et al. 2020).
+
+$$ o_i = \frac{\phi(q_i)^\top S_i}{\phi(q_i)^\top z_i + \epsilon}, \qquad
+   S_i = S_{i-1} + \phi(k_i) v_i^\top, \quad z_i = z_{i-1} + \phi(k_i), \qquad \phi(x) = \mathrm{elu}(x) + 1 $$
+
+One change from `CausalSelfAttention`: exp(q·k) is replaced by φ(q)·φ(k). The sum over the keys is then taken once for
+all queries, so time is linear in the length, and what a decoder must keep does not grow with it.
+
+Three forms, all equal: step by step; in chunks, with matrix products inside a chunk and one step from chunk to chunk;
+and as a matrix from values to outputs, quadratic in the length.
+
+| symbol | argument           | shape                                 |
+|--------|--------------------|---------------------------------------|
+| φ(q)   | `query`            | `(batch, heads, length, features)`    |
+| φ(k)   | `key`              | `(batch, heads, length, features)`    |
+| S      | `state.memory`     | `(batch, heads, features, value_dim)` |
+| z      | `state.normaliser` | `(batch, heads, features)`            |
+| ε      | `eps`              |                                       |
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.checks import check_above_zero, check_divisible, check_positive
+from torch_attention.layers import Factory, linear
+from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
+from torch_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
+from torch_attention.outputs import AttentionOutput, RecurrentOutput
+
+
+class LinearState(NamedTuple):
+    """What linear attention remembers of all it has read, in at least float32.
+
+    Attributes:
+        memory: `(batch, heads, features, value_dim)`, the sum of φ(k) vᵀ.
+        normaliser: `(batch, heads, features)`, the sum of φ(k).
+    """
+
+    memory: Float[Tensor, "batch heads features value_dim"]
+    normaliser: Float[Tensor, "batch heads features"]
+
+
+def elu_features(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """φ(x) = elu(x) + 1, in at least float32: x + 1 above zero and exp(x) below, so positive everywhere."""
+    x = at_least_float32(x)
+    return torch.where(x > 0, x + 1.0, torch.exp(torch.where(x > 0, 0.0, x)))
+
+
+def recurrent_linear_attention(
+    query: Float[Tensor, "batch heads length features"],
+    key: Float[Tensor, "batch heads length features"],
+    value: Float[Tensor, "batch heads length value_dim"],
+    *,
+    state: LinearState | None = None,
+    eps: float = 1e-6,
+) -> tuple[Float[Tensor, "batch heads length value_dim"], LinearState]:
+    """Linear attention as it is defined, one token after the other.
+
+    Args:
+        query: φ(q), nowhere negative.
+        key: φ(k), nowhere negative; a key of zeros leaves no trace.
+        value: what is read.
+        state: sums over what came before; None starts with zeros.
+        eps: added to the denominator.
+
+    Returns:
+        What was read, in the dtype of `value`, and the sums after the last token.
+    """
+
+    def step(state: LinearState, token: tuple[Tensor, ...]) -> tuple[LinearState, Tensor]:
+        query, key, value = token  # batch heads features, or value_dim
+        memory = state.memory + torch.einsum("bhf,bhv->bhfv", key, value)
+        normaliser = state.normaliser + key
+        output = torch.einsum("bhf,bhfv->bhv", query, memory)  # batch heads value_dim
+        output = output / ((query * normaliser).sum(-1)[..., None] + eps)
+        return LinearState(memory, normaliser), output
+
+    tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in (query, key, value))
+    last, output = scan(step, first_sums(key, value, state), tuple(tokens))
+    return rearrange(output, "l b h v -> b h l v").to(value.dtype), last
+
+
+def chunked_linear_attention(
+    query: Float[Tensor, "batch heads length features"],
+    key: Float[Tensor, "batch heads length features"],
+    value: Float[Tensor, "batch heads length value_dim"],
+    *,
+    state: LinearState | None = None,
+    chunk_size: int = 64,
+    eps: float = 1e-6,
+) -> tuple[Float[Tensor, "batch heads length value_dim"], LinearState]:
+    """The same as `recurrent_linear_attention` with one step a chunk.
+
+    Args:
+        query, key, value, state, eps: as in `recurrent_linear_attention`.
+        chunk_size: how many tokens are read at once.
+    """
+
+    def step(state: LinearState, chunk: tuple[Tensor, ...]) -> tuple[LinearState, Tensor]:
+        query, key, value = chunk  # batch heads size features, or value_dim
+        scores = torch.tril(torch.einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
+        output = torch.einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
+        output = output + torch.einsum("bhqf,bhfv->bhqv", query, state.memory)
+        total = scores.sum(-1) + torch.einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
+        memory = state.memory + torch.einsum("bhkf,bhkv->bhfv", key, value)
+        return LinearState(memory, state.normaliser + key.sum(-2)), output / (total[..., None] + eps)
+
+    chunks = (split_chunks(at_least_float32(x), chunk_size) for x in (query, key, value))
+    last, output = scan(step, first_sums(key, value, state), tuple(chunks))
+    return join_chunks(output, query.shape[2]).to(value.dtype), last
+
+
+def bidirectional_linear_attention(
+    query: Float[Tensor, "batch heads length features"],
+    key: Float[Tensor, "batch heads length features"],
+    value: Float[Tensor, "batch heads length value_dim"],
+    *,
+    eps: float = 1e-6,
+) -> Float[Tensor, "batch heads length value_dim"]:
+    """Every query reads every key; arguments as in `recurrent_linear_attention`."""
+    query, key, wide = (at_least_float32(x) for x in (query, key, value))
+    memory = torch.einsum("bhkf,bhkv->bhfv", key, wide)  # batch heads features value_dim
+    total = torch.einsum("bhqf,bhf->bhq", query, key.sum(-2))  # batch heads length
+    output = torch.einsum("bhqf,bhfv->bhqv", query, memory) / (total[..., None] + eps)
+    return output.to(value.dtype)
+
+
+def linear_attention_weights(
+    query: Float[Tensor, "batch heads length features"],
+    key: Float[Tensor, "batch heads length features"],
+    *,
+    state: LinearState | None = None,
+    is_causal: bool = True,
+    eps: float = 1e-6,
+) -> Float[Tensor, "batch heads length length"]:
+    """The matrix from values to outputs, φ(q_i)·φ(k_j) / (φ(q_i)·z_i + ε), in at least float32.
+
+    Args:
+        query, key, state, eps: as in `recurrent_linear_attention`; a row sums to less than 1 where the state is
+            read as well.
+        is_causal: whether no query sees a later key.
+    """
+    query, key = at_least_float32(query), at_least_float32(key)
+    scores = torch.einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
+    scores = torch.tril(scores) if is_causal else scores
+    total = scores.sum(-1)[..., None]  # batch heads length 1
+    if state is not None:
+        total = total + torch.einsum("bhqf,bhf->bhq", query, state.normaliser.to(query.dtype))[..., None]
+    return scores / (total + eps)
+
+
+def first_sums(
+    key: Float[Tensor, "batch heads length features"],
+    value: Float[Tensor, "batch heads length value_dim"],
+    state: LinearState | None,
+) -> LinearState:
+    """The state, or zeros, in at least float32."""
+    memory = first_memory(key, value, None if state is None else state.memory)
+    if state is None:
+        return LinearState(memory, torch.zeros(memory.shape[:-1], dtype=memory.dtype, device=memory.device))
+    return LinearState(memory, state.normaliser.to(memory.dtype))
+
+
+class LinearAttention(nn.Module):
+    """Multi-head attention by the kernel φ(q)·φ(k), φ(x) = elu(x) + 1 (Katharopoulos et al. 2020).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: heads.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        is_causal: whether no position sees what comes after it; only then is there a state.
+        chunk_size: how many tokens are read at once.
+        eps: added to the denominator.
+        bias: whether the projections have biases.
+
+    Raises:
+        ValueError: sizes that do not divide, or are below 1, or an `eps` that is not above 0.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        head_dim: int | None = None,
+        is_causal: bool = True,
+        chunk_size: int = 64,
+        eps: float = 1e-6,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_positive(chunk_size=chunk_size)
+        check_above_zero(eps=eps)
+        if head_dim is None:
+            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        self.is_causal = is_causal
+        self.chunk_size = chunk_size
+        self.eps = eps
+        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
+        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        state: LinearState | None = None,
+        need_weights: bool = False,
+    ) -> RecurrentOutput:
+        """Read the sequence; with `is_causal` no position sees a later one.
+
+        Args:
+            x: the sequence.
+            mask: `(batch, 1, 1, length)`, False where a token is not there: it leaves no trace in the state.
+            state: where to go on from; None starts with nothing read.
+            need_weights: whether to return the matrix from values to outputs.
+
+        Returns:
+            Output `(batch, length, embed_dim)`, the state after the last token (None without `is_causal`), and
+            weights `(batch, heads, length, length)` or None.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit, an empty sequence, or a state without `is_causal`.
+        """
+        memory_shape = (self.num_heads, self.head_dim, self.head_dim)
+        check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2])
+        check_one_way(state, self.is_causal)
+        query = elu_features(split_heads(self.q_proj(x), self.head_dim))  # batch heads length head_dim
+        key = hide(elu_features(split_heads(self.k_proj(x), self.head_dim)), mask)
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        last = None
+        if not self.is_causal:
+            heads = bidirectional_linear_attention(query, key, value, eps=self.eps)
+        elif x.shape[1] == 1:
+            heads, last = recurrent_linear_attention(query, key, value, state=state, eps=self.eps)
+        else:
+            heads, last = chunked_linear_attention(
+                query, key, value, state=state, chunk_size=self.chunk_size, eps=self.eps
+            )
+        weights = None
+        if need_weights:
+            weights = linear_attention_weights(
+                query, key, state=state, is_causal=self.is_causal, eps=self.eps
+            )
+        return RecurrentOutput(self.out_proj(merge_heads(heads)), last, weights)
+
+
+def main() -> None:
+    """Show the weights that no softmax made, and that a second half read later gives the same."""
+    from torch_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat", "still"]
+    x = draw(1, 4, 8)
+    layer = fill(LinearAttention(embed_dim=8, num_heads=2))
+    output, _, weights = layer(x, need_weights=True)
+    show("LinearAttention", AttentionOutput(output, weights), words, words)
+    _, state, _ = layer(x[:, :2])
+    later, _, _ = layer(x[:, 2:], state=state)
+    print("last output, read at once:  ", " ".join(f"{number:.3f}" for number in output[0, -1].tolist()))
+    print("last output, read in halves:", " ".join(f"{number:.3f}" for number in later[0, -1].tolist()))
+
+
+if __name__ == "__main__":
+    main()
