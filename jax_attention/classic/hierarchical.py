@@ -82,7 +82,7 @@ def main() -> None:
 
     words = ["good", "plain", "food", "<pad>"], ["dull", "cold", "slow", "staff"]
     x = draw(2, 4, 6)
-    mask = jnp.asarray([[[[word != "<pad>" for word in sentence]]] for sentence in words], device=x.device)
+    mask = jnp.asarray([[[[word != "<pad>" for word in sentence]]] for sentence in words])
     of_words = fill(HierarchicalAttentionPooling(embed_dim=6, hidden_dim=5, rngs=nnx.Rngs(0)))
     of_sentences = fill(HierarchicalAttentionPooling(embed_dim=6, hidden_dim=4, rngs=nnx.Rngs(0)))
     for number, sentence in enumerate(words):
