@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import torch_attention.linear
 from attention_bridge.parity import error
 from attention_bridge.running import cotangent, named_outputs, on_platform
 from attention_bridge.weights import transfer
+from benchmarks.linear import DIRECTIONS, FORMS, FRAMEWORKS, benchmark
 from parity_tests.refusals import Case, assert_impossible, assert_refused
 from torch_attention.linear import LinearState, MemoryState, PerformerState
 from torch_attention.positions.rotary import rotary_frequencies, rotate
@@ -475,6 +477,16 @@ class TestPerformer:
         assert error(theirs(later, 1e-4)[before], theirs(arrays, 1e-4)[before]) > 1e-3
         assert error(ours(later)[before], ours(arrays)[before]) < EXACT
         assert error(theirs(arrays, 0.0), ours(arrays)) < EXACT
+
+
+def test_the_benchmark_times_every_form_that_it_names_in_both_frameworks():
+    for form in FORMS:
+        assert hasattr(torch_attention.linear, form.function)
+    lines = list(benchmark((8, 16), (8, 16), 1, FORMS[:1]))
+    assert {(line[0].framework, line[0].direction) for line in lines} == set(product(FRAMEWORKS, DIRECTIONS))
+    for short, long in lines:
+        assert short.ratio is None
+        assert long.ratio == long.milliseconds / short.milliseconds > 0
 
 
 def layer(m, name, *, x=(2, 5, 6), **options):

@@ -86,9 +86,9 @@ def performer(
         seen = visible(mask, b, 0, 0, length)
         for h in range(num_heads):
             logs = log_features(key[b, h])
-            mapped = np.exp(log_features(query[b, h])), np.exp(logs)
+            phi_query, phi_key = (np.exp(y) / len(features) ** 0.5 for y in (log_features(query[b, h]), logs))
             heads[b, h], weights[b, h] = kernel_sums(
-                *(y / len(features) ** 0.5 for y in mapped), value[b, h], seen, is_causal, 0.0
+                phi_query, phi_key, value[b, h], seen, is_causal, eps=0.0
             )
             if seen.any():
                 largest = logs[seen].ravel()

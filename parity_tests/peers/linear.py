@@ -14,7 +14,7 @@ from attention_bridge.catalogue import Part
 from parity_tests.peers import Comparison, numpy, peer
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "linear.safetensors"
-EMBED, HEADS, HEAD_DIM = 24, 3, 8
+EMBED, HEADS, HEAD_DIM = 12, 3, 4
 
 
 def fixture(name: str, **arguments: Any) -> Comparison:
