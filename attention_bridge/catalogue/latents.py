@@ -15,7 +15,6 @@ KEY_PADDING = {"mask": ("batch", "one", "one", "key")}
 LEE = Paper("Lee et al.", 2019, "https://arxiv.org/abs/1810.00825")
 # GELU here and ReLU by default: in bfloat16 a number at the kink of ReLU falls on either side of it.
 BLOCK = {"embed_dim": 6, "num_heads": HEADS, "activation": "gelu"}
-BLOCK_ORACLE = {"num_heads": HEADS, "activation": "gelu"}
 
 LATENTS_FAMILY = (
     Mechanism(
@@ -59,7 +58,7 @@ LATENTS_FAMILY = (
         masks=HEADS_CROSS,
         keep=KEEP_CROSS,
         sizes=SMALL,
-        oracle=partial(oracles.multihead_attention_block, **BLOCK_ORACLE),
+        oracle=partial(oracles.multihead_attention_block, num_heads=HEADS, activation="gelu"),
         peers=("torch MultiheadAttention, LayerNorm and Linear",),
     ),
     Mechanism(
@@ -73,7 +72,7 @@ LATENTS_FAMILY = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         sizes=SMALL,
-        oracle=partial(oracles.set_attention_block, **BLOCK_ORACLE),
+        oracle=partial(oracles.set_attention_block, num_heads=HEADS, activation="gelu"),
         peers=("torch MultiheadAttention, LayerNorm and Linear",),
     ),
     Mechanism(
@@ -86,7 +85,7 @@ LATENTS_FAMILY = (
         inputs=SET,
         masks=PADDING,
         sizes=SMALL,
-        oracle=partial(oracles.induced_set_attention_block, **BLOCK_ORACLE),
+        oracle=partial(oracles.induced_set_attention_block, num_heads=HEADS, activation="gelu"),
         peers=("torch MultiheadAttention, LayerNorm and Linear",),
     ),
     Mechanism(
@@ -100,7 +99,7 @@ LATENTS_FAMILY = (
         masks=HEADS_CROSS,
         keep=KEEP_CROSS,
         sizes=SMALL,
-        oracle=partial(oracles.pooling_by_attention, **BLOCK_ORACLE),
+        oracle=partial(oracles.pooling_by_attention, num_heads=HEADS, activation="gelu"),
         peers=("torch MultiheadAttention, LayerNorm and Linear",),
     ),
     Mechanism(

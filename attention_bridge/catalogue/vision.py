@@ -26,7 +26,7 @@ VISION_FAMILY = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         oracle=partial(oracles.vit_block, num_heads=HEADS),
-        peers=("transformers ViTLayer",),
+        peers=("transformers ViTEmbeddings", "transformers ViTLayer"),
     ),
     Mechanism(
         name="WindowAttention",

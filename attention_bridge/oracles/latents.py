@@ -1,6 +1,7 @@
 """Attention of and to learned vectors, and over sets."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -104,26 +105,26 @@ def multihead_attention_block(
 
 
 def set_attention_block(
-    parameters: Parameters, x: Array, mask: Array | None = None, **options
+    parameters: Parameters, x: Array, mask: Array | None = None, **options: Any
 ) -> tuple[Array, Array]:
     """SAB(X) = MAB(X, X) (Lee et al. 2019, eq. 8)."""
     return multihead_attention_block(scope(parameters, "block"), x, x, mask, **options)
 
 
 def induced_set_attention_block(
-    parameters: Parameters, x: Array, mask: Array | None = None, **options
+    parameters: Parameters, x: Array, mask: Array | None = None, **options: Any
 ) -> tuple[Array, Array, Array]:
     """ISAB(X) = MAB(X, H), H = MAB(I, X) (Lee et al. 2019, eqs. 9 and 10)."""
     points = _each(parameters["inducing_points"], len(x))
     summary, inducing_weights = multihead_attention_block(
-        scope(parameters, "inducing_block"), points, x, mask, **options
+        scope(parameters, "inducing_block"), points, x, mask, **options: Any
     )
     output, weights = multihead_attention_block(scope(parameters, "block"), x, summary, **options)
     return output, weights, inducing_weights
 
 
 def pooling_by_attention(
-    parameters: Parameters, x: Array, mask: Array | None = None, *, activation: str = "relu", **options
+    parameters: Parameters, x: Array, mask: Array | None = None, *, activation: str = "relu", **options: Any
 ) -> tuple[Array, Array]:
     """PMA(Z) = MAB(S, rFF(Z)) (Lee et al. 2019, eq. 11)."""
     seeds = _each(parameters["seeds"], len(x))

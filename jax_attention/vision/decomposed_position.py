@@ -50,9 +50,7 @@ def decomposed_position_bias(
         height: how many rows there are.
     """
     width = query.shape[-2] // height
-    rows = at_least_float32(height_positions)[
-        distances(height)
-    ]  # height height head_dim
+    rows = at_least_float32(height_positions)[distances(height)]  # height height head_dim
     columns = at_least_float32(width_positions)[distances(width)]  # width width head_dim
     grid = rearrange(at_least_float32(query), "b h (y x) d -> b h y x d", y=height)
     down = jnp.einsum("bhyxd,ykd->bhyxk", grid, rows)  # batch heads height width height

@@ -125,6 +125,7 @@ def main() -> None:
     output, weights = fill(
         SpatialReductionAttention(embed_dim=4, num_heads=2, reduction=2, rngs=nnx.Rngs(0))
     )(draw(1, 4, 4, 4))
+    assert weights is not None
     print("SpatialReductionAttention: output", tuple(output.shape), "weights", tuple(weights.shape))
     for number, head in enumerate(weights[0].tolist()):
         print(f"head {number}")

@@ -264,6 +264,7 @@ def main() -> None:
 
     attention = fill(ShiftedWindowAttention(embed_dim=4, num_heads=1, window_size=2, rngs=nnx.Rngs(0)))
     output, weights = attention(draw(1, 4, 4, 4))
+    assert weights is not None
     print("ShiftedWindowAttention: output", tuple(output.shape), "weights", tuple(weights.shape))
     for number, window in enumerate(weights[0, :, 0].tolist()):
         print(f"window {number}")

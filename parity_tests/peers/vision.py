@@ -60,7 +60,7 @@ def patch_weights(theirs: ViTEmbeddings) -> Arrays:
     }
 
 
-@peer("PatchEmbedding", "transformers ViTEmbeddings")
+@peer("ViTBlock", "transformers ViTEmbeddings")  # of the embedding before the blocks
 def vit_embeddings(rng: np.random.Generator) -> Comparison:
     theirs = redraw(ViTEmbeddings(vit_config()), rng).double()
     image = rng.standard_normal((2, 6, 4, 3))

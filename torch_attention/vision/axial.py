@@ -152,6 +152,7 @@ def main() -> None:
     output, height_weights, width_weights = attention(draw(1, 2, 3, 4))
     print("AxialAttention: output", tuple(output.shape))
     for name, weights in (("column", height_weights), ("row", width_weights)):
+        assert weights is not None
         print("weights", tuple(weights.shape))
         for number, line in enumerate(weights[0, :, 0].tolist()):
             print(name, number, " | ".join(" ".join(f"{weight:.3f}" for weight in row) for row in line))
