@@ -117,7 +117,7 @@ def induced_set_attention_block(
     """ISAB(X) = MAB(X, H), H = MAB(I, X) (Lee et al. 2019, eqs. 9 and 10)."""
     points = _each(parameters["inducing_points"], len(x))
     summary, inducing_weights = multihead_attention_block(
-        scope(parameters, "inducing_block"), points, x, mask, **options: Any
+        scope(parameters, "inducing_block"), points, x, mask, **options
     )
     output, weights = multihead_attention_block(scope(parameters, "block"), x, summary, **options)
     return output, weights, inducing_weights
