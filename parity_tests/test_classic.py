@@ -1,6 +1,7 @@
 """Attentions of recurrent networks: what they are without their one change, and bad input."""
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from safetensors.numpy import load_file
 
 from attention_bridge.catalogue import Part
 from attention_bridge.instances import build
@@ -15,6 +17,7 @@ from attention_bridge.parity import error
 from attention_bridge.weights import transfer
 from parity_tests.refusals import Case, assert_impossible, assert_refused
 
+FIXTURE = Path(__file__).parent / "fixtures" / "classic.safetensors"
 BATCH, QUERY, KEY, QUERY_DIM, KEY_DIM, VALUE_DIM, HIDDEN = 2, 5, 7, 8, 10, 6, 9
 CLOSE = 1e-12  # of float64
 COMPARED = {"query_dim": QUERY_DIM, "key_dim": KEY_DIM, "hidden_dim": HIDDEN}
@@ -131,6 +134,21 @@ class TestLocationAwareAttention:
         assert_close(dropped[1:], whole[1:])
         mean = np.einsum("bqk,bkd->bqd", kept * numpy(whole.weights) / 0.5, numpy(query_key_value[2]))
         assert_close([dropped.output], [mean])
+
+    def test_espnet_doubles_its_energies_by_default(self, mirror):
+        found = load_file(FIXTURE)
+        given = {name.removeprefix("given."): x for name, x in found.items() if name.startswith("given.")}
+        given["query"] = given["query"][:, :1]
+        w = {name: x for name, x in found.items() if "proj" in name or "conv" in name}
+        sizes = {**COMPARED, "num_filters": 3, "kernel_size": 5}
+        by_scale = []
+        for scale in (1.0, 2.0):
+            scaled = {**w, "score_proj.weight": scale * w["score_proj.weight"]}
+            attention = mirror("LocationAwareAttention", scaled, **sizes)
+            weights = attention(**{name: mirror.array(x) for name, x in given.items()}).weights
+            by_scale.append(error(numpy(weights[:, 0]), found["doubled.weights"]))
+        assert by_scale[0] > 1e-2
+        assert by_scale[1] < CLOSE
 
 
 class TestPointerAttention:

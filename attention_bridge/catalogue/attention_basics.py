@@ -81,7 +81,7 @@ BASICS = (
         keep=KEEP_ONE_HEAD_CROSS,
         oracle=oracles.luong_concat_attention,
         native="luong_concat_attention",
-        peers=("keras AdditiveAttention",),
+        peers=("keras AdditiveAttention", "keras Attention with score_mode=concat"),
     ),
     Mechanism(
         name="ScaledDotProductAttention",

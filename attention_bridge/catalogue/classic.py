@@ -38,7 +38,7 @@ CLASSIC_FAMILY = (
         keep=KEEP_ONE_HEAD_CROSS,
         arguments={"previous": PREVIOUS},
         oracle=oracles.location_aware_attention,
-        no_peer="ESPnet and SpeechBrain, which have it, do not install beside these versions.",
+        peers=("espnet AttLoc",),
     ),
     Mechanism(
         name="PointerAttention",

@@ -1,13 +1,15 @@
-"""Peers of the attentions of recurrent networks, by Keras.
+"""Peers of the attentions of recurrent networks, by Keras and ESPnet.
 
-Its layers have no projections: they are given queries and keys that were projected here, by a product in numpy.
-Its products are float32 in any case, and so is all else.
+The layers of Keras have no projections: they are given queries and keys that were projected here, by a product in
+numpy. Their own products are float32 in any case, and so is all else.
 """
 
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 
 from attention_bridge.catalogue import Part
 from parity_tests.peers import Comparison, numpy, peer
@@ -15,6 +17,7 @@ from parity_tests.peers import Comparison, numpy, peer
 os.environ["KERAS_BACKEND"] = "torch"
 import keras
 
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "classic.safetensors"
 BATCH, QUERY, KEY, HIDDEN, QUERY_DIM, KEY_DIM, VALUE_DIM = 2, 5, 7, 9, 8, 10, 6
 COMPARED = {"query_dim": QUERY_DIM, "key_dim": KEY_DIM, "hidden_dim": HIDDEN}
 
@@ -107,6 +110,19 @@ def keras_concat(rng: np.random.Generator) -> Comparison:
     return Comparison(Part("LuongAttention", {"score": Part("ConcatScore", COMPARED)}), w, given, expected)
 
 
+@peer("LuongAttention-concat", "keras Attention with score_mode=concat")
+def keras_concat_without_weights(rng: np.random.Generator) -> Comparison:
+    # It has no W, and one number for all of v: W is two identities side by side.
+    given = query_key_value(rng, QUERY_DIM)
+    w = {
+        "score.concat_proj.weight": np.tile(np.eye(QUERY_DIM, dtype=np.float32), 2),
+        "score.score_proj.weight": np.full((1, QUERY_DIM), 0.7, np.float32),
+    }
+    expected = run_keras(keras.layers.Attention(score_mode="concat"), **given, scale=np.float32(0.7))
+    sizes = {"query_dim": QUERY_DIM, "key_dim": QUERY_DIM, "hidden_dim": QUERY_DIM}
+    return Comparison(Part("LuongAttention", {"score": Part("ConcatScore", sizes)}), w, given, expected)
+
+
 @peer("PointerAttention", "keras AdditiveAttention")
 def keras_pointer(rng: np.random.Generator) -> Comparison:
     given, w = query_key_value(rng), additive_weights(rng)
@@ -131,3 +147,16 @@ def keras_pooling(rng: np.random.Generator) -> Comparison:
     expected = additive(np.zeros((BATCH, 1, HIDDEN), np.float32), key, x, mask, w["score_proj.weight"][0])
     module = Part("HierarchicalAttentionPooling", {"embed_dim": KEY_DIM, "hidden_dim": HIDDEN})
     return Comparison(module, w, {"x": x, "mask": mask}, expected)
+
+
+@peer("LocationAwareAttention", "espnet AttLoc")
+def espnet_location_aware(rng: np.random.Generator) -> Comparison:
+    """The run that `fixtures/make_classic.py` wrote."""
+    found = load_file(FIXTURE)
+    given, expected = (
+        {name.removeprefix(f"{kind}."): x for name, x in found.items() if name.startswith(f"{kind}.")}
+        for kind in ("given", "expected")
+    )
+    weights = {name: x for name, x in found.items() if "proj" in name or "conv" in name}
+    module = Part("LocationAwareAttention", {**COMPARED, "num_filters": 3, "kernel_size": 5})
+    return Comparison(module, weights, given, expected)
