@@ -1,12 +1,13 @@
 """Fewer keys than there are positions."""
 
 from functools import partial
+from typing import Any
 
 from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
 from attention_bridge.catalogue.shared import HEADS, PADDING, SEQUENCE
 from attention_bridge.oracles import low_rank as oracles
 
-LANDMARKS = {"num_heads": HEADS, "num_landmarks": 4}
+LANDMARKS: dict[str, Any] = {"num_heads": HEADS, "num_landmarks": 4}
 
 LOW_RANK_FAMILY: tuple[Mechanism, ...] = (
     Mechanism(

@@ -1,6 +1,7 @@
 """Keys chosen by what they hold."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,15 +12,15 @@ from attention_bridge.oracles.positions import rotary
 
 WIDE = ("float32", "float64")  # in bfloat16 many scores are equal, and it is chance which key is chosen
 POSITIONS = np.array([[0, 1, 3, 4, 5, 7, 9], [2, 3, 5, 6, 7, 8, 11]])  # with gaps, and not the same in both
-LATENT = {"num_heads": HEADS, "kv_lora_rank": 8, "nope_head_dim": 3, "rope_head_dim": 4}
+LATENT: dict[str, Any] = {"num_heads": HEADS, "kv_lora_rank": 8, "nope_head_dim": 3, "rope_head_dim": 4}
 DEEPSEEK_V32 = Paper("DeepSeek-AI", 2025, "https://arxiv.org/abs/2512.02556")
-INDEXER = {
+INDEXER: dict[str, Any] = {
     "num_heads": 4,
     "head_dim": 6,
     "query_dim": 9,
     "position": Part("RotaryEmbedding", {"head_dim": 6, "rotary_dim": 4}),
 }
-NATIVE = {
+NATIVE: dict[str, Any] = {
     "num_heads": 4,
     "num_kv_heads": 2,
     "compressed_size": 4,

@@ -4,8 +4,9 @@ A choice compares real parts and has no gradient; of equal scores the first is t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from attention_bridge.oracles.heads import multi_head_latent_attention
 from attention_bridge.oracles.positions import rotary
 
 
-def largest(scores: Array, k: int, candidates: Sequence[int]) -> list[int]:
+def largest(scores: Array, k: int, candidates: Iterable[Any]) -> list[int]:
     """The k candidates of largest score, the first of equals."""
     return sorted(candidates, key=lambda j: (-scores[j].real, j))[:k]
 
@@ -151,7 +152,7 @@ def deepseek_sparse_attention(
     index_rotary_dim: int,
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
-    **latent: int,
+    **latent: Any,
 ) -> tuple[Array, Array]:
     """u_t = Attn(h_t, {c_s : s in T_t}), with latent attention (DeepSeek-AI 2025, DeepSeek-V3.2, eq. 2)."""
     inner = scope(parameters, "attention")
@@ -214,11 +215,20 @@ def native_sparse_attention(
     keys = {branch: turn(key) for branch, key in keys.items()}
 
     starts = range(0, length - compressed_size + 1, stride)
-    blocks = range(-(-length // selected_size))
+    members = [range(start, start + compressed_size) for start in starts]
     short_keys, short_values = (
         _compressed(parameters, name, heads["compressed"], starts, compressed_size)
         for name, heads in (("key_compression", keys), ("value_compression", values))
     )
+    block_of = np.arange(length) // selected_size
+    blocks = range(block_of[-1] + 1)
+    overlap = np.zeros((len(starts), len(blocks)))  # equation 9: one for each stride of a run in a block
+    spread = np.zeros((len(starts), length))
+    for i, run in enumerate(members):
+        spread[i, run] = 1 / compressed_size
+        for unit in run[::stride]:
+            overlap[i, block_of[unit]] += 1
+
     dtype = np.result_type(x, *parameters.values())
     heads = np.zeros((batch, num_heads, length, query.shape[-1]), dtype)
     weights = np.zeros((batch, num_heads, length, length), dtype)
@@ -226,38 +236,28 @@ def native_sparse_attention(
         for g in range(num_kv_heads):
             for t in range(length):
                 group = range(g * share, (g + 1) * share)
-                seen = {h: visible(mask, b, h, t, length) & up_to(t, length) for h in group}
+                seen = [visible(mask, b, h, t, length) & up_to(t, length) for h in group]
                 importance = np.zeros(len(blocks), dtype)  # of each block, for the group
-                for h in group:
-                    coarse = np.zeros(len(starts), dtype)
-                    if len(starts):
-                        past = np.array([seen[h][i : i + compressed_size].all() for i in starts])
-                        coarse = softmax(scale * (short_keys[b, g] @ query[b, h, t]), past)
-                        heads[b, h, t] += gates[b, t, h] * (coarse @ short_values[b, g])
-                    for weight, start in zip(coarse, starts, strict=True):
-                        run = slice(start, start + compressed_size)
-                        weights[b, h, t, run] += gates[b, t, h] * weight / compressed_size
-                        # Equation 9: a run counts for a block once for each stride of the one in the other.
-                        for unit in range(start, start + compressed_size, stride):
-                            if unit // selected_size < len(blocks):
-                                importance[unit // selected_size] += weight
+                for h, of_head in zip(group, seen, strict=True):
+                    past = np.array([of_head[run].all() for run in members], dtype=bool)
+                    coarse = softmax(scale * (short_keys[b, g] @ query[b, h, t]), past)
+                    heads[b, h, t] += gates[b, t, h] * (coarse @ short_values[b, g])
+                    weights[b, h, t] += gates[b, t, h] * (coarse @ spread)
+                    importance += coarse @ overlap
 
-                own = t // selected_size
-                any_seen = np.any(list(seen.values()), axis=0)
-                candidates = [
-                    j for j in blocks if any_seen[j * selected_size : (j + 1) * selected_size].any()
-                ]
+                own = block_of[t]
+                candidates = sorted(set(block_of[np.logical_or.reduce(seen)]))
                 always = [j for j in candidates if j in (0, own - 1, own)]
                 rest = [j for j in candidates if j not in always]
                 chosen = always + largest(importance, num_selected - len(always), rest)
-                in_chosen = np.isin(np.arange(length) // selected_size, chosen)
+                in_chosen = indicator(chosen, len(blocks))[block_of]
                 recent = np.arange(length) > t - window
-                for h in group:
+                for h, of_head in zip(group, seen, strict=True):
                     for branch, kept, gate in (
                         ("selected", in_chosen, gates[b, t, num_heads + h]),
                         ("window", recent, gates[b, t, 2 * num_heads + h]),
                     ):
-                        fine = softmax(scale * (keys[branch][b, g] @ query[b, h, t]), seen[h] & kept)
+                        fine = softmax(scale * (keys[branch][b, g] @ query[b, h, t]), of_head & kept)
                         heads[b, h, t] += gate * (fine @ values[branch][b, g])
                         weights[b, h, t] += gate * fine
     return linear(parameters, "out_proj", merge_heads(heads)), weights
@@ -346,7 +346,7 @@ def lsh_attention(
                 rotated = query[b, h].real @ rotations[h, :, r]
                 bucket = np.argmax(np.concatenate([rotated, -rotated], axis=-1), axis=-1)
                 bucket = np.where(shown, bucket, 2 * rotated.shape[-1])
-                for rank, i in enumerate(sorted(range(length), key=lambda i, bucket=bucket: (bucket[i], i))):
+                for rank, i in enumerate(np.argsort(bucket, kind="stable")):
                     chunk[r, i] = rank // chunk_length
             for i in range(length):
                 met = (chunk == chunk[:, i : i + 1]) | (chunk == chunk[:, i : i + 1] - 1)  # rounds, keys

@@ -59,6 +59,7 @@ def block_attention_weights(
     """
     check_positive(block_size=block_size, num_blocks=num_blocks)
     scores, visible = dot_product_scores(query, key, bias, mask, is_causal=True)
+    assert visible is not None  # for it is causal
     visible = jnp.broadcast_to(visible, scores.shape)  # batch heads length length
     block_of = jnp.arange(scores.shape[-1]) // block_size  # length
     block = jnp.arange(-(-scores.shape[-1] // block_size))  # blocks

@@ -57,6 +57,7 @@ def block_attention_weights(
     """
     check_positive(block_size=block_size, num_blocks=num_blocks)
     scores, visible = dot_product_scores(query, key, bias, mask, is_causal=True)
+    assert visible is not None  # for it is causal
     visible = torch.broadcast_to(visible, scores.shape)  # batch heads length length
     block_of = torch.arange(scores.shape[-1], device=scores.device) // block_size  # length
     block = torch.arange(-(-scores.shape[-1] // block_size), device=scores.device)  # blocks
