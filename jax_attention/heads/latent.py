@@ -63,7 +63,13 @@ class _LatentProjections(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
     ):
-        check_positive(num_heads=num_heads, nope_head_dim=nope_head_dim, rope_head_dim=rope_head_dim)
+        check_positive(
+            num_heads=num_heads,
+            kv_lora_rank=kv_lora_rank,
+            nope_head_dim=nope_head_dim,
+            rope_head_dim=rope_head_dim,
+            value_head_dim=value_head_dim,
+        )
         if position is not None and position.head_dim != rope_head_dim:
             raise ValueError(
                 f"position must turn rope_head_dim={rope_head_dim} features, got head_dim={position.head_dim}"
@@ -131,7 +137,7 @@ class MultiHeadLatentAttention(_LatentProjections):
         dropout: rate at which weights are dropped in training.
 
     Raises:
-        ValueError: a position scheme for other features, or a rate outside [0, 1).
+        ValueError: a size below 1, a position scheme for other features, or a rate outside [0, 1).
     """
 
     def __call__(
