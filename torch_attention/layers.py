@@ -30,7 +30,7 @@ def linear(
 
 
 def weight_matrix(layer: nn.Linear) -> Float[Tensor, "in_features out_features"]:
-    """The matrix of an affine map, with which it is `x @ weight_matrix(layer)`, and its bias if it has one."""
+    """W of an affine map x W + b."""
     return layer.weight.mT
 
 
