@@ -1,6 +1,7 @@
 """Recurrent memories that are corrected before they are written to, and state-space duality."""
 
 from functools import partial
+from typing import Any
 
 from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
 from attention_bridge.catalogue.shared import PADDING, SEQUENCE
@@ -10,10 +11,10 @@ CHUNKS = {"chunk_size": 2}  # of 5 tokens: two chunks, and one that is not full
 SHORT = {**SIZES, "embed": 7}
 # With the epsilon of a trained layer the norm takes the length from what the first token reads, which may be next to
 # nothing, and the rounding errors of its gradient are divided by that.
-EPS = {"eps": 0.01}
-HEAD = {"num_heads": 3, "head_dim": 4, "value_dim": 6, **EPS}
-GROUPED = {"num_heads": 3, "num_value_heads": 6, "head_dim": 4, "value_dim": 3, **EPS}
-GROUPS = {"num_heads": 6, "head_dim": 3, "state_dim": 4, "num_groups": 3, **EPS}
+EPS: dict[str, Any] = {"eps": 0.01}
+HEAD: dict[str, Any] = {"num_heads": 3, "head_dim": 4, "value_dim": 6, **EPS}
+GROUPED: dict[str, Any] = {"num_heads": 3, "num_value_heads": 6, "head_dim": 4, "value_dim": 3, **EPS}
+GROUPS: dict[str, Any] = {"num_heads": 6, "head_dim": 3, "state_dim": 4, "num_groups": 3, **EPS}
 
 DELTA_FAMILY = (
     Mechanism(

@@ -29,7 +29,7 @@ LINEAR_FAMILY = (
         peers=("flash-linear-attention naive_recurrent_linear_attn",),
     ),
     Mechanism(
-        name="Bidirectional LinearAttention",
+        name="LinearAttention-bidirectional",
         family="linear",
         file="linear/kernel.py",
         paper=KATHAROPOULOS,
@@ -55,7 +55,7 @@ LINEAR_FAMILY = (
         peers=("performer-pytorch FastAttention",),
     ),
     Mechanism(
-        name="Bidirectional PerformerAttention",
+        name="PerformerAttention-bidirectional",
         family="linear",
         file="linear/performer.py",
         paper=CHOROMANSKI,

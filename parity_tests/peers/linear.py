@@ -79,6 +79,6 @@ def causal_performer(rng: np.random.Generator) -> Comparison:
     return fast_attention(rng, is_causal=True)
 
 
-@peer("Bidirectional PerformerAttention", "performer-pytorch FastAttention")
+@peer("PerformerAttention-bidirectional", "performer-pytorch FastAttention")
 def bidirectional_performer(rng: np.random.Generator) -> Comparison:
     return fast_attention(rng, is_causal=False)
