@@ -139,7 +139,14 @@ def run_jax(form: Form, length: int, direction: str) -> Callable[[], Any]:
 FRAMEWORKS = {"torch": run_torch, "jax": run_jax}
 
 
-def measure(form: Form, framework: str, direction: str, lengths: Sequence[int], rounds: int) -> list[Timing]:
+def measure(
+    form: Form,
+    framework: str,
+    direction: str,
+    lengths: Sequence[int],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Timing]:
     """Time one form at all lengths in turn, several times over."""
     runs = {length: FRAMEWORKS[framework](form, length, direction) for length in lengths}
     for run in runs.values():
@@ -147,9 +154,9 @@ def measure(form: Form, framework: str, direction: str, lengths: Sequence[int], 
     seconds = defaultdict(list)
     for _ in range(rounds):
         for length, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[length].append(time.perf_counter() - start)
+            seconds[length].append(clock() - start)
     medians = {length: 1000 * median(times) for length, times in seconds.items()}
     return [
         Timing(
@@ -166,7 +173,11 @@ def measure(form: Form, framework: str, direction: str, lengths: Sequence[int], 
 
 
 def benchmark(
-    lengths: Sequence[int], short_lengths: Sequence[int], rounds: int, forms: Sequence[Form] = FORMS
+    lengths: Sequence[int],
+    short_lengths: Sequence[int],
+    rounds: int,
+    forms: Sequence[Form] = FORMS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[list[Timing]]:
     """Time every form that is there in both mirrors; one list of timings for each line of the table."""
     for form in forms:
@@ -175,7 +186,7 @@ def benchmark(
         for direction in DIRECTIONS:
             for framework in FRAMEWORKS:
                 chosen = short_lengths if form.is_quadratic else lengths
-                yield measure(form, framework, direction, chosen, rounds)
+                yield measure(form, framework, direction, chosen, rounds, clock)
 
 
 def table(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> Table:
@@ -203,13 +214,19 @@ def table(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> Table:
 
 def main(
     quick: Annotated[bool, typer.Option(help="Short sequences and few runs.")] = False,
+    busy: Annotated[
+        bool, typer.Option(help="Count the processor's time, with one thread: for a machine that is in use.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print an array of figures instead.")] = False,
 ) -> None:
     """Time the chunked forms of linear attention against the length."""
     lengths, rounds = (QUICK_LENGTHS, QUICK_ROUNDS) if quick else (LENGTHS, ROUNDS)
     short_lengths = QUICK_LENGTHS if quick else SHORT_LENGTHS
     total = len(FORMS) * len(DIRECTIONS) * len(FRAMEWORKS)
-    lines = benchmark(lengths, short_lengths, rounds)
+    if busy:
+        torch.set_num_threads(1)
+    clock = time.process_time if busy else time.perf_counter
+    lines = benchmark(lengths, short_lengths, rounds, clock=clock)
     found = list(track(lines, "timing", total=total, console=Console(stderr=True), transient=True))
     if as_json:
         print(json.dumps([timing._asdict() for line in found for timing in line], indent=1))
