@@ -2,12 +2,13 @@
 
 from functools import partial
 from typing import Any
+from typing import Any
 
 from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
 from attention_bridge.catalogue.shared import PADDING, SEQUENCE
 from attention_bridge.oracles import delta as oracles
 
-CHUNKS = {"chunk_size": 2}  # of 5 tokens: two chunks, and one that is not full
+CHUNKS: dict[str, Any] = {"chunk_size": 2}  # of 5 tokens: two chunks, and one that is not full
 SHORT = {**SIZES, "embed": 7}
 # With the epsilon of a trained layer the norm takes the length from what the first token reads, which may be next to
 # nothing, and the rounding errors of its gradient are divided by that.
