@@ -71,7 +71,7 @@ HE = Paper("He et al.", 2021, "https://arxiv.org/abs/2006.03654")
 DISENTANGLED = (
     r"\left[q_i^\top k_j + q_i^\top K^r_{\delta(i,j)} + k_j^\top Q^r_{\delta(i,j)}\right] / \sqrt{3 d}"
 )
-BUCKETS = {"num_buckets": 8, "max_distance": 9}  # 16 rows
+BUCKETS: dict[str, Any] = {"num_buckets": 8, "max_distance": 9}  # 16 rows
 
 POSITIONS_FAMILY = (
     *ROTARY,

@@ -22,8 +22,8 @@ GOOGLE = Paper("Google", 2026, "https://huggingface.co/docs/transformers/model_d
 POSITIONS = np.array([[0, 1, 3, 4, 9], [2, 3, 5, 7, 8]])
 PATCHES = np.array(
     [
-        [[0, 0, 1], [0, 1, 0], [0, 1, 2], [3, 3, 3], [4, 4, 5]],
-        [[1, 1, 1], [2, 5, 0], [2, 5, 1], [2, 6, 0], [9, 8, 8]],
+        [[0, 0, 1], [1, 9, 0], [2, 1, 8], [3, 3, 3], [5, 4, 9]],
+        [[1, 1, 9], [2, 5, 0], [4, 0, 1], [7, 6, 3], [9, 8, 8]],
     ]
 )
 NARROW = {**SIZES, "embed": 4}  # of one head of 6 features each for keys and values, and three for queries
@@ -216,8 +216,8 @@ ROTARY = (
         "positions/rotary_axes.py",
         Paper("Wang et al.", 2024, "https://arxiv.org/abs/2409.12191"),
         r"q_p \to R_p\, q_p, \quad \text{pair } i \text{ by } p_{a(i)}\, b^{-2i/d}",
-        Part("MultiAxisRotaryEmbedding", {"head_dim": 6, "sections": (1, 1, 1)}),
-        {"turn": partial(oracles.multi_axis_rotary, sections=(1, 1, 1))},
+        Part("MultiAxisRotaryEmbedding", {"head_dim": 6, "sections": (1, 1, 1), "base": 100.0}),
+        {"turn": partial(oracles.multi_axis_rotary, sections=(1, 1, 1), base=100.0)},
         holder="GroupedQueryAttention",
         positions=PATCHES,
         peers=("transformers Qwen2VLAttention",),

@@ -96,13 +96,13 @@ def rotary(
     return turned
 
 
-def multi_axis_rotary(x: Array, positions: Array, sections: Sequence[int]) -> Array:
+def multi_axis_rotary(x: Array, positions: Array, sections: Sequence[int], base: float) -> Array:
     """Pair i turns by the coordinate whose section it lies in, at θ_i of the whole head (Wang et al. 2024, 2.1)."""
     pairs = x.shape[-1] // 2
     turned = x.copy()
     axis_of_pair = [axis for axis, size in enumerate(sections) for _ in range(size)]
     for i, axis in enumerate(axis_of_pair):
-        only = rotary(x, positions[..., axis], 2 * pairs)
+        only = rotary(x, positions[..., axis], 2 * pairs, base=base)
         turned[..., [i, i + pairs]] = only[..., [i, i + pairs]]
     return turned
 
