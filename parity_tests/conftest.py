@@ -13,10 +13,29 @@ import pytest
 from attention_bridge.parity import pinned_precision
 
 
+# What a family promises beyond the proof that every mechanism goes through: conventions, equalities, refusals.
+FAMILIES = (
+    "classic",
+    "delta",
+    "gates",
+    "heads",
+    "latents",
+    "linear_attention",
+    "low_rank",
+    "patterns",
+    "positions",
+    "scores",
+    "sparse",
+    "vision",
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is compiled for one mechanism, or by one file, stays in one process (`--dist loadgroup`)."""
     for item in items:
+        if item.path.stem.removeprefix("test_") in FAMILIES:
+            item.add_marker(pytest.mark.slow)
         mechanism = item.callspec.params.get("mechanism") if hasattr(item, "callspec") else None
         item.add_marker(pytest.mark.xdist_group(getattr(mechanism, "name", item.path.name)))
 
