@@ -2,7 +2,6 @@
 
 from functools import partial
 from typing import Any
-from typing import Any
 
 from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
 from attention_bridge.catalogue.shared import PADDING, SEQUENCE
