@@ -35,9 +35,9 @@ def mechanism_rows(mechanisms: Sequence[Mechanism]) -> list[dict[str, Any]]:
 
 def mechanism_table(mechanisms: Sequence[Mechanism]) -> Table:
     """The catalogue for the terminal."""
-    table = _plain_table("mechanism", "family", "file in both mirrors", "paper")
+    table = _plain_table("mechanism", "family", "paper")
     for m in mechanisms:
-        table.add_row(m.name, m.family, m.file, f"{m.paper.authors} {m.paper.year}")
+        table.add_row(m.name, m.family, f"{m.paper.authors} {m.paper.year}")
     return table
 
 
