@@ -12,7 +12,6 @@ import pytest
 
 from attention_bridge.parity import pinned_precision
 
-
 # What a family promises beyond the proof that every mechanism goes through: conventions, equalities, refusals.
 FAMILIES = (
     "classic",

@@ -66,13 +66,6 @@ def test_outputs_weights_and_gradients_equal_the_oracle_under_every_mask(mechani
     assert verdict.ok, "\n".join(verdict.failures)
 
 
-@each_mechanism
-def test_in_float64_they_do_to_the_last_digits(mechanism: Mechanism) -> None:
-    verdict = prove(mechanism, "float64", only=("empty row" if mechanism.masks else "none",))
-    print(verdict)
-    assert verdict.ok, "\n".join(verdict.failures)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 @each_mechanism
