@@ -25,12 +25,12 @@ check: $(VENV)/installed-test  ## Lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Most of the time goes into compiling: here JAX compiles quickly, in `test-slow` as it does for users.
-test: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+# Most of the time goes into compiling: in tests JAX compiles quickly; `make docs` proves what it compiles for users.
+test test-slow: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 test: check  ## The essential proof, under ten minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
-test-slow: $(VENV)/installed-test  ## What is slower, on the code as it ships: without the tests' shape checks
+test-slow: $(VENV)/installed-test  ## The rest, on the code as it ships: without the tests' shape checks
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
 test-all: test test-slow  ## All tests

@@ -112,7 +112,7 @@ def edit(where: str, old: str, new: str) -> Damage:
     return partial(edited, where, old, new)
 
 
-WEIGHTS = "ops.definition:dot_product_attention_weights"
+SCORES = "ops.definition:dot_product_scores"
 VALUES = "ops.definition:weighted_values"
 SOFTMAX = "ops.softmax:masked_softmax"
 HEADS = "self_attention:MultiHeadSelfAttention.{call}"
@@ -121,13 +121,13 @@ DECODER = "cross_attention:EncoderDecoderAttention.{call}"
 CONTROLS = (
     Control(
         "scores are not scaled",
-        edit(WEIGHTS, "scores = scores * scale", "scores = scores"),
+        edit(SCORES, "scores = scores * scale", "scores = scores"),
         "SelfAttention",
         "query key",
     ),
     Control(
         "scores are scaled by the features of all heads together",
-        edit(WEIGHTS, "query.shape[-1] ** -0.5", "(query.shape[-1] * query.shape[-3]) ** -0.5"),
+        edit(SCORES, "query.shape[-1] ** -0.5", "(query.shape[-1] * query.shape[-3]) ** -0.5"),
         "MultiHeadSelfAttention",
         "query key",
     ),
@@ -294,14 +294,14 @@ OP_CONTROLS = {
         edit("masks:_positions", "+ query_offset", "+ 0 * query_offset"),
         {"is_causal": True, "query_offset": 2},
     ),
-    "a bias is left out": (edit(WEIGHTS, "scores = scores + bias", "scores = scores"), {"bias": True}),
+    "a bias is left out": (edit(SCORES, "scores = scores + bias", "scores = scores"), {"bias": True}),
     "a bias of -inf is no mask": (
         edit("ops.definition:resolve_masks", "masks.append(seen)", "pass"),
         {"bias": True},
     ),
     "a softcap comes before the bias": (
         edit(
-            WEIGHTS,
+            SCORES,
             "scores = scores * scale",
             "scores, softcap = softcap * {xp}.tanh(scores * scale / softcap), None",
         ),

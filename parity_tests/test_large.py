@@ -32,7 +32,9 @@ def test_generated_code_equals_eager(mechanism: Mechanism) -> None:
     module = torch_module(mechanism, "float32")
     for need_weights in (True, False):
         torch.compiler.reset()
-        ours = named_outputs(torch.compile(module, fullgraph=True)(**given, **mechanism.options(need_weights)))
+        ours = named_outputs(
+            torch.compile(module, fullgraph=True)(**given, **mechanism.options(need_weights))
+        )
         for name, x in named_outputs(module(**given, **mechanism.options(need_weights))).items():
             assert error(ours[name].detach().numpy(), x.detach().numpy()) < 2e-6, name
 

@@ -31,7 +31,14 @@ ROOTS = {
 FILES = sorted(str(path.relative_to(ROOTS["torch"])) for path in ROOTS["torch"].rglob("*.py"))
 
 # Where the frameworks differ so much that the code does; every other file differs in the words below alone.
-OWN_CODE = {"demonstration.py", "layers.py", "ops/known.py", "ops/native.py", "ops/scan.py", "ops/triangular.py"}
+OWN_CODE = {
+    "demonstration.py",
+    "layers.py",
+    "ops/known.py",
+    "ops/native.py",
+    "ops/scan.py",
+    "ops/triangular.py",
+}
 
 # What stands in the PyTorch file, and what in the JAX file, in order; layout and line breaks are no matter.
 WORDS = [
@@ -348,6 +355,7 @@ DEMONSTRATIONS = [file for file in FILES if "\ndef main(" in source("torch", fil
 SEEDS = ["attention_basics", "self_attention", "cross_attention"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", DEMONSTRATIONS)
 def test_a_demonstration_prints_the_same_in_both(file, capsys):
     printed = []

@@ -35,6 +35,7 @@ def test_python_snippets_run_and_print_what_they_say(
     assert printed == promised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_run(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "--all" in command:

@@ -17,6 +17,8 @@ import torch_attention
 from attention_bridge.running import on_platform
 from attention_bridge.weights import transfer
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCHES = 120, 4
 BATCH, HEADS, LENGTH, MEMORY, EMBED, FFN = 2, 3, 5, 7, 12, 13
 LEARNING_RATE, BETAS, EPS, DECAY = 1e-2, (0.9, 0.999), 1e-8, 1e-2
