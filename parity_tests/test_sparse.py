@@ -16,6 +16,7 @@ import torch_attention.sparse.hashing
 import torch_attention.sparse.native_sparse
 from attention_bridge.catalogue import Part
 from attention_bridge.instances import build
+from attention_bridge.oracles import native_sparse
 from attention_bridge.oracles import positions as positions_oracle
 from attention_bridge.oracles import sparse as oracles
 from attention_bridge.oracles.gradient import gradient
@@ -201,7 +202,7 @@ class TestNativeSparseAttention:
         weights, x = weights_for(rng, part), rng.standard_normal((2, length, 8))
         positions = np.tile(np.arange(length), (2, 1))
         turn = partial(positions_oracle.rotary, positions=positions, rotary_dim=2)
-        output, expected = oracles.native_sparse_attention(weights, x, **NATIVE, **sizes, turn=turn)
+        output, expected = native_sparse.native_sparse_attention(weights, x, **NATIVE, **sizes, turn=turn)
         first, second = runs(part, weights, x=x)
         for found in (first, second):
             assert error(found.outputs["output"], output) < CLOSE
@@ -235,7 +236,7 @@ class TestNativeSparseAttention:
         swapped = {
             name: np.roll(w, 4, axis=0) if name.startswith("gate_proj") else w for name, w in weights.items()
         }
-        output, _ = oracles.native_sparse_attention(swapped, x, **NATIVE, **sizes)
+        output, _ = native_sparse.native_sparse_attention(swapped, x, **NATIVE, **sizes)
         for found in runs(part, weights, x=x):
             assert error(found.outputs["output"], output) > 0.01
 

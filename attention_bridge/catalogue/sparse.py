@@ -7,6 +7,7 @@ import numpy as np
 
 from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
 from attention_bridge.catalogue.shared import EMBED, HEADS, HEADS_SELF, KEEP_SELF, PADDING, SEQUENCE
+from attention_bridge.oracles import native_sparse
 from attention_bridge.oracles import sparse as oracles
 from attention_bridge.oracles.positions import rotary
 
@@ -112,7 +113,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         inputs=SEQUENCE,
         masks=HEADS_SELF,
         sizes={**SIZES, "heads": 4, "query": 10, "embed": 8},
-        oracle=partial(oracles.native_sparse_attention, **NATIVE),
+        oracle=partial(native_sparse.native_sparse_attention, **NATIVE),
         causal=True,
         dtypes=WIDE,
         peers=("flash-linear-attention naive_nsa_compression, naive_nsa_topk and naive_nsa_selection",),
