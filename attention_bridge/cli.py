@@ -114,15 +114,13 @@ def parity(
     from attention_bridge import proof
 
     dtypes = proof.check_dtypes(dtype or proof.DTYPES)
-    verdicts = [
-        proof.prove(mechanism, dtype, platform)
-        for mechanism, dtype in track(
-            [(m, dtype) for m in mechanisms for dtype in dtypes if dtype in m.dtypes],
-            description="prove",
-            console=Console(stderr=True),
-            transient=True,
-        )
-    ]
+    proofs = [(m, dtype) for m in mechanisms for dtype in dtypes if dtype in m.dtypes]
+    verdicts = []
+    for mechanism, each_dtype in track(
+        proofs, description="prove", console=Console(stderr=True), transient=True
+    ):
+        verdicts.append(proof.prove(mechanism, each_dtype, platform))
+        proof.forget_compiled()
     if as_json:
         typer.echo(json.dumps(tables.verdict_rows(verdicts), indent=2))
     elif as_markdown:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from attention_bridge import instances, natives
@@ -119,6 +120,11 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
         ok=not failures,
         failures=failures,
     )
+
+
+def forget_compiled() -> None:
+    """Let go of what JAX has compiled: each program holds memory maps, and a process may have so many and no more."""
+    jax.clear_caches()
 
 
 def prove_case(

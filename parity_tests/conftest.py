@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from attention_bridge.parity import pinned_precision
+from attention_bridge.proof import forget_compiled
 
 # What a family promises beyond the proof that every mechanism goes through: conventions, equalities, refusals.
 FAMILIES = (
@@ -29,6 +30,10 @@ FAMILIES = (
 )
 
 
+GROUPS_AT_ONCE = 8
+_groups: set[tuple[str, ...]] = set()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is compiled for one mechanism, or by one file, stays in one process (`--dist loadgroup`)."""
@@ -37,6 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         mechanism = item.callspec.params.get("mechanism") if hasattr(item, "callspec") else None
         item.add_marker(pytest.mark.xdist_group(getattr(mechanism, "name", item.path.name)))
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """A worker that goes on to another group now and then lets go of what it compiled before."""
+    groups = [each.get_closest_marker("xdist_group").args for each in (item, nextitem) if each is not None]
+    _groups.update(groups)
+    if len(_groups) > GROUPS_AT_ONCE and len(set(groups)) > 1:
+        _groups.clear()
+        forget_compiled()
 
 
 @pytest.fixture(autouse=True)
