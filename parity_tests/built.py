@@ -1,5 +1,6 @@
 """Modules of both mirrors, built, filled and run alike: what the tests of the families share."""
 
+from functools import wraps
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -20,6 +21,19 @@ MIRRORS = {
     "jax": SimpleNamespace(name="jax", package=jax_attention, array=jnp.asarray),
 }
 each_mirror = pytest.mark.parametrize("mirror", MIRRORS.values(), ids=MIRRORS)
+
+
+def collected(generator):
+    """The function that lists what a generator yields: what it holds open is closed before anything else happens.
+
+    Two generators side by side that switch JAX to float64 would each put back what the other had set.
+    """
+
+    @wraps(generator)
+    def collect(*args, **kwargs):
+        return list(generator(*args, **kwargs))
+
+    return collect
 
 
 def module(mirror, name, weights=None, **arguments):

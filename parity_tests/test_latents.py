@@ -14,6 +14,7 @@ from attention_bridge.oracles.common import scope
 from attention_bridge.parity import error
 from attention_bridge.running import named_outputs, on_platform, run_jax, run_torch
 from attention_bridge.weights import transfer
+from parity_tests.built import collected
 from parity_tests.refusals import MIRRORS, Case, assert_impossible, assert_refused
 
 CLOSE = 1e-12  # of float64
@@ -31,6 +32,7 @@ def weights_for(rng, name, **arguments):
     return {key: 0.5 * rng.standard_normal(x.shape) for key, x in state.items()}
 
 
+@collected
 def runs(name, weights, arguments, **inputs):
     """What the module of each mirror makes of inputs in float64, forward and backward."""
     with on_platform("cpu", float64=True):
@@ -43,6 +45,7 @@ def runs(name, weights, arguments, **inputs):
         yield run_jax(transfer(dict(weights), theirs), inputs)
 
 
+@collected
 def results(name, weights, arguments, **inputs):
     """The outputs alone, by field of the result; in JAX one operation after the other, quicker for one call."""
     part = Part(name, arguments)

@@ -15,6 +15,7 @@ from attention_bridge.instances import build
 from attention_bridge.parity import error
 from attention_bridge.running import on_platform, run_jax, run_torch
 from attention_bridge.weights import transfer
+from parity_tests.built import collected
 from parity_tests.peers.low_rank import nystrom_package
 from parity_tests.refusals import Case, assert_impossible, assert_refused
 
@@ -28,6 +29,7 @@ def weights_for(rng, part):
     return {name: 0.5 * rng.standard_normal(x.shape) for name, x in shapes.items()}
 
 
+@collected
 def runs(part, weights, **inputs):
     """What both mirrors make of the inputs in float64, forward and backward."""
     ours = transfer(dict(weights), build(part, "torch_attention", {"dtype": torch.float64}).eval())

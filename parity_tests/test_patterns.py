@@ -114,7 +114,7 @@ class TestConventionsOfTheWindow:
     @pytest.mark.parametrize("window", [4, (4, 0)])
     def test_jax_nn_counts_the_keys_before_the_own(self, window, rng):
         query = jnp.asarray(rng.standard_normal((1, LENGTH, 1, LENGTH)), jnp.float32)
-        value = jnp.eye(LENGTH)[None, :, None]  # so that the output is the weights
+        value = jnp.eye(LENGTH, dtype=jnp.float32)[None, :, None]  # so that the output is the weights
         weights = jax.nn.dot_product_attention(query, query, value, is_causal=True, local_window_size=window)
         seen = np.asarray(weights[0, :, 0] > 0)
         assert keys_of(seen, 8) == [4, 5, 6, 7, 8]

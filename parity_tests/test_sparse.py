@@ -23,6 +23,7 @@ from attention_bridge.oracles.gradient import gradient
 from attention_bridge.parity import error
 from attention_bridge.running import cotangent, on_platform, run_jax, run_torch
 from attention_bridge.weights import transfer
+from parity_tests.built import collected
 from parity_tests.refusals import Case, assert_impossible, assert_refused
 
 CLOSE = 1e-12  # of float64
@@ -34,6 +35,7 @@ def weights_for(rng, part):
     return {name: 0.5 * rng.standard_normal(x.shape) for name, x in shapes.items()}
 
 
+@collected
 def runs(part, weights, **inputs):
     """What both mirrors make of the inputs in float64, forward and backward."""
     ours = transfer(dict(weights), build(part, "torch_attention", {"dtype": torch.float64}).eval())
@@ -284,7 +286,7 @@ class TestLSH:
     def test_each_convention_of_the_authors_code_makes_a_difference(self, rng):
         weights, x = weights_for(rng, Part("LSHAttention", LSH)), rng.standard_normal((2, 12, 12))
         outputs = [
-            next(runs(Part("LSHAttention", {**LSH, **flags}), weights, x=x)).outputs["output"]
+            runs(Part("LSHAttention", {**LSH, **flags}), weights, x=x)[0].outputs["output"]
             for flags in ({}, {"circular": True}, {"count_repeats": True})
         ]
         for i, j in ((0, 1), (0, 2), (1, 2)):

@@ -16,6 +16,7 @@ from attention_bridge.oracles.gradient import STEP
 from attention_bridge.parity import assert_parity, error
 from attention_bridge.running import cotangent, named_outputs, on_platform, run_torch
 from attention_bridge.weights import transfer
+from parity_tests.built import collected
 from parity_tests.refusals import MIRRORS, Case, assert_impossible, assert_refused
 
 CLOSE = 1e-12  # of float64
@@ -33,6 +34,7 @@ def weights_for(rng, name, **arguments):
     return {key: 0.5 * rng.standard_normal(x.shape) for key, x in state.items()}
 
 
+@collected
 def results(
     name, weights, *args, call=lambda module, *args, **options: module(*args, **options), **arguments
 ):
