@@ -24,7 +24,7 @@ from jax_attention.keeps import DecoderKeep
 from jax_attention.layers import Dropout, Factory, layer_norm, linear
 from jax_attention.ops import attend, merge_heads, single_head_attention, split_heads
 from jax_attention.outputs import AttentionOutput, DecoderOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.self_attention import CausalSelfAttention
 
 
@@ -56,6 +56,7 @@ class CrossAttention(nnx.Module):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.query_dim = query_dim
         self.key_dim = key_dim
+        check_scheme(position, num_heads=1, head_dim=embed_dim)
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)
@@ -142,6 +143,7 @@ class MultiHeadCrossAttention(nnx.Module):
         self.key_dim = key_dim
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)

@@ -1,5 +1,6 @@
 """Position schemes: their conventions, what any class may hold, what follows from distance alone, what is refused."""
 
+import inspect
 import math
 from functools import partial
 
@@ -17,7 +18,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 import jax_attention
 import torch_attention
-from attention_bridge.catalogue import Part, select
+from attention_bridge.catalogue import CATALOGUE, Part, select
 from attention_bridge.instances import build
 from attention_bridge.parity import assert_parity, error
 from attention_bridge.running import on_platform
@@ -634,8 +635,27 @@ IMPOSSIBLE = [
 ]
 
 
+HOLDERS = {
+    mechanism.module.name: mechanism.module
+    for mechanism in CATALOGUE
+    if "position" in inspect.signature(getattr(torch_attention, mechanism.module.name, build)).parameters
+    and mechanism.module.name != "ScaledDotProductAttention"  # which has heads of any size
+}
+
+
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
+    @pytest.mark.parametrize("name", HOLDERS)
+    def test_a_scheme_made_for_other_heads_is_refused_by_whatever_holds_it(self, name):
+        scheme = Part("RotaryEmbedding", {"head_dim": 94})
+        refused = Part(name, {**HOLDERS[name].arguments, "position": scheme})
+        texts = []
+        for mirror, factory in (("torch_attention", {}), ("jax_attention", {"rngs": nnx.Rngs(0)})):
+            with pytest.raises(ValueError, match="head_dim=94") as caught:
+                build(refused, mirror, factory)
+            texts.append(str(caught.value))
+        assert texts[0] == texts[1]
+
     @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
     def test_bad_input_is_refused(self, case):
         assert_refused(case)

@@ -22,7 +22,7 @@ from torch_attention.keeps import DecoderKeep
 from torch_attention.layers import Dropout, Factory, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, single_head_attention, split_heads
 from torch_attention.outputs import AttentionOutput, DecoderOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.self_attention import CausalSelfAttention
 
 
@@ -54,6 +54,7 @@ class CrossAttention(nn.Module):
         factory = Factory(device=device, dtype=dtype)
         self.query_dim = query_dim
         self.key_dim = key_dim
+        check_scheme(position, num_heads=1, head_dim=embed_dim)
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)
@@ -140,6 +141,7 @@ class MultiHeadCrossAttention(nn.Module):
         self.key_dim = key_dim
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)

@@ -28,7 +28,7 @@ from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter, rms_norm
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def lambda_init_at(depth: int) -> float:
@@ -77,6 +77,7 @@ class DifferentialAttention(nnx.Module):
         self.head_dim = value_dim // 2
         self.lambda_init = lambda_init
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

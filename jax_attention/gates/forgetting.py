@@ -23,7 +23,7 @@ from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, softplus
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def forgetting_bias(
@@ -69,6 +69,7 @@ class ForgettingAttention(nnx.Module):
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

@@ -22,7 +22,7 @@ from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 class GroupedQueryAttention(nnx.Module):
@@ -67,6 +67,7 @@ class GroupedQueryAttention(nnx.Module):
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)

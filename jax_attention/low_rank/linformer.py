@@ -30,7 +30,7 @@ from jax_attention.checks import (
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
@@ -83,6 +83,7 @@ class LinformerAttention(nnx.Module):
         self.head_dim = embed_dim // num_heads
         self.length = length
         self.projected_length = projected_length
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

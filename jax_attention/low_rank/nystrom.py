@@ -33,7 +33,7 @@ from jax_attention.ops import (
     split_heads,
 )
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
@@ -113,6 +113,7 @@ class NystromAttention(nnx.Module):
         self.num_landmarks = num_landmarks
         self.num_iterations = num_iterations
         self.kernel_size = kernel_size
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

@@ -35,7 +35,7 @@ from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.masks import and_masks
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def block_sparse_mask(
@@ -174,6 +174,7 @@ class BigBirdAttention(nnx.Module):
         self.window_blocks = window_blocks
         self.global_blocks = global_blocks
         self.head_dim = embed_dim // num_heads
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

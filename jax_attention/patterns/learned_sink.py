@@ -31,7 +31,7 @@ from jax_attention.ops import (
     weighted_values,
 )
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def sink_softmax(
@@ -107,6 +107,7 @@ class LearnedSinkAttention(nnx.Module):
         self.is_causal = is_causal
         self.window = window
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)

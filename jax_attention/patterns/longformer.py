@@ -29,7 +29,7 @@ from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.masks import and_masks
 from jax_attention.ops import dot_product_attention_weights, merge_heads, split_heads, weighted_values
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def local_global_mask(
@@ -92,6 +92,7 @@ class LongformerAttention(nnx.Module):
         self.num_heads = num_heads
         self.one_sided_window = one_sided_window
         self.head_dim = embed_dim // num_heads
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

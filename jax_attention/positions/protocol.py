@@ -35,6 +35,14 @@ def place(
     return position(query, key, query_positions, key_positions)
 
 
+def check_scheme(position: nnx.Module | None, **sizes: int) -> None:
+    """Raise ValueError unless a scheme is made for heads of these sizes; it says what it needs in its attributes."""
+    for name, size in sizes.items():
+        needed = getattr(position, name, None)
+        if needed not in (None, size):
+            raise ValueError(f"position must be made for {name}={size}, got one for {name}={needed}")
+
+
 def check_positions(
     name: str,
     positions: Int[Array, "..."] | None,

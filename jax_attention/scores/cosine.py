@@ -25,7 +25,7 @@ from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, constant_parameter, linear
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def unit_vectors(x: Float[Array, "... dim"], *, eps: float = 1e-12) -> Float[Array, "... dim"]:
@@ -75,6 +75,7 @@ class CosineAttention(nnx.Module):
         self.head_dim = embed_dim // num_heads
         self.max_scale = max_scale
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

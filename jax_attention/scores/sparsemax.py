@@ -27,7 +27,7 @@ from jax_attention.ops import (
     weighted_values,
 )
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"]) -> Float[Array, "... key"]:
@@ -109,6 +109,7 @@ class SparsemaxAttention(nnx.Module):
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

@@ -31,7 +31,7 @@ from jax_attention.ops import (
 )
 from jax_attention.ops.definition import resolve_masks
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def talk(
@@ -77,6 +77,7 @@ class TalkingHeadsAttention(nnx.Module):
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.layers import Factory, layer_norm, linear, relu
 from jax_attention.ops import at_least_float32, split_heads
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
@@ -84,6 +84,7 @@ class LightningIndexer(nnx.Module):
         self.query_dim = query_dim
         self.head_dim = head_dim
         asked_dim = embed_dim if query_dim is None else query_dim
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(asked_dim, num_heads * head_dim, bias=False, **factory)
         self.k_proj = linear(embed_dim, head_dim, bias=False, **factory)
         self.k_norm = layer_norm(head_dim, eps=1e-6, **factory)

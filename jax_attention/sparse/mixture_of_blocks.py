@@ -32,7 +32,7 @@ from jax_attention.ops import (
     weighted_values,
 )
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def block_attention_weights(
@@ -110,6 +110,7 @@ class MixtureOfBlockAttention(nnx.Module):
         self.head_dim = embed_dim // num_heads
         self.block_size = block_size
         self.num_blocks = num_blocks
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

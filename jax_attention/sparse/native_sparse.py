@@ -46,7 +46,7 @@ from jax_attention.ops import (
     weighted_values,
 )
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
@@ -189,6 +189,7 @@ class NativeSparseAttention(nnx.Module):
         self.hidden_dim = hidden_dim
         self.position = position
         kv_dim = num_kv_heads * self.head_dim
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.compressed_k_proj = linear(embed_dim, kv_dim, bias=bias, **factory)
         self.compressed_v_proj = linear(embed_dim, kv_dim, bias=bias, **factory)

@@ -29,7 +29,7 @@ from jax_attention.ops import (
     weighted_values,
 )
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def top_k_attention_weights(
@@ -95,6 +95,7 @@ class TopKAttention(nnx.Module):
         self.head_dim = embed_dim // num_heads
         self.top_k = top_k
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

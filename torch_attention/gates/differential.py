@@ -26,7 +26,7 @@ from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, parameter, rms_norm
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def lambda_init_at(depth: int) -> float:
@@ -75,6 +75,7 @@ class DifferentialAttention(nn.Module):
         self.head_dim = value_dim // 2
         self.lambda_init = lambda_init
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

@@ -28,7 +28,7 @@ from torch_attention.checks import (
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
@@ -81,6 +81,7 @@ class LinformerAttention(nn.Module):
         self.head_dim = embed_dim // num_heads
         self.length = length
         self.projected_length = projected_length
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

@@ -31,7 +31,7 @@ from torch_attention.ops import (
     split_heads,
 )
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
@@ -111,6 +111,7 @@ class NystromAttention(nn.Module):
         self.num_landmarks = num_landmarks
         self.num_iterations = num_iterations
         self.kernel_size = kernel_size
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

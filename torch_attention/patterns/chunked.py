@@ -24,7 +24,7 @@ from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks, chunked_mask
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
 class ChunkedAttention(nn.Module):
@@ -71,6 +71,7 @@ class ChunkedAttention(nn.Module):
         self.num_heads = num_heads
         self.chunk_size = chunk_size
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)

@@ -27,7 +27,7 @@ from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
 from torch_attention.ops import dot_product_attention_weights, merge_heads, split_heads, weighted_values
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def local_global_mask(
@@ -90,6 +90,7 @@ class LongformerAttention(nn.Module):
         self.num_heads = num_heads
         self.one_sided_window = one_sided_window
         self.head_dim = embed_dim // num_heads
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

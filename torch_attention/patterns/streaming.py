@@ -41,7 +41,7 @@ from torch_attention.ops import (
     weighted_values,
 )
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import place
+from torch_attention.positions.protocol import check_scheme, place
 
 
 def streaming_scores(
@@ -128,6 +128,7 @@ class StreamingAttention(nn.Module):
         self.window = window
         self.num_sinks = num_sinks
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)

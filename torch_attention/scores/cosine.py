@@ -23,7 +23,7 @@ from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, constant_parameter, linear
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def unit_vectors(x: Float[Tensor, "... dim"], *, eps: float = 1e-12) -> Float[Tensor, "... dim"]:
@@ -73,6 +73,7 @@ class CosineAttention(nn.Module):
         self.head_dim = embed_dim // num_heads
         self.max_scale = max_scale
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

@@ -29,7 +29,7 @@ from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, rms_norm
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
 class QKNormAttention(nn.Module):
@@ -75,6 +75,7 @@ class QKNormAttention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
@@ -158,6 +159,7 @@ class FullWidthQKNormAttention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)

@@ -28,7 +28,7 @@ from torch_attention.ops import (
     weighted_values,
 )
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def sigmoid_weights(
@@ -89,6 +89,7 @@ class SigmoidAttention(nn.Module):
         self.head_dim = embed_dim // num_heads
         self.shift = shift
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

@@ -29,7 +29,7 @@ from torch_attention.ops import (
 )
 from torch_attention.ops.definition import resolve_masks
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
 def talk(
@@ -75,6 +75,7 @@ class TalkingHeadsAttention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.is_causal = is_causal
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)

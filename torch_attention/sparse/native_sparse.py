@@ -44,7 +44,7 @@ from torch_attention.ops import (
     weighted_values,
 )
 from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, place
+from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
@@ -191,6 +191,7 @@ class NativeSparseAttention(nn.Module):
         self.hidden_dim = hidden_dim
         self.position = position
         kv_dim = num_kv_heads * self.head_dim
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.compressed_k_proj = linear(embed_dim, kv_dim, bias=bias, **factory)
         self.compressed_v_proj = linear(embed_dim, kv_dim, bias=bias, **factory)
