@@ -635,7 +635,7 @@ IMPOSSIBLE = [
 ]
 
 
-HOLDERS = {
+EVERY_HOLDER = {
     mechanism.module.name: mechanism.module
     for mechanism in CATALOGUE
     if "position" in inspect.signature(getattr(torch_attention, mechanism.module.name, build)).parameters
@@ -645,10 +645,10 @@ HOLDERS = {
 
 @pytest.mark.usefixtures("as_shipped")
 class TestRefusals:
-    @pytest.mark.parametrize("name", HOLDERS)
+    @pytest.mark.parametrize("name", EVERY_HOLDER)
     def test_a_scheme_made_for_other_heads_is_refused_by_whatever_holds_it(self, name):
         scheme = Part("RotaryEmbedding", {"head_dim": 94})
-        refused = Part(name, {**HOLDERS[name].arguments, "position": scheme})
+        refused = Part(name, {**EVERY_HOLDER[name].arguments, "position": scheme})
         texts = []
         for mirror, factory in (("torch_attention", {}), ("jax_attention", {"rngs": nnx.Rngs(0)})):
             with pytest.raises(ValueError, match="head_dim=94") as caught:
@@ -670,6 +670,9 @@ def test_a_scale_is_that_of_the_scores(rng):
     for holder in ("MultiHeadSelfAttention", "CausalSelfAttention"):
         scaled, theirs = pair(Part(holder, {"embed_dim": 12, "num_heads": 3, "scale": 1.0}))
         assert_parity(scaled, theirs, rng.standard_normal((2, 5, 12)).astype(np.float32))
+    across = {"query_dim": 12, "key_dim": 10, "embed_dim": 12, "num_heads": 3, "scale": 1.0}
+    look = (rng.standard_normal((2, n, d)).astype(np.float32) for n, d in ((5, 12), (7, 10)))
+    assert_parity(*pair(Part("MultiHeadCrossAttention", across)), *look)
     scaled = in_torch(Part("MultiHeadSelfAttention", {"embed_dim": 12, "num_heads": 3, "scale": 1.0}))
     x = heads(rng, 2, 5, 12)
     assert error(scaled(x).output.numpy(force=True), plain(x).output.numpy(force=True)) > 1e-3

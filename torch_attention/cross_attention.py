@@ -30,8 +30,7 @@ class CrossAttention(nn.Module):
     """Scaled dot-product attention with one head from one sequence to another (Vaswani et al. 2017).
 
     Args:
-        query_dim: features of the sequence that looks.
-        key_dim: features of the sequence that is looked at.
+        query_dim, key_dim: features of the sequence that looks, and of the one that is looked at.
         embed_dim: features of queries, keys, values and output.
         position: what tells queries and keys where they stand; see `positions`.
         bias: whether the projections have biases.
@@ -75,11 +74,9 @@ class CrossAttention(nn.Module):
         """Let every position of `query` attend to the positions of `memory` it may see.
 
         Args:
-            query: the sequence that looks.
-            memory: the sequence that is looked at.
+            query, memory: the sequence that looks, and the one that is looked at.
             mask: True where the query attends to the key.
-            query_positions: where each element of `query` stands, for `position`; None counts from 0.
-            key_positions: likewise for `memory`.
+            query_positions, key_positions: where their elements stand, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them the fastest implementation runs.
             dropout_keep: False where a weight is dropped; stands for the draw.
 
@@ -98,13 +95,12 @@ class CrossAttention(nn.Module):
         query = self.q_proj(query)  # batch query embed
         key = self.k_proj(memory)  # batch key embed
         value = self.v_proj(memory)  # batch key embed
-        keep = self.dropout.keep_weights(query, key, dropout_keep)
         return single_head_attention(
             place(self.position, query[:, None], key[:, None], query_positions, key_positions),
             value,
             mask,
             need_weights=need_weights,
-            dropout_keep=keep,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
 
@@ -116,6 +112,7 @@ class MultiHeadCrossAttention(nn.Module):
         query_dim, key_dim, position, bias, dropout: as in `CrossAttention`.
         embed_dim: features of queries, keys, values (all heads together) and output.
         num_heads: how many heads share them; must divide `embed_dim`.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
@@ -129,6 +126,7 @@ class MultiHeadCrossAttention(nn.Module):
         num_heads: int,
         *,
         position: nn.Module | None = None,
+        scale: float | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
@@ -147,6 +145,7 @@ class MultiHeadCrossAttention(nn.Module):
         self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.position = position
+        self.scale = scale
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -176,6 +175,7 @@ class MultiHeadCrossAttention(nn.Module):
             value,
             placed.bias,
             mask,
+            scale=self.scale,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
@@ -287,12 +287,11 @@ def main() -> None:
 
     source, target = ["le", "chat", "noir"], ["the", "black"]
     query, memory = draw(1, 2, 6), draw(1, 3, 6, seed=1)
-    single = fill(CrossAttention(query_dim=6, key_dim=6, embed_dim=4))
-    show("CrossAttention", single(query, memory), target, source)
+    show("CrossAttention", fill(CrossAttention(6, 6, embed_dim=4))(query, memory), target, source)
     block = fill(EncoderDecoderAttention(embed_dim=6, num_heads=2, ffn_dim=8))
-    output, self_weights, cross_weights = block(query, memory)
-    show("EncoderDecoderAttention, at itself", AttentionOutput(output, self_weights), target, target)
-    show("EncoderDecoderAttention, at the source", AttentionOutput(output, cross_weights), target, source)
+    output, itself, across = block(query, memory)
+    show("EncoderDecoderAttention, at itself", AttentionOutput(output, itself), target, target)
+    show("EncoderDecoderAttention, at the source", AttentionOutput(output, across), target, source)
 
 
 if __name__ == "__main__":
