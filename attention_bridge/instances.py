@@ -9,6 +9,7 @@ import inspect
 from functools import cache
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
 import torch
@@ -121,6 +122,22 @@ def build(part: Part, package: str, options: dict[str, Any]) -> Any:
     return make(**arguments, **{name: x for name, x in options.items() if name in accepted})
 
 
+def jax_shapes(part: Part, options: dict[str, Any]) -> nnx.Module:
+    """Build a part from the JAX mirror with shapes in place of numbers: drawing what is soon replaced takes time."""
+    module = nnx.eval_shape(lambda: build(part, "jax_attention", {"rngs": nnx.Rngs(0), **options}))
+    drawing = nnx.state(module, nnx.RngState)
+    fresh = jax.tree.leaves(nnx.state(nnx.Rngs(0)))  # the key, and how often it was used
+    nnx.update(module, jax.tree.map(lambda x: next(y for y in fresh if y.dtype == x.dtype), drawing))
+    return module
+
+
+def jax_with(part: Part, weights: Any, options: dict[str, Any]) -> nnx.Module:
+    """Build a part from the JAX mirror with these weights, in evaluation mode."""
+    module = jax_shapes(part, options)
+    module.eval()
+    return transfer(weights, module)
+
+
 @cache
 def torch_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> torch.nn.Module:
     """The mechanism in PyTorch with the proof's weights, in evaluation mode."""
@@ -132,11 +149,9 @@ def torch_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> tor
 @cache
 def jax_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> nnx.Module:
     """The mechanism in JAX with the proof's weights, in evaluation mode."""
-    options = {"rngs": nnx.Rngs(0), "param_dtype": dtype, "dropout": DROPOUT}
+    options = {"param_dtype": dtype, "dropout": DROPOUT}
     with on_platform(platform, float64=dtype == "float64"):
-        module = build(mechanism.module, "jax_attention", options)
-        module.eval()
-        return transfer(cast_parameters(mechanism, dtype), module)
+        return jax_with(mechanism.module, cast_parameters(mechanism, dtype), options)
 
 
 def cast_parameters(mechanism: Mechanism, dtype: str) -> Arrays:

@@ -12,7 +12,7 @@ from flax import nnx
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build
+from attention_bridge.instances import build, jax_with
 from attention_bridge.parity import error
 from attention_bridge.weights import transfer
 
@@ -38,9 +38,10 @@ def collected(generator):
 
 def module(mirror, name, weights=None, **arguments):
     """A module of a mirror in evaluation mode, with its own or with given weights."""
-    made = build(
-        Part(name, arguments), mirror.package.__name__, {"rngs": nnx.Rngs(0), "param_dtype": "float32"}
-    )
+    part, options = Part(name, arguments), {"rngs": nnx.Rngs(0), "param_dtype": "float32"}
+    if weights is not None and mirror.name == "jax":
+        return jax_with(part, dict(weights), options)
+    made = build(part, mirror.package.__name__, options)
     made.eval()
     return made if weights is None else transfer(dict(weights), made)
 

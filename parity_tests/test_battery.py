@@ -16,6 +16,7 @@ from attention_bridge.instances import (
     cases,
     inputs,
     jax_module,
+    jax_with,
     parameters,
     torch_module,
     with_full_masks,
@@ -145,9 +146,9 @@ def test_compiled_equals_eager(mechanism: Mechanism, as_shipped: None) -> None:
 @each_mechanism
 def test_weights_survive_torch_to_jax_to_torch_bit_for_bit(mechanism: Mechanism) -> None:
     source = torch_module(mechanism, "bfloat16")
-    through = build(mechanism.module, "jax_attention", {"rngs": nnx.Rngs(7), "param_dtype": "bfloat16"})
+    through = jax_with(mechanism.module, source, {"param_dtype": "bfloat16"})
     target = build(mechanism.module, "torch_attention", {"dtype": torch.bfloat16})
-    transfer(transfer(source, through), target)
+    transfer(through, target)
     for name, parameter in source.state_dict().items():
         assert torch.equal(parameter.view(torch.uint16), target.state_dict()[name].view(torch.uint16)), name
 
@@ -159,9 +160,7 @@ def test_training_mode_without_dropout_changes_nothing(mechanism: Mechanism) -> 
     ours = transfer(
         torch_module(mechanism, "float32"), build(mechanism.module, "torch_attention", {})
     ).train()
-    theirs = transfer(
-        torch_module(mechanism, "float32"), build(mechanism.module, "jax_attention", {"rngs": nnx.Rngs(0)})
-    )
+    theirs = jax_with(mechanism.module, torch_module(mechanism, "float32"), {})
     theirs.train()
     assert torch.equal(
         ours(**torch_inputs(given))[0], torch_module(mechanism, "float32")(**torch_inputs(given))[0]
@@ -176,7 +175,7 @@ def test_training_mode_without_dropout_changes_nothing(mechanism: Mechanism) -> 
 def test_dropout_draws_anew_in_training_and_never_in_evaluation(mechanism: Mechanism) -> None:
     given = in_float32(mechanism, "none")
     ours = build(mechanism.module, "torch_attention", {"dropout": 0.5})
-    theirs = build(mechanism.module, "jax_attention", {"dropout": 0.5, "rngs": nnx.Rngs(0)})
+    theirs = jax_with(mechanism.module, ours, {"dropout": 0.5})
     for module, arrays in ((ours, torch_inputs(given)), (theirs, jax_inputs(given))):
         module.train()
         first, second = (np.asarray(module(**arrays)[0].tolist()) for _ in range(2))

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 from safetensors.numpy import load_file
 
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build
+from attention_bridge.instances import build, jax_with
 from attention_bridge.parity import error
 from attention_bridge.weights import transfer
 from parity_tests.refusals import Case, assert_impossible, assert_refused
@@ -46,8 +45,7 @@ class Jax:
     array = staticmethod(jnp.asarray)
 
     def __call__(self, name, w, **arguments):
-        options = {"rngs": nnx.Rngs(0), "param_dtype": "float64"}
-        return transfer(w, build(Part(name, arguments), "jax_attention", options))
+        return jax_with(Part(name, arguments), w, {"param_dtype": "float64"})
 
 
 @pytest.fixture(params=[Torch, Jax])

@@ -16,7 +16,7 @@ import jax_attention.ops
 import torch_attention.linear
 import torch_attention.ops
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build
+from attention_bridge.instances import build, jax_with
 from attention_bridge.parity import error
 from attention_bridge.running import cotangent, on_platform
 from attention_bridge.weights import transfer
@@ -340,8 +340,8 @@ def layers(name):
     rng = np.random.default_rng(3)
     weights = {key: 0.5 * rng.standard_normal(x.shape) for key, x in sorted(ours.state_dict().items())}
     with on_platform("cpu", float64=True):
-        theirs = build(part, "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": "float64"})
-        return {"torch": transfer(weights, ours.eval()), "jax": transfer(weights, theirs)}
+        theirs = jax_with(part, weights, {"param_dtype": "float64"})
+        return {"torch": transfer(weights, ours.eval()), "jax": theirs}
 
 
 @cache

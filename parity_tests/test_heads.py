@@ -12,7 +12,7 @@ from flax import nnx
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build
+from attention_bridge.instances import build, jax_with
 from attention_bridge.parity import error
 from attention_bridge.running import run_jax, run_torch
 from attention_bridge.weights import transfer
@@ -191,8 +191,7 @@ class TestLatentAttention:
             for name in ("MultiHeadLatentAttention", "AbsorbedLatentAttention"):
                 part = Part(name, arguments)
                 ours = transfer(w, build(part, "torch_attention", {"dtype": torch.float64}))
-                options = {"rngs": nnx.Rngs(0), "param_dtype": "float64"}
-                theirs = transfer(w, build(part, "jax_attention", options))
+                theirs = jax_with(part, w, {"param_dtype": "float64"})
                 runs += [run_torch(ours, given, counted), run_jax(theirs, given, counted)]
         for run in runs[1:]:
             assert run.gradients.keys() == runs[0].gradients.keys() == {"x", *w}

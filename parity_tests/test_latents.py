@@ -8,7 +8,7 @@ import torch
 from flax import nnx
 
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build
+from attention_bridge.instances import build, jax_with
 from attention_bridge.oracles import latents as oracles
 from attention_bridge.oracles.common import scope
 from attention_bridge.parity import error
@@ -40,9 +40,7 @@ def runs(name, weights, arguments, **inputs):
         yield run_torch(
             transfer(dict(weights), build(part, "torch_attention", {"dtype": torch.float64}).eval()), inputs
         )
-        theirs = build(part, "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": "float64"})
-        theirs.eval()
-        yield run_jax(transfer(dict(weights), theirs), inputs)
+        yield run_jax(jax_with(part, dict(weights), {"param_dtype": "float64"}), inputs)
 
 
 @collected

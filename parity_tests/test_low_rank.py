@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 
 import jax_attention.low_rank.nystrom
 import torch_attention.low_rank.nystrom
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build
+from attention_bridge.instances import build, jax_with
 from attention_bridge.parity import error
 from attention_bridge.running import on_platform, run_jax, run_torch
 from attention_bridge.weights import transfer
@@ -35,9 +34,7 @@ def runs(part, weights, **inputs):
     ours = transfer(dict(weights), build(part, "torch_attention", {"dtype": torch.float64}).eval())
     yield run_torch(ours, inputs)
     with on_platform("cpu", float64=True):
-        theirs = build(part, "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": "float64"})
-        theirs.eval()
-        yield run_jax(transfer(dict(weights), theirs), inputs)
+        yield run_jax(jax_with(part, dict(weights), {"param_dtype": "float64"}), inputs)
 
 
 @pytest.mark.parametrize("length", [7, 5])

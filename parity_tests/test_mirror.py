@@ -251,7 +251,7 @@ def build(name):
         (mechanism,) = select([name])
         return (
             instances.build(mechanism.module, "torch_attention", {}),
-            instances.build(mechanism.module, "jax_attention", {"rngs": nnx.Rngs(0)}),
+            instances.jax_shapes(mechanism.module, {}),
         )
     built = {}
     for mirror in ROOTS:

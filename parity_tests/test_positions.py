@@ -19,10 +19,9 @@ from transformers.models.t5.modeling_t5 import T5Attention
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, Part, select
-from attention_bridge.instances import build
+from attention_bridge.instances import build, jax_with
 from attention_bridge.parity import assert_parity, error
 from attention_bridge.running import on_platform
-from attention_bridge.weights import transfer
 from jax_attention.positions import transformer_xl as jax_xl
 from parity_tests.refusals import MIRRORS, Case, assert_impossible, assert_refused
 from torch_attention.positions import (
@@ -89,9 +88,7 @@ def pair(part: Part, dtype: str = "float32"):
     """The module in both mirrors, with the same random weights."""
     ours = in_torch(part, dtype)
     with on_platform("cpu", float64=dtype == "float64"):
-        theirs = build(part, "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": dtype})
-        theirs.eval()
-        return ours, transfer(ours, theirs)
+        return ours, jax_with(part, ours, {"param_dtype": dtype})
 
 
 def of(position: torch.nn.Module, *shape: int) -> tuple[int, ...]:

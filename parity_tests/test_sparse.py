@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 
 import jax_attention.ops
 import jax_attention.sparse.hashing
@@ -15,7 +14,7 @@ import torch_attention.ops
 import torch_attention.sparse.hashing
 import torch_attention.sparse.native_sparse
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build
+from attention_bridge.instances import build, jax_with
 from attention_bridge.oracles import native_sparse
 from attention_bridge.oracles import positions as positions_oracle
 from attention_bridge.oracles import sparse as oracles
@@ -41,9 +40,7 @@ def runs(part, weights, **inputs):
     ours = transfer(dict(weights), build(part, "torch_attention", {"dtype": torch.float64}).eval())
     yield run_torch(ours, inputs)
     with on_platform("cpu", float64=True):
-        theirs = build(part, "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": "float64"})
-        theirs.eval()
-        yield run_jax(transfer(dict(weights), theirs), inputs)
+        yield run_jax(jax_with(part, dict(weights), {"param_dtype": "float64"}), inputs)
 
 
 def assert_same(found, expected):

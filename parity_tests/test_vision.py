@@ -9,7 +9,7 @@ from flax import nnx
 
 from attention_bridge.catalogue import Mechanism, Part
 from attention_bridge.catalogue.vision import VISION_FAMILY
-from attention_bridge.instances import build, inputs, parameters, torch_module
+from attention_bridge.instances import build, inputs, jax_with, parameters, torch_module
 from attention_bridge.oracles import vision as oracles
 from attention_bridge.oracles.common import dot_product_attention, linear, merge_heads, split_heads
 from attention_bridge.oracles.gradient import STEP
@@ -97,8 +97,8 @@ class TestViT:
 
     def test_patches_and_their_gradients_are_the_same_in_both(self, rng):
         ours = build(Part("PatchEmbedding", PATCHES), "torch_attention", {})
-        theirs = build(Part("PatchEmbedding", PATCHES), "jax_attention", {"rngs": nnx.Rngs(0)})
-        assert_parity(ours, transfer(ours, theirs), rng.standard_normal((2, 4, 6, 5)).astype(np.float32))
+        theirs = jax_with(Part("PatchEmbedding", PATCHES), ours, {})
+        assert_parity(ours, theirs, rng.standard_normal((2, 4, 6, 5)).astype(np.float32))
 
     def test_the_class_token_stands_first_and_patches_follow_row_after_row(self, rng):
         weights, image = weights_for(rng, "PatchEmbedding", **PATCHES), rng.standard_normal((2, 4, 6, 5))

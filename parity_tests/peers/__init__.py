@@ -24,7 +24,7 @@ import torch
 from flax import nnx
 
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build
+from attention_bridge.instances import build, jax_with
 from attention_bridge.parity import error, pinned_precision, summed_terms, tolerances
 from attention_bridge.running import Arrays, named_outputs, on_platform
 from attention_bridge.weights import transfer
@@ -144,10 +144,8 @@ def measure(one: Peer) -> Measured:
     dtype = str(next(x.dtype for x in arrays if x.dtype.kind == "f"))
     with pinned_precision(), on_platform("cpu", float64=dtype == "float64"):
         ours = build(module, "torch_attention", {"dtype": getattr(torch, dtype)}).eval()
-        theirs = build(module, "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": dtype})
-        theirs.eval()
+        theirs = jax_with(module, dict(weights), {"param_dtype": dtype})
         transfer(dict(weights), ours)
-        transfer(dict(weights), theirs)
         by_torch = named_outputs(ours(**_each_array(inputs, lambda x: torch.from_numpy(x.copy()))))
         by_jax = _compiled(theirs, _each_array(inputs, jnp.asarray))
         errors = [
