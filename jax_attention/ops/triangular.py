@@ -1,17 +1,34 @@
 """Systems of equations in which each unknown depends on those before it."""
 
+import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float
 
 
 def solve_unit_lower(
     lower: Float[Array, "*batch length length"], right: Float[Array, "*batch length dim"]
 ) -> Float[Array, "*batch length dim"]:
-    """Solve (I + L) X = B, by substitution from the first row on.
+    """Solve (I + L) X = B.
+
+    Matrix products alone: LAPACK's substitution, called for many small systems at once, may wait for itself for
+    ever where XLA has few threads.
 
     Args:
         lower: L; what stands on its diagonal and above is not read.
         right: B.
     """
-    return solve_triangular(lower, right, lower=True, unit_diagonal=True)
+    length = lower.shape[-1]
+    size = 1 << (length - 1).bit_length()  # the next power of 2
+    widths = [(0, 0)] * (lower.ndim - 2) + [(0, size - length)] * 2
+    return _inverse(jnp.pad(lower, widths))[..., :length, :length] @ right
+
+
+def _inverse(lower: Float[Array, "*batch length length"]) -> Float[Array, "*batch length length"]:
+    """(I + L)^-1 by halves: that of [[A, 0], [B, C]] is [[A', 0], [-C' B A', C']]."""
+    half = lower.shape[-1] // 2
+    if half == 0:
+        return jnp.ones_like(lower)
+    halves = jnp.stack([lower[..., :half, :half], lower[..., half:, half:]])
+    first, second = _inverse(halves)
+    corner = -second @ lower[..., half:, :half] @ first
+    return jnp.block([[first, jnp.zeros_like(first)], [corner, second]])
