@@ -51,11 +51,15 @@ def decayed_products(
     the earlier, and since the start of the later. So no array has both two times and a feature for axes.
 
     Args:
-        read: broadcast against the others along the leading axes.
-        written: likewise.
+        read: of the same shape as the others, or with further axes before theirs.
+        written: what is read there.
         log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
     """
-    length = log_decay.shape[-2]
+    *leading, length, dim = log_decay.shape
+    further = read.shape[: read.ndim - log_decay.ndim]
+    # All leading axes as one: XLA's kernels on the CPU fail on arrays of very many axes.
+    read = read.reshape(*further, -1, length, dim)
+    written, log_decay = written.reshape(-1, length, dim), log_decay.reshape(-1, length, dim)
     whole = 1 << (length - 1).bit_length()  # the next power of two
     read, written, since = (_fill(x, whole) for x in (read, written, log_decay))  # ... whole dim
     until = jnp.zeros_like(since)  # ... whole dim
@@ -75,9 +79,9 @@ def decayed_products(
         until = _joined(until_one + since_two[..., -1:, :], until_two)  # ... whole dim
         size = 2 * size
     return DecayedProducts(
-        products[..., 0, :length, :length],
-        jnp.exp(since[..., :length, :]),
-        jnp.exp(until[..., :length, :]),
+        products[..., 0, :length, :length].reshape(*further, *leading, length, length),
+        jnp.exp(since[..., :length, :]).reshape(*leading, length, dim),
+        jnp.exp(until[..., :length, :]).reshape(*leading, length, dim),
     )
 
 

@@ -20,15 +20,16 @@ def solve_unit_lower(
     length = lower.shape[-1]
     size = 1 << (length - 1).bit_length()  # the next power of 2
     widths = [(0, 0)] * (lower.ndim - 2) + [(0, size - length)] * 2
-    return _inverse(jnp.pad(lower, widths))[..., :length, :length] @ right
+    inverse = _inverse(jnp.pad(lower, widths).reshape(-1, size, size)).reshape(*lower.shape[:-2], size, size)
+    return inverse[..., :length, :length] @ right
 
 
-def _inverse(lower: Float[Array, "*batch length length"]) -> Float[Array, "*batch length length"]:
+def _inverse(lower: Float[Array, "many length length"]) -> Float[Array, "many length length"]:
     """(I + L)^-1 by halves: that of [[A, 0], [B, C]] is [[A', 0], [-C' B A', C']]."""
     half = lower.shape[-1] // 2
     if half == 0:
         return jnp.ones_like(lower)
-    halves = jnp.stack([lower[..., :half, :half], lower[..., half:, half:]])
-    first, second = _inverse(halves)
-    corner = -second @ lower[..., half:, :half] @ first
+    halves = jnp.concatenate([lower[:, :half, :half], lower[:, half:, half:]])
+    first, second = jnp.split(_inverse(halves), 2)
+    corner = -second @ lower[:, half:, :half] @ first
     return jnp.block([[first, jnp.zeros_like(first)], [corner, second]])
