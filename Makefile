@@ -42,6 +42,8 @@ docs: $(VENV)/installed-test  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge parity --all --markdown > docs/parity.md.new
 	mv docs/parity.md.new docs/parity.md
 	$(BIN)/attention-bridge demo --figure docs/attention-demo.png
+	$(BIN)/python -m benchmarks.linear --markdown > docs/linear.md.new
+	mv docs/linear.md.new docs/linear.md
 
 format: $(VENV)/installed-test  ## Rewrite the sources in the house format
 	$(BIN)/ruff check --fix .

@@ -191,15 +191,20 @@ def benchmark(
 
 def table(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> Table:
     """The timings for the terminal."""
-    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "jax"))
     made = Table(
-        title=f"Milliseconds for one sequence of {HEADS} heads of {DIM} features, float32 ({versions})",
+        title=f"Milliseconds for one sequence of {HEADS} heads of {DIM} features, float32 ({_versions()})",
         caption=f"{platform.machine()}, {torch.get_num_threads()} threads; × is the time over that at half the length",
     )
     for name in ("form", "framework", "direction"):
         made.add_column(name, no_wrap=True)
     for length in lengths:
         made.add_column(f"{length:,}", justify="right", no_wrap=True)
+    for row in _cells(found, lengths):
+        made.add_row(*row)
+    return made
+
+
+def _cells(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> Iterator[tuple[str, ...]]:
     for line in found:
         by_length = {timing.length: timing for timing in line}
         cells = [
@@ -208,8 +213,35 @@ def table(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> Table:
             else f"{timing.milliseconds:.1f}" + ("" if timing.ratio is None else f" ×{timing.ratio:.2f}")
             for length in lengths
         ]
-        made.add_row(line[0].form, line[0].framework, line[0].direction, *cells)
-    return made
+        yield (line[0].form, line[0].framework, line[0].direction, *cells)
+
+
+def _versions() -> str:
+    return ", ".join(f"{package} {version(package)}" for package in ("torch", "jax"))
+
+
+PAGE = """# Linear attention against the length
+
+Printed by `python -m benchmarks.linear --markdown` on {machine} with {threads} threads, with {versions}: milliseconds
+for one sequence of {heads} heads of {dim} features in float32, the median of several runs, which alternate between
+all lengths. × is the time over that at half the length: about 2 for the chunked forms, whose cost is linear in the
+length, and about 4 for the parallel ones, which make the whole matrix from values to outputs.
+
+{table}"""
+
+
+def page(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> str:
+    """The timings as a page in Markdown."""
+    headings = ("form", "framework", "direction", *(f"{length:,}" for length in lengths))
+    rows = [headings, tuple("---" if i < 3 else "--:" for i in range(len(headings))), *_cells(found, lengths)]
+    return PAGE.format(
+        machine=platform.machine(),
+        threads=torch.get_num_threads(),
+        versions=_versions(),
+        heads=HEADS,
+        dim=DIM,
+        table="\n".join("| " + " | ".join(row) + " |" for row in rows),
+    )
 
 
 def main(
@@ -218,6 +250,7 @@ def main(
         bool, typer.Option(help="Count the processor's time, with one thread: for a machine that is in use.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print an array of figures instead.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a page in Markdown.")] = False,
 ) -> None:
     """Time the chunked forms of linear attention against the length."""
     lengths, rounds = (QUICK_LENGTHS, QUICK_ROUNDS) if quick else (LENGTHS, ROUNDS)
@@ -230,6 +263,8 @@ def main(
     found = list(track(lines, "timing", total=total, console=Console(stderr=True), transient=True))
     if as_json:
         print(json.dumps([timing._asdict() for line in found for timing in line], indent=1))
+    elif as_markdown:
+        print(page(found, lengths))
     else:
         Console().print(table(found, lengths))
 

@@ -1,5 +1,9 @@
 """What takes longer: code that the compilers generate, and sizes that people use."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -49,3 +53,21 @@ def test_a_layer_of_the_size_of_bert_is_the_same_in_both(
     x = rng.standard_normal((2, length, embed_dim)).astype(np.float32)
     mask = rng.random((2, 1, length, length)) < 0.9
     assert_parity(ours, transfer(ours, theirs), x, mask, need_weights=need_weights)
+
+
+CHUNKED = """
+from benchmarks.linear import FORMS, run_jax
+for form in FORMS:
+    if not form.is_quadratic:
+        run_jax(form, 128, "forward + backward")()
+        print(form.mechanism)
+"""
+
+
+def test_chunked_forms_of_usual_sizes_run_in_jax_as_users_compile_them() -> None:
+    environment = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"}  # those of the tests
+    done = subprocess.run(
+        [sys.executable, "-c", CHUNKED], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "KimiDeltaAttention" in done.stdout
