@@ -14,6 +14,8 @@ import tokenize
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 from flax import nnx
 from torch import nn
@@ -249,10 +251,12 @@ def build(name):
     """A module of each mirror."""
     if name not in MODULES:
         (mechanism,) = select([name])
-        return (
-            instances.build(mechanism.module, "torch_attention", {}),
-            instances.jax_shapes(mechanism.module, {}),
+        theirs = instances.jax_shapes(mechanism.module, {})
+        zeros = jax.tree.map(
+            lambda x: x if isinstance(x, jax.Array) else np.zeros(x.shape, x.dtype), nnx.state(theirs)
         )
+        nnx.update(theirs, zeros)
+        return instances.build(mechanism.module, "torch_attention", {}), theirs
     built = {}
     for mirror in ROOTS:
         names = {k: v for file in FILES for k, v in vars(module(mirror, file)).items()}
