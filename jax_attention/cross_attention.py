@@ -86,8 +86,7 @@ class CrossAttention(nnx.Module):
             Output `(batch, query, embed_dim)` and weights `(batch, query, key)`.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit.
+            TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
@@ -289,14 +288,10 @@ def main() -> None:
 
     source, target = ["le", "chat", "noir"], ["the", "black"]
     query, memory = draw(1, 2, 6), draw(1, 3, 6, seed=1)
-    show(
-        "CrossAttention",
-        fill(CrossAttention(6, 6, embed_dim=4, rngs=nnx.Rngs(0)))(query, memory),
-        target,
-        source,
-    )
-    block = fill(EncoderDecoderAttention(embed_dim=6, num_heads=2, ffn_dim=8, rngs=nnx.Rngs(0)))
-    output, itself, across = block(query, memory)
+    looked = fill(CrossAttention(6, 6, embed_dim=4, rngs=nnx.Rngs(0)))(query, memory)
+    show("CrossAttention", looked, target, source)
+    decoder = fill(EncoderDecoderAttention(embed_dim=6, num_heads=2, ffn_dim=8, rngs=nnx.Rngs(0)))
+    output, itself, across = decoder(query, memory)
     show("EncoderDecoderAttention, at itself", AttentionOutput(output, itself), target, target)
     show("EncoderDecoderAttention, at the source", AttentionOutput(output, across), target, source)
 

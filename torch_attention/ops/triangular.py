@@ -8,7 +8,9 @@ from torch import Tensor
 def solve_unit_lower(
     lower: Float[Tensor, "*batch length length"], right: Float[Tensor, "*batch length dim"]
 ) -> Float[Tensor, "*batch length dim"]:
-    """Solve (I + L) X = B, by substitution from the first row on.
+    """Solve (I + L) X = B.
+
+    By substitution, from the first row on.
 
     Args:
         lower: L; what stands on its diagonal and above is not read.
