@@ -10,13 +10,12 @@ def solve_unit_lower(
 ) -> Float[Array, "*batch length dim"]:
     """Solve (I + L) X = B.
 
-    Matrix products alone: LAPACK's substitution, called for many small systems at once, may wait for itself for
-    ever where XLA has few threads.
-
     Args:
         lower: L; what stands on its diagonal and above is not read.
         right: B.
     """
+    # Matrix products alone: LAPACK's substitution, called for many small systems at once, may wait for itself for
+    # ever where XLA has few threads.
     length = lower.shape[-1]
     size = 1 << (length - 1).bit_length()  # the next power of 2
     widths = [(0, 0)] * (lower.ndim - 2) + [(0, size - length)] * 2

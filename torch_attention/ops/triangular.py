@@ -10,8 +10,6 @@ def solve_unit_lower(
 ) -> Float[Tensor, "*batch length dim"]:
     """Solve (I + L) X = B.
 
-    By substitution, from the first row on.
-
     Args:
         lower: L; what stands on its diagonal and above is not read.
         right: B.
