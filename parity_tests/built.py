@@ -38,10 +38,10 @@ def collected(generator):
 
 def module(mirror, name, weights=None, **arguments):
     """A module of a mirror in evaluation mode, with its own or with given weights."""
-    part, options = Part(name, arguments), {"rngs": nnx.Rngs(0), "param_dtype": "float32"}
+    part = Part(name, arguments)
     if weights is not None and mirror.name == "jax":
-        return jax_with(part, dict(weights), options)
-    made = build(part, mirror.package.__name__, options)
+        return jax_with(part, dict(weights), {})
+    made = build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)})
     made.eval()
     return made if weights is None else transfer(dict(weights), made)
 
