@@ -76,7 +76,6 @@ from jax_attention.patterns import StreamingAttention as StreamingAttention
 from jax_attention.patterns import block_sparse_mask as block_sparse_mask
 from jax_attention.patterns import draw_random_blocks as draw_random_blocks
 from jax_attention.patterns import local_global_mask as local_global_mask
-from jax_attention.patterns import sink_softmax as sink_softmax
 from jax_attention.positions import ALiBi as ALiBi
 from jax_attention.positions import AxialRotaryEmbedding as AxialRotaryEmbedding
 from jax_attention.positions import DisentangledSelfAttention as DisentangledSelfAttention

@@ -469,12 +469,12 @@ def test_a_module_that_cannot_be_is_refused_alike(case):
 
 
 def test_an_unknown_implementation_is_refused_with_those_there_are():
-    for mirror, native in zip(MIRRORS.values(), ("sdpa", "xla"), strict=True):
+    for mirror, native in zip(MIRRORS.values(), ("sdpa, flex", "xla, cudnn, splash"), strict=True):
         call = attend(mirror, implementation="fastest")
         with mirror.nothing_runs(), pytest.raises(ValueError) as refusal:
             call()
         assert str(refusal.value) == (
-            f"implementation must be None or one of reference, {native}, got fastest"
+            f"implementation must be None or one of reference, blockwise, {native}, got fastest"
         )
 
 

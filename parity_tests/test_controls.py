@@ -329,7 +329,7 @@ def op_failures(mirror: str, options: dict[str, Any]) -> list[str]:
     implementation = given.pop("implementation", "reference")
 
     package = importlib.import_module(f"{MIRRORS[mirror].package}.ops")
-    native = importlib.import_module(f"{MIRRORS[mirror].package}.ops.native").NAME
+    native = importlib.import_module(f"{MIRRORS[mirror].package}.ops.native").NATIVE[0].name
     array = torch.from_numpy if mirror == "torch" else jnp.asarray
     ours = package.dot_product_attention(
         *map(array, arguments),

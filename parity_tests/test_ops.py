@@ -97,9 +97,17 @@ def mirror(request):
     return MIRRORS[request.param]
 
 
-@pytest.fixture(params=["any", "reference", "native"])
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Tiles so small that every case has several of them, and some that are not full."""
+    for ops in (torch_attention.ops, jax_attention.ops):
+        monkeypatch.setattr(ops.blockwise, "ROWS", 4)
+        monkeypatch.setattr(ops.blockwise, "COLUMNS", 3)
+
+
+@pytest.fixture(params=["any", "reference", "blockwise", "native"])
 def implementation(request, mirror):
-    return {"any": None, "reference": "reference", "native": mirror.native}[request.param]
+    return {"any": None, "native": mirror.native}.get(request.param, request.param)
 
 
 @pytest.fixture
@@ -150,8 +158,9 @@ class Sizes:
 
     @property
     def longest_backward(self):
-        """Terms of the longest sum, backward."""
-        return max(self.longest, self.value_dim, self.query_len * self.num_heads // self.num_kv_heads)
+        """Terms of the sums that follow one another, backward: three times as many as in the proof of a module."""
+        each = self.head_dim + self.key_len
+        return max(3 * each, self.value_dim, self.query_len * self.num_heads // self.num_kv_heads)
 
     def draw(self, rng, dtype=np.float64):
         """Random query, key and value."""
@@ -229,6 +238,8 @@ def calls(draw):
     if draw(st.booleans()):
         options["softcap"] = 1.5
     if draw(st.booleans()):
+        options["sinks"] = rng.standard_normal(sizes.scores[-3])
+    if draw(st.booleans()):
         options["dropout_keep"] = rng.random(sizes.scores) < 0.7
         options["dropout_rate"] = 0.25
     return sizes, sizes.draw(rng), options
@@ -236,7 +247,7 @@ def calls(draw):
 
 def can(mirror, sizes, options, dtype):
     """Whether the native kernel of a mirror can do the call."""
-    if options.get("softcap") is not None or "dropout_keep" in options:
+    if options.get("softcap") is not None or "dropout_keep" in options or "sinks" in options:
         return False
     is_plain = sizes.value_dim == sizes.head_dim and len(sizes.batch) < 2
     return mirror is TORCH or (is_plain and dtype not in (np.float64, "float64"))
@@ -253,7 +264,7 @@ def in_dtype(arguments, dtype):
 
 def implementations(mirror, sizes, options, dtype):
     """Every implementation that can do the call, and None for the choice between them."""
-    return ["reference", None, *([mirror.native] if can(mirror, sizes, options, dtype) else [])]
+    return ["reference", "blockwise", None, *([mirror.native] if can(mirror, sizes, options, dtype) else [])]
 
 
 class TestAgainstTheOracle:
@@ -325,6 +336,8 @@ class TestAgainstTheOracle:
     @pytest.mark.parametrize("sizes", [Sizes((2,), 4, 2, 3, 5, 6, 6), Sizes((), 2, 1, 5, 3, 4, 7)], ids=str)
     def test_gradients(self, sizes, softcap, dtype, rng):
         arrays = {**sizes.draw(rng), "bias": rng.standard_normal(sizes.scores)}
+        if softcap is not None:
+            arrays["sinks"] = rng.standard_normal(sizes.num_heads)
         arrays["bias"][..., 1, :2] = -np.inf
         arrays = in_dtype(arrays, dtype)
         mask = rng.random(sizes.scores) < 0.7
@@ -429,7 +442,7 @@ class TestRowsThatSeeNothing:
         assert not numpy(given[0])[dead].any()
         assert not numpy(given[1])[dead].any()
 
-    @pytest.mark.parametrize("implementation", ["reference", "native"], indirect=True)
+    @pytest.mark.parametrize("implementation", ["reference", "blockwise", "native"], indirect=True)
     def test_gradients_are_exactly_zero(self, mirror, implementation, dtype, options, rng):
         options = {"bias": np.zeros((5, 7)), **options}
         arrays = in_dtype({**GROUPED.draw(rng), "bias": options.pop("bias")}, dtype)
@@ -568,7 +581,7 @@ class TestContract:
 
     def test_the_offset_may_be_traced(self, rng):
         arrays = GROUPED.draw(rng, np.float32)
-        for name in ("reference", "xla", None):
+        for name in ("reference", "blockwise", "xla", None):
             call = jax.jit(
                 functools.partial(
                     jax_attention.ops.dot_product_attention, is_causal=True, window=2, implementation=name

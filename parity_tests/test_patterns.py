@@ -226,9 +226,9 @@ class TestSinks:
         scores = np.random.default_rng(0).standard_normal((1, 3, 2, 4)).astype(np.float32)
         sinks, hidden = np.array([0.5, -0.5, 0.0], np.float32), np.zeros((2, 4), bool)
         tensor, sink = torch.tensor(scores, requires_grad=True), torch.tensor(sinks, requires_grad=True)
-        torch_attention.sink_softmax(tensor, sink, torch.from_numpy(hidden)).sum().backward()
+        torch_attention.ops.sink_softmax(tensor, sink, torch.from_numpy(hidden)).sum().backward()
         gradients = jax.grad(
-            lambda s, b: jax_attention.sink_softmax(s, b, jnp.asarray(hidden)).sum(), argnums=(0, 1)
+            lambda s, b: jax_attention.ops.sink_softmax(s, b, jnp.asarray(hidden)).sum(), argnums=(0, 1)
         )(jnp.asarray(scores), jnp.asarray(sinks))
         for gradient in (tensor.grad, sink.grad, *gradients):
             assert not np.asarray(gradient).any()
@@ -237,8 +237,8 @@ class TestSinks:
         scores = np.array([[[[1e30, -1e30, 0.0]]], [[[-1e30, -1e30, -1e30]]]], np.float32)
         sinks = np.array([-1e30], np.float32)
         expected = [[1, 0, 0], [0.25, 0.25, 0.25]]
-        ours = torch_attention.sink_softmax(torch.from_numpy(scores), torch.from_numpy(sinks))
-        theirs = jax_attention.sink_softmax(jnp.asarray(scores), jnp.asarray(sinks))
+        ours = torch_attention.ops.sink_softmax(torch.from_numpy(scores), torch.from_numpy(sinks))
+        theirs = jax_attention.ops.sink_softmax(jnp.asarray(scores), jnp.asarray(sinks))
         for weights in (ours, theirs):
             np.testing.assert_array_equal(np.asarray(weights)[:, 0, 0], expected)
 

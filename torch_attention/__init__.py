@@ -76,7 +76,6 @@ from torch_attention.patterns import StreamingAttention as StreamingAttention
 from torch_attention.patterns import block_sparse_mask as block_sparse_mask
 from torch_attention.patterns import draw_random_blocks as draw_random_blocks
 from torch_attention.patterns import local_global_mask as local_global_mask
-from torch_attention.patterns import sink_softmax as sink_softmax
 from torch_attention.positions import ALiBi as ALiBi
 from torch_attention.positions import AxialRotaryEmbedding as AxialRotaryEmbedding
 from torch_attention.positions import DisentangledSelfAttention as DisentangledSelfAttention

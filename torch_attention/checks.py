@@ -137,6 +137,12 @@ def check_keep(dropout_keep: Tensor | None, shape: Sequence[int]) -> None:
         raise ValueError(f"dropout_keep must have shape {tuple(shape)}, got {tuple(dropout_keep.shape)}")
 
 
+def check_sinks(sinks: Tensor | None, query: Tensor) -> None:
+    """Raise ValueError unless there is one sink for each head of the queries."""
+    if sinks is not None and tuple(sinks.shape) != (query.shape[-3],):
+        raise ValueError(f"sinks must have shape (heads,) = {(query.shape[-3],)}, got {tuple(sinks.shape)}")
+
+
 def check_pairs(
     query: Tensor,
     key: Tensor,

@@ -101,13 +101,17 @@ def visible_causally(i: int, key_len: int, window: int | None, query_offset: int
     return seen if window is None else seen & (position - window < key_position)
 
 
-def softmax(scores: Array, visible: Array) -> Array:
-    """α_j = exp(s_j) / Σ_k exp(s_k) over the visible keys of one row, 0 elsewhere; 0 if it sees none."""
-    weights = np.zeros_like(scores)
+def softmax(scores: Array, visible: Array, sink: Array | None = None) -> Array:
+    """α_j = exp(s_j) / Σ_k exp(s_k) over the visible keys of one row, 0 elsewhere; 0 if it sees none.
+
+    With `sink` b, exp(b) is added to the denominator.
+    """
+    weights = np.zeros_like(scores) if sink is None else np.zeros_like(scores + sink)
     if visible.any():
         seen = scores[visible]
-        exponentials = np.exp(seen - seen.real.max())  # a real shift cancels, and keeps exp from overflowing
-        weights[visible] = exponentials / exponentials.sum()
+        top = seen.real.max() if sink is None else max(seen.real.max(), sink.real)
+        exponentials = np.exp(seen - top)  # a real shift cancels, and keeps exp from overflowing
+        weights[visible] = exponentials / (exponentials.sum() + (0.0 if sink is None else np.exp(sink - top)))
     return weights
 
 
@@ -163,6 +167,7 @@ def dot_product_attention(
     query_offset: int = 0,
     scale: float | None = None,
     softcap: float | None = None,
+    sinks: Array | None = None,
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
@@ -175,6 +180,7 @@ def dot_product_attention(
     - `is_causal`: key position j ≤ query position i + query_offset.
     - `window` = W, causal only: the W last of those keys, the query's own included (Beltagy et al. 2020).
     - `softcap` = c bounds the scores to (−c, c) (Gemma 2, 2024).
+    - `sinks` = b adds exp(b_h) to the softmax's denominator (gpt-oss, 2025).
 
     Returns the output and the weights (batch, heads, query, key) before dropout.
     """
@@ -184,7 +190,7 @@ def dot_product_attention(
     num_kv_heads, key_len, value_dim = value.shape[1:]
     if scale is None:
         scale = 1 / math.sqrt(head_dim)
-    dtype = np.result_type(query, key, value, *([] if bias is None else [bias]))
+    dtype = np.result_type(query, key, value, *(x for x in (bias, sinks) if x is not None))
     output = np.zeros((batch, num_heads, query_len, value_dim), dtype)
     weights = np.zeros((batch, num_heads, query_len, key_len), dtype)
 
@@ -204,7 +210,8 @@ def dot_product_attention(
                 if softcap is not None:
                     scores = softcap * np.tanh(scores / softcap)
 
-                weights[b, h, i] = softmax(scores, seen)
+                sink = None if sinks is None else sinks[h]
+                weights[b, h, i] = softmax(scores, seen, sink)
                 keep = None if dropout_keep is None else dropout_keep[b, h, i]
                 output[b, h, i] = dropout(weights[b, h, i], keep, dropout_rate) @ value[b, g]
 

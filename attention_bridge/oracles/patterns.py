@@ -51,11 +51,7 @@ def _attend_where(
             for b in range(batch):
                 seen = in_sight & visible(mask, b, h, i, length)
                 scores = key[b, h] @ query[b, h, i] / np.sqrt(head_dim)
-                if sinks is None:
-                    weights[b, h, i] = softmax(scores, seen)
-                else:
-                    extended = np.concatenate([scores, sinks[h : h + 1]])
-                    weights[b, h, i] = softmax(extended, np.concatenate([seen, [True]]))[:length]
+                weights[b, h, i] = softmax(scores, seen, None if sinks is None else sinks[h])
                 keep = None if dropout_keep is None else dropout_keep[b, h, i]
                 output[b, h, i] = dropout(weights[b, h, i], keep, dropout_rate) @ value[b, h]
     return linear(parameters, "out_proj", merge_heads(output)), weights

@@ -1,5 +1,7 @@
 """Attention as pure functions of arrays, on `(..., heads, length, head_dim)`."""
 
+from jax_attention.ops.block_mask import BlockMask as BlockMask
+from jax_attention.ops.block_mask import create_block_mask as create_block_mask
 from jax_attention.ops.chunks import join_chunks as join_chunks
 from jax_attention.ops.chunks import split_chunks as split_chunks
 from jax_attention.ops.decay import DecayedProducts as DecayedProducts
@@ -11,6 +13,7 @@ from jax_attention.ops.definition import weighted_values as weighted_values
 from jax_attention.ops.dot_product import Scoring as Scoring
 from jax_attention.ops.dot_product import attend as attend
 from jax_attention.ops.dot_product import dot_product_attention as dot_product_attention
+from jax_attention.ops.flex import flex_attention as flex_attention
 from jax_attention.ops.heads import merge_heads as merge_heads
 from jax_attention.ops.heads import repeat_heads as repeat_heads
 from jax_attention.ops.heads import split_heads as split_heads
@@ -22,4 +25,5 @@ from jax_attention.ops.single_head import score_attention as score_attention
 from jax_attention.ops.single_head import single_head_attention as single_head_attention
 from jax_attention.ops.softmax import at_least_float32 as at_least_float32
 from jax_attention.ops.softmax import masked_softmax as masked_softmax
+from jax_attention.ops.softmax import sink_softmax as sink_softmax
 from jax_attention.ops.triangular import solve_unit_lower as solve_unit_lower

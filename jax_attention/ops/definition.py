@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.checks import align, check_attention, check_boolean, check_keep, check_window
 from jax_attention.masks import causal_mask, sliding_window_mask
 from jax_attention.ops.heads import repeat_heads
-from jax_attention.ops.softmax import at_least_float32, masked_softmax
+from jax_attention.ops.softmax import at_least_float32, masked_softmax, sink_softmax
 
 
 def dot_product_scores(
@@ -78,6 +78,7 @@ def dot_product_attention_weights(
     query_offset: int | Int[Array, ""] = 0,
     scale: float | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, "heads"] | None = None,
 ) -> Float[Array, "*batch heads query key"]:
     """How much each query attends to each key: the softmax of the masked scores.
 
@@ -92,6 +93,7 @@ def dot_product_attention_weights(
         query_offset: position of the first query among the keys; an integer or an integer array of rank 0.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         softcap: scores are bent into (-softcap, softcap) by `softcap * tanh(scores / softcap)`.
+        sinks: a score for each head that takes part of the weight and gives it to no key (gpt-oss, OpenAI 2025).
 
     Returns:
         Weights in at least float32. A query that sees no key has weights of exactly zero.
@@ -111,7 +113,7 @@ def dot_product_attention_weights(
         scale=scale,
         softcap=softcap,
     )
-    return masked_softmax(scores, mask)
+    return masked_softmax(scores, mask) if sinks is None else sink_softmax(scores, sinks, mask)
 
 
 def weighted_values(

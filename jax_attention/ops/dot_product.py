@@ -1,7 +1,7 @@
 """Scaled dot-product attention for use: one call, the fastest implementation that can do it.
 
-`implementation=None` never refuses and never changes the result: what the native kernel cannot do, the
-definition does. A name asks for one implementation and for no other.
+`implementation=None` never refuses and never changes the result. A name asks for one implementation and for no
+other: `reference` makes all weights, `blockwise` never more than a tile of them, the rest are the framework's own.
 """
 
 from typing import TypedDict, Unpack
@@ -9,11 +9,15 @@ from typing import TypedDict, Unpack
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_attention, check_keep
+from jax_attention.checks import check_attention, check_keep, check_sinks, check_window
+from jax_attention.ops.blockwise import BLOCKWISE
+from jax_attention.ops.call import Call
+from jax_attention.ops.choice import fastest
 from jax_attention.ops.definition import dot_product_attention_weights, weighted_values
-from jax_attention.ops.native import NAME, native_attention, native_refusal
+from jax_attention.ops.native import NATIVE
+from jax_attention.ops.reference import REFERENCE
 
-IMPLEMENTATIONS = ("reference", NAME)
+IMPLEMENTATIONS = {each.name: each for each in (REFERENCE, BLOCKWISE, *NATIVE)}
 
 
 class Restrictions(TypedDict, total=False):
@@ -29,6 +33,7 @@ class Scoring(Restrictions, total=False):
     """All that decides the scores; each as in `dot_product_attention_weights`."""
 
     softcap: float | None
+    sinks: Float[Array, "heads"] | None
 
 
 def dot_product_attention(
@@ -43,6 +48,7 @@ def dot_product_attention(
     query_offset: int | Int[Array, ""] = 0,
     scale: float | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, "heads"] | None = None,
     dropout_keep: Bool[Array, "..."] | None = None,
     dropout_rate: float = 0.0,
     implementation: str | None = None,
@@ -50,7 +56,7 @@ def dot_product_attention(
     """The mean of the values, weighted by how well each key answers the query (Vaswani et al. 2017).
 
     Args:
-        query, key, bias, mask, is_causal, window, query_offset, scale, softcap: as in
+        query, key, bias, mask, is_causal, window, query_offset, scale, softcap, sinks: as in
             `dot_product_attention_weights`.
         value: what is read.
         dropout_keep, dropout_rate: as in `weighted_values`.
@@ -66,24 +72,34 @@ def dot_product_attention(
     """
     check_attention(query, key, value)
     check_keep(dropout_keep, (*query.shape[:-1], key.shape[-2]))
-    if implementation not in (None, *IMPLEMENTATIONS):
+    check_sinks(sinks, query)
+    check_window(window, is_causal)
+    call = Call(
+        query,
+        key,
+        value,
+        bias,
+        mask,
+        is_causal,
+        window,
+        query_offset,
+        query.shape[-1] ** -0.5 if scale is None else scale,
+        softcap,
+        sinks,
+        dropout_keep,
+        dropout_rate,
+    )
+    if implementation is None:
+        return fastest(call)
+    if implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got {implementation}"
         )
-    refusal = native_refusal(query, value, softcap=softcap, dropout_keep=dropout_keep)
-    if implementation == NAME and refusal:
+    asked = IMPLEMENTATIONS[implementation]
+    refusal = asked.refusal(call)
+    if refusal:
         raise NotImplementedError(refusal)
-
-    restrictions: Restrictions = {
-        "is_causal": is_causal,
-        "window": window,
-        "query_offset": query_offset,
-        "scale": scale,
-    }
-    if refusal or implementation == "reference":
-        weights = dot_product_attention_weights(query, key, bias, mask, softcap=softcap, **restrictions)
-        return weighted_values(weights, value, dropout_keep=dropout_keep, dropout_rate=dropout_rate)
-    return native_attention(query, key, value, bias, mask, **restrictions)
+    return asked.run(call)
 
 
 def attend(
@@ -117,6 +133,7 @@ def attend(
         return output, None
     check_attention(query, key, value)
     check_keep(dropout_keep, (*query.shape[:-1], key.shape[-2]))
+    check_sinks(scoring.get("sinks"), query)
     weights = dot_product_attention_weights(query, key, bias, mask, **scoring)
     output = weighted_values(weights, value, dropout_keep=dropout_keep, dropout_rate=dropout_rate)
     return output, weights

@@ -1,62 +1,136 @@
-"""JAX's own fused call, `jax.nn.dot_product_attention`, made to obey the contract.
+"""JAX's own kernels, made to obey the contract.
 
-By itself it wants length before heads, gives the mean of all values for a fully masked row, and is NaN where
-a bias hides a whole row. Here all restrictions become one mask, and a row with nothing to see is shown
-everything inside the kernel and set to zero after it, so that no kernel meets an empty row.
+`xla` and `cudnn` are `jax.nn.dot_product_attention`: by itself it wants length before heads, gives the mean of all
+values for a fully masked row, and is NaN where a bias hides a whole row. Here all restrictions become one mask, and
+a row with nothing to see is shown everything inside the kernel and set to zero after it, so that no kernel meets an
+empty row. `splash` is the attention kernel for TPU that comes with Pallas; lengths are padded to its tiles.
 """
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+from jaxtyping import Float
 
+from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.definition import resolve_masks
+from jax_attention.ops.tiles import pad_axis
 
-NAME = "xla"
+LANES = 128  # a TPU's vector width: the tiles of splash attention are multiples of it
 
 
-def native_refusal(
-    query: Float[Array, "..."],
-    value: Float[Array, "..."],
-    *,
-    softcap: float | None,
-    dropout_keep: Bool[Array, "..."] | None,
-) -> str | None:
-    """One sentence that says what the kernel cannot do of this call, or None."""
-    if softcap is not None:
+def xla_refusal(call: Call) -> str | None:
+    """What XLA's fused call cannot do of a call."""
+    if call.softcap is not None:
         return "jax.nn.dot_product_attention has no softcap"
-    if dropout_keep is not None:
+    if call.sinks is not None:
+        return "jax.nn.dot_product_attention has no sinks"
+    if call.dropout_keep is not None:
         return "jax.nn.dot_product_attention takes no dropout mask"
-    if query.dtype == jnp.float64:
+    if call.query.dtype == jnp.float64:
         return "jax.nn.dot_product_attention takes its softmax in float32, got float64"
-    if value.shape[-1] != query.shape[-1]:
-        return f"jax.nn.dot_product_attention needs value_dim = head_dim, got {value.shape[-1]} and {query.shape[-1]}"
-    if query.ndim > 4:
-        return f"jax.nn.dot_product_attention takes one batch axis, got query of shape {query.shape}"
+    if call.value.shape[-1] != call.query.shape[-1]:
+        return (
+            "jax.nn.dot_product_attention needs value_dim = head_dim, "
+            f"got {call.value.shape[-1]} and {call.query.shape[-1]}"
+        )
+    if call.query.ndim > 4:
+        return f"jax.nn.dot_product_attention takes one batch axis, got query of shape {call.query.shape}"
+    return None
+
+
+def cudnn_refusal(call: Call) -> str | None:
+    """What cuDNN cannot do of a call."""
+    refusal = xla_refusal(call)
+    if refusal:
+        return refusal
+    if call.query.dtype not in (jnp.float16, jnp.bfloat16):
+        return f"cuDNN computes in float16 or bfloat16, got {call.query.dtype}"
+    if call.query.shape[-1] % 8 or call.query.shape[-1] > 128:
+        return f"cuDNN needs a head_dim of at most 128 and a multiple of 8, got {call.query.shape[-1]}"
+    if call.bias is not None and (call.query.shape[-2] % 2 or call.key.shape[-2] % 2):
+        return "cuDNN needs even lengths with a bias"
+    if call.query.ndim < 4:
+        return f"cuDNN takes one batch axis, got query of shape {call.query.shape}"
     return None
 
 
 def native_attention(
-    query: Float[Array, "*batch heads query head_dim"],
-    key: Float[Array, "*batch kv_heads key head_dim"],
-    value: Float[Array, "*batch kv_heads key value_dim"],
-    bias: Float[Array, "..."] | None = None,
-    mask: Bool[Array, "..."] | None = None,
-    *,
-    is_causal: bool = False,
-    window: int | None = None,
-    query_offset: int | Int[Array, ""] = 0,
-    scale: float | None = None,
-) -> Float[Array, "*batch heads query value_dim"]:
-    """`dot_product_attention` through the fused call; arguments as there."""
-    shape = (*query.shape[:-1], key.shape[-2])
+    call: Call, implementation: Literal["xla", "cudnn"]
+) -> Float[Array, "*batch heads query dim"]:
+    """The call through `jax.nn.dot_product_attention`."""
+    shape = (*call.query.shape[:-1], call.key.shape[-2])
     bias, visible = resolve_masks(
-        shape, bias, mask, is_causal=is_causal, window=window, query_offset=query_offset
+        shape,
+        call.bias,
+        call.mask,
+        is_causal=call.is_causal,
+        window=call.window,
+        query_offset=call.query_offset,
     )
     if visible is not None:
         alive = visible.any(axis=-1, keepdims=True)  # ... query 1
         visible = visible | ~alive
-    query, key, value = (jnp.swapaxes(x, -3, -2) for x in (query, key, value))  # ... length heads head_dim
-    output = jax.nn.dot_product_attention(query, key, value, bias, visible, scale=scale)
+    query, key, value = (jnp.swapaxes(x, -3, -2) for x in (call.query, call.key, call.value))
+    output = jax.nn.dot_product_attention(
+        query, key, value, bias, visible, scale=call.scale, implementation=implementation
+    )
     output = jnp.swapaxes(output, -3, -2)  # ... heads query head_dim
     return output if visible is None else jnp.where(alive, output, 0.0)
+
+
+def splash_refusal(call: Call) -> str | None:
+    """What splash attention cannot do of a call."""
+    if call.bias is not None or call.mask is not None:
+        return "splash attention takes no bias and no mask beyond is_causal and window"
+    if call.sinks is not None:
+        return "splash attention has no sinks"
+    if call.dropout_keep is not None:
+        return "splash attention takes no dropout mask"
+    if call.query.dtype not in (jnp.float32, jnp.bfloat16):
+        return f"splash attention computes in float32 or bfloat16, got {call.query.dtype}"
+    if not isinstance(call.query_offset, int) or call.query_offset < 0:
+        return "splash attention must know query_offset while it is compiled, and it must be at least 0"
+    if call.query.shape[-1] % LANES and call.query.shape[-1] != 64:
+        return f"splash attention needs a head_dim of 64 or a multiple of {LANES}, got {call.query.shape[-1]}"
+    return None
+
+
+def splash_attention(call: Call, interpret: bool = False) -> Float[Array, "*batch heads query value_dim"]:
+    """The call through the TPU kernel; with `interpret` it runs anywhere, slowly."""
+    heads, query_len, _ = call.query.shape[-3:]
+    key_len = call.key.shape[-2]
+    query, key, value = (pad_axis(x, -2, LANES) for x in (call.query, call.key, call.value))
+    shape = (query.shape[-2], key.shape[-2])
+    offset = int(call.query_offset) if isinstance(call.query_offset, int) else 0
+    seen: splash_mask.Mask
+    if call.window is not None:
+        seen = splash_mask.LocalMask(shape, (call.window - 1, 0), offset)
+    elif call.is_causal:
+        seen = splash_mask.CausalMask(shape, offset)
+    else:
+        seen = splash_mask.FullMask(shape)
+    kernel = splash.make_splash_mha(
+        splash_mask.MultiHeadMask([seen] * heads),
+        head_shards=1,
+        q_seq_shards=1,
+        attn_logits_soft_cap=call.softcap,
+        interpret=interpret,
+    )
+    # What fills the last tile belongs to another sequence, which no query is of.
+    segments = splash.SegmentIds(
+        jnp.zeros(shape[0], jnp.int32), (jnp.arange(shape[1]) >= key_len).astype(jnp.int32)
+    )
+    batch = query.shape[:-3]
+    flat = (x.reshape(-1, *x.shape[-3:]) for x in (query * call.scale, key, value))
+    output = jax.vmap(kernel, in_axes=(0, 0, 0, None))(*flat, segments)
+    return output.reshape(*batch, *output.shape[1:])[..., :query_len, :]
+
+
+XLA = Implementation("xla", xla_refusal, lambda call: native_attention(call, "xla"))
+CUDNN = Implementation("cudnn", cudnn_refusal, lambda call: native_attention(call, "cudnn"))
+SPLASH = Implementation("splash", splash_refusal, splash_attention)
+NATIVE = (XLA, CUDNN, SPLASH)

@@ -30,3 +30,27 @@ def masked_softmax(
     # A finite fill, not -inf: a row of -inf alone would be NaN, forward and backward.
     scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     return jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0)
+
+
+def sink_softmax(
+    scores: Float[Array, "*batch heads query key"],
+    sinks: Float[Array, "heads"],
+    mask: Bool[Array, "..."] | None = None,
+) -> Float[Array, "*batch heads query key"]:
+    """Softmax over the visible keys and a sink, without the share of the sink.
+
+    Args:
+        scores: any real numbers.
+        sinks: the score of each head's sink.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        Weights in at least float32, exactly zero where masked; a row with no visible key is zero throughout, for
+        all of it went into the sink.
+    """
+    scores = at_least_float32(scores)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    sink = jnp.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
+    weights = jax.nn.softmax(jnp.concatenate([scores, sink], axis=-1), axis=-1)[..., :-1]
+    return weights if mask is None else jnp.where(mask, weights, 0.0)

@@ -13,9 +13,7 @@ With b_h = 0 it is the "softmax off by one"; as b_h falls it becomes `GroupedQue
 | d      | `head_dim`     |                                                           |
 """
 
-import jax
 import jax.numpy as jnp
-from einops import repeat
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -23,40 +21,9 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.checks import check_divisible, check_pairs, check_sequence, check_window
 from jax_attention.layers import Dropout, Factory, linear, parameter
-from jax_attention.ops import (
-    at_least_float32,
-    dot_product_scores,
-    merge_heads,
-    split_heads,
-    weighted_values,
-)
+from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 from jax_attention.positions.protocol import check_positions, check_scheme, place
-
-
-def sink_softmax(
-    scores: Float[Array, "batch heads query key"],
-    sinks: Float[Array, "heads"],
-    mask: Bool[Array, "..."] | None = None,
-) -> Float[Array, "batch heads query key"]:
-    """Softmax over the visible keys and a sink, without the share of the sink.
-
-    Args:
-        scores: any real numbers.
-        sinks: the score of each head's sink.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
-
-    Returns:
-        Weights in at least float32, exactly zero where masked; a row with no visible key is zero throughout, for
-        all of it went into the sink.
-    """
-    scores = at_least_float32(scores)
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    batch, _, query_len, _ = scores.shape
-    sink = repeat(sinks.astype(scores.dtype), "heads -> batch heads query 1", batch=batch, query=query_len)
-    weights = jax.nn.softmax(jnp.concatenate([scores, sink], axis=-1), axis=-1)[..., :-1]
-    return weights if mask is None else jnp.where(mask, weights, 0.0)
 
 
 class LearnedSinkAttention(nnx.Module):
@@ -134,23 +101,21 @@ class LearnedSinkAttention(nnx.Module):
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         placed = place(self.position, query, key, positions, positions)
-        scores, visible = dot_product_scores(
+        heads, weights = attend(
             placed.query,
             placed.key,
+            value,
             placed.bias,
             mask,
             is_causal=self.is_causal,
             window=self.window,
             scale=self.scale,
-        )
-        weights = sink_softmax(scores, self.sinks[...], visible)  # batch heads length length
-        heads = weighted_values(
-            weights,
-            value,
+            sinks=self.sinks[...],
+            need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

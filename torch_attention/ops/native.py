@@ -1,58 +1,61 @@
-"""PyTorch's own fused kernel, `scaled_dot_product_attention`, made to obey the contract.
+"""PyTorch's own kernels, made to obey the contract.
 
-By itself it promises nothing for a mask together with `is_causal`, wants its bias in the dtype of the query, and
-what a fully masked row gives is up to the kernel. Here all restrictions become one mask, and a row with nothing
-to see is shown everything inside the kernel and set to zero after it, so that no kernel meets an empty row.
+`sdpa` is `scaled_dot_product_attention`: by itself it promises nothing for a mask together with `is_causal`, wants its
+bias in the dtype of the query, and what a fully masked row gives is up to the kernel. Here all restrictions become
+one mask, and a row with nothing to see is shown everything inside the kernel and set to zero after it, so that no
+kernel meets an empty row. A window is cut into bands first, so that its cost is linear in the length.
+`flex` is `torch.nn.attention.flex_attention`, which is compiled for each kind of call when it is first met.
 """
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.attention import flex_attention as flex
 
+from torch_attention.masks import sliding_window_mask
+from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import resolve_masks
 
-NAME = "sdpa"
+BAND = 256  # queries in a band of a window
 
 
-def native_refusal(
-    query: Float[Tensor, "..."],
-    value: Float[Tensor, "..."],
-    *,
-    softcap: float | None,
-    dropout_keep: Bool[Tensor, "..."] | None,
-) -> str | None:
-    """One sentence that says what the kernel cannot do of this call, or None."""
-    if softcap is not None:
+def sdpa_refusal(call: Call) -> str | None:
+    """What the fused kernel cannot do of a call."""
+    if call.softcap is not None:
         return "scaled_dot_product_attention has no softcap"
-    if dropout_keep is not None:
+    if call.sinks is not None:
+        return "scaled_dot_product_attention has no sinks"
+    if call.dropout_keep is not None:
         return "scaled_dot_product_attention takes no dropout mask"
     return None
 
 
-def native_attention(
-    query: Float[Tensor, "*batch heads query head_dim"],
-    key: Float[Tensor, "*batch kv_heads key head_dim"],
-    value: Float[Tensor, "*batch kv_heads key value_dim"],
-    bias: Float[Tensor, "..."] | None = None,
-    mask: Bool[Tensor, "..."] | None = None,
-    *,
-    is_causal: bool = False,
-    window: int | None = None,
-    query_offset: int | Int[Tensor, ""] = 0,
-    scale: float | None = None,
-) -> Float[Tensor, "*batch heads query value_dim"]:
-    """`dot_product_attention` through the fused kernel; arguments as there."""
+def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+    """The call through the fused kernel."""
+    query, key, value, scale = call.query, call.key, call.value, call.scale
     grouped = key.shape[-3] != query.shape[-3]
-    only_causal = is_causal and bias is None and mask is None and window is None
-    if only_causal and isinstance(query_offset, int) and query_offset == 0:
+    offset = call.query_offset if isinstance(call.query_offset, int) else None
+    unmasked = call.bias is None and call.mask is None
+    if unmasked and (not call.is_causal or (call.window is None and offset == 0)):
         return F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scale, enable_gqa=grouped
+            query, key, value, is_causal=call.is_causal, scale=scale, enable_gqa=grouped
         )
+    square = query.shape[-2] == key.shape[-2] and offset == 0
+    if unmasked and square and call.window is not None and 2 * (call.window + BAND) < key.shape[-2]:
+        return _in_bands(call)
 
     shape = (*query.shape[:-1], key.shape[-2])
     bias, visible = resolve_masks(
-        shape, bias, mask, is_causal=is_causal, window=window, query_offset=query_offset, device=query.device
+        shape,
+        call.bias,
+        call.mask,
+        is_causal=call.is_causal,
+        window=call.window,
+        query_offset=call.query_offset,
+        device=query.device,
     )
     if visible is None:
         return F.scaled_dot_product_attention(query, key, value, scale=scale, enable_gqa=grouped)
@@ -63,3 +66,112 @@ def native_attention(
         query, key, value, attn_mask=restriction, scale=scale, enable_gqa=grouped
     )
     return torch.where(alive, output, 0.0)
+
+
+def _in_bands(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+    """A window, band after band of queries, each with the keys that it reaches and no others."""
+    assert call.window is not None
+    queries, keys, values = (x.split(BAND, dim=-2) for x in (call.query, call.key, call.value))
+    before = -(-(call.window - 1) // BAND)  # how many bands of keys before a query's own its window reaches
+    found = []
+    for i, query in enumerate(queries):
+        first = max(0, i - before)
+        key, value = (torch.cat(x[first : i + 1], dim=-2) for x in (keys, values))
+        visible = sliding_window_mask(
+            query.shape[-2],
+            key.shape[-2],
+            window=call.window,
+            query_offset=(i - first) * BAND,
+            device=query.device,
+        )
+        found.append(
+            F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=visible,
+                scale=call.scale,
+                enable_gqa=key.shape[-3] != query.shape[-3],
+            )
+        )
+    return torch.cat(found, dim=-2)
+
+
+def flex_refusal(call: Call) -> str | None:
+    """What flex attention cannot do of a call."""
+    if call.dropout_keep is not None:
+        return "flex attention takes no dropout mask"
+    if call.query.dtype == torch.float64:
+        return "flex attention computes in at most float32, got float64"
+    if call.sinks is not None and call.query.device.type == "cpu":
+        return "flex attention has no sinks on the CPU"
+    given = (call.query, call.key, call.value, call.bias)
+    learned = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+    if learned and call.query.device.type == "cpu":
+        return "flex attention has no backward pass on the CPU"
+    if not isinstance(call.query_offset, int):
+        return "flex attention must know query_offset as a number"
+    return None
+
+
+def flex_kernel(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+    """The call through PyTorch's compiled flex attention."""
+    *batch, heads, query_len, _ = call.query.shape
+    query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (call.query, call.key, call.value))
+    key_len, count = key.shape[-2], query.shape[0]
+    bias, mask = resolve_masks(
+        (*batch, heads, query_len, key_len),
+        call.bias,
+        call.mask,
+        is_causal=False,
+        window=None,
+        query_offset=0,
+        device=query.device,
+    )
+    bias, mask = (
+        None
+        if x is None
+        else x.expand(*batch, heads, query_len, key_len).reshape(count, heads, query_len, key_len)
+        for x in (bias, mask)
+    )
+    is_causal, window, softcap, offset = call.is_causal, call.window, call.softcap, call.query_offset
+
+    def score(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if bias is not None:
+            score = score + bias[b, h, i, j]
+        return score if softcap is None else softcap * torch.tanh(score / softcap)
+
+    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        seen = j >= 0 if mask is None else mask[b, h, i, j]
+        if is_causal:
+            seen = seen & (j <= i + offset)
+        return seen if window is None else seen & (j > i + offset - window)
+
+    blocks = None
+    if is_causal or mask is not None:
+        each = None if mask is None else count
+        blocks = flex.create_block_mask(
+            visible, each, each and heads, query_len, key_len, device=str(query.device)
+        )
+    options = {
+        "score_mod": score,
+        "block_mask": blocks,
+        "scale": call.scale,
+        "enable_gqa": key.shape[1] != heads,
+    }
+    if call.sinks is None:
+        output = _compiled_flex()(query, key, value, **options)
+    else:  # the sinks' share is taken from the sum of all weights, 1
+        output, extra = _compiled_flex()(query, key, value, **options, return_aux=flex.AuxRequest(lse=True))
+        output = output * torch.sigmoid(extra.lse - call.sinks[:, None]).unsqueeze(-1).to(output.dtype)
+    return output.reshape(*batch, *output.shape[1:])
+
+
+@cache
+def _compiled_flex():  # type: ignore[no-untyped-def]
+    return torch.compile(flex.flex_attention)
+
+
+SDPA = Implementation("sdpa", sdpa_refusal, native_attention)
+FLEX = Implementation("flex", flex_refusal, flex_kernel)
+NATIVE = (SDPA, FLEX)

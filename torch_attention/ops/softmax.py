@@ -29,3 +29,27 @@ def masked_softmax(
     # A finite fill, not -inf: a row of -inf alone would be NaN, forward and backward.
     scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
     return torch.where(mask, torch.softmax(scores, dim=-1), 0.0)
+
+
+def sink_softmax(
+    scores: Float[Tensor, "*batch heads query key"],
+    sinks: Float[Tensor, "heads"],
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "*batch heads query key"]:
+    """Softmax over the visible keys and a sink, without the share of the sink.
+
+    Args:
+        scores: any real numbers.
+        sinks: the score of each head's sink.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        Weights in at least float32, exactly zero where masked; a row with no visible key is zero throughout, for
+        all of it went into the sink.
+    """
+    scores = at_least_float32(scores)
+    if mask is not None:
+        scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
+    sink = torch.broadcast_to(sinks.to(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
+    weights = torch.softmax(torch.concatenate([scores, sink], dim=-1), dim=-1)[..., :-1]
+    return weights if mask is None else torch.where(mask, weights, 0.0)

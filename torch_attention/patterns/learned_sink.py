@@ -14,46 +14,14 @@ With b_h = 0 it is the "softmax off by one"; as b_h falls it becomes `GroupedQue
 """
 
 import torch
-from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.checks import check_divisible, check_pairs, check_sequence, check_window
 from torch_attention.layers import Dropout, Factory, linear, parameter
-from torch_attention.ops import (
-    at_least_float32,
-    dot_product_scores,
-    merge_heads,
-    split_heads,
-    weighted_values,
-)
+from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import check_positions, check_scheme, place
-
-
-def sink_softmax(
-    scores: Float[Tensor, "batch heads query key"],
-    sinks: Float[Tensor, "heads"],
-    mask: Bool[Tensor, "..."] | None = None,
-) -> Float[Tensor, "batch heads query key"]:
-    """Softmax over the visible keys and a sink, without the share of the sink.
-
-    Args:
-        scores: any real numbers.
-        sinks: the score of each head's sink.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
-
-    Returns:
-        Weights in at least float32, exactly zero where masked; a row with no visible key is zero throughout, for
-        all of it went into the sink.
-    """
-    scores = at_least_float32(scores)
-    if mask is not None:
-        scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
-    batch, _, query_len, _ = scores.shape
-    sink = repeat(sinks.to(scores.dtype), "heads -> batch heads query 1", batch=batch, query=query_len)
-    weights = torch.softmax(torch.concatenate([scores, sink], dim=-1), dim=-1)[..., :-1]
-    return weights if mask is None else torch.where(mask, weights, 0.0)
 
 
 class LearnedSinkAttention(nn.Module):
@@ -131,23 +99,21 @@ class LearnedSinkAttention(nn.Module):
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         placed = place(self.position, query, key, positions, positions)
-        scores, visible = dot_product_scores(
+        heads, weights = attend(
             placed.query,
             placed.key,
+            value,
             placed.bias,
             mask,
             is_causal=self.is_causal,
             window=self.window,
             scale=self.scale,
-        )
-        weights = sink_softmax(scores, self.sinks[...], visible)  # batch heads length length
-        heads = weighted_values(
-            weights,
-            value,
+            sinks=self.sinks,
+            need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

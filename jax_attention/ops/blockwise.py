@@ -1,0 +1,77 @@
+"""`dot_product_attention` tile by tile: memory linear in the length, and no work where nothing is seen."""
+
+import jax
+from einops import rearrange
+from jax import Array
+from jaxtyping import Float
+
+from jax_attention.ops.call import Call, Implementation
+from jax_attention.ops.definition import resolve_masks
+from jax_attention.ops.rules import DotProductRule
+from jax_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
+from jax_attention.ops.tiles import pad_axis, tile_size, tiles_by_mask, tiles_by_place, tiling
+
+ROWS = 512  # of a tile, all query heads of a key/value head together
+COLUMNS = 512
+
+
+def blockwise_attention(call: Call) -> Float[Array, "*batch heads query value_dim"]:
+    """The mean of the values, weighted by how well each key answers the query; never the whole matrix of scores."""
+    query, key, value = call.query, call.key, call.value
+    kv_heads, key_len = key.shape[-3:-1]
+    *batch, heads, query_len, _ = query.shape
+    group = heads // kv_heads
+    rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
+    bias, mask = resolve_masks(
+        (*query.shape[:-1], key_len), call.bias, call.mask, is_causal=False, window=None, query_offset=0
+    )
+
+    def whole(x: Array | None) -> Array | None:
+        """A mask or bias as `(batch|1, kv_heads|1, group|1, query|1, key|1)`, padded to whole tiles."""
+        if x is None:
+            return None
+        x = _flat(x if x.ndim > 2 else x[None], batch)
+        x = x[:, :, None] if x.shape[1] == 1 else rearrange(x, "n (g r) ... -> n g r ...", r=group)
+        return pad_axis(pad_axis(x, 3, rows), 4, columns)
+
+    mask, bias, keep = whole(mask), whole(bias), whole(call.dropout_keep)
+    live, full = tiles_by_place(
+        (query_len, key_len),
+        (rows, columns),
+        is_causal=call.is_causal,
+        window=call.window,
+        query_offset=call.query_offset,
+    )
+    live, full = live[None, None], full[None, None]
+    if mask is not None:
+        some, all_of_them = tiles_by_mask(mask, (rows, columns))
+        live, full = live & some.any(2), full & all_of_them.all(2)
+
+    plan = Plan(
+        DotProductRule(call.scale, call.softcap, call.is_causal, call.window),
+        key_len,
+        rows,
+        columns,
+        call.dropout_rate,
+    )
+    learned = Learned(
+        pad_axis(rearrange(_flat(query, batch), "n (g r) q d -> n g r q d", r=group), 3, rows),
+        pad_axis(_flat(key, batch), 2, columns),
+        pad_axis(_flat(value, batch), 2, columns),
+        bias,
+        None if call.sinks is None else rearrange(call.sinks, "(g r) -> g r", r=group),
+        (),
+    )
+    output, _ = attend_tiles(plan, learned, Fixed(tiling(live, full), mask, keep, call.query_offset))
+    return output[..., :query_len, :].reshape(*batch, heads, query_len, value.shape[-1])
+
+
+def _flat(x: Array, batch: list[int]) -> Array:
+    """All batch axes as one; of size 1 if what is given is the same for all."""
+    own = x.shape[:-3]
+    if all(size == 1 for size in own):
+        return x.reshape(1, *x.shape[-3:]) if batch else x[None]
+    return jax.numpy.broadcast_to(x, (*batch, *x.shape[-3:])).reshape(-1, *x.shape[-3:])
+
+
+BLOCKWISE = Implementation("blockwise", lambda call: None, blockwise_attention)

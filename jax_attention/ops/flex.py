@@ -1,0 +1,211 @@
+r"""Attention with any rule for the scores and for who sees whom, given as Python functions (Dong et al. 2024).
+
+$$ o_i = \sum_{j \in V(i)} \mathrm{softmax}_j\big(\mathrm{score}(s\, q_i^\top k_j,\, b, h, i, j)\big)\, v_j $$
+
+A function is told of one pair: its score, and the numbers of batch element, head, query and key. The same function
+serves both mirrors, forward and backward, on every platform. Gradients flow to the floats that it closes over.
+
+    >>> slopes = jnp.asarray([0.5, 0.25, 0.125])
+    >>> flex_attention(query, key, value, lambda score, b, h, i, j: score - slopes[h] * (i - j))
+
+A mask is worked out once for blocks of queries and keys; those with nothing to see are never visited:
+
+    >>> document = jnp.asarray([0, 0, 0, 1, 1])
+    >>> same = lambda b, h, i, j: document[i] == document[j]
+    >>> mask = create_block_mask(and_masks(same, lambda b, h, i, j: j <= i), None, None, 5, 5)
+    >>> flex_attention(query, key, value, block_mask=mask)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jaxtyping import Bool, Float
+
+from jax_attention.checks import check_attention
+from jax_attention.ops.block_mask import BlockMask, over_plane
+from jax_attention.ops.block_mask import and_masks as and_masks
+from jax_attention.ops.block_mask import create_block_mask as create_block_mask
+from jax_attention.ops.block_mask import or_masks as or_masks
+from jax_attention.ops.blockwise import COLUMNS, ROWS
+from jax_attention.ops.rules import Place
+from jax_attention.ops.softmax import at_least_float32
+from jax_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
+from jax_attention.ops.tiles import pad_axis, tile_size, tiles_by_place, tiling
+
+ScoreMod = Callable[[Array, Array, Array, Array, Array], Array]
+
+
+def flex_attention(
+    query: Float[Array, "batch heads query head_dim"],
+    key: Float[Array, "batch kv_heads key head_dim"],
+    value: Float[Array, "batch kv_heads key value_dim"],
+    score_mod: ScoreMod | None = None,
+    block_mask: BlockMask | None = None,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    return_lse: bool = False,
+) -> Any:
+    """Attention with scores and mask by functions; memory is linear in the lengths.
+
+    Args:
+        query, key, value: as in `dot_product_attention`.
+        score_mod: the score that takes the place of a scaled product.
+        block_mask: who sees whom; None shows every key.
+        scale: factor on the products; `1 / sqrt(head_dim)` if None.
+        enable_gqa: whether there may be fewer heads of keys and values than of queries.
+        return_lse: whether to return the logarithm of each query's sum of exponentials as well.
+
+    Returns:
+        One value a query, exactly zero where it sees no key; with `return_lse` a pair of it and the logarithms
+        `(batch, heads, query)`, -inf where it sees no key.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    check_attention(query, key, value)
+    batch, heads, query_len, _ = query.shape
+    kv_heads, key_len = key.shape[1:3]
+    check_flex(query, key, block_mask, enable_gqa)
+    group = heads // kv_heads
+    if block_mask is None:
+        rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
+        live, full = tiles_by_place(
+            (query_len, key_len), (rows, columns), is_causal=False, window=None, query_offset=0
+        )
+        live, full = live[None, None], full[None, None]
+    else:
+        (rows, columns), live, full = _tiles_of_blocks(block_mask, group)
+    rule, arrays, known = _rule(
+        score_mod,
+        block_mask,
+        query.shape[-1] ** -0.5 if scale is None else scale,
+        at_least_float32(query).dtype,
+    )
+    learned = Learned(
+        pad_axis(rearrange(query, "n (g r) q d -> n g r q d", r=group), 3, rows),
+        pad_axis(key, 2, columns),
+        pad_axis(value, 2, columns),
+        None,
+        None,
+        arrays,
+    )
+    plan = Plan(rule, key_len, rows, columns, 0.0)
+    output, log_sum = attend_tiles(plan, learned, Fixed(tiling(live, full), None, None, known))
+    output = output[..., :query_len, :].reshape(batch, heads, query_len, -1)
+    if not return_lse:
+        return output
+    return output, log_sum[..., :query_len].reshape(batch, heads, query_len)
+
+
+def check_flex(query: Array, key: Array, block_mask: BlockMask | None, enable_gqa: bool) -> None:
+    """Raise ValueError unless heads and mask fit queries and keys."""
+    (batch, heads, query_len, _), (_, kv_heads, key_len, _) = query.shape, key.shape
+    if heads != kv_heads and not enable_gqa:
+        raise ValueError(
+            f"query and key must have the same heads without enable_gqa, got {heads} and {kv_heads}"
+        )
+    if block_mask is None:
+        return
+    if block_mask.lengths != (query_len, key_len):
+        raise ValueError(f"block_mask must be of lengths {(query_len, key_len)}, got {block_mask.lengths}")
+    sizes = tuple(block_mask.live.shape[:2])
+    if sizes[0] not in (1, batch) or sizes[1] not in (1, heads):
+        raise ValueError(f"block_mask must be of (batch|1, heads|1) = {(batch, heads)}, got {sizes}")
+
+
+@dataclass(frozen=True, eq=False)
+class _FlexRule:
+    """The rule of `flex_attention`: its functions, with what they close over as arguments."""
+
+    scale: float
+    score_mod: Callable[..., Array] | None
+    mask_mod: Callable[..., Array] | None
+
+    def score(
+        self,
+        products: Float[Array, "group row column"],
+        bias: Float[Array, "..."] | None,
+        arrays: tuple[Array, ...],
+        known: Any,
+        place: Place,
+    ) -> Float[Array, "group row column"]:
+        """`score_mod` of every scaled product."""
+        score_mod = self.score_mod
+        if score_mod is None:
+            return products
+        changed = jax.vmap(
+            jax.vmap(
+                jax.vmap(lambda *pair: score_mod(arrays, known[0], *pair), (0, None, None, None, 0)),
+                (0, None, None, 0, None),
+            ),
+            (0, None, 0, None, None),
+        )(products, place.batch, place.heads[:, 0, 0], place.queries[:, 0], place.keys)
+        return changed.astype(products.dtype)
+
+    def visible(self, known: Any, place: Place) -> Bool[Array, "..."]:
+        """`mask_mod` of every pair."""
+        mask_mod = self.mask_mod
+        if mask_mod is None:
+            return place.keys >= 0
+        seen = over_plane(lambda *pair: mask_mod(*known[1], *pair))
+        return seen(place.batch[None], place.heads[:, 0, 0], place.queries[:, 0], place.keys)[0]
+
+
+def _rule(
+    score_mod: ScoreMod | None, block_mask: BlockMask | None, scale: float, dtype: Any
+) -> tuple[_FlexRule, tuple[Array, ...], Any]:
+    """The rule, the floats that `score_mod` closes over, and all else that the two functions close over."""
+    number, product = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), dtype)
+    nothing: tuple[None, tuple[Array, ...], tuple[Array, ...]] = (None, (), ())
+    score, floats, others = nothing if score_mod is None else _opened(score_mod, product, *(number,) * 4)
+    mask, *seen = nothing if block_mask is None else _opened(block_mask.mask_mod, *(number,) * 4)
+    return _FlexRule(scale, score, mask), floats, (others, seen)
+
+
+def _opened(
+    function: Callable[..., Array], *example: jax.ShapeDtypeStruct
+) -> tuple[Callable[..., Array], tuple[Array, ...], tuple[Array, ...]]:
+    """A function with the arrays that it closes over as arguments, floats and others, and these arrays."""
+    closed = jax.make_jaxpr(function)(*example)
+    held = [jnp.asarray(x) for x in closed.consts]
+    is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in held]
+    floats = tuple(x for x, chosen in zip(held, is_float, strict=True) if chosen)
+    others = tuple(x for x, chosen in zip(held, is_float, strict=True) if not chosen)
+
+    def opened(floats: tuple[Array, ...], others: tuple[Array, ...], *pair: Array) -> Array:
+        sources = iter(others), iter(floats)
+        again = [next(sources[chosen]) for chosen in is_float]
+        (result,) = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, again))(*pair)
+        return result
+
+    return opened, floats, others
+
+
+def _tiles_of_blocks(
+    mask: BlockMask, group: int
+) -> tuple[
+    tuple[int, int], Bool[Array, "batch kv_heads rows columns"], Bool[Array, "batch kv_heads rows columns"]
+]:
+    """Tiles of many blocks: live if any of them is, full if all are; heads of a group share theirs."""
+    heads = mask.live.shape[1]
+    merged = (1, 1) if heads == 1 else (heads // group, group)
+    sizes, live, full = [], mask.live, mask.full
+    for axis, most in ((2, max(1, ROWS // group)), (3, COLUMNS)):
+        block, count = mask.block_size[axis - 2], live.shape[axis]
+        blocks = tile_size(count, max(1, most // block))
+        widths = [(0, -count % blocks if each == axis else 0) for each in range(4)]
+        live = jnp.pad(live, widths)
+        full = jnp.pad(full, widths)  # what is beyond the last key must be masked
+        live, full = (x.reshape(*x.shape[:axis], -1, blocks, *x.shape[axis + 1 :]) for x in (live, full))
+        live, full = live.any(axis + 1), full.all(axis + 1)
+        sizes.append(block * blocks)
+    live, full = (x.reshape(x.shape[0], *merged, *x.shape[2:]) for x in (live, full))
+    # Of the last block some keys may be no keys.
+    full = full & (jnp.arange(1, full.shape[-1] + 1) * sizes[1] <= mask.lengths[1])
+    return (sizes[0], sizes[1]), live.any(2), full.all(2)

@@ -1,0 +1,293 @@
+r"""Attention tile by tile: the scores of a tile are used and forgotten, so memory is linear in the length.
+
+$$ m' = \max(m, \max_j s_j), \qquad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'}, \qquad
+   a' = e^{m - m'} a + \sum_j e^{s_j - m'} v_j, \qquad o = a / \ell $$
+
+The softmax of a row is gathered as its tiles come by: m is the largest score so far, ℓ the sum of exponentials and a
+that of values, both relative to m (Milakov & Gimelshein 2018; Rabe & Staats 2021). The backward pass makes the scores
+again (Dao et al. 2022). All that it needs of the softmax is m and ℓ of each row, two numbers and not their one
+logarithm m + log ℓ, which would cost digits:
+
+$$ p_j = e^{s_j - m} / \ell, \qquad \partial v_j = p_j\, \partial o, \qquad
+   \partial s_j = p_j \left(\partial o^\top v_j - \partial o^\top o\right) $$
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float
+
+from jax_attention.ops.rules import Place, Rule
+from jax_attention.ops.softmax import at_least_float32
+from jax_attention.ops.tiles import Tiling, add_tile, one_of, tile_of
+
+
+class Plan(NamedTuple):
+    """What is decided before any number is seen.
+
+    Attributes:
+        rule: how products become scores.
+        key_len: how many keys there are; what follows fills the last tile.
+        rows: queries in a tile.
+        columns: keys in a tile.
+        dropout_rate: the probability with which `Fixed.keep` was drawn.
+    """
+
+    rule: Rule
+    key_len: int
+    rows: int
+    columns: int
+    dropout_rate: float
+
+
+class Learned(NamedTuple):
+    """What has a gradient. Axes of size 1 are for all.
+
+    Attributes:
+        query: `(batch, kv_heads, group, query, head_dim)`, padded to whole tiles as all that follows.
+        key: `(batch, kv_heads, key, head_dim)`.
+        value: `(batch, kv_heads, key, value_dim)`.
+        bias: for `Plan.rule`, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
+        sinks: a score for each head that takes weight and has no value, `(kv_heads, group)`.
+        arrays: what else `Plan.rule` reads.
+    """
+
+    query: Float[Array, "batch kv_heads group query head_dim"]
+    key: Float[Array, "batch kv_heads key head_dim"]
+    value: Float[Array, "batch kv_heads key value_dim"]
+    bias: Float[Array, "..."] | None
+    sinks: Float[Array, "kv_heads group"] | None
+    arrays: tuple[Array, ...]
+
+
+class Fixed(NamedTuple):
+    """What has no gradient. Axes of size 1 are for all.
+
+    Attributes:
+        tiling: the order of tiles, with axes `(batch|1, kv_heads|1, rows)`.
+        mask: True where the query attends to the key, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
+        keep: False where a weight is dropped, likewise.
+        known: what `Plan.rule` reads to tell whom a query sees.
+    """
+
+    tiling: Tiling
+    mask: Bool[Array, "..."] | None
+    keep: Bool[Array, "..."] | None
+    known: Any
+
+
+def attend_tiles(
+    plan: Plan, learned: Learned, fixed: Fixed
+) -> tuple[Float[Array, "batch kv_heads group query value_dim"], Float[Array, "batch kv_heads group query"]]:
+    """What each query reads, and the logarithm of its sum of exponentials, -inf where it sees nothing."""
+    return _attend_tiles(plan, learned, fixed)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Array]:
+    return _forward(plan, learned, fixed)[0]
+
+
+def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Any, Any]:
+    query, key, value, bias, sinks, arrays = learned
+    batch, kv_heads, group, query_len, _ = query.shape
+    wide = at_least_float32(query).dtype
+
+    def pair(number: Array) -> tuple[Array, Array, Array]:
+        n, g = number // kv_heads, number % kv_heads
+        keys, values = key[n, g], value[n, g]  # key head_dim, key value_dim
+
+        def row(i: Array) -> tuple[Array, Array, Array]:
+            asked = plan.rule.scale * _cut(query[n, g], i, plan.rows).astype(wide)  # group row head_dim
+
+            def tile(
+                is_partial: bool, j: Array, gathered: tuple[Array, Array, Array]
+            ) -> tuple[Array, Array, Array]:
+                top, total, read = gathered
+                products = jnp.einsum("rqd,kd->rqk", asked, _cut(keys, j, plan.columns).astype(wide))
+                at = _Tile(plan, fixed, n, g, group, i, j, is_partial)
+                scores = at.hidden(
+                    plan.rule.score(
+                        products, None if bias is None else at.of(bias), arrays, fixed.known, at.place
+                    )
+                )  # group row column
+                new_top = jnp.maximum(top, scores.max(-1))
+                level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is no number
+                shares = jnp.exp(scores - level[..., None])
+                fade = jnp.exp(top - level)
+                values_here = _cut(values, j, plan.columns).astype(wide)  # column value_dim
+                total = fade * total + shares.sum(-1)
+                read = fade[..., None] * read + jnp.einsum("rqk,kd->rqd", at.kept(shares), values_here)
+                return new_top, total, read
+
+            start = (
+                jnp.full((group, plan.rows), -jnp.inf, wide),
+                jnp.zeros((group, plan.rows), wide),
+                jnp.zeros((group, plan.rows, value.shape[-1]), wide),
+            )
+            top, total, read = _walk(fixed.tiling, n, g, i, tile, start)
+            if sinks is not None:
+                sink = sinks[g, :, None].astype(wide)
+                level = jnp.maximum(top, sink)
+                fade = jnp.exp(top - level)
+                top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
+            seen = total > 0
+            top, share = jnp.where(seen, top, 0.0), jnp.where(seen, 1.0 / jnp.where(seen, total, 1.0), 0.0)
+            return (share[..., None] * read).astype(query.dtype), top, share
+
+        return lax.map(row, jnp.arange(query_len // plan.rows))
+
+    found = lax.map(pair, jnp.arange(batch * kv_heads), batch_size=_at_once(fixed))  # pair tile group row ...
+    output, top, share = (jnp.swapaxes(x, 1, 2) for x in found)
+    output = output.reshape(*query.shape[:-1], -1)
+    top, share = top.reshape(query.shape[:-1]), share.reshape(query.shape[:-1])
+    log_sum = jnp.where(share > 0, top - jnp.log(jnp.where(share > 0, share, 1.0)), -jnp.inf)
+    return (output, log_sum), (learned, fixed, output, top, share)
+
+
+def _backward(plan: Plan, saved: Any, cotangents: tuple[Array, Array]) -> tuple[Learned, None]:
+    learned, fixed, output, top, share = saved
+    query, key, value, bias, sinks, arrays = learned
+    batch, kv_heads, group, query_len, _ = query.shape
+    wide = top.dtype
+    d_output, d_log_sum = cotangents
+    # What is taken from every score's gradient, because the weights of a row sum to one.
+    mean = (d_output.astype(wide) * output.astype(wide)).sum(-1) - d_log_sum
+
+    def pair(shared: Any, number: Array) -> tuple[Any, tuple[Array, Array, Array]]:
+        n, g = number // kv_heads, number % kv_heads
+        keys, values = key[n, g], value[n, g]
+
+        def row(i: Array, carry: Any) -> Any:
+            asked = plan.rule.scale * _cut(query[n, g], i, plan.rows).astype(wide)
+            d_read = _cut(d_output[n, g], i, plan.rows).astype(wide)
+            level, per, off = (_cut(x[n, g][..., None], i, plan.rows) for x in (top, share, mean))
+
+            def tile(is_partial: bool, j: Array, carry: Any) -> Any:
+                d_asked, d_keys, d_values, d_bias, d_arrays = carry
+                keys_here = _cut(keys, j, plan.columns).astype(wide)
+                values_here = _cut(values, j, plan.columns).astype(wide)
+                at = _Tile(plan, fixed, n, g, group, i, j, is_partial)
+                products = jnp.einsum("rqd,kd->rqk", asked, keys_here)
+                scores, pull = jax.vjp(
+                    partial(plan.rule.score, known=fixed.known, place=at.place),
+                    products,
+                    None if bias is None else at.of(bias),
+                    arrays,
+                )
+                shares = jnp.exp(at.hidden(scores) - level) * per
+                d_shares = at.kept(jnp.einsum("rqd,kd->rqk", d_read, values_here))
+                d_products, d_bias_here, d_arrays_here = pull(shares * (d_shares - off))
+                d_asked = d_asked + jnp.einsum("rqk,kd->rqd", d_products, keys_here)
+                # Transposed, because that spares XLA a copy of the whole tile.
+                d_keys = _add(d_keys, jnp.einsum("rqd,rqk->dk", asked, d_products), j)
+                d_values = _add(d_values, jnp.einsum("rqd,rqk->dk", d_read, at.kept(shares)), j)
+                d_bias = None if bias is None else at.add(d_bias, d_bias_here)
+                return d_asked, d_keys, d_values, d_bias, jax.tree.map(jnp.add, d_arrays, d_arrays_here)
+
+            d_query, *others = carry
+            d_asked, *others = _walk(fixed.tiling, n, g, i, tile, (jnp.zeros_like(asked), *others))
+            d_asked = plan.rule.scale * d_asked
+            return (lax.dynamic_update_slice_in_dim(d_query, d_asked, i * plan.rows, axis=1), *others)
+
+        zeros = (jnp.zeros(shape, wide) for shape in (query.shape[2:], keys.shape[::-1], values.shape[::-1]))
+        *own, d_bias, d_arrays = lax.fori_loop(0, query_len // plan.rows, row, (*zeros, *shared))
+        return (d_bias, d_arrays), tuple(own)
+
+    numbers = jnp.arange(batch * kv_heads)
+    start = None if bias is None else jnp.zeros(bias.shape, wide), jax.tree.map(jnp.zeros_like, arrays)
+    if jax.tree.leaves(start):
+        (d_bias, d_arrays), own = lax.scan(pair, start, numbers)
+    else:  # nothing is summed over the pairs
+        d_bias, d_arrays = start
+        own = lax.map(lambda number: pair(start, number)[1], numbers, batch_size=_at_once(fixed))
+    d_query, d_key, d_value = own[0], own[1].mT, own[2].mT  # as many pairs of batch element and head
+    d_query, d_key, d_value = (
+        d.reshape(x.shape).astype(x.dtype)
+        for d, x in zip((d_query, d_key, d_value), (query, key, value), strict=True)
+    )
+    d_bias = None if bias is None or d_bias is None else d_bias.astype(bias.dtype)
+    d_sinks = None
+    if sinks is not None:
+        shares = jnp.exp(sinks[..., None].astype(wide) - top) * share  # batch kv_heads group query
+        d_sinks = -(shares * mean).sum((0, 3)).astype(sinks.dtype)
+    return Learned(d_query, d_key, d_value, d_bias, d_sinks, d_arrays), None
+
+
+_attend_tiles.defvjp(_forward, _backward)
+
+
+class _Tile(NamedTuple):
+    """Row i and column j of the tiles of batch element n and key/value head g."""
+
+    plan: Plan
+    fixed: Fixed
+    n: Array
+    g: Array
+    group: int
+    i: Array
+    j: Array
+    is_partial: bool
+
+    @property
+    def place(self) -> Place:
+        heads = self.g * self.group + jnp.arange(self.group)[:, None, None]
+        queries = self.i * self.plan.rows + jnp.arange(self.plan.rows)[:, None]
+        keys = self.j * self.plan.columns + jnp.arange(self.plan.columns)
+        return Place(*(numbers.astype(jnp.int32) for numbers in (self.n, heads, queries, keys)))
+
+    def of(self, x: Array) -> Array:
+        """The part of a bias or mask that lies on this tile."""
+        return tile_of(one_of(x, self.n, self.g), self.i, self.j, self.plan.rows, self.plan.columns)
+
+    def add(self, x: Array, part: Array) -> Array:
+        """Add to the part of a bias that lies on this tile."""
+        return add_tile(x, part, self.n, self.g, self.i, self.j, self.plan.rows, self.plan.columns)
+
+    def hidden(self, scores: Array) -> Array:
+        """Scores of -inf where the query does not see the key."""
+        if not self.is_partial:
+            return scores
+        place = self.place
+        visible = (place.keys < self.plan.key_len) & self.plan.rule.visible(self.fixed.known, place)
+        if self.fixed.mask is not None:
+            visible = visible & self.of(self.fixed.mask)
+        return jnp.where(visible, scores, -jnp.inf)
+
+    def kept(self, shares: Array) -> Array:
+        """Shares with some dropped, and the others larger for it."""
+        if self.fixed.keep is None:
+            return shares
+        return jnp.where(self.of(self.fixed.keep), shares / (1.0 - self.plan.dropout_rate), 0.0)
+
+
+PAIRS = 2  # of a batch element and a key/value head; with one, XLA's threads have too little to share
+
+
+def _at_once(fixed: Fixed) -> int:
+    """How many pairs are computed together: several only if they visit the same tiles."""
+    batch, kv_heads, _ = fixed.tiling.full.shape
+    return PAIRS if batch == kv_heads == 1 else 1
+
+
+def _walk(tiling: Tiling, n: Array, g: Array, i: Array, tile: Callable[..., Any], carry: Any) -> Any:
+    """Visit the full tiles of row i, then the partial ones."""
+    order, full, live = (one_of(x, n, g)[i] for x in tiling)
+    carry = lax.fori_loop(0, full, lambda k, carry: tile(False, order[k], carry), carry)
+    return lax.fori_loop(full, live, lambda k, carry: tile(True, order[k], carry), carry)
+
+
+def _cut(x: Float[Array, "... length dim"], number: Array, size: int) -> Float[Array, "... size dim"]:
+    return lax.dynamic_slice_in_dim(x, number * size, size, axis=-2)
+
+
+def _add(
+    x: Float[Array, "dim length"], part: Float[Array, "dim size"], number: Array
+) -> Float[Array, "dim length"]:
+    start, size = number * part.shape[-1], part.shape[-1]
+    before = lax.dynamic_slice_in_dim(x, start, size, axis=-1)
+    return lax.dynamic_update_slice_in_dim(x, before + part, start, axis=-1)

@@ -1,0 +1,131 @@
+"""The frameworks' own kernels: those that need a compiler or another device, as far as the CPU can run them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import jax_attention.ops
+import torch_attention.ops
+from attention_bridge.parity import tolerances
+from jax_attention.ops import native
+from jax_attention.ops.call import Call
+
+pytestmark = pytest.mark.slow
+
+
+def draw(rng, *shapes):
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def error(found, expected):
+    return float(np.abs(np.asarray(found) - np.asarray(expected)).max() / np.abs(np.asarray(expected)).max())
+
+
+SPLASHED = {
+    "causal": {"is_causal": True},
+    "window": {"is_causal": True, "window": 50},
+    "softcap": {"softcap": 3.0},
+    "an offset": {"is_causal": True, "query_offset": 70},
+}
+
+
+class TestSplash:
+    """TPU's kernel, interpreted."""
+
+    @pytest.mark.parametrize("options", SPLASHED.values(), ids=SPLASHED)
+    def test_does_what_the_definition_does_forward_and_backward(self, options, rng):
+        key_len = 270 if "query_offset" in options else 200
+        query, key, value = map(jnp.asarray, draw(rng, (2, 4, 200, 64), *[(2, 2, key_len, 64)] * 2))
+        given = {"is_causal": False, "window": None, "query_offset": 0, "softcap": None, **options}
+        call = Call(
+            query,
+            key,
+            value,
+            bias=None,
+            mask=None,
+            scale=0.125,
+            sinks=None,
+            dropout_keep=None,
+            dropout_rate=0.0,
+            **given,
+        )
+        assert native.splash_refusal(call) is None
+
+        def splash(query, key, value):
+            return native.splash_attention(call._replace(query=query, key=key, value=value), interpret=True)
+
+        def definition(query, key, value):
+            return jax_attention.ops.dot_product_attention(
+                query, key, value, scale=0.125, **options, implementation="reference"
+            )
+
+        def gradients(function):
+            return jax.grad(lambda *x: (function(*x) ** 2).sum(), (0, 1, 2))(query, key, value)
+
+        bounds = tolerances("float32", 64 + key_len)
+        assert error(splash(query, key, value), definition(query, key, value)) <= bounds["output"]
+        for found, expected in zip(gradients(splash), gradients(definition), strict=True):
+            assert error(found, expected) <= bounds["gradient"]
+
+    def test_refuses_in_one_sentence_what_it_cannot_do(self, rng):
+        query, mask = jnp.zeros((1, 2, 8, 64)), jnp.ones((8, 8), bool)
+        for options, sentence in (
+            ({"mask": mask}, "splash attention takes no bias and no mask beyond is_causal and window"),
+            ({"sinks": jnp.zeros(2)}, "splash attention has no sinks"),
+        ):
+            with pytest.raises(NotImplementedError) as refusal:
+                jax_attention.ops.dot_product_attention(
+                    query, query, query, **options, implementation="splash"
+                )
+            assert str(refusal.value) == sentence
+
+
+@pytest.mark.filterwarnings("ignore")  # the code generator's own
+class TestFlex:
+    """PyTorch's compiled kernel; on the CPU it has no backward pass."""
+
+    def options(self, rng):
+        return {
+            "window": {"is_causal": True, "window": 9},
+            "offset": {"is_causal": True, "query_offset": 4},
+            "softcap": {"softcap": 2.0},
+            "bias and mask": {
+                "bias": torch.from_numpy(*draw(rng, (1, 6, 1, 53))),
+                "mask": torch.from_numpy(rng.random((2, 1, 37, 53)) < 0.5),
+            },
+        }
+
+    @pytest.mark.parametrize("name", ["window", "offset", "softcap", "bias and mask"])
+    def test_does_what_the_definition_does(self, name, rng):
+        given = [torch.from_numpy(x) for x in draw(rng, (2, 6, 37, 16), *[(2, 3, 53, 16)] * 2)]
+        options = self.options(rng)[name]
+        found, expected = (
+            torch_attention.ops.dot_product_attention(*given, **options, implementation=each)
+            for each in ("flex", "reference")
+        )
+        assert error(found, expected) <= tolerances("float32", 16 + 53)["output"]
+
+    def test_refuses_in_one_sentence_what_it_cannot_do(self):
+        query = torch.zeros(1, 2, 8, 16, requires_grad=True)
+        with pytest.raises(NotImplementedError) as refusal:
+            torch_attention.ops.dot_product_attention(query, query, query, implementation="flex")
+        assert str(refusal.value) == "flex attention has no backward pass on the CPU"
+
+
+class TestBands:
+    """A window through PyTorch's fused kernel, band after band."""
+
+    @pytest.mark.parametrize(("length", "window"), [(1000, 100), (1025, 2), (1300, 257)])
+    def test_are_the_window(self, length, window, rng):
+        arrays = draw(rng, (1, 4, length, 16), *[(1, 2, length, 16)] * 2)
+        given = [torch.from_numpy(x).requires_grad_() for x in arrays]
+        options = {"is_causal": True, "window": window}
+        runs = []
+        for each in ("sdpa", "reference"):
+            output = torch_attention.ops.dot_product_attention(*given, **options, implementation=each)
+            runs.append([output.detach(), *torch.autograd.grad((output**2).sum(), given)])
+        bounds = tolerances("float32", 16 + window)
+        for i, (found, expected) in enumerate(zip(*runs, strict=True)):
+            assert error(found, expected) <= bounds["gradient" if i else "output"]

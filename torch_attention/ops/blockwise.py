@@ -1,0 +1,71 @@
+"""`dot_product_attention` tile by tile: memory linear in the length, and no work where nothing is seen."""
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from torch_attention.ops.call import Call, Implementation
+from torch_attention.ops.definition import resolve_masks
+from torch_attention.ops.rules import DotProductRule
+from torch_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
+from torch_attention.ops.tiles import tile_size, tiling
+
+ROWS = 512  # of a tile, all query heads of a key/value head together
+COLUMNS = 512
+
+
+def blockwise_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+    """The mean of the values, weighted by how well each key answers the query; never the whole matrix of scores."""
+    query, key, value = call.query, call.key, call.value
+    kv_heads, key_len = key.shape[-3:-1]
+    *batch, heads, query_len, _ = query.shape
+    group = heads // kv_heads
+    rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
+    bias, mask = resolve_masks(
+        (*query.shape[:-1], key_len),
+        call.bias,
+        call.mask,
+        is_causal=False,
+        window=None,
+        query_offset=0,
+        device=query.device,
+    )
+
+    def grouped(x: Tensor | None) -> Tensor | None:
+        """A mask or bias as `(batch|1, kv_heads|1, group|1, query|1, key|1)`."""
+        if x is None:
+            return None
+        x = _flat(x if x.ndim > 2 else x[None], batch)
+        return x[:, :, None] if x.shape[1] == 1 else rearrange(x, "n (g r) ... -> n g r ...", r=group)
+
+    mask, bias, keep = grouped(mask), grouped(bias), grouped(call.dropout_keep)
+    order = tiling(
+        (query_len, key_len),
+        (rows, columns),
+        is_causal=call.is_causal,
+        window=call.window,
+        query_offset=call.query_offset,
+        mask=mask,
+    )
+    rule = DotProductRule(call.scale, call.softcap, call.is_causal, call.window)
+    learned = Learned(
+        rearrange(_flat(query, batch), "n (g r) q d -> n g r q d", r=group),
+        _flat(key, batch),
+        _flat(value, batch),
+        bias,
+        None if call.sinks is None else rearrange(call.sinks, "(g r) -> g r", r=group),
+        (),
+    )
+    plan = Plan(rule, rows, columns, call.dropout_rate)
+    output, _ = attend_tiles(plan, learned, Fixed(order, mask, keep, call.query_offset))
+    return output.reshape(*batch, heads, query_len, value.shape[-1])
+
+
+def _flat(x: Tensor, batch: list[int]) -> Tensor:
+    """All batch axes as one; of size 1 if what is given is the same for all."""
+    if all(size == 1 for size in x.shape[:-3]):
+        return x.reshape(1, *x.shape[-3:])
+    return x.expand(*batch, *x.shape[-3:]).reshape(-1, *x.shape[-3:])
+
+
+BLOCKWISE = Implementation("blockwise", lambda call: None, blockwise_attention)

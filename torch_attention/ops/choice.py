@@ -1,0 +1,22 @@
+"""Which implementation answers a call that asks for none."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from torch_attention.ops.blockwise import BLOCKWISE
+from torch_attention.ops.call import Call
+from torch_attention.ops.native import SDPA
+from torch_attention.ops.reference import REFERENCE
+
+SHORT = 512 * 512  # pairs of a query and a key, up to which all scores are made at once
+
+
+def fastest(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+    """Answer a call by the implementation that is fastest for it where its tensors are."""
+    # For the gradient of a bias the fused kernel gives way to one that makes all scores.
+    learned_bias = call.bias is not None and call.bias.requires_grad
+    if not SDPA.refusal(call) and not learned_bias:
+        return SDPA.run(call)
+    if call.query.shape[-2] * call.key.shape[-2] > SHORT:
+        return BLOCKWISE.run(call)
+    return REFERENCE.run(call)

@@ -1,0 +1,215 @@
+r"""Attention with any rule for the scores and for who sees whom, given as Python functions (Dong et al. 2024).
+
+$$ o_i = \sum_{j \in V(i)} \mathrm{softmax}_j\big(\mathrm{score}(s\, q_i^\top k_j,\, b, h, i, j)\big)\, v_j $$
+
+A function is told of one pair: its score, and the numbers of batch element, head, query and key. The same function
+serves both mirrors, forward and backward, on every platform. Gradients flow to the floats that it closes over.
+
+    >>> slopes = torch.tensor([0.5, 0.25, 0.125])
+    >>> flex_attention(query, key, value, lambda score, b, h, i, j: score - slopes[h] * (i - j))
+
+A mask is worked out once for blocks of queries and keys; those with nothing to see are never visited:
+
+    >>> document = torch.tensor([0, 0, 0, 1, 1])
+    >>> same = lambda b, h, i, j: document[i] == document[j]
+    >>> mask = create_block_mask(and_masks(same, lambda b, h, i, j: j <= i), None, None, 5, 5)
+    >>> flex_attention(query, key, value, block_mask=mask)
+"""
+
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torch_attention.checks import check_attention
+from torch_attention.ops.block_mask import BlockMask, MaskMod, over_plane
+from torch_attention.ops.block_mask import and_masks as and_masks
+from torch_attention.ops.block_mask import create_block_mask as create_block_mask
+from torch_attention.ops.block_mask import or_masks as or_masks
+from torch_attention.ops.blockwise import COLUMNS, ROWS
+from torch_attention.ops.known import known_values
+from torch_attention.ops.rules import Place
+from torch_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
+from torch_attention.ops.tiles import Live, Tiling, tile_size, tiling
+
+ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def flex_attention(
+    query: Float[Tensor, "batch heads query head_dim"],
+    key: Float[Tensor, "batch kv_heads key head_dim"],
+    value: Float[Tensor, "batch kv_heads key value_dim"],
+    score_mod: ScoreMod | None = None,
+    block_mask: BlockMask | None = None,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    return_lse: bool = False,
+) -> Any:
+    """Attention with scores and mask by functions; memory is linear in the lengths.
+
+    Args:
+        query, key, value: as in `dot_product_attention`.
+        score_mod: the score that takes the place of a scaled product.
+        block_mask: who sees whom; None shows every key.
+        scale: factor on the products; `1 / sqrt(head_dim)` if None.
+        enable_gqa: whether there may be fewer heads of keys and values than of queries.
+        return_lse: whether to return the logarithm of each query's sum of exponentials as well.
+
+    Returns:
+        One value a query, exactly zero where it sees no key; with `return_lse` a pair of it and the logarithms
+        `(batch, heads, query)`, -inf where it sees no key.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    check_attention(query, key, value)
+    batch, heads, query_len, _ = query.shape
+    kv_heads, key_len = key.shape[1:3]
+    check_flex(query, key, block_mask, enable_gqa)
+    group = heads // kv_heads
+    if block_mask is None:
+        sizes = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
+        order = tiling((query_len, key_len), sizes, is_causal=False, window=None, query_offset=0, mask=None)
+    else:
+        sizes, order = _tiles_of_blocks(block_mask, group)
+    arrays = [] if score_mod is None else _learned_by(score_mod)
+    _check_learned(score_mod, arrays)
+    rule = _FlexRule(
+        query.shape[-1] ** -0.5 if scale is None else scale,
+        score_mod,
+        None if block_mask is None else block_mask.mask_mod,
+        tuple(arrays),
+    )
+    learned = Learned(
+        rearrange(query, "n (g r) q d -> n g r q d", r=group), key, value, None, None, tuple(arrays)
+    )
+    output, log_sum = attend_tiles(Plan(rule, *sizes, 0.0), learned, Fixed(order, None, None, None))
+    output = output.reshape(batch, heads, query_len, -1)
+    if not return_lse:
+        return output
+    return output, log_sum.reshape(batch, heads, query_len)
+
+
+def check_flex(query: Tensor, key: Tensor, block_mask: BlockMask | None, enable_gqa: bool) -> None:
+    """Raise ValueError unless heads and mask fit queries and keys."""
+    (batch, heads, query_len, _), (_, kv_heads, key_len, _) = query.shape, key.shape
+    if heads != kv_heads and not enable_gqa:
+        raise ValueError(
+            f"query and key must have the same heads without enable_gqa, got {heads} and {kv_heads}"
+        )
+    if block_mask is None:
+        return
+    if block_mask.lengths != (query_len, key_len):
+        raise ValueError(f"block_mask must be of lengths {(query_len, key_len)}, got {block_mask.lengths}")
+    sizes = tuple(block_mask.live.shape[:2])
+    if sizes[0] not in (1, batch) or sizes[1] not in (1, heads):
+        raise ValueError(f"block_mask must be of (batch|1, heads|1) = {(batch, heads)}, got {sizes}")
+
+
+@dataclass(frozen=True, eq=False)
+class _FlexRule:
+    """The rule of `flex_attention`: its functions, and what `score_mod` closes over and learns."""
+
+    scale: float
+    score_mod: ScoreMod | None
+    mask_mod: MaskMod | None
+    closed_over: tuple[Tensor, ...]
+
+    def score(
+        self,
+        products: Float[Tensor, "batch kv_heads group row column"],
+        bias: Float[Tensor, "..."] | None,
+        arrays: tuple[Tensor, ...],
+        known: Any,
+        place: Place,
+    ) -> Float[Tensor, "batch kv_heads group row column"]:
+        """`score_mod` of every scaled product."""
+        if self.score_mod is None:
+            return products
+        score_mod = _with_others(self.score_mod, dict(zip(map(id, self.closed_over), arrays, strict=True)))
+        by_key = torch.vmap(score_mod, (0, None, None, None, 0))
+        by_query = torch.vmap(by_key, (0, None, None, 0, None))
+        by_group = torch.vmap(by_query, (0, None, 0, None, None))
+        by_head = torch.vmap(by_group, (0, None, 0, None, None))
+        by_batch = torch.vmap(by_head, (0, 0, None, None, None))
+        changed = by_batch(
+            products, place.batch.flatten(), place.heads[..., 0, 0], place.queries[:, 0], place.keys
+        )
+        return changed.to(products.dtype)
+
+    def visible(self, known: Any, place: Place) -> Bool[Tensor, "..."]:
+        """`mask_mod` of every pair."""
+        if self.mask_mod is None:
+            return place.keys >= 0
+        heads = place.heads.flatten()
+        seen = over_plane(self.mask_mod)(place.batch.flatten(), heads, place.queries[:, 0], place.keys)
+        return seen.unflatten(1, place.heads.shape[:2])  # batch kv_heads group row column
+
+
+def _learned_by(function: Callable[..., Any]) -> list[Tensor]:
+    """The tensors with gradients that a function closes over, itself or through functions that it closes over."""
+    found: dict[int, Tensor] = {}
+    for cell in getattr(function, "__closure__", None) or ():
+        held = cell.cell_contents
+        if isinstance(held, Tensor) and held.requires_grad:
+            found[id(held)] = held
+        elif isinstance(held, types.FunctionType):
+            found |= {id(x): x for x in _learned_by(held)}
+    return list(found.values())
+
+
+def _check_learned(score_mod: ScoreMod | None, found: list[Tensor]) -> None:
+    """Raise ValueError if `score_mod` learns from tensors that were not found: their gradients would be lost."""
+    if score_mod is None or torch.compiler.is_compiling():
+        return
+    held = _with_others(score_mod, {id(x): x.detach() for x in found})
+    number = torch.zeros((), dtype=torch.int64)
+    if held(torch.zeros(()), number, number, number, number).requires_grad:
+        raise ValueError(
+            "score_mod must close over the tensors that it learns, got one that reaches them otherwise"
+        )
+
+
+def _with_others(function: Callable[..., Any], others: dict[int, Tensor]) -> Callable[..., Any]:
+    """The same function closing over other tensors, each in place of the one with that `id`."""
+    if not others or not isinstance(function, types.FunctionType):
+        return function
+    cells = []
+    for cell in function.__closure__ or ():
+        held = cell.cell_contents
+        again = (
+            _with_others(held, others) if isinstance(held, types.FunctionType) else others.get(id(held), held)
+        )
+        cells.append(types.CellType(again))
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+def _tiles_of_blocks(mask: BlockMask, group: int) -> tuple[tuple[int, int], Tiling]:
+    """Tiles of many blocks: live if any of them is for any batch element and head, full if all are for all."""
+    sizes, live, full = [], mask.live.any(0).any(0), mask.full.all(0).all(0)
+    for axis, most in ((0, max(1, ROWS // group)), (1, COLUMNS)):
+        block, count = mask.block_size[axis], live.shape[axis]
+        blocks = tile_size(count, max(1, most // block))
+        widths = (0, -count % blocks) if axis == 1 else (0, 0, 0, -count % blocks)
+        live = F.pad(live, widths).unflatten(axis, (-1, blocks)).any(axis + 1)
+        full = F.pad(full, widths, value=True).unflatten(axis, (-1, blocks)).all(axis + 1)
+        sizes.append(block * blocks)
+    lives, fulls = known_values(live), known_values(full)
+    if lives is None or fulls is None:  # while code is compiled: every tile, with its mask
+        order = tuple(tuple(Live(j, True) for j in range(live.shape[1])) for _ in range(live.shape[0]))
+    else:
+        order = tuple(
+            tuple(Live(j, not fulls[i, j]) for j in range(live.shape[1]) if lives[i, j])
+            for i in range(live.shape[0])
+        )
+    return (sizes[0], sizes[1]), order

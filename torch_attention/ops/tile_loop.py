@@ -1,0 +1,274 @@
+r"""Attention tile by tile: the scores of a tile are used and forgotten, so memory is linear in the length.
+
+$$ m' = \max(m, \max_j s_j), \qquad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'}, \qquad
+   a' = e^{m - m'} a + \sum_j e^{s_j - m'} v_j, \qquad o = a / \ell $$
+
+The softmax of a row is gathered as its tiles come by: m is the largest score so far, ℓ the sum of exponentials and a
+that of values, both relative to m (Milakov & Gimelshein 2018; Rabe & Staats 2021). The backward pass makes the scores
+again (Dao et al. 2022). All that it needs of the softmax is m and ℓ of each row, two numbers and not their one
+logarithm m + log ℓ, which would cost digits:
+
+$$ p_j = e^{s_j - m} / \ell, \qquad \partial v_j = p_j\, \partial o, \qquad
+   \partial s_j = p_j \left(\partial o^\top v_j - \partial o^\top o\right) $$
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torch_attention.ops.rules import Place, Rule
+from torch_attention.ops.softmax import at_least_float32
+from torch_attention.ops.tiles import Live, Tiling, cut
+
+
+class Plan(NamedTuple):
+    """What is decided before any number is seen.
+
+    Attributes:
+        rule: how products become scores.
+        rows: queries in a tile.
+        columns: keys in a tile.
+        dropout_rate: the probability with which `Fixed.keep` was drawn.
+    """
+
+    rule: Rule
+    rows: int
+    columns: int
+    dropout_rate: float
+
+
+class Learned(NamedTuple):
+    """What has a gradient. Axes of size 1 are for all.
+
+    Attributes:
+        query: `(batch, kv_heads, group, query, head_dim)`.
+        key: `(batch, kv_heads, key, head_dim)`.
+        value: `(batch, kv_heads, key, value_dim)`.
+        bias: for `Plan.rule`, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
+        sinks: a score for each head that takes weight and has no value, `(kv_heads, group)`.
+        arrays: what else `Plan.rule` reads.
+    """
+
+    query: Float[Tensor, "batch kv_heads group query head_dim"]
+    key: Float[Tensor, "batch kv_heads key head_dim"]
+    value: Float[Tensor, "batch kv_heads key value_dim"]
+    bias: Float[Tensor, "..."] | None
+    sinks: Float[Tensor, "kv_heads group"] | None
+    arrays: tuple[Tensor, ...]
+
+
+class Fixed(NamedTuple):
+    """What has no gradient. Axes of size 1 are for all.
+
+    Attributes:
+        tiling: the tiles to visit.
+        mask: True where the query attends to the key, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
+        keep: False where a weight is dropped, likewise.
+        known: what `Plan.rule` reads to tell whom a query sees.
+    """
+
+    tiling: Tiling
+    mask: Bool[Tensor, "..."] | None
+    keep: Bool[Tensor, "..."] | None
+    known: Any
+
+
+def attend_tiles(
+    plan: Plan, learned: Learned, fixed: Fixed
+) -> tuple[
+    Float[Tensor, "batch kv_heads group query value_dim"], Float[Tensor, "batch kv_heads group query"]
+]:
+    """What each query reads, and the logarithm of its sum of exponentials, -inf where it sees nothing."""
+    output, log_sum, _, _ = _Attend.apply(
+        plan, fixed.tiling, fixed.mask, fixed.keep, fixed.known, *learned[:5], *learned.arrays
+    )
+    return output, log_sum
+
+
+class _Attend(torch.autograd.Function):
+    """`attend_tiles` with its arguments in a row, as gradients are defined for functions of tensors."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(plan, tiling, mask, keep, known, query, key, value, bias, sinks, *arrays):  # type: ignore[no-untyped-def]
+        fixed = Fixed(tiling, mask, keep, known)
+        wide = at_least_float32(query).dtype
+        outputs, tops, parts = [], [], []
+        for i, row in enumerate(tiling):
+            asked = plan.rule.scale * cut(query, -2, i, plan.rows).to(
+                wide
+            )  # batch kv_heads group row head_dim
+            top = torch.full_like(asked[..., 0], -torch.inf)
+            total = torch.zeros_like(top)  # batch kv_heads group row
+            read = asked.new_zeros(*asked.shape[:-1], value.shape[-1])  # batch kv_heads group row value_dim
+            for live in row:
+                at = _Tile(plan, fixed, i, live)
+                products = torch.einsum("bgrqd,bgkd->bgrqk", asked, at.columns(key, wide))
+                place = at.place(query, key)
+                scores = at.hidden(
+                    plan.rule.score(products, None if bias is None else at.of(bias), arrays, known, place),
+                    place,
+                )
+                new_top = torch.maximum(top, scores.amax(-1))
+                level = torch.where(new_top == -torch.inf, 0.0, new_top)  # -inf - -inf is no number
+                shares = torch.exp(scores - level[..., None])
+                fade = torch.exp(top - level)
+                top, total = new_top, fade * total + shares.sum(-1)
+                here = torch.einsum("bgrqk,bgkd->bgrqd", at.kept(shares), at.columns(value, wide))
+                read = fade[..., None] * read + here
+            if sinks is not None:
+                sink = sinks[..., None].to(wide)
+                level = torch.maximum(top, sink)
+                fade = torch.exp(top - level)
+                top, total, read = level, fade * total + torch.exp(sink - level), fade[..., None] * read
+            seen = total > 0
+            part = torch.where(seen, 1.0 / torch.where(seen, total, 1.0), 0.0)
+            outputs.append((part[..., None] * read).to(query.dtype))
+            tops.append(torch.where(seen, top, 0.0))
+            parts.append(part)
+        output, top, part = torch.cat(outputs, -2), torch.cat(tops, -1), torch.cat(parts, -1)
+        log_sum = torch.where(part > 0, top - torch.log(torch.where(part > 0, part, 1.0)), -torch.inf)
+        return output, log_sum, top, part
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        plan, tiling, mask, keep, known, *learned = inputs
+        output, _, top, part = output
+        ctx.mark_non_differentiable(top, part)
+        ctx.plan, ctx.tiling, ctx.known = plan, tiling, None if isinstance(known, Tensor) else known
+        ctx.save_for_backward(
+            mask, keep, known if isinstance(known, Tensor) else None, *learned, output, top, part
+        )
+
+    @staticmethod
+    def backward(ctx, d_output, d_log_sum, *_):  # type: ignore[no-untyped-def]
+        plan, tiling = ctx.plan, ctx.tiling
+        mask, keep, known, query, key, value, bias, sinks, *arrays, output, top, part = ctx.saved_tensors
+        fixed = Fixed(tiling, mask, keep, ctx.known if known is None else known)
+        wide = top.dtype
+        # What is taken from every score's gradient, because the weights of a row sum to one.
+        mean = (d_output.to(wide) * output.to(wide)).sum(-1) - d_log_sum
+        d_queries: list[Tensor] = []
+        d_keys: dict[int, Tensor] = {}
+        d_values: dict[int, Tensor] = {}
+        d_bias: dict[tuple[int, int], Tensor] = {}
+        d_arrays = [torch.zeros_like(x) for x in arrays]
+        for i, row in enumerate(tiling):
+            asked = plan.rule.scale * cut(query, -2, i, plan.rows).to(wide)
+            d_read = cut(d_output, -2, i, plan.rows).to(wide)
+            level, per, off = (cut(x[..., None], -2, i, plan.rows) for x in (top, part, mean))
+            d_asked = torch.zeros_like(asked)
+            for live in row:
+                at, j = _Tile(plan, fixed, i, live), live.column
+                place = at.place(query, key)
+                products = torch.einsum("bgrqd,bgkd->bgrqk", asked, at.columns(key, wide))
+                score = partial(_score, plan.rule, fixed.known, place, bias is not None)
+                of_bias = [] if bias is None else [at.of(bias)]
+                scores, pull = torch.func.vjp(score, products, *of_bias, *arrays)  # type: ignore[misc]
+                shares = torch.exp(at.hidden(scores, place) - level) * per
+                d_shares = at.kept(torch.einsum("bgrqd,bgkd->bgrqk", d_read, at.columns(value, wide)))
+                d_products, *d_others = pull(shares * (d_shares - off))
+                d_asked = d_asked + torch.einsum("bgrqk,bgkd->bgrqd", d_products, at.columns(key, wide))
+                _add(d_keys, j, torch.einsum("bgrqk,bgrqd->bgkd", d_products, asked))
+                _add(d_values, j, torch.einsum("bgrqk,bgrqd->bgkd", at.kept(shares), d_read))
+                if bias is not None:
+                    _add(d_bias, at.number(bias), d_others.pop(0))
+                d_arrays = [x + y for x, y in zip(d_arrays, d_others, strict=True)]
+            d_queries.append(plan.rule.scale * d_asked)
+        d_sinks = None
+        if sinks is not None:
+            shares = torch.exp(sinks[..., None].to(wide) - top) * part  # batch kv_heads group query
+            d_sinks = -(shares * mean).sum((0, 3)).to(sinks.dtype)
+        return (
+            *(None,) * 5,
+            torch.cat(d_queries, -2).to(query.dtype),
+            _along(d_keys, key, plan.columns),
+            _along(d_values, value, plan.columns),
+            None if bias is None else _plane(d_bias, bias, plan),
+            d_sinks,
+            *d_arrays,
+        )
+
+
+class _Tile(NamedTuple):
+    """Row i and one column of the tiles, of all batch elements and heads."""
+
+    plan: Plan
+    fixed: Fixed
+    i: int
+    live: Live
+
+    def columns(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The keys or values of the tile."""
+        return cut(x, -2, self.live.column, self.plan.columns).to(dtype)
+
+    def place(self, query: Tensor, key: Tensor) -> Place:
+        """Where the tile lies."""
+        batch, kv_heads, group, query_len, _ = query.shape
+        count = partial(torch.arange, device=query.device)
+        return Place(
+            count(batch)[:, None, None, None, None],
+            count(kv_heads * group).reshape(kv_heads, group, 1, 1),
+            cut(count(query_len)[:, None], -2, self.i, self.plan.rows),
+            cut(count(key.shape[-2]), -1, self.live.column, self.plan.columns),
+        )
+
+    def of(self, x: Tensor) -> Tensor:
+        """The part of a bias or mask that lies on this tile."""
+        return cut(cut(x, -2, self.i, self.plan.rows), -1, self.live.column, self.plan.columns)
+
+    def number(self, x: Tensor) -> tuple[int, int]:
+        """Row and column of the tile among those of a bias; an axis of size 1 has one."""
+        return (0 if x.shape[-2] == 1 else self.i, 0 if x.shape[-1] == 1 else self.live.column)
+
+    def hidden(self, scores: Tensor, place: Place) -> Tensor:
+        """Scores of -inf where the query does not see the key."""
+        if not self.live.is_partial:
+            return scores
+        visible = self.plan.rule.visible(self.fixed.known, place)
+        if self.fixed.mask is not None:
+            visible = visible & self.of(self.fixed.mask)
+        return torch.where(visible, scores, -torch.inf)
+
+    def kept(self, shares: Tensor) -> Tensor:
+        """Shares with some dropped, and the others larger for it."""
+        if self.fixed.keep is None:
+            return shares
+        return torch.where(self.of(self.fixed.keep), shares / (1.0 - self.plan.dropout_rate), 0.0)
+
+
+def _score(rule: Rule, known: Any, place: Place, has_bias: bool, products: Tensor, *others: Tensor) -> Tensor:
+    bias, arrays = (others[0], others[1:]) if has_bias else (None, others)
+    return rule.score(products, bias, arrays, known, place)
+
+
+def _add(found: dict[Any, Tensor], number: Any, part: Tensor) -> None:
+    found[number] = found[number] + part if number in found else part
+
+
+def _along(found: dict[int, Tensor], x: Tensor, size: int) -> Tensor:
+    """The gradients of keys or values, tile after tile; zero where no query looked."""
+    parts = [
+        found[j].to(x.dtype) if j in found else torch.zeros_like(cut(x, -2, j, size))
+        for j in range(-(-x.shape[-2] // size))
+    ]
+    return torch.cat(parts, -2)
+
+
+def _plane(found: dict[tuple[int, int], Tensor], bias: Tensor, plan: Plan) -> Tensor:
+    """The gradient of a bias, tile by tile; zero where no query looked."""
+    rows = []
+    for i in range(-(-bias.shape[-2] // plan.rows)):
+        across = cut(bias, -2, i, plan.rows)
+        parts = [
+            found[i, j].to(bias.dtype)
+            if (i, j) in found
+            else torch.zeros_like(cut(across, -1, j, plan.columns))
+            for j in range(-(-bias.shape[-1] // plan.columns))
+        ]
+        rows.append(torch.cat(parts, -1))
+    return torch.cat(rows, -2)
