@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+REST = 0.1  # seconds, in which the threads of whoever ran before stop waiting for more work
+
 
 class Row(NamedTuple):
     """One comparison.
@@ -36,6 +38,7 @@ def medians(runs: Mapping[str, Callable[[], Any]], seconds: float, least: int = 
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < least:
         for name, run in runs.items():
+            time.sleep(REST)
             start = time.perf_counter()
             run()
             times[name].append(1000 * (time.perf_counter() - start))
