@@ -601,6 +601,19 @@ class TestContract:
                 given = call(*map(jnp.asarray, arrays.values()), query_offset=offset)
                 assert_equals_oracle(given, expected, GROUPED.longest)
 
+    def test_short_calls_in_jax_can_be_differentiated_forwards(self, rng):
+        """At a size that TPU's kernel takes: no kernel with a backward pass of its own may be asked for it."""
+        query, key, value = map(jnp.asarray, Sizes((2,), 2, 2, 5, 7, 64, 64).draw(rng, np.float32).values())
+
+        def attend(query, name):
+            return jax_attention.ops.dot_product_attention(query, key, value, implementation=name)
+
+        tangents = [
+            jax.jvp(functools.partial(attend, name=name), (query,), (query,))[1]
+            for name in (None, "reference")
+        ]
+        assert error(tangents[0], numpy(tangents[1])) <= 1e-5
+
     @pytest.mark.parametrize("rate", [0.0, 0.25])
     def test_dropout_scales_what_it_keeps(self, mirror, rate, rng):
         arrays = GROUPED.draw(rng)

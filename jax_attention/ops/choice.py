@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jax_attention.ops.blockwise import BLOCKWISE
-from jax_attention.ops.call import Call, Implementation
+from jax_attention.ops.call import Call
 from jax_attention.ops.native import CUDNN, SPLASH, XLA
 from jax_attention.ops.reference import REFERENCE
 
@@ -16,15 +16,10 @@ SHORT = 256 * 256  # pairs of a query and a key, below which tiles are not worth
 
 def fastest(call: Call) -> Float[Array, "*batch heads query value_dim"]:
     """Answer a call by the implementation that is fastest for it on the platform it is compiled for."""
+    if call.query.shape[-2] * call.key.shape[-2] <= SHORT:
+        return (REFERENCE if XLA.refusal(call) else XLA).run(call)
     native = {"cuda": CUDNN, "tpu": SPLASH}
     able = {platform: partial(each.run, call) for platform, each in native.items() if not each.refusal(call)}
     if not able:
-        return _portable(call).run(call)
-    return jax.lax.platform_dependent(**able, default=partial(_portable(call).run, call))
-
-
-def _portable(call: Call) -> Implementation:
-    """The fastest of those that run on every platform."""
-    if call.query.shape[-2] * call.key.shape[-2] > SHORT:
-        return BLOCKWISE
-    return REFERENCE if XLA.refusal(call) else XLA
+        return BLOCKWISE.run(call)
+    return jax.lax.platform_dependent(**able, default=partial(BLOCKWISE.run, call))
