@@ -8,16 +8,16 @@ from jaxtyping import Float
 
 from jax_attention.ops.blockwise import BLOCKWISE
 from jax_attention.ops.call import Call
-from jax_attention.ops.native import CUDNN, SPLASH, XLA
+from jax_attention.ops.native import CUDNN, SPLASH
 from jax_attention.ops.reference import REFERENCE
 
-SHORT = 256 * 256  # pairs of a query and a key, below which tiles are not worth their loop
+SHORT = 256 * 256  # pairs of a query and a key, up to which tiles are not worth their loop
 
 
 def fastest(call: Call) -> Float[Array, "*batch heads query value_dim"]:
     """Answer a call by the implementation that is fastest for it on the platform it is compiled for."""
     if call.query.shape[-2] * call.key.shape[-2] <= SHORT:
-        return (REFERENCE if XLA.refusal(call) else XLA).run(call)
+        return REFERENCE.run(call)
     native = {"cuda": CUDNN, "tpu": SPLASH}
     able = {platform: partial(each.run, call) for platform, each in native.items() if not each.refusal(call)}
     if not able:

@@ -166,6 +166,8 @@ def _backward(plan: Plan, saved: Any, cotangents: tuple[Array, Array]) -> tuple[
             asked = plan.rule.scale * _cut(query[n, g], i, plan.rows).astype(wide)
             d_read = _cut(d_output[n, g], i, plan.rows).astype(wide)
             level, per, off = (_cut(x[n, g][..., None], i, plan.rows) for x in (top, share, mean))
+            # With features first, as products along the rows of a tile want them; once a row of tiles.
+            asked_first, d_read_first = (jnp.moveaxis(x, -1, 0) for x in (asked, d_read))
 
             def tile(is_partial: bool, j: Array, carry: Any) -> Any:
                 d_asked, d_keys, d_values, d_bias, d_arrays = carry
@@ -184,8 +186,8 @@ def _backward(plan: Plan, saved: Any, cotangents: tuple[Array, Array]) -> tuple[
                 d_products, d_bias_here, d_arrays_here = pull(shares * (d_shares - off))
                 d_asked = d_asked + jnp.einsum("rqk,kd->rqd", d_products, keys_here)
                 # Transposed, because that spares XLA a copy of the whole tile.
-                d_keys = _add(d_keys, jnp.einsum("rqd,rqk->dk", asked, d_products), j)
-                d_values = _add(d_values, jnp.einsum("rqd,rqk->dk", d_read, at.kept(shares)), j)
+                d_keys = _add(d_keys, jnp.einsum("drq,rqk->dk", asked_first, d_products), j)
+                d_values = _add(d_values, jnp.einsum("drq,rqk->dk", d_read_first, at.kept(shares)), j)
                 d_bias = None if bias is None else at.add(d_bias, d_bias_here)
                 return d_asked, d_keys, d_values, d_bias, jax.tree.map(jnp.add, d_arrays, d_arrays_here)
 
@@ -265,7 +267,7 @@ class _Tile(NamedTuple):
         return jnp.where(self.of(self.fixed.keep), shares / (1.0 - self.plan.dropout_rate), 0.0)
 
 
-PAIRS = 2  # of a batch element and a key/value head; with one, XLA's threads have too little to share
+PAIRS = 4  # of a batch element and a key/value head; with one, XLA's threads have too little to share
 
 
 def _at_once(fixed: Fixed) -> int:
