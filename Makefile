@@ -35,7 +35,7 @@ test-slow: $(VENV)/installed-test  ## The rest, on the code as it ships: without
 
 test-all: test test-slow  ## All tests
 
-docs: $(VENV)/installed-test  ## Measure again what docs/ shows
+docs: $(VENV)/installed-bench  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge list --markdown > docs/catalogue.md
 	$(BIN)/python -m parity_tests.peers > docs/peers.md.new
 	mv docs/peers.md.new docs/peers.md
@@ -44,6 +44,8 @@ docs: $(VENV)/installed-test  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge demo --figure docs/attention-demo.png
 	$(BIN)/python -m benchmarks.linear --markdown > docs/linear.md.new
 	mv docs/linear.md.new docs/linear.md
+	$(BIN)/python -m benchmarks.attention --markdown > docs/performance.md.new
+	mv docs/performance.md.new docs/performance.md
 
 format: $(VENV)/installed-test  ## Rewrite the sources in the house format
 	$(BIN)/ruff check --fix .

@@ -6,192 +6,151 @@ with as many threads for each; results are compared first. A time is the median 
 
 import json
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
-from typing import Annotated, Any
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from typing import Annotated, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import ml_dtypes
-import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import jax_attention.ops
-import torch_attention.ops
-from attention_bridge.weights.leaves import to_torch
-from benchmarks.side_by_side import Row, assert_equal, medians
+from benchmarks import memory, modules, operations
+from benchmarks.machine import ROWS, rates
+from benchmarks.memory import Usage
+from benchmarks.side_by_side import BOUND, Contest, Row, rows
 
-TOLERANCE = {"float32": 2e-5, "bfloat16": 4e-2}
+PACKAGES = ("torch", "jax", "flax", "tokamax")
+SECONDS, QUICK_SECONDS = 1.5, 0.5
+
+PAGE = """# Attention side by side with its peers
+
+Printed by `python -m benchmarks.attention --markdown` on {machine} with {threads} threads, with {versions}.
+
+Each case is computed by ours in both frameworks and by the peers: the same numbers, turn by turn in one process, as
+many threads for each, with a rest of a tenth of a second before each turn, in which the threads of whoever ran before
+go to sleep. What is short is run once to wake its threads, and then as often as makes a turn of 20 ms. Results are
+compared first, and no time is taken of what differs. A time is the median of all rounds, compilation left out; a ratio
+below 1 means that ours takes less. Machines are noisy: ratios to the second digit only.
+
+**{bound}** is what the products and exponentials of a case take at least: on tiles of {rows} × {rows} this
+machine does {products:.0f} GFLOP a second in float32 and {exponentials:.1f} thousand million exponentials, the best of
+what PyTorch and JAX reach. Pairs of a query and a key that do not see each other are not counted.
+
+## Operations
+
+`dot_product_attention`, length × heads × head_dim, one sequence. `8/2` are eight heads of queries that share two of
+keys. A window is a dense mask for `scaled_dot_product_attention`.
+
+{operations}
+
+## Layers
+
+`MultiHeadSelfAttention` and `CausalSelfAttention` with `need_weights=False`; forward in evaluation mode without
+gradients, backward with gradients of the input and of all parameters.
+
+{modules}
+
+## Memory
+
+MiB beyond inputs and outputs, forward and backward: in JAX what XLA plans for temporary results, in PyTorch by how
+much a process grows at most during one run.
+
+{memory}
+"""
 
 
-@dataclass(frozen=True)
-class Case:
-    """What is computed: one batch element in float32, forward, if nothing else is said.
+class Group(NamedTuple):
+    """One table of the report.
 
     Attributes:
-        length: of queries and keys.
-        heads, kv_heads, head_dim, is_causal, window, dtype: as in `dot_product_attention`.
-        backward: whether gradients of queries, keys and values are computed as well.
+        name: its place in the page.
+        rows: what it says.
     """
 
-    length: int
-    heads: int = 8
-    kv_heads: int = 8
-    head_dim: int = 64
-    is_causal: bool = False
-    window: int | None = None
-    dtype: str = "float32"
-    backward: bool = False
-
-    def __str__(self) -> str:
-        heads = f"{self.heads}" if self.heads == self.kv_heads else f"{self.heads}/{self.kv_heads}"
-        kind = "causal" if self.is_causal else "all keys"
-        kind = kind if self.window is None else f"window {self.window}"
-        direction = "forward + backward" if self.backward else "forward"
-        return f"{self.length} × {heads} × {self.head_dim}, {kind}, {self.dtype}, {direction}"
+    name: str
+    rows: list[Row]
 
 
-def cases(quick: bool) -> list[Case]:
-    """Those of the report; the quick ones are a few short ones."""
-    lengths = (128, 1000) if quick else (128, 256, 512, 1000, 1024, 2048, 3001, 4096, 8192)
-    both = (False, True)
-    found = [Case(n, is_causal=c, backward=b) for n in lengths for c in both for b in both]
-    if not quick:
-        found += [Case(n, head_dim=80, is_causal=True, backward=b) for n in (1024, 4096) for b in both]
-        found += [Case(n, kv_heads=2, is_causal=True, backward=b) for n in (1024, 4096) for b in both]
-        found += [Case(n, is_causal=True, dtype="bfloat16", backward=b) for n in (1024, 4096) for b in both]
-    windows = (1000,) if quick else (2048, 8192)
-    return found + [Case(n, is_causal=True, window=256, backward=b) for n in windows for b in both]
+def groups(quick: bool, only: str) -> Iterator[Group]:
+    """All comparisons of time, one table after the other."""
+    for module in (operations, modules):
+        contests: Iterator[Contest] = module.contests(quick, only)
+        seconds = QUICK_SECONDS if quick else SECONDS
+        found = (rows(contest, seconds) for contest in contests)
+        shown = track(found, module.__name__, console=Console(stderr=True), transient=True, total=None)
+        yield Group(module.__name__.removeprefix("benchmarks."), list(chain.from_iterable(shown)))
 
 
-def numbers(case: Case) -> list[np.ndarray]:
-    """Queries, keys and values, normal."""
-    rng = np.random.default_rng(case.length)
-    shapes = [(1, heads, case.length, case.head_dim) for heads in (case.heads, case.kv_heads, case.kv_heads)]
-    return [rng.standard_normal(shape).astype(getattr(ml_dtypes, case.dtype, case.dtype)) for shape in shapes]
+def page(found: list[Group], usages: list[Usage]) -> str:
+    """The whole report in Markdown."""
+    return PAGE.format(
+        machine=platform.machine(),
+        threads=torch.get_num_threads(),
+        versions=_versions(),
+        bound=BOUND.capitalize(),
+        rows=ROWS,
+        products=rates().products / 1e9,
+        exponentials=rates().exponentials / 1e9,
+        memory=_markdown(Usage._fields, usages),
+        **{group.name: _markdown(Row._fields, group.rows) for group in found},
+    )
 
 
-def torch_run(case: Case, attend: Callable[..., torch.Tensor]) -> Callable[[], list[torch.Tensor]]:
-    """A run in PyTorch, ready to be timed."""
-    given = [to_torch(x) for x in numbers(case)]
-
-    def forward() -> list[torch.Tensor]:
-        with torch.no_grad():
-            return [attend(*given)]
-
-    def both() -> list[torch.Tensor]:
-        leaves = [x.requires_grad_() for x in given]
-        output = attend(*leaves)
-        return [output.detach(), *torch.autograd.grad(output.sum(), leaves)]
-
-    return both if case.backward else forward
-
-
-def jax_run(case: Case, attend: Callable[..., jax.Array]) -> Callable[[], list[jax.Array]]:
-    """A compiled run in JAX, ready to be timed."""
-    given = [jnp.asarray(x) for x in numbers(case)]
-
-    def total(*given: jax.Array) -> tuple[jax.Array, jax.Array]:
-        output = attend(*given)
-        return output.astype(jnp.float32).sum(), output
-
-    def both(*given: jax.Array) -> list[jax.Array]:
-        gradients, output = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(*given)
-        return [output, *gradients]
-
-    run = jax.jit(both if case.backward else lambda *given: [attend(*given)])
-    return lambda: jax.block_until_ready(run(*given))
-
-
-def sdpa(case: Case) -> Callable[..., torch.Tensor]:
-    """PyTorch's fused kernel, with a dense mask where there is a window."""
-    grouped = case.heads != case.kv_heads
-    if case.window is None:
-        return partial(F.scaled_dot_product_attention, is_causal=case.is_causal, enable_gqa=grouped)
-    i = torch.arange(case.length)
-    mask = (i <= i[:, None]) & (i > i[:, None] - case.window)
-    return partial(F.scaled_dot_product_attention, attn_mask=mask, enable_gqa=grouped)
-
-
-def jax_nn(case: Case) -> Callable[..., jax.Array]:
-    """JAX's own function."""
-    window = None if case.window is None else (case.window - 1, 0)
-
-    def attend(*given: jax.Array) -> jax.Array:
-        swapped = (jnp.swapaxes(x, 1, 2) for x in given)
-        output = jax.nn.dot_product_attention(*swapped, is_causal=case.is_causal, local_window_size=window)
-        return jnp.swapaxes(output, 1, 2)
-
-    return attend
-
-
-def sides(case: Case) -> dict[str, Callable[[], Any]]:
-    """Ours and the peers, by name."""
-    options = {"is_causal": case.is_causal, "window": case.window}
-    return {
-        "torch": torch_run(case, partial(torch_attention.ops.dot_product_attention, **options)),
-        "jax": jax_run(case, partial(jax_attention.ops.dot_product_attention, **options)),
-        "torch scaled_dot_product_attention": torch_run(case, sdpa(case)),
-        "jax.nn.dot_product_attention": jax_run(case, jax_nn(case)),
-    }
-
-
-def compare(case: Case, seconds: float) -> Iterator[Row]:
-    """Check that all compute the same, then time them in turns."""
-    runs = sides(case)
-    results = {
-        name: [np.asarray(x.float() if isinstance(x, torch.Tensor) else x, np.float64) for x in run()]
-        for name, run in runs.items()
-    }
-    assert_equal(results, TOLERANCE[case.dtype])
-    found = medians(runs, seconds)
-    ours, peers = ("torch", "jax"), [name for name in runs if name not in ("torch", "jax")]
-    for framework in ours:
-        for peer in peers:
-            if framework == "torch" and peer.startswith("jax"):
-                continue
-            yield Row(
-                str(case), framework, found[framework], peer, found[peer], found[framework] / found[peer]
-            )
-
-
-def table(rows: list[Row]) -> Table:
-    """The rows for the terminal."""
-    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "jax"))
+def table(found: list[Group]) -> Table:
+    """The times for the terminal."""
     made = Table(
-        title=f"Attention side by side: length × heads × head_dim ({versions})",
+        title=f"Attention side by side ({_versions()})",
         caption=f"{platform.machine()}, {torch.get_num_threads()} threads; ratio: ours over the peer",
     )
     for name in Row._fields:
         made.add_column(name.replace("_", " "), justify="right" if name.endswith(("ms", "ratio")) else "left")
-    for row in rows:
-        made.add_row(*(f"{x:.2f}" if isinstance(x, float) else x for x in row))
+    for group in found:
+        for row in group.rows:
+            made.add_row(*map(_cell, row))
+        made.add_section()
     return made
+
+
+def _markdown(names: tuple[str, ...], found: list[Row] | list[Usage]) -> str:
+    heading = [name.replace("_", " ") for name in names]
+    sides = ["--:" if name.endswith(("_ms", "_mib", "_s", "ratio")) else "---" for name in names]
+    lines = [heading, sides, *([_cell(x) for x in row] for row in found)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(x: str | float) -> str:
+    if isinstance(x, str):
+        return x
+    return f"{x:.0f}" if x >= 1000 else f"{x:.2f}" if x < 10 else f"{x:.1f}"
+
+
+def _versions() -> str:
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"no {package}")
+    return ", ".join(found)
 
 
 def main(
     quick: Annotated[bool, typer.Option(help="A few short cases.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print an array of rows instead.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a page in Markdown.")] = False,
     only: Annotated[str, typer.Option(help="Cases whose description has this in it.")] = "",
 ) -> None:
-    """Time attention against its peers."""
-    chosen = [case for case in cases(quick) if only in str(case)]
-    rows = [
-        row
-        for case in track(chosen, "timing", console=Console(stderr=True), transient=True)
-        for row in compare(case, 0.5 if quick else 3.0)
-    ]
+    """Time attention against its peers; the page says how much memory it needs as well."""
+    found = list(groups(quick, only))
     if as_json:
-        print(json.dumps([row._asdict() for row in rows], indent=1))
+        print(json.dumps([row._asdict() for group in found for row in group.rows], indent=1))
+    elif as_markdown:
+        print(page(found, list(memory.usages(quick))))
     else:
-        Console().print(table(rows))
+        Console().print(table(found))
 
 
 if __name__ == "__main__":

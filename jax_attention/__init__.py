@@ -24,6 +24,8 @@ from jax_attention.heads import LatentCache as LatentCache
 from jax_attention.heads import MultiHeadLatentAttention as MultiHeadLatentAttention
 from jax_attention.heads import MultiQueryAttention as MultiQueryAttention
 from jax_attention.keeps import DecoderKeep as DecoderKeep
+from jax_attention.keeps import LayerKeep as LayerKeep
+from jax_attention.keeps import ModelKeep as ModelKeep
 from jax_attention.latents import AttentionPooling as AttentionPooling
 from jax_attention.latents import GRUCell as GRUCell
 from jax_attention.latents import InducedKeep as InducedKeep

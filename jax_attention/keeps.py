@@ -1,4 +1,4 @@
-"""Keep-masks for blocks that drop in several places: they stand for the draws."""
+"""Keep-masks for what drops in several places: they stand for the draws."""
 
 from typing import NamedTuple
 
@@ -24,3 +24,29 @@ class DecoderKeep(NamedTuple):
     cross_output: Bool[Array, "batch query embed"] | None = None
     ffn_hidden: Bool[Array, "batch query ffn"] | None = None
     ffn_output: Bool[Array, "batch query embed"] | None = None
+
+
+class LayerKeep(NamedTuple):
+    """Keep-masks for the places where a layer of a model drops; None leaves a place to chance.
+
+    Attributes:
+        weights: `(batch, heads, length, length)`.
+        attention_output: `(batch, length, embed)`.
+        ffn_output: `(batch, length, embed)`.
+    """
+
+    weights: Bool[Array, "batch heads length length"] | None = None
+    attention_output: Bool[Array, "batch length embed"] | None = None
+    ffn_output: Bool[Array, "batch length embed"] | None = None
+
+
+class ModelKeep(NamedTuple):
+    """Keep-masks for the places where an `Encoder` or a `Decoder` drops; None leaves a place to chance.
+
+    Attributes:
+        embeddings: `(batch, length, embed)`.
+        layers: one `LayerKeep` a layer.
+    """
+
+    embeddings: Bool[Array, "batch length embed"] | None = None
+    layers: tuple[LayerKeep, ...] | None = None

@@ -425,9 +425,9 @@ class TestInjectedDropout:
         ]
         ours, theirs = encoder_pair(dropout=DROPOUT)
         our_keep, their_keep = (
-            mirror.EncoderKeep(
+            mirror.ModelKeep(
                 array(embeddings),
-                tuple(mirror.EncoderLayerKeep(**{n: array(k) for n, k in layer.items()}) for layer in layers),
+                tuple(mirror.LayerKeep(**{n: array(k) for n, k in layer.items()}) for layer in layers),
             )
             for mirror, array in ((torch_encoder, torch.from_numpy), (jax_encoder, jnp.asarray))
         )

@@ -24,6 +24,8 @@ from torch_attention.heads import LatentCache as LatentCache
 from torch_attention.heads import MultiHeadLatentAttention as MultiHeadLatentAttention
 from torch_attention.heads import MultiQueryAttention as MultiQueryAttention
 from torch_attention.keeps import DecoderKeep as DecoderKeep
+from torch_attention.keeps import LayerKeep as LayerKeep
+from torch_attention.keeps import ModelKeep as ModelKeep
 from torch_attention.latents import AttentionPooling as AttentionPooling
 from torch_attention.latents import GRUCell as GRUCell
 from torch_attention.latents import InducedKeep as InducedKeep

@@ -5,7 +5,6 @@ network, each followed by its residual and a normalisation; an optional pooler r
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.checks import check_pairs
 from jax_attention.feed_forward import FeedForward
+from jax_attention.keeps import LayerKeep, ModelKeep
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear
 from jax_attention.outputs import AttentionOutput, EncoderOutput
 from jax_attention.self_attention import MultiHeadSelfAttention
@@ -51,32 +51,6 @@ class EncoderConfig:
     pooler: bool = True
 
 
-class EncoderLayerKeep(NamedTuple):
-    """Keep-masks for the places where `EncoderLayer` drops; None leaves a place to chance.
-
-    Attributes:
-        weights: `(batch, heads, length, length)`.
-        attention_output: `(batch, length, embed)`.
-        ffn_output: `(batch, length, embed)`.
-    """
-
-    weights: Bool[Array, "batch heads length length"] | None = None
-    attention_output: Bool[Array, "batch length embed"] | None = None
-    ffn_output: Bool[Array, "batch length embed"] | None = None
-
-
-class EncoderKeep(NamedTuple):
-    """Keep-masks for the places where `Encoder` drops; None leaves a place to chance.
-
-    Attributes:
-        embeddings: `(batch, length, embed)`.
-        layers: one `EncoderLayerKeep` a layer.
-    """
-
-    embeddings: Bool[Array, "batch length embed"] | None = None
-    layers: tuple[EncoderLayerKeep, ...] | None = None
-
-
 class EncoderLayer(nnx.Module):
     """Self-attention, then feed-forward: x = norm(x + f(x)) each (Vaswani et al. 2017).
 
@@ -109,10 +83,10 @@ class EncoderLayer(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         need_weights: bool = True,
-        dropout_keep: EncoderLayerKeep | None = None,
+        dropout_keep: LayerKeep | None = None,
     ) -> AttentionOutput:
         """Encode one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
-        keep = dropout_keep or EncoderLayerKeep()
+        keep = dropout_keep or LayerKeep()
         attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
         x = self.attention_norm(x + self.dropout(attended, keep.attention_output))  # batch length embed
         x = self.ffn_norm(x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
@@ -155,7 +129,7 @@ class Encoder(nnx.Module):
         token_types: Int[Array, "batch length"] | None = None,
         *,
         need_weights: bool = False,
-        dropout_keep: EncoderKeep | None = None,
+        dropout_keep: ModelKeep | None = None,
     ) -> EncoderOutput:
         """Encode a batch of sequences.
 
@@ -184,7 +158,7 @@ class Encoder(nnx.Module):
         if length > max_len:
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
-        keep = dropout_keep or EncoderKeep()
+        keep = dropout_keep or ModelKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)
         token_types = jnp.zeros_like(tokens) if token_types is None else token_types
 

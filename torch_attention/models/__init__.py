@@ -2,6 +2,4 @@
 
 from torch_attention.models.encoder import Encoder as Encoder
 from torch_attention.models.encoder import EncoderConfig as EncoderConfig
-from torch_attention.models.encoder import EncoderKeep as EncoderKeep
 from torch_attention.models.encoder import EncoderLayer as EncoderLayer
-from torch_attention.models.encoder import EncoderLayerKeep as EncoderLayerKeep

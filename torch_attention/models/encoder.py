@@ -5,7 +5,6 @@ network, each followed by its residual and a normalisation; an optional pooler r
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from torch_attention.checks import check_pairs
 from torch_attention.feed_forward import FeedForward
+from torch_attention.keeps import LayerKeep, ModelKeep
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear
 from torch_attention.outputs import AttentionOutput, EncoderOutput
 from torch_attention.self_attention import MultiHeadSelfAttention
@@ -49,32 +49,6 @@ class EncoderConfig:
     pooler: bool = True
 
 
-class EncoderLayerKeep(NamedTuple):
-    """Keep-masks for the places where `EncoderLayer` drops; None leaves a place to chance.
-
-    Attributes:
-        weights: `(batch, heads, length, length)`.
-        attention_output: `(batch, length, embed)`.
-        ffn_output: `(batch, length, embed)`.
-    """
-
-    weights: Bool[Tensor, "batch heads length length"] | None = None
-    attention_output: Bool[Tensor, "batch length embed"] | None = None
-    ffn_output: Bool[Tensor, "batch length embed"] | None = None
-
-
-class EncoderKeep(NamedTuple):
-    """Keep-masks for the places where `Encoder` drops; None leaves a place to chance.
-
-    Attributes:
-        embeddings: `(batch, length, embed)`.
-        layers: one `EncoderLayerKeep` a layer.
-    """
-
-    embeddings: Bool[Tensor, "batch length embed"] | None = None
-    layers: tuple[EncoderLayerKeep, ...] | None = None
-
-
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward: x = norm(x + f(x)) each (Vaswani et al. 2017).
 
@@ -107,10 +81,10 @@ class EncoderLayer(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         need_weights: bool = True,
-        dropout_keep: EncoderLayerKeep | None = None,
+        dropout_keep: LayerKeep | None = None,
     ) -> AttentionOutput:
         """Encode one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
-        keep = dropout_keep or EncoderLayerKeep()
+        keep = dropout_keep or LayerKeep()
         attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
         x = self.attention_norm(x + self.dropout(attended, keep.attention_output))  # batch length embed
         x = self.ffn_norm(x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
@@ -153,7 +127,7 @@ class Encoder(nn.Module):
         token_types: Int[Tensor, "batch length"] | None = None,
         *,
         need_weights: bool = False,
-        dropout_keep: EncoderKeep | None = None,
+        dropout_keep: ModelKeep | None = None,
     ) -> EncoderOutput:
         """Encode a batch of sequences.
 
@@ -182,7 +156,7 @@ class Encoder(nn.Module):
         if length > max_len:
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
-        keep = dropout_keep or EncoderKeep()
+        keep = dropout_keep or ModelKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)
         token_types = torch.zeros_like(tokens) if token_types is None else token_types
 
