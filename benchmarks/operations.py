@@ -169,7 +169,10 @@ def jax_nn(case: Case) -> Callable[..., jax.Array]:
 def tokamax_chunked(case: Case) -> Callable[..., jax.Array]:
     """Tokamax's online softmax in chunks, in operations of XLA."""
     import tokamax
+    from absl import flags
 
+    if not flags.FLAGS.is_parsed():  # else it would read this command's own options
+        flags.FLAGS.mark_as_parsed()
     return _length_first(
         partial(
             tokamax.dot_product_attention,

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from jax_attention.outputs import AttentionOutput
+from jax_attention.outputs import AttentionOutput, CachedOutput
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -36,9 +36,11 @@ def _name_in_pytorch(path: tuple[Any, ...]) -> str:
     return ".".join([*module, "weight" if own in ("kernel", "scale", "embedding") else own])
 
 
-def show(title: str, attention: AttentionOutput, queries: Sequence[str], keys: Sequence[str]) -> None:
+def show(
+    title: str, attention: AttentionOutput | CachedOutput, queries: Sequence[str], keys: Sequence[str]
+) -> None:
     """Print the weights of the first batch element, each head a table with a name for every row and column."""
-    output, weights = attention
+    output, weights = attention.output, attention.weights
     assert weights is not None
     print(f"\n{title}: output {tuple(output.shape)}, weights {tuple(weights.shape)}")
     heads = weights[0].reshape(-1, len(queries), len(keys))  # heads query key

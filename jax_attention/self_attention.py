@@ -23,10 +23,11 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.caches import Cache, KeyValue, check_call, recall
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.ops import attend, merge_heads, single_head_attention, split_heads
-from jax_attention.outputs import AttentionOutput
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
@@ -241,45 +242,41 @@ class CausalSelfAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to itself and to those before it that `mask` lets it see.
 
         Args:
-            x: the sequence.
-            mask: True where the query attends to the key; it can only hide more, never show what comes later.
-            positions: where each element stands, for `position`; None counts from 0.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            x: the sequence; with a cache the new tokens alone.
+            mask: it can only hide more, never show what comes later; with a cache `(batch, 1, 1, new)`.
+            cache: what is remembered of the tokens before; see `caches`.
+            positions, need_weights, dropout_keep: as in `MultiHeadSelfAttention`.
 
-        Returns:
-            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
-
-        Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit.
+        Returns, raises: as there; with a cache a `CachedOutput`, or ValueError if it does not fit.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        check_call(x, mask, positions, dropout_keep, cache, position=self.position, num_heads=self.num_heads)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         heads, weights = attend(
             placed.query,
             placed.key,
-            value,
+            seen.entries.value,
             placed.bias,
-            mask,
+            seen.mask,
             is_causal=True,
+            query_offset=seen.offset,
             scale=self.scale,
             need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
 def main() -> None:

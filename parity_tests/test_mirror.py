@@ -43,9 +43,11 @@ OWN_CODE = {
     "ops/known.py",
     "ops/native.py",
     "ops/scan.py",
+    "ops/slots.py",
     "ops/tile_loop.py",
     "ops/tiles.py",
     "ops/triangular.py",
+    "records.py",
 }
 
 # What stands in the PyTorch file, and what in the JAX file, in order; layout and line breaks are no matter.
@@ -73,7 +75,7 @@ WORDS = [
     (", device: torch.device | str | None=None)", ")"),
     (", device: torch.device | str | None)", ")"),
     (", *)", ")"),
-    (re.compile(r", device(=\w+(\.device)?)?\)"), ")"),
+    (re.compile(r", device(=\w+(\[0\])?(\.device)?)?\)"), ")"),
     # Operations.
     (".to(torch.promote_types(x.dtype, torch.float32))", ".astype(jnp.promote_types(x.dtype, jnp.float32))"),
     (re.compile(r"\.to\(([\w.]+\.dtype|wide)\)"), r".astype(\1)"),

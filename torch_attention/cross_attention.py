@@ -263,10 +263,10 @@ class EncoderDecoderAttention(nn.Module):
         check_pairs(x, x, self_mask, keep.self_weights, self.num_heads, name="self_mask")
         check_pairs(x, memory, memory_mask, keep.cross_weights, self.num_heads, name="memory_mask")
         before = self._norm(True, self.self_norm, x)
-        attended, self_weights = self.self_attention(
+        read = self.self_attention(
             before, self_mask, need_weights=need_weights, dropout_keep=keep.self_weights
         )
-        x = self._norm(False, self.self_norm, x + self.dropout(attended, keep.self_output))
+        x = self._norm(False, self.self_norm, x + self.dropout(read.output, keep.self_output))
         before = self._norm(True, self.cross_norm, x)
         attended, cross_weights = self.cross_attention(
             before, memory, memory_mask, need_weights=need_weights, dropout_keep=keep.cross_weights
@@ -274,7 +274,7 @@ class EncoderDecoderAttention(nn.Module):
         x = self._norm(False, self.cross_norm, x + self.dropout(attended, keep.cross_output))
         transformed = self.ffn(self._norm(True, self.ffn_norm, x), dropout_keep=keep.ffn_hidden)
         x = self._norm(False, self.ffn_norm, x + self.dropout(transformed, keep.ffn_output))
-        return DecoderOutput(x, self_weights, cross_weights)
+        return DecoderOutput(x, read.weights, cross_weights)
 
     def _norm(self, first: bool, norm: nn.Module, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return norm(x) if first == self.norm_first else x

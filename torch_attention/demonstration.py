@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torch_attention.outputs import AttentionOutput
+from torch_attention.outputs import AttentionOutput, CachedOutput
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -26,9 +26,11 @@ def fill(module: Module, seed: int = 0) -> Module:
     return module.eval()
 
 
-def show(title: str, attention: AttentionOutput, queries: Sequence[str], keys: Sequence[str]) -> None:
+def show(
+    title: str, attention: AttentionOutput | CachedOutput, queries: Sequence[str], keys: Sequence[str]
+) -> None:
     """Print the weights of the first batch element, each head a table with a name for every row and column."""
-    output, weights = attention
+    output, weights = attention.output, attention.weights
     assert weights is not None
     print(f"\n{title}: output {tuple(output.shape)}, weights {tuple(weights.shape)}")
     heads = weights[0].reshape(-1, len(queries), len(keys))  # heads query key

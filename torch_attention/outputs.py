@@ -19,6 +19,20 @@ class AttentionOutput(NamedTuple):
     weights: Float[Tensor, "batch ..."] | None
 
 
+class CachedOutput(NamedTuple):
+    """`output, cache, weights = attn(x, cache=cache)`.
+
+    Attributes:
+        output: `(batch, new, dim)`, for the new tokens.
+        cache: what is remembered of all tokens so far; give it to the next call.
+        weights: `(batch, heads, new, slots)`; before dropout, in at least float32. None with `need_weights=False`.
+    """
+
+    output: Float[Tensor, "batch new dim"]
+    cache: Any
+    weights: Float[Tensor, "batch heads new slots"] | None
+
+
 class RecurrentOutput(NamedTuple):
     """`output, state, weights = layer(x, state)`.
 
@@ -60,3 +74,12 @@ class EncoderOutput(NamedTuple):
     output: Float[Tensor, "batch length embed"]
     pooled: Float[Tensor, "batch embed"] | None
     weights: tuple[Float[Tensor, "batch heads length length"], ...] | None
+
+
+def attention_output(
+    output: Float[Tensor, "batch query dim"],
+    weights: Float[Tensor, "batch heads query key"] | None,
+    cache: Any,
+) -> AttentionOutput | CachedOutput:
+    """What a call returns, with its cache if it had one."""
+    return AttentionOutput(output, weights) if cache is None else CachedOutput(output, cache, weights)

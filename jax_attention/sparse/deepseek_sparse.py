@@ -23,7 +23,7 @@ from jax_attention.heads.grouped_query import GroupedQueryAttention
 from jax_attention.heads.latent import MultiHeadLatentAttention
 from jax_attention.masks import causal_mask
 from jax_attention.ops import top_k_mask
-from jax_attention.outputs import AttentionOutput
+from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.positions.protocol import check_positions
 from jax_attention.sparse.lightning_indexer import LightningIndexer
 
@@ -72,7 +72,7 @@ class DeepSeekSparseAttention(nnx.Module):
         positions: Int[Array, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to the best `top_k` of itself and those before it; the rest as in `attention`.
 
         A key that the mask hides from all heads takes up no place among them.

@@ -1,0 +1,244 @@
+"""Caches: what is read on gives what a call on the whole sequence gives, in both mirrors."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_attention
+import torch_attention
+from attention_bridge.weights import transfer
+
+BATCH, LENGTH, EMBED, HEADS, KV_HEADS, WINDOW = 2, 7, 12, 6, 3, 3
+CHUNKS = ((2, 1, 4), (1,) * LENGTH, (LENGTH,))
+# The same sums in another order: four times the roundoff of the longest, relative to numbers of about 1.
+BOUND = 4 * 2.0**-24 * np.sqrt(3 * EMBED)
+
+
+def kinds(m, f):
+    """Every class that reads on, in mirror `m`, built with `f`, and with the caches that serve it."""
+    everything = [m.GrowingCache(), m.StaticCache(capacity=LENGTH + 2)]
+    rotary = m.RotaryEmbedding(EMBED // HEADS)
+    return {
+        "CausalSelfAttention": (m.CausalSelfAttention(EMBED, HEADS, **f), everything),
+        "CausalSelfAttention with ALiBi": (
+            m.CausalSelfAttention(EMBED, HEADS, position=m.ALiBi(HEADS), **f),
+            everything,
+        ),
+        "GroupedQueryAttention with RotaryEmbedding": (
+            m.GroupedQueryAttention(EMBED, HEADS, KV_HEADS, position=rotary, is_causal=True, **f),
+            everything,
+        ),
+        "SlidingWindowAttention with RotaryEmbedding": (
+            m.SlidingWindowAttention(EMBED, HEADS, WINDOW, position=rotary, **f),
+            [*everything, m.RollingCache(WINDOW), m.RollingCache(WINDOW + 1)],
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def mirrors():
+    torch.manual_seed(0)
+    ours, theirs = kinds(torch_attention, {}), kinds(jax_attention, {"rngs": nnx.Rngs(0)})
+    for name in ours:
+        transfer(ours[name][0], theirs[name][0])
+    return {
+        "torch": SimpleNamespace(kinds=ours, array=torch.from_numpy, package=torch_attention),
+        "jax": SimpleNamespace(kinds=theirs, array=jnp.asarray, package=jax_attention),
+    }
+
+
+@pytest.fixture(params=["torch", "jax"])
+def mirror(request, mirrors):
+    return mirrors[request.param]
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(1).standard_normal((BATCH, LENGTH, EMBED)).astype(np.float32)
+
+
+def numpy(x):
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+
+
+def read(attn, mirror, x, cache, chunks, mask=None):
+    """The outputs of all chunks side by side, and the caches after each."""
+    outputs, caches, start = [], [cache], 0
+    for size in chunks:
+        end = start + size
+        shown = None if mask is None else mirror.array(np.ascontiguousarray(mask[..., start:end]))
+        output, cache, _ = attn(mirror.array(x[:, start:end].copy()), shown, cache=cache)
+        outputs.append(numpy(output))
+        caches.append(cache)
+        start = end
+    return np.concatenate(outputs, axis=1), caches
+
+
+def error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+NAMES = list(kinds(torch_attention, {}))
+
+
+@pytest.mark.parametrize("chunks", CHUNKS, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_reading_in_chunks_gives_what_the_whole_sequence_gives(mirror, name, chunks, x):
+    attn, caches = mirror.kinds[name]
+    expected = numpy(attn(mirror.array(x)).output)
+    for cache in caches:
+        assert error(read(attn, mirror, x, cache, chunks)[0], expected) <= BOUND
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_masked_token_is_never_seen_again(mirror, name, x):
+    attn, caches = mirror.kinds[name]
+    mask = np.ones((BATCH, 1, 1, LENGTH), bool)
+    mask[1, ..., :2] = False
+    expected = numpy(attn(mirror.array(x), mirror.array(mask)).output)
+    for cache in caches:
+        assert error(read(attn, mirror, x, cache, CHUNKS[0], mask)[0], expected) <= BOUND
+    unmasked = numpy(attn(mirror.array(x)).output)
+    assert error(unmasked, expected) > 1e3 * BOUND
+
+
+def test_weights_with_a_growing_cache_are_rows_of_those_of_the_whole_sequence(mirror, x):
+    attn, _ = mirror.kinds["CausalSelfAttention with ALiBi"]
+    _, cache, _ = attn(mirror.array(x[:, :4].copy()), cache=mirror.package.GrowingCache())
+    weights = attn(mirror.array(x[:, 4:].copy()), cache=cache).weights
+    assert error(numpy(weights), numpy(attn(mirror.array(x)).weights)[:, :, 4:]) <= BOUND
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_old_cache_can_be_gone_on_from_again(mirror, name, x):
+    attn, caches = mirror.kinds[name]
+    for empty in caches:
+        _, (_, cache, *_) = read(attn, mirror, x, empty, (3, 2))
+        step = mirror.array(x[:, 3:4].copy())
+        first = numpy(attn(step, cache=cache).output)
+        attn(mirror.array(x[:, 5:7].copy()), cache=cache)
+        np.testing.assert_array_equal(numpy(attn(step, cache=cache).output), first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_mirrors_remember_the_same(mirrors, name, x):
+    for ours, theirs in zip(*(mirrors[m].kinds[name][1] for m in ("torch", "jax")), strict=True):
+        found = []
+        for mirror, cache in ((mirrors["torch"], ours), (mirrors["jax"], theirs)):
+            _, caches = read(mirror.kinds[name][0], mirror, x, cache, (3, 2))
+            found.append(caches[-1].entries)
+        for one, other in zip(*found, strict=True):
+            assert error(numpy(other), numpy(one)) <= BOUND
+
+
+def test_gradients_flow_through_a_cache_as_through_the_whole_sequence(mirrors, x):
+    attn, _ = mirrors["torch"].kinds["CausalSelfAttention"]
+    whole, parts = (torch.from_numpy(x).requires_grad_() for _ in range(2))
+    attn(whole).output.square().sum().backward()
+    output, cache, _ = attn(parts[:, :4], cache=torch_attention.GrowingCache())
+    (output.square().sum() + attn(parts[:, 4:], cache=cache).output.square().sum()).backward()
+    assert error(parts.grad.numpy(), whole.grad.numpy()) <= 3 * BOUND
+
+    attn, _ = mirrors["jax"].kinds["CausalSelfAttention"]
+
+    def loss(x):
+        output, cache, _ = attn(x[:, :4], cache=jax_attention.StaticCache(capacity=LENGTH))
+        return (output**2).sum() + (attn(x[:, 4:], cache=cache).output ** 2).sum()
+
+    assert error(np.asarray(jax.grad(loss)(jnp.asarray(x))), whole.grad.numpy()) <= 3 * BOUND
+
+
+@pytest.mark.parametrize("kind", ["static", "rolling"])
+def test_one_compiled_step_serves_every_place(mirrors, kind, x):
+    attn, _ = mirrors["jax"].kinds["SlidingWindowAttention with RotaryEmbedding"]
+    graphdef, state = nnx.split(attn)
+    traced = []
+
+    @jax.jit
+    def step(state, x, cache):
+        traced.append(x)
+        return nnx.merge(graphdef, state)(x, cache=cache, need_weights=False)
+
+    empty = {
+        "static": jax_attention.StaticCache(capacity=LENGTH),
+        "rolling": jax_attention.RollingCache(WINDOW),
+    }
+    output, cache, _ = attn(jnp.asarray(x[:, :2]), cache=empty[kind])
+    outputs = [output]
+    for i in range(2, LENGTH):
+        output, cache, _ = step(state, jnp.asarray(x[:, i : i + 1]), cache)
+        outputs.append(output)
+    assert len(traced) == 1
+    expected = np.asarray(attn(jnp.asarray(x)).output)
+    assert error(np.concatenate(outputs, axis=1), expected) <= BOUND
+
+
+def test_a_cache_has_the_dtype_that_is_computed_in(mirror, x):
+    m = mirror.package
+    half = (
+        m.CausalSelfAttention(EMBED, HEADS, dtype=torch.bfloat16)
+        if m is torch_attention
+        else m.CausalSelfAttention(EMBED, HEADS, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16)
+    )
+    given = mirror.array(x)
+    given = given.bfloat16() if m is torch_attention else given.astype(jnp.bfloat16)
+    for cache in (m.GrowingCache(), m.StaticCache(capacity=LENGTH)):
+        found = half(given, cache=cache)
+        assert found.cache.entries.key.dtype == found.output.dtype == given.dtype
+
+
+def test_a_place_off_by_one_would_be_noticed(mirror, x):
+    attn, _ = mirror.kinds["GroupedQueryAttention with RotaryEmbedding"]
+    _, (_, cache) = read(attn, mirror, x, mirror.package.StaticCache(capacity=LENGTH + 2), (4,))
+    wrong = mirror.package.StaticCache(LENGTH + 2, cache.entries, None, cache.length - 1)
+    found = numpy(attn(mirror.array(x[:, 4:].copy()), cache=wrong).output)
+    assert error(found, numpy(attn(mirror.array(x)).output)[:, 4:]) > 1e3 * BOUND
+
+
+def refusals(mirror, x):
+    """Calls that are refused, each with what the message must say."""
+    m, array = mirror.package, mirror.array
+    attn = mirror.kinds["CausalSelfAttention with ALiBi"][0]
+    window = mirror.kinds["SlidingWindowAttention with RotaryEmbedding"][0]
+    f = {} if m is torch_attention else {"rngs": nnx.Rngs(0)}
+    both_ways = m.GroupedQueryAttention(EMBED, HEADS, KV_HEADS, **f)
+    given = array(x)
+    one = attn(array(x[:1].copy()), cache=m.GrowingCache()).cache
+    full = attn(given, cache=m.StaticCache(capacity=LENGTH + 1)).cache
+    grid = np.ones((LENGTH, LENGTH), bool)
+    return [
+        (lambda: attn(given, cache=m.StaticCache(capacity=LENGTH - 1)), f"room for {LENGTH} tokens"),
+        (lambda: attn(given, cache=full), f"{LENGTH} read and {LENGTH} new"),
+        (lambda: attn(given, cache=m.StaticCache(capacity=0)), "capacity must be at least 1"),
+        (lambda: attn(given, cache=m.RollingCache(WINDOW)), "remember all tokens"),
+        (lambda: window(given, cache=m.RollingCache(WINDOW - 1)), f"the last {WINDOW} tokens"),
+        (lambda: attn(given, cache=one), f"cache must hold {BATCH} sequences"),
+        (
+            lambda: attn(given, cache=m.GrowingCache(), positions=array(np.arange(LENGTH))),
+            "positions must be",
+        ),
+        (lambda: attn(given, array(grid), cache=m.GrowingCache()), "mask must have shape"),
+        (lambda: both_ways(given, cache=m.GrowingCache()), "needs is_causal=True"),
+        (
+            lambda: attn(
+                given, cache=m.GrowingCache(), dropout_keep=array(np.ones((BATCH, HEADS, 7, 7), bool))
+            ),
+            "dropout_keep must be None",
+        ),
+        (lambda: attn(array(x[:, :0].copy()), cache=m.GrowingCache()), "length must be at least 1"),
+    ]
+
+
+def test_what_does_not_fit_is_refused_in_the_same_words(mirrors, x):
+    messages = {}
+    for name, mirror in mirrors.items():
+        for call, part in refusals(mirror, x):
+            with pytest.raises(ValueError, match=part) as caught:
+                call()
+            messages.setdefault(part, {})[name] = str(caught.value)
+    assert all(found["torch"] == found["jax"] for found in messages.values())

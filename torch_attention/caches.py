@@ -1,0 +1,269 @@
+r"""Caches: what attention remembers of the tokens it has read, so that later ones can attend to them.
+
+A call with a cache reads the new tokens alone, any number of them, and gives what a call on the whole sequence gives
+at their places: reading a prompt in chunks and decoding token by token are the same call.
+
+    cache = GrowingCache()
+    output, cache, weights = attn(prompt, cache=cache)
+    output, cache, weights = attn(next_token, cache=cache)
+
+A cache is a value: it goes into a call and a longer one comes out. The old one stays as it was, and can be gone on
+from again. Keys are remembered as they are before a position scheme places them, and placed whenever recalled.
+
+| class          | remembers                             | for                                               |
+|----------------|---------------------------------------|---------------------------------------------------|
+| `GrowingCache` | all tokens, in arrays that grow       | calls one by one                                  |
+| `StaticCache`  | all tokens, in arrays of a fixed size | one compiled step, the same for every place       |
+| `RollingCache` | the last tokens                       | windows, over texts without end                   |
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from torch_attention.checks import check_key_mask, check_pairs, check_positive
+from torch_attention.ops.known import known_values
+from torch_attention.ops.slots import write_slots
+from torch_attention.positions.protocol import check_positions
+from torch_attention.records import record
+
+
+class KeyValue(NamedTuple):
+    """What most kinds of attention remember of each token.
+
+    Attributes:
+        key: `(batch, kv_heads, length, head_dim)`, not yet placed.
+        value: `(batch, kv_heads, length, value_dim)`.
+    """
+
+    key: Float[Tensor, "batch kv_heads length head_dim"]
+    value: Float[Tensor, "batch kv_heads length value_dim"]
+
+
+class Recalled(NamedTuple):
+    """All that the new tokens of a call may attend to.
+
+    Attributes:
+        entries: of the tokens that are remembered, and of the new ones behind them.
+        mask: which of these are there, `(batch, 1, 1, slots)`; without a cache, the mask of the call.
+        offset: the index of the first new token among them.
+        query_positions: where the new tokens stand.
+        key_positions: where all of them stand.
+        cache: what to go on from; None without a cache.
+    """
+
+    entries: Any
+    mask: Bool[Tensor, "..."] | None
+    offset: int | Int[Tensor, ""]
+    query_positions: Int[Tensor, "..."] | None
+    key_positions: Int[Tensor, "..."] | None
+    cache: Any
+
+
+@record()
+class GrowingCache:
+    """Remembers all tokens, in arrays that grow with each call.
+
+    Attributes:
+        entries: arrays whose axis -2 is the length; None before the first call.
+        visible: which tokens are there, `(batch, length)`; None if none was ever masked.
+    """
+
+    entries: Any = None
+    visible: Any = None
+
+    @property
+    def length(self) -> int:
+        """How many tokens it has read."""
+        return 0 if self.entries is None else self.entries[0].shape[-2]
+
+    def check(self, new: int, window: int | None) -> None:
+        """It takes any number of tokens and serves every kind of attention."""
+
+    def extend(self, entries: Any, visible: Bool[Tensor, "batch new"] | None) -> Recalled:
+        """Remember the entries of new tokens as well, and recall all."""
+        start, end = self.length, self.length + entries[0].shape[-2]
+        if self.entries is not None:
+            if self.visible is not None or visible is not None:
+                both = [_shown(self.visible, self.entries), _shown(visible, entries)]
+                visible = torch.concatenate(both, dim=-1)  # batch length
+            entries = _each(lambda old, x: torch.concatenate([old, x], dim=-2), self.entries, entries)
+        places = _count(end, entries)  # length
+        extended = GrowingCache(entries, visible)
+        return Recalled(entries, _as_mask(visible), start, places[start:], places, extended)
+
+
+@record(static=("capacity",))
+class StaticCache:
+    """Remembers all tokens, in arrays of a fixed size: compiled once, a step serves every place in the sequence.
+
+    More tokens than it can hold are refused. While code is compiled nobody knows how many it has read; there the
+    tokens too many take the place of the last ones.
+
+    Attributes:
+        capacity: how many tokens it can hold.
+        entries: arrays whose axis -2 are the slots, zero where nothing stands yet; None before the first call.
+        visible: which tokens are there, `(batch, capacity)`; None if none was ever masked.
+        length: how many tokens it has read; an integer array of rank 0 after the first call.
+    """
+
+    capacity: int
+    entries: Any = None
+    visible: Any = None
+    length: Any = 0
+
+    def check(self, new: int, window: int | None) -> None:
+        """Raise ValueError if so many new tokens have no room, as far as that is known."""
+        check_positive(capacity=self.capacity)
+        known = self.length if isinstance(self.length, int) else known_values(self.length)
+        taken = 0 if known is None else int(known)
+        if taken + new > self.capacity:
+            raise ValueError(
+                f"cache must have room for {taken + new} tokens, {taken} read and {new} new, "
+                f"got capacity={self.capacity}"
+            )
+
+    def extend(self, entries: Any, visible: Bool[Tensor, "batch new"] | None) -> Recalled:
+        """Remember the entries of new tokens as well, and recall all slots; causality hides those still free."""
+        new = entries[0].shape[-2]
+        slots = _count(self.capacity, entries)  # slots
+        start = slots[0] + self.length
+        before = _each(lambda x: _empty(x, self.capacity), entries) if self.entries is None else self.entries
+        shown = self.visible
+        if shown is not None or visible is not None:
+            shown, visible = _shown(shown, before), _shown(visible, entries)  # batch slots, batch new
+            shown = write_slots(shown[..., None], visible[..., None], start)[..., 0]  # batch slots
+        entries = _each(lambda old, x: write_slots(old, x, start), before, entries)
+        extended = StaticCache(self.capacity, entries, shown, start + new)
+        return Recalled(entries, _as_mask(shown), start, start + slots[:new], slots, extended)
+
+
+@record(static=("window",))
+class RollingCache:
+    """Remembers the last `window` tokens; compiled once, a step serves every place in the sequence.
+
+    Attributes:
+        window: how many tokens it keeps, at least as many as the attention sees.
+        entries: arrays whose axis -2 are the slots, the last token in the last one; None before the first call.
+        visible: which tokens are there, `(batch, window)`; None if none was ever masked.
+        length: how many tokens it has read; an integer array of rank 0 after the first call.
+    """
+
+    window: int
+    entries: Any = None
+    visible: Any = None
+    length: Any = 0
+
+    def check(self, new: int, window: int | None) -> None:
+        """Raise ValueError if the attention sees further back than this cache remembers."""
+        check_positive(window=self.window)
+        if window is None or window > self.window:
+            needed = "all tokens" if window is None else f"the last {window} tokens"
+            raise ValueError(f"cache must remember {needed} that are attended to, got window={self.window}")
+
+    def extend(self, entries: Any, visible: Bool[Tensor, "batch new"] | None) -> Recalled:
+        """Remember the entries of new tokens as well, recall all, and forget what has left the window."""
+        new = entries[0].shape[-2]
+        before = _each(lambda x: _empty(x, self.window), entries) if self.entries is None else self.entries
+        both = [_shown(self.visible, before), _shown(visible, entries)]
+        shown = torch.concatenate(both, dim=-1)  # batch window+new
+        entries = _each(lambda old, x: torch.concatenate([old, x], dim=-2), before, entries)
+        index = _count(self.window + new, entries)  # window+new
+        places = index - self.window + self.length  # window+new
+        kept = _each(lambda x: x[..., new:, :], entries)
+        extended = RollingCache(self.window, kept, shown[:, new:], places[-1] + 1)
+        there = _as_mask(shown & (places >= 0))  # batch 1 1 window+new
+        return Recalled(entries, there, self.window, places[self.window :], places, extended)
+
+
+Cache = GrowingCache | StaticCache | RollingCache
+
+
+def recall(
+    cache: Cache | None,
+    entries: Any,
+    mask: Bool[Tensor, "..."] | None = None,
+    positions: Int[Tensor, "..."] | None = None,
+) -> Recalled:
+    """What new tokens may attend to: those that are remembered, and themselves.
+
+    Args:
+        cache: what is remembered; None if these tokens are all there are.
+        entries: of the new tokens, such as a `KeyValue`.
+        mask: with a cache, which new tokens are there, `(batch, 1, 1, new)`; without one it is passed on.
+        positions: passed on without a cache.
+    """
+    if cache is None:
+        return Recalled(entries, mask, 0, positions, positions, None)
+    return cache.extend(entries, None if mask is None else mask[:, 0, 0])
+
+
+def check_call(
+    x: Float[Tensor, "batch length embed"],
+    mask: Bool[Tensor, "..."] | None,
+    positions: Int[Tensor, "..."] | None,
+    dropout_keep: Bool[Tensor, "..."] | None,
+    cache: Cache | None,
+    *,
+    position: Any,
+    num_heads: int,
+    is_causal: bool = True,
+    window: int | None = None,
+) -> None:
+    """Raise unless the arguments of a self-attention's call fit its input, and its cache.
+
+    Args:
+        x, mask, positions, dropout_keep, cache: the arguments.
+        position: the scheme that reads `positions`.
+        num_heads: heads of the weights.
+        is_causal: whether no token sees what comes after it.
+        window: how many keys a token sees; None for all.
+    """
+    if cache is None:
+        check_pairs(x, x, mask, dropout_keep, num_heads)
+        check_positions("positions", positions, x, position)
+        return
+    if not is_causal:
+        raise ValueError(
+            "cache needs is_causal=True: what sees later tokens cannot be read step by step, got is_causal=False"
+        )
+    for name, given in (("positions", positions), ("dropout_keep", dropout_keep)):
+        if given is not None:
+            raise ValueError(f"{name} must be None with a cache, got shape {tuple(given.shape)}")
+    batch, length = x.shape[:2]
+    check_positive(length=length)
+    check_key_mask(mask, batch, length)
+    if cache.entries is not None and cache.entries[0].shape[0] != batch:
+        raise ValueError(f"cache must hold {batch} sequences as x does, got {cache.entries[0].shape[0]}")
+    cache.check(length, window)
+
+
+def _each(function: Callable[..., Tensor], *entries: Any) -> Any:
+    """The function of every array of the entries."""
+    return type(entries[0])(*map(function, *entries))
+
+
+def _count(length: int, entries: Any) -> Int[Tensor, " length"]:
+    """The indices 0, 1, 2, ... where the entries are."""
+    return torch.arange(length, device=entries[0].device)
+
+
+def _empty(x: Float[Tensor, "... length dim"], slots: int) -> Float[Tensor, "... slots dim"]:
+    """An array like `x` with nothing in so many slots."""
+    return torch.zeros((*x.shape[:-2], slots, x.shape[-1]), dtype=x.dtype, device=x.device)
+
+
+def _shown(visible: Bool[Tensor, "batch length"] | None, entries: Any) -> Bool[Tensor, "batch length"]:
+    """Which tokens are there: all if nobody says otherwise."""
+    x = entries[0]
+    if visible is not None:
+        return visible
+    return torch.ones((x.shape[0], x.shape[-2]), dtype=torch.bool, device=x.device)
+
+
+def _as_mask(visible: Bool[Tensor, "batch slots"] | None) -> Bool[Tensor, "batch 1 1 slots"] | None:
+    """A mask that hides a token from all queries or from none."""
+    return None if visible is None else visible[:, None, None]
