@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_key_mask, check_pairs, check_positive
+from jax_attention.checks import check_key_mask, check_pairs, check_positive, dtype_name
 from jax_attention.ops.known import known_values
 from jax_attention.ops.slots import write_slots
 from jax_attention.positions.protocol import check_positions
@@ -131,7 +131,7 @@ class StaticCache:
         new = entries[0].shape[-2]
         slots = _count(self.capacity, entries)  # slots
         start = slots[0] + self.length
-        before = _each(lambda x: _empty(x, self.capacity), entries) if self.entries is None else self.entries
+        before = _remembered(self.entries, entries, self.capacity)
         shown = self.visible
         if shown is not None or visible is not None:
             shown, visible = _shown(shown, before), _shown(visible, entries)  # batch slots, batch new
@@ -148,7 +148,7 @@ class RollingCache:
     Attributes:
         window: how many tokens it keeps, at least as many as the attention sees.
         entries: arrays whose axis -2 are the slots, the last token in the last one; None before the first call.
-        visible: which tokens are there, `(batch, window)`; None if none was ever masked.
+        visible: which tokens are there, `(batch, window)`; None before the first call.
         length: how many tokens it has read; an integer array of rank 0 after the first call.
     """
 
@@ -167,7 +167,7 @@ class RollingCache:
     def extend(self, entries: Any, visible: Bool[Array, "batch new"] | None) -> Recalled:
         """Remember the entries of new tokens as well, recall all, and forget what has left the window."""
         new = entries[0].shape[-2]
-        before = _each(lambda x: _empty(x, self.window), entries) if self.entries is None else self.entries
+        before = _remembered(self.entries, entries, self.window)
         both = [_shown(self.visible, before), _shown(visible, entries)]
         shown = jnp.concatenate(both, axis=-1)  # batch window+new
         entries = _each(lambda old, x: jnp.concatenate([old, x], axis=-2), before, entries)
@@ -195,9 +195,16 @@ def recall(
         entries: of the new tokens, such as a `KeyValue`.
         mask: with a cache, which new tokens are there, `(batch, 1, 1, new)`; without one it is passed on.
         positions: passed on without a cache.
+
+    Raises:
+        ValueError: the cache holds something else than such entries.
     """
     if cache is None:
         return Recalled(entries, mask, 0, positions, positions, None)
+    if cache.entries is not None:
+        for held, new in zip(cache.entries, entries, strict=True):
+            if _kind(held) != _kind(new):
+                raise ValueError(f"cache must hold {_kind(new)} as x gives, got {_kind(held)}")
     return cache.extend(entries, None if mask is None else mask[:, 0, 0])
 
 
@@ -246,14 +253,21 @@ def _each(function: Callable[..., Array], *entries: Any) -> Any:
     return type(entries[0])(*map(function, *entries))
 
 
+def _kind(x: Float[Array, "... length dim"]) -> str:
+    """Dtype and shape of an array, but for its length."""
+    return f"{dtype_name(x)} ({', '.join(map(str, x.shape[:-2]))}, length, {x.shape[-1]})"
+
+
 def _count(length: int, entries: Any) -> Int[Array, " length"]:
     """The indices 0, 1, 2, ... where the entries are."""
     return jnp.arange(length)
 
 
-def _empty(x: Float[Array, "... length dim"], slots: int) -> Float[Array, "... slots dim"]:
-    """An array like `x` with nothing in so many slots."""
-    return jnp.zeros((*x.shape[:-2], slots, x.shape[-1]), dtype=x.dtype)
+def _remembered(entries: Any, new: Any, slots: int) -> Any:
+    """The entries of a cache; before the first call nothing, in so many slots."""
+    if entries is not None:
+        return entries
+    return _each(lambda x: jnp.zeros((*x.shape[:-2], slots, x.shape[-1]), dtype=x.dtype), new)
 
 
 def _shown(visible: Bool[Array, "batch length"] | None, entries: Any) -> Bool[Array, "batch length"]:

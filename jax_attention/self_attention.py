@@ -249,12 +249,15 @@ class CausalSelfAttention(nnx.Module):
         """Let every position attend to itself and to those before it that `mask` lets it see.
 
         Args:
-            x: the sequence; with a cache the new tokens alone.
+            x, positions, need_weights, dropout_keep: as in `MultiHeadSelfAttention`; with a cache x is what is new.
             mask: it can only hide more, never show what comes later; with a cache `(batch, 1, 1, new)`.
             cache: what is remembered of the tokens before; see `caches`.
-            positions, need_weights, dropout_keep: as in `MultiHeadSelfAttention`.
 
-        Returns, raises: as there; with a cache a `CachedOutput`, or ValueError if it does not fit.
+        Returns:
+            As there, or a `CachedOutput` with a cache.
+
+        Raises:
+            TypeError, ValueError: as there, or a cache that does not fit.
         """
         check_sequence("x", x, self.embed_dim)
         check_call(x, mask, positions, dropout_keep, cache, position=self.position, num_heads=self.num_heads)

@@ -87,7 +87,10 @@ class GroupedQueryAttention(nnx.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
     ) -> AttentionOutput | CachedOutput:
-        """Attend once for each query head to the keys of its group; the rest as in `CausalSelfAttention`."""
+        """Attend once for each query head to the keys of its group; the rest as in `MultiHeadSelfAttention`.
+
+        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        """
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

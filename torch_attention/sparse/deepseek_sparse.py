@@ -22,7 +22,7 @@ from torch_attention.heads.grouped_query import GroupedQueryAttention
 from torch_attention.heads.latent import MultiHeadLatentAttention
 from torch_attention.masks import causal_mask
 from torch_attention.ops import top_k_mask
-from torch_attention.outputs import AttentionOutput, CachedOutput
+from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import check_positions
 from torch_attention.sparse.lightning_indexer import LightningIndexer
 
@@ -72,7 +72,7 @@ class DeepSeekSparseAttention(nn.Module):
         positions: Int[Tensor, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
-    ) -> AttentionOutput | CachedOutput:
+    ) -> AttentionOutput:
         """Let every position attend to the best `top_k` of itself and those before it; the rest as in `attention`.
 
         A key that the mask hides from all heads takes up no place among them.
@@ -90,9 +90,10 @@ class DeepSeekSparseAttention(nn.Module):
             x, self._asked(x), positions=None if self.indexer.position is None else positions
         )
         chosen = top_k_mask(scores, self.top_k, candidates)[:, None]  # batch 1 length length
-        return self.attention(
+        read = self.attention(
             x, chosen & visible, positions=positions, need_weights=need_weights, dropout_keep=dropout_keep
         )
+        return AttentionOutput(read.output, read.weights)
 
     def _asked(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length query_dim"]:
         """What the indexer's queries are made from."""
