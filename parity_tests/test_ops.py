@@ -706,3 +706,14 @@ class TestRefusals:
         expected = oracle(**arrays, **options)[0]
         given = mirror("dot_product_attention", **arrays, **options)
         assert_equals_oracle(given, expected, sizes.longest)
+
+
+def test_a_long_16_bit_call_is_answered_though_the_kernel_of_another_platform_could(rng):
+    query = jnp.asarray(rng.standard_normal((1, 2, 300, 8)), jnp.bfloat16)
+
+    def loss(query):
+        return jax_attention.ops.dot_product_attention(query, query, query).astype(jnp.float32).sum()
+
+    assert np.isfinite(np.asarray(jax.jit(jax.grad(loss))(query), np.float32)).all()
+    with pytest.raises(NotImplementedError, match=r"^cuDNN needs an NVIDIA GPU, got cpu$"):
+        jax_attention.ops.dot_product_attention(query, query, query, implementation="cudnn")

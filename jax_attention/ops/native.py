@@ -6,6 +6,7 @@ a row with nothing to see is shown everything inside the kernel and set to zero 
 empty row. `splash` is the attention kernel for TPU that comes with Pallas; lengths are padded to its tiles.
 """
 
+from functools import cache
 from typing import Literal
 
 import jax
@@ -55,7 +56,18 @@ def cudnn_refusal(call: Call) -> str | None:
         return "cuDNN needs even lengths with a bias"
     if call.query.ndim < 4:
         return f"cuDNN takes one batch axis, got query of shape {call.query.shape}"
+    if not _cuda_is_here():
+        return f"cuDNN needs an NVIDIA GPU, got {jax.default_backend()}"
     return None
+
+
+@cache
+def _cuda_is_here() -> bool:
+    """Whether JAX finds a GPU that cuDNN runs on; without one its operations cannot even be traced."""
+    try:
+        return bool(jax.devices("cuda"))
+    except RuntimeError:
+        return False
 
 
 def native_attention(
