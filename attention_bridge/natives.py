@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_bridge.catalogue.models import ENCODER_SIZES
+from attention_bridge.catalogue.models import MODEL_SIZES
 from attention_bridge.catalogue.shared import HEADS
 
 Parameters = Mapping[str, Tensor]
@@ -152,9 +152,21 @@ def encoder(p: Parameters, tokens: Tensor, mask: Tensor | None = None) -> Tensor
     """See `models.Encoder`."""
     x = F.embedding(tokens, p["token_embedding.weight"]) + p["type_embedding.weight"][0]
     x = _norm(p, "embedding_norm", x + p["position_embedding.weight"][: tokens.shape[1]], 1e-12)
-    for layer in range(ENCODER_SIZES["num_layers"]):
+    for layer in range(MODEL_SIZES["num_layers"]):
         prefix = f"layers.{layer}."
         attended = multi_head_cross_attention(p, x, x, mask, f"{prefix}attention.")
         x = _norm(p, f"{prefix}attention_norm", x + attended, 1e-12)
         x = _norm(p, f"{prefix}ffn_norm", x + _feed_forward(p, f"{prefix}ffn.", x, F.gelu), 1e-12)
     return x
+
+
+def decoder(p: Parameters, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """See `models.Decoder`."""
+    x = F.embedding(tokens, p["token_embedding.weight"]) + p["position_embedding.weight"][: tokens.shape[1]]
+    for layer in range(MODEL_SIZES["num_layers"]):
+        prefix = f"layers.{layer}."
+        normed = _norm(p, f"{prefix}attention_norm", x, 1e-5)
+        x = x + causal_self_attention(p, normed, mask, f"{prefix}attention.")
+        normed = _norm(p, f"{prefix}ffn_norm", x, 1e-5)
+        x = x + _feed_forward(p, f"{prefix}ffn.", normed, partial(F.gelu, approximate="tanh"))
+    return _norm(p, "final_norm", x, 1e-5) @ p["token_embedding.weight"].T

@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import memory, modules, operations
+from benchmarks import decoding, memory, modules, operations
 from benchmarks.machine import ROWS, rates
 from benchmarks.memory import Usage
 from benchmarks.side_by_side import BOUND, Contest, Row, rows
 
-PACKAGES = ("torch", "jax", "flax", "tokamax")
+PACKAGES = ("torch", "jax", "flax", "transformers", "tokamax")
 SECONDS, QUICK_SECONDS = 1.5, 0.5
 
 PAGE = """# Attention side by side with its peers
@@ -53,6 +53,14 @@ gradients, backward with gradients of the input and of all parameters.
 
 {modules}
 
+## Decoding
+
+Milliseconds for each token that a decoder of GPT-2's shape (124 million parameters, float32, random weights, the same
+for all) adds to a prompt, the reading of the prompt included; the likeliest token each time, with caches. All write the
+same tokens.
+
+{decoding}
+
 ## Memory
 
 MiB beyond inputs and outputs, forward and backward: in JAX what XLA plans for temporary results, in PyTorch by how
@@ -76,7 +84,7 @@ class Group(NamedTuple):
 
 def groups(quick: bool, only: str) -> Iterator[Group]:
     """All comparisons of time, one table after the other."""
-    for module in (operations, modules):
+    for module in (operations, modules, decoding):
         contests: Iterator[Contest] = module.contests(quick, only)
         seconds = QUICK_SECONDS if quick else SECONDS
         found = (rows(contest, seconds) for contest in contests)

@@ -48,6 +48,7 @@ class Contest:
         peers: runs by others, by framework and name; those in PyTorch are measured against both of ours.
         tolerance: how far results may differ, relative to the largest number of the first.
         bound_ms: how long the machine needs at least for the products and exponentials of the case.
+        steps: how many equal steps a run takes, if the times are those of one of them.
     """
 
     case: str
@@ -55,13 +56,14 @@ class Contest:
     peers: Mapping[tuple[str, str], Run]
     tolerance: float
     bound_ms: float | None = None
+    steps: int = 1
 
 
 def rows(contest: Contest, seconds: float) -> Iterator[Row]:
     """Check that all compute the same, then time them in turns for about so many seconds."""
     runs = {**contest.ours, **{name: run for (_, name), run in contest.peers.items()}}
     assert_equal({name: results(run()) for name, run in runs.items()}, contest.tolerance)
-    found = medians(runs, seconds)
+    found = {name: x / contest.steps for name, x in medians(runs, seconds).items()}
     for framework in contest.ours:
         ours = found[framework]
         for peer_framework, peer in contest.peers:

@@ -73,6 +73,7 @@ from jax_attention.outputs import AttentionOutput as AttentionOutput
 from jax_attention.outputs import CachedOutput as CachedOutput
 from jax_attention.outputs import DecoderOutput as DecoderOutput
 from jax_attention.outputs import EncoderOutput as EncoderOutput
+from jax_attention.outputs import LanguageOutput as LanguageOutput
 from jax_attention.outputs import RecurrentOutput as RecurrentOutput
 from jax_attention.patterns import BigBirdAttention as BigBirdAttention
 from jax_attention.patterns import ChunkedAttention as ChunkedAttention

@@ -55,6 +55,11 @@ def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nnx.
     return nnx.Embed(num_embeddings, dim, embedding_init=initializers.normal(0.02), **factory)
 
 
+def similarities(table: nnx.Embed, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch num_embeddings"]:
+    """Return x E^T: the dot product of `x` with each vector of the table."""
+    return table.attend(x)
+
+
 def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nnx.Param[Array]:
     """An array to be learned, drawn from a normal distribution; read it as `self.name[...]`."""
     return nnx.Param(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))

@@ -70,12 +70,28 @@ HF_BERT = {
     "encoder.layer.1.output.LayerNorm.weight": ((5,), "layers.1.ffn_norm.weight", (5,)),
     "pooler.dense.bias": ((5,), "pooler.bias", (5,)),
 }
+HF_GPT2 = {
+    "wte.weight": ((23, 5), "token_embedding.weight", (23, 5)),
+    "wpe.weight": ((13, 5), "position_embedding.weight", (13, 5)),
+    "h.1.ln_1.weight": ((5,), "layers.1.attention_norm.weight", (5,)),
+    "h.1.attn.c_attn.weight": ((5, 15), "layers.1.attention.k_proj.weight", (5, 5)),
+    "h.1.attn.c_attn.bias": ((15,), "layers.1.attention.v_proj.bias", (5,)),
+    "h.1.attn.c_proj.weight": ((5, 5), "layers.1.attention.out_proj.weight", (5, 5)),
+    "h.1.attn.c_proj.bias": ((5,), "layers.1.attention.out_proj.bias", (5,)),
+    "h.1.ln_2.bias": ((5,), "layers.1.ffn_norm.bias", (5,)),
+    "h.1.mlp.c_fc.weight": ((5, 11), "layers.1.ffn.up_proj.weight", (11, 5)),
+    "h.1.mlp.c_fc.bias": ((11,), "layers.1.ffn.up_proj.bias", (11,)),
+    "h.1.mlp.c_proj.weight": ((11, 5), "layers.1.ffn.down_proj.weight", (5, 11)),
+    "h.1.mlp.c_proj.bias": ((5,), "layers.1.ffn.down_proj.bias", (5,)),
+    "ln_f.weight": ((5,), "final_norm.weight", (5,)),
+}
 EXAMPLES = {
     "torch_attention": {hub: (shape, hub, shape) for _, hub, shape in MIRROR.values()},
     "jax_attention": MIRROR,
     "linen": MIRROR,
     "torch.mha": TORCH_MHA,
     "hf.bert": HF_BERT,
+    "hf.gpt2": HF_GPT2,
 }
 
 
@@ -309,3 +325,22 @@ class TestHfBert:
         assert {note.name.split(".")[0] for note in report.ignored} == {"cls"}
         transfer(theirs, ours, source_layout="hf.bert")
         assert torch.equal(ours.pooler.weight, theirs.bert.pooler.dense.weight)
+
+
+class TestGPT2:
+    def test_the_masks_of_older_files_are_checked_off_and_the_head_is_the_embeddings(self):
+        theirs = example("hf.gpt2")
+        masks = {"h.1.attn.bias": np.tril(np.ones((1, 1, 3, 3))), "h.1.attn.masked_bias": np.array(-1e4)}
+        head = {"lm_head.weight": theirs["wte.weight"]}
+        named = {f"transformer.{name}": x for name, x in (theirs | masks).items()}
+        converted, report = convert(named | head, "hf.gpt2", HUB)
+        assert bits(converted) == bits(convert(theirs, "hf.gpt2", HUB)[0])
+        assert len(report.ignored) == 3
+        with pytest.raises(ConversionError, match=r"lm_head\.weight +wrong value +the embeddings again"):
+            convert(named | {"lm_head.weight": head["lm_head.weight"][::-1]}, "hf.gpt2", HUB)
+
+    def test_queries_keys_and_values_are_taken_in_this_order(self):
+        hub, _ = convert(theirs := example("hf.gpt2"), "hf.gpt2", HUB)
+        for n, name in enumerate("qkv"):
+            fused = theirs["h.1.attn.c_attn.weight"][:, 5 * n : 5 * (n + 1)]
+            np.testing.assert_array_equal(hub[f"layers.1.attention.{name}_proj.weight"], fused.T)

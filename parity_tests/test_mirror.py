@@ -36,6 +36,7 @@ FILES = sorted(str(path.relative_to(ROOTS["torch"])) for path in ROOTS["torch"].
 OWN_CODE = {
     "demonstration.py",
     "layers.py",
+    "models/generation.py",
     "ops/block_mask.py",
     "ops/blockwise.py",
     "ops/choice.py",

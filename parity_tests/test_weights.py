@@ -22,6 +22,7 @@ from attention_bridge.weights import (
     Layout,
     Refused,
     Rule,
+    Tied,
     ZeroBias,
     convert,
     plan,
@@ -193,6 +194,17 @@ class TestConvert:
             "theirs to jax_attention: 3 matched, 0 synthesised, 2 ignored, 0 faults."
         )
         assert "k.kernel  qkv   (three e) d -> three e d, then o i -> i o" in str(report)
+
+    def test_what_repeats_another_tensor_is_compared_with_it_and_left_behind(self):
+        layout = table(Rule("e", "embedding"), tied=(Tied("head", "e", "the embeddings again"),))
+        e = np.arange(6.0).reshape(2, 3)
+        converted, report = convert({"head": e.copy(), "e": e}, layout, HUB)
+        assert list(converted) == ["embedding"]
+        assert report.ignored == [("head", "the embeddings again")]
+        with pytest.raises(ConversionError, match=r"head +wrong value +the embeddings again"):
+            convert({"e": e, "head": e + 1}, layout, HUB)
+        with pytest.raises(ConversionError, match=r"e +missing +beside head"):
+            convert({"head": e}, layout, HUB)
 
     def test_a_constant_with_other_values_is_a_fault(self):
         layout = table(constants=(Constant("ids", lambda shape: np.arange(shape[0]), "always 0, 1, 2"),))

@@ -73,6 +73,7 @@ from torch_attention.outputs import AttentionOutput as AttentionOutput
 from torch_attention.outputs import CachedOutput as CachedOutput
 from torch_attention.outputs import DecoderOutput as DecoderOutput
 from torch_attention.outputs import EncoderOutput as EncoderOutput
+from torch_attention.outputs import LanguageOutput as LanguageOutput
 from torch_attention.outputs import RecurrentOutput as RecurrentOutput
 from torch_attention.patterns import BigBirdAttention as BigBirdAttention
 from torch_attention.patterns import ChunkedAttention as ChunkedAttention

@@ -51,6 +51,13 @@ def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nn.E
     return table
 
 
+def similarities(
+    table: nn.Embedding, x: Float[Tensor, "*batch embed"]
+) -> Float[Tensor, "*batch num_embeddings"]:
+    """Return x E^T: the dot product of `x` with each vector of the table."""
+    return F.linear(x, table.weight)
+
+
 def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nn.Parameter:
     """An array to be learned, drawn from a normal distribution; read it as `self.name[...]`."""
     return nn.Parameter(nn.init.normal_(torch.empty(shape, **factory), std=std))

@@ -76,6 +76,20 @@ class EncoderOutput(NamedTuple):
     weights: tuple[Float[Tensor, "batch heads length length"], ...] | None
 
 
+class LanguageOutput(NamedTuple):
+    """`output, caches, weights = decoder(tokens)`.
+
+    Attributes:
+        output: the logits, `(batch, length, vocab_size)`; from `read` the vectors, `(batch, length, embed)`.
+        caches: what each layer remembers; give them to the next call. None if there were none.
+        weights: one `(batch, heads, length, slots)` a layer, or None with `need_weights=False`.
+    """
+
+    output: Float[Tensor, "batch length ..."]
+    caches: tuple[Any, ...] | None
+    weights: tuple[Float[Tensor, "batch heads length slots"], ...] | None
+
+
 def attention_output(
     output: Float[Tensor, "batch query dim"],
     weights: Float[Tensor, "batch heads query key"] | None,

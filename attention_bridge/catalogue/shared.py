@@ -10,6 +10,11 @@ RADFORD = Paper(
     2018,
     "https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf",
 )
+RADFORD_2019 = Paper(
+    "Radford et al.",
+    2019,
+    "https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf",
+)
 DEVLIN = Paper("Devlin et al.", 2018, "https://arxiv.org/abs/1810.04805")
 
 QUERY_KEY_VALUE = {

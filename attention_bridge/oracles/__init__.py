@@ -17,6 +17,7 @@ from attention_bridge.oracles.cross_attention import (
     encoder_decoder_attention,
     multi_head_cross_attention,
 )
+from attention_bridge.oracles.decoder import decoder
 from attention_bridge.oracles.encoder import encoder
 from attention_bridge.oracles.gradient import gradient
 from attention_bridge.oracles.self_attention import (
@@ -29,6 +30,7 @@ __all__ = [
     "basic_attention",
     "causal_self_attention",
     "cross_attention",
+    "decoder",
     "dot_product_attention",
     "encoder",
     "encoder_decoder_attention",

@@ -8,7 +8,7 @@
 """
 
 from attention_bridge.weights.engine import convert
-from attention_bridge.weights.layout import Constant, Dropped, Layout, Refused, ZeroBias
+from attention_bridge.weights.layout import Constant, Dropped, Layout, Refused, Tied, ZeroBias
 from attention_bridge.weights.report import Fault, Match, Note, Report
 from attention_bridge.weights.rule import Rule
 from attention_bridge.weights.transfer import plan, transfer
@@ -23,6 +23,7 @@ __all__ = [
     "Refused",
     "Report",
     "Rule",
+    "Tied",
     "ZeroBias",
     "convert",
     "plan",

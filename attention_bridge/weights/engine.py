@@ -90,6 +90,7 @@ def describe(*arrays: np.ndarray) -> str:
 def _enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> dict[str, Traced]:
     """The tensors that the rules are about, in the rules' spelling; the others are checked off."""
     arrays: dict[str, Traced] = {}
+    canonical = {layout.canonical(given): array for given, array in tensors.items()}
     for given, array in tensors.items():
         name = layout.canonical(given)
         if refused := entry_for(name, layout.refused):
@@ -101,6 +102,13 @@ def _enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) ->
                 report.ignored.append(Note(given, constant.reason))
             else:
                 report.faults.append(Fault(given, "wrong value", constant.reason, "other values"))
+        elif tied := entry_for(name, layout.tied):
+            if tied.to not in canonical:
+                report.faults.append(Fault(tied.to, "missing", f"beside {given}", ""))
+            elif np.array_equal(array, canonical[tied.to]):
+                report.ignored.append(Note(given, tied.reason))
+            else:
+                report.faults.append(Fault(given, "wrong value", tied.reason, "other values"))
         elif name in arrays:
             report.faults.append(_clash(name, arrays[name].origins, (given,)))
         else:

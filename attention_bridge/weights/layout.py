@@ -23,6 +23,15 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Tied:
+    """A tensor of theirs that is another one of theirs a second time."""
+
+    name: str
+    to: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Dropped:
     """A tensor of theirs that the hub leaves behind."""
 
@@ -47,7 +56,7 @@ class ZeroBias:
     reason: str
 
 
-Entry = TypeVar("Entry", Constant, Dropped, Refused)
+Entry = TypeVar("Entry", Constant, Tied, Dropped, Refused)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Layout:
         spellings: other names for the same tensors, as (name pattern, the name pattern that the rules use);
             all that fit are applied, in order.
         constants: tensors that are checked and made again, not converted.
+        tied: tensors that are compared with what they repeat, and left behind.
         dropped: tensors that are left behind.
         refused: tensors that cannot be converted, with the reason.
         zero_biases: biases that are zero because the format has none.
@@ -69,6 +79,7 @@ class Layout:
     rules: tuple[Rule, ...]
     spellings: tuple[tuple[str, str], ...] = ()
     constants: tuple[Constant, ...] = ()
+    tied: tuple[Tied, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     refused: tuple[Refused, ...] = ()
     zero_biases: tuple[ZeroBias, ...] = ()
@@ -93,5 +104,5 @@ class Layout:
 
 
 def entry_for(name: str, entries: Iterable[Entry]) -> Entry | None:
-    """The first of a layout's `constants`, `dropped` or `refused` that is about `name`."""
+    """The first of a layout's `constants`, `tied`, `dropped` or `refused` that is about `name`."""
     return next((entry for entry in entries if NamePattern(entry.name).match(name) is not None), None)

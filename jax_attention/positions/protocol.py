@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from jax_attention.ops import Placed
 
@@ -62,7 +62,7 @@ def check_positions(
 
 
 def check_shape(
-    name: str, positions: Int[Array, "..."] | None, x: Float[Array, "batch length ..."], *coordinates: int
+    name: str, positions: Int[Array, "..."] | None, x: Shaped[Array, "batch length ..."], *coordinates: int
 ) -> None:
     """Raise ValueError unless `positions` are `(length, *coordinates)` or `(batch, length, *coordinates)`."""
     batch, length = x.shape[:2]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from flax import nnx
 from torch import nn
-from transformers import BartConfig, BertConfig, BertModel, GPT2Config
+from transformers import BartConfig, BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 from transformers.models.bart.modeling_bart import BartAttention, BartDecoderLayer
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
@@ -334,6 +334,41 @@ def bert(rng: np.random.Generator) -> Comparison:
     expected |= {f"weights.{n}": x for n, x in enumerate(found.attentions)}
     return Comparison(
         Part("Encoder", {"config": Part("EncoderConfig", sizes)}),
+        weights,
+        {"tokens": tokens.astype(np.int32), "mask": mask, "need_weights": True},
+        {name: numpy(x) for name, x in expected.items()},
+    )
+
+
+@peer("Decoder", "transformers GPT2LMHeadModel")
+def gpt2_model(rng: np.random.Generator) -> Comparison:
+    config = GPT2Config(
+        vocab_size=17,
+        n_embd=EMBED,
+        n_head=HEADS,
+        n_layer=2,
+        n_inner=FFN,
+        n_positions=11,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    theirs = GPT2LMHeadModel(eager(config)).double().eval()
+    randomise(theirs, rng)
+    tokens = rng.integers(0, 17, (BATCH, QUERY))
+    mask = seeing(rng, BATCH, 1, 1, QUERY)
+    found = theirs(
+        t(tokens),
+        attention_mask=t(mask[:, 0, 0]).long(),
+        position_ids=torch.arange(QUERY)[None],
+        output_attentions=True,
+    )
+    state = {name: numpy(x) for name, x in theirs.state_dict().items()}
+    weights, _ = convert(state, "hf.gpt2", "torch_attention")
+    sizes = {**SELF, "vocab_size": 17, "num_layers": 2, "ffn_dim": FFN, "max_len": 11}
+    expected = {"output": found.logits}
+    expected |= {f"weights.{n}": x for n, x in enumerate(found.attentions)}
+    return Comparison(
+        Part("Decoder", {"config": Part("DecoderConfig", sizes)}),
         weights,
         {"tokens": tokens.astype(np.int32), "mask": mask, "need_weights": True},
         {name: numpy(x) for name, x in expected.items()},

@@ -7,7 +7,7 @@ positions, and returns them placed: turned (rotary), shifted, or with a bias for
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.ops import Placed
@@ -61,7 +61,7 @@ def check_positions(
 
 
 def check_shape(
-    name: str, positions: Int[Tensor, "..."] | None, x: Float[Tensor, "batch length ..."], *coordinates: int
+    name: str, positions: Int[Tensor, "..."] | None, x: Shaped[Tensor, "batch length ..."], *coordinates: int
 ) -> None:
     """Raise ValueError unless `positions` are `(length, *coordinates)` or `(batch, length, *coordinates)`."""
     batch, length = x.shape[:2]

@@ -1,0 +1,233 @@
+r"""A Transformer decoder that stands alone, laid out as GPT-2 is (Radford et al. 2019).
+
+$$ x = e_{\mathrm{token}} + e_{\mathrm{position}}, \qquad
+   x \leftarrow x + f(\mathrm{norm}(x)) \;\text{for}\; f = \mathrm{causal\ self}, \mathrm{ffn}, \qquad
+   \mathrm{logits} = \mathrm{norm}(x)\, E^\top $$
+
+Two things tell it from an `Encoder`: no position sees what comes after it, and what reads tokens, E, also writes
+them, so that each position says which token it expects next. With `caches` it reads on from where it stopped.
+
+| symbol                  | argument                                |
+|-------------------------|-----------------------------------------|
+| $e_{\mathrm{token}}$    | `token_embedding`, of `tokens`          |
+| $e_{\mathrm{position}}$ | `position_embedding`, of `positions`    |
+| E                       | the table of `token_embedding`          |
+| norm                    | `layer_norm` with an eps of `norm_eps`  |
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.caches import Cache
+from torch_attention.checks import check_pairs
+from torch_attention.feed_forward import FeedForward
+from torch_attention.keeps import LayerKeep, ModelKeep
+from torch_attention.layers import Dropout, Factory, embedding, layer_norm, similarities
+from torch_attention.ops.known import known_values
+from torch_attention.outputs import AttentionOutput, CachedOutput, LanguageOutput
+from torch_attention.positions.protocol import check_shape
+from torch_attention.self_attention import CausalSelfAttention
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The sizes of a decoder.
+
+    Attributes:
+        vocab_size: number of tokens.
+        embed_dim: features of a position.
+        num_heads: heads of each layer; must divide `embed_dim`.
+        num_layers: number of layers.
+        ffn_dim: features inside the feed-forward network.
+        max_len: number of positions that have an embedding.
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        norm_eps: added to the variance in each normalisation.
+        dropout: rate at which weights, embeddings and the result of each sublayer are dropped in training.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    num_heads: int
+    num_layers: int
+    ffn_dim: int
+    max_len: int
+    activation: str = "gelu_tanh"
+    norm_eps: float = 1e-5
+    dropout: float = 0.0
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, then feed-forward: x = x + f(norm(x)) each (Radford et al. 2019).
+
+    Args:
+        config: the sizes.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        dim, eps = config.embed_dim, config.norm_eps
+        self.attention_norm = layer_norm(dim, eps=eps, **factory)
+        self.attention = CausalSelfAttention(dim, config.num_heads, dropout=config.dropout, **factory)
+        self.ffn_norm = layer_norm(dim, eps=eps, **factory)
+        self.ffn = FeedForward(dim, config.ffn_dim, activation=config.activation, **factory)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        cache: Cache | None = None,
+        need_weights: bool = True,
+        dropout_keep: LayerKeep | None = None,
+    ) -> AttentionOutput | CachedOutput:
+        """Decode one layer; arguments, result and errors as in `CausalSelfAttention`."""
+        keep = dropout_keep or LayerKeep()
+        attended = self.attention(
+            self.attention_norm(x), mask, cache=cache, need_weights=need_weights, dropout_keep=keep.weights
+        )
+        x = x + self.dropout(attended.output, keep.attention_output)  # batch length embed
+        x = x + self.dropout(self.ffn(self.ffn_norm(x)), keep.ffn_output)  # batch length embed
+        return attended._replace(output=x)
+
+
+class Decoder(nn.Module):
+    """Tokens in, for each of them a score of every token as the next one out (Radford et al. 2019).
+
+    Args:
+        config: the sizes.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.config = config
+        self.token_embedding = embedding(config.vocab_size, config.embed_dim, **factory)
+        self.position_embedding = embedding(config.max_len, config.embed_dim, **factory)
+        self.layers = nn.ModuleList([DecoderLayer(config, **factory) for _ in range(config.num_layers)])
+        self.final_norm = layer_norm(config.embed_dim, eps=config.norm_eps, **factory)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        caches: tuple[Cache, ...] | None = None,
+        need_weights: bool = False,
+        dropout_keep: ModelKeep | None = None,
+    ) -> LanguageOutput:
+        """Score every token of the vocabulary as the one that comes next, behind each of the tokens.
+
+        Args:
+            tokens: token numbers, below `vocab_size`; with `caches` those that are new.
+            mask: True where the query attends to the key, it can only hide more; `padding_mask(tokens, pad_id)`
+                for padded batches; with `caches` `(batch, 1, 1, new)`.
+            positions: where each token stands, `(length)` or `(batch, length)`; None counts on from what was read.
+            caches: what each layer remembers; `(GrowingCache(),) * num_layers` at first.
+            need_weights: whether to return the weights of every layer.
+            dropout_keep: keep-masks that stand for the draws.
+
+        Returns:
+            Logits `(batch, length, vocab_size)`, the caches to go on from, or None without any, and a tuple of
+            weights, one a layer, or None.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit, or a position that has no embedding.
+        """
+        read = self.read(
+            tokens,
+            mask,
+            positions=positions,
+            caches=caches,
+            need_weights=need_weights,
+            dropout_keep=dropout_keep,
+        )
+        return read._replace(output=self.logits(read.output))
+
+    def read(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        mask: Bool[Tensor, "..."] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        caches: tuple[Cache, ...] | None = None,
+        need_weights: bool = False,
+        dropout_keep: ModelKeep | None = None,
+    ) -> LanguageOutput:
+        """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the decoder."""
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+        if caches is None:
+            check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
+        elif len(caches) != len(self.layers):
+            raise ValueError(f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}")
+        positions = self._places(tokens, positions, caches)  # length, or batch length
+        keep = dropout_keep or ModelKeep()
+        layer_keeps = keep.layers or (None,) * len(self.layers)
+
+        x = self.token_embedding(tokens) + self.position_embedding(positions)  # batch length embed
+        x = self.dropout(x, keep.embeddings)  # batch length embed
+        layers = []
+        for layer, cache, layer_keep in zip(
+            self.layers, caches or (None,) * len(self.layers), layer_keeps, strict=True
+        ):
+            layers.append(layer(x, mask, cache=cache, need_weights=need_weights, dropout_keep=layer_keep))
+            x = layers[-1].output  # batch length embed
+        return LanguageOutput(
+            self.final_norm(x),
+            tuple(layer.cache for layer in layers if isinstance(layer, CachedOutput)) or None,
+            tuple(layer.weights for layer in layers if layer.weights is not None) or None,
+        )
+
+    def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
+        """The score of each token as the next one behind what `x` stands for."""
+        return similarities(self.token_embedding, x)
+
+    def _places(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        positions: Int[Tensor, "..."] | None,
+        caches: tuple[Cache, ...] | None,
+    ) -> Int[Tensor, "..."]:
+        """Where the tokens stand, as given or counted on from what the caches hold.
+
+        Raises:
+            ValueError: not one for each token, or beyond those that have an embedding.
+        """
+        check_shape("positions", positions, tokens)
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device) + (
+                caches[0].length if caches else 0
+            )
+        known, max_len = known_values(positions), self.config.max_len
+        if known is not None and known.size and not 0 <= known.min() <= known.max() < max_len:
+            raise ValueError(
+                f"tokens must stand at positions from 0 to below max_len={max_len}, "
+                f"got {known.min()} to {known.max()}"
+            )
+        return positions
