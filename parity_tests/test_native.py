@@ -11,6 +11,7 @@ import torch_attention.ops
 from attention_bridge.parity import tolerances
 from jax_attention.ops import native
 from jax_attention.ops.call import Call
+from torch_attention import layers
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +113,26 @@ class TestFlex:
         with pytest.raises(NotImplementedError) as refusal:
             torch_attention.ops.dot_product_attention(query, query, query, implementation="flex")
         assert str(refusal.value) == "flex attention has no backward pass on the CPU"
+
+
+class TestFewRows:
+    """Products whose weight is shared out to all threads."""
+
+    @pytest.mark.parametrize("outputs", [520, 523])
+    @pytest.mark.parametrize("bias", [True, False])
+    @pytest.mark.parametrize("batch", [(), (1,), (2, 3), (33,), (0,)])
+    def test_are_the_product(self, outputs, bias, batch, rng):
+        layer = layers.linear(257, outputs, bias=bias)
+        if bias:
+            torch.nn.init.normal_(layer.bias)
+        (x,) = map(torch.from_numpy, draw(rng, (*batch, 257)))
+        expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+        with torch.no_grad():
+            found = layer(x)
+        assert found.shape == expected.shape
+        assert torch.equal(layer(x), expected)
+        if x.numel():
+            assert error(found, expected.detach()) <= 4 * 2.0**-24 * 257**0.5
 
 
 class TestBands:

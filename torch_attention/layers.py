@@ -1,5 +1,6 @@
 """The parts that mechanisms are built from; nothing here rests on a framework's default."""
 
+import math
 from collections.abc import Callable
 from typing import TypedDict, Unpack
 
@@ -22,11 +23,45 @@ def linear(
     in_features: int, out_features: int, *, bias: bool = True, **factory: Unpack[Factory]
 ) -> nn.Linear:
     """An affine map; weights are Glorot-uniform (Glorot & Bengio 2010), biases zero."""
-    layer = nn.Linear(in_features, out_features, bias=bias, **factory)
+    layer = _Linear(in_features, out_features, bias=bias, **factory)
     nn.init.xavier_uniform_(layer.weight)
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class _Linear(nn.Linear):
+    """`nn.Linear`, with `_affine` for its product."""
+
+    def forward(self, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+        return _affine(x, self.weight, self.bias)
+
+
+FEW_ROWS, LARGE, SHARES = 32, 2**17, 8
+
+
+def _affine(
+    x: Float[Tensor, "*batch in_features"],
+    weight: Float[Tensor, "out_features in_features"],
+    bias: Float[Tensor, " out_features"] | None,
+) -> Float[Tensor, "*batch out_features"]:
+    """Return x W^T + b.
+
+    A product of few rows takes as long as W takes to be read, and on the CPU one thread reads all of it; in a batch
+    of products, one for each share of W, all threads read.
+    """
+    rows = math.prod(x.shape[:-1])
+    few = 0 < rows <= FEW_ROWS and weight.numel() >= LARGE and x.device.type == "cpu"
+    if not few or torch.is_grad_enabled():
+        return F.linear(x, weight, bias)
+    flat = x.reshape(1, rows, -1).expand(SHARES, -1, -1)  # shares rows in_features
+    whole = weight.shape[0] // SHARES * SHARES
+    shares = weight[:whole].unflatten(0, (SHARES, -1)).mT  # shares in_features out_features/shares
+    output = torch.bmm(flat, shares).transpose(0, 1).reshape(rows, whole)
+    if whole < weight.shape[0]:
+        output = torch.cat([output, flat[0] @ weight[whole:].mT], dim=-1)  # rows out_features
+    output = output if bias is None else output + bias
+    return output.reshape(*x.shape[:-1], -1)
 
 
 def weight_matrix(layer: nn.Linear) -> Float[Tensor, "in_features out_features"]:
@@ -55,7 +90,7 @@ def similarities(
     table: nn.Embedding, x: Float[Tensor, "*batch embed"]
 ) -> Float[Tensor, "*batch num_embeddings"]:
     """Return x E^T: the dot product of `x` with each vector of the table."""
-    return F.linear(x, table.weight)
+    return _affine(x, table.weight, None)
 
 
 def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nn.Parameter:

@@ -39,9 +39,13 @@ def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"
     grouped = key.shape[-3] != query.shape[-3]
     offset = call.query_offset if isinstance(call.query_offset, int) else None
     unmasked = call.bias is None and call.mask is None
-    if unmasked and (not call.is_causal or (call.window is None and offset == 0)):
+    behind_all = (
+        call.window is None and offset is not None and offset >= key.shape[-2] - 1
+    )  # what is one step
+    is_causal = call.is_causal and not behind_all
+    if unmasked and (not is_causal or (call.window is None and offset == 0)):
         return F.scaled_dot_product_attention(
-            query, key, value, is_causal=call.is_causal, scale=scale, enable_gqa=grouped
+            query, key, value, is_causal=is_causal, scale=scale, enable_gqa=grouped
         )
     square = query.shape[-2] == key.shape[-2] and offset == 0
     if unmasked and square and call.window is not None and 2 * (call.window + BAND) < key.shape[-2]:
