@@ -25,6 +25,8 @@ def mechanism_rows(mechanisms: Sequence[Mechanism]) -> list[dict[str, Any]]:
             "address": mechanism.paper.address,
             "equation": mechanism.equation,
             "dtypes": list(mechanism.dtypes),
+            "decoding": mechanism.decoding,
+            "no_decoding": mechanism.no_decoding,
             "peers": list(mechanism.peers),
             "no_peer": mechanism.no_peer,
             "files": [f"torch_attention/{mechanism.file}", f"jax_attention/{mechanism.file}"],
@@ -45,7 +47,7 @@ def mechanism_markdown(mechanisms: Sequence[Mechanism]) -> str:
     """The catalogue as a page in Markdown, a table a family."""
     families = dict.fromkeys(mechanism.family for mechanism in mechanisms)
     tables = [
-        f"## {family}\n\n| mechanism | equation | paper | PyTorch | JAX |\n|---|---|---|---|---|\n"
+        f"## {family}\n\n| mechanism | equation | paper | reads on with | PyTorch | JAX |\n|---|---|---|---|---|---|\n"
         + "\n".join(_catalogue_row(m) for m in mechanisms if m.family == family)
         for family in families
     ]
@@ -55,7 +57,8 @@ def mechanism_markdown(mechanisms: Sequence[Mechanism]) -> str:
 CATALOGUE_PAGE = """# The catalogue
 
 Printed by `attention-bridge list --markdown`: {number} entries. How close the mirrors come to a float64 oracle is in
-[parity.md](parity.md), how close to implementations by others in [peers.md](peers.md).
+[parity.md](parity.md), how close to implementations by others in [peers.md](peers.md). A mechanism that is causal, or
+can be, reads on where an earlier call stopped, with a cache or a state.
 
 {tables}"""
 
@@ -64,7 +67,7 @@ def _catalogue_row(m: Mechanism) -> str:
     equation = m.equation.replace("|", r"\vert ")
     files = [f"[{m.file}](../{package}/{m.file})" for package in ("torch_attention", "jax_attention")]
     paper = f"[{m.paper.authors} {m.paper.year}]({m.paper.address})"
-    return f"| {m.name} | $`{equation}`$ | {paper} | {files[0]} | {files[1]} |"
+    return f"| {m.name} | $`{equation}`$ | {paper} | {m.decoding} | {files[0]} | {files[1]} |"
 
 
 def verdict_rows(verdicts: Sequence["Verdict"]) -> list[dict[str, Any]]:

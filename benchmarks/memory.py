@@ -5,7 +5,6 @@ figure computes once, and what it holds before is taken from its high-water mark
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -85,13 +84,12 @@ def torch_mib(length: int, whose: str) -> tuple[float, float]:
     ours = partial(torch_attention.ops.dot_product_attention, is_causal=True)
     torch_run(Case(64, is_causal=True, backward=True), ours)()  # threads and buffers that are made once
     run = torch_run(case, ours if whose == "ours" else sdpa(case))
-    before = _resident()
+    before = _status("VmRSS")
     start = time.perf_counter()
     results = run()
     seconds = time.perf_counter() - start
     returned = sum(x.nbytes for x in results)
-    highest = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (highest - before - returned) / MIB, seconds
+    return (_status("VmHWM") - before - returned) / MIB, seconds
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
@@ -102,10 +100,10 @@ def seconds_of(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _resident() -> int:
-    """Bytes of memory that this process holds."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * resource.getpagesize()
+def _status(name: str) -> int:
+    """Bytes of memory that this process holds, `VmRSS`, or held at most, `VmHWM`; not those of who started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def main(

@@ -24,7 +24,7 @@ from jax_attention.gates import GatedAttention as GatedAttention
 from jax_attention.gates import HeadwiseGatedAttention as HeadwiseGatedAttention
 from jax_attention.heads import AbsorbedLatentAttention as AbsorbedLatentAttention
 from jax_attention.heads import GroupedQueryAttention as GroupedQueryAttention
-from jax_attention.heads import LatentCache as LatentCache
+from jax_attention.heads import Latents as Latents
 from jax_attention.heads import MultiHeadLatentAttention as MultiHeadLatentAttention
 from jax_attention.heads import MultiQueryAttention as MultiQueryAttention
 from jax_attention.keeps import DecoderKeep as DecoderKeep
@@ -70,6 +70,7 @@ from jax_attention.masks import streaming_mask as streaming_mask
 from jax_attention.ops import dot_product_attention as dot_product_attention
 from jax_attention.ops import dot_product_attention_weights as dot_product_attention_weights
 from jax_attention.outputs import AttentionOutput as AttentionOutput
+from jax_attention.outputs import CachedDecoderOutput as CachedDecoderOutput
 from jax_attention.outputs import CachedOutput as CachedOutput
 from jax_attention.outputs import DecoderOutput as DecoderOutput
 from jax_attention.outputs import EncoderOutput as EncoderOutput

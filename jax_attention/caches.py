@@ -14,20 +14,19 @@ from again. Keys are remembered as they are before a position scheme places them
 |----------------|---------------------------------------|---------------------------------------------------|
 | `GrowingCache` | all tokens, in arrays that grow       | calls one by one                                  |
 | `StaticCache`  | all tokens, in arrays of a fixed size | one compiled step, the same for every place       |
-| `RollingCache` | the last tokens                       | windows, over texts without end                   |
+| `RollingCache` | the last tokens, and the first        | windows, over texts without end                   |
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_key_mask, check_pairs, check_positive, dtype_name
+from jax_attention.checks import check_positive
 from jax_attention.ops.known import known_values
 from jax_attention.ops.slots import write_slots
-from jax_attention.positions.protocol import check_positions
 from jax_attention.records import record
 
 
@@ -63,6 +62,25 @@ class Recalled(NamedTuple):
     cache: Any
 
 
+@runtime_checkable
+class Cache(Protocol):
+    """What goes into a call of attention and comes out longer."""
+
+    @property
+    def entries(self) -> Any:
+        """What it remembers: arrays whose axis -2 is the length; None before the first call."""
+
+    @property
+    def length(self) -> Any:
+        """How many tokens it has read."""
+
+    def check(self, new: int, window: int | None, num_sinks: int) -> None:
+        """Raise ValueError if it cannot take so many new tokens, or serve attention that sees so far back."""
+
+    def extend(self, entries: Any, visible: Bool[Array, "batch new"] | None) -> Recalled:
+        """Remember the entries of new tokens as well, and recall all that they may attend to."""
+
+
 @record()
 class GrowingCache:
     """Remembers all tokens, in arrays that grow with each call.
@@ -80,7 +98,7 @@ class GrowingCache:
         """How many tokens it has read."""
         return 0 if self.entries is None else self.entries[0].shape[-2]
 
-    def check(self, new: int, window: int | None) -> None:
+    def check(self, new: int, window: int | None, num_sinks: int) -> None:
         """It takes any number of tokens and serves every kind of attention."""
 
     def extend(self, entries: Any, visible: Bool[Array, "batch new"] | None) -> Recalled:
@@ -115,7 +133,7 @@ class StaticCache:
     visible: Any = None
     length: Any = 0
 
-    def check(self, new: int, window: int | None) -> None:
+    def check(self, new: int, window: int | None, num_sinks: int) -> None:
         """Raise ValueError if so many new tokens have no room, as far as that is known."""
         check_positive(capacity=self.capacity)
         known = self.length if isinstance(self.length, int) else known_values(self.length)
@@ -141,121 +159,59 @@ class StaticCache:
         return Recalled(entries, _as_mask(shown), start, start + slots[:new], slots, extended)
 
 
-@record(static=("window",))
+@record(static=("window", "num_sinks"))
 class RollingCache:
-    """Remembers the last `window` tokens; compiled once, a step serves every place in the sequence.
+    """Remembers the last `window` tokens, and the first few; compiled once, a step serves every place.
 
     Attributes:
-        window: how many tokens it keeps, at least as many as the attention sees.
-        entries: arrays whose axis -2 are the slots, the last token in the last one; None before the first call.
-        visible: which tokens are there, `(batch, window)`; None before the first call.
+        window: how many of the last tokens it keeps, at least as many as the attention sees.
+        num_sinks: how many of the first tokens it keeps besides, as many as the attention does.
+        entries: arrays whose axis -2 are the slots: the first tokens, then the last ones; None before the first call.
+        visible: which tokens are there, `(batch, num_sinks + window)`; None before the first call.
         length: how many tokens it has read; an integer array of rank 0 after the first call.
     """
 
     window: int
+    num_sinks: int = 0
     entries: Any = None
     visible: Any = None
     length: Any = 0
 
-    def check(self, new: int, window: int | None) -> None:
+    def check(self, new: int, window: int | None, num_sinks: int) -> None:
         """Raise ValueError if the attention sees further back than this cache remembers."""
         check_positive(window=self.window)
         if window is None or window > self.window:
             needed = "all tokens" if window is None else f"the last {window} tokens"
             raise ValueError(f"cache must remember {needed} that are attended to, got window={self.window}")
+        if num_sinks != self.num_sinks:
+            raise ValueError(
+                f"cache must keep the first {num_sinks} tokens as the attention does, got num_sinks={self.num_sinks}"
+            )
 
     def extend(self, entries: Any, visible: Bool[Array, "batch new"] | None) -> Recalled:
         """Remember the entries of new tokens as well, recall all, and forget what has left the window."""
-        new = entries[0].shape[-2]
-        before = _remembered(self.entries, entries, self.window)
-        both = [_shown(self.visible, before), _shown(visible, entries)]
-        shown = jnp.concatenate(both, axis=-1)  # batch window+new
+        new, sinks, slots = entries[0].shape[-2], self.num_sinks, self.num_sinks + self.window
+        before = _remembered(self.entries, entries, slots)
+        shown = jnp.concatenate([_shown(self.visible, before), _shown(visible, entries)], axis=-1)
         entries = _each(lambda old, x: jnp.concatenate([old, x], axis=-2), before, entries)
-        index = _count(self.window + new, entries)  # window+new
-        places = index - self.window + self.length  # window+new
-        kept = _each(lambda x: x[..., new:, :], entries)
-        extended = RollingCache(self.window, kept, shown[:, new:], places[-1] + 1)
-        there = _as_mask(shown & (places >= 0))  # batch 1 1 window+new
-        return Recalled(entries, there, self.window, places[self.window :], places, extended)
-
-
-Cache = GrowingCache | StaticCache | RollingCache
-
-
-def recall(
-    cache: Cache | None,
-    entries: Any,
-    mask: Bool[Array, "..."] | None = None,
-    positions: Int[Array, "..."] | None = None,
-) -> Recalled:
-    """What new tokens may attend to: those that are remembered, and themselves.
-
-    Args:
-        cache: what is remembered; None if these tokens are all there are.
-        entries: of the new tokens, such as a `KeyValue`.
-        mask: with a cache, which new tokens are there, `(batch, 1, 1, new)`; without one it is passed on.
-        positions: passed on without a cache.
-
-    Raises:
-        ValueError: the cache holds something else than such entries.
-    """
-    if cache is None:
-        return Recalled(entries, mask, 0, positions, positions, None)
-    if cache.entries is not None:
-        for held, new in zip(cache.entries, entries, strict=True):
-            if _kind(held) != _kind(new):
-                raise ValueError(f"cache must hold {_kind(new)} as x gives, got {_kind(held)}")
-    return cache.extend(entries, None if mask is None else mask[:, 0, 0])
-
-
-def check_call(
-    x: Float[Array, "batch length embed"],
-    mask: Bool[Array, "..."] | None,
-    positions: Int[Array, "..."] | None,
-    dropout_keep: Bool[Array, "..."] | None,
-    cache: Cache | None,
-    *,
-    position: Any,
-    num_heads: int,
-    is_causal: bool = True,
-    window: int | None = None,
-) -> None:
-    """Raise unless the arguments of a self-attention's call fit its input, and its cache.
-
-    Args:
-        x, mask, positions, dropout_keep, cache: the arguments.
-        position: the scheme that reads `positions`.
-        num_heads: heads of the weights.
-        is_causal: whether no token sees what comes after it.
-        window: how many keys a token sees; None for all.
-    """
-    if cache is None:
-        check_pairs(x, x, mask, dropout_keep, num_heads)
-        check_positions("positions", positions, x, position)
-        return
-    if not is_causal:
-        raise ValueError(
-            "cache needs is_causal=True: what sees later tokens cannot be read step by step, got is_causal=False"
+        index = _count(slots + new, entries)  # slots+new
+        if sinks:  # those not yet there are among the new tokens
+            late = jnp.clip(index - self.length + slots, max=slots + new - 1)  # slots+new
+            source = jnp.where((index < sinks) & (index >= self.length), late, index)  # slots+new
+            entries, shown = _each(lambda x: x[..., source, :], entries), shown[:, source]
+        places = jnp.where(index < sinks, index, index - slots + self.length)  # slots+new
+        there = jnp.where(index < sinks, index < self.length + new, places >= sinks)  # slots+new
+        kept = _each(
+            lambda x: jnp.concatenate([x[..., :sinks, :], x[..., sinks + new :, :]], axis=-2), entries
         )
-    for name, given in (("positions", positions), ("dropout_keep", dropout_keep)):
-        if given is not None:
-            raise ValueError(f"{name} must be None with a cache, got shape {tuple(given.shape)}")
-    batch, length = x.shape[:2]
-    check_positive(length=length)
-    check_key_mask(mask, batch, length)
-    if cache.entries is not None and cache.entries[0].shape[0] != batch:
-        raise ValueError(f"cache must hold {batch} sequences as x does, got {cache.entries[0].shape[0]}")
-    cache.check(length, window)
+        still = jnp.concatenate([shown[:, :sinks], shown[:, sinks + new :]], axis=-1)  # batch slots
+        extended = RollingCache(self.window, sinks, kept, still, places[-1] + 1)
+        return Recalled(entries, _as_mask(shown & there), slots, places[slots:], places, extended)
 
 
 def _each(function: Callable[..., Array], *entries: Any) -> Any:
     """The function of every array of the entries."""
     return type(entries[0])(*map(function, *entries))
-
-
-def _kind(x: Float[Array, "... length dim"]) -> str:
-    """Dtype and shape of an array, but for its length."""
-    return f"{dtype_name(x)} ({', '.join(map(str, x.shape[:-2]))}, length, {x.shape[-1]})"
 
 
 def _count(length: int, entries: Any) -> Int[Array, " length"]:

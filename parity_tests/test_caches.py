@@ -15,7 +15,6 @@ import torch_attention
 from attention_bridge.weights import transfer
 
 BATCH, LENGTH, EMBED, HEADS, KV_HEADS, WINDOW = 2, 7, 12, 6, 3, 3
-CHUNKS = ((2, 1, 4), (1,) * LENGTH, (LENGTH,))
 # The criterion of the proof: 4 u sqrt(n), n the sums on the way (projections, scores, values), and 3 n for gradients.
 SUMS = EMBED + EMBED // HEADS + LENGTH + EMBED
 BOUND = 4 * 2.0**-24 * np.sqrt(SUMS)
@@ -91,27 +90,6 @@ def error(found, expected):
 
 
 NAMES = list(kinds(torch_attention, {}))
-
-
-@pytest.mark.parametrize("chunks", CHUNKS, ids=str)
-@pytest.mark.parametrize("name", NAMES)
-def test_reading_in_chunks_gives_what_the_whole_sequence_gives(mirror, name, chunks, x):
-    attn, caches = mirror.kinds[name]
-    expected = numpy(attn(mirror.array(x)).output)
-    for cache in caches:
-        assert error(read(attn, mirror, x, cache, chunks)[0], expected) <= BOUND
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_masked_token_is_never_seen_again(mirror, name, x):
-    attn, caches = mirror.kinds[name]
-    mask = np.ones((BATCH, 1, 1, LENGTH), bool)
-    mask[1, ..., :2] = False
-    expected = numpy(attn(mirror.array(x), mirror.array(mask)).output)
-    for cache in caches:
-        assert error(read(attn, mirror, x, cache, CHUNKS[0], mask)[0], expected) <= BOUND
-    unmasked = numpy(attn(mirror.array(x)).output)
-    assert error(unmasked, expected) > 1e3 * BOUND
 
 
 def test_weights_with_a_growing_cache_are_rows_of_those_of_the_whole_sequence(mirror, x):
@@ -225,15 +203,30 @@ def refusals(mirror, x):
         m.KeyValue(*(to_half(mirror, x) for x in attn(given, cache=m.GrowingCache()).cache.entries))
     )
     grid = np.ones((LENGTH, LENGTH), bool)
+    zeros = (np.zeros((BATCH, 3, size), np.float32) for size in (7, 4))
+    latents = m.GrowingCache(m.Latents(*map(array, zeros)))
+    sigmoid = m.SigmoidAttention(EMBED, HEADS, is_causal=True, **f)
     return [
         (lambda: attn(given, cache=m.StaticCache(capacity=LENGTH - 1)), f"room for {LENGTH} tokens"),
         (lambda: attn(given, cache=full), f"{LENGTH} read and {LENGTH} new"),
         (lambda: attn(given, cache=m.StaticCache(capacity=0)), "capacity must be at least 1"),
         (lambda: attn(given, cache=m.RollingCache(WINDOW)), "remember all tokens"),
         (lambda: window(given, cache=m.RollingCache(WINDOW - 1)), f"the last {WINDOW} tokens"),
+        (
+            lambda: window(given, cache=m.RollingCache(WINDOW, 1)),
+            "keep the first 0 tokens as the attention does, got num_sinks=1",
+        ),
+        (
+            lambda: attn(given, cache=latents),
+            "as x gives, got float32 (2, length, 7), float32 (2, length, 4)",
+        ),
+        (lambda: sigmoid(given, cache=m.GrowingCache()), "cache needs a shift"),
         (lambda: attn(given, cache=one), f"cache must hold {BATCH} sequences"),
-        (lambda: attn(given, cache=fewer_heads), "cache must hold float32 (2, 6, length, 2) as x gives"),
-        (lambda: attn(given, cache=half), "got bfloat16 (2, 6, length, 2)"),
+        (
+            lambda: attn(given, cache=fewer_heads),
+            "cache must hold float32 (2, 6, length, 2), float32 (2, 6, length, 2) as x gives",
+        ),
+        (lambda: attn(given, cache=half), "got bfloat16 (2, 6, length, 2), bfloat16 (2, 6, length, 2)"),
         (
             lambda: attn(given, cache=m.GrowingCache(), positions=array(np.arange(LENGTH))),
             "positions must be",
@@ -258,3 +251,20 @@ def test_what_does_not_fit_is_refused_in_the_same_words(mirrors, x):
                 call()
             messages.setdefault(part, {})[name] = str(caught.value)
     assert all(found["torch"] == found["jax"] for found in messages.values())
+
+
+@pytest.mark.slow
+def test_one_compiled_step_serves_every_place_in_pytorch(mirrors, x):
+    attn, _ = mirrors["torch"].kinds["GroupedQueryAttention with RotaryEmbedding"]
+    step = torch.compile(
+        lambda x, cache: attn(x, cache=cache, need_weights=False), fullgraph=True, backend="aot_eager"
+    )
+    given = torch.from_numpy(x)
+    with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
+        output, cache, _ = attn(given[:, :2], cache=torch_attention.StaticCache(capacity=LENGTH))
+        outputs = [output]
+        for i in range(2, LENGTH):
+            output, cache, _ = step(given[:, i : i + 1], cache)
+            outputs.append(output)
+        assert error(numpy(torch.cat(outputs, dim=1)), numpy(attn(given).output)) <= BOUND
+    torch.compiler.reset()

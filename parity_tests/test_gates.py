@@ -140,9 +140,9 @@ class TestForgetting:
 
     @each_mirror
     def test_one_closed_gate_hides_all_that_came_before_it(self, mirror):
-        log_forget = np.full((1, 5, 1), -0.1, np.float32)
-        log_forget[0, 3] = -100.0
-        bias = np.asarray(mirror.package.gates.forgetting_bias(mirror.array(log_forget)))[0, 0]
+        log_forget = np.full((1, 1, 5, 1), -0.1, np.float32)
+        log_forget[0, 0, 3] = -100.0
+        bias = np.asarray(mirror.package.gates.forgetting_bias(mirror.array(log_forget), 5))[0, 0]
         assert np.all(bias[3:, :3] < -99)
         assert np.all(bias[:3, :3][np.tril_indices(3)] > -1)
         assert np.all(bias[3:, 3:][np.tril_indices(2)] > -1)
@@ -151,9 +151,9 @@ class TestForgetting:
     @each_mirror
     def test_a_gate_that_counted_for_its_own_key_too_would_be_noticed(self, mirror, rng):
         """A negative control: the sum from j to i, in place of j + 1 to i, is not the same."""
-        log_forget = -rng.random((1, 5, 1)).astype(np.float32)
-        bias = np.asarray(mirror.package.gates.forgetting_bias(mirror.array(log_forget)))[0, 0]
-        gates = log_forget[0, :, 0]
+        log_forget = -rng.random((1, 1, 5, 1)).astype(np.float32)
+        bias = np.asarray(mirror.package.gates.forgetting_bias(mirror.array(log_forget), 5))[0, 0]
+        gates = log_forget[0, 0, :, 0]
         right = np.array([[gates[j + 1 : i + 1].sum() for j in range(5)] for i in range(5)])
         wrong = np.array([[gates[j : i + 1].sum() for j in range(5)] for i in range(5)])
         past = np.tril_indices(5)

@@ -152,35 +152,26 @@ class TestLatentAttention:
     def test_a_sequence_read_in_two_parts_is_the_sequence_read_at_once(self, pair, x, split):
         full, absorbed = pair
         expected = full(x)
-        first = absorbed(x[:, :split])
-        second = absorbed(x[:, split:], cache=first.state)
+        first = absorbed(x[:, :split], cache=growing(x))
+        second = absorbed(x[:, split:], cache=first.cache)
         assert_close([first.output, second.output], [expected.output[:, :split], expected.output[:, split:]])
         assert_close(
             [first.weights, second.weights],
             [expected.weights[:, :, :split, :split], expected.weights[:, :, split:]],
         )
-        assert_close(second.state, absorbed(x).state)
+        assert_close(second.cache.entries, absorbed(x, cache=growing(x)).cache.entries)
+        assert_close(second.cache.entries, full(x, cache=growing(x)).cache.entries)
 
     def test_so_it_is_when_read_one_position_at_a_time_under_a_mask(self, pair, x, array, rng):
         full, absorbed = pair
-        mask = rng.random((BATCH, HEADS, LENGTH, LENGTH)) < 0.6
-        expected, cache = full(x, array(mask)), None
+        mask = rng.random((BATCH, 1, 1, LENGTH)) < 0.6
+        expected, cache = full(x, array(mask)), growing(x)
         for i in range(LENGTH):
-            seen = array(mask[:, :, i : i + 1, : i + 1])
+            seen = array(np.ascontiguousarray(mask[..., i : i + 1]))
             output, cache, step = absorbed(x[:, i : i + 1], seen, cache=cache)
             assert_close(
                 [output, step], [expected.output[:, i : i + 1], expected.weights[:, :, i : i + 1, : i + 1]]
             )
-
-    def test_positions_that_are_given_are_those_of_the_new_part(self, pair, x, array):
-        full, absorbed = pair
-        positions = np.array([[0, 2, 3, 7, 9], [1, 2, 4, 5, 6]])
-        expected = full(x, positions=array(positions)).output
-        first = absorbed(x[:, :2], positions=array(positions[:, :2]))
-        second = absorbed(x[:, 2:], cache=first.state, positions=array(positions[:, 2:]))
-        assert_close([first.output, second.output], [expected[:, :2], expected[:, 2:]])
-        forgotten = absorbed(x[:, 2:], cache=first.state, positions=array(positions[:, :3])).output
-        assert error(numpy(forgotten), numpy(expected[:, 2:])) > 1e-2
 
     def test_both_forms_have_the_same_gradients(self, arguments, rng):
         w = weights(rng, "MultiHeadLatentAttention", **arguments)
@@ -205,15 +196,15 @@ class TestLatentAttention:
             for name in ("MultiHeadLatentAttention", "AbsorbedLatentAttention")
         )
         x = torch.from_numpy(rng.standard_normal((BATCH, LENGTH, EMBED)))
-        first = absorbed(x[:, :3])
-        second = absorbed(x[:, 3:], cache=first.state)
+        first = absorbed(x[:, :3], cache=torch_attention.GrowingCache())
+        second = absorbed(x[:, 3:], cache=first.cache)
         torch.cat([first.output, second.output], 1).square().sum().backward()
         full(x).output.square().sum().backward()
         for one, other in zip(absorbed.parameters(), full.parameters(), strict=True):
             assert error(one.grad.numpy(), other.grad.numpy()) < CLOSE
 
     def test_the_cache_holds_one_latent_and_one_key_a_position_whatever_the_heads(self, pair, x):
-        latent, rope_key = pair[1](x).state
+        latent, rope_key = pair[1](x, cache=growing(x)).cache.entries
         assert (latent.shape, rope_key.shape) == ((BATCH, LENGTH, RANK), (BATCH, LENGTH, ROPE))
 
     def test_a_scale_is_that_of_both_forms(self, mirror, arguments, x, rng):
@@ -250,10 +241,14 @@ class TestLatentAttention:
         assert error(numpy(wrong.output), numpy(expected.output)) > 1e-2
 
 
+def growing(x):
+    """An empty cache, in the framework of `x`."""
+    return torch_attention.GrowingCache() if isinstance(x, torch.Tensor) else jax_attention.GrowingCache()
+
+
 def cache(m, latent=(2, 4, RANK), rope_key=(2, 4, ROPE)):
     """A cache of four positions, in either mirror."""
-    made = jax_attention.LatentCache if m.package is jax_attention else torch_attention.LatentCache
-    return made(m.nan(*latent), m.nan(*rope_key))
+    return m.package.GrowingCache(m.package.Latents(m.nan(*latent), m.nan(*rope_key)))
 
 
 def look(m, mask=None, *, x=(2, 5, EMBED), **options):
@@ -276,38 +271,20 @@ class TestBadInput:
                 "a cache of another batch",
                 lambda m: look(m, cache=cache(m, latent=(3, 4, RANK))),
                 ValueError,
-                "cache.latent must have shape (2, length, 7), got (3, 4, 7)",
+                "cache must hold 2 sequences as x does, got 3",
             ),
             Case(
-                "a cache of latents of another size",
-                lambda m: look(m, cache=cache(m, latent=(2, 4, 6))),
+                "a mask of pairs with a cache",
+                lambda m: look(m, m.ones(5, 9), cache=cache(m)),
                 ValueError,
-                "cache.latent must have shape (2, length, 7), got (2, 4, 6)",
-            ),
-            Case(
-                "a cache of fewer keys than latents",
-                lambda m: look(m, cache=cache(m, rope_key=(2, 3, ROPE))),
-                ValueError,
-                "cache.rope_key must have shape (2, 4, 4), got (2, 3, 4)",
-            ),
-            Case(
-                "a mask that leaves out the cache",
-                lambda m: look(m, m.ones(5, 5), cache=cache(m)),
-                ValueError,
-                "mask must have shape (query, key) = (5, 9), (batch, query, key) = (2, 5, 9) or "
-                "(batch|1, heads|1, query|1, key) = (2, 3, 5, 9), got (5, 5)",
+                "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 5) here, where a key is hidden from all queries "
+                "or from none, got (5, 9)",
             ),
             Case(
                 "a mask of numbers",
-                lambda m: look(m, m.ones(5, 9, dtype=np.float32), cache=cache(m)),
+                lambda m: look(m, m.ones(2, 1, 1, 5, dtype=np.float32), cache=cache(m)),
                 TypeError,
                 "mask must be boolean (True: the query attends to the key), got float32; additive values go in bias",
-            ),
-            Case(
-                "a keep-mask that leaves out the cache",
-                lambda m: look(m, cache=cache(m), dropout_keep=m.ones(2, 3, 5, 5)),
-                ValueError,
-                "dropout_keep must have shape (2, 3, 5, 9), got (2, 3, 5, 5)",
             ),
             Case(
                 "positions that nothing reads",

@@ -76,7 +76,7 @@ WORDS = [
     (", device: torch.device | str | None=None)", ")"),
     (", device: torch.device | str | None)", ")"),
     (", *)", ")"),
-    (re.compile(r", device(=\w+(\[0\])?(\.device)?)?\)"), ")"),
+    (re.compile(r", device(=[\w.]+(\[0\])?(\.device)?)?\)"), ")"),
     # Operations.
     (".to(torch.promote_types(x.dtype, torch.float32))", ".astype(jnp.promote_types(x.dtype, jnp.float32))"),
     (re.compile(r"\.to\(([\w.]+\.dtype|wide)\)"), r".astype(\1)"),

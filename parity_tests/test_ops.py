@@ -1,10 +1,6 @@
 """The operations: each implementation in both mirrors against the float64 oracle, and what the contract says."""
 
-import contextlib
 import functools
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,84 +8,29 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jax_attention.ops
 import torch_attention.ops
 from attention_bridge import oracles
-
-# Float32 numbers lie within u of what they stand for; a sum of n of them within about sqrt(n) u.
-UNIT_ROUND_OFF = 2.0**-24
-FACTOR = 4
-
-
-def to_torch(x):
-    """A numpy array, or anything else as it is, for PyTorch."""
-    if not isinstance(x, np.ndarray):
-        return x
-    if x.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(np.array(x))
-
-
-def to_jax(x):
-    """A numpy array, or anything else as it is, for JAX."""
-    return jnp.asarray(x) if isinstance(x, np.ndarray) else x
-
-
-def torch_gradients(function, arguments):
-    """Gradients of the sum of `function` with respect to all arguments."""
-    leaves = {name: to_torch(x).requires_grad_() for name, x in arguments.items()}
-    function(**leaves).sum().backward()
-    return {name: numpy(leaf.grad) for name, leaf in leaves.items()}
-
-
-def jax_gradients(function, arguments):
-    """Gradients of the sum of `function` with respect to all arguments."""
-    leaves = {name: to_jax(x) for name, x in arguments.items()}
-    gradients = jax.jit(jax.grad(lambda leaves: function(**leaves).sum()))(leaves)
-    return {name: numpy(gradient) for name, gradient in gradients.items()}
-
-
-def numpy(x):
-    """The numbers of an array of either framework, in its own precision."""
-    if isinstance(x, torch.Tensor):
-        x = x.detach()
-        return x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()
-    return np.asarray(x)
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """One mirror's operations, called with numpy arrays."""
-
-    ops: Any
-    native: str
-    array: Callable[[Any], Any]
-    gradients: Callable[..., dict[str, np.ndarray]]
-    double: Callable[[], contextlib.AbstractContextManager]
-
-    def __call__(self, name, *arguments, **options):
-        """Call the operation `name`; float64 stays float64."""
-        function = getattr(self.ops, name)
-        with self.double():
-            return function(*map(self.array, arguments), **{k: self.array(v) for k, v in options.items()})
-
-    def gradient(self, name, arguments, cotangent, **options):
-        """Gradients of the sum of cotangent * result with respect to the named arguments."""
-        function = getattr(self.ops, name)
-        with self.double():
-            fixed = {k: self.array(v) for k, v in options.items()}
-            weight = self.array(cotangent)
-            return self.gradients(lambda **moving: function(**moving, **fixed) * weight, arguments)
-
-
-TORCH = Mirror(torch_attention.ops, "sdpa", to_torch, torch_gradients, contextlib.nullcontext)
-JAX = Mirror(jax_attention.ops, "xla", to_jax, jax_gradients, functools.partial(jax.enable_x64, True))
-MIRRORS = {"torch": TORCH, "jax": JAX}
+from parity_tests.conformance import (
+    ALL_SIZES,
+    GROUPED,
+    JAX,
+    KEEP,
+    MIRRORS,
+    SOFTCAP,
+    TORCH,
+    WIDE,
+    Sizes,
+    assert_equals_oracle,
+    error,
+    in_dtype,
+    numpy,
+    oracle,
+    shapes_of_masks,
+)
 
 
 @pytest.fixture(params=MIRRORS)
@@ -103,122 +44,6 @@ def small_tiles(monkeypatch):
     for ops in (torch_attention.ops, jax_attention.ops):
         monkeypatch.setattr(ops.blockwise, "ROWS", 4)
         monkeypatch.setattr(ops.blockwise, "COLUMNS", 3)
-
-
-@pytest.fixture(params=["any", "reference", "blockwise", "native"])
-def implementation(request, mirror):
-    return {"any": None, "native": mirror.native}.get(request.param, request.param)
-
-
-@pytest.fixture
-def dtype(implementation):
-    """The most precise that the implementation can do."""
-    return np.float32 if implementation == JAX.native else np.float64
-
-
-def error(given, expected):
-    """How far from the oracle, relative to its largest number; where that is 0, so must be what is given."""
-    given, expected = numpy(given).astype(np.float64), np.asarray(expected)
-    assert given.shape == expected.shape
-    assert np.isfinite(given).all()
-    largest = np.abs(expected).max(initial=0.0)
-    if largest == 0.0:
-        assert not given.any()
-        return 0.0
-    return np.abs(given - expected).max() / largest
-
-
-def assert_equals_oracle(given, expected, longest):
-    """Within the criterion of its dtype, where the longest sum has `longest` terms."""
-    double = numpy(given).dtype == np.float64
-    bound = 1e-12 if double else FACTOR * UNIT_ROUND_OFF * math.sqrt(longest)
-    assert error(given, expected) <= bound
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """All sizes of one call, no two alike but those that must be."""
-
-    batch: tuple[int, ...]
-    num_heads: int
-    num_kv_heads: int
-    query_len: int
-    key_len: int
-    head_dim: int
-    value_dim: int
-
-    @property
-    def scores(self):
-        return (*self.batch, self.num_heads, self.query_len, self.key_len)
-
-    @property
-    def longest(self):
-        """Terms of the longest sum, forward."""
-        return max(self.head_dim, self.key_len)
-
-    @property
-    def longest_backward(self):
-        """Terms of the longest sum, backward."""
-        return max(self.longest, self.value_dim, self.query_len * self.num_heads // self.num_kv_heads)
-
-    @property
-    def all_backward(self):
-        """Terms of all sums there and back, three times the way as in `attention_bridge.parity`.
-
-        Tile by tile, what a softmax takes off a gradient is summed over features and what it is taken from over
-        other features, so that they do not round alike and all of the way counts.
-        """
-        return 3 * (self.head_dim + self.key_len)
-
-    def draw(self, rng, dtype=np.float64):
-        """Random query, key and value."""
-        heads, kv_heads = (*self.batch, self.num_heads), (*self.batch, self.num_kv_heads)
-        query = rng.standard_normal((*heads, self.query_len, self.head_dim))
-        key = rng.standard_normal((*kv_heads, self.key_len, self.head_dim))
-        value = rng.standard_normal((*kv_heads, self.key_len, self.value_dim))
-        return {"query": query.astype(dtype), "key": key.astype(dtype), "value": value.astype(dtype)}
-
-
-GROUPED = Sizes((2,), 6, 3, 5, 7, 4, 4)
-WIDE = Sizes((2,), 3, 3, 7, 5, 4, 11)
-NO_BATCH = Sizes((), 6, 2, 4, 5, 3, 3)
-TWO_BATCH_AXES = Sizes((2, 3), 4, 1, 5, 7, 6, 9)
-SOFTCAP = {"softcap": 1.5}
-KEEP = {"dropout_keep": np.random.default_rng(0).random(GROUPED.scores) < 0.7, "dropout_rate": 0.25}
-ALL_SIZES = {"grouped": GROUPED, "wide": WIDE, "no batch": NO_BATCH, "two batch axes": TWO_BATCH_AXES}
-
-
-def oracle(query, key, value, bias=None, mask=None, **options):
-    """The oracle's output and weights for any number of batch axes."""
-    batch = query.shape[:-3]
-
-    def flat(x):
-        if x is None or x.ndim == 2:
-            return x
-        if x.ndim == query.ndim - 1:  # batch query key
-            return np.asarray(x).reshape(math.prod(batch), *x.shape[-2:])
-        x = np.broadcast_to(x, (*batch, *x.shape[-3:]))
-        return x.reshape(math.prod(batch), *x.shape[-3:])
-
-    double = [flat(x.astype(np.result_type(x.dtype, np.float64))) for x in (query, key, value)]
-    keep = flat(options.pop("dropout_keep", None))
-    results = oracles.dot_product_attention(*double, flat(bias), flat(mask), dropout_keep=keep, **options)
-    return tuple(x.reshape(*batch, *x.shape[1:]) for x in results)
-
-
-def shapes_of_masks(sizes):
-    """Every shape that a mask or bias may have."""
-    *batch, heads, query_len, key_len = sizes.scores
-    ones = (1,) * len(batch)
-    shapes = [
-        (query_len, key_len),
-        (*batch, query_len, key_len),
-        (*batch, heads, query_len, key_len),
-        (*batch, 1, 1, key_len),
-        (*ones, heads, query_len, key_len),
-        (*ones, heads, 1, key_len),
-    ]
-    return list(dict.fromkeys(shapes))
 
 
 @st.composite
@@ -259,15 +84,6 @@ def can(mirror, sizes, options, dtype):
         return False
     is_plain = sizes.value_dim == sizes.head_dim and len(sizes.batch) < 2
     return mirror is TORCH or (is_plain and dtype not in (np.float64, "float64"))
-
-
-def in_dtype(arguments, dtype):
-    """The arguments with their floating-point arrays in that dtype."""
-
-    def convert(x):
-        return x.astype(dtype) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
-
-    return {name: convert(x) for name, x in arguments.items()}
 
 
 def implementations(mirror, sizes, options, dtype):
@@ -339,28 +155,6 @@ class TestAgainstTheOracle:
         given = numpy(mirror("masked_softmax", scores, mask))
         assert given.tolist() == [[1.0, 0.0, 0.0], [0.5, 0.0, 0.5]]
 
-    @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-    @pytest.mark.parametrize("softcap", [None, 1.5])
-    @pytest.mark.parametrize("sizes", [Sizes((2,), 4, 2, 3, 5, 6, 6), Sizes((), 2, 1, 5, 3, 4, 7)], ids=str)
-    def test_gradients(self, sizes, softcap, dtype, rng):
-        arrays = {**sizes.draw(rng), "bias": rng.standard_normal(sizes.scores)}
-        if softcap is not None:
-            arrays["sinks"] = rng.standard_normal(sizes.num_heads)
-        arrays["bias"][..., 1, :2] = -np.inf
-        arrays = in_dtype(arrays, dtype)
-        mask = rng.random(sizes.scores) < 0.7
-        mask[..., 0, :] = False
-        options = {"mask": mask, "softcap": softcap}
-        cotangent = rng.standard_normal((*sizes.scores[:-1], sizes.value_dim)).astype(dtype)
-        expected = oracles.gradient(lambda tensors: oracle(**tensors, **options)[:1], arrays, [cotangent])
-        for mirror in MIRRORS.values():
-            for name in implementations(mirror, sizes, options, dtype):
-                call = {**options, "implementation": name}
-                given = mirror.gradient("dot_product_attention", arrays, cotangent, **call)
-                terms = sizes.all_backward if name == "blockwise" else sizes.longest_backward
-                for argument, gradient in given.items():
-                    assert_equals_oracle(gradient, expected[argument], terms)
-
     def test_gradients_of_the_weights(self, mirror, rng):
         sizes = Sizes((2,), 4, 2, 3, 5, 6, 6)
         arrays = sizes.draw(rng)
@@ -421,89 +215,7 @@ class TestHeads:
         np.testing.assert_array_equal(numpy(mirror("repeat_heads", x, 3)), x)
 
 
-DEAD_ROWS = {
-    "a mask": {"mask": np.arange(5)[:, None] != np.array([[1] * 7])},
-    "a bias": {"bias": np.where(np.arange(5)[:, None] == np.array([[3] * 7]), -np.inf, 0.5)},
-    "a bias for some heads": {
-        "bias": np.where(np.arange(6)[:, None, None] < 2, -np.inf, np.ones((1, 6, 1, 7)))
-    },
-    "queries before all keys": {"is_causal": True, "query_offset": -2},
-    "a window past all keys": {"is_causal": True, "window": 2, "query_offset": 6},
-    "a mask that shows only what comes later": {"is_causal": True, "mask": np.triu(np.ones((5, 7), bool), 1)},
-    "a mask and a bias together": {
-        "mask": np.arange(7)[None] < np.full((5, 1), 3),
-        "bias": np.where(np.arange(7) < 4, -np.inf, np.ones((5, 7))),
-    },
-}
-
-
-@pytest.mark.parametrize("options", DEAD_ROWS.values(), ids=DEAD_ROWS)
-class TestRowsThatSeeNothing:
-    def test_output_and_weights_are_exactly_zero(self, mirror, implementation, dtype, options, rng):
-        arrays, options = GROUPED.draw(rng, dtype), in_dtype(options, dtype)
-        output, weights = oracle(**arrays, **options)
-        dead = ~weights.any(axis=-1)
-        assert dead.any()
-        given = mirror("dot_product_attention", **arrays, **options, implementation=implementation)
-        assert_equals_oracle(given, output, GROUPED.longest)
-        assert not numpy(given)[dead].any()
-        given = mirror("attend", **arrays, **options)
-        assert not numpy(given[0])[dead].any()
-        assert not numpy(given[1])[dead].any()
-
-    @pytest.mark.parametrize("implementation", ["reference", "blockwise", "native"], indirect=True)
-    def test_gradients_are_exactly_zero(self, mirror, implementation, dtype, options, rng):
-        options = {"bias": np.zeros((5, 7)), **options}
-        arrays = in_dtype({**GROUPED.draw(rng), "bias": options.pop("bias")}, dtype)
-        dead = ~oracle(**arrays, **options)[1].any(axis=-1)
-        cotangent = rng.standard_normal((*dead.shape, GROUPED.value_dim)).astype(dtype)
-        cotangent *= dead[..., None]
-        call = {**options, "implementation": implementation}
-        for name, gradient in mirror.gradient("dot_product_attention", arrays, cotangent, **call).items():
-            assert not np.isnan(gradient).any(), name
-            assert not gradient.any(), name
-
-    def test_native_gradients_are_those_of_the_definition(self, mirror, options, rng):
-        options = {"bias": np.zeros((5, 7)), **options}
-        exact = {**GROUPED.draw(rng), "bias": options.pop("bias")}
-        cotangent = rng.standard_normal((*GROUPED.scores[:-1], GROUPED.value_dim)).astype(np.float32)
-
-        def gradients(dtype, implementation):
-            arrays, call = in_dtype(in_dtype(exact, np.float32), dtype), in_dtype(options, dtype)
-            return mirror.gradient(
-                "dot_product_attention",
-                arrays,
-                cotangent.astype(dtype),
-                **call,
-                implementation=implementation,
-            )
-
-        reference = gradients(np.float64, "reference")
-        native = gradients(np.float64 if mirror is TORCH else np.float32, mirror.native)
-        for name, gradient in native.items():
-            assert_equals_oracle(gradient, reference[name], GROUPED.longest_backward)
-
-
 class TestPrecision:
-    LONG = Sizes((2,), 6, 3, 33, 47, 16, 16)
-
-    def native_error(self, mirror, arrays):
-        """The error that the framework's own operation makes without any mask."""
-        query, key, value = (mirror.array(x) for x in arrays.values())
-        if mirror is TORCH:
-            output = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
-        else:
-            query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-            output = jnp.swapaxes(jax.nn.dot_product_attention(query, key, value), 1, 2)
-        return error(numpy(output), oracle(**arrays)[0])
-
-    @pytest.mark.parametrize("options", [{}, {"is_causal": True, "window": 9}], ids=["all keys", "window"])
-    def test_bfloat16_is_as_good_as_the_framework(self, mirror, implementation, options, rng):
-        arrays = self.LONG.draw(rng, ml_dtypes.bfloat16)
-        expected = oracle(**arrays, **options)[0]
-        given = mirror("dot_product_attention", **arrays, **options, implementation=implementation)
-        assert error(given, expected) <= 2 * self.native_error(mirror, arrays)
-
     @pytest.mark.parametrize(
         ("dtype", "of_weights"),
         [("float64", "float64"), ("float32", "float32"), ("float16", "float32"), ("bfloat16", "float32")],
@@ -536,57 +248,6 @@ class TestContract:
         weights = numpy(mirror("attend", **arrays, is_causal=True, window=window)[1])
         seen = (weights > 0).sum(axis=-1)
         np.testing.assert_array_equal(seen, np.broadcast_to(np.minimum(np.arange(5) + 1, window), seen.shape))
-
-    def test_grouped_heads_are_the_key_and_value_heads_repeated(self, mirror, implementation, dtype, rng):
-        arrays = GROUPED.draw(rng, dtype)
-        call = functools.partial(mirror, "dot_product_attention", implementation=implementation)
-        grouped = numpy(call(**arrays))
-
-        def spread(spreading):
-            return {name: x if name == "query" else spreading(x) for name, x in arrays.items()}
-
-        repeated = spread(lambda x: np.repeat(x, 2, axis=1))
-        tiled = spread(lambda x: np.tile(x, (1, 2, 1, 1)))
-        assert_equals_oracle(call(**repeated), grouped, GROUPED.longest)
-        assert error(grouped, numpy(call(**tiled))) > 1e-3
-
-    def test_what_comes_later_changes_nothing_before(self, mirror, implementation, dtype, rng):
-        arrays = Sizes((2,), 6, 3, 7, 7, 4, 4).draw(rng, dtype)
-        later = {name: x.copy() for name, x in arrays.items()}
-        for x in later.values():
-            x[:, :, 4:] = rng.standard_normal(x[:, :, 4:].shape)
-        before, after = (
-            numpy(mirror("dot_product_attention", **x, is_causal=True, implementation=implementation))
-            for x in (arrays, later)
-        )
-        np.testing.assert_array_equal(before[:, :, :4], after[:, :, :4])
-        assert (before[:, :, 4:] != after[:, :, 4:]).all()
-
-    @pytest.mark.parametrize("by", ["mask", "bias"])
-    def test_masked_keys_and_values_change_nothing(self, mirror, implementation, dtype, by, rng):
-        arrays = GROUPED.draw(rng, dtype)
-        seen = np.arange(7) < np.array([6, 4])[:, None, None, None]  # batch 1 1 key
-        options = {"mask": seen} if by == "mask" else {"bias": np.where(seen, 0.5, -np.inf).astype(dtype)}
-        changed = {name: x.copy() for name, x in arrays.items()}
-        for element, length in enumerate([6, 4]):
-            for name in ("key", "value"):
-                changed[name][element, :, length:] = 1e3 * rng.standard_normal((3, 7 - length, 4))
-        before, after = (
-            numpy(mirror("dot_product_attention", **x, **options, implementation=implementation))
-            for x in (arrays, changed)
-        )
-        np.testing.assert_array_equal(before, after)
-
-    @pytest.mark.parametrize("window", [None, 2])
-    @pytest.mark.parametrize("as_array", [False, True])
-    def test_an_offset_continues_a_sequence(self, mirror, implementation, dtype, as_array, window, rng):
-        arrays = Sizes((2,), 6, 3, 7, 7, 4, 4).draw(rng, dtype)
-        options = {"is_causal": True, "window": window, "implementation": implementation}
-        full = numpy(mirror("dot_product_attention", **arrays, **options))
-        arrays["query"] = arrays["query"][:, :, 3:]
-        offset = np.array(3) if as_array else 3
-        rest = mirror("dot_product_attention", **arrays, **options, query_offset=offset)
-        assert_equals_oracle(rest, full[:, :, 3:], 7)
 
     def test_the_offset_may_be_traced(self, rng):
         arrays = GROUPED.draw(rng, np.float32)
@@ -628,41 +289,6 @@ class TestContract:
         output, weights = mirror("attend", **arrays, dropout_keep=keep, dropout_rate=0.5)
         assert not numpy(output).any()
         np.testing.assert_allclose(numpy(weights).sum(axis=-1), 1.0, rtol=1e-12)
-
-
-class TestVmap:
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {},
-            {"is_causal": True, "window": 2},
-            {"mask": np.tri(5, 7, 1, dtype=bool), "bias": np.linspace(-1, 1, 35).reshape(5, 7)},
-        ],
-        ids=["no mask", "causal", "mask and bias"],
-    )
-    def test_over_the_batch_equals_the_batched_call(self, mirror, implementation, dtype, options, rng):
-        arrays, options = GROUPED.draw(rng, dtype), in_dtype(options, dtype)
-        expected = mirror("dot_product_attention", **arrays, **options, implementation=implementation)
-        vmap = torch.func.vmap if mirror is TORCH else jax.vmap
-        with mirror.double():
-            fixed = {name: mirror.array(x) for name, x in options.items()}
-            one = functools.partial(mirror.ops.dot_product_attention, **fixed, implementation=implementation)
-            given = vmap(one)(*map(mirror.array, arrays.values()))
-        assert_equals_oracle(given, numpy(expected), GROUPED.longest)
-
-    def test_a_mask_may_be_mapped_too(self, mirror, implementation, dtype, rng):
-        arrays = GROUPED.draw(rng, dtype)
-        mask = rng.random((2, 5, 7)) < 0.5
-        mask[1, 2] = False
-        expected = oracle(**arrays, mask=mask)[0]
-        vmap = torch.func.vmap if mirror is TORCH else jax.vmap
-        with mirror.double():
-            given = vmap(
-                lambda query, key, value, mask: mirror.ops.dot_product_attention(
-                    query, key, value, mask=mask, implementation=implementation
-                )
-            )(*map(mirror.array, [*arrays.values(), mask]))
-        assert_equals_oracle(given, expected, GROUPED.longest)
 
 
 class TestRefusals:

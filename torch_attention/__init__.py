@@ -24,7 +24,7 @@ from torch_attention.gates import GatedAttention as GatedAttention
 from torch_attention.gates import HeadwiseGatedAttention as HeadwiseGatedAttention
 from torch_attention.heads import AbsorbedLatentAttention as AbsorbedLatentAttention
 from torch_attention.heads import GroupedQueryAttention as GroupedQueryAttention
-from torch_attention.heads import LatentCache as LatentCache
+from torch_attention.heads import Latents as Latents
 from torch_attention.heads import MultiHeadLatentAttention as MultiHeadLatentAttention
 from torch_attention.heads import MultiQueryAttention as MultiQueryAttention
 from torch_attention.keeps import DecoderKeep as DecoderKeep
@@ -70,6 +70,7 @@ from torch_attention.masks import streaming_mask as streaming_mask
 from torch_attention.ops import dot_product_attention as dot_product_attention
 from torch_attention.ops import dot_product_attention_weights as dot_product_attention_weights
 from torch_attention.outputs import AttentionOutput as AttentionOutput
+from torch_attention.outputs import CachedDecoderOutput as CachedDecoderOutput
 from torch_attention.outputs import CachedOutput as CachedOutput
 from torch_attention.outputs import DecoderOutput as DecoderOutput
 from torch_attention.outputs import EncoderOutput as EncoderOutput

@@ -16,13 +16,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.caches import Cache
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import DecoderKeep
 from torch_attention.layers import Dropout, Factory, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, single_head_attention, split_heads
-from torch_attention.outputs import AttentionOutput, DecoderOutput
+from torch_attention.outputs import AttentionOutput, CachedDecoderOutput, DecoderOutput, decoder_output
 from torch_attention.positions.protocol import check_positions, check_scheme, place
+from torch_attention.recall import check_call
 from torch_attention.self_attention import CausalSelfAttention
 
 
@@ -109,12 +111,8 @@ class MultiHeadCrossAttention(nn.Module):
 
     Args:
         query_dim, key_dim, position, bias, dropout: as in `CrossAttention`.
-        embed_dim: features of queries, keys, values (all heads together) and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        embed_dim: features of queries, keys, values and output; `num_heads` must divide it, for its heads share them.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
-
-    Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
     def __init__(
@@ -241,17 +239,18 @@ class EncoderDecoderAttention(nn.Module):
         self_mask: Bool[Tensor, "..."] | None = None,
         memory_mask: Bool[Tensor, "..."] | None = None,
         *,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: DecoderKeep | None = None,
-    ) -> DecoderOutput:
+    ) -> DecoderOutput | CachedDecoderOutput:
         """Decode one block.
 
         Args:
             x, memory: the sequence being written, and the encoder's output.
             self_mask: True where a position of `x` attends to another; what comes later is hidden in any case.
+            cache: what is remembered of earlier positions of `x`, as in `CausalSelfAttention`.
             memory_mask: True where a position of `x` attends to one of `memory`.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: keep-masks that stand for the draws.
+            need_weights, dropout_keep: as in `CrossAttention`; keep-masks for each place.
 
         Returns:
             Output `(batch, query, embed_dim)`, self-attention weights `(batch, heads, query, query)` and
@@ -260,11 +259,12 @@ class EncoderDecoderAttention(nn.Module):
         keep = dropout_keep or DecoderKeep()
         check_sequence("x", x, self.embed_dim)
         check_sequence("memory", memory, self.embed_dim, batch=x.shape[0])
-        check_pairs(x, x, self_mask, keep.self_weights, self.num_heads, name="self_mask")
+        given = x, self_mask, None, keep.self_weights, cache
+        check_call(*given, position=None, num_heads=self.num_heads, name="self_mask")
         check_pairs(x, memory, memory_mask, keep.cross_weights, self.num_heads, name="memory_mask")
         before = self._norm(True, self.self_norm, x)
         read = self.self_attention(
-            before, self_mask, need_weights=need_weights, dropout_keep=keep.self_weights
+            before, self_mask, cache=cache, need_weights=need_weights, dropout_keep=keep.self_weights
         )
         x = self._norm(False, self.self_norm, x + self.dropout(read.output, keep.self_output))
         before = self._norm(True, self.cross_norm, x)
@@ -274,7 +274,7 @@ class EncoderDecoderAttention(nn.Module):
         x = self._norm(False, self.cross_norm, x + self.dropout(attended, keep.cross_output))
         transformed = self.ffn(self._norm(True, self.ffn_norm, x), dropout_keep=keep.ffn_hidden)
         x = self._norm(False, self.ffn_norm, x + self.dropout(transformed, keep.ffn_output))
-        return DecoderOutput(x, read.weights, cross_weights)
+        return decoder_output(x, read, cross_weights)
 
     def _norm(self, first: bool, norm: nn.Module, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return norm(x) if first == self.norm_first else x
@@ -289,7 +289,7 @@ def main() -> None:
     looked = fill(CrossAttention(6, 6, embed_dim=4))(query, memory)
     show("CrossAttention", looked, target, source)
     decoder = fill(EncoderDecoderAttention(embed_dim=6, num_heads=2, ffn_dim=8))
-    output, itself, across = decoder(query, memory)
+    output, *_, itself, across = decoder(query, memory)
     show("EncoderDecoderAttention, at itself", AttentionOutput(output, itself), target, target)
     show("EncoderDecoderAttention, at the source", AttentionOutput(output, across), target, source)
 

@@ -62,6 +62,22 @@ class DecoderOutput(NamedTuple):
     cross_weights: Float[Tensor, "batch heads query key"] | None
 
 
+class CachedDecoderOutput(NamedTuple):
+    """`output, cache, self_weights, cross_weights = block(x, memory, cache=cache)`.
+
+    Attributes:
+        output: `(batch, new, dim)`, for the new positions.
+        cache: what is remembered of all positions so far; give it to the next call.
+        self_weights: `(batch, heads, new, slots)`, or None with `need_weights=False`.
+        cross_weights: `(batch, heads, new, key)`, or None with `need_weights=False`.
+    """
+
+    output: Float[Tensor, "batch new dim"]
+    cache: Any
+    self_weights: Float[Tensor, "batch heads new slots"] | None
+    cross_weights: Float[Tensor, "batch heads new key"] | None
+
+
 class EncoderOutput(NamedTuple):
     """`output, pooled, weights = encoder(tokens)`.
 
@@ -97,3 +113,14 @@ def attention_output(
 ) -> AttentionOutput | CachedOutput:
     """What a call returns, with its cache if it had one."""
     return AttentionOutput(output, weights) if cache is None else CachedOutput(output, cache, weights)
+
+
+def decoder_output(
+    output: Float[Tensor, "batch query dim"],
+    read: AttentionOutput | CachedOutput,
+    cross_weights: Float[Tensor, "batch heads query key"] | None,
+) -> DecoderOutput | CachedDecoderOutput:
+    """What a decoder block returns, with the cache of its self-attention if that had one."""
+    if isinstance(read, CachedOutput):
+        return CachedDecoderOutput(output, read.cache, read.weights, cross_weights)
+    return DecoderOutput(output, read.weights, cross_weights)

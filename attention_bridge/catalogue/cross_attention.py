@@ -78,6 +78,7 @@ CROSS = (
                 activation=activation,
             ),
             causal=True,
+            decoding="cache",
             native=f"encoder_decoder_attention_{name}_norm",
             peers=peers,
         )

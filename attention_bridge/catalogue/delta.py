@@ -29,6 +29,7 @@ DELTA_FAMILY = (
         causal=True,
         sizes=SHORT,
         oracle=partial(oracles.delta_net, **HEAD),
+        decoding="state",
         peers=("flash-linear-attention DeltaNet",),
     ),
     Mechanism(
@@ -43,6 +44,7 @@ DELTA_FAMILY = (
         causal=True,
         sizes=SHORT,
         oracle=partial(oracles.gated_delta_net, **GROUPED),
+        decoding="state",
         peers=("transformers Qwen3NextGatedDeltaNet", "flash-linear-attention GatedDeltaNet"),
     ),
     Mechanism(
@@ -59,6 +61,7 @@ DELTA_FAMILY = (
         causal=True,
         sizes=SHORT,
         oracle=partial(oracles.kimi_delta_attention, **HEAD),
+        decoding="state",
         peers=("transformers KimiLinearDeltaAttention", "flash-linear-attention KimiDeltaAttention"),
     ),
     Mechanism(
@@ -73,6 +76,7 @@ DELTA_FAMILY = (
         causal=True,
         sizes=SHORT,
         oracle=partial(oracles.mamba2, **GROUPS),
+        decoding="state",
         peers=("transformers Mamba2Mixer",),
     ),
 )

@@ -26,6 +26,8 @@ GATES_FAMILY: tuple[Mechanism, ...] = (
         keep=KEEP_SELF,
         sizes=FOUR_HEADS,
         oracle=partial(oracles.gated_attention, num_heads=4, num_kv_heads=2),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("transformers Qwen3NextAttention", "transformers AfmoeAttention", "keras MultiHeadAttention"),
     ),
     Mechanism(
@@ -40,6 +42,8 @@ GATES_FAMILY: tuple[Mechanism, ...] = (
         keep=KEEP_SELF,
         sizes=FOUR_HEADS,
         oracle=partial(oracles.gated_attention, num_heads=4, num_kv_heads=2),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("x-transformers Attention(gate_values_headwise)",),
     ),
     Mechanism(
@@ -55,6 +59,8 @@ GATES_FAMILY: tuple[Mechanism, ...] = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         oracle=partial(oracles.differential_attention, num_heads=HEADS, lambda_init=LAMBDA_INIT),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("transformers DiffLlamaAttention",),
     ),
     Mechanism(
@@ -70,6 +76,7 @@ GATES_FAMILY: tuple[Mechanism, ...] = (
         keep=KEEP_SELF,
         causal=True,
         oracle=partial(oracles.forgetting_attention, num_heads=HEADS),
+        decoding="cache",
         peers=("flash-linear-attention naive_forgetting_attn", "x-transformers DataDependentAlibi"),
     ),
 )

@@ -41,6 +41,8 @@ HEADS_FAMILY = (
         keep=KEEP_SELF,
         sizes=FOUR_HEADS,
         oracle=partial(oracles.grouped_query_attention, num_heads=4, num_kv_heads=2),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("transformers LlamaAttention",),
     ),
     Mechanism(
@@ -54,6 +56,8 @@ HEADS_FAMILY = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         oracle=partial(oracles.multi_query_attention, num_heads=HEADS),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("transformers GPTBigCodeAttention", "x-transformers Attention with one_kv_head"),
     ),
     Mechanism(
@@ -70,6 +74,7 @@ HEADS_FAMILY = (
         arguments={"positions": POSITIONS},
         oracle=partial(latent_attention_without_cache, **LATENT),
         causal=True,
+        decoding="cache",
         peers=("transformers DeepseekV3Attention", "transformers DeepseekV3Attention, q_lora_rank=None"),
     ),
     Mechanism(
@@ -83,8 +88,9 @@ HEADS_FAMILY = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         arguments={"positions": POSITIONS},
-        oracle=partial(oracles.multi_head_latent_attention, **LATENT),
+        oracle=partial(latent_attention_without_cache, **LATENT),
         causal=True,
+        decoding="cache",
         peers=("transformers DeepseekV3Attention with a cache",),
     ),
 )

@@ -26,6 +26,7 @@ LINEAR_FAMILY = (
         masks=PADDING,
         causal=True,
         oracle=partial(oracles.linear_attention, num_heads=HEADS),
+        decoding="state",
         peers=("flash-linear-attention naive_recurrent_linear_attn",),
     ),
     Mechanism(
@@ -52,6 +53,7 @@ LINEAR_FAMILY = (
         masks=PADDING,
         causal=True,
         oracle=partial(oracles.performer, num_heads=HEADS),
+        decoding="state",
         peers=("performer-pytorch FastAttention",),
     ),
     Mechanism(
@@ -78,6 +80,7 @@ LINEAR_FAMILY = (
         masks=PADDING,
         causal=True,
         oracle=partial(oracles.retention, num_heads=HEADS),
+        decoding="state",
         peers=("flash-linear-attention MultiScaleRetention",),
     ),
     Mechanism(
@@ -93,6 +96,7 @@ LINEAR_FAMILY = (
         causal=True,
         sizes=SIZES,
         oracle=partial(oracles.gated_linear_attention, num_heads=HEADS),
+        decoding="state",
         peers=("flash-linear-attention GatedLinearAttention",),
     ),
 )

@@ -64,6 +64,10 @@ class Mechanism:
         arguments: further arrays to call it with, drawn once, such as positions or injected noise.
         keep: the axes of its one keep-mask for dropout, those of its weights; empty if it has none.
         causal: whether no output depends on a later input.
+        decoding: how a call reads on from an earlier one: with a `"cache"`, with `"caches"`, one a layer, or with a
+            `"state"`; empty if it cannot.
+        decoding_options: arguments that it has to be built with for that, besides those of `module`.
+        no_decoding: why it cannot, in one sentence, where it can be causal.
         weights: whether a call takes `need_weights`; what only adds to a sequence has none to return.
         sizes: the size of each axis that is named here.
         dtypes: what it is proven in; a choice of keys is no matter for bfloat16, where ties decide.
@@ -86,6 +90,9 @@ class Mechanism:
     arguments: Mapping[str, np.ndarray] = field(default_factory=dict)
     keep: Axes = ()
     causal: bool = False
+    decoding: str = ""
+    decoding_options: Mapping[str, Any] = field(default_factory=dict)
+    no_decoding: str = ""
     weights: bool = True
     sizes: Mapping[str, int] = field(default_factory=lambda: SIZES)
     dtypes: tuple[str, ...] = DTYPES

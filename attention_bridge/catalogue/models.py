@@ -43,6 +43,7 @@ MODELS = (
         oracle=partial(oracles.decoder, num_heads=HEADS, num_layers=2),
         causal=True,
         native="decoder",
+        decoding="caches",
         peers=("transformers GPT2LMHeadModel",),
     ),
 )

@@ -36,6 +36,7 @@ PATTERNS_FAMILY = (
         keep=KEEP_SELF,
         causal=True,
         oracle=partial(oracles.sliding_window_attention, num_heads=HEADS, window=3),
+        decoding="cache",
         peers=("transformers MistralAttention", "keras MultiHeadAttention", "x-transformers Attention"),
     ),
     Mechanism(
@@ -50,6 +51,7 @@ PATTERNS_FAMILY = (
         keep=KEEP_SELF,
         causal=True,
         oracle=partial(oracles.chunked_attention, num_heads=HEADS, chunk_size=3),
+        decoding="cache",
         peers=("transformers Llama4TextAttention",),
     ),
     Mechanism(
@@ -94,6 +96,8 @@ PATTERNS_FAMILY = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         oracle=partial(oracles.learned_sink_attention, num_heads=HEADS),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("transformers GptOssAttention", "x-transformers Attention"),
     ),
     Mechanism(
@@ -118,6 +122,7 @@ PATTERNS_FAMILY = (
         causal=True,
         sizes=SEVEN_TOKENS,
         oracle=partial(oracles.streaming_attention, num_heads=HEADS, window=3, num_sinks=1, rotary_dim=4),
+        decoding="cache",
         no_peer="transformers removed its SinkCache, and no other package has the class; the oracle reads token by "
         "token with such a cache.",
     ),

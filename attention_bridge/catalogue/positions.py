@@ -47,6 +47,7 @@ def attending(
     oracle: Callable[..., Any],
     peers: tuple[str, ...] = (),
     no_peer: str = "",
+    decoding: str = "",
 ) -> Mechanism:
     """An entry for a class that attends by positions in its own way."""
     return Mechanism(
@@ -61,6 +62,8 @@ def attending(
         keep=KEEP_SELF,
         arguments={"positions": POSITIONS},
         oracle=partial(oracle, num_heads=HEADS),
+        decoding=decoding,
+        decoding_options={"is_causal": True} if decoding else {},
         peers=peers,
         no_peer=no_peer,
     )
@@ -127,6 +130,7 @@ POSITIONS_FAMILY = (
         r"\sum_j \mathrm{softmax}_j\left(q_i^\top (k_j + a^K_{c(j-i)}) / \sqrt{d}\right) (v_j + a^V_{c(j-i)})",
         {"max_distance": 2},
         partial(relative.shaw_self_attention, max_distance=2),
+        decoding="cache",
         no_peer="implementations at hand leave a^V out, as `ShawEmbedding` does, which has a peer",
     ),
     held(

@@ -62,6 +62,8 @@ def held(
         keep=KEEP_SELF,
         arguments={"positions": positions},
         causal=holder == "CausalSelfAttention",
+        decoding="cache" if grouped or holder == "CausalSelfAttention" else "",
+        decoding_options={"is_causal": True} if grouped else {},
         sizes=NARROW if grouped else SIZES,
         oracle=partial(
             oracles.attention_with_positions,

@@ -24,6 +24,8 @@ SCORES_FAMILY: tuple[Mechanism, ...] = (
         keep=KEEP_SELF,
         sizes=FOUR_HEADS,
         oracle=partial(oracles.softcap_attention, num_heads=4, num_kv_heads=2, softcap=SOFTCAP, scale=SCALE),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("transformers Gemma2Attention",),
     ),
     Mechanism(
@@ -39,6 +41,8 @@ SCORES_FAMILY: tuple[Mechanism, ...] = (
         keep=KEEP_SELF,
         sizes=FOUR_HEADS,
         oracle=partial(oracles.qk_norm_attention, num_heads=4, num_kv_heads=2, full_width=False),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("transformers Qwen3Attention",),
     ),
     Mechanism(
@@ -54,6 +58,8 @@ SCORES_FAMILY: tuple[Mechanism, ...] = (
         keep=KEEP_SELF,
         sizes=FOUR_HEADS,
         oracle=partial(oracles.qk_norm_attention, num_heads=4, num_kv_heads=2, full_width=True),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("transformers Olmo2Attention",),
     ),
     Mechanism(
@@ -67,6 +73,8 @@ SCORES_FAMILY: tuple[Mechanism, ...] = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         oracle=partial(oracles.cosine_attention, num_heads=HEADS),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("transformers Swinv2SelfAttention",),
     ),
     Mechanism(
@@ -80,6 +88,8 @@ SCORES_FAMILY: tuple[Mechanism, ...] = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         oracle=partial(oracles.sigmoid_attention, num_heads=HEADS),
+        decoding="cache",
+        decoding_options={"is_causal": True, "shift": -2.0},
         peers=("x-transformers Attention(sigmoid)",),
     ),
     Mechanism(
@@ -94,6 +104,8 @@ SCORES_FAMILY: tuple[Mechanism, ...] = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         oracle=partial(oracles.sparse_attention, oracles.sparsemax, num_heads=HEADS),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("entmax sparsemax",),
     ),
     Mechanism(
@@ -108,6 +120,8 @@ SCORES_FAMILY: tuple[Mechanism, ...] = (
         masks=HEADS_SELF,
         keep=KEEP_SELF,
         oracle=partial(oracles.sparse_attention, oracles.entmax15, num_heads=HEADS),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("entmax entmax15",),
     ),
     Mechanism(
@@ -121,6 +135,8 @@ SCORES_FAMILY: tuple[Mechanism, ...] = (
         masks=ALL_HEADS_ALIKE,
         keep=KEEP_SELF,
         oracle=partial(oracles.talking_heads_attention, num_heads=HEADS),
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("x-transformers Attention(talking heads)",),
     ),
 )

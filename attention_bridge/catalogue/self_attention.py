@@ -58,6 +58,7 @@ SELF = (
         oracle=partial(oracles.causal_self_attention, num_heads=HEADS),
         causal=True,
         native="causal_self_attention",
+        decoding="cache",
         peers=("torch MultiheadAttention", "transformers GPT2Attention"),
     ),
 )

@@ -45,6 +45,8 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         keep=KEEP_SELF,
         oracle=partial(oracles.top_k_attention, num_heads=HEADS, top_k=2),
         dtypes=WIDE,
+        decoding="cache",
+        decoding_options={"is_causal": True},
         peers=("x-transformers Attention with sparse_topk",),
     ),
     Mechanism(
@@ -97,6 +99,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         ),
         causal=True,
         dtypes=WIDE,
+        decoding="cache",
         peers=(
             "transformers DeepseekV32Attention",
             "flash-linear-attention naive_dsa, on grouped heads",
@@ -116,6 +119,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         oracle=partial(native_sparse.native_sparse_attention, **NATIVE),
         causal=True,
         dtypes=WIDE,
+        decoding="cache",
         peers=("flash-linear-attention naive_nsa_compression, naive_nsa_topk and naive_nsa_selection",),
     ),
     Mechanism(
@@ -136,6 +140,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         oracle=partial(oracles.mixture_of_block_attention, num_heads=HEADS, block_size=2, num_blocks=2),
         causal=True,
         dtypes=WIDE,
+        decoding="cache",
         no_peer="The authors' code and flash-linear-attention's both call flash-attn, which runs on a GPU alone.",
     ),
     Mechanism(
@@ -155,6 +160,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         sizes={**SIZES, "query": 10},
         oracle=partial(oracles.lsh_attention, num_heads=HEADS, chunk_length=2),
         dtypes=WIDE,
+        no_decoding="Its hash tables are sorted over the whole sequence, which a later token would change.",
         peers=("transformers LSHSelfAttention", "transformers LSHSelfAttention, causal"),
     ),
 )

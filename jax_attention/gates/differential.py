@@ -24,11 +24,13 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.caches import Cache, KeyValue
+from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter, rms_norm
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
-from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, check_scheme, place
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.positions.protocol import check_scheme, place
+from jax_attention.recall import check_call, recall
 
 
 def lambda_init_at(depth: int) -> float:
@@ -102,30 +104,49 @@ class DifferentialAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
-        """Attend twice and subtract; the weights are the differences, the rest as in `MultiHeadSelfAttention`."""
+    ) -> AttentionOutput | CachedOutput:
+        """Attend twice and subtract; the weights are the differences, the rest as in `MultiHeadSelfAttention`.
+
+        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            is_causal=self.is_causal,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch two_heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch two_heads length head_dim
         value = split_heads(self.v_proj(x), 2 * self.head_dim)  # batch heads length value_dim
-        keep = self.dropout.keep_weights(query[:, 0::2], key[:, 0::2], dropout_keep)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        keys = seen.entries.key  # batch two_heads slots head_dim
+        keep = self.dropout.keep_weights(query[:, 0::2], keys[:, 0::2], dropout_keep)
         found = []
         for half in (0, 1):
             placed = place(
-                self.position, query[:, half::2], key[:, half::2], positions, positions
-            )  # batch heads length head_dim
+                self.position,
+                query[:, half::2],
+                keys[:, half::2],
+                seen.query_positions,
+                seen.key_positions,
+            )
             found.append(
                 attend(
                     placed.query,
                     placed.key,
-                    value,
+                    seen.entries.value,
                     placed.bias,
-                    mask,
+                    seen.mask,
                     is_causal=self.is_causal,
+                    query_offset=seen.offset,
                     need_weights=need_weights,
                     dropout_keep=keep,
                     dropout_rate=self.dropout.rate,
@@ -138,7 +159,7 @@ class DifferentialAttention(nnx.Module):
         weights = None
         if first_weights is not None and second_weights is not None:
             weights = first_weights - factor * second_weights  # batch heads length length
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
 def main() -> None:

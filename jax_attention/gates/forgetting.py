@@ -11,31 +11,51 @@ between key j and query i. Gates that are all the same number make it ALiBi with
 | w, b   | `forget_proj` | one forget gate a head; it has a bias in any case |
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_divisible, check_pairs, check_sequence
+from jax_attention.caches import Cache
+from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, softplus
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
-from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, check_scheme, place
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.positions.protocol import check_scheme, place
+from jax_attention.recall import check_call, recall
+
+
+class Remembered(NamedTuple):
+    """What forgetting attention remembers of each token.
+
+    Attributes:
+        key, value: as in `KeyValue`.
+        log_forget: `(batch, heads, length, 1)`, the logarithm of its forget gate, in at least float32.
+    """
+
+    key: Float[Array, "batch heads length head_dim"]
+    value: Float[Array, "batch heads length value_dim"]
+    log_forget: Float[Array, "batch heads length 1"]
 
 
 def forgetting_bias(
-    log_forget: Float[Array, "batch length heads"],
-) -> Float[Array, "batch heads length length"]:
+    log_forget: Float[Array, "batch heads key 1"], query_len: int, query_offset: int | Int[Array, ""] = 0
+) -> Float[Array, "batch heads query key"]:
     """The sum of the logarithms of all forget gates after key j up to query i, for every pair (Lin et al. 2025, eq. 5).
 
     What stands above the diagonal is of no meaning: a causal mask hides it.
+
+    Args:
+        log_forget: of all keys.
+        query_len, query_offset: how many queries there are, and which key the first of them is.
     """
-    totals = jnp.cumsum(at_least_float32(log_forget), axis=1)  # batch length heads
-    totals = rearrange(totals, "batch length heads -> batch heads length")
-    return totals[:, :, :, None] - totals[:, :, None]
+    totals = jnp.cumsum(at_least_float32(log_forget)[..., 0], axis=-1)  # batch heads key
+    queries = jnp.arange(query_len) + query_offset  # query
+    return totals[..., queries][..., None] - totals[..., None, :]
 
 
 class ForgettingAttention(nnx.Module):
@@ -84,32 +104,42 @@ class ForgettingAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Attend to what is not yet forgotten; the rest as in `CausalSelfAttention`."""
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         # log sigmoid(z) = -softplus(-z)
-        log_forget = -softplus(-at_least_float32(self.forget_proj(x)))  # batch length heads
-        bias = forgetting_bias(log_forget)  # batch heads length length
-        placed = place(self.position, query, key, positions, positions)
+        log_forget = -softplus(-split_heads(at_least_float32(self.forget_proj(x)), 1))  # batch heads length 1
+        seen = recall(cache, Remembered(key, value, log_forget), mask, positions)
+        bias = forgetting_bias(seen.entries.log_forget, x.shape[1], seen.offset)  # batch heads length slots
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         heads, weights = attend(
             placed.query,
             placed.key,
-            value,
+            seen.entries.value,
             bias if placed.bias is None else bias + placed.bias,
-            mask,
+            seen.mask,
             is_causal=True,
+            query_offset=seen.offset,
             need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
 def main() -> None:

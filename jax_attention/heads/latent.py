@@ -22,20 +22,22 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_pairs, check_positive, check_sequence
+from jax_attention.caches import Cache, Recalled
+from jax_attention.checks import check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, rms_norm
 from jax_attention.ops import attend, merge_heads, repeat_heads, split_heads
-from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, place
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.positions.protocol import place
 from jax_attention.positions.rotary import RotaryEmbedding
+from jax_attention.recall import check_call, recall
 
 
-class LatentCache(NamedTuple):
-    """All that latent attention remembers of a sequence.
+class Latents(NamedTuple):
+    """All that latent attention remembers of each token.
 
     Attributes:
         latent: `(batch, length, kv_lora_rank)`, after its norm.
-        rope_key: `(batch, length, rope_head_dim)`, the key that all heads share, after it was turned.
+        rope_key: `(batch, length, rope_head_dim)`, the key that all heads share; a cache holds it not yet turned.
     """
 
     latent: Float[Array, "batch length rank"]
@@ -100,21 +102,30 @@ class _LatentProjections(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    def _queries_and_latents(
-        self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None
-    ) -> tuple[Float[Array, "batch heads length head_dim"], LatentCache]:
-        """What asks, and what is remembered, of each position; the parts that are turned are turned."""
+    def _read(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None,
+        positions: Int[Array, "..."] | None,
+        cache: Cache | None,
+    ) -> tuple[Float[Array, "batch heads length head_dim"], Recalled]:
+        """The queries, and the latents that they may attend to; the parts that are turned are turned."""
         query = (
             self.q_proj(x) if self.q_lora_rank is None else self.q_b_proj(self.q_a_norm(self.q_a_proj(x)))
         )  # batch length heads * head_dim
         query = split_heads(query, self.query_head_dim)  # batch heads length head_dim
         joint = self.kv_a_proj(x)  # batch length rank + rope_dim
         latent = self.kv_a_norm(joint[..., : self.kv_lora_rank])  # batch length rank
-        rope_key = joint[:, None, :, self.kv_lora_rank :]  # batch 1 length rope_dim
-        rope_query = query[..., self.nope_head_dim :]  # batch heads length rope_dim
-        placed = place(self.position, rope_query, rope_key, positions, positions)
+        seen = recall(cache, Latents(latent, joint[..., self.kv_lora_rank :]), mask, positions)
+        placed = place(
+            self.position,
+            query[..., self.nope_head_dim :],  # batch heads length rope_dim
+            seen.entries.rope_key[:, None],  # batch 1 slots rope_dim
+            seen.query_positions,
+            seen.key_positions,
+        )
         query = jnp.concatenate([query[..., : self.nope_head_dim], placed.query], axis=-1)
-        return query, LatentCache(latent, placed.key[:, 0])
+        return query, seen._replace(entries=Latents(seen.entries.latent, placed.key[:, 0]))
 
 
 class MultiHeadLatentAttention(_LatentProjections):
@@ -146,14 +157,27 @@ class MultiHeadLatentAttention(_LatentProjections):
         mask: Bool[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
-        """Make every head's keys and values, then attend; the rest as in `MultiHeadSelfAttention`."""
+    ) -> AttentionOutput | CachedOutput:
+        """Make every head's keys and values, then attend; the rest as in `MultiHeadSelfAttention`.
+
+        With `is_causal` a cache can be given, as in `CausalSelfAttention`; it holds `Latents`.
+        """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
-        query, (latent, rope_key) = self._queries_and_latents(x, positions)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            is_causal=self.is_causal,
+        )
+        query, seen = self._read(x, mask, positions, cache)
+        latent, rope_key = seen.entries
         expanded = split_heads(self.kv_b_proj(latent), self.nope_head_dim + self.value_head_dim)
         key, value = expanded[..., : self.nope_head_dim], expanded[..., self.nope_head_dim :]
         shared = repeat_heads(rope_key[:, None], self.num_heads)  # batch heads length rope_dim
@@ -163,14 +187,15 @@ class MultiHeadLatentAttention(_LatentProjections):
             key,
             value,
             None,
-            mask,
+            seen.mask,
             is_causal=self.is_causal,
+            query_offset=seen.offset,
             scale=self.scale,
             need_weights=need_weights,
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
 def main() -> None:

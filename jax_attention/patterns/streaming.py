@@ -24,17 +24,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import (
-    check_at_least,
-    check_divisible,
-    check_pairs,
-    check_sequence,
-    check_window,
-)
+from jax_attention.caches import Cache, KeyValue
+from jax_attention.checks import check_at_least, check_divisible, check_sequence, check_window
 from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.masks import and_masks, streaming_mask
+from jax_attention.masks import and_masks
 from jax_attention.ops import (
     dot_product_scores,
     masked_softmax,
@@ -42,41 +37,49 @@ from jax_attention.ops import (
     split_heads,
     weighted_values,
 )
-from jax_attention.outputs import AttentionOutput
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place
+from jax_attention.recall import check_call, recall
 
 
 def streaming_scores(
     position: nnx.Module | None,
-    query: Float[Array, "batch heads length head_dim"],
-    key: Float[Array, "batch kv_heads length head_dim"],
-    mask: Bool[Array, "..."],
+    query: Float[Array, "batch heads query head_dim"],
+    key: Float[Array, "batch kv_heads key head_dim"],
+    mask: Bool[Array, "..."] | None = None,
     *,
     num_sinks: int,
     window: int,
     scale: float | None = None,
-) -> tuple[Float[Array, "batch heads length length"], Bool[Array, "..."] | None]:
+    query_places: Int[Array, " query"] | None = None,
+    key_places: Int[Array, " key"] | None = None,
+) -> tuple[Float[Array, "batch heads query key"], Bool[Array, "..."] | None]:
     """`dot_product_scores` at the positions that queries and keys have inside the cache.
 
     Args:
         position: a scheme of the relative kind.
-        query, key: not yet placed.
-        mask: which keys each query sees.
+        query, key: not yet placed; the sinks are the first keys.
+        mask: which keys are there for each query.
         num_sinks, window: what the cache holds.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        query_places, key_places: where in the text they stand; None counts from 0.
 
     Returns:
         Scores, and one mask for all restrictions.
     """
-    placed = place(position, query, key)
-    scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, mask, scale=scale)
+    query_places = jnp.arange(query.shape[2]) if query_places is None else query_places
+    key_places = jnp.arange(key.shape[2]) if key_places is None else key_places
+    behind = key_places <= query_places[:, None]  # query key
+    seen = behind & ((key_places < num_sinks) | (key_places > query_places[:, None] - window))
+    seen = seen if mask is None else and_masks(seen, mask)
+    placed = place(position, query, key, query_places, key_places)
+    scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
     if position is None or num_sinks == 0:
         return scores, visible
     sinks = key[:, :, :num_sinks]  # batch kv_heads sinks head_dim
-    in_text = jnp.arange(query.shape[2])  # length
-    in_cache = jnp.clip(in_text, 0, num_sinks + window - 1)  # length
-    near = place(position, query, sinks, in_cache, in_text[:num_sinks])
-    to_sinks, _ = dot_product_scores(near.query, near.key, near.bias, scale=scale)  # batch heads length sinks
+    in_cache = jnp.clip(query_places, 0, num_sinks + window - 1)  # query
+    near = place(position, query, sinks, in_cache, jnp.arange(sinks.shape[2]))
+    to_sinks, _ = dot_product_scores(near.query, near.key, near.bias, scale=scale)  # batch heads query sinks
     return jnp.concatenate([to_sinks, scores[..., num_sinks:]], axis=-1), visible
 
 
@@ -144,37 +147,52 @@ class StreamingAttention(nnx.Module):
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
         *,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to the sinks and to its window; the rest as in `CausalSelfAttention`.
 
-        There are no `positions` to give, for those inside the cache follow from the pattern.
+        There are no `positions` to give, for those inside the cache follow from the pattern. Any cache will do;
+        `RollingCache(window, num_sinks)` remembers no more than is seen.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        seen = streaming_mask(x.shape[1], num_sinks=self.num_sinks, window=self.window)
-        seen = seen if mask is None else and_masks(seen, mask)
+        check_call(
+            x,
+            mask,
+            None,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            window=self.window,
+            num_sinks=self.num_sinks,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        seen = recall(cache, KeyValue(key, value), mask)
         scores, visible = streaming_scores(
             self.position,
             query,
-            key,
-            seen,
+            seen.entries.key,
+            seen.mask,
             num_sinks=self.num_sinks,
             window=self.window,
             scale=self.scale,
+            query_places=seen.query_positions,
+            key_places=seen.key_positions,
         )
         weights = masked_softmax(scores, visible)  # batch heads length length
         heads = weighted_values(
             weights,
-            value,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            seen.entries.value,
+            dropout_keep=self.dropout.keep_weights(query, seen.entries.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        return attention_output(
+            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
+        )
 
 
 def _check_one_coordinate(position: nnx.Module | None) -> None:
@@ -188,7 +206,7 @@ def _check_one_coordinate(position: nnx.Module | None) -> None:
 def main() -> None:
     """Show a sentence whose first word is never forgotten."""
     from jax_attention.demonstration import draw, fill, show
-    from jax_attention.masks import mask_text
+    from jax_attention.masks import mask_text, streaming_mask
     from jax_attention.positions import RotaryEmbedding
 
     words = ["the", "cat", "sat", "quite", "still"]

@@ -19,7 +19,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_divisible, check_keep, check_pairs, check_sequence
+from jax_attention.caches import Cache, KeyValue
+from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import (
     at_least_float32,
@@ -30,8 +31,9 @@ from jax_attention.ops import (
     weighted_values,
 )
 from jax_attention.ops.definition import resolve_masks
-from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, check_scheme, place
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.positions.protocol import check_scheme, place
+from jax_attention.recall import check_call, recall
 
 
 def talk(
@@ -93,15 +95,17 @@ class TalkingHeadsAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let the heads talk before they attend and after; the rest as in `MultiHeadSelfAttention`.
 
         Args:
             x: the sequence.
             mask: True where the query attends to the key; its axis of heads, if it has one, is 1.
             positions: where each element stands, for `position`; None counts from 0.
+            cache: with `is_causal`, what is remembered of the tokens before; see `caches`.
             need_weights: whether to return the weights, those after the exchange.
             dropout_keep: False where a weight is dropped; stands for the draw.
 
@@ -110,32 +114,44 @@ class TalkingHeadsAttention(nnx.Module):
             ValueError: shapes that do not fit.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask)
-        check_keep(dropout_keep, (x.shape[0], self.num_heads, x.shape[1], x.shape[1]))
-        check_positions("positions", positions, x, self.position)
+        if cache is None:
+            check_pairs(x, x, mask)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            is_causal=self.is_causal,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         scores, _ = dot_product_scores(placed.query, placed.key)
         scores = talk(self.pre_map[...], scores)  # batch heads length length
         bias, visible = resolve_masks(
             scores.shape,
             placed.bias,
-            mask,
+            seen.mask,
             is_causal=self.is_causal,
             window=None,
-            query_offset=0,
+            query_offset=seen.offset,
         )
         scores = scores if bias is None else scores + bias
         weights = talk(self.post_map[...], masked_softmax(scores, visible))  # batch heads length length
         heads = weighted_values(
             weights,
-            value,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            seen.entries.value,
+            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        return attention_output(
+            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
+        )
 
 
 def main() -> None:

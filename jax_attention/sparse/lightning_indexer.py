@@ -117,9 +117,23 @@ class LightningIndexer(nnx.Module):
         asked = x if asked is None else asked
         check_sequence("asked", asked, self.q_proj.in_features, batch=x.shape[0])
         check_positions("positions", positions, x, self.position)
-        query = split_heads(self.q_proj(asked), self.head_dim)  # batch heads length head_dim
-        key = self.k_norm(self.k_proj(x))[:, None]  # batch 1 length head_dim
-        placed = place(self.position, query, key, positions, positions)
+        return self.scores(x, asked, self.keys(x), positions, positions)
+
+    def keys(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length head_dim"]:
+        """The key of each position, not yet placed."""
+        return self.k_norm(self.k_proj(x))
+
+    def scores(
+        self,
+        x: Float[Array, "batch query embed"],
+        asked: Float[Array, "batch query query_dim"],
+        key: Float[Array, "batch key head_dim"],
+        query_positions: Int[Array, "..."] | None = None,
+        key_positions: Int[Array, "..."] | None = None,
+    ) -> Float[Array, "batch query key"]:
+        """The score of each key for each position of `x`; as in a call, with keys from elsewhere."""
+        query = split_heads(self.q_proj(asked), self.head_dim)  # batch heads query head_dim
+        placed = place(self.position, query, key[:, None], query_positions, key_positions)
         return lightning_scores(placed.query, placed.key[:, 0], self.weight_proj(x))
 
 

@@ -21,7 +21,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
+from jax_attention.caches import Cache, KeyValue
+from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.ops import (
     dot_product_scores,
@@ -31,26 +32,28 @@ from jax_attention.ops import (
     top_k_mask,
     weighted_values,
 )
-from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, check_scheme, place
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.positions.protocol import check_scheme, place
+from jax_attention.recall import check_call, recall
 
 
 def block_attention_weights(
-    query: Float[Array, "batch heads length head_dim"],
-    key: Float[Array, "batch kv_heads length head_dim"],
+    query: Float[Array, "batch heads query head_dim"],
+    key: Float[Array, "batch kv_heads key head_dim"],
     bias: Float[Array, "..."] | None = None,
     mask: Bool[Array, "..."] | None = None,
     *,
     block_size: int,
     num_blocks: int,
-) -> Float[Array, "batch heads length length"]:
+    query_offset: int | Int[Array, ""] = 0,
+) -> Float[Array, "batch heads query key"]:
     """The causal softmax over the keys of the best `num_blocks` blocks.
 
     A block's score is the mean of its visible keys' scores, which is the score of its mean key. No gradient flows
     through the choice.
 
     Args:
-        query, key, bias, mask: as in `dot_product_attention_weights`, for one sequence.
+        query, key, bias, mask, query_offset: as in `dot_product_attention_weights`, for one sequence.
         block_size: keys of a block.
         num_blocks: blocks that a query sees, its own included.
 
@@ -58,17 +61,18 @@ def block_attention_weights(
         TypeError, ValueError: as `dot_product_attention_weights`, or sizes below 1.
     """
     check_positive(block_size=block_size, num_blocks=num_blocks)
-    scores, visible = dot_product_scores(query, key, bias, mask, is_causal=True)
+    scores, visible = dot_product_scores(query, key, bias, mask, is_causal=True, query_offset=query_offset)
     assert visible is not None  # for it is causal
-    visible = jnp.broadcast_to(visible, scores.shape)  # batch heads length length
-    block_of = jnp.arange(scores.shape[-1]) // block_size  # length
+    visible = jnp.broadcast_to(visible, scores.shape)  # batch heads query key
+    block_of = jnp.arange(scores.shape[-1]) // block_size  # key
     block = jnp.arange(-(-scores.shape[-1] // block_size))  # blocks
-    member = (block_of == block[:, None]).astype(scores.dtype)  # blocks length
+    member = (block_of == block[:, None]).astype(scores.dtype)  # blocks key
     total = jnp.einsum("bhqk,nk->bhqn", jnp.where(visible, scores, 0.0), member)
     count = jnp.einsum("bhqk,nk->bhqn", visible.astype(scores.dtype), member)
-    gate = total / jnp.clip(count, min=1.0)  # batch heads length blocks
-    gate = jnp.where(block_of[:, None] == block, jnp.inf, gate)
-    chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads length blocks
+    gate = total / jnp.clip(count, min=1.0)  # batch heads query blocks
+    own = (jnp.arange(scores.shape[-2]) + query_offset) // block_size  # query
+    gate = jnp.where(own[:, None] == block, jnp.inf, gate)
+    chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads query blocks
     return masked_softmax(scores, visible & chosen[..., block_of])
 
 
@@ -124,35 +128,47 @@ class MixtureOfBlockAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to its own block and the best before it; the rest as in `CausalSelfAttention`.
 
         A block is scored by the keys that the mask leaves of it; one with none is not chosen.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         weights = block_attention_weights(
             placed.query,
             placed.key,
             placed.bias,
-            mask,
+            seen.mask,
             block_size=self.block_size,
             num_blocks=self.num_blocks,
+            query_offset=seen.offset,
         )
         heads = weighted_values(
             weights,
-            value,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            seen.entries.value,
+            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        return attention_output(
+            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
+        )
 
 
 def main() -> None:

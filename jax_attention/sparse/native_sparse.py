@@ -19,18 +19,20 @@ compressed key is seen once its whole run is past, and so is hidden if the mask 
 | l'     | `selected_size`   |        | $\varphi$ | `hidden_dim` |
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
-from einops import rearrange, reduce, repeat
+from einops import rearrange
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.caches import Cache
 from jax_attention.checks import (
     align,
     check_at_least,
     check_divisible,
-    check_pairs,
     check_positive,
     check_sequence,
 )
@@ -42,59 +44,13 @@ from jax_attention.ops import (
     dot_product_attention_weights,
     merge_heads,
     split_heads,
-    top_k_mask,
     weighted_values,
 )
-from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, check_scheme, place
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
-
-
-def runs(length: int, size: int, stride: int) -> Int[Array, "runs size"]:
-    """The positions of each complete run; if there is none, those of one that is not."""
-    count = max(1, (length - size) // stride + 1)
-    first = stride * jnp.arange(count)  # runs
-    return first[:, None] + jnp.arange(size)
-
-
-def chosen_keys(
-    compressed_weights: Float[Array, "batch heads query runs"],
-    visible: Bool[Array, "batch heads query key"],
-    *,
-    num_kv_heads: int,
-    compressed_size: int,
-    stride: int,
-    selected_size: int,
-    num_selected: int,
-) -> Bool[Array, "batch heads query key"]:
-    """Which keys lie in the blocks that matter most to a query and to the heads that share its keys.
-
-    No gradient flows through the choice.
-
-    Args:
-        compressed_weights: how much each query attends to each compressed key.
-        visible: causal or less; a block of which a group of heads sees nothing is not chosen.
-        num_kv_heads, compressed_size, stride, selected_size, num_selected: as in `NativeSparseAttention`.
-    """
-    query_len, key_len = visible.shape[-2:]
-    run = jnp.arange(compressed_weights.shape[-1])[:, None]  # runs 1, in strides
-    block = jnp.arange(-(-key_len // selected_size))  # blocks
-    per_block, per_run = selected_size // stride, compressed_size // stride
-    overlap = jnp.minimum(run + per_run, (block + 1) * per_block) - jnp.maximum(run, block * per_block)
-    overlap = jnp.clip(overlap, min=0).astype(compressed_weights.dtype)  # runs blocks
-    by_group = reduce(compressed_weights, "b (g r) q n -> b g q n", "sum", g=num_kv_heads)
-    importance = jnp.einsum("bgqn,nj->bgqj", by_group, overlap)  # batch kv_heads query blocks
-
-    own = jnp.arange(query_len)[:, None] // selected_size  # query 1
-    always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
-    importance = jnp.where(always, jnp.inf, importance)
-    members = runs(key_len + selected_size - 1, selected_size, selected_size)
-    members = jnp.clip(members, max=key_len - 1)  # blocks size
-    seen = visible[..., members].any(axis=-1)  # batch heads query blocks
-    seen = rearrange(seen, "b (g r) q n -> b g r q n", g=num_kv_heads).any(axis=2)
-    blocks = top_k_mask(importance, num_selected, seen)  # batch kv_heads query blocks
-    keys = blocks[..., jnp.arange(key_len) // selected_size]  # batch kv_heads query key
-    return repeat(keys, "b g q k -> b (g r) q k", r=visible.shape[1] // num_kv_heads)
+from jax_attention.recall import check_call, recall
+from jax_attention.sparse.blocks import chosen_keys, runs
 
 
 class BlockCompression(nnx.Module):
@@ -127,6 +83,17 @@ class BlockCompression(nnx.Module):
         """Compress each run; its elements are told their places in it."""
         placed = rearrange(x + self.places[...], "b g n size d -> b g n (size d)")
         return self.down_proj(relu(self.up_proj(placed)))
+
+
+class Branches(NamedTuple):
+    """What native sparse attention remembers of each token, for each of its branches; keys are not yet placed."""
+
+    compressed_key: Float[Array, "batch kv_heads length head_dim"]
+    compressed_value: Float[Array, "batch kv_heads length head_dim"]
+    selected_key: Float[Array, "batch kv_heads length head_dim"]
+    selected_value: Float[Array, "batch kv_heads length head_dim"]
+    window_key: Float[Array, "batch kv_heads length head_dim"]
+    window_value: Float[Array, "batch kv_heads length head_dim"]
 
 
 class NativeSparseAttention(nnx.Module):
@@ -209,26 +176,35 @@ class NativeSparseAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to its past in three ways; the rest as in `MultiHeadSelfAttention`."""
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, None, self.num_heads)
-        check_positions("positions", positions, x, self.position)
-        batch, length = x.shape[:2]
-        shape = (batch, self.num_heads, length, length)
-        visible = causal_mask(length)  # length length
-        if mask is not None:
-            visible = visible & align("mask", mask, shape)
-        visible = jnp.broadcast_to(visible, shape)
+        check_call(x, mask, positions, None, cache, position=self.position, num_heads=self.num_heads)
         asked = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        new = Branches(
+            split_heads(self.compressed_k_proj(x), self.head_dim),  # batch kv_heads length head_dim each
+            split_heads(self.compressed_v_proj(x), self.head_dim),
+            split_heads(self.selected_k_proj(x), self.head_dim),
+            split_heads(self.selected_v_proj(x), self.head_dim),
+            split_heads(self.window_k_proj(x), self.head_dim),
+            split_heads(self.window_v_proj(x), self.head_dim),
+        )
+        seen = recall(cache, new, mask, positions)
+        slots = seen.entries.window_key.shape[2]
+        shape = (x.shape[0], self.num_heads, x.shape[1], slots)
+        visible = causal_mask(x.shape[1], slots, query_offset=seen.offset)  # length slots
+        if seen.mask is not None:
+            visible = visible & align("mask", seen.mask, shape)
+        visible = jnp.broadcast_to(visible, shape)
+        places = seen.query_positions, seen.key_positions
 
-        key = split_heads(self.compressed_k_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        value = split_heads(self.compressed_v_proj(x), self.head_dim)
-        query, key, _ = place(self.position, asked, key, positions, positions)
-        members = runs(length, self.compressed_size, self.stride)  # runs size
-        complete = members[:, -1] < length  # runs
-        members = jnp.clip(members, max=length - 1)
+        value = seen.entries.compressed_value  # batch kv_heads slots head_dim
+        query, key, _ = place(self.position, asked, seen.entries.compressed_key, *places)
+        members = runs(slots, self.compressed_size, self.stride)  # runs size
+        complete = members[:, -1] < slots  # runs
+        members = jnp.clip(members, max=slots - 1)
         key, value = key[:, :, members], value[:, :, members]  # batch kv_heads runs size head_dim
         if self.hidden_dim is None:
             key, value = key.mean(axis=-2), value.mean(axis=-2)  # batch kv_heads runs head_dim
@@ -238,9 +214,8 @@ class NativeSparseAttention(nnx.Module):
         coarse = dot_product_attention_weights(query, key, None, past)  # batch heads length runs
         compressed = weighted_values(coarse, value)  # batch heads length head_dim
 
-        key = split_heads(self.selected_k_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        value = split_heads(self.selected_v_proj(x), self.head_dim)
-        query, key, _ = place(self.position, asked, key, positions, positions)
+        value = seen.entries.selected_value  # batch kv_heads slots head_dim
+        query, key, _ = place(self.position, asked, seen.entries.selected_key, *places)
         chosen = chosen_keys(
             coarse,
             visible,
@@ -249,14 +224,22 @@ class NativeSparseAttention(nnx.Module):
             stride=self.stride,
             selected_size=self.selected_size,
             num_selected=self.num_selected,
+            query_offset=seen.offset,
         )
         selected, fine = attend(query, key, value, None, chosen & visible, need_weights=need_weights)
 
-        key = split_heads(self.window_k_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        value = split_heads(self.window_v_proj(x), self.head_dim)
-        query, key, _ = place(self.position, asked, key, positions, positions)
+        value = seen.entries.window_value  # batch kv_heads slots head_dim
+        query, key, _ = place(self.position, asked, seen.entries.window_key, *places)
         recent, near = attend(
-            query, key, value, None, visible, is_causal=True, window=self.window, need_weights=need_weights
+            query,
+            key,
+            value,
+            None,
+            visible,
+            is_causal=True,
+            window=self.window,
+            query_offset=seen.offset,
+            need_weights=need_weights,
         )
 
         gates = sigmoid(at_least_float32(self.gate_proj(x)))  # batch length 3 * heads
@@ -264,11 +247,12 @@ class NativeSparseAttention(nnx.Module):
         heads = gates[0] * compressed + gates[1] * selected + gates[2] * recent
         output = self.out_proj(merge_heads(heads.astype(x.dtype)))
         if fine is None or near is None:
-            return AttentionOutput(output, None)
-        position = jnp.arange(length)  # length
-        share = (members[:, :1] <= position) & (position <= members[:, -1:])  # runs length
+            return attention_output(output, None, seen.cache)
+        position = jnp.arange(slots)  # slots
+        share = (members[:, :1] <= position) & (position <= members[:, -1:])  # runs slots
         spread = jnp.einsum("bhqn,nk->bhqk", coarse, share.astype(coarse.dtype)) / self.compressed_size
-        return AttentionOutput(output, gates[0] * spread + gates[1] * fine + gates[2] * near)
+        mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
+        return attention_output(output, mixed, seen.cache)
 
 
 def main() -> None:

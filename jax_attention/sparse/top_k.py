@@ -18,7 +18,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
+from jax_attention.caches import Cache, KeyValue
+from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.ops import (
     dot_product_scores,
@@ -28,8 +29,9 @@ from jax_attention.ops import (
     top_k_mask,
     weighted_values,
 )
-from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import check_positions, check_scheme, place
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.positions.protocol import check_scheme, place
+from jax_attention.recall import check_call, recall
 
 
 def top_k_attention_weights(
@@ -40,20 +42,23 @@ def top_k_attention_weights(
     *,
     top_k: int,
     is_causal: bool = False,
+    query_offset: int | Int[Array, ""] = 0,
 ) -> Float[Array, "batch heads query key"]:
     """The softmax over the `top_k` visible keys of largest score.
 
     The gradient is that of the softmax over the keys that were kept; none flows through the choice.
 
     Args:
-        query, key, bias, mask, is_causal: as in `dot_product_attention_weights`.
+        query, key, bias, mask, is_causal, query_offset: as in `dot_product_attention_weights`.
         top_k: how many keys a query keeps.
 
     Raises:
         TypeError, ValueError: as `dot_product_attention_weights`, or `top_k` below 1.
     """
     check_positive(top_k=top_k)
-    scores, visible = dot_product_scores(query, key, bias, mask, is_causal=is_causal)
+    scores, visible = dot_product_scores(
+        query, key, bias, mask, is_causal=is_causal, query_offset=query_offset
+    )
     return masked_softmax(scores, top_k_mask(scores, top_k, visible))
 
 
@@ -109,30 +114,49 @@ class TopKAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to the best `top_k` of those it may see; the rest as in `MultiHeadSelfAttention`.
 
-        A key that the mask hides takes up no place among them.
+        A key that the mask hides takes up no place among them. With `is_causal` a cache can be given, as in
+        `CausalSelfAttention`.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            is_causal=self.is_causal,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         weights = top_k_attention_weights(
-            placed.query, placed.key, placed.bias, mask, top_k=self.top_k, is_causal=self.is_causal
+            placed.query,
+            placed.key,
+            placed.bias,
+            seen.mask,
+            top_k=self.top_k,
+            is_causal=self.is_causal,
+            query_offset=seen.offset,
         )
         heads = weighted_values(
             weights,
-            value,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            seen.entries.value,
+            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        return attention_output(
+            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
+        )
 
 
 def main() -> None:

@@ -19,12 +19,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
+from torch_attention.caches import Cache, KeyValue
+from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks, chunked_mask
 from torch_attention.ops import attend, merge_heads, split_heads
-from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, check_scheme, place
+from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.positions.protocol import check_scheme, place
+from torch_attention.recall import check_call, recall
 
 
 class ChunkedAttention(nn.Module):
@@ -86,33 +88,43 @@ class ChunkedAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to those of its chunk; the rest as in `CausalSelfAttention`.
 
         The chunks count elements of the sequence; `positions` are for `position` alone.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
-        chunks = chunked_mask(x.shape[1], chunk_size=self.chunk_size, device=x.device)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
+        sizes = x.shape[1], placed.key.shape[2]
+        chunks = chunked_mask(*sizes, chunk_size=self.chunk_size, query_offset=seen.offset, device=x.device)
         heads, weights = attend(
             placed.query,
             placed.key,
-            value,
+            seen.entries.value,
             placed.bias,
-            chunks if mask is None else and_masks(chunks, mask),
+            chunks if seen.mask is None else and_masks(chunks, seen.mask),
             scale=self.scale,
             need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
 def main() -> None:

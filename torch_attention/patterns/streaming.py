@@ -21,18 +21,13 @@ T5, ...), as in the paper; without one there is no difference.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.checks import (
-    check_at_least,
-    check_divisible,
-    check_pairs,
-    check_sequence,
-    check_window,
-)
+from torch_attention.caches import Cache, KeyValue
+from torch_attention.checks import check_at_least, check_divisible, check_sequence, check_window
 from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.masks import and_masks, streaming_mask
+from torch_attention.masks import and_masks
 from torch_attention.ops import (
     dot_product_scores,
     masked_softmax,
@@ -40,41 +35,49 @@ from torch_attention.ops import (
     split_heads,
     weighted_values,
 )
-from torch_attention.outputs import AttentionOutput
+from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import check_scheme, place
+from torch_attention.recall import check_call, recall
 
 
 def streaming_scores(
     position: nn.Module | None,
-    query: Float[Tensor, "batch heads length head_dim"],
-    key: Float[Tensor, "batch kv_heads length head_dim"],
-    mask: Bool[Tensor, "..."],
+    query: Float[Tensor, "batch heads query head_dim"],
+    key: Float[Tensor, "batch kv_heads key head_dim"],
+    mask: Bool[Tensor, "..."] | None = None,
     *,
     num_sinks: int,
     window: int,
     scale: float | None = None,
-) -> tuple[Float[Tensor, "batch heads length length"], Bool[Tensor, "..."] | None]:
+    query_places: Int[Tensor, " query"] | None = None,
+    key_places: Int[Tensor, " key"] | None = None,
+) -> tuple[Float[Tensor, "batch heads query key"], Bool[Tensor, "..."] | None]:
     """`dot_product_scores` at the positions that queries and keys have inside the cache.
 
     Args:
         position: a scheme of the relative kind.
-        query, key: not yet placed.
-        mask: which keys each query sees.
+        query, key: not yet placed; the sinks are the first keys.
+        mask: which keys are there for each query.
         num_sinks, window: what the cache holds.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        query_places, key_places: where in the text they stand; None counts from 0.
 
     Returns:
         Scores, and one mask for all restrictions.
     """
-    placed = place(position, query, key)
-    scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, mask, scale=scale)
+    query_places = torch.arange(query.shape[2], device=query.device) if query_places is None else query_places
+    key_places = torch.arange(key.shape[2], device=query.device) if key_places is None else key_places
+    behind = key_places <= query_places[:, None]  # query key
+    seen = behind & ((key_places < num_sinks) | (key_places > query_places[:, None] - window))
+    seen = seen if mask is None else and_masks(seen, mask)
+    placed = place(position, query, key, query_places, key_places)
+    scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
     if position is None or num_sinks == 0:
         return scores, visible
     sinks = key[:, :, :num_sinks]  # batch kv_heads sinks head_dim
-    in_text = torch.arange(query.shape[2], device=query.device)  # length
-    in_cache = torch.clip(in_text, 0, num_sinks + window - 1)  # length
-    near = place(position, query, sinks, in_cache, in_text[:num_sinks])
-    to_sinks, _ = dot_product_scores(near.query, near.key, near.bias, scale=scale)  # batch heads length sinks
+    in_cache = torch.clip(query_places, 0, num_sinks + window - 1)  # query
+    near = place(position, query, sinks, in_cache, torch.arange(sinks.shape[2], device=query.device))
+    to_sinks, _ = dot_product_scores(near.query, near.key, near.bias, scale=scale)  # batch heads query sinks
     return torch.concatenate([to_sinks, scores[..., num_sinks:]], dim=-1), visible
 
 
@@ -142,37 +145,52 @@ class StreamingAttention(nn.Module):
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
         *,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to the sinks and to its window; the rest as in `CausalSelfAttention`.
 
-        There are no `positions` to give, for those inside the cache follow from the pattern.
+        There are no `positions` to give, for those inside the cache follow from the pattern. Any cache will do;
+        `RollingCache(window, num_sinks)` remembers no more than is seen.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        seen = streaming_mask(x.shape[1], num_sinks=self.num_sinks, window=self.window, device=x.device)
-        seen = seen if mask is None else and_masks(seen, mask)
+        check_call(
+            x,
+            mask,
+            None,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            window=self.window,
+            num_sinks=self.num_sinks,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        seen = recall(cache, KeyValue(key, value), mask)
         scores, visible = streaming_scores(
             self.position,
             query,
-            key,
-            seen,
+            seen.entries.key,
+            seen.mask,
             num_sinks=self.num_sinks,
             window=self.window,
             scale=self.scale,
+            query_places=seen.query_positions,
+            key_places=seen.key_positions,
         )
         weights = masked_softmax(scores, visible)  # batch heads length length
         heads = weighted_values(
             weights,
-            value,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            seen.entries.value,
+            dropout_keep=self.dropout.keep_weights(query, seen.entries.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        return attention_output(
+            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
+        )
 
 
 def _check_one_coordinate(position: nn.Module | None) -> None:
@@ -186,7 +204,7 @@ def _check_one_coordinate(position: nn.Module | None) -> None:
 def main() -> None:
     """Show a sentence whose first word is never forgotten."""
     from torch_attention.demonstration import draw, fill, show
-    from torch_attention.masks import mask_text
+    from torch_attention.masks import mask_text, streaming_mask
     from torch_attention.positions import RotaryEmbedding
 
     words = ["the", "cat", "sat", "quite", "still"]

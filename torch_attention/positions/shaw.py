@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
+from torch_attention.caches import Cache, KeyValue
+from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.ops import (
     Placed,
@@ -26,8 +27,9 @@ from torch_attention.ops import (
     merge_heads,
     split_heads,
 )
-from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_heads, check_shape, distances, look_up
+from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.positions.protocol import check_heads, distances, look_up
+from torch_attention.recall import check_call, recall
 
 
 def relative_scores(
@@ -141,26 +143,49 @@ class ShawSelfAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
-        """Attend to keys and values as seen from each query; arguments and errors as in `MultiHeadSelfAttention`."""
+    ) -> AttentionOutput | CachedOutput:
+        """Attend to keys and values as seen from each query; arguments and errors as in `MultiHeadSelfAttention`.
+
+        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_shape("positions", positions, x)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            is_causal=self.is_causal,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        placed = self.position(query, key, positions, positions)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        places = seen.query_positions, seen.key_positions
+        placed = self.position(query, seen.entries.key, *places)
         weights = dot_product_attention_weights(
-            placed.query, placed.key, placed.bias, mask, is_causal=self.is_causal
+            placed.query,
+            placed.key,
+            placed.bias,
+            seen.mask,
+            is_causal=self.is_causal,
+            query_offset=seen.offset,
         )
-        row = look_up(distances(query, key, positions, positions), self.position.rows)[:, 0]
+        row = look_up(distances(placed.query, placed.key, *places), self.position.rows)[:, 0]
         shift = at_least_float32(self.value_embedding(row))  # 1|batch length length head_dim
         kept = self.dropout(weights, dropout_keep)  # batch heads length length
         shifts = (kept[..., None, :] @ shift[:, None])[..., 0, :]  # batch heads length head_dim
-        heads = (kept @ at_least_float32(value) + shifts).to(value.dtype)  # batch heads length head_dim
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        heads = (kept @ at_least_float32(seen.entries.value) + shifts).to(
+            value.dtype
+        )  # batch heads length head_dim
+        return attention_output(
+            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
+        )
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.checks import check_divisible, check_pairs, check_sequence
+from torch_attention.caches import Cache, KeyValue
+from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import (
     at_least_float32,
@@ -27,8 +28,9 @@ from torch_attention.ops import (
     split_heads,
     weighted_values,
 )
-from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, check_scheme, place
+from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.positions.protocol import check_scheme, place
+from torch_attention.recall import check_call, recall
 
 
 def sigmoid_weights(
@@ -103,28 +105,52 @@ class SigmoidAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
-        """Add up the values by weights that know nothing of each other; the rest as in `MultiHeadSelfAttention`."""
+    ) -> AttentionOutput | CachedOutput:
+        """Add up the values by weights that know nothing of each other; the rest as in `MultiHeadSelfAttention`.
+
+        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            is_causal=self.is_causal,
+        )
+        if cache is not None and self.shift is None:
+            raise ValueError(
+                "cache needs a shift: how many keys there will be is not yet known, got shift=None"
+            )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         scores, visible = dot_product_scores(
-            placed.query, placed.key, placed.bias, mask, is_causal=self.is_causal
+            placed.query,
+            placed.key,
+            placed.bias,
+            seen.mask,
+            is_causal=self.is_causal,
+            query_offset=seen.offset,
         )
         weights = sigmoid_weights(scores, visible, shift=self.shift)  # batch heads length length
         heads = weighted_values(
             weights,
-            value,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            seen.entries.value,
+            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        return attention_output(
+            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
+        )
 
 
 def main() -> None:

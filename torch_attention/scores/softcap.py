@@ -18,11 +18,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.checks import check_divisible, check_pairs, check_sequence
+from torch_attention.caches import Cache, KeyValue
+from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import attend, merge_heads, split_heads
-from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, check_scheme, place
+from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.positions.protocol import check_scheme, place
+from torch_attention.recall import check_call, recall
 
 
 class SoftcapAttention(nn.Module):
@@ -88,31 +90,45 @@ class SoftcapAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
-        """Attend by scores that are bent before they are masked; the rest as in `MultiHeadSelfAttention`."""
+    ) -> AttentionOutput | CachedOutput:
+        """Attend by scores that are bent before they are masked; the rest as in `MultiHeadSelfAttention`.
+
+        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            is_causal=self.is_causal,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         heads, weights = attend(
             placed.query,
             placed.key,
-            value,
+            seen.entries.value,
             placed.bias,
-            mask,
+            seen.mask,
             is_causal=self.is_causal,
+            query_offset=seen.offset,
             scale=self.scale,
             softcap=self.softcap,
             need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
 def main() -> None:

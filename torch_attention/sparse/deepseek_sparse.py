@@ -14,17 +14,76 @@ share the choice, and with k as large as the length nothing changes. In DeepSeek
 | k         | `top_k`     |
 """
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.checks import align, check_pairs, check_positive, check_sequence
+from torch_attention.caches import Cache, Recalled
+from torch_attention.checks import align, check_positive, check_sequence
 from torch_attention.heads.grouped_query import GroupedQueryAttention
 from torch_attention.heads.latent import MultiHeadLatentAttention
 from torch_attention.masks import causal_mask
 from torch_attention.ops import top_k_mask
-from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions
+from torch_attention.outputs import AttentionOutput, CachedOutput
+from torch_attention.recall import check_call, recall
 from torch_attention.sparse.lightning_indexer import LightningIndexer
+
+
+class Indexed(NamedTuple):
+    """What sparse attention remembers of each token.
+
+    Attributes:
+        key, value: what `attention` remembers; of latent attention its `Latents`.
+        index_key: `(batch, length, index_dim)`, the key of the indexer, not yet placed.
+    """
+
+    key: Float[Tensor, "batch ... length key_dim"]
+    value: Float[Tensor, "batch ... length value_dim"]
+    index_key: Float[Tensor, "batch length index_dim"]
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """A cache as the attention within sees it: it recalls the keys that the indexer chooses and no others.
+
+    Attributes:
+        layer: what chooses.
+        x: the new tokens.
+        cache: what remembers, `Indexed`.
+    """
+
+    layer: "DeepSeekSparseAttention"
+    x: Float[Tensor, "batch new embed"]
+    cache: Cache
+
+    @property
+    def entries(self) -> Any:
+        """Those of the attention within."""
+        return None if self.cache.entries is None else self.cache.entries[:2]
+
+    @property
+    def length(self) -> Any:
+        """As the cache says."""
+        return self.cache.length
+
+    def check(self, new: int, window: int | None, num_sinks: int) -> None:
+        """As the cache does."""
+        self.cache.check(new, window, num_sinks)
+
+    def extend(self, entries: Any, visible: Bool[Tensor, "batch new"] | None) -> Recalled:
+        """As the cache does, and hide what is not chosen."""
+        mask = None if visible is None else visible[:, None, None]  # batch 1 1 new
+        key, value = entries
+        seen = recall(self.cache, Indexed(key, value, self.layer.indexer.keys(self.x)), mask)
+        index_key = seen.entries.index_key  # batch slots index_dim
+        causal = causal_mask(
+            self.x.shape[1], index_key.shape[1], query_offset=seen.offset, device=self.x.device
+        )  # new slots
+        mask = causal if seen.mask is None else causal & seen.mask
+        chosen = self.layer.choose(self.x, index_key, mask, seen.query_positions, seen.key_positions)
+        return seen._replace(entries=type(entries)(*seen.entries[:2]), mask=chosen & mask)
 
 
 class DeepSeekSparseAttention(nn.Module):
@@ -70,30 +129,51 @@ class DeepSeekSparseAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to the best `top_k` of itself and those before it; the rest as in `attention`.
 
-        A key that the mask hides from all heads takes up no place among them.
+        A key that the mask hides from all heads takes up no place among them. With a cache `attention` must be causal
+        itself; the cache holds `Indexed`.
         """
-        num_heads = self.attention.num_heads
-        check_sequence("x", x, self.attention.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, num_heads)
-        check_positions("positions", positions, x, self.attention.position)
+        attention = self.attention
+        check_sequence("x", x, attention.embed_dim)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=attention.position,
+            num_heads=attention.num_heads,
+            is_causal=cache is None or attention.is_causal,
+        )
+        if cache is not None:
+            return attention(x, mask, cache=Choosing(self, x, cache), need_weights=need_weights)
         batch, length = x.shape[:2]
         visible = causal_mask(length, device=x.device)  # length length
         if mask is not None:
-            visible = visible & align("mask", mask, (batch, num_heads, length, length))
-        candidates = visible.any(dim=1) if visible.ndim == 4 else visible  # length length, or with batch|1
-        scores = self.indexer(
-            x, self._asked(x), positions=None if self.indexer.position is None else positions
-        )
-        chosen = top_k_mask(scores, self.top_k, candidates)[:, None]  # batch 1 length length
-        read = self.attention(
+            visible = visible & align("mask", mask, (batch, attention.num_heads, length, length))
+        chosen = self.choose(x, self.indexer.keys(x), visible, positions, positions)
+        return attention(
             x, chosen & visible, positions=positions, need_weights=need_weights, dropout_keep=dropout_keep
         )
-        return AttentionOutput(read.output, read.weights)
+
+    def choose(
+        self,
+        x: Float[Tensor, "batch query embed"],
+        key: Float[Tensor, "batch key index_dim"],
+        visible: Bool[Tensor, "..."],
+        query_positions: Int[Tensor, "..."] | None,
+        key_positions: Int[Tensor, "..."] | None,
+    ) -> Bool[Tensor, "batch 1 query key"]:
+        """The best `top_k` of the visible keys for each position of `x`, by the indexer's keys."""
+        places = (query_positions, key_positions) if self.indexer.position is not None else (None, None)
+        candidates = visible.any(dim=1) if visible.ndim == 4 else visible  # query key, or with batch|1
+        scores = self.indexer.scores(x, self._asked(x), key, *places)  # batch query key
+        return top_k_mask(scores, self.top_k, candidates)[:, None]
 
     def _asked(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length query_dim"]:
         """What the indexer's queries are made from."""

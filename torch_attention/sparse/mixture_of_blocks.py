@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
+from torch_attention.caches import Cache, KeyValue
+from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import (
     dot_product_scores,
@@ -29,26 +30,28 @@ from torch_attention.ops import (
     top_k_mask,
     weighted_values,
 )
-from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, check_scheme, place
+from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.positions.protocol import check_scheme, place
+from torch_attention.recall import check_call, recall
 
 
 def block_attention_weights(
-    query: Float[Tensor, "batch heads length head_dim"],
-    key: Float[Tensor, "batch kv_heads length head_dim"],
+    query: Float[Tensor, "batch heads query head_dim"],
+    key: Float[Tensor, "batch kv_heads key head_dim"],
     bias: Float[Tensor, "..."] | None = None,
     mask: Bool[Tensor, "..."] | None = None,
     *,
     block_size: int,
     num_blocks: int,
-) -> Float[Tensor, "batch heads length length"]:
+    query_offset: int | Int[Tensor, ""] = 0,
+) -> Float[Tensor, "batch heads query key"]:
     """The causal softmax over the keys of the best `num_blocks` blocks.
 
     A block's score is the mean of its visible keys' scores, which is the score of its mean key. No gradient flows
     through the choice.
 
     Args:
-        query, key, bias, mask: as in `dot_product_attention_weights`, for one sequence.
+        query, key, bias, mask, query_offset: as in `dot_product_attention_weights`, for one sequence.
         block_size: keys of a block.
         num_blocks: blocks that a query sees, its own included.
 
@@ -56,17 +59,18 @@ def block_attention_weights(
         TypeError, ValueError: as `dot_product_attention_weights`, or sizes below 1.
     """
     check_positive(block_size=block_size, num_blocks=num_blocks)
-    scores, visible = dot_product_scores(query, key, bias, mask, is_causal=True)
+    scores, visible = dot_product_scores(query, key, bias, mask, is_causal=True, query_offset=query_offset)
     assert visible is not None  # for it is causal
-    visible = torch.broadcast_to(visible, scores.shape)  # batch heads length length
-    block_of = torch.arange(scores.shape[-1], device=scores.device) // block_size  # length
+    visible = torch.broadcast_to(visible, scores.shape)  # batch heads query key
+    block_of = torch.arange(scores.shape[-1], device=scores.device) // block_size  # key
     block = torch.arange(-(-scores.shape[-1] // block_size), device=scores.device)  # blocks
-    member = (block_of == block[:, None]).to(scores.dtype)  # blocks length
+    member = (block_of == block[:, None]).to(scores.dtype)  # blocks key
     total = torch.einsum("bhqk,nk->bhqn", torch.where(visible, scores, 0.0), member)
     count = torch.einsum("bhqk,nk->bhqn", visible.to(scores.dtype), member)
-    gate = total / torch.clip(count, min=1.0)  # batch heads length blocks
-    gate = torch.where(block_of[:, None] == block, torch.inf, gate)
-    chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads length blocks
+    gate = total / torch.clip(count, min=1.0)  # batch heads query blocks
+    own = (torch.arange(scores.shape[-2], device=scores.device) + query_offset) // block_size  # query
+    gate = torch.where(own[:, None] == block, torch.inf, gate)
+    chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads query blocks
     return masked_softmax(scores, visible & chosen[..., block_of])
 
 
@@ -122,35 +126,47 @@ class MixtureOfBlockAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to its own block and the best before it; the rest as in `CausalSelfAttention`.
 
         A block is scored by the keys that the mask leaves of it; one with none is not chosen.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        check_call(
+            x,
+            mask,
+            positions,
+            dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+        )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         weights = block_attention_weights(
             placed.query,
             placed.key,
             placed.bias,
-            mask,
+            seen.mask,
             block_size=self.block_size,
             num_blocks=self.num_blocks,
+            query_offset=seen.offset,
         )
         heads = weighted_values(
             weights,
-            value,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            seen.entries.value,
+            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        return attention_output(
+            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
+        )
 
 
 def main() -> None:

@@ -19,16 +19,18 @@ compressed key is seen once its whole run is past, and so is hidden if the mask 
 | l'     | `selected_size`   |        | $\varphi$ | `hidden_dim` |
 """
 
+from typing import NamedTuple
+
 import torch
-from einops import rearrange, reduce, repeat
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.caches import Cache
 from torch_attention.checks import (
     align,
     check_at_least,
     check_divisible,
-    check_pairs,
     check_positive,
     check_sequence,
 )
@@ -40,63 +42,13 @@ from torch_attention.ops import (
     dot_product_attention_weights,
     merge_heads,
     split_heads,
-    top_k_mask,
     weighted_values,
 )
-from torch_attention.outputs import AttentionOutput
-from torch_attention.positions.protocol import check_positions, check_scheme, place
+from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
-
-
-def runs(
-    length: int, size: int, stride: int, *, device: torch.device | str | None
-) -> Int[Tensor, "runs size"]:
-    """The positions of each complete run; if there is none, those of one that is not."""
-    count = max(1, (length - size) // stride + 1)
-    first = stride * torch.arange(count, device=device)  # runs
-    return first[:, None] + torch.arange(size, device=device)
-
-
-def chosen_keys(
-    compressed_weights: Float[Tensor, "batch heads query runs"],
-    visible: Bool[Tensor, "batch heads query key"],
-    *,
-    num_kv_heads: int,
-    compressed_size: int,
-    stride: int,
-    selected_size: int,
-    num_selected: int,
-) -> Bool[Tensor, "batch heads query key"]:
-    """Which keys lie in the blocks that matter most to a query and to the heads that share its keys.
-
-    No gradient flows through the choice.
-
-    Args:
-        compressed_weights: how much each query attends to each compressed key.
-        visible: causal or less; a block of which a group of heads sees nothing is not chosen.
-        num_kv_heads, compressed_size, stride, selected_size, num_selected: as in `NativeSparseAttention`.
-    """
-    query_len, key_len = visible.shape[-2:]
-    run = torch.arange(compressed_weights.shape[-1], device=visible.device)[:, None]  # runs 1, in strides
-    block = torch.arange(-(-key_len // selected_size), device=visible.device)  # blocks
-    per_block, per_run = selected_size // stride, compressed_size // stride
-    overlap = torch.minimum(run + per_run, (block + 1) * per_block) - torch.maximum(run, block * per_block)
-    overlap = torch.clip(overlap, min=0).to(compressed_weights.dtype)  # runs blocks
-    by_group = reduce(compressed_weights, "b (g r) q n -> b g q n", "sum", g=num_kv_heads)
-    importance = torch.einsum("bgqn,nj->bgqj", by_group, overlap)  # batch kv_heads query blocks
-
-    own = torch.arange(query_len, device=visible.device)[:, None] // selected_size  # query 1
-    always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
-    importance = torch.where(always, torch.inf, importance)
-    members = runs(key_len + selected_size - 1, selected_size, selected_size, device=visible.device)
-    members = torch.clip(members, max=key_len - 1)  # blocks size
-    seen = visible[..., members].any(dim=-1)  # batch heads query blocks
-    seen = rearrange(seen, "b (g r) q n -> b g r q n", g=num_kv_heads).any(dim=2)
-    blocks = top_k_mask(importance, num_selected, seen)  # batch kv_heads query blocks
-    keys = blocks[
-        ..., torch.arange(key_len, device=visible.device) // selected_size
-    ]  # batch kv_heads query key
-    return repeat(keys, "b g q k -> b (g r) q k", r=visible.shape[1] // num_kv_heads)
+from torch_attention.recall import check_call, recall
+from torch_attention.sparse.blocks import chosen_keys, runs
 
 
 class BlockCompression(nn.Module):
@@ -129,6 +81,17 @@ class BlockCompression(nn.Module):
         """Compress each run; its elements are told their places in it."""
         placed = rearrange(x + self.places[...], "b g n size d -> b g n (size d)")
         return self.down_proj(relu(self.up_proj(placed)))
+
+
+class Branches(NamedTuple):
+    """What native sparse attention remembers of each token, for each of its branches; keys are not yet placed."""
+
+    compressed_key: Float[Tensor, "batch kv_heads length head_dim"]
+    compressed_value: Float[Tensor, "batch kv_heads length head_dim"]
+    selected_key: Float[Tensor, "batch kv_heads length head_dim"]
+    selected_value: Float[Tensor, "batch kv_heads length head_dim"]
+    window_key: Float[Tensor, "batch kv_heads length head_dim"]
+    window_value: Float[Tensor, "batch kv_heads length head_dim"]
 
 
 class NativeSparseAttention(nn.Module):
@@ -211,26 +174,35 @@ class NativeSparseAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
+        cache: Cache | None = None,
         need_weights: bool = True,
-    ) -> AttentionOutput:
+    ) -> AttentionOutput | CachedOutput:
         """Let every position attend to its past in three ways; the rest as in `MultiHeadSelfAttention`."""
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, None, self.num_heads)
-        check_positions("positions", positions, x, self.position)
-        batch, length = x.shape[:2]
-        shape = (batch, self.num_heads, length, length)
-        visible = causal_mask(length, device=x.device)  # length length
-        if mask is not None:
-            visible = visible & align("mask", mask, shape)
-        visible = torch.broadcast_to(visible, shape)
+        check_call(x, mask, positions, None, cache, position=self.position, num_heads=self.num_heads)
         asked = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        new = Branches(
+            split_heads(self.compressed_k_proj(x), self.head_dim),  # batch kv_heads length head_dim each
+            split_heads(self.compressed_v_proj(x), self.head_dim),
+            split_heads(self.selected_k_proj(x), self.head_dim),
+            split_heads(self.selected_v_proj(x), self.head_dim),
+            split_heads(self.window_k_proj(x), self.head_dim),
+            split_heads(self.window_v_proj(x), self.head_dim),
+        )
+        seen = recall(cache, new, mask, positions)
+        slots = seen.entries.window_key.shape[2]
+        shape = (x.shape[0], self.num_heads, x.shape[1], slots)
+        visible = causal_mask(x.shape[1], slots, query_offset=seen.offset, device=x.device)  # length slots
+        if seen.mask is not None:
+            visible = visible & align("mask", seen.mask, shape)
+        visible = torch.broadcast_to(visible, shape)
+        places = seen.query_positions, seen.key_positions
 
-        key = split_heads(self.compressed_k_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        value = split_heads(self.compressed_v_proj(x), self.head_dim)
-        query, key, _ = place(self.position, asked, key, positions, positions)
-        members = runs(length, self.compressed_size, self.stride, device=x.device)  # runs size
-        complete = members[:, -1] < length  # runs
-        members = torch.clip(members, max=length - 1)
+        value = seen.entries.compressed_value  # batch kv_heads slots head_dim
+        query, key, _ = place(self.position, asked, seen.entries.compressed_key, *places)
+        members = runs(slots, self.compressed_size, self.stride, device=x.device)  # runs size
+        complete = members[:, -1] < slots  # runs
+        members = torch.clip(members, max=slots - 1)
         key, value = key[:, :, members], value[:, :, members]  # batch kv_heads runs size head_dim
         if self.hidden_dim is None:
             key, value = key.mean(dim=-2), value.mean(dim=-2)  # batch kv_heads runs head_dim
@@ -240,9 +212,8 @@ class NativeSparseAttention(nn.Module):
         coarse = dot_product_attention_weights(query, key, None, past)  # batch heads length runs
         compressed = weighted_values(coarse, value)  # batch heads length head_dim
 
-        key = split_heads(self.selected_k_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        value = split_heads(self.selected_v_proj(x), self.head_dim)
-        query, key, _ = place(self.position, asked, key, positions, positions)
+        value = seen.entries.selected_value  # batch kv_heads slots head_dim
+        query, key, _ = place(self.position, asked, seen.entries.selected_key, *places)
         chosen = chosen_keys(
             coarse,
             visible,
@@ -251,14 +222,22 @@ class NativeSparseAttention(nn.Module):
             stride=self.stride,
             selected_size=self.selected_size,
             num_selected=self.num_selected,
+            query_offset=seen.offset,
         )
         selected, fine = attend(query, key, value, None, chosen & visible, need_weights=need_weights)
 
-        key = split_heads(self.window_k_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        value = split_heads(self.window_v_proj(x), self.head_dim)
-        query, key, _ = place(self.position, asked, key, positions, positions)
+        value = seen.entries.window_value  # batch kv_heads slots head_dim
+        query, key, _ = place(self.position, asked, seen.entries.window_key, *places)
         recent, near = attend(
-            query, key, value, None, visible, is_causal=True, window=self.window, need_weights=need_weights
+            query,
+            key,
+            value,
+            None,
+            visible,
+            is_causal=True,
+            window=self.window,
+            query_offset=seen.offset,
+            need_weights=need_weights,
         )
 
         gates = sigmoid(at_least_float32(self.gate_proj(x)))  # batch length 3 * heads
@@ -266,11 +245,12 @@ class NativeSparseAttention(nn.Module):
         heads = gates[0] * compressed + gates[1] * selected + gates[2] * recent
         output = self.out_proj(merge_heads(heads.to(x.dtype)))
         if fine is None or near is None:
-            return AttentionOutput(output, None)
-        position = torch.arange(length, device=x.device)  # length
-        share = (members[:, :1] <= position) & (position <= members[:, -1:])  # runs length
+            return attention_output(output, None, seen.cache)
+        position = torch.arange(slots, device=x.device)  # slots
+        share = (members[:, :1] <= position) & (position <= members[:, -1:])  # runs slots
         spread = torch.einsum("bhqn,nk->bhqk", coarse, share.to(coarse.dtype)) / self.compressed_size
-        return AttentionOutput(output, gates[0] * spread + gates[1] * fine + gates[2] * near)
+        mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
+        return attention_output(output, mixed, seen.cache)
 
 
 def main() -> None:

@@ -1,0 +1,90 @@
+"""Every implementation of `dot_product_attention`, through the suite that holds for all."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+import jax_attention.ops
+import torch_attention.ops
+from parity_tests.conformance import JAX, TORCH, Conformance
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Tiles so small that every case has several of them, and some that are not full."""
+    for ops in (torch_attention.ops, jax_attention.ops):
+        monkeypatch.setattr(ops.blockwise, "ROWS", 4)
+        monkeypatch.setattr(ops.blockwise, "COLUMNS", 3)
+
+
+class TestDefinitionInTorch(Conformance):
+    mirror = TORCH
+    implementation = "reference"
+
+
+class TestDefinitionInJax(Conformance):
+    mirror = JAX
+    implementation = "reference"
+
+
+class TestBlockwiseInTorch(Conformance):
+    mirror = TORCH
+    implementation = "blockwise"
+
+
+class TestBlockwiseInJax(Conformance):
+    mirror = JAX
+    implementation = "blockwise"
+
+
+class TestSdpa(Conformance):
+    mirror = TORCH
+    implementation = "sdpa"
+    cannot = frozenset({"softcap", "sinks", "dropout"})
+
+
+class TestXla(Conformance):
+    mirror = JAX
+    implementation = "xla"
+    dtype = np.float32
+    cannot = frozenset({"softcap", "sinks", "dropout", "wide values", "two batch axes"})
+
+
+class TestChoiceInTorch(Conformance):
+    mirror = TORCH
+    implementation = None
+
+
+class TestChoiceInJax(Conformance):
+    mirror = JAX
+    implementation = None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the code generator's own
+class TestFlex(Conformance):
+    """Compiled for each kind of call; on the CPU it has no backward pass."""
+
+    mirror = TORCH
+    implementation = "flex"
+    dtype = np.float32
+    backward = False
+    cannot = frozenset({"sinks", "dropout", "traced offset", "vmap"})
+
+
+@pytest.mark.slow
+class TestSplash(Conformance):
+    """TPU's kernel, interpreted."""
+
+    mirror = JAX
+    implementation = "splash"
+    dtype = np.float32
+    head_dim = 64
+    cannot = frozenset({"mask", "bias", "sinks", "dropout", "traced offset", "negative offset", "vmap"})
+
+    @pytest.fixture(autouse=True)
+    def interpreted(self, monkeypatch):
+        """Without a TPU the kernel is interpreted, step by step."""
+        interpreted = native.SPLASH._replace(run=partial(native.splash_attention, interpret=True))
+        monkeypatch.setitem(dot_product.IMPLEMENTATIONS, "splash", interpreted)

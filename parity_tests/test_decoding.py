@@ -1,0 +1,178 @@
+"""Reading on: whatever can go on from what it has read gives, in parts, what it gives for the whole sequence."""
+
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_attention
+import torch_attention
+from attention_bridge.catalogue import CATALOGUE, Mechanism, Part
+from attention_bridge.instances import build, cast_parameters, inputs, jax_with
+from attention_bridge.parity import error, summed_terms, tolerances
+from attention_bridge.running import Arrays, is_float
+from attention_bridge.weights import transfer
+
+# What sees no further back than a rolling cache remembers, and which of its arguments are that cache's.
+ROLLING = {"SlidingWindowAttention": ("window",), "StreamingAttention": ("window", "num_sinks")}
+MIRRORS = {
+    "torch": SimpleNamespace(package=torch_attention, array=torch.from_numpy),
+    "jax": SimpleNamespace(package=jax_attention, array=jnp.asarray),
+}
+
+
+def those(condition: Callable[[Mechanism], Any]) -> Any:
+    """A test of those mechanisms alone; position schemes, which are read on alike, are left to the long run."""
+    return pytest.mark.parametrize(
+        "mechanism",
+        [
+            pytest.param(m, id=m.name, marks=[pytest.mark.slow] if m.family == "positions" else [])
+            for m in CATALOGUE
+            if condition(m)
+        ],
+    )
+
+
+each_with_a_cache = those(lambda mechanism: mechanism.decoding in ("cache", "caches"))
+each_with_a_state = those(lambda mechanism: mechanism.decoding == "state")
+
+
+@cache
+def readers(mechanism: Mechanism) -> dict[str, Any]:
+    """The mechanism in both mirrors, built so that it can be read on, with the same weights."""
+    part = Part(mechanism.module.name, {**mechanism.module.arguments, **mechanism.decoding_options})
+    weights = cast_parameters(mechanism, "float32")
+    ours = transfer(weights, build(part, "torch_attention", {})).eval()
+    graphdef, state = nnx.split(jax_with(part, weights, {}))
+    compiled = jax.jit(lambda state, given: nnx.merge(graphdef, state)(**given))
+    return {"torch": lambda **given: ours(**given), "jax": lambda **given: compiled(state, given)}
+
+
+def given(mechanism: Mechanism, *, masked: bool) -> Arrays:
+    """The inputs in float32, without positions, and a mask that hides some of them."""
+    found = {
+        name: x.astype(np.float32) if is_float(x) else x
+        for name, x in inputs(mechanism, "none").items()
+        if name != "positions"
+    }
+    if masked:
+        rng = np.random.default_rng(3)
+        name = next(name for name in mechanism.masks if name != "memory_mask")
+        batch, length = found[growing(found)].shape[:2]
+        mask = rng.random((batch, 1, 1, length)) < 0.6
+        mask[..., 0] = True
+        found[name] = mask
+    return found
+
+
+def growing(arrays: Arrays) -> str:
+    """Which input is the one that is read on."""
+    return "x" if "x" in arrays else "tokens"
+
+
+def parts(arrays: Arrays, chunks: tuple[int, ...]) -> Iterator[Arrays]:
+    """The inputs of one call after the other; what is looked across at stays."""
+    axes = {growing(arrays): 1, "mask": 3, "self_mask": 3}
+    cuts = np.cumsum(chunks)[:-1]
+    pieces = {name: np.split(x, cuts, axis=axes[name]) for name, x in arrays.items() if name in axes}
+    for n in range(len(chunks)):
+        yield {
+            name: np.ascontiguousarray(pieces[name][n]) if name in axes else x for name, x in arrays.items()
+        }
+
+
+def caches(mechanism: Mechanism, package: Any, length: int) -> Iterator[Any]:
+    """Empty ones, of every kind that serves the mechanism."""
+    yield package.StaticCache(capacity=length + 2)
+    yield package.GrowingCache()
+    if mechanism.name in ROLLING:
+        yield package.RollingCache(*(mechanism.module.arguments[name] for name in ROLLING[mechanism.name]))
+
+
+def read(
+    mechanism: Mechanism, mirror: str, arrays: Arrays, chunks: tuple[int, ...], memory: Any
+) -> np.ndarray:
+    """The outputs of all calls side by side."""
+    found = []
+    for part in parts(arrays, chunks):
+        shown = {name: MIRRORS[mirror].array(x) for name, x in part.items()}
+        result = readers(mechanism)[mirror](**shown, **{mechanism.decoding: memory})
+        memory = getattr(result, mechanism.decoding)
+        found.append(numpy(result.output))
+    return np.concatenate(found, axis=1)
+
+
+def whole(mechanism: Mechanism, mirror: str, arrays: Arrays) -> np.ndarray:
+    """The output for the whole sequence."""
+    shown = {name: MIRRORS[mirror].array(x) for name, x in arrays.items()}
+    return numpy(readers(mechanism)[mirror](**shown).output)
+
+
+def numpy(x: Any) -> np.ndarray:
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+
+
+def bound(mechanism: Mechanism, arrays: Arrays) -> float:
+    """That of the proof: both sides are rounded."""
+    terms = summed_terms(cast_parameters(mechanism, "float32"), arrays)
+    return 2 * tolerances("float32", terms)["output"]
+
+
+def several(mechanism: Mechanism, cache: Any) -> Any:
+    """The cache, or one for each layer of a model."""
+    if mechanism.decoding == "cache":
+        return cache
+    return (cache,) * mechanism.module.arguments["config"].arguments["num_layers"]
+
+
+@each_with_a_cache
+@pytest.mark.parametrize("mirror", MIRRORS)
+def test_with_a_cache_parts_give_what_the_whole_sequence_gives(mechanism: Mechanism, mirror: str) -> None:
+    package = MIRRORS[mirror].package
+    for masked in (False, True):
+        arrays = given(mechanism, masked=masked)
+        length = arrays[growing(arrays)].shape[1]
+        expected = whole(mechanism, mirror, arrays)
+        for empty in caches(mechanism, package, length):
+            for chunks in ((2, 1, length - 3),) if mirror == "jax" else ((2, 1, length - 3), (1,) * length):
+                found = read(mechanism, mirror, arrays, chunks, several(mechanism, empty))
+                assert error(found, expected) <= bound(mechanism, arrays), (type(empty).__name__, chunks)
+
+
+@each_with_a_state
+@pytest.mark.parametrize("mirror", MIRRORS)
+def test_with_a_state_parts_give_what_the_whole_sequence_gives(mechanism: Mechanism, mirror: str) -> None:
+    for masked in (False, True):
+        arrays = given(mechanism, masked=masked)
+        length = arrays["x"].shape[1]
+        found = read(mechanism, mirror, arrays, (2, 1, length - 3), None)
+        assert error(found, whole(mechanism, mirror, arrays)) <= bound(mechanism, arrays)
+
+
+@those(lambda mechanism: mechanism.decoding)
+def test_what_is_forgotten_would_be_noticed(mechanism: Mechanism) -> None:
+    arrays = given(mechanism, masked=False)
+    length = arrays[growing(arrays)].shape[1]
+    expected = whole(mechanism, "torch", arrays)
+    (_, later) = parts(arrays, (1, length - 1))
+    assert error(whole(mechanism, "torch", later), expected[:, 1:]) > 1e3 * bound(mechanism, arrays)
+
+
+def test_all_that_can_be_causal_can_be_read_on_or_says_why_not() -> None:
+    entries = defaultdict(list)
+    for mechanism in CATALOGUE:
+        entries[mechanism.module.name].append(mechanism)
+    for name, mechanisms in entries.items():
+        made = getattr(torch_attention, name, None)
+        causal = any(mechanism.causal for mechanism in mechanisms)
+        if causal or (made is not None and "is_causal" in inspect.signature(made).parameters):
+            assert any(mechanism.decoding or mechanism.no_decoding for mechanism in mechanisms), name

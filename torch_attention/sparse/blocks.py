@@ -1,0 +1,62 @@
+"""Runs of keys, and the blocks of keys that matter most to a query (Yuan et al. 2025, section 3.3.2)."""
+
+import torch
+from einops import rearrange, reduce, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from torch_attention.ops import top_k_mask
+
+
+def runs(
+    length: int, size: int, stride: int, *, device: torch.device | str | None
+) -> Int[Tensor, "runs size"]:
+    """The positions of each complete run; if there is none, those of one that is not."""
+    count = max(1, (length - size) // stride + 1)
+    first = stride * torch.arange(count, device=device)  # runs
+    return first[:, None] + torch.arange(size, device=device)
+
+
+def chosen_keys(
+    compressed_weights: Float[Tensor, "batch heads query runs"],
+    visible: Bool[Tensor, "batch heads query key"],
+    *,
+    num_kv_heads: int,
+    compressed_size: int,
+    stride: int,
+    selected_size: int,
+    num_selected: int,
+    query_offset: int | Int[Tensor, ""] = 0,
+) -> Bool[Tensor, "batch heads query key"]:
+    """Which keys lie in the blocks that matter most to a query and to the heads that share its keys.
+
+    No gradient flows through the choice.
+
+    Args:
+        compressed_weights: how much each query attends to each compressed key.
+        visible: causal or less; a block of which a group of heads sees nothing is not chosen.
+        num_kv_heads, compressed_size, stride, selected_size, num_selected: as in `NativeSparseAttention`.
+        query_offset: which key the first query is.
+    """
+    query_len, key_len = visible.shape[-2:]
+    run = torch.arange(compressed_weights.shape[-1], device=visible.device)[:, None]  # runs 1, in strides
+    block = torch.arange(-(-key_len // selected_size), device=visible.device)  # blocks
+    per_block, per_run = selected_size // stride, compressed_size // stride
+    overlap = torch.minimum(run + per_run, (block + 1) * per_block) - torch.maximum(run, block * per_block)
+    overlap = torch.clip(overlap, min=0).to(compressed_weights.dtype)  # runs blocks
+    by_group = reduce(compressed_weights, "b (g r) q n -> b g q n", "sum", g=num_kv_heads)
+    importance = torch.einsum("bgqn,nj->bgqj", by_group, overlap)  # batch kv_heads query blocks
+
+    own = torch.arange(query_len, device=visible.device) + query_offset  # query
+    own = own[:, None] // selected_size  # query 1, the block that it is in
+    always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
+    importance = torch.where(always, torch.inf, importance)
+    members = runs(key_len + selected_size - 1, selected_size, selected_size, device=visible.device)
+    members = torch.clip(members, max=key_len - 1)  # blocks size
+    seen = visible[..., members].any(dim=-1)  # batch heads query blocks
+    seen = rearrange(seen, "b (g r) q n -> b g r q n", g=num_kv_heads).any(dim=2)
+    blocks = top_k_mask(importance, num_selected, seen)  # batch kv_heads query blocks
+    keys = blocks[
+        ..., torch.arange(key_len, device=visible.device) // selected_size
+    ]  # batch kv_heads query key
+    return repeat(keys, "b g q k -> b (g r) q k", r=visible.shape[1] // num_kv_heads)
