@@ -51,11 +51,13 @@ class TestXla(Conformance):
     cannot = frozenset({"softcap", "sinks", "dropout", "wide values", "two batch axes"})
 
 
+@pytest.mark.slow
 class TestChoiceInTorch(Conformance):
     mirror = TORCH
     implementation = None
 
 
+@pytest.mark.slow
 class TestChoiceInJax(Conformance):
     mirror = JAX
     implementation = None

@@ -43,6 +43,9 @@ def those(condition: Callable[[Mechanism], Any]) -> Any:
 
 
 each_with_a_cache = those(lambda mechanism: mechanism.decoding in ("cache", "caches"))
+with_and_without_a_mask = pytest.mark.parametrize(
+    "masked", [pytest.param(False, marks=pytest.mark.slow), True], ids=["all tokens", "padding"]
+)
 each_with_a_state = those(lambda mechanism: mechanism.decoding == "state")
 
 
@@ -135,27 +138,29 @@ def several(mechanism: Mechanism, cache: Any) -> Any:
 
 
 @each_with_a_cache
+@with_and_without_a_mask
 @pytest.mark.parametrize("mirror", MIRRORS)
-def test_with_a_cache_parts_give_what_the_whole_sequence_gives(mechanism: Mechanism, mirror: str) -> None:
-    package = MIRRORS[mirror].package
-    for masked in (False, True):
-        arrays = given(mechanism, masked=masked)
-        length = arrays[growing(arrays)].shape[1]
-        expected = whole(mechanism, mirror, arrays)
-        for empty in caches(mechanism, package, length):
-            for chunks in ((2, 1, length - 3),) if mirror == "jax" else ((2, 1, length - 3), (1,) * length):
-                found = read(mechanism, mirror, arrays, chunks, several(mechanism, empty))
-                assert error(found, expected) <= bound(mechanism, arrays), (type(empty).__name__, chunks)
+def test_with_a_cache_parts_give_what_the_whole_sequence_gives(
+    mechanism: Mechanism, mirror: str, masked: bool
+) -> None:
+    arrays = given(mechanism, masked=masked)
+    length = arrays[growing(arrays)].shape[1]
+    expected = whole(mechanism, mirror, arrays)
+    for empty in caches(mechanism, MIRRORS[mirror].package, length):
+        for chunks in ((2, 1, length - 3),) if mirror == "jax" else ((2, 1, length - 3), (1,) * length):
+            found = read(mechanism, mirror, arrays, chunks, several(mechanism, empty))
+            assert error(found, expected) <= bound(mechanism, arrays), (type(empty).__name__, chunks)
 
 
 @each_with_a_state
+@with_and_without_a_mask
 @pytest.mark.parametrize("mirror", MIRRORS)
-def test_with_a_state_parts_give_what_the_whole_sequence_gives(mechanism: Mechanism, mirror: str) -> None:
-    for masked in (False, True):
-        arrays = given(mechanism, masked=masked)
-        length = arrays["x"].shape[1]
-        found = read(mechanism, mirror, arrays, (2, 1, length - 3), None)
-        assert error(found, whole(mechanism, mirror, arrays)) <= bound(mechanism, arrays)
+def test_with_a_state_parts_give_what_the_whole_sequence_gives(
+    mechanism: Mechanism, mirror: str, masked: bool
+) -> None:
+    arrays = given(mechanism, masked=masked)
+    found = read(mechanism, mirror, arrays, (2, 1, arrays["x"].shape[1] - 3), None)
+    assert error(found, whole(mechanism, mirror, arrays)) <= bound(mechanism, arrays)
 
 
 @those(lambda mechanism: mechanism.decoding)

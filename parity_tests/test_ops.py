@@ -93,6 +93,7 @@ def implementations(mirror, sizes, options, dtype):
 
 class TestAgainstTheOracle:
     # JAX compiles every operation once for each new shape, so shapes are few and examples not many.
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", [np.float64, np.float32])
     @settings(max_examples=14, deadline=None, derandomize=True)
     @given(call=calls())

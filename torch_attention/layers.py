@@ -37,7 +37,9 @@ class _Linear(nn.Linear):
         return _affine(x, self.weight, self.bias)
 
 
-FEW_ROWS, LARGE, SHARES = 32, 2**17, 8
+_FEW_ROWS = 32
+_LARGE = 2**17
+_SHARES = 8
 
 
 def _affine(
@@ -51,12 +53,12 @@ def _affine(
     of products, one for each share of W, all threads read.
     """
     rows = math.prod(x.shape[:-1])
-    few = 0 < rows <= FEW_ROWS and weight.numel() >= LARGE and x.device.type == "cpu"
+    few = 0 < rows <= _FEW_ROWS and weight.numel() >= _LARGE and x.device.type == "cpu"
     if not few or torch.is_grad_enabled():
         return F.linear(x, weight, bias)
-    flat = x.reshape(1, rows, -1).expand(SHARES, -1, -1)  # shares rows in_features
-    whole = weight.shape[0] // SHARES * SHARES
-    shares = weight[:whole].unflatten(0, (SHARES, -1)).mT  # shares in_features out_features/shares
+    flat = x.reshape(1, rows, -1).expand(_SHARES, -1, -1)  # shares rows in_features
+    whole = weight.shape[0] // _SHARES * _SHARES
+    shares = weight[:whole].unflatten(0, (_SHARES, -1)).mT  # shares in_features out_features/shares
     output = torch.bmm(flat, shares).transpose(0, 1).reshape(rows, whole)
     if whole < weight.shape[0]:
         output = torch.cat([output, flat[0] @ weight[whole:].mT], dim=-1)  # rows out_features

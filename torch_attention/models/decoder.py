@@ -231,3 +231,23 @@ class Decoder(nn.Module):
                 f"got {known.min()} to {known.max()}"
             )
         return positions
+
+
+def main() -> None:
+    """Show what a decoder expects behind each token of a text, read at once and read on."""
+    from torch_attention.caches import GrowingCache
+    from torch_attention.demonstration import fill
+
+    config = DecoderConfig(vocab_size=6, embed_dim=8, num_heads=2, num_layers=1, ffn_dim=8, max_len=4)
+    decoder = fill(Decoder(config))
+    tokens = torch.as_tensor([[1, 2, 3]])
+    print("Decoder: the score of each token as the next one")
+    for token, scores in zip(tokens[0].tolist(), decoder(tokens).output[0].tolist(), strict=True):
+        print(f"behind {token}:", " ".join(f"{score:.3f}" for score in scores))
+    caches = decoder(tokens[:, :2], caches=(GrowingCache(),)).caches
+    read_on = decoder(tokens[:, 2:], caches=caches).output[0, 0].tolist()
+    print("read on, behind 3:", " ".join(f"{score:.3f}" for score in read_on))
+
+
+if __name__ == "__main__":
+    main()
