@@ -234,6 +234,8 @@ def _word(options):
     offset = options.get("query_offset", 0)
     if isinstance(offset, int) and offset < 0:
         return "negative offset"
+    if isinstance(offset, int) and options.get("window", 7) < offset:
+        return "empty window"
     return next((name for name in ("bias", "mask") if name in options), "")
 
 

@@ -344,3 +344,12 @@ def test_a_long_16_bit_call_is_answered_though_the_kernel_of_another_platform_co
     assert np.isfinite(np.asarray(jax.jit(jax.grad(loss))(query), np.float32)).all()
     with pytest.raises(NotImplementedError, match=r"^cuDNN needs an NVIDIA GPU, got cpu$"):
         jax_attention.ops.dot_product_attention(query, query, query, implementation="cudnn")
+
+
+def test_nor_is_one_in_the_way_that_cannot_count_in_64_bits(rng):
+    shapes = ((1, 2, 300, 64), (1, 1, 300, 64), (1, 1, 300, 64))
+    with jax.enable_x64(True):
+        given = [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
+        assert np.isfinite(jax.jit(jax_attention.ops.dot_product_attention)(*given)).all()
+        with pytest.raises(NotImplementedError, match=r"^splash attention counts in 32 bits, got jax_enable"):
+            jax_attention.ops.dot_product_attention(*given, implementation="splash")

@@ -104,8 +104,15 @@ def splash_refusal(call: Call) -> str | None:
         return "splash attention takes no dropout mask"
     if call.query.dtype not in (jnp.float32, jnp.bfloat16):
         return f"splash attention computes in float32 or bfloat16, got {call.query.dtype}"
+    if jax.config.read("jax_enable_x64"):
+        return "splash attention counts in 32 bits, got jax_enable_x64=True"
     if not isinstance(call.query_offset, int) or call.query_offset < 0:
         return "splash attention must know query_offset while it is compiled, and it must be at least 0"
+    beyond = (
+        call.query_offset + call.query.shape[-2] - call.key.shape[-2]
+    )  # how far the last query is from the keys
+    if call.window is not None and call.window <= beyond:
+        return f"splash attention needs a key in every window, got window={call.window} and a query {beyond} behind"
     if call.query.shape[-1] % LANES and call.query.shape[-1] != 64:
         return f"splash attention needs a head_dim of 64 or a multiple of {LANES}, got {call.query.shape[-1]}"
     return None
