@@ -1,12 +1,14 @@
 """The tables: each layout's names and axes, round trips, and outputs equal to the model they come from."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from flax import nnx
+from flax import linen, nnx
 
 import jax_attention
 import torch_attention
@@ -17,6 +19,8 @@ from jax_attention.models import Encoder as JaxEncoder
 from jax_attention.models import EncoderConfig as JaxEncoderConfig
 from torch_attention.models import Encoder as TorchEncoder
 from torch_attention.models import EncoderConfig as TorchEncoderConfig
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 HUB = "torch_attention"
 DTYPES = ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn"]
@@ -85,14 +89,61 @@ HF_GPT2 = {
     "h.1.mlp.c_proj.bias": ((5,), "layers.1.ffn.down_proj.bias", (5,)),
     "ln_f.weight": ((5,), "final_norm.weight", (5,)),
 }
+HEADS = {  # 3 heads of 2 features, 6 of 5 and 7
+    "query.kernel": ((5, 3, 2), "q_proj.weight", (6, 5)),
+    "query.bias": ((3, 2), "q_proj.bias", (6,)),
+    "layers.0.key.kernel": ((7, 3, 2), "layers.0.k_proj.weight", (6, 7)),
+    "layers.0.key.bias": ((3, 2), "layers.0.k_proj.bias", (6,)),
+    "layers.0.value.kernel": ((7, 3, 2), "layers.0.v_proj.weight", (6, 7)),
+}
+FLAX_MHA = {
+    **HEADS,
+    "out.kernel": ((3, 2, 5), "out_proj.weight", (5, 6)),
+    "layers.0.out.bias": ((5,), "layers.0.out_proj.bias", (5,)),
+}
+KERAS_MHA = {
+    **HEADS,
+    "attention_output.kernel": ((3, 2, 5), "out_proj.weight", (5, 6)),
+    "layers.0.attention_output.bias": ((5,), "layers.0.out_proj.bias", (5,)),
+}
+EQUINOX_MHA = {
+    "query_proj.weight": ((6, 5), "q_proj.weight", (6, 5)),
+    "layers.0.key_proj.bias": ((6,), "layers.0.k_proj.bias", (6,)),
+    "layers.0.value_proj.weight": ((6, 7), "layers.0.v_proj.weight", (6, 7)),
+    "output_proj.weight": ((5, 6), "out_proj.weight", (5, 6)),
+}
+HAIKU_MHA = {
+    "query.w": ((5, 6), "q_proj.weight", (6, 5)),
+    "layers.0.key.w": ((7, 6), "layers.0.k_proj.weight", (6, 7)),
+    "layers.0.value.b": ((6,), "layers.0.v_proj.bias", (6,)),
+    "linear.w": ((6, 5), "out_proj.weight", (5, 6)),
+    "linear.b": ((5,), "out_proj.bias", (5,)),
+}
+X_TRANSFORMERS = {
+    "to_q.weight": ((6, 5), "q_proj.weight", (6, 5)),
+    "layers.0.to_k.weight": ((6, 7), "layers.0.k_proj.weight", (6, 7)),
+    "layers.0.to_v.weight": ((6, 7), "layers.0.v_proj.weight", (6, 7)),
+    "to_out.weight": ((5, 6), "out_proj.weight", (5, 6)),
+}
 EXAMPLES = {
     "torch_attention": {hub: (shape, hub, shape) for _, hub, shape in MIRROR.values()},
     "jax_attention": MIRROR,
     "linen": MIRROR,
     "torch.mha": TORCH_MHA,
+    "flax.nnx.mha": FLAX_MHA,
+    "flax.linen.mha": FLAX_MHA,
+    "keras.mha": KERAS_MHA,
+    "keras.gqa": KERAS_MHA,
+    "equinox.mha": EQUINOX_MHA,
+    "haiku.mha": HAIKU_MHA,
+    "x_transformers.attention": X_TRANSFORMERS,
     "hf.bert": HF_BERT,
     "hf.gpt2": HF_GPT2,
 }
+
+
+CUT = {"d": 2}  # how heads are cut, which the shapes of the hub do not say
+AXES = dict.fromkeys(("flax.nnx.mha", "flax.linen.mha", "keras.mha", "keras.gqa"), CUT)
 
 
 def random_bits(shape, dtype, seed):
@@ -148,14 +199,14 @@ class TestTables:
     def test_there_and_back_is_byte_identical(self, layout, dtype):
         theirs = example(layout, dtype)
         hub, _ = convert(theirs, layout, HUB)
-        back, _ = convert(hub, HUB, layout)
+        back, _ = convert(hub, HUB, layout, AXES.get(layout))
         assert bits(back) == bits(theirs)
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_the_hub_there_and_back_is_byte_identical(self, layout, dtype):
         hub, _ = convert(example(layout, dtype), layout, HUB)
-        theirs, _ = convert(hub, HUB, layout)
+        theirs, _ = convert(hub, HUB, layout, AXES.get(layout))
         back, _ = convert(theirs, layout, HUB)
         assert bits(back) == bits(hub)
 
@@ -344,3 +395,102 @@ class TestGPT2:
         for n, name in enumerate("qkv"):
             fused = theirs["h.1.attn.c_attn.weight"][:, 5 * n : 5 * (n + 1)]
             np.testing.assert_array_equal(hub[f"layers.1.attention.{name}_proj.weight"], fused.T)
+
+
+class TestLayersOfOthers:
+    """The layers themselves, with the same weights and inputs: 3 heads of 4 features, float64."""
+
+    EMBED, HEADS, HEAD_DIM = 12, 3, 4
+    # Where the layer takes its softmax in float32: 4 u sqrt(n), n the sums over features, keys and features.
+    SINGLE = 4 * 2.0**-24 * (12 + 4 + 5 + 12) ** 0.5
+
+    def error(self, found, expected):
+        return np.abs(found - expected).max() / np.abs(expected).max()
+
+    @pytest.fixture
+    def x(self, rng):
+        return rng.standard_normal((2, 5, self.EMBED))
+
+    def attend(self, hub, x, name="MultiHeadSelfAttention", **options):
+        """The output of our class with weights of the hub."""
+        ours = getattr(torch_attention, name)(self.EMBED, self.HEADS, **options, dtype=torch.float64)
+        with torch.no_grad():
+            return transfer(hub, ours)(torch.from_numpy(x)).output.numpy()
+
+    def randomised(self, shapes, rng):
+        return {name: rng.standard_normal(shape) / 2 for name, shape in shapes.items()}
+
+    def test_flax_nnx(self, x, rng):
+        with jax.enable_x64(True):
+            theirs = nnx.MultiHeadAttention(
+                self.HEADS, self.EMBED, decode=False, rngs=nnx.Rngs(0), param_dtype=jnp.float64
+            )
+            nnx.update(
+                theirs, jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), nnx.state(theirs))
+            )
+            state = {
+                ".".join(map(str, path)): np.asarray(p[...])
+                for path, p in nnx.to_flat_state(nnx.state(theirs))
+            }
+            expected = np.asarray(theirs(jnp.asarray(x)))
+        hub, _ = convert(state, "flax.nnx.mha", HUB)
+        assert self.error(self.attend(hub, x), expected) <= self.SINGLE
+        back, _ = convert(hub, HUB, "flax.nnx.mha", {"d": self.HEAD_DIM})
+        assert bits(back) == bits(state)
+
+    def test_flax_linen(self, x, rng):
+        with jax.enable_x64(True):
+            theirs = linen.MultiHeadDotProductAttention(num_heads=self.HEADS, param_dtype=jnp.float64)
+            shapes = jax.eval_shape(theirs.init, jax.random.key(0), jnp.asarray(x))
+            variables = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), shapes)
+            expected = np.asarray(theirs.apply(variables, jnp.asarray(x)))
+        ours = torch_attention.MultiHeadSelfAttention(self.EMBED, self.HEADS, dtype=torch.float64)
+        transfer(variables, ours, source_layout="flax.linen.mha")
+        with torch.no_grad():
+            found = ours(torch.from_numpy(x)).output.numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+    @pytest.mark.parametrize("kind", ["mha", "gqa"])
+    def test_keras(self, kind, x, rng):
+        keras = pytest.importorskip("keras")
+        if kind == "mha":
+            theirs = keras.layers.MultiHeadAttention(self.HEADS, self.HEAD_DIM, dtype="float64")
+            options = {}
+        else:
+            theirs = keras.layers.GroupQueryAttention(self.HEAD_DIM, self.HEADS, 1, dtype="float64")
+            options = {"name": "GroupedQueryAttention", "num_kv_heads": 1}
+        theirs(x, x)
+        weights = {w.path: rng.standard_normal(tuple(w.shape)) for w in theirs.weights}
+        for w in theirs.weights:
+            w.assign(weights[w.path])
+        expected = keras.ops.convert_to_numpy(theirs(x, x))
+        named = {name.split("/", 1)[1]: w for name, w in weights.items()}
+        hub, _ = convert(named, f"keras.{kind}", HUB)
+        assert self.error(self.attend(hub, x, **options), expected) <= self.SINGLE
+
+    def test_x_transformers(self, x, rng):
+        attention = pytest.importorskip("x_transformers.x_transformers").Attention
+        theirs = attention(self.EMBED, heads=self.HEADS, dim_head=self.HEAD_DIM).double().eval()
+        state = self.randomised({name: p.shape for name, p in theirs.state_dict().items()}, rng)
+        theirs.load_state_dict({name: torch.from_numpy(p) for name, p in state.items()})
+        with torch.no_grad():
+            expected = theirs(torch.from_numpy(x))
+        expected = (expected[0] if isinstance(expected, tuple) else expected).numpy()
+        hub, _ = convert(state, "x_transformers.attention", HUB)
+        assert self.error(self.attend(hub, x, bias=False), expected) <= self.SINGLE
+
+    def test_heads_in_another_order_would_be_noticed(self, x, rng):
+        shapes = {"query.kernel": (12, 3, 4), "key.kernel": (12, 3, 4), "value.kernel": (12, 3, 4)}
+        theirs = self.randomised(shapes | {"out.kernel": (3, 4, 12)}, rng)
+        swapped = theirs | {"query.kernel": np.ascontiguousarray(theirs["query.kernel"][:, ::-1])}
+        outputs = [
+            self.attend(convert(each, "flax.nnx.mha", HUB)[0], x, bias=False) for each in (theirs, swapped)
+        ]
+        assert np.abs(outputs[0] - outputs[1]).max() > 1e-2
+
+    def test_norms_of_heads_are_refused_and_the_cut_must_be_told(self):
+        with pytest.raises(ConversionError, match=r"query_ln\.scale +refused +a LayerNorm of each head"):
+            convert({"query_ln.scale": np.ones(4)}, "flax.nnx.mha", HUB)
+        with pytest.raises(ConversionError, match="a size for h or d in axes"):
+            convert({"q_proj.weight": np.ones((12, 12))}, HUB, "flax.nnx.mha")
