@@ -205,6 +205,8 @@ def refusals(mirror, x):
     grid = np.ones((LENGTH, LENGTH), bool)
     zeros = (np.zeros((BATCH, 3, size), np.float32) for size in (7, 4))
     latents = m.GrowingCache(m.Latents(*map(array, zeros)))
+    axes = m.MultiAxisRotaryEmbedding(6, sections=(1, 1, 1))
+    in_space = m.GroupedQueryAttention(EMBED, 2, 1, position=axes, is_causal=True, **f)
     sigmoid = m.SigmoidAttention(EMBED, HEADS, is_causal=True, **f)
     return [
         (lambda: attn(given, cache=m.StaticCache(capacity=LENGTH - 1)), f"room for {LENGTH} tokens"),
@@ -220,6 +222,7 @@ def refusals(mirror, x):
             lambda: attn(given, cache=latents),
             "as x gives, got float32 (2, length, 7), float32 (2, length, 4)",
         ),
+        (lambda: in_space(given, cache=m.GrowingCache()), "with num_axes=3"),
         (lambda: sigmoid(given, cache=m.GrowingCache()), "cache needs a shift"),
         (lambda: attn(given, cache=one), f"cache must hold {BATCH} sequences"),
         (

@@ -72,6 +72,11 @@ def check_call(
     for name, given in (("positions", positions), ("dropout_keep", dropout_keep)):
         if given is not None:
             raise ValueError(f"{name} must be None with a cache, got shape {tuple(given.shape)}")
+    num_axes = getattr(position, "num_axes", None)
+    if num_axes is not None:
+        raise ValueError(
+            f"cache counts places along one axis, got a position scheme with num_axes={num_axes}"
+        )
     batch, length = x.shape[:2]
     check_positive(length=length)
     check_key_mask(mask, batch, length)

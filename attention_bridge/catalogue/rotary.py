@@ -44,9 +44,11 @@ def held(
     holder: str = "MultiHeadSelfAttention",
     options: Mapping[str, Any] | None = None,
     positions: np.ndarray = POSITIONS,
+    no_decoding: str = "",
 ) -> Mechanism:
     """An entry for a scheme in a class that holds it; the oracle is told of it by `scheme`."""
     grouped = holder == "GroupedQueryAttention"
+    decoding = "cache" if holder != "MultiHeadSelfAttention" and not no_decoding else ""
     size = {"embed_dim": EMBED, "num_heads": HEADS}
     if grouped:
         size = {"embed_dim": NARROW["embed"], "num_heads": HEADS, "num_kv_heads": 1, "head_dim": 6}
@@ -62,8 +64,9 @@ def held(
         keep=KEEP_SELF,
         arguments={"positions": positions},
         causal=holder == "CausalSelfAttention",
-        decoding="cache" if grouped or holder == "CausalSelfAttention" else "",
-        decoding_options={"is_causal": True} if grouped else {},
+        decoding=decoding,
+        decoding_options={"is_causal": True} if grouped and decoding else {},
+        no_decoding=no_decoding,
         sizes=NARROW if grouped else SIZES,
         oracle=partial(
             oracles.attention_with_positions,
@@ -222,6 +225,7 @@ ROTARY = (
         {"turn": partial(oracles.multi_axis_rotary, sections=(1, 1, 1), base=100.0)},
         holder="GroupedQueryAttention",
         positions=PATCHES,
+        no_decoding="A cache counts places along one axis, and these positions have three.",
         peers=("transformers Qwen2VLAttention",),
     ),
     held(

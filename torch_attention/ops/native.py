@@ -173,7 +173,8 @@ def flex_kernel(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
 
 @cache
 def _compiled_flex():  # type: ignore[no-untyped-def]
-    return torch.compile(flex.flex_attention)
+    # Compiled for lengths that may vary, some calls with a bias are not valid C++.
+    return torch.compile(flex.flex_attention, dynamic=False)
 
 
 SDPA = Implementation("sdpa", sdpa_refusal, native_attention)
