@@ -33,6 +33,12 @@ def check_sequence(name: str, x: Array, dim: int | None = None, batch: int | Non
         raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
 
 
+def check_tokens(tokens: Array) -> None:
+    """Raise ValueError unless `tokens` is `(batch, length)`."""
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+
+
 def check_query_key_value(
     query: Array, key: Array, value: Array, query_dim: int | None = None, key_dim: int | None = None
 ) -> None:

@@ -285,6 +285,7 @@ class Conformance:
         cannot: what it refuses.
         dtype: the most precise that it can do.
         backward: whether it has gradients.
+        tiled: whether gradients are made tile by tile, so that all sums on the way count and not the longest alone.
         head_dim: features of keys and values in every case, for kernels that are made for some sizes alone.
     """
 
@@ -293,11 +294,19 @@ class Conformance:
     cannot: ClassVar[frozenset[str]] = frozenset()
     dtype: ClassVar[Any] = np.float64
     backward: ClassVar[bool] = True
+    tiled: ClassVar[bool] = False
     head_dim: ClassVar[int | None] = None
 
     def call(self, arrays, **options):
         """Call the implementation with numpy arrays."""
         return self.mirror("dot_product_attention", **arrays, **options, implementation=self.implementation)
+
+    def needs(self, *words, backward=False):
+        """Skip a test of what the implementation refuses, as `test_gives_what_the_oracle_gives_or_refuses` shows."""
+        if missing := self.cannot & set(words):
+            pytest.skip(f"{self.implementation} has no {', '.join(sorted(missing))}")
+        if backward and not self.backward:
+            pytest.skip(f"{self.implementation} has no backward pass here")
 
     def fit(self, sizes):
         """The sizes of a case, as far as the implementation is made for them."""
@@ -329,24 +338,23 @@ class Conformance:
         [EMPTY.get(name) or pytest.param(*case, id=name) for name, case in CASES.items()],
     )
     def test_gradients_are_those_of_the_oracle(self, word, sizes, options, rng):
-        if word in self.cannot or not self.backward:
-            return
+        self.needs(word, backward=True)
         sizes = self.fit(sizes)
         arrays, options = self.given(sizes, options, rng)
         arrays |= {name: options.pop(name) for name in ("bias", "sinks") if name in options}
         cotangent = rng.standard_normal((*sizes.scores[:-1], sizes.value_dim)).astype(self.dtype)
         expected = oracles.gradient(lambda tensors: oracle(**tensors, **options)[:1], arrays, [cotangent])
         call = {**options, "implementation": self.implementation}
+        terms = sizes.all_backward if self.tiled else sizes.longest_backward
         for name, gradient in self.mirror.gradient(
             "dot_product_attention", arrays, cotangent, **call
         ).items():
             assert np.isfinite(gradient).all(), name
-            assert_equals_oracle(gradient, expected[name], sizes.all_backward)
+            assert_equals_oracle(gradient, expected[name], terms)
 
     @pytest.mark.parametrize("options", DEAD_ROWS.values(), ids=DEAD_ROWS)
     def test_what_sees_nothing_has_gradients_of_exactly_zero(self, options, rng):
-        if _word(options) in self.cannot or not self.backward:
-            return
+        self.needs(_word(options), backward=True)
         arrays, options = self.given(self.fit(GROUPED), options, rng)
         arrays |= {name: options.pop(name) for name in ("bias",) if name in options}
         dead = ~oracle(**arrays, **options)[1].any(axis=-1)
@@ -369,8 +377,7 @@ class Conformance:
 
     @pytest.mark.parametrize("by", ["mask", "bias"])
     def test_masked_keys_and_values_change_nothing(self, by, rng):
-        if by in self.cannot:
-            return
+        self.needs(by)
         seen = np.arange(7) < np.array([6, 4])[:, None, None, None]  # batch 1 1 key
         options = {"mask": seen} if by == "mask" else {"bias": np.where(seen, 0.5, -np.inf)}
         arrays, options = self.given(self.fit(GROUPED), options, rng)
@@ -398,8 +405,7 @@ class Conformance:
     @pytest.mark.parametrize("window", [None, 2])
     @pytest.mark.parametrize("as_array", [False, True])
     def test_an_offset_continues_a_sequence(self, as_array, window, rng):
-        if as_array and "traced offset" in self.cannot:
-            return
+        self.needs("traced offset" if as_array else "")
         arrays, _ = self.given(self.fit(SQUARE), {}, rng)
         full = numpy(self.call(arrays, is_causal=True, window=window))
         arrays["query"] = arrays["query"][:, :, 3:]
@@ -417,8 +423,7 @@ class Conformance:
         ids=["no mask", "causal", "mask and bias"],
     )
     def test_vmap_over_the_batch_equals_the_batched_call(self, options, rng):
-        if self.cannot & {*options, "vmap"}:
-            return
+        self.needs(*options)
         arrays, options = self.given(self.fit(GROUPED), options, rng)
         vmap = torch.func.vmap if self.mirror is TORCH else jax.vmap
         with self.mirror.double():
@@ -429,8 +434,7 @@ class Conformance:
         assert_equals_oracle(found, numpy(self.call(arrays, **options)), GROUPED.longest)
 
     def test_a_mask_may_be_mapped_too(self, rng):
-        if self.cannot & {"mask", "vmap"}:
-            return
+        self.needs("mask")
         arrays, _ = self.given(self.fit(GROUPED), {}, rng)
         mask = rng.random((2, 5, 7)) < 0.5
         mask[1, 2] = False
@@ -446,8 +450,6 @@ class Conformance:
 
     @pytest.mark.parametrize("options", [{}, {"is_causal": True, "window": 9}], ids=["all keys", "window"])
     def test_bfloat16_is_as_good_as_the_framework(self, options, rng):
-        if "bfloat16" in self.cannot:
-            return
         arrays = self.fit(LONG).draw(rng, ml_dtypes.bfloat16)
         found = self.call(arrays, **options)
         assert error(found, oracle(**arrays, **options)[0]) <= 2 * native_error(self.mirror, arrays)

@@ -34,11 +34,13 @@ class TestDefinitionInJax(Conformance):
 class TestBlockwiseInTorch(Conformance):
     mirror = TORCH
     implementation = "blockwise"
+    tiled = True
 
 
 class TestBlockwiseInJax(Conformance):
     mirror = JAX
     implementation = "blockwise"
+    tiled = True
 
 
 class TestSdpa(Conformance):
@@ -75,7 +77,7 @@ class TestFlex(Conformance):
     implementation = "flex"
     dtype = np.float32
     backward = False
-    cannot = frozenset({"sinks", "dropout", "traced offset", "vmap"})
+    cannot = frozenset({"sinks", "dropout", "traced offset"})
 
 
 @pytest.mark.slow
@@ -84,6 +86,7 @@ class TestSplash(Conformance):
 
     mirror = replace(JAX, double=nullcontext)
     implementation = "splash"
+    tiled = True
     dtype = np.float32
     head_dim = 64
     cannot = frozenset(

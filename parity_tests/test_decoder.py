@@ -142,6 +142,11 @@ def test_padding_in_front_changes_nothing(mirror, padded):
     assert not np.array_equal(numpy(seen)[1:], numpy(alone))
 
 
+def test_a_single_token_is_the_first_of_many(mirror, tokens):
+    one, many = (mirror.models.generate(mirror.model, mirror.array(tokens), n) for n in (1, NEW))
+    np.testing.assert_array_equal(numpy(one), numpy(many)[:, :1])
+
+
 def test_writing_leaves_the_mode_of_the_model_as_it_was(mirrors, tokens):
     model = mirrors["torch"].model.train()
     torch_models.generate(model, torch.from_numpy(tokens), 1)
@@ -165,6 +170,10 @@ def refusals(mirror, tokens):
         (lambda: model(given, positions=late[:3]), "positions must have shape (7,) or (2, 7), got (3,)"),
         (lambda: model(given, caches=caches[:1]), "caches must be one for each of 2 layers, got 1"),
         (lambda: model(given, caches=read), "got 7 to 13"),
+        (
+            lambda: model(given, array(np.ones((7, 7), bool)), caches=caches),
+            "mask must have shape (batch, 1, 1, key)",
+        ),
         (lambda: mirror.models.generate(model, given[0], 1), "tokens must have shape"),
         (lambda: mirror.models.generate(model, given, 5), "at most max_len=11 together, got 12"),
         (lambda: mirror.models.generate(model, given, 0), "num_tokens must be at least 1, got 0"),

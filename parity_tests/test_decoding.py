@@ -125,9 +125,9 @@ def numpy(x: Any) -> np.ndarray:
 
 
 def bound(mechanism: Mechanism, arrays: Arrays) -> float:
-    """That of the proof: both sides are rounded."""
+    """That of the proof."""
     terms = summed_terms(cast_parameters(mechanism, "float32"), arrays)
-    return 2 * tolerances("float32", terms)["output"]
+    return tolerances("float32", terms)["output"]
 
 
 def several(mechanism: Mechanism, cache: Any) -> Any:

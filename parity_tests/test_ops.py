@@ -156,6 +156,28 @@ class TestAgainstTheOracle:
         given = numpy(mirror("masked_softmax", scores, mask))
         assert given.tolist() == [[1.0, 0.0, 0.0], [0.5, 0.0, 0.5]]
 
+    @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+    @pytest.mark.parametrize("softcap", [None, 1.5])
+    @pytest.mark.parametrize("sizes", [Sizes((2,), 4, 2, 3, 5, 6, 6), Sizes((), 2, 1, 5, 3, 4, 7)], ids=str)
+    def test_gradients(self, sizes, softcap, dtype, rng):
+        arrays = {**sizes.draw(rng), "bias": rng.standard_normal(sizes.scores)}
+        if softcap is not None:
+            arrays["sinks"] = rng.standard_normal(sizes.num_heads)
+        arrays["bias"][..., 1, :2] = -np.inf
+        arrays = in_dtype(arrays, dtype)
+        mask = rng.random(sizes.scores) < 0.7
+        mask[..., 0, :] = False
+        options = {"mask": mask, "softcap": softcap}
+        cotangent = rng.standard_normal((*sizes.scores[:-1], sizes.value_dim)).astype(dtype)
+        expected = oracles.gradient(lambda tensors: oracle(**tensors, **options)[:1], arrays, [cotangent])
+        for mirror in MIRRORS.values():
+            for name in implementations(mirror, sizes, options, dtype):
+                call = {**options, "implementation": name}
+                given = mirror.gradient("dot_product_attention", arrays, cotangent, **call)
+                terms = sizes.all_backward if name == "blockwise" else sizes.longest_backward
+                for argument, gradient in given.items():
+                    assert_equals_oracle(gradient, expected[argument], terms)
+
     def test_gradients_of_the_weights(self, mirror, rng):
         sizes = Sizes((2,), 4, 2, 3, 5, 6, 6)
         arrays = sizes.draw(rng)

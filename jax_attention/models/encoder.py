@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import check_pairs
+from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
 from jax_attention.keeps import LayerKeep, ModelKeep
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear
@@ -148,8 +148,7 @@ class Encoder(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or more positions than have an embedding.
         """
-        if tokens.ndim != 2:
-            raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+        check_tokens(tokens)
         if token_types is not None and token_types.shape != tokens.shape:
             raise ValueError(
                 f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"

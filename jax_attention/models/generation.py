@@ -10,7 +10,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Int
 
 from jax_attention.caches import StaticCache
-from jax_attention.checks import check_key_mask, check_positive
+from jax_attention.checks import check_key_mask, check_positive, check_tokens
 from jax_attention.models.decoder import Decoder
 
 
@@ -47,8 +47,7 @@ def check_prompt(
     mask: Bool[Array, "batch 1 1 length"] | None,
 ) -> None:
     """Raise unless the model can go on from such a prompt."""
-    if tokens.ndim != 2:
-        raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+    check_tokens(tokens)
     check_positive(length=tokens.shape[1], num_tokens=num_tokens)
     check_key_mask(mask, *tokens.shape)
     total, max_len = tokens.shape[1] + num_tokens, model.config.max_len

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.caches import Cache
-from torch_attention.checks import check_pairs
+from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, similarities
@@ -180,12 +180,15 @@ class Decoder(nn.Module):
         dropout_keep: ModelKeep | None = None,
     ) -> LanguageOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the decoder."""
-        if tokens.ndim != 2:
-            raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+        check_tokens(tokens)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
-        elif len(caches) != len(self.layers):
-            raise ValueError(f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}")
+        else:
+            if len(caches) != len(self.layers):
+                raise ValueError(
+                    f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}"
+                )
+            check_key_mask(mask, *tokens.shape)
         positions = self._places(tokens, positions, caches)  # length, or batch length
         keep = dropout_keep or ModelKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)

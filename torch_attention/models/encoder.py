@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.checks import check_pairs
+from torch_attention.checks import check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear
@@ -146,8 +146,7 @@ class Encoder(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or more positions than have an embedding.
         """
-        if tokens.ndim != 2:
-            raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+        check_tokens(tokens)
         if token_types is not None and token_types.shape != tokens.shape:
             raise ValueError(
                 f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"

@@ -148,7 +148,7 @@ class DeepSeekSparseAttention(nn.Module):
             cache,
             position=attention.position,
             num_heads=attention.num_heads,
-            is_causal=cache is None or attention.is_causal,
+            is_causal=attention.is_causal,
         )
         if cache is not None:
             return attention(x, mask, cache=Choosing(self, x, cache), need_weights=need_weights)
@@ -170,9 +170,10 @@ class DeepSeekSparseAttention(nn.Module):
         key_positions: Int[Tensor, "..."] | None,
     ) -> Bool[Tensor, "batch 1 query key"]:
         """The best `top_k` of the visible keys for each position of `x`, by the indexer's keys."""
-        places = (query_positions, key_positions) if self.indexer.position is not None else (None, None)
         candidates = visible.any(dim=1) if visible.ndim == 4 else visible  # query key, or with batch|1
-        scores = self.indexer.scores(x, self._asked(x), key, *places)  # batch query key
+        scores = self.indexer.scores(
+            x, self._asked(x), key, query_positions, key_positions
+        )  # batch query key
         return top_k_mask(scores, self.top_k, candidates)[:, None]
 
     def _asked(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length query_dim"]:
