@@ -423,7 +423,7 @@ class Conformance:
         ids=["no mask", "causal", "mask and bias"],
     )
     def test_vmap_over_the_batch_equals_the_batched_call(self, options, rng):
-        self.needs(*options)
+        self.needs("vmap", *options)
         arrays, options = self.given(self.fit(GROUPED), options, rng)
         vmap = torch.func.vmap if self.mirror is TORCH else jax.vmap
         with self.mirror.double():
@@ -434,7 +434,7 @@ class Conformance:
         assert_equals_oracle(found, numpy(self.call(arrays, **options)), GROUPED.longest)
 
     def test_a_mask_may_be_mapped_too(self, rng):
-        self.needs("mask")
+        self.needs("vmap", "mask")
         arrays, _ = self.given(self.fit(GROUPED), {}, rng)
         mask = rng.random((2, 5, 7)) < 0.5
         mask[1, 2] = False
