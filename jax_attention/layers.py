@@ -45,8 +45,29 @@ def layer_norm(
     return nnx.LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
 
 
-def rms_norm(dim: int, *, eps: float = 1e-6, **factory: Unpack[Factory]) -> nnx.RMSNorm:
-    """Division by the root mean square over the last axis, times a learned scale (Zhang & Sennrich 2019)."""
+class _OffsetRMSNorm(nnx.RMSNorm):
+    """An RMS norm that multiplies by 1 + its scale, which starts at zero; see `rms_norm`."""
+
+    scale: nnx.Param[Array]
+
+    def __call__(
+        self, x: Float[Array, "*batch dim"], mask: Array | None = None
+    ) -> Float[Array, "*batch dim"]:
+        """Normalise the last axis, in at least float32."""
+        wide = at_least_float32(x)
+        normed = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.epsilon)
+        return (normed * (1.0 + self.scale[...].astype(wide.dtype))).astype(x.dtype)
+
+
+def rms_norm(
+    dim: int, *, eps: float = 1e-6, unit_offset: bool = False, **factory: Unpack[Factory]
+) -> nnx.RMSNorm:
+    """Division by the root mean square over the last axis, times a learned scale (Zhang & Sennrich 2019).
+
+    With `unit_offset` times 1 + scale, as in Gemma (Google 2024).
+    """
+    if unit_offset:
+        return _OffsetRMSNorm(dim, epsilon=eps, scale_init=initializers.zeros, **factory)
     return nnx.RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
 
 
@@ -145,50 +166,6 @@ def _conv(
         bias_init=initializers.zeros,
         **factory,
     )
-
-
-def relu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """max(x, 0)."""
-    return jax.nn.relu(x)
-
-
-def gelu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """Return x Phi(x), Phi the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
-    return jax.nn.gelu(at_least_float32(x), approximate=False).astype(x.dtype)
-
-
-def gelu_tanh(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """The tanh approximation of `gelu`; up to 5e-4 away from it."""
-    return jax.nn.gelu(at_least_float32(x), approximate=True).astype(x.dtype)
-
-
-def sigmoid(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """1 / (1 + exp(-x))."""
-    return jax.nn.sigmoid(at_least_float32(x)).astype(x.dtype)
-
-
-def silu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """Return x sigmoid(x) (Hendrycks & Gimpel 2016; also called swish)."""
-    return jax.nn.silu(at_least_float32(x)).astype(x.dtype)
-
-
-def softplus(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """log(1 + exp(x)), without a threshold above which it would be x."""
-    return jax.nn.softplus(at_least_float32(x)).astype(x.dtype)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}
-
-
-def activation_function(name: str) -> Callable[[Array], Array]:
-    """The activation of that name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name}")
-    return ACTIVATIONS[name]
 
 
 class Dropout(nnx.Module):

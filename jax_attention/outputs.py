@@ -1,5 +1,6 @@
 """What attention modules return: always the same named tuple, whether or not weights were asked for."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from jax import Array
@@ -104,6 +105,45 @@ class LanguageOutput(NamedTuple):
     output: Float[Array, "batch length ..."]
     caches: tuple[Any, ...] | None
     weights: tuple[Float[Array, "batch heads length slots"], ...] | None
+
+
+class SequenceOutput(NamedTuple):
+    """`output, caches, encoder_weights, self_weights, cross_weights = model(source, target)`.
+
+    Attributes:
+        output: the logits, `(batch, target, vocab_size)`.
+        caches: what each layer of the decoder remembers; give them to the next call. None if there were none.
+        encoder_weights: one `(batch, heads, source, source)` a layer, or None with `need_weights=False`.
+        self_weights: one `(batch, heads, target, slots)` a layer, or None likewise.
+        cross_weights: one `(batch, heads, target, source)` a layer, or None likewise.
+    """
+
+    output: Float[Array, "batch target vocab"]
+    caches: tuple[Any, ...] | None
+    encoder_weights: tuple[Float[Array, "batch heads source source"], ...] | None
+    self_weights: tuple[Float[Array, "batch heads target slots"], ...] | None
+    cross_weights: tuple[Float[Array, "batch heads target source"], ...] | None
+
+
+class ContrastiveOutput(NamedTuple):
+    """`scores, text, image = model(tokens, images)`.
+
+    Attributes:
+        scores: how well each text fits each image, `(texts, images)`.
+        text: a vector of length 1 for each text, `(texts, features)`.
+        image: one for each image, `(images, features)`.
+    """
+
+    scores: Float[Array, "texts images"]
+    text: Float[Array, "texts features"]
+    image: Float[Array, "images features"]
+
+
+def all_weights(
+    layers: Iterable[Float[Array, "batch heads query key"] | None],
+) -> tuple[Float[Array, "batch heads query key"], ...] | None:
+    """The weights of every layer, or None where none were asked for."""
+    return tuple(weights for weights in layers if weights is not None) or None
 
 
 def attention_output(

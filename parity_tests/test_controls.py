@@ -213,7 +213,9 @@ CONTROLS = (
     ),
     Control(
         "one gelu is taken for the other",
-        edit("layers:activation_function", "return ACTIVATIONS[name]", 'return ACTIVATIONS["gelu_tanh"]'),
+        edit(
+            "activations:activation_function", "return ACTIVATIONS[name]", 'return ACTIVATIONS["gelu_tanh"]'
+        ),
         "EncoderDecoderAttention-pre",
         "padding",
     ),

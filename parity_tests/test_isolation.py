@@ -124,7 +124,8 @@ def test_operations_know_only_operations_masks_and_checks(package):
         ("outputs.py", set()),
         ("masks.py", {"checks"}),
         ("layers.py", {"checks", "ops"}),
-        ("feed_forward.py", {"checks", "layers"}),
+        ("activations.py", {"ops"}),
+        ("feed_forward.py", {"activations", "checks", "layers"}),
         ("demonstration.py", {"outputs"}),
     ],
 )

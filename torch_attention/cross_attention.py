@@ -191,7 +191,7 @@ class EncoderDecoderAttention(nn.Module):
         num_heads: heads of both attentions; must divide `embed_dim`.
         ffn_dim: features inside the feed-forward network; `4 * embed_dim` if None.
         norm_first: whether to normalise before each sublayer instead of after it.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm_eps: added to the variance in each normalisation.
         bias: whether the linear maps have biases.
         dropout: rate at which weights, inner features and the result of each sublayer are dropped in training.

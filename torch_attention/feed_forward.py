@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.activations import activation_function
 from torch_attention.checks import check_sequence
-from torch_attention.layers import Dropout, Factory, activation_function, linear
+from torch_attention.layers import Dropout, Factory, linear
 
 
 class FeedForward(nn.Module):
@@ -14,7 +15,7 @@ class FeedForward(nn.Module):
     Args:
         embed_dim: features of input and output.
         ffn_dim: features in between.
-        activation: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        activation: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         bias: whether the two maps have biases.
         dropout: rate at which the features in between are dropped in training.
 
@@ -51,3 +52,41 @@ class FeedForward(nn.Module):
         check_sequence("x", x, self.embed_dim)
         hidden = self.activation(self.up_proj(x))  # batch length ffn
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed
+
+
+class GatedFeedForward(nn.Module):
+    """down(activation(gate(x)) * up(x)) (Shazeer 2020; with `"silu"` it is SwiGLU, with `"gelu"` GEGLU).
+
+    Args:
+        embed_dim: features of input and output.
+        ffn_dim: features in between.
+        activation: of the gate: `"silu"`, or any other that `FeedForward` takes.
+        bias: whether the three maps have biases.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        ffn_dim: int,
+        *,
+        activation: str = "silu",
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.gate_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
+        self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
+        self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
+        self.activation = activation_function(activation)
+
+    def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
+        """Transform each position."""
+        check_sequence("x", x, self.embed_dim)
+        hidden = self.activation(self.gate_proj(x)) * self.up_proj(x)  # batch length ffn
+        return self.down_proj(hidden)  # batch length embed

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.checks import check_keep, check_rate
+from torch_attention.ops import at_least_float32
 
 
 class Factory(TypedDict):
@@ -76,8 +77,29 @@ def layer_norm(dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unp
     return nn.LayerNorm(dim, eps=eps, bias=bias, **factory)
 
 
-def rms_norm(dim: int, *, eps: float = 1e-6, **factory: Unpack[Factory]) -> nn.RMSNorm:
-    """Division by the root mean square over the last axis, times a learned scale (Zhang & Sennrich 2019)."""
+class _OffsetRMSNorm(nn.RMSNorm):
+    """An RMS norm that multiplies by 1 + its weight, which starts at zero; see `rms_norm`."""
+
+    eps: float
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Normalise the last axis, in at least float32."""
+        wide = at_least_float32(x)
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (normed * (1.0 + self.weight.to(wide.dtype))).to(x.dtype)
+
+
+def rms_norm(
+    dim: int, *, eps: float = 1e-6, unit_offset: bool = False, **factory: Unpack[Factory]
+) -> nn.RMSNorm:
+    """Division by the root mean square over the last axis, times a learned scale (Zhang & Sennrich 2019).
+
+    With `unit_offset` times 1 + scale, as in Gemma (Google 2024).
+    """
+    if unit_offset:
+        norm = _OffsetRMSNorm(dim, eps=eps, **factory)
+        nn.init.zeros_(norm.weight)
+        return norm
     return nn.RMSNorm(dim, eps=eps, **factory)
 
 
@@ -184,50 +206,6 @@ def conv2d(
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def relu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """max(x, 0)."""
-    return torch.clamp(x, min=0)
-
-
-def gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """Return x Phi(x), Phi the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
-    return F.gelu(x, approximate="none")
-
-
-def gelu_tanh(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """The tanh approximation of `gelu`; up to 5e-4 away from it."""
-    return F.gelu(x, approximate="tanh")
-
-
-def sigmoid(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """1 / (1 + exp(-x))."""
-    return torch.sigmoid(x)
-
-
-def silu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """Return x sigmoid(x) (Hendrycks & Gimpel 2016; also called swish)."""
-    return F.silu(x)
-
-
-def softplus(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """log(1 + exp(x)), without a threshold above which it would be x."""
-    return torch.logaddexp(x, torch.zeros_like(x))
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}
-
-
-def activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """The activation of that name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name}")
-    return ACTIVATIONS[name]
 
 
 class Dropout(nn.Module):

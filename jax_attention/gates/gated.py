@@ -24,9 +24,10 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.activations import sigmoid
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear, sigmoid
+from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place

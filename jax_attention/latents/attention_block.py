@@ -22,8 +22,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.activations import activation_function
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
-from jax_attention.layers import Dropout, Factory, activation_function, layer_norm, linear
+from jax_attention.layers import Dropout, Factory, layer_norm, linear
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 
@@ -35,7 +36,7 @@ class MultiheadAttentionBlock(nnx.Module):
         embed_dim: features of both sets.
         num_heads: how many heads share them; must divide `embed_dim`.
         scale: factor on the scores; `1 / sqrt(embed_dim)` if None.
-        activation: of the map: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        activation: of the map: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm: whether there are normalisations after the residuals.
         norm_eps: added to the variance in each normalisation.
         dropout: rate at which weights are dropped in training.

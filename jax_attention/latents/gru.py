@@ -16,7 +16,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from jax_attention.layers import Factory, constant_parameter, parameter, sigmoid
+from jax_attention.activations import sigmoid
+from jax_attention.layers import Factory, constant_parameter, parameter
 from jax_attention.ops import at_least_float32
 
 

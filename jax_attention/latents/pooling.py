@@ -35,7 +35,7 @@ class AttentionPooling(nnx.Module):
         num_heads: how many heads share them; must divide `embed_dim`.
         ffn_dim: features inside the feed-forward network; None is no network, and no norm before it.
         num_probes: how many vectors come out.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm_eps: added to the variance in the normalisation.
         bias: whether the linear maps have biases.
         dropout: rate at which weights are dropped in training.

@@ -24,10 +24,11 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.activations import activation_function
 from jax_attention.checks import check_keep, check_key_mask, check_positive, check_sequence
 from jax_attention.latents.attention_block import MultiheadAttentionBlock
 from jax_attention.latents.learned import check_masks, for_each_element
-from jax_attention.layers import Factory, activation_function, linear, parameter
+from jax_attention.layers import Factory, linear, parameter
 from jax_attention.outputs import AttentionOutput
 
 

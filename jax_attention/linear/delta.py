@@ -22,8 +22,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.activations import sigmoid
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, rms_norm, sigmoid
+from jax_attention.layers import Factory, conv1d, linear, rms_norm
 from jax_attention.linear.memory import check_read, first_memory
 from jax_attention.linear.short_conv import (
     ConvolvedState,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jax_attention.layers import softplus
+from jax_attention.activations import softplus
 from jax_attention.ops import at_least_float32
 
 RATES = (1.0, 16.0)

@@ -25,8 +25,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.activations import silu, softplus
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
-from jax_attention.layers import Factory, linear, rms_norm, silu, softplus
+from jax_attention.layers import Factory, linear, rms_norm
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
 from jax_attention.ops import (
     at_least_float32,

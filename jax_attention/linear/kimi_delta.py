@@ -23,8 +23,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.activations import sigmoid
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, rms_norm, sigmoid, uniform_parameter
+from jax_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from jax_attention.linear.delta import unit_length
 from jax_attention.linear.delta_chunks import scan_decayed_chunks
 from jax_attention.linear.fading import LOG_STEPS, RATES, log_fading, step_bias

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jax_attention.layers import silu
+from jax_attention.activations import silu
 
 
 class ConvolvedState(NamedTuple):

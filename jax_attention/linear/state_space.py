@@ -24,15 +24,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.activations import silu
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import (
-    Factory,
-    constant_parameter,
-    conv1d,
-    linear,
-    silu,
-    uniform_parameter,
-)
+from jax_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from jax_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
 from jax_attention.linear.memory import check_read, first_memory
 from jax_attention.linear.short_conv import (

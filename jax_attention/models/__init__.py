@@ -1,9 +1,38 @@
 """Whole models, built from the mechanisms."""
 
+from jax_attention.models.attention import HeadsConfig as HeadsConfig
+from jax_attention.models.attention import ModelAttention as ModelAttention
+from jax_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
+from jax_attention.models.contrastive import ContrastiveModel as ContrastiveModel
 from jax_attention.models.decoder import Decoder as Decoder
 from jax_attention.models.decoder import DecoderConfig as DecoderConfig
 from jax_attention.models.decoder import DecoderLayer as DecoderLayer
 from jax_attention.models.encoder import Encoder as Encoder
 from jax_attention.models.encoder import EncoderConfig as EncoderConfig
 from jax_attention.models.encoder import EncoderLayer as EncoderLayer
+from jax_attention.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+from jax_attention.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
+from jax_attention.models.encoder_decoder import StackConfig as StackConfig
+from jax_attention.models.experts import ExpertsConfig as ExpertsConfig
+from jax_attention.models.experts import MixtureOfExperts as MixtureOfExperts
 from jax_attention.models.generation import generate as generate
+from jax_attention.models.language import LanguageModel as LanguageModel
+from jax_attention.models.latent_decoder import LatentDecoder as LatentDecoder
+from jax_attention.models.latent_decoder import LatentDecoderConfig as LatentDecoderConfig
+from jax_attention.models.latent_decoder import LatentDecoderLayer as LatentDecoderLayer
+from jax_attention.models.parallel_decoder import ParallelDecoder as ParallelDecoder
+from jax_attention.models.parallel_decoder import ParallelDecoderConfig as ParallelDecoderConfig
+from jax_attention.models.parallel_decoder import ParallelDecoderLayer as ParallelDecoderLayer
+from jax_attention.models.relative_encoder_decoder import RelativeEncoderDecoder as RelativeEncoderDecoder
+from jax_attention.models.relative_encoder_decoder import (
+    RelativeEncoderDecoderConfig as RelativeEncoderDecoderConfig,
+)
+from jax_attention.models.relative_encoder_decoder import RelativeLayer as RelativeLayer
+from jax_attention.models.rotary_decoder import RotaryDecoder as RotaryDecoder
+from jax_attention.models.rotary_decoder import RotaryDecoderConfig as RotaryDecoderConfig
+from jax_attention.models.rotary_decoder import RotaryDecoderLayer as RotaryDecoderLayer
+from jax_attention.models.sequence import SequenceModel as SequenceModel
+from jax_attention.models.speech import SpeechConfig as SpeechConfig
+from jax_attention.models.speech import SpeechTransformer as SpeechTransformer
+from jax_attention.models.vision_transformer import VisionTransformer as VisionTransformer
+from jax_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig

@@ -21,8 +21,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.activations import relu
 from jax_attention.checks import check_positive, check_sequence
-from jax_attention.layers import Factory, layer_norm, linear, relu
+from jax_attention.layers import Factory, layer_norm, linear
 from jax_attention.ops import at_least_float32, split_heads
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding

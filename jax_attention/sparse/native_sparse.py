@@ -28,6 +28,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.activations import relu, sigmoid
 from jax_attention.caches import Cache
 from jax_attention.checks import (
     align,
@@ -36,7 +37,7 @@ from jax_attention.checks import (
     check_positive,
     check_sequence,
 )
-from jax_attention.layers import Factory, linear, parameter, relu, sigmoid
+from jax_attention.layers import Factory, linear, parameter
 from jax_attention.masks import causal_mask
 from jax_attention.ops import (
     at_least_float32,

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.activations import softplus
 from torch_attention.caches import Cache
 from torch_attention.checks import check_divisible, check_sequence
-from torch_attention.layers import Dropout, Factory, linear, softplus
+from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import check_scheme, place

@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.activations import activation_function
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
-from torch_attention.layers import Dropout, Factory, activation_function, layer_norm, linear
+from torch_attention.layers import Dropout, Factory, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 
@@ -33,7 +34,7 @@ class MultiheadAttentionBlock(nn.Module):
         embed_dim: features of both sets.
         num_heads: how many heads share them; must divide `embed_dim`.
         scale: factor on the scores; `1 / sqrt(embed_dim)` if None.
-        activation: of the map: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        activation: of the map: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm: whether there are normalisations after the residuals.
         norm_eps: added to the variance in each normalisation.
         dropout: rate at which weights are dropped in training.

@@ -14,7 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torch_attention.layers import Factory, constant_parameter, parameter, sigmoid
+from torch_attention.activations import sigmoid
+from torch_attention.layers import Factory, constant_parameter, parameter
 from torch_attention.ops import at_least_float32
 
 

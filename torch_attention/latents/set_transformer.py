@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.activations import activation_function
 from torch_attention.checks import check_keep, check_key_mask, check_positive, check_sequence
 from torch_attention.latents.attention_block import MultiheadAttentionBlock
 from torch_attention.latents.learned import check_masks, for_each_element
-from torch_attention.layers import Factory, activation_function, linear, parameter
+from torch_attention.layers import Factory, linear, parameter
 from torch_attention.outputs import AttentionOutput
 
 

@@ -78,7 +78,7 @@ class SlotAttention(nn.Module):
         slot_dim: features of a slot.
         ffn_dim: features inside the feed-forward network; `4 * slot_dim` if None.
         num_iterations: how often the slots look.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         eps: added to every share.
         norm_eps: added to the variance in each normalisation; 1e-3 in the authors' code.
         bias: whether queries, keys and values have biases.

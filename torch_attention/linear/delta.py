@@ -20,8 +20,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.activations import sigmoid
 from torch_attention.checks import check_divisible, check_positive
-from torch_attention.layers import Factory, conv1d, linear, rms_norm, sigmoid
+from torch_attention.layers import Factory, conv1d, linear, rms_norm
 from torch_attention.linear.memory import check_read, first_memory
 from torch_attention.linear.short_conv import (
     ConvolvedState,

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torch_attention.layers import softplus
+from torch_attention.activations import softplus
 from torch_attention.ops import at_least_float32
 
 RATES = (1.0, 16.0)

@@ -21,8 +21,9 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.activations import sigmoid
 from torch_attention.checks import check_divisible, check_positive
-from torch_attention.layers import Factory, conv1d, linear, rms_norm, sigmoid, uniform_parameter
+from torch_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from torch_attention.linear.delta import unit_length
 from torch_attention.linear.delta_chunks import scan_decayed_chunks
 from torch_attention.linear.fading import LOG_STEPS, RATES, log_fading, step_bias

@@ -27,8 +27,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.activations import silu
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
-from torch_attention.layers import Factory, linear, silu
+from torch_attention.layers import Factory, linear
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
 from torch_attention.ops import (
     at_least_float32,

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torch_attention.layers import silu
+from torch_attention.activations import silu
 
 
 class ConvolvedState(NamedTuple):

@@ -22,15 +22,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.activations import silu
 from torch_attention.checks import check_divisible, check_positive
-from torch_attention.layers import (
-    Factory,
-    constant_parameter,
-    conv1d,
-    linear,
-    silu,
-    uniform_parameter,
-)
+from torch_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from torch_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
 from torch_attention.linear.memory import check_read, first_memory
 from torch_attention.linear.short_conv import (

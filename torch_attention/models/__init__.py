@@ -1,9 +1,38 @@
 """Whole models, built from the mechanisms."""
 
+from torch_attention.models.attention import HeadsConfig as HeadsConfig
+from torch_attention.models.attention import ModelAttention as ModelAttention
+from torch_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
+from torch_attention.models.contrastive import ContrastiveModel as ContrastiveModel
 from torch_attention.models.decoder import Decoder as Decoder
 from torch_attention.models.decoder import DecoderConfig as DecoderConfig
 from torch_attention.models.decoder import DecoderLayer as DecoderLayer
 from torch_attention.models.encoder import Encoder as Encoder
 from torch_attention.models.encoder import EncoderConfig as EncoderConfig
 from torch_attention.models.encoder import EncoderLayer as EncoderLayer
+from torch_attention.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+from torch_attention.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
+from torch_attention.models.encoder_decoder import StackConfig as StackConfig
+from torch_attention.models.experts import ExpertsConfig as ExpertsConfig
+from torch_attention.models.experts import MixtureOfExperts as MixtureOfExperts
 from torch_attention.models.generation import generate as generate
+from torch_attention.models.language import LanguageModel as LanguageModel
+from torch_attention.models.latent_decoder import LatentDecoder as LatentDecoder
+from torch_attention.models.latent_decoder import LatentDecoderConfig as LatentDecoderConfig
+from torch_attention.models.latent_decoder import LatentDecoderLayer as LatentDecoderLayer
+from torch_attention.models.parallel_decoder import ParallelDecoder as ParallelDecoder
+from torch_attention.models.parallel_decoder import ParallelDecoderConfig as ParallelDecoderConfig
+from torch_attention.models.parallel_decoder import ParallelDecoderLayer as ParallelDecoderLayer
+from torch_attention.models.relative_encoder_decoder import RelativeEncoderDecoder as RelativeEncoderDecoder
+from torch_attention.models.relative_encoder_decoder import (
+    RelativeEncoderDecoderConfig as RelativeEncoderDecoderConfig,
+)
+from torch_attention.models.relative_encoder_decoder import RelativeLayer as RelativeLayer
+from torch_attention.models.rotary_decoder import RotaryDecoder as RotaryDecoder
+from torch_attention.models.rotary_decoder import RotaryDecoderConfig as RotaryDecoderConfig
+from torch_attention.models.rotary_decoder import RotaryDecoderLayer as RotaryDecoderLayer
+from torch_attention.models.sequence import SequenceModel as SequenceModel
+from torch_attention.models.speech import SpeechConfig as SpeechConfig
+from torch_attention.models.speech import SpeechTransformer as SpeechTransformer
+from torch_attention.models.vision_transformer import VisionTransformer as VisionTransformer
+from torch_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig

@@ -26,9 +26,8 @@ from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, similarities
-from torch_attention.ops.known import known_values
+from torch_attention.models.places import places
 from torch_attention.outputs import AttentionOutput, CachedOutput, LanguageOutput
-from torch_attention.positions.protocol import check_shape
 from torch_attention.self_attention import CausalSelfAttention
 
 
@@ -43,7 +42,7 @@ class DecoderConfig:
         num_layers: number of layers.
         ffn_dim: features inside the feed-forward network.
         max_len: number of positions that have an embedding.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm_eps: added to the variance in each normalisation.
         dropout: rate at which weights, embeddings and the result of each sublayer are dropped in training.
     """
@@ -189,7 +188,7 @@ class Decoder(nn.Module):
                     f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}"
                 )
             check_key_mask(mask, *tokens.shape)
-        positions = self._places(tokens, positions, caches)  # length, or batch length
+        positions = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
         keep = dropout_keep or ModelKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)
 
@@ -210,30 +209,6 @@ class Decoder(nn.Module):
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
         return similarities(self.token_embedding, x)
-
-    def _places(
-        self,
-        tokens: Int[Tensor, "batch length"],
-        positions: Int[Tensor, "..."] | None,
-        caches: tuple[Cache, ...] | None,
-    ) -> Int[Tensor, "..."]:
-        """Where the tokens stand, as given or counted on from what the caches hold.
-
-        Raises:
-            ValueError: not one for each token, or beyond those that have an embedding.
-        """
-        check_shape("positions", positions, tokens)
-        if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device) + (
-                caches[0].length if caches else 0
-            )
-        known, max_len = known_values(positions), self.config.max_len
-        if known is not None and known.size and not 0 <= known.min() <= known.max() < max_len:
-            raise ValueError(
-                f"tokens must stand at positions from 0 to below max_len={max_len}, "
-                f"got {known.min()} to {known.max()}"
-            )
-        return positions
 
 
 def main() -> None:

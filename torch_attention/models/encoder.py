@@ -29,11 +29,14 @@ class EncoderConfig:
         num_layers: number of layers.
         ffn_dim: features inside the feed-forward network.
         max_len: number of positions that have an embedding.
-        num_types: number of token types (sentence A, sentence B).
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        num_types: number of token types (sentence A, sentence B); 0 for none (DistilBERT).
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm_eps: added to the variance in each normalisation.
         dropout: rate at which weights, embeddings and the result of each sublayer are dropped in training.
         pooler: whether there is a pooler.
+        first_position: row of the table of positions that belongs to the first token; 2 in RoBERTa's.
+        token_dim: features of the embeddings, mapped to `embed_dim` if these are others (ALBERT); None for those.
+        shared_layers: whether one layer runs `num_layers` times (ALBERT).
     """
 
     vocab_size: int
@@ -47,6 +50,9 @@ class EncoderConfig:
     norm_eps: float = 1e-12
     dropout: float = 0.0
     pooler: bool = True
+    first_position: int = 0
+    token_dim: int | None = None
+    shared_layers: bool = False
 
 
 class EncoderLayer(nn.Module):
@@ -110,13 +116,15 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
-        dim = config.embed_dim
+        dim, own_layers = config.embed_dim, 1 if config.shared_layers else config.num_layers
+        token_dim = dim if config.token_dim is None else config.token_dim
         self.config = config
-        self.token_embedding = embedding(config.vocab_size, dim, **factory)
-        self.position_embedding = embedding(config.max_len, dim, **factory)
-        self.type_embedding = embedding(config.num_types, dim, **factory)
-        self.embedding_norm = layer_norm(dim, eps=config.norm_eps, **factory)
-        self.layers = nn.ModuleList([EncoderLayer(config, **factory) for _ in range(config.num_layers)])
+        self.token_embedding = embedding(config.vocab_size, token_dim, **factory)
+        self.position_embedding = embedding(config.first_position + config.max_len, token_dim, **factory)
+        self.type_embedding = embedding(config.num_types, token_dim, **factory) if config.num_types else None
+        self.embedding_norm = layer_norm(token_dim, eps=config.norm_eps, **factory)
+        self.embedding_proj = None if config.token_dim is None else linear(token_dim, dim, **factory)
+        self.layers = nn.ModuleList([EncoderLayer(config, **factory) for _ in range(own_layers)])
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout)
 
@@ -134,7 +142,7 @@ class Encoder(nn.Module):
         Args:
             tokens: token numbers, below `vocab_size`.
             mask: True where the query attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
-            token_types: type numbers, below `num_types`; all 0 if None.
+            token_types: type numbers, below `num_types`; all 0 if None, and None if there are no types.
             need_weights: whether to return the weights of every layer.
             dropout_keep: keep-masks that stand for the draws.
 
@@ -151,19 +159,19 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"
             )
+        if token_types is not None and self.type_embedding is None:
+            raise ValueError("token_types must be None for an encoder with num_types=0")
         length, max_len = tokens.shape[1], self.config.max_len
         if length > max_len:
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
-        layer_keeps = keep.layers or (None,) * len(self.layers)
-        token_types = torch.zeros_like(tokens) if token_types is None else token_types
-
-        x = self.token_embedding(tokens) + self.type_embedding(token_types)  # batch length embed
-        x = x + self.position_embedding(torch.arange(length, device=tokens.device))  # batch length embed
-        x = self.dropout(self.embedding_norm(x), keep.embeddings)  # batch length embed
+        x = self._embed(tokens, token_types)  # batch length token_dim
+        x = self.dropout(self.embedding_norm(x), keep.embeddings)  # batch length token_dim
+        x = x if self.embedding_proj is None else self.embedding_proj(x)  # batch length embed
+        layers = list(self.layers) * (self.config.num_layers // len(self.layers))
         all_weights = []
-        for layer, layer_keep in zip(self.layers, layer_keeps, strict=True):
+        for layer, layer_keep in zip(layers, keep.layers or (None,) * len(layers), strict=True):
             x, weights = layer(
                 x, mask, need_weights=need_weights, dropout_keep=layer_keep
             )  # batch length embed
@@ -171,3 +179,13 @@ class Encoder(nn.Module):
                 all_weights.append(weights)
         pooled = None if self.pooler is None else torch.tanh(self.pooler(x[:, 0]))  # batch embed
         return EncoderOutput(x, pooled, tuple(all_weights) if need_weights else None)
+
+    def _embed(
+        self, tokens: Int[Tensor, "batch length"], token_types: Int[Tensor, "batch length"] | None
+    ) -> Float[Tensor, "batch length token_dim"]:
+        x = self.token_embedding(tokens)  # batch length token_dim
+        if self.type_embedding is not None:
+            types = torch.zeros_like(tokens) if token_types is None else token_types
+            x = x + self.type_embedding(types)  # batch length token_dim
+        positions = torch.arange(tokens.shape[1], device=tokens.device) + self.config.first_position
+        return x + self.position_embedding(positions)  # batch length token_dim

@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.activations import relu
 from torch_attention.checks import check_positive, check_sequence
-from torch_attention.layers import Factory, layer_norm, linear, relu
+from torch_attention.layers import Factory, layer_norm, linear
 from torch_attention.ops import at_least_float32, split_heads
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding

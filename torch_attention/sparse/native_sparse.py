@@ -26,6 +26,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.activations import relu, sigmoid
 from torch_attention.caches import Cache
 from torch_attention.checks import (
     align,
@@ -34,7 +35,7 @@ from torch_attention.checks import (
     check_positive,
     check_sequence,
 )
-from torch_attention.layers import Factory, linear, parameter, relu, sigmoid
+from torch_attention.layers import Factory, linear, parameter
 from torch_attention.masks import causal_mask
 from torch_attention.ops import (
     at_least_float32,

@@ -93,7 +93,7 @@ class ViTBlock(nn.Module):
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
         ffn_dim: features inside the feed-forward network; `4 * embed_dim` if None.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf) or `"gelu_tanh"`.
+        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm_eps: added to the variance in each normalisation; 1e-6 in the paper's code and in timm, 1e-12 in
             Hugging Face's checkpoints.
         bias: whether the linear maps have biases.

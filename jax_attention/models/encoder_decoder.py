@@ -1,0 +1,166 @@
+r"""An encoder-decoder laid out as BART is (Lewis et al. 2019): the Transformer of Vaswani et al. 2017.
+
+$$ m = \mathrm{encode}(s), \qquad
+   \mathrm{logits} = \mathrm{decode}(t, m)\, E^\top $$
+
+An `Encoder` without types reads, blocks of `EncoderDecoderAttention` write, and both share one table of embeddings, E,
+which also scores what is written.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.caches import Cache
+from jax_attention.checks import check_key_mask, check_tokens
+from jax_attention.cross_attention import EncoderDecoderAttention
+from jax_attention.layers import Factory, embedding, layer_norm, similarities
+from jax_attention.models.encoder import EncoderConfig, EncoderLayer
+from jax_attention.models.places import places
+from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """The sizes of a stack of layers.
+
+    Attributes:
+        num_layers: number of layers.
+        num_heads: heads of each; must divide the model's `embed_dim`.
+        ffn_dim: features inside the feed-forward network.
+    """
+
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig:
+    """The sizes of an encoder-decoder.
+
+    Attributes:
+        vocab_size: number of tokens, of both sequences.
+        embed_dim: features of a position.
+        encoder, decoder: the two stacks.
+        max_len: number of positions that have an embedding.
+        first_position: row of the table that belongs to the first token; 2 in BART's.
+        activation: of the feed-forward networks.
+        norm_eps: added to the variance in each normalisation.
+        embed_scale: factor on the embeddings of tokens.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    encoder: StackConfig
+    decoder: StackConfig
+    max_len: int
+    first_position: int = 0
+    activation: str = "gelu"
+    norm_eps: float = 1e-5
+    embed_scale: float = 1.0
+
+
+class EncoderDecoder(SequenceModel):
+    """Tokens in, for each token written so far a score of every token as the next (Vaswani et al. 2017).
+
+    Args:
+        config: the sizes.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by a number of heads, or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        config: EncoderDecoderConfig,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        dim, eps, rows = config.embed_dim, config.norm_eps, config.max_len + config.first_position
+        self.config = config
+        self.token_embedding = embedding(config.vocab_size, dim, **factory)
+        self.encoder_position_embedding = embedding(rows, dim, **factory)
+        self.encoder_embedding_norm = layer_norm(dim, eps=eps, **factory)
+        reading = EncoderConfig(
+            config.vocab_size,
+            dim,
+            config.encoder.num_heads,
+            config.encoder.num_layers,
+            config.encoder.ffn_dim,
+            config.max_len,
+            activation=config.activation,
+            norm_eps=eps,
+        )
+        self.encoder_layers = nnx.List(
+            [EncoderLayer(reading, **factory) for _ in range(config.encoder.num_layers)]
+        )
+        self.decoder_position_embedding = embedding(rows, dim, **factory)
+        self.decoder_embedding_norm = layer_norm(dim, eps=eps, **factory)
+        self.decoder_layers = nnx.List(
+            [
+                EncoderDecoderAttention(
+                    dim,
+                    config.decoder.num_heads,
+                    config.decoder.ffn_dim,
+                    activation=config.activation,
+                    norm_eps=eps,
+                    **factory,
+                )
+                for _ in range(config.decoder.num_layers)
+            ]
+        )
+
+    def encode(
+        self,
+        source: Int[Array, "batch source"],
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> EncoderOutput:
+        """Read `source`; arguments as in a call of the model."""
+        check_tokens(source)
+        check_key_mask(source_mask, *source.shape)
+        table = self.encoder_position_embedding
+        x = self.encoder_embedding_norm(self._embed(source, table, None))  # batch source embed
+        layers = []
+        for layer in self.encoder_layers:
+            layers.append(layer(x, source_mask, need_weights=need_weights))
+            x = layers[-1].output  # batch source embed
+        return EncoderOutput(x, None, all_weights(layer.weights for layer in layers))
+
+    def decode(
+        self,
+        target: Int[Array, "batch target"],
+        memory: Float[Array, "batch source embed"],
+        target_mask: Bool[Array, "..."] | None = None,
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        *,
+        caches: tuple[Cache, ...] | None = None,
+        need_weights: bool = False,
+    ) -> SequenceOutput:
+        """Write on from `target`; arguments as in `SequenceModel.decode`."""
+        stack = self.config.decoder
+        check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
+        table = self.decoder_position_embedding
+        x = self.decoder_embedding_norm(self._embed(target, table, caches))  # batch target embed
+        layers = []
+        for layer, cache in zip(self.decoder_layers, caches or (None,) * stack.num_layers, strict=True):
+            layers.append(layer(x, memory, target_mask, source_mask, cache=cache, need_weights=need_weights))
+            x = layers[-1].output  # batch target embed
+        return sequence_output(similarities(self.token_embedding, x), layers)
+
+    def _embed(
+        self, tokens: Int[Array, "batch length"], table: nnx.Module, caches: tuple[Cache, ...] | None
+    ) -> Float[Array, "batch length embed"]:
+        config = self.config
+        positions = places(tokens, None, caches, config.max_len) + config.first_position
+        return self.token_embedding(tokens) * config.embed_scale + table(positions)  # batch length embed

@@ -1,0 +1,212 @@
+r"""An encoder-decoder with relative positions, laid out as T5 is (Raffel et al. 2020).
+
+$$ x \leftarrow x + f(\mathrm{norm}(x)) \;\text{for}\; f = \mathrm{self}, \mathrm{cross}, \mathrm{ffn}, \qquad
+   s_{ij} = q_i^\top k_j + b_{h,\,\mathrm{bucket}(j - i)} $$
+
+Three changes from `EncoderDecoder`: norms do not centre and stand before the sublayers, scores are not divided by
+sqrt(d), and positions are a bias for the scores of self-attention, one table for all layers of a stack.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.caches import Cache
+from jax_attention.checks import check_key_mask, check_tokens
+from jax_attention.feed_forward import FeedForward, GatedFeedForward
+from jax_attention.layers import Factory, embedding, linear, rms_norm, similarities
+from jax_attention.models.attention import HeadsConfig, ModelAttention
+from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from jax_attention.outputs import (
+    CachedDecoderOutput,
+    DecoderOutput,
+    EncoderOutput,
+    SequenceOutput,
+    all_weights,
+    decoder_output,
+)
+from jax_attention.positions.t5 import T5Bias
+
+
+@dataclass(frozen=True)
+class RelativeEncoderDecoderConfig:
+    """The sizes of an encoder-decoder with relative positions.
+
+    Attributes:
+        vocab_size: number of tokens, of both sequences.
+        heads: of every attention; its `embed_dim` is the model's, its `scale` 1 in T5.
+        num_encoder_layers, num_decoder_layers: layers of the two stacks.
+        ffn_dim: features inside the feed-forward networks.
+        activation: of these, or of their gates.
+        gated: whether they have gates (T5 1.1).
+        norm_eps: added to the mean square in each normalisation.
+        num_buckets, max_distance: as in `T5Bias`.
+        tied: whether logits come from the embeddings again, and then `logit_scale` times those, instead of a head.
+        logit_scale: factor on what is scored by the embeddings, 1 / sqrt(embed_dim) in T5.
+    """
+
+    vocab_size: int
+    heads: HeadsConfig
+    num_encoder_layers: int
+    num_decoder_layers: int
+    ffn_dim: int
+    activation: str = "relu"
+    gated: bool = False
+    norm_eps: float = 1e-6
+    num_buckets: int = 32
+    max_distance: int = 128
+    tied: bool = True
+    logit_scale: float = 1.0
+
+
+class RelativeLayer(nnx.Module):
+    """Self-attention, cross-attention if it decodes, feed-forward: x = x + f(norm(x)) each (Raffel et al. 2020).
+
+    Args:
+        config: the sizes.
+        decodes: whether it looks back alone, and across at the encoder.
+
+    Raises:
+        ValueError: heads that do not divide, or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        config: RelativeEncoderDecoderConfig,
+        decodes: bool,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        dim, eps = config.heads.embed_dim, config.norm_eps
+        self.self_norm = rms_norm(dim, eps=eps, **factory)
+        self.self_attention = ModelAttention(config.heads, is_causal=decodes, **factory)
+        self.decodes = decodes
+        if decodes:
+            self.cross_norm = rms_norm(dim, eps=eps, **factory)
+            self.cross_attention = ModelAttention(config.heads, is_causal=False, **factory)
+        self.ffn_norm = rms_norm(dim, eps=eps, **factory)
+        ffn = GatedFeedForward if config.gated else FeedForward
+        self.ffn = ffn(dim, config.ffn_dim, activation=config.activation, bias=False, **factory)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        memory: Float[Array, "batch source embed"] | None = None,
+        mask: Bool[Array, "..."] | None = None,
+        memory_mask: Bool[Array, "..."] | None = None,
+        *,
+        position: T5Bias | None = None,
+        cache: Cache | None = None,
+        need_weights: bool = True,
+    ) -> DecoderOutput | CachedDecoderOutput:
+        """Run one layer; arguments and errors as in `ModelAttention`, which stands here once or twice."""
+        read = self.self_attention(
+            self.self_norm(x), mask, position=position, cache=cache, need_weights=need_weights
+        )
+        x = x + read.output  # batch length embed
+        across = None
+        if self.decodes:
+            looked = self.cross_attention(
+                self.cross_norm(x), memory_mask, memory=memory, need_weights=need_weights
+            )
+            x, across = x + looked.output, looked.weights  # batch length embed
+        x = x + self.ffn(self.ffn_norm(x))  # batch length embed
+        return decoder_output(x, read, across)
+
+
+class RelativeEncoderDecoder(SequenceModel):
+    """Tokens in, for each token written so far a score of every token as the next (Raffel et al. 2020).
+
+    Args:
+        config: the sizes.
+
+    Raises:
+        ValueError: heads that do not divide, an unknown activation, or too few buckets.
+    """
+
+    def __init__(
+        self,
+        config: RelativeEncoderDecoderConfig,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        dim, eps, num_heads = config.heads.embed_dim, config.norm_eps, config.heads.num_heads
+        ranges = {"num_buckets": config.num_buckets, "max_distance": config.max_distance}
+        self.config = config
+        self.token_embedding = embedding(config.vocab_size, dim, **factory)
+        self.encoder_position = T5Bias(num_heads, bidirectional=True, **ranges, **factory)
+        self.encoder_layers = nnx.List(
+            [RelativeLayer(config, False, **factory) for _ in range(config.num_encoder_layers)]
+        )
+        self.encoder_norm = rms_norm(dim, eps=eps, **factory)
+        self.decoder_position = T5Bias(num_heads, bidirectional=False, **ranges, **factory)
+        self.decoder_layers = nnx.List(
+            [RelativeLayer(config, True, **factory) for _ in range(config.num_decoder_layers)]
+        )
+        self.decoder_norm = rms_norm(dim, eps=eps, **factory)
+        self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
+
+    def encode(
+        self,
+        source: Int[Array, "batch source"],
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> EncoderOutput:
+        """Read `source`; arguments as in a call of the model."""
+        check_tokens(source)
+        check_key_mask(source_mask, *source.shape)
+        x = self.token_embedding(source)  # batch source embed
+        layers = []
+        for layer in self.encoder_layers:
+            layers.append(
+                layer(x, None, source_mask, position=self.encoder_position, need_weights=need_weights)
+            )
+            x = layers[-1].output  # batch source embed
+        weights = all_weights(layer.self_weights for layer in layers)
+        return EncoderOutput(self.encoder_norm(x), None, weights)
+
+    def decode(
+        self,
+        target: Int[Array, "batch target"],
+        memory: Float[Array, "batch source embed"],
+        target_mask: Bool[Array, "..."] | None = None,
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        *,
+        caches: tuple[Cache, ...] | None = None,
+        need_weights: bool = False,
+    ) -> SequenceOutput:
+        """Write on from `target`; arguments as in `SequenceModel.decode`."""
+        num_layers = self.config.num_decoder_layers
+        check_decoding(target, target_mask, caches, num_layers, self.config.heads.num_heads)
+        x = self.token_embedding(target)  # batch target embed
+        layers = []
+        for layer, cache in zip(self.decoder_layers, caches or (None,) * num_layers, strict=True):
+            layers.append(
+                layer(
+                    x,
+                    memory,
+                    target_mask,
+                    source_mask,
+                    position=self.decoder_position,
+                    cache=cache,
+                    need_weights=need_weights,
+                )
+            )
+            x = layers[-1].output  # batch target embed
+        return sequence_output(self._logits(self.decoder_norm(x)), layers)
+
+    def _logits(self, x: Float[Array, "batch target embed"]) -> Float[Array, "batch target vocab"]:
+        if self.head is None:
+            return similarities(self.token_embedding, x * self.config.logit_scale)
+        return self.head(x)

@@ -1,0 +1,96 @@
+"""What all encoder-decoders have in common: one sequence is read, another is written (Vaswani et al. 2017)."""
+
+from typing import Any
+
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int, Shaped
+
+from jax_attention.caches import Cache
+from jax_attention.checks import check_key_mask, check_pairs, check_tokens
+from jax_attention.outputs import CachedDecoderOutput, EncoderOutput, SequenceOutput, all_weights
+
+
+class SequenceModel(nnx.Module):
+    """An encoder and a decoder; the base of the families in this package (Vaswani et al. 2017)."""
+
+    def __call__(
+        self,
+        source: Shaped[Array, "batch source ..."],
+        target: Int[Array, "batch target"],
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        target_mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> SequenceOutput:
+        """Read `source` and score every token as the one that comes next, behind each token of `target`.
+
+        Args:
+            source: tokens `(batch, source)`, or frames `(batch, frames, features)` where sound is read.
+            target: the tokens written so far, below `vocab_size`.
+            source_mask: False where there is padding, as from `padding_mask`.
+            target_mask: True where the query attends to the key, it can only hide more than what comes later.
+            need_weights: whether to return the weights of every layer.
+
+        Returns:
+            Logits `(batch, target, vocab_size)`, and tuples of weights, one a layer, or None.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit, or a position that has no embedding.
+        """
+        read = self.encode(source, source_mask, need_weights=need_weights)
+        written = self.decode(target, read.output, target_mask, source_mask, need_weights=need_weights)
+        return written._replace(encoder_weights=read.weights)
+
+    def encode(
+        self,
+        source: Shaped[Array, "batch source ..."],
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> EncoderOutput:
+        """Read `source`; arguments as in a call of the model."""
+        raise NotImplementedError
+
+    def decode(
+        self,
+        target: Int[Array, "batch target"],
+        memory: Float[Array, "batch source embed"],
+        target_mask: Bool[Array, "..."] | None = None,
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        *,
+        caches: tuple[Cache, ...] | None = None,
+        need_weights: bool = False,
+    ) -> SequenceOutput:
+        """Write on from `target`, which with `caches` holds the new tokens alone; the rest as in a call of the model.
+
+        Args:
+            memory: what `encode` returned as its output.
+            caches: what each layer remembers of earlier tokens; `(GrowingCache(),) * num_layers` at first.
+        """
+        raise NotImplementedError
+
+
+def check_decoding(
+    target: Int[Array, "batch target"],
+    target_mask: Bool[Array, "..."] | None,
+    caches: tuple[Cache, ...] | None,
+    num_layers: int,
+    num_heads: int,
+) -> None:
+    """Raise unless tokens, their mask and the caches fit each other."""
+    check_tokens(target)
+    if caches is None:
+        check_pairs(target, target, target_mask, num_heads=num_heads, name="target_mask")
+        return
+    if len(caches) != num_layers:
+        raise ValueError(f"caches must be one for each of {num_layers} layers, got {len(caches)}")
+    check_key_mask(target_mask, *target.shape)
+
+
+def sequence_output(logits: Float[Array, "batch target vocab"], layers: list[Any]) -> SequenceOutput:
+    """What a decoder returns, from what its layers did."""
+    caches = tuple(layer.cache for layer in layers if isinstance(layer, CachedDecoderOutput)) or None
+    itself = all_weights(layer.self_weights for layer in layers)
+    return SequenceOutput(logits, caches, None, itself, all_weights(layer.cross_weights for layer in layers))

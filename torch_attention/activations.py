@@ -1,0 +1,66 @@
+"""What stands between two linear maps; computed in at least float32 where that matters."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from torch_attention.ops import at_least_float32
+
+
+def relu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """max(x, 0)."""
+    return torch.clamp(x, min=0)
+
+
+def gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Return x Phi(x), Phi the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
+    return F.gelu(x, approximate="none")
+
+
+def gelu_tanh(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """The tanh approximation of `gelu`; up to 5e-4 away from it."""
+    return F.gelu(x, approximate="tanh")
+
+
+def sigmoid(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """1 / (1 + exp(-x))."""
+    return torch.sigmoid(x)
+
+
+def silu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Return x sigmoid(x) (Hendrycks & Gimpel 2016; also called swish)."""
+    return F.silu(x)
+
+
+def softplus(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """log(1 + exp(x)), without a threshold above which it would be x."""
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+def quick_gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Return x sigmoid(1.702 x), an approximation of `gelu` up to 0.021 away from it (Hendrycks & Gimpel 2016)."""
+    wide = at_least_float32(x)
+    return (wide * torch.sigmoid(1.702 * wide)).to(x.dtype)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "silu": silu,
+}
+
+
+def activation_function(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name}")
+    return ACTIVATIONS[name]

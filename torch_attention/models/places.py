@@ -1,0 +1,32 @@
+"""Where the tokens of a model with learned positions stand."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from torch_attention.caches import Cache
+from torch_attention.ops.known import known_values
+from torch_attention.positions.protocol import check_shape
+
+
+def places(
+    tokens: Int[Tensor, "batch length"],
+    positions: Int[Tensor, "..."] | None,
+    caches: tuple[Cache, ...] | None,
+    max_len: int,
+) -> Int[Tensor, "..."]:
+    """The positions of tokens, as given or counted on from what the caches hold.
+
+    Raises:
+        ValueError: not one for each token, or beyond those that have an embedding.
+    """
+    check_shape("positions", positions, tokens)
+    if positions is None:
+        positions = torch.arange(tokens.shape[1], device=tokens.device) + (caches[0].length if caches else 0)
+    known = known_values(positions)
+    if known is not None and known.size and not 0 <= known.min() <= known.max() < max_len:
+        raise ValueError(
+            f"tokens must stand at positions from 0 to below max_len={max_len}, "
+            f"got {known.min()} to {known.max()}"
+        )
+    return positions

@@ -1,0 +1,165 @@
+r"""An encoder-decoder that listens, laid out as Whisper is (Radford et al. 2022).
+
+$$ m = \mathrm{encode}\!\left(\mathrm{gelu}(C_2\, \mathrm{gelu}(C_1\, s)) + P\right), \qquad
+   \mathrm{logits} = \mathrm{norm}(\mathrm{decode}(t, m))\, E^\top $$
+
+Two changes from `EncoderDecoder`: two convolutions stand before the encoder, the second of which halves the number of
+frames, and norms stand before the sublayers. Whisper's keys have no bias; here they have one, which is zero.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.activations import activation_function
+from torch_attention.caches import Cache
+from torch_attention.checks import check_key_mask, check_sequence
+from torch_attention.cross_attention import EncoderDecoderAttention
+from torch_attention.layers import Factory, conv1d, embedding, layer_norm, similarities
+from torch_attention.models.encoder_decoder import StackConfig
+from torch_attention.models.places import places
+from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
+from torch_attention.vision.vit import ViTBlock
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """The sizes of an encoder-decoder that listens.
+
+    Attributes:
+        vocab_size: number of tokens that can be written.
+        num_features: of each frame of sound (mel bins).
+        embed_dim: features of a position.
+        encoder, decoder: the two stacks.
+        max_frames: positions that have an embedding behind the convolutions, half as many as frames go in.
+        max_len: number of tokens that have one.
+        activation: of the convolutions and the feed-forward networks.
+        norm_eps: added to the variance in each normalisation.
+        embed_scale: factor on the embeddings of tokens.
+    """
+
+    vocab_size: int
+    num_features: int
+    embed_dim: int
+    encoder: StackConfig
+    decoder: StackConfig
+    max_frames: int
+    max_len: int
+    activation: str = "gelu"
+    norm_eps: float = 1e-5
+    embed_scale: float = 1.0
+
+
+class SpeechTransformer(SequenceModel):
+    """Frames of sound in, for each token written so far a score of every token as the next (Radford et al. 2022).
+
+    Args:
+        config: the sizes.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by a number of heads, or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        config: SpeechConfig,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        dim, eps, activation = config.embed_dim, config.norm_eps, config.activation
+        reading, writing = config.encoder, config.decoder
+        self.config = config
+        self.activation = activation_function(activation)
+        self.frame_conv = conv1d(config.num_features, dim, 3, padding=(1, 1), **factory)
+        self.halving_conv = conv1d(dim, dim, 3, stride=2, padding=(1, 1), **factory)
+        self.frame_position_embedding = embedding(config.max_frames, dim, **factory)
+        self.encoder_layers = nn.ModuleList(
+            [
+                ViTBlock(
+                    dim,
+                    reading.num_heads,
+                    reading.ffn_dim,
+                    activation=activation,
+                    norm_eps=eps,
+                    **factory,
+                )
+                for _ in range(reading.num_layers)
+            ]
+        )
+        self.encoder_norm = layer_norm(dim, eps=eps, **factory)
+        self.token_embedding = embedding(config.vocab_size, dim, **factory)
+        self.position_embedding = embedding(config.max_len, dim, **factory)
+        self.decoder_layers = nn.ModuleList(
+            [
+                EncoderDecoderAttention(
+                    dim,
+                    writing.num_heads,
+                    writing.ffn_dim,
+                    norm_first=True,
+                    activation=activation,
+                    norm_eps=eps,
+                    **factory,
+                )
+                for _ in range(writing.num_layers)
+            ]
+        )
+        self.decoder_norm = layer_norm(dim, eps=eps, **factory)
+
+    def encode(
+        self,
+        source: Float[Tensor, "batch frames features"],
+        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> EncoderOutput:
+        """Read frames of sound.
+
+        Args:
+            source: frames of `num_features` each, at most twice `max_frames`.
+            source_mask: False where a position behind the convolutions is padding; Whisper hides none.
+            need_weights: whether to return the weights of every layer.
+        """
+        check_sequence("source", source, self.config.num_features)
+        length, most = (source.shape[1] + 1) // 2, self.config.max_frames
+        if length > most:
+            raise ValueError(f"source must have at most {2 * most} frames, got {source.shape[1]}")
+        check_key_mask(source_mask, source.shape[0], length)
+        x = self.activation(self.halving_conv(self.activation(self.frame_conv(source))))
+        x = x + self.frame_position_embedding(
+            torch.arange(length, device=source.device)
+        )  # batch length embed
+        layers = []
+        for layer in self.encoder_layers:
+            layers.append(layer(x, source_mask, need_weights=need_weights))
+            x = layers[-1].output  # batch length embed
+        weights = all_weights(layer.weights for layer in layers)
+        return EncoderOutput(self.encoder_norm(x), None, weights)
+
+    def decode(
+        self,
+        target: Int[Tensor, "batch target"],
+        memory: Float[Tensor, "batch source embed"],
+        target_mask: Bool[Tensor, "..."] | None = None,
+        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        *,
+        caches: tuple[Cache, ...] | None = None,
+        need_weights: bool = False,
+    ) -> SequenceOutput:
+        """Write on from `target`; arguments as in `SequenceModel.decode`."""
+        config, stack = self.config, self.config.decoder
+        check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
+        positions = places(target, None, caches, config.max_len)  # target
+        x = self.token_embedding(target) * config.embed_scale  # batch target embed
+        x = x + self.position_embedding(positions)  # batch target embed
+        layers = []
+        for layer, cache in zip(self.decoder_layers, caches or (None,) * stack.num_layers, strict=True):
+            layers.append(layer(x, memory, target_mask, source_mask, cache=cache, need_weights=need_weights))
+            x = layers[-1].output  # batch target embed
+        logits = similarities(self.token_embedding, self.decoder_norm(x))  # batch target vocab
+        return sequence_output(logits, layers)
