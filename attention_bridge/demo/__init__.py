@@ -113,8 +113,8 @@ def _run(texts: list[str], query: int, checkpoint: Path | None, figure: Path, st
     import jax
 
     from attention_bridge.demo import comparison, jax_half, picture, torch_half
+    from attention_bridge.demo.checkpoint import check_mean_pooling, read_bert
     from attention_bridge.demo.tokens import tokenise
-    from attention_bridge.pretrained import check_mean_pooling, read_bert
 
     with step("read the checkpoint"):
         directory = _shipped_checkpoint() if checkpoint is None else checkpoint

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from attention_bridge.demo.checkpoint import LAYOUT, Pretrained
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
-from attention_bridge.pretrained import LAYOUT, Pretrained
 from attention_bridge.weights import transfer
 from jax_attention.masks import length_mask
 from jax_attention.models import Encoder, EncoderConfig

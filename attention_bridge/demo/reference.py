@@ -9,10 +9,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging
 
+from attention_bridge.demo.checkpoint import Pretrained
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained import Pretrained
 
 
 def encode(pretrained: Pretrained, texts: Sequence[str], batch: Batch) -> Encoded:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from attention_bridge.demo.checkpoint import Pretrained
 from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.pretrained import Pretrained
 
 MAX_WEIGHTS = 1 << 28  # numbers: the attention weights of one run then take at most 1 GiB
 

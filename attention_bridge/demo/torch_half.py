@@ -2,9 +2,9 @@
 
 import torch
 
+from attention_bridge.demo.checkpoint import LAYOUT, Pretrained
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
-from attention_bridge.pretrained import LAYOUT, Pretrained
 from attention_bridge.weights import transfer
 from torch_attention.masks import length_mask
 from torch_attention.models import Encoder, EncoderConfig

@@ -1,4 +1,6 @@
-"""`hf.bert`: Hugging Face `BertModel`, alone or inside a model with a head (`bert.` in front of its names).
+"""`hf.bert` and `hf.distilbert`: Hugging Face `BertModel`, `RobertaModel` and `DistilBertModel`.
+
+Alone or inside a model with a head; then `bert.`, `roberta.` or `distilbert.` stands in front of their names.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/bert/modeling_bert.py
 """
@@ -12,6 +14,11 @@ from attention_bridge.weights.rule import Rule
 def _positions(shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(np.arange(shape[-1]), shape)
 
+
+HEADS = tuple(
+    Dropped(name, "a task head, not part of the encoder")
+    for name in ("cls.{rest}", "lm_head.{rest}", "vocab_{rest}")
+)
 
 HF_BERT = Layout(
     "hf.bert",
@@ -34,9 +41,28 @@ HF_BERT = Layout(
     ),
     spellings=(
         ("bert.{rest}", "{rest}"),
+        ("roberta.{rest}", "{rest}"),
         ("{path}LayerNorm.gamma", "{path}LayerNorm.weight"),
         ("{path}LayerNorm.beta", "{path}LayerNorm.bias"),
     ),
     constants=(Constant("embeddings.position_ids", _positions, "always 0, 1, 2, ..."),),
-    dropped=(Dropped("cls.{rest}", "a task head, not part of the encoder"),),
+    dropped=HEADS,
+)
+
+HF_DISTILBERT = Layout(
+    "hf.distilbert",
+    rules=(
+        Rule("embeddings.{word,position}_embeddings.weight", "{token,position}_embedding.weight"),
+        Rule("embeddings.LayerNorm.{name}", "embedding_norm.{name}"),
+        Rule(
+            "transformer.layer.{n}.attention.{q,k,v,out}_lin.{name}",
+            "layers.{n}.attention.{q,k,v,out}_proj.{name}",
+        ),
+        Rule("transformer.layer.{n}.sa_layer_norm.{name}", "layers.{n}.attention_norm.{name}"),
+        Rule("transformer.layer.{n}.ffn.lin1.{name}", "layers.{n}.ffn.up_proj.{name}"),
+        Rule("transformer.layer.{n}.ffn.lin2.{name}", "layers.{n}.ffn.down_proj.{name}"),
+        Rule("transformer.layer.{n}.output_layer_norm.{name}", "layers.{n}.ffn_norm.{name}"),
+    ),
+    spellings=(("distilbert.{rest}", "{rest}"),),
+    dropped=HEADS,
 )

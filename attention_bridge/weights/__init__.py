@@ -8,6 +8,7 @@
 """
 
 from attention_bridge.weights.engine import convert
+from attention_bridge.weights.grouped import GroupedRule
 from attention_bridge.weights.layout import Constant, Dropped, Layout, Refused, Tied, ZeroBias
 from attention_bridge.weights.report import Fault, Match, Note, Report
 from attention_bridge.weights.rule import Rule
@@ -17,6 +18,7 @@ __all__ = [
     "Constant",
     "Dropped",
     "Fault",
+    "GroupedRule",
     "Layout",
     "Match",
     "Note",

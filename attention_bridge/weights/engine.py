@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from attention_bridge.weights.grouped import GroupedMove
 from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import NamePattern
 from attention_bridge.weights.report import Fault, FaultKind, Match, Note, Report
@@ -117,7 +118,7 @@ def _enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) ->
 
 
 def _move(
-    arrays: Mapping[str, Traced], moves: Sequence[Move], axes: Mapping[str, int], report: Report
+    arrays: Mapping[str, Traced], moves: Sequence[Move | GroupedMove], axes: Mapping[str, int], report: Report
 ) -> dict[str, Traced]:
     """Apply to each array, once, the first move that fits it."""
     moved: dict[str, Traced] = {}
@@ -138,7 +139,7 @@ def _move(
 def _first_fit(
     name: str,
     arrays: Mapping[str, Traced],
-    moves: Sequence[Move],
+    moves: Sequence[Move | GroupedMove],
     axes: Mapping[str, int],
     report: Report,
 ) -> tuple[list[str], dict[str, Traced]]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from attention_bridge.weights.grouped import GroupedMove, GroupedRule
 from attention_bridge.weights.names import NamePattern
 from attention_bridge.weights.rule import Move, Rule
 
@@ -76,7 +77,7 @@ class Layout:
     """
 
     name: str
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule | GroupedRule, ...]
     spellings: tuple[tuple[str, str], ...] = ()
     constants: tuple[Constant, ...] = ()
     tied: tuple[Tied, ...] = ()
@@ -85,12 +86,12 @@ class Layout:
     zero_biases: tuple[ZeroBias, ...] = ()
 
     @cached_property
-    def to_hub(self) -> tuple[Move, ...]:
+    def to_hub(self) -> tuple[Move | GroupedMove, ...]:
         """The rules from this layout to the hub."""
         return tuple(move for rule in self.rules for move in rule.to_hub)
 
     @cached_property
-    def from_hub(self) -> tuple[Move, ...]:
+    def from_hub(self) -> tuple[Move | GroupedMove, ...]:
         """The rules from the hub to this layout."""
         return tuple(move.inverse() for move in self.to_hub)
 

@@ -74,9 +74,10 @@ class Move:
         return [result[index, ...] for index in range(len(self.targets))]
 
     def _sizes(self, axes: Mapping[str, int]) -> dict[str, int]:
-        """The sizes that einops is told: those in `axes`, and how many tensors are stacked."""
+        """The sizes that einops is told: those in `axes`, `two` and `three`, and how many tensors are stacked."""
         names = _AXIS.findall(self.pattern)
-        sizes = {name: axes[name] for name in names if name in axes}
+        given = {"two": 2, "three": 3, **axes}
+        sizes = {name: given[name] for name in names if name in given}
         for side, patterns in zip(_sides(self.pattern), (self.sources, self.targets), strict=True):
             if len(patterns) > 1:
                 sizes[_AXIS.findall(side)[0]] = len(patterns)

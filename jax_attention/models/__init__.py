@@ -2,6 +2,7 @@
 
 from jax_attention.models.attention import HeadsConfig as HeadsConfig
 from jax_attention.models.attention import ModelAttention as ModelAttention
+from jax_attention.models.attention import RopeConfig as RopeConfig
 from jax_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
 from jax_attention.models.contrastive import ContrastiveModel as ContrastiveModel
 from jax_attention.models.decoder import Decoder as Decoder
@@ -20,6 +21,7 @@ from jax_attention.models.language import LanguageModel as LanguageModel
 from jax_attention.models.latent_decoder import LatentDecoder as LatentDecoder
 from jax_attention.models.latent_decoder import LatentDecoderConfig as LatentDecoderConfig
 from jax_attention.models.latent_decoder import LatentDecoderLayer as LatentDecoderLayer
+from jax_attention.models.latent_decoder import LatentHeadsConfig as LatentHeadsConfig
 from jax_attention.models.parallel_decoder import ParallelDecoder as ParallelDecoder
 from jax_attention.models.parallel_decoder import ParallelDecoderConfig as ParallelDecoderConfig
 from jax_attention.models.parallel_decoder import ParallelDecoderLayer as ParallelDecoderLayer

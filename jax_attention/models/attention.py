@@ -29,6 +29,7 @@ from jax_attention.layers import Factory, linear, rms_norm
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import place
+from jax_attention.positions.rotary import RotaryEmbedding
 from jax_attention.recall import check_call, recall
 
 
@@ -45,8 +46,8 @@ class HeadsConfig:
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         softcap: c in c tanh(score / c); None leaves scores unbounded.
         qk_norm: whether queries and keys are divided by their root mean square, head by head.
-        norm_eps: added to that mean square.
-        unit_offset: whether those norms multiply by 1 + weight instead of weight.
+        norm_eps: added to the mean square in each RMS norm.
+        unit_offset: whether these norms multiply by 1 + weight instead of weight.
     """
 
     embed_dim: int
@@ -60,6 +61,33 @@ class HeadsConfig:
     qk_norm: bool = False
     norm_eps: float = 1e-6
     unit_offset: bool = False
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """How positions turn a model's queries and keys.
+
+    Attributes:
+        base: of the frequencies.
+        frequencies: one a pair, instead of those that the base gives; see `rotary_scaling`.
+        amplitude: factor on what is turned.
+        interleaved: whether features 2i and 2i + 1 make a pair, instead of i and i + head_dim / 2.
+    """
+
+    base: float = 10000.0
+    frequencies: tuple[float, ...] | None = None
+    amplitude: float = 1.0
+    interleaved: bool = False
+
+    def embedding(self, head_dim: int) -> RotaryEmbedding:
+        """What turns heads of so many features."""
+        return RotaryEmbedding(
+            head_dim,
+            base=self.base,
+            interleaved=self.interleaved,
+            frequencies=self.frequencies,
+            amplitude=self.amplitude,
+        )
 
 
 class ModelAttention(nnx.Module):

@@ -18,10 +18,35 @@ from jax_attention.caches import Cache
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.heads.latent import MultiHeadLatentAttention
 from jax_attention.layers import Factory, embedding, linear, rms_norm
+from jax_attention.models.attention import RopeConfig
 from jax_attention.models.experts import ExpertsConfig, MixtureOfExperts
 from jax_attention.models.language import LanguageModel
 from jax_attention.outputs import AttentionOutput, CachedOutput
-from jax_attention.positions.rotary import RotaryEmbedding
+
+
+@dataclass(frozen=True)
+class LatentHeadsConfig:
+    """The heads of latent attention.
+
+    Attributes:
+        embed_dim: features of input and output.
+        num_heads: heads of queries, keys and values.
+        kv_lora_rank: features of the latent that keys and values are made from.
+        q_lora_rank: features of that for queries; None makes them from the input.
+        nope_head_dim: features of a head's query and key that know no position.
+        rope_head_dim: features that are turned.
+        value_head_dim: features of a head's value.
+        scale: factor on the scores; `1 / sqrt(nope_head_dim + rope_head_dim)` if None.
+    """
+
+    embed_dim: int
+    num_heads: int
+    kv_lora_rank: int
+    q_lora_rank: int | None
+    nope_head_dim: int
+    rope_head_dim: int
+    value_head_dim: int
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -30,45 +55,30 @@ class LatentDecoderConfig:
 
     Attributes:
         vocab_size: number of tokens.
-        embed_dim: features of a position.
-        num_heads: heads of each layer.
         num_layers: number of layers.
         ffn_dim: features inside the feed-forward network of the first layers.
-        kv_lora_rank: features of the latent that keys and values are made from.
-        q_lora_rank: features of that for queries; None makes them from the input.
-        nope_head_dim: features of a head's query and key that know no position.
-        rope_head_dim: features that are turned.
-        value_head_dim: features of a head's value.
+        heads: of each layer's attention; its `embed_dim` is the model's.
+        rope: how positions turn queries and keys.
         experts: of the other layers; None if all layers are as the first.
         num_dense_layers: how many layers have one feed-forward network.
         norm_eps: added to the mean square in each normalisation but those of the latents.
-        rope_base: of the frequencies of the positions.
-        rope_frequencies: one a pair, instead of those that the base gives.
-        rope_amplitude: factor on what is turned.
-        interleaved: whether features 2i and 2i + 1 make a pair.
-        scale: factor on the scores; `1 / sqrt(nope_head_dim + rope_head_dim)` if None.
         tied: whether logits come from the embeddings again, instead of a head.
     """
 
     vocab_size: int
-    embed_dim: int
-    num_heads: int
     num_layers: int
     ffn_dim: int
-    kv_lora_rank: int
-    q_lora_rank: int | None
-    nope_head_dim: int
-    rope_head_dim: int
-    value_head_dim: int
+    heads: LatentHeadsConfig
+    rope: RopeConfig
     experts: ExpertsConfig | None = None
     num_dense_layers: int = 0
     norm_eps: float = 1e-6
-    rope_base: float = 10000.0
-    rope_frequencies: tuple[float, ...] | None = None
-    rope_amplitude: float = 1.0
-    interleaved: bool = True
-    scale: float | None = None
     tied: bool = False
+
+    @property
+    def num_heads(self) -> int:
+        """Heads of the weights."""
+        return self.heads.num_heads
 
 
 class LatentDecoderLayer(nnx.Module):
@@ -92,24 +102,19 @@ class LatentDecoderLayer(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        dim, eps = config.embed_dim, config.norm_eps
+        heads, eps = config.heads, config.norm_eps
+        dim = heads.embed_dim
         self.attention_norm = rms_norm(dim, eps=eps, **factory)
         self.attention = MultiHeadLatentAttention(
             dim,
-            config.num_heads,
-            config.kv_lora_rank,
-            config.nope_head_dim,
-            config.rope_head_dim,
-            config.value_head_dim,
-            position=RotaryEmbedding(
-                config.rope_head_dim,
-                base=config.rope_base,
-                interleaved=config.interleaved,
-                frequencies=config.rope_frequencies,
-                amplitude=config.rope_amplitude,
-            ),
-            q_lora_rank=config.q_lora_rank,
-            scale=config.scale,
+            heads.num_heads,
+            heads.kv_lora_rank,
+            heads.nope_head_dim,
+            heads.rope_head_dim,
+            heads.value_head_dim,
+            position=config.rope.embedding(heads.rope_head_dim),
+            q_lora_rank=heads.q_lora_rank,
+            scale=heads.scale,
             **factory,
         )
         self.ffn_norm = rms_norm(dim, eps=eps, **factory)
@@ -156,15 +161,14 @@ class LatentDecoder(LanguageModel):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        dim = config.heads.embed_dim
         self.config = config
-        self.token_embedding = embedding(config.vocab_size, config.embed_dim, **factory)
+        self.token_embedding = embedding(config.vocab_size, dim, **factory)
         self.layers = nnx.List(
             [
                 LatentDecoderLayer(config, n < config.num_dense_layers, **factory)
                 for n in range(config.num_layers)
             ]
         )
-        self.final_norm = rms_norm(config.embed_dim, eps=config.norm_eps, **factory)
-        self.head = (
-            None if config.tied else linear(config.embed_dim, config.vocab_size, bias=False, **factory)
-        )
+        self.final_norm = rms_norm(dim, eps=config.norm_eps, **factory)
+        self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)

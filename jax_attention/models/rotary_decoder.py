@@ -8,11 +8,11 @@ feed-forward network. The families differ in what their configuration says:
 
 | family       | what it has besides                                                                           |
 |--------------|-----------------------------------------------------------------------------------------------|
-| Llama, Mistral | `num_kv_heads`; Mistral `windows`; Llama 3.1 `rope_frequencies`                              |
+| Llama, Mistral | `num_kv_heads`; Mistral `windows`; Llama 3.1 other frequencies in `rope`                      |
 | Qwen 2, 3    | 2: `qkv_bias`; 3: `qk_norm`                                                                   |
 | Gemma        | `unit_offset` norms, `embed_scale` sqrt(embed_dim), `activation` `"gelu_tanh"`                |
 | Gemma 2      | and `sandwich` norms, `windows` in every other layer, `softcap`, `logit_softcap`, `scale`     |
-| Gemma 3      | and `qk_norm`, `local_rope_base` in layers with a window, no softcaps                         |
+| Gemma 3      | and `qk_norm`, `local_rope` in layers with a window, no softcaps                              |
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.layers import Factory, embedding, linear, rms_norm
-from jax_attention.models.attention import HeadsConfig, ModelAttention
+from jax_attention.models.attention import HeadsConfig, ModelAttention, RopeConfig
 from jax_attention.models.language import LanguageModel, bounded
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.positions.rotary import RotaryEmbedding
@@ -40,17 +40,13 @@ class RotaryDecoderConfig:
         vocab_size: number of tokens.
         num_layers: number of layers.
         ffn_dim: features inside the feed-forward network.
-        heads: of each layer's attention; its `embed_dim` is the model's.
+        heads: of each layer's attention; its `embed_dim`, its `norm_eps` and its `unit_offset` are the model's.
+        rope: how positions turn queries and keys.
         activation: of the gate.
         ffn_bias: whether the feed-forward maps have biases.
-        norm_eps: added to the mean square in each normalisation.
-        unit_offset: whether norms multiply by 1 + weight.
         sandwich: whether what a sublayer returns is normalised too, before it is added.
         windows: how many keys each layer sees at most, None for all; one a layer, or empty for all layers.
-        rope_base: of the frequencies of the positions.
-        rope_frequencies: one a pair, instead of those that the base gives; see `rotary_scaling`.
-        rope_amplitude: factor on what is turned.
-        local_rope_base: of layers with a window, if another; these take no `rope_frequencies`.
+        local_rope: how they do in layers with a window, if otherwise.
         embed_scale: factor on the embeddings.
         logit_softcap: what no logit reaches; None leaves them unbounded.
         tied: whether logits come from the embeddings again, instead of a head.
@@ -60,16 +56,12 @@ class RotaryDecoderConfig:
     num_layers: int
     ffn_dim: int
     heads: HeadsConfig
+    rope: RopeConfig
     activation: str = "silu"
     ffn_bias: bool = False
-    norm_eps: float = 1e-6
-    unit_offset: bool = False
     sandwich: bool = False
     windows: tuple[int | None, ...] = ()
-    rope_base: float = 10000.0
-    rope_frequencies: tuple[float, ...] | None = None
-    rope_amplitude: float = 1.0
-    local_rope_base: float | None = None
+    local_rope: RopeConfig | None = None
     embed_scale: float = 1.0
     logit_softcap: float | None = None
     tied: bool = False
@@ -81,15 +73,8 @@ class RotaryDecoderConfig:
 
     def position(self, window: int | None) -> RotaryEmbedding:
         """What turns the queries and keys of a layer with such a window."""
-        head_dim = self.heads.head_dim
-        if window is not None and self.local_rope_base is not None:
-            return RotaryEmbedding(head_dim, base=self.local_rope_base)
-        return RotaryEmbedding(
-            head_dim,
-            base=self.rope_base,
-            frequencies=self.rope_frequencies,
-            amplitude=self.rope_amplitude,
-        )
+        rope = self.rope if window is None or self.local_rope is None else self.local_rope
+        return rope.embedding(self.heads.head_dim)
 
 
 class RotaryDecoderLayer(nnx.Module):
@@ -113,7 +98,8 @@ class RotaryDecoderLayer(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        dim, eps, offset = config.heads.embed_dim, config.norm_eps, config.unit_offset
+        heads = config.heads
+        dim, eps, offset = heads.embed_dim, heads.norm_eps, heads.unit_offset
         self.attention_norm = rms_norm(dim, eps=eps, unit_offset=offset, **factory)
         self.attention = ModelAttention(config.heads, window=window, **factory)
         self.ffn_norm = rms_norm(dim, eps=eps, unit_offset=offset, **factory)
@@ -175,11 +161,11 @@ class RotaryDecoder(LanguageModel):
                 f"windows must be one for each of {config.num_layers} layers, got {len(windows)}"
             )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        dim = config.heads.embed_dim
+        heads, dim = config.heads, config.heads.embed_dim
         self.config = config
         self.token_embedding = embedding(config.vocab_size, dim, **factory)
         self.layers = nnx.List([RotaryDecoderLayer(config, window, **factory) for window in windows])
-        self.final_norm = rms_norm(dim, eps=config.norm_eps, unit_offset=config.unit_offset, **factory)
+        self.final_norm = rms_norm(dim, eps=heads.norm_eps, unit_offset=heads.unit_offset, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
     def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:

@@ -2,6 +2,7 @@
 
 from torch_attention.models.attention import HeadsConfig as HeadsConfig
 from torch_attention.models.attention import ModelAttention as ModelAttention
+from torch_attention.models.attention import RopeConfig as RopeConfig
 from torch_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
 from torch_attention.models.contrastive import ContrastiveModel as ContrastiveModel
 from torch_attention.models.decoder import Decoder as Decoder
@@ -20,6 +21,7 @@ from torch_attention.models.language import LanguageModel as LanguageModel
 from torch_attention.models.latent_decoder import LatentDecoder as LatentDecoder
 from torch_attention.models.latent_decoder import LatentDecoderConfig as LatentDecoderConfig
 from torch_attention.models.latent_decoder import LatentDecoderLayer as LatentDecoderLayer
+from torch_attention.models.latent_decoder import LatentHeadsConfig as LatentHeadsConfig
 from torch_attention.models.parallel_decoder import ParallelDecoder as ParallelDecoder
 from torch_attention.models.parallel_decoder import ParallelDecoderConfig as ParallelDecoderConfig
 from torch_attention.models.parallel_decoder import ParallelDecoderLayer as ParallelDecoderLayer

@@ -1,0 +1,35 @@
+"""Modules of the mirrors, built from what the catalogue or a configuration says."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from attention_bridge.catalogue.mechanism import Part
+
+
+def build(part: Part, package: str, options: dict[str, Any]) -> Any:
+    """Build a part, a class or a layer, from the mirror called `package`; `options` go to every module in it."""
+    layers = importlib.import_module(f"{package}.layers")
+    namespaces = (importlib.import_module(package), importlib.import_module(f"{package}.models"), layers)
+    make = next(getattr(namespace, part.name) for namespace in namespaces if hasattr(namespace, part.name))
+    arguments = {
+        name: build(x, package, options) if isinstance(x, Part) else x for name, x in part.arguments.items()
+    }
+    accepted = set(inspect.signature(make.__init__ if inspect.isclass(make) else make).parameters)
+    if "factory" in accepted:  # a layer
+        accepted |= layers.Factory.__annotations__.keys()
+    return make(**arguments, **{name: x for name, x in options.items() if name in accepted})
+
+
+def jax_shapes(part: Part, options: dict[str, Any]) -> Any:
+    """Build a part from the JAX mirror with shapes in place of numbers: drawing what is soon replaced takes time."""
+    import jax
+    from flax import nnx
+
+    module = nnx.eval_shape(lambda: build(part, "jax_attention", {"rngs": nnx.Rngs(0), **options}))
+    drawing = nnx.state(module, nnx.RngState)
+    fresh = jax.tree.leaves(nnx.state(nnx.Rngs(0)))  # the key, and how often it was used
+    nnx.update(module, jax.tree.map(lambda x: next(y for y in fresh if y.dtype == x.dtype), drawing))
+    return module

@@ -1,0 +1,26 @@
+"""Configuration files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from attention_bridge.errors import CheckpointError
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        CheckpointError: it cannot be read, is no JSON, or holds something else than a `kind`.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} must be JSON, but is not: {error}") from error
+    if not isinstance(content, kind):
+        raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, got {type(content).__name__}")
+    return content

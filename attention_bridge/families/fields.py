@@ -1,0 +1,236 @@
+"""What a configuration file says: each field is read once, and what nobody read is refused by name.
+
+A field that changes the arithmetic and is not understood would give other numbers without a word. So every field must
+be read by its family, or be known to change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attention_bridge.errors import CheckpointError
+
+Value = TypeVar("Value")
+_REQUIRED: Any = object()
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "relu": "relu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
+}
+# Fields that change nothing in what a model computes: training, tokens, task heads, bookkeeping.
+HARMLESS = frozenset(
+    (
+        "_attn_implementation",
+        "_attn_implementation_internal",
+        "_name_or_path",
+        "activation_dropout",
+        "apply_spec_augment",
+        "architectures",
+        "attention_dropout",
+        "attention_probs_dropout_prob",
+        "attn_dropout",
+        "attn_pdrop",
+        "aux_loss_alpha",
+        "begin_suppress_tokens",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "classifier_dropout",
+        "classifier_dropout_prob",
+        "classifier_proj_size",
+        "cls_token_id",
+        "decoder_layerdrop",
+        "decoder_start_token_id",
+        "directionality",
+        "dropout",
+        "dropout_rate",
+        "dtype",
+        "embd_pdrop",
+        "encoder_layerdrop",
+        "encoder_stride",
+        "eos_token_id",
+        "ep_size",
+        "finetuning_task",
+        "forced_bos_token_id",
+        "forced_decoder_ids",
+        "forced_eos_token_id",
+        "gradient_checkpointing",
+        "hidden_dropout",
+        "hidden_dropout_prob",
+        "id2label",
+        "init_std",
+        "initializer_factor",
+        "initializer_range",
+        "keys_to_ignore_at_inference",
+        "label2id",
+        "language",
+        "logit_scale_init_value",
+        "mask_feature_length",
+        "mask_feature_min_masks",
+        "mask_feature_prob",
+        "mask_time_length",
+        "mask_time_min_masks",
+        "mask_time_prob",
+        "max_length",
+        "median_filter_width",
+        "min_length",
+        "model_type",
+        "n_ctx",
+        "n_special",
+        "name",
+        "no_repeat_ngram_size",
+        "num_beams",
+        "num_labels",
+        "num_nextn_predict_layers",
+        "output_attentions",
+        "output_hidden_states",
+        "output_past",
+        "output_router_logits",
+        "pad_token_id",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_output_size",
+        "pooler_size_per_head",
+        "pooler_type",
+        "predict_special_tokens",
+        "prefix",
+        "pretraining_tp",
+        "problem_type",
+        "qa_dropout",
+        "resid_pdrop",
+        "return_dict",
+        "sep_token_id",
+        "seq_aux",
+        "seq_classif_dropout",
+        "sinusoidal_pos_embds",
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_proj_to_labels",
+        "summary_type",
+        "summary_use_proj",
+        "suppress_tokens",
+        "task_specific_params",
+        "tokenizer_class",
+        "torch_dtype",
+        "torchscript",
+        "transformers_version",
+        "unk_token_id",
+        "use_bfloat16",
+        "use_cache",
+        "use_weighted_layer_sum",
+    )
+)
+# Fields that would change the arithmetic of any model, and the values under which they do not.
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+    "auto_map": (None,),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+}
+
+
+class Fields:
+    """The fields of a configuration, read one by one.
+
+    Args:
+        given: what the file holds.
+        source: how messages call it.
+    """
+
+    def __init__(self, given: Mapping[str, Any], source: object = "config.json"):
+        self.given = given
+        self.source = source
+        self.seen: set[str] = set()
+
+    def raw(self, *names: str, default: Any = None) -> Any:
+        """The value of the first of these names that is there and not null, as it is."""
+        self.seen.update(names)
+        return next((self.given[name] for name in names if self.given.get(name) is not None), default)
+
+    def size(self, *names: str, default: int = _REQUIRED) -> int:
+        """A positive whole number."""
+        value = self._value(names, default)
+        if value is default is not _REQUIRED:
+            return default
+        if type(value) is not int or value < 1:
+            raise CheckpointError(
+                f"{self.source} must have a positive whole number {names[0]}, got {value!r}"
+            )
+        return value
+
+    def number(self, *names: str, default: float = _REQUIRED) -> float:
+        """A positive number."""
+        value = self._value(names, default)
+        if value is default is not _REQUIRED:
+            return default
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise CheckpointError(f"{self.source} must have a positive number {names[0]}, got {value!r}")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self.raw(name, default=default)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{self.source} must have {name} true or false, got {value!r}")
+        return value
+
+    def word(self, *names: str, words: Mapping[str, Value], default: Value = _REQUIRED) -> Value:
+        """What one of these words stands for."""
+        value = self._value(names, default)
+        if value is default is not _REQUIRED:
+            return default
+        if not isinstance(value, str) or value not in words:
+            raise CheckpointError(f"{self.source} must have {names[0]} {', '.join(words)}, got {value!r}")
+        return words[value]
+
+    def only(self, name: str, *accepted: object) -> None:
+        """Refuse any value but these; absent is the first."""
+        value = self.given.get(name, accepted[0])
+        self.seen.add(name)
+        if value not in accepted:
+            raise CheckpointError(f"{self.source} must have {name} {accepted[0]!r}, got {value!r}")
+
+    def divides(self, whole: str, whole_size: int, part: str, part_size: int) -> None:
+        """Refuse sizes of which one does not divide the other."""
+        if whole_size % part_size:
+            raise CheckpointError(
+                f"{self.source} must have a {whole} that {part} divides, got {whole_size} and {part_size}"
+            )
+
+    def part(self, name: str) -> Fields:
+        """The fields below a field."""
+        value = self.raw(name)
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{self.source} must have the fields {name}, got {value!r}")
+        return Fields(value, f"{name} of {self.source}")
+
+    def finish(self) -> None:
+        """Refuse the fields that nobody read and that are not known to change nothing.
+
+        Raises:
+            CheckpointError: naming them.
+        """
+        for name, accepted in NEUTRAL.items():
+            if name not in self.seen:
+                self.only(name, *accepted)
+        if unknown := sorted(self.given.keys() - self.seen - HARMLESS):
+            raise CheckpointError(
+                f"{self.source} has fields that may change the arithmetic and are not understood: "
+                f"{', '.join(unknown)}"
+            )
+
+    def _value(self, names: tuple[str, ...], default: object) -> Any:
+        self.seen.update(names)
+        present = [name for name in names if name in self.given]
+        if not present and default is not _REQUIRED:
+            return default
+        value = self.given[present[0]] if present else None
+        return default if value is None and default is not _REQUIRED else value

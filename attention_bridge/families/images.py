@@ -1,0 +1,115 @@
+"""ViT, CLIP: models that look."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from attention_bridge.catalogue.mechanism import Part
+from attention_bridge.errors import CheckpointError
+from attention_bridge.families.family import Family, Reading, model
+from attention_bridge.families.fields import ACTIVATIONS, Fields
+from attention_bridge.layouts.hf_clip import HF_CLIP
+from attention_bridge.layouts.hf_vit import HF_VIT
+
+# Before this was written down, the token that stands for a text was the one with the highest number.
+OLD_END_TOKEN = 2
+
+
+def read_vit(fields: Fields, names: Collection[str]) -> Reading:
+    """The Vision Transformer (Dosovitskiy et al. 2020), as features, with a pooler or with classes."""
+    fields.only("qkv_bias", True)
+    fields.only("pooler_act", "tanh")
+    labels = fields.raw("id2label", default={0: "LABEL_0", 1: "LABEL_1"})
+    classes = "classifier.weight" in names
+    return Reading(
+        model(
+            "VisionTransformer",
+            **_image_sizes(fields),
+            pooler=any(name.endswith("pooler.dense.weight") for name in names),
+            num_classes=len(labels) if classes else None,
+        ),
+        HF_VIT,
+    )
+
+
+def read_clip(fields: Fields, names: Collection[str]) -> Reading:
+    """CLIP (Radford et al. 2021)."""
+    fields.raw("text_config_dict", "vision_config_dict")
+    text, image = fields.part("text_config"), fields.part("vision_config")
+    dim, heads = text.size("hidden_size", default=512), text.size("num_attention_heads", default=8)
+    text.divides("hidden_size", dim, "num_attention_heads", heads)
+    end = text.raw("eos_token_id", default=49407)
+    reads = Part(
+        "DecoderConfig",
+        {
+            "vocab_size": text.size("vocab_size", default=49408),
+            "embed_dim": dim,
+            "num_heads": heads,
+            "num_layers": text.size("num_hidden_layers", default=12),
+            "ffn_dim": text.size("intermediate_size", default=2048),
+            "max_len": text.size("max_position_embeddings", default=77),
+            "activation": text.word("hidden_act", words=ACTIVATIONS, default="quick_gelu"),
+            "norm_eps": text.number("layer_norm_eps", default=1e-5),
+        },
+    )
+    looks = Part("VisionTransformerConfig", {**_image_sizes(image), "embedding_norm": True})
+    for tower in (text, image):
+        tower.raw("projection_dim")
+        tower.only("is_encoder_decoder", False)
+        for name in _GENERATION:
+            tower.raw(name)
+        tower.finish()
+    return Reading(
+        model(
+            "ContrastiveModel",
+            "ContrastiveConfig",
+            text=reads,
+            image=looks,
+            feature_dim=fields.size("projection_dim", default=512),
+            end_token=None if end == OLD_END_TOKEN else end,
+        ),
+        HF_CLIP,
+    )
+
+
+# What older files repeat in every part: how text would be written, which these models do not.
+_GENERATION = (
+    "bad_words_ids", "cross_attention_hidden_size", "diversity_penalty", "do_sample", "early_stopping",
+    "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "length_penalty", "num_beam_groups",
+    "num_return_sequences", "output_scores", "remove_invalid_values", "repetition_penalty",
+    "return_dict_in_generate", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "tie_word_embeddings",
+    "top_k", "top_p", "typical_p",
+)  # fmt: skip
+
+
+def _image_sizes(fields: Fields) -> dict[str, Any]:
+    dim, heads = fields.size("hidden_size", default=768), fields.size("num_attention_heads", default=12)
+    fields.divides("hidden_size", dim, "num_attention_heads", heads)
+    return {
+        "image_size": _pair(fields, "image_size", 224),
+        "patch_size": _pair(fields, "patch_size", 32),
+        "in_channels": fields.size("num_channels", default=3),
+        "embed_dim": dim,
+        "num_heads": heads,
+        "num_layers": fields.size("num_hidden_layers", default=12),
+        "ffn_dim": fields.size("intermediate_size", default=3072),
+        "activation": fields.word("hidden_act", words=ACTIVATIONS, default="quick_gelu"),
+        "norm_eps": fields.number("layer_norm_eps", default=1e-5),
+    }
+
+
+def _pair(fields: Fields, name: str, default: int) -> tuple[int, int]:
+    """Height and width, given as one number or as two."""
+    given = fields.raw(name, default=default)
+    pair = (
+        (given, given) if isinstance(given, int) else tuple(given) if isinstance(given, list | tuple) else ()
+    )
+    if len(pair) != 2 or not all(type(size) is int and size > 0 for size in pair):
+        raise CheckpointError(
+            f"{fields.source} must have {name} as one or two positive numbers, got {given!r}"
+        )
+    return pair[0], pair[1]
+
+
+FAMILIES = (Family("hf.vit", ("vit",), read_vit), Family("hf.clip", ("clip",), read_clip))

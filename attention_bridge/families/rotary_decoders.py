@@ -1,0 +1,220 @@
+"""Llama, Mistral, Qwen, Gemma, DeepSeek: decoders with RMS norms and rotary positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from attention_bridge.catalogue.mechanism import Part
+from attention_bridge.errors import CheckpointError
+from attention_bridge.families.decoders import heads_part, with_tied
+from attention_bridge.families.family import Family, Reading, model
+from attention_bridge.families.fields import ACTIVATIONS, Fields
+from attention_bridge.families.rope import parameters, rope, yarn_scale
+from attention_bridge.layouts.hf_deepseek import HF_DEEPSEEK_V3
+from attention_bridge.layouts.hf_llama import HF_GEMMA, HF_LLAMA
+from attention_bridge.layouts.meta_llama import META_LLAMA
+
+EMBEDDINGS = "model.embed_tokens.weight"
+
+
+def read_llama(fields: Fields, names: Collection[str]) -> Reading:
+    """Llama (Touvron et al. 2023), Mistral (Jiang et al. 2023), Qwen 2 and 3 (Yang et al. 2024, 2025)."""
+    kind = fields.given.get("model_type")
+    bias = fields.flag("attention_bias", False)
+    heads = {"qkv_bias": bias or kind == "qwen2", "out_bias": bias, "qk_norm": kind == "qwen3"}
+    return _decoder(fields, heads, {"ffn_bias": fields.flag("mlp_bias", False)})
+
+
+def read_gemma(fields: Fields, names: Collection[str]) -> Reading:
+    """Gemma (Google 2024), whose norms multiply by 1 + weight and whose embeddings are scaled."""
+    bias = fields.flag("attention_bias", False)
+    fields.only("use_bidirectional_attention", False, None)
+    heads = {"qkv_bias": bias, "out_bias": bias, "unit_offset": True}
+    return _decoder(fields, heads, _gemma(fields), tied=True)
+
+
+def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
+    """Gemma 2 (Google 2024) and 3 (Google 2025): four norms a layer, windows, bounded scores or normalised heads."""
+    third = fields.given.get("model_type") == "gemma3_text"
+    bias = fields.flag("attention_bias", False)
+    fields.only("use_bidirectional_attention", False, None)
+    fields.raw("cache_implementation")
+    heads = {
+        "qkv_bias": bias,
+        "out_bias": bias,
+        "scale": fields.number("query_pre_attn_scalar") ** -0.5,
+        "softcap": fields.raw("attn_logit_softcapping"),
+        "qk_norm": third,
+        "unit_offset": True,
+    }
+    others = {**_gemma(fields), "sandwich": True, "logit_softcap": fields.raw("final_logit_softcapping")}
+    if third:
+        others["local_rope"] = rope(_local(fields), 2)
+    pattern = fields.raw("sliding_window_pattern", "_sliding_window_pattern", default=6 if third else 2)
+    return _decoder(fields, heads, others, tied=True, layout=HF_GEMMA, pattern=pattern)
+
+
+def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
+    """DeepSeek-V3 (DeepSeek-AI 2024), without the layers that predict further tokens."""
+    for name, value in (("attention_bias", False), ("hidden_act", "silu"), ("moe_layer_freq", 1)):
+        fields.only(name, value)
+    fields.only("scoring_func", "sigmoid")
+    fields.only("topk_method", "noaux_tc")
+    fields.raw("num_key_value_heads", "qk_head_dim", "head_dim")
+    tied = fields.flag("tie_word_embeddings", False)
+    nope, turned = fields.size("qk_nope_head_dim"), fields.size("qk_rope_head_dim")
+    scale = (nope + turned) ** -0.5 * yarn_scale(parameters(fields))
+    positions = rope(fields, turned, interleaved=fields.flag("rope_interleave", True))
+    fields.raw("max_position_embeddings")
+    heads = {
+        "embed_dim": fields.size("hidden_size"),
+        "num_heads": fields.size("num_attention_heads"),
+        "kv_lora_rank": fields.size("kv_lora_rank"),
+        "q_lora_rank": fields.raw("q_lora_rank"),
+        "nope_head_dim": nope,
+        "rope_head_dim": turned,
+        "value_head_dim": fields.size("v_head_dim"),
+        "scale": scale,
+    }
+    return Reading(
+        model(
+            "LatentDecoder",
+            vocab_size=fields.size("vocab_size"),
+            num_layers=fields.size("num_hidden_layers"),
+            ffn_dim=fields.size("intermediate_size"),
+            heads=Part("LatentHeadsConfig", heads),
+            rope=positions,
+            experts=Part(
+                "ExpertsConfig",
+                {
+                    "num_experts": fields.size("n_routed_experts", "num_local_experts"),
+                    "num_chosen": fields.size("num_experts_per_tok"),
+                    "ffn_dim": fields.size("moe_intermediate_size"),
+                    "num_shared": fields.size("n_shared_experts"),
+                    "num_groups": fields.size("n_group"),
+                    "num_chosen_groups": fields.size("topk_group"),
+                    "normalised": fields.flag("norm_topk_prob", True),
+                    "routed_scale": fields.number("routed_scaling_factor"),
+                },
+            ),
+            num_dense_layers=fields.raw("first_k_dense_replace", default=0),
+            norm_eps=fields.number("rms_norm_eps"),
+            tied=tied,
+        ),
+        with_tied(HF_DEEPSEEK_V3, tied, "lm_head.weight", EMBEDDINGS),
+    )
+
+
+def read_meta(fields: Fields, names: Collection[str]) -> Reading:
+    """Llama as Meta published it: `params.json`, whose sizes of the feed-forward network are to be computed."""
+    dim, heads = fields.size("dim"), fields.size("n_heads")
+    fields.divides("dim", dim, "n_heads", heads)
+    ffn_dim = int(2 * 4 * dim / 3)
+    ffn_dim = int(fields.number("ffn_dim_multiplier", default=1.0) * ffn_dim)
+    multiple = fields.size("multiple_of")
+    ffn_dim = multiple * math.ceil(ffn_dim / multiple)
+    fields.only("use_scaled_rope", False)
+    fields.raw("max_seq_len", "max_batch_size")
+    return Reading(
+        model(
+            "RotaryDecoder",
+            vocab_size=fields.size("vocab_size"),
+            num_layers=fields.size("n_layers"),
+            ffn_dim=ffn_dim,
+            heads=heads_part(
+                dim,
+                heads,
+                fields.size("n_kv_heads", default=heads),
+                dim // heads,
+                norm_eps=fields.number("norm_eps"),
+            ),
+            rope=rope(fields, dim // heads),
+        ),
+        META_LLAMA,
+        {"pair": dim // heads // 2},
+    )
+
+
+def _decoder(
+    fields: Fields,
+    heads: dict[str, Any],
+    others: dict[str, Any],
+    *,
+    tied: bool = False,
+    layout: Any = HF_LLAMA,
+    pattern: int = 1,
+) -> Reading:
+    tied = fields.flag("tie_word_embeddings", tied)
+    dim, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
+    if fields.raw("head_dim") is None:
+        fields.divides("hidden_size", dim, "num_attention_heads", num_heads)
+    head_dim = fields.size("head_dim", default=dim // num_heads)
+    kv_heads = fields.size("num_key_value_heads", default=num_heads)
+    fields.divides("num_attention_heads", num_heads, "num_key_value_heads", kv_heads)
+    eps = fields.number("rms_norm_eps")
+    num_layers = fields.size("num_hidden_layers")
+    windows = _windows(fields, num_layers, pattern)
+    positions = rope(fields, head_dim, layers="full_attention")
+    fields.raw("max_position_embeddings")
+    return Reading(
+        model(
+            "RotaryDecoder",
+            vocab_size=fields.size("vocab_size"),
+            num_layers=num_layers,
+            ffn_dim=fields.size("intermediate_size"),
+            heads=heads_part(dim, num_heads, kv_heads, head_dim, norm_eps=eps, **heads),
+            activation=fields.word("hidden_activation", "hidden_act", words=ACTIVATIONS),
+            windows=windows,
+            rope=positions,
+            tied=tied,
+            **others,
+        ),
+        with_tied(layout, tied, "lm_head.weight", EMBEDDINGS),
+    )
+
+
+def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None, ...]:
+    """How many keys each layer sees: every `pattern`-th layer sees all, if the configuration does not list them."""
+    window = fields.raw("sliding_window")
+    kind, kinds = fields.given.get("model_type"), fields.raw("layer_types")
+    from_layer = fields.raw("max_window_layers", default=0)
+    if kind in ("qwen2", "qwen3") and not fields.flag("use_sliding_window", False):
+        return ()
+    if window is None:
+        return ()
+    if kinds is None:
+        kinds = [
+            "full_attention"
+            if (kind in ("qwen2", "qwen3") and n < from_layer) or (pattern > 1 and (n + 1) % pattern == 0)
+            else "sliding_attention"
+            for n in range(num_layers)
+        ]
+    if len(kinds) != num_layers or not set(kinds) <= {"full_attention", "sliding_attention"}:
+        raise CheckpointError(
+            f"{fields.source} must have layer_types full_attention or sliding_attention for each of "
+            f"{num_layers} layers, got {kinds!r}"
+        )
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _gemma(fields: Fields) -> dict[str, Any]:
+    return {"embed_scale": fields.size("hidden_size") ** 0.5}
+
+
+def _local(fields: Fields) -> Fields:
+    """The positions of layers with a window, which nothing stretches."""
+    given = parameters(fields).get("sliding_attention")
+    if given is None:
+        given = {"rope_theta": fields.raw("rope_local_base_freq", default=10000.0)}
+    return Fields({"rope_parameters": given}, fields.source)
+
+
+FAMILIES = (
+    Family("hf.llama", ("llama", "mistral", "qwen2", "qwen3"), read_llama),
+    Family("hf.llama", ("gemma",), read_gemma),
+    Family("hf.gemma", ("gemma2", "gemma3_text"), read_gemma2),
+    Family("meta.llama", ("meta.llama",), read_meta),
+    Family("hf.deepseek_v3", ("deepseek_v3",), read_deepseek),
+)

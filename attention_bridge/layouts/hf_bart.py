@@ -1,0 +1,56 @@
+"""`hf.bart`: Hugging Face `BartForConditionalGeneration`, or `BartModel` without `model.` in front of its names.
+
+https://github.com/huggingface/transformers/blob/main/src/transformers/models/bart/modeling_bart.py
+"""
+
+import numpy as np
+
+from attention_bridge.weights.layout import Constant, Layout, Tied
+from attention_bridge.weights.rule import Rule
+
+
+def stack_rules(stack: str) -> tuple[Rule, ...]:
+    """The rules of an encoder's or a decoder's layers, which Whisper shares."""
+    theirs, ours = f"model.{stack}.layers.{{n}}.", f"{stack}_layers.{{n}}."
+    own = "attention" if stack == "encoder" else "self_attention"
+    norm = "attention_norm" if stack == "encoder" else "self_norm"
+    rules = (
+        Rule(f"{theirs}self_attn.{{q,k,v,out}}_proj.{{name}}", f"{ours}{own}.{{q,k,v,out}}_proj.{{name}}"),
+        Rule(f"{theirs}self_attn_layer_norm.{{name}}", f"{ours}{norm}.{{name}}"),
+        Rule(f"{theirs}fc{{1,2}}.{{name}}", f"{ours}ffn.{{up,down}}_proj.{{name}}"),
+        Rule(f"{theirs}final_layer_norm.{{name}}", f"{ours}ffn_norm.{{name}}"),
+    )
+    if stack == "encoder":
+        return rules
+    return (
+        *rules,
+        Rule(
+            f"{theirs}encoder_attn.{{q,k,v,out}}_proj.{{name}}",
+            f"{ours}cross_attention.{{q,k,v,out}}_proj.{{name}}",
+        ),
+        Rule(f"{theirs}encoder_attn_layer_norm.{{name}}", f"{ours}cross_norm.{{name}}"),
+    )
+
+
+HF_BART = Layout(
+    "hf.bart",
+    rules=(
+        Rule("model.shared.weight", "token_embedding.weight"),
+        Rule("model.{encoder,decoder}.embed_positions.weight", "{encoder,decoder}_position_embedding.weight"),
+        Rule("model.{encoder,decoder}.layernorm_embedding.{name}", "{encoder,decoder}_embedding_norm.{name}"),
+        *stack_rules("encoder"),
+        *stack_rules("decoder"),
+    ),
+    spellings=tuple(
+        (f"{part}.{{rest}}", f"model.{part}.{{rest}}") for part in ("shared", "encoder", "decoder")
+    ),
+    constants=(Constant("final_logits_bias", np.zeros, "always zero"),),
+    tied=tuple(
+        Tied(name, "model.shared.weight", "the embeddings again")
+        for name in (
+            "lm_head.weight",
+            "model.encoder.embed_tokens.weight",
+            "model.decoder.embed_tokens.weight",
+        )
+    ),
+)

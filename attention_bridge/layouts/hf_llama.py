@@ -1,0 +1,47 @@
+"""`hf.llama`: Hugging Face `LlamaForCausalLM`, and what is named alike: Mistral, Qwen 2 and 3, Gemma 1.
+
+`hf.gemma` is the same for Gemma 2 and 3, which have four norms a layer. Rotary pairs are i and i + head_dim / 2.
+
+https://github.com/huggingface/transformers/blob/main/src/transformers/models/llama/modeling_llama.py
+"""
+
+from attention_bridge.weights.layout import Dropped, Layout
+from attention_bridge.weights.rule import Rule
+
+LAYER = "model.layers.{n}."
+
+RULES = (
+    Rule("model.embed_tokens.weight", "token_embedding.weight"),
+    Rule(LAYER + "self_attn.{q,k,v,o}_proj.{name}", "layers.{n}.attention.{q,k,v,out}_proj.{name}"),
+    Rule(LAYER + "self_attn.{q,k}_norm.weight", "layers.{n}.attention.{q,k}_norm.weight"),
+    Rule(LAYER + "mlp.{gate,up,down}_proj.{name}", "layers.{n}.ffn.{gate,up,down}_proj.{name}"),
+    Rule("model.norm.weight", "final_norm.weight"),
+    Rule("lm_head.weight", "head.weight"),
+)
+SPELLINGS = tuple(
+    (f"{part}.{{rest}}", f"model.{part}.{{rest}}") for part in ("embed_tokens", "layers", "norm")
+)
+DROPPED = (Dropped("{path}rotary_emb.inv_freq", "the frequencies of the positions, made anew"),)
+
+HF_LLAMA = Layout(
+    "hf.llama",
+    rules=(
+        Rule(LAYER + "{input,post_attention}_layernorm.weight", "layers.{n}.{attention,ffn}_norm.weight"),
+        *RULES,
+    ),
+    spellings=SPELLINGS,
+    dropped=DROPPED,
+)
+
+HF_GEMMA = Layout(
+    "hf.gemma",
+    rules=(
+        Rule(
+            LAYER + "{input,post_attention,pre_feedforward,post_feedforward}_layernorm.weight",
+            "layers.{n}.{attention,attention_output,ffn,ffn_output}_norm.weight",
+        ),
+        *RULES,
+    ),
+    spellings=SPELLINGS,
+    dropped=DROPPED,
+)

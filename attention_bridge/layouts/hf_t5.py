@@ -1,0 +1,50 @@
+"""`hf.t5` and `hf.t5_gated`: Hugging Face `T5ForConditionalGeneration`, that of T5 1.1 with gates.
+
+The first layer of a stack keeps the positions of all.
+
+https://github.com/huggingface/transformers/blob/main/src/transformers/models/t5/modeling_t5.py
+"""
+
+from attention_bridge.weights.layout import Layout, Tied
+from attention_bridge.weights.rule import Rule
+
+ENCODER, DECODER = "encoder.block.{n}.layer.", "decoder.block.{n}.layer."
+
+
+def _ffn(theirs: str, ours: str) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{ENCODER}1.DenseReluDense.{theirs}.weight", f"encoder_layers.{{n}}.ffn.{ours}_proj.weight"),
+        Rule(f"{DECODER}2.DenseReluDense.{theirs}.weight", f"decoder_layers.{{n}}.ffn.{ours}_proj.weight"),
+    )
+
+
+RULES = (
+    Rule("shared.weight", "token_embedding.weight"),
+    Rule(
+        "{encoder,decoder}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        "{encoder,decoder}_position.bias_embedding.weight",
+    ),
+    Rule(
+        ENCODER + "0.SelfAttention.{q,k,v,o}.weight",
+        "encoder_layers.{n}.self_attention.{q,k,v,out}_proj.weight",
+    ),
+    Rule(ENCODER + "{0,1}.layer_norm.weight", "encoder_layers.{n}.{self,ffn}_norm.weight"),
+    Rule(
+        DECODER + "0.SelfAttention.{q,k,v,o}.weight",
+        "decoder_layers.{n}.self_attention.{q,k,v,out}_proj.weight",
+    ),
+    Rule(
+        DECODER + "1.EncDecAttention.{q,k,v,o}.weight",
+        "decoder_layers.{n}.cross_attention.{q,k,v,out}_proj.weight",
+    ),
+    Rule(DECODER + "{0,1,2}.layer_norm.weight", "decoder_layers.{n}.{self,cross,ffn}_norm.weight"),
+    Rule("{encoder,decoder}.final_layer_norm.weight", "{encoder,decoder}_norm.weight"),
+    Rule("lm_head.weight", "head.weight"),
+)
+TIED = tuple(
+    Tied(f"{stack}.embed_tokens.weight", "shared.weight", "the embeddings again")
+    for stack in ("encoder", "decoder")
+)
+
+HF_T5 = Layout("hf.t5", rules=(*RULES, *_ffn("{wi,wo}", "{up,down}")), tied=TIED)
+HF_T5_GATED = Layout("hf.t5_gated", rules=(*RULES, *_ffn("{wi_0,wi_1,wo}", "{gate,up,down}")), tied=TIED)

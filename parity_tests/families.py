@@ -1,0 +1,412 @@
+"""Tiny models of every family, made by transformers with random weights; no two sizes that meet are equal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+BATCH, LENGTH, TARGET = 2, 7, 5
+VOCAB = 31
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of a family.
+
+    Attributes:
+        layout: how its tensors are laid out.
+        kind: what goes in and comes out: encoder, language, sequence, speech, image or contrastive.
+        model: transformers' class.
+        config: transformers' configuration.
+        fields: of it.
+    """
+
+    layout: str
+    kind: str
+    model: Any
+    config: Any
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+}
+GROUPED = {**SIZES, "hidden_size": 20, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}
+QWEN2 = {**SIZES, "hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}
+NONE = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 16}
+DEEPSEEK_YARN = {**YARN, "mscale": 0.7, "mscale_all_dim": 0.9}
+STACKS = {
+    "vocab_size": VOCAB,
+    "d_model": 12,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 20,
+    "decoder_ffn_dim": 22,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "forced_eos_token_id": None,
+}
+T5 = {
+    "vocab_size": VOCAB,
+    "d_model": 12,
+    "d_kv": 5,
+    "d_ff": 20,
+    "num_layers": 2,
+    "num_decoder_layers": 3,
+    "num_heads": 3,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 6,
+}
+DEEPSEEK = {
+    "vocab_size": VOCAB,
+    "hidden_size": 12,
+    "intermediate_size": 20,
+    "moe_intermediate_size": 7,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 3,
+    "n_routed_experts": 6,
+    "n_shared_experts": 2,
+    "n_group": 3,
+    "topk_group": 2,
+    "num_experts_per_tok": 3,
+    "kv_lora_rank": 8,
+    "q_lora_rank": 9,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 5,
+    "qk_nope_head_dim": 6,
+    "first_k_dense_replace": 1,
+    **NONE,
+}
+IMAGE = {**{k: v for k, v in SIZES.items() if k != "vocab_size"}, "image_size": (8, 12), "patch_size": (4, 3)}
+CLIP = {
+    "text_config": {**SIZES, "max_position_embeddings": 11, "eos_token_id": 30, "bos_token_id": 1},
+    "vision_config": {**IMAGE, "hidden_size": 16, "num_attention_heads": 4, "image_size": 8, "patch_size": 4},
+    "projection_dim": 10,
+}
+t = transformers
+CASES = {
+    "bert": Case("hf.bert", "encoder", t.BertModel, t.BertConfig, {**SIZES, "max_position_embeddings": 11}),
+    "roberta": Case(
+        "hf.bert", "encoder", t.RobertaModel, t.RobertaConfig, {**SIZES, "max_position_embeddings": 13}
+    ),
+    "roberta without a pooler, tanh": Case(
+        "hf.bert",
+        "encoder",
+        t.RobertaForMaskedLM,
+        t.RobertaConfig,
+        {**SIZES, "max_position_embeddings": 13, "hidden_act": "gelu_new", "type_vocab_size": 1},
+    ),
+    "distilbert": Case(
+        "hf.distilbert",
+        "encoder",
+        t.DistilBertModel,
+        t.DistilBertConfig,
+        {"vocab_size": VOCAB, "dim": 12, "n_layers": 2, "n_heads": 3, "hidden_dim": 20,
+         "max_position_embeddings": 11},
+    ),
+    "albert": Case(
+        "hf.albert",
+        "encoder",
+        t.AlbertModel,
+        t.AlbertConfig,
+        {**SIZES, "embedding_size": 8, "max_position_embeddings": 11, "num_hidden_layers": 3},
+    ),
+    "gpt2": Case(
+        "hf.gpt2",
+        "language",
+        t.GPT2LMHeadModel,
+        t.GPT2Config,
+        {"vocab_size": VOCAB, "n_embd": 12, "n_head": 3, "n_layer": 2, "n_inner": 20, "n_positions": 11, **NONE},
+    ),
+    "gpt_neox": Case(
+        "hf.gpt_neox",
+        "language",
+        t.GPTNeoXForCausalLM,
+        t.GPTNeoXConfig,
+        {**SIZES, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
+         **NONE},
+    ),
+    "gpt_neox in sequence, tied": Case(
+        "hf.gpt_neox",
+        "language",
+        t.GPTNeoXForCausalLM,
+        t.GPTNeoXConfig,
+        {**SIZES, "use_parallel_residual": False, "tie_word_embeddings": True,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 1.0}, **NONE},
+    ),
+    "llama": Case("hf.llama", "language", t.LlamaForCausalLM, t.LlamaConfig, {**GROUPED, **NONE}),
+    "llama with biases, tied, stretched": Case(
+        "hf.llama",
+        "language",
+        t.LlamaForCausalLM,
+        t.LlamaConfig,
+        {**GROUPED, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True,
+         "rope_parameters": LLAMA3, **NONE},
+    ),
+    "llama with yarn": Case(
+        "hf.llama", "language", t.LlamaForCausalLM, t.LlamaConfig, {**GROUPED, "rope_parameters": YARN, **NONE}
+    ),
+    "mistral": Case(
+        "hf.llama", "language", t.MistralForCausalLM, t.MistralConfig, {**GROUPED, "sliding_window": 3, **NONE}
+    ),
+    "qwen2": Case("hf.llama", "language", t.Qwen2ForCausalLM, t.Qwen2Config,
+                  {**QWEN2, **NONE}),
+    "qwen2 with windows": Case(
+        "hf.llama",
+        "language",
+        t.Qwen2ForCausalLM,
+        t.Qwen2Config,
+        {**QWEN2, "use_sliding_window": True,
+         "sliding_window": 3, "max_window_layers": 1, **NONE},
+    ),
+    "qwen3": Case("hf.llama", "language", t.Qwen3ForCausalLM, t.Qwen3Config, {**GROUPED, **NONE}),
+    "gemma": Case("hf.llama", "language", t.GemmaForCausalLM, t.GemmaConfig, {**GROUPED, **NONE}),
+    # Its eager form gives NaN where a window holds padding alone, so none does.
+    "gemma2": Case(
+        "hf.gemma",
+        "language",
+        t.Gemma2ForCausalLM,
+        t.Gemma2Config,
+        {**GROUPED, "sliding_window": 4, "query_pre_attn_scalar": 9, "attn_logit_softcapping": 2.0,
+         "final_logit_softcapping": 3.0, "attn_implementation": "eager", **NONE},
+    ),
+    "gemma3": Case(
+        "hf.gemma",
+        "language",
+        t.Gemma3ForCausalLM,
+        t.Gemma3TextConfig,
+        {**GROUPED, "num_key_value_heads": 1, "sliding_window": 3, "query_pre_attn_scalar": 9,
+         "layer_types": ["sliding_attention", "full_attention"],
+         "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
+                             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 100.0}},
+         **NONE},
+    ),
+    "deepseek_v3": Case("hf.deepseek_v3", "language", t.DeepseekV3ForCausalLM, t.DeepseekV3Config, DEEPSEEK),
+    "deepseek_v3 with yarn, no latent of queries": Case(
+        "hf.deepseek_v3",
+        "language",
+        t.DeepseekV3ForCausalLM,
+        t.DeepseekV3Config,
+        {**DEEPSEEK, "q_lora_rank": None, "rope_parameters": DEEPSEEK_YARN, "norm_topk_prob": False},
+    ),
+    "bloom": Case(
+        "hf.bloom",
+        "language",
+        t.BloomForCausalLM,
+        t.BloomConfig,
+        {"vocab_size": VOCAB, "hidden_size": 12, "n_layer": 2, "n_head": 3, **NONE},
+    ),
+    "falcon 7b": Case(
+        "hf.falcon",
+        "language",
+        t.FalconForCausalLM,
+        t.FalconConfig,
+        {"vocab_size": VOCAB, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3,
+         "ffn_hidden_size": 20, **NONE},
+    ),
+    "falcon 40b": Case(
+        "hf.falcon_two_norms",
+        "language",
+        t.FalconForCausalLM,
+        t.FalconConfig,
+        {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 6,
+         "num_kv_heads": 2, "new_decoder_architecture": True, "ffn_hidden_size": 20, **NONE},
+    ),
+    "falcon, one norm, one key a head": Case(
+        "hf.falcon",
+        "language",
+        t.FalconForCausalLM,
+        t.FalconConfig,
+        {"vocab_size": VOCAB, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3,
+         "multi_query": False, "tie_word_embeddings": False, "ffn_hidden_size": 20, **NONE},
+    ),
+    "t5": Case("hf.t5", "sequence", t.T5ForConditionalGeneration, t.T5Config, T5),
+    "t5 gated, untied": Case(
+        "hf.t5_gated",
+        "sequence",
+        t.T5ForConditionalGeneration,
+        t.T5Config,
+        {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ),
+    "bart": Case(
+        "hf.bart", "sequence", t.BartForConditionalGeneration, t.BartConfig,
+        {**STACKS, "max_position_embeddings": 11},
+    ),
+    "bart, scaled": Case(
+        "hf.bart", "sequence", t.BartForConditionalGeneration, t.BartConfig,
+        {**STACKS, "max_position_embeddings": 11, "scale_embedding": True, "activation_function": "relu"},
+    ),
+    "whisper": Case(
+        "hf.whisper",
+        "speech",
+        t.WhisperForConditionalGeneration,
+        t.WhisperConfig,
+        {**STACKS, "num_mel_bins": 5, "max_source_positions": 9, "max_target_positions": 8},
+    ),
+    "vit": Case("hf.vit", "image", t.ViTModel, t.ViTConfig, IMAGE),
+    "vit with classes": Case(
+        "hf.vit", "image", t.ViTForImageClassification, t.ViTConfig, {**IMAGE, "num_labels": 4}
+    ),
+    "clip": Case("hf.clip", "contrastive", t.CLIPModel, t.CLIPConfig, CLIP),
+    "clip, the old end": Case(
+        "hf.clip",
+        "contrastive",
+        t.CLIPModel,
+        t.CLIPConfig,
+        {**CLIP, "text_config": {**CLIP["text_config"], "eos_token_id": 2}},
+    ),
+}  # fmt: skip
+# One of each family in the short run.
+SHORT = ("bert", "distilbert", "albert", "gpt2", "gpt_neox", "llama", "qwen3", "gemma3", "deepseek_v3", "bloom",
+         "falcon 40b", "t5 gated, untied", "bart", "whisper", "vit", "clip")  # fmt: skip
+
+
+def model(case: Case) -> torch.nn.Module:
+    """The model with random weights, biases and norms among them, in evaluation mode."""
+    torch.manual_seed(0)
+    built = case.model(case.config(**case.fields)).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, x in (*built.named_parameters(), *built.named_buffers()):
+            if name.endswith("e_score_correction_bias") or name in dict(built.named_parameters()):
+                norm = (
+                    "norm" in name.lower() and name.endswith("weight") and "Gemma" not in type(built).__name__
+                )
+                drawn = torch.empty(x.shape).normal_(std=0.3, generator=generator)
+                x.copy_(drawn + 1.0 if norm else drawn)
+    return built
+
+
+def inputs(case: Case) -> dict[str, np.ndarray]:
+    """Random tokens with padding behind them, frames of sound, images."""
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(3, VOCAB - 1, (BATCH, LENGTH)).astype(np.int32)
+    there = np.arange(LENGTH) < np.array([[LENGTH], [4]])
+    if case.kind == "contrastive":
+        tokens[0, -1] = tokens[1, 3] = VOCAB - 1  # the end of each text, the highest number
+    given = {"tokens": np.where(there, tokens, 1 if "Roberta" in case.model.__name__ else 0), "there": there}
+    if case.kind in ("sequence", "speech"):
+        given["target"] = rng.integers(3, VOCAB, (BATCH, TARGET)).astype(np.int32)
+    if case.kind == "speech":
+        given = {"frames": rng.normal(size=(BATCH, 18, 5)), "target": given["target"]}
+    if case.kind == "image":
+        return {"image": rng.normal(size=(BATCH, 8, 12, 3))}
+    if case.kind == "contrastive":
+        given["image"] = rng.normal(size=(3, 8, 8, 3))
+    return given
+
+
+def reference(case: Case, built: torch.nn.Module) -> dict[str, np.ndarray]:
+    """What transformers computes in float64, as far as its models do."""
+    given = {name: torch.from_numpy(x) for name, x in inputs(case).items()}
+    built = built.double()
+    built.config._experts_implementation = "eager"  # its grouped products know no float64
+    if "image" in given:
+        given["image"] = given["image"].permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return {name: x.numpy() for name, x in CALLS[case.kind](built, given).items()}
+
+
+def _encoder(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    base = getattr(built, built.base_model_prefix, built)
+    found = base(given["tokens"].long(), attention_mask=given["there"].long())
+    pooled = getattr(found, "pooler_output", None)
+    there = given["there"][..., None]
+    return {"output": found.last_hidden_state * there} | ({} if pooled is None else {"pooled": pooled})
+
+
+def _language(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    found = built(given["tokens"].long(), attention_mask=given["there"].long())
+    return {"output": found.logits * given["there"][..., None]}
+
+
+def _sequence(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    found = built(
+        given["tokens"].long(), attention_mask=given["there"].long(), decoder_input_ids=given["target"].long()
+    )
+    return {"output": found.logits}
+
+
+def _speech(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    found = built(given["frames"].transpose(1, 2), decoder_input_ids=given["target"].long())
+    return {"output": found.logits}
+
+
+def _image(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    found = built(given["image"])
+    if hasattr(found, "logits"):
+        return {"pooled": found.logits}
+    return {"output": found.last_hidden_state, "pooled": found.pooler_output}
+
+
+def _contrastive(built: Any, given: dict[str, Any]) -> dict[str, Any]:
+    found = built(given["tokens"].long(), given["image"], attention_mask=given["there"].long())
+    return {"scores": found.logits_per_text, "text": found.text_embeds, "image": found.image_embeds}
+
+
+CALLS: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
+    "encoder": _encoder,
+    "language": _language,
+    "sequence": _sequence,
+    "speech": _speech,
+    "image": _image,
+    "contrastive": _contrastive,
+}
+
+
+def ours(case: Case, built: Any, array: Callable[[np.ndarray], Any]) -> dict[str, np.ndarray]:
+    """What a model of a mirror computes of the same inputs."""
+    given = {
+        name: array(x.astype(np.float32) if x.dtype == np.float64 else x) for name, x in inputs(case).items()
+    }
+    there = given["there"][:, None, None] if "there" in given else None
+    if case.kind == "encoder":
+        found = built(given["tokens"], there)
+        return numpy_of({"output": found.output * given["there"][..., None], "pooled": found.pooled})
+    if case.kind == "language":
+        return numpy_of({"output": built(given["tokens"], there).output * given["there"][..., None]})
+    if case.kind == "sequence":
+        return numpy_of({"output": built(given["tokens"], given["target"], there).output})
+    if case.kind == "speech":
+        return numpy_of({"output": built(given["frames"], given["target"]).output})
+    if case.kind == "image":
+        found = built(given["image"])
+        return numpy_of({"output": found.output, "pooled": found.pooled})
+    return numpy_of(built(given["tokens"], given["image"], there)._asdict())
+
+
+def numpy_of(found: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays of either framework as numpy's."""
+    present = {name: x for name, x in found.items() if x is not None}
+    return {
+        name: x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+        for name, x in present.items()
+    }
+
+
+def bound(built: torch.nn.Module) -> float:
+    """4 u sqrt(n), n all the sums on the way: each map's, and each attention's scores and values."""
+    maps = [x.shape[-1] for name, x in built.named_parameters() if x.ndim >= 2 and "embed" not in name]
+    attentions = sum("attention" in type(m).__name__.lower() for m in built.modules())
+    return 4 * 2.0**-24 * float(np.sqrt(sum(maps) + attentions * 2 * LENGTH))
