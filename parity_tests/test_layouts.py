@@ -8,13 +8,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from flax import linen, nnx
 
 import jax_attention
 import torch_attention
 from attention_bridge.errors import ConversionError
 from attention_bridge.layouts import LAYOUTS
-from attention_bridge.weights import convert, plan, transfer
+from attention_bridge.weights import convert, explain, plan, transfer
+from attention_bridge.weights.explain import words
 from jax_attention.models import Encoder as JaxEncoder
 from jax_attention.models import EncoderConfig as JaxEncoderConfig
 from parity_tests import families
@@ -126,11 +128,40 @@ X_TRANSFORMERS = {
     "layers.0.to_v.weight": ((6, 7), "layers.0.v_proj.weight", (6, 7)),
     "to_out.weight": ((5, 6), "out_proj.weight", (5, 6)),
 }
+TORCH_ENCODER_LAYER = {
+    "layers.1.self_attn.in_proj_weight": ((15, 5), "layers.1.attention.k_proj.weight", (5, 5)),
+    "self_attn.in_proj_bias": ((15,), "attention.v_proj.bias", (5,)),
+    "self_attn.out_proj.weight": ((5, 5), "attention.out_proj.weight", (5, 5)),
+    "linear1.weight": ((7, 5), "ffn.up_proj.weight", (7, 5)),
+    "layers.1.linear2.bias": ((5,), "layers.1.ffn.down_proj.bias", (5,)),
+    "norm1.weight": ((5,), "attention_norm.weight", (5,)),
+    "norm2.bias": ((5,), "ffn_norm.bias", (5,)),
+    "norm.bias": ((5,), "final_norm.bias", (5,)),
+}
+TORCH_DECODER_LAYER = {
+    "self_attn.in_proj_weight": ((15, 5), "self_attention.q_proj.weight", (5, 5)),
+    "layers.1.multihead_attn.in_proj_weight": ((15, 5), "layers.1.cross_attention.k_proj.weight", (5, 5)),
+    "multihead_attn.in_proj_bias": ((15,), "cross_attention.v_proj.bias", (5,)),
+    "multihead_attn.out_proj.bias": ((5,), "cross_attention.out_proj.bias", (5,)),
+    "linear1.bias": ((7,), "ffn.up_proj.bias", (7,)),
+    "norm1.weight": ((5,), "self_norm.weight", (5,)),
+    "norm2.weight": ((5,), "cross_norm.weight", (5,)),
+    "norm3.weight": ((5,), "ffn_norm.weight", (5,)),
+    "norm.weight": ((5,), "final_norm.weight", (5,)),
+}
+LINEN_SCAN = {
+    "token_embedding.embedding": ((7, 5), "token_embedding.weight", (7, 5)),
+    "layers.attention.q_proj.kernel": ((4, 5, 3), "layers.3.attention.q_proj.weight", (3, 5)),
+    "layers.ffn_norm.scale": ((4, 5), "layers.2.ffn_norm.weight", (5,)),
+}
 EXAMPLES = {
     "torch_attention": {hub: (shape, hub, shape) for _, hub, shape in MIRROR.values()},
     "jax_attention": MIRROR,
     "linen": MIRROR,
+    "linen.scan": LINEN_SCAN,
     "torch.mha": TORCH_MHA,
+    "torch.encoder_layer": TORCH_ENCODER_LAYER,
+    "torch.decoder_layer": TORCH_DECODER_LAYER,
     "flax.nnx.mha": FLAX_MHA,
     "flax.linen.mha": FLAX_MHA,
     "keras.mha": KERAS_MHA,
@@ -497,3 +528,129 @@ class TestLayersOfOthers:
             convert({"query_ln.scale": np.ones(4)}, "flax.nnx.mha", HUB)
         with pytest.raises(ConversionError, match="a size for h or d in axes"):
             convert({"q_proj.weight": np.ones((12, 12))}, HUB, "flax.nnx.mha")
+
+
+class TestTorchLayers:
+    @pytest.mark.parametrize("norm_first", [False, True])
+    def test_an_encoder_layer_gives_the_same_output_in_both_mirrors(self, norm_first):
+        theirs = randomize(
+            torch.nn.TransformerEncoderLayer(6, 2, 11, dropout=0.0, batch_first=True, norm_first=norm_first)
+        )
+        x = torch.randn(3, 5, 6)
+        with torch.no_grad():
+            expected = theirs(x).numpy()
+        for package, models, array, factory in MIRROR_PACKAGES:
+            config = models.EncoderConfig(7, 6, 2, 1, 11, 5, activation="relu", norm_eps=1e-5)
+            layer = (
+                package.ViTBlock(6, 2, 11, activation="relu", norm_eps=1e-5, **factory())
+                if norm_first
+                else models.EncoderLayer(config, **factory())
+            )
+            found = transfer(theirs, layer, source_layout="torch.encoder_layer")(array(x.numpy())).output
+            assert relative_error(found, expected) <= 1e-6
+
+    @pytest.mark.parametrize("norm_first", [False, True])
+    def test_a_decoder_layer_gives_the_same_output_in_both_mirrors(self, norm_first):
+        theirs = randomize(
+            torch.nn.TransformerDecoderLayer(6, 2, 11, dropout=0.0, batch_first=True, norm_first=norm_first)
+        )
+        x, memory = torch.randn(3, 5, 6), torch.randn(3, 4, 6)
+        hidden = torch.ones(5, 5, dtype=torch.bool).triu(1)
+        with torch.no_grad():
+            expected = theirs(x, memory, tgt_mask=hidden).numpy()
+        for package, _, array, factory in MIRROR_PACKAGES:
+            layer = package.EncoderDecoderAttention(6, 2, 11, norm_first=norm_first, **factory())
+            transfer(theirs, layer, source_layout="torch.decoder_layer")
+            found = layer(array(x.numpy()), array(memory.numpy())).output
+            assert relative_error(found, expected) <= 1e-6
+
+
+class TestScannedLayers:
+    def test_layers_that_linen_scans_come_out_one_by_one(self):
+        class Layer(linen.Module):
+            @linen.compact
+            def __call__(self, x, _):
+                normed = linen.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="ffn_norm")(x)
+                hidden = linen.relu(linen.Dense(11, name="up_proj")(normed))
+                return x + linen.Dense(6, name="down_proj")(hidden), None
+
+        class Layers(linen.Module):
+            @linen.compact
+            def __call__(self, x):
+                stack = linen.scan(Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
+                return stack(name="layers")(x, None)[0]
+
+        x = np.random.default_rng(0).normal(size=(2, 5, 6)).astype(np.float32)
+        variables = Layers().init(jax.random.key(0), jnp.asarray(x))
+        expected = np.asarray(Layers().apply(variables, jnp.asarray(x)))
+        flat = {f"params.{name}": np.asarray(leaf) for name, leaf in flatten(variables["params"]).items()}
+        hub, _ = convert(flat, "linen.scan", HUB)
+        found = torch.from_numpy(x)
+        for index in range(3):
+            own = {
+                name: torch.from_numpy(a) for name, a in hub.items() if name.startswith(f"layers.{index}.")
+            }
+            weight = {name.removeprefix(f"layers.{index}."): a for name, a in own.items()}
+            normed = F.layer_norm(found, (6,), weight["ffn_norm.weight"], weight["ffn_norm.bias"])
+            hidden = F.relu(F.linear(normed, weight["up_proj.weight"], weight["up_proj.bias"]))
+            found = found + F.linear(hidden, weight["down_proj.weight"], weight["down_proj.bias"])
+        assert relative_error(found, expected) <= 3e-6
+        back, _ = convert(hub, HUB, "linen.scan")
+        assert bits(back) == bits({name.removeprefix("params."): a for name, a in flat.items()})
+
+    def test_a_layer_that_lacks_a_tensor_is_named(self):
+        hub = {f"layers.{n}.norm.weight": np.ones(5) for n in range(3)} | {"layers.1.norm.bias": np.ones(5)}
+        with pytest.raises(ConversionError, match=r"layers\.norm\.bias +missing .* of layers \[1\]"):
+            convert(hub, HUB, "linen.scan")
+
+
+class TestExplanations:
+    @pytest.mark.parametrize(
+        ("pattern", "expected"),
+        [
+            ("... -> ...", "as it is"),
+            ("i o -> o i", "transpose"),
+            ("(three e) d -> three e d", "cut axis 0 into (three, e)"),
+            (
+                "e h d -> (h d) e",
+                "reorder axes to (h, d, e), join (h, d) into axis 0",
+            ),
+            ("1 1 e -> e", "drop axis 0, of length 1, drop axis 1, of length 1"),
+            ("e -> 1 e", "add axis 0, of length 1"),
+            (
+                "(h pair two) e -> (h two pair) e",
+                "cut axis 0 into (h, pair, two), reorder axes to (h, two, pair, e), "
+                "join (h, two, pair) into axis 0",
+            ),
+        ],
+    )
+    def test_a_pattern_is_said_in_words(self, pattern, expected):
+        assert words(pattern) == expected
+
+    def test_every_tensor_has_its_line(self):
+        theirs = example("hf.gpt2")
+        _, report = convert(theirs, "hf.gpt2", "jax_attention")
+        text = explain(report)
+        assert len(text.splitlines()) == 1 + len(report.matched)
+        assert (
+            "layers.1.attention.k_proj.kernel from h.1.attn.c_attn.weight: cut axis 1 into (three, o), "
+            "reorder axes to (three, o, i); then transpose" in text
+        )
+
+
+MIRROR_PACKAGES = (
+    (torch_attention, torch_attention.models, torch.from_numpy, dict),
+    (jax_attention, jax_attention.models, jnp.asarray, lambda: {"rngs": nnx.Rngs(0)}),
+)
+
+
+def relative_error(found, expected):
+    found = found.detach().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+def flatten(tree, path=""):
+    if not isinstance(tree, dict):
+        return {path: tree}
+    below = (flatten(x, f"{path}.{name}" if path else name) for name, x in tree.items())
+    return {name: leaf for leaves in below for name, leaf in leaves.items()}

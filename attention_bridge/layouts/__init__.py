@@ -18,10 +18,11 @@ from attention_bridge.layouts.hf_vit import HF_VIT
 from attention_bridge.layouts.hf_whisper import HF_WHISPER
 from attention_bridge.layouts.jax_attention import JAX_ATTENTION
 from attention_bridge.layouts.keras_mha import KERAS_GQA, KERAS_MHA
-from attention_bridge.layouts.linen import LINEN
+from attention_bridge.layouts.linen import LINEN, LINEN_SCAN
 from attention_bridge.layouts.meta_llama import META_LLAMA
 from attention_bridge.layouts.timm_vit import TIMM_VIT
 from attention_bridge.layouts.torch_attention import TORCH_ATTENTION
+from attention_bridge.layouts.torch_layers import TORCH_DECODER_LAYER, TORCH_ENCODER_LAYER
 from attention_bridge.layouts.torch_mha import TORCH_MHA
 from attention_bridge.layouts.x_transformers import X_TRANSFORMERS
 from attention_bridge.weights.layout import Layout
@@ -32,7 +33,10 @@ LAYOUTS: dict[str, Layout] = {
         TORCH_ATTENTION,
         JAX_ATTENTION,
         LINEN,
+        LINEN_SCAN,
         TORCH_MHA,
+        TORCH_ENCODER_LAYER,
+        TORCH_DECODER_LAYER,
         FLAX_NNX_MHA,
         FLAX_LINEN_MHA,
         KERAS_MHA,

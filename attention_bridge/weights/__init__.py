@@ -5,9 +5,11 @@
 | `convert`  | named numpy arrays, with neither framework installed |
 | `transfer` | models, states and trees of either framework         |
 | `plan`     | nothing: it says what `transfer` would do            |
+| `explain`  | nothing: it says in words what a report says         |
 """
 
 from attention_bridge.weights.engine import convert
+from attention_bridge.weights.explain import explain
 from attention_bridge.weights.grouped import GroupedRule
 from attention_bridge.weights.layout import Constant, Dropped, Layout, Refused, Tied, ZeroBias
 from attention_bridge.weights.report import Fault, Match, Note, Report
@@ -28,6 +30,7 @@ __all__ = [
     "Tied",
     "ZeroBias",
     "convert",
+    "explain",
     "plan",
     "transfer",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import NamePattern
 from attention_bridge.weights.report import Fault, FaultKind, Match, Note, Report
 from attention_bridge.weights.rule import IDENTITY, Move
+from attention_bridge.weights.stacked import stack, unstack
 
 
 class Traced(NamedTuple):
@@ -27,6 +28,7 @@ def convert(
     source: Layout | str,
     target: Layout | str,
     axes: Mapping[str, int] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Convert named arrays from one layout to another. Bytes are only moved, never computed with.
 
@@ -35,17 +37,27 @@ def convert(
         source: the layout that `tensors` have, or its name in `attention_bridge.layouts.LAYOUTS`.
         target: the layout to convert to, or its name.
         axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``.
+        config: the model's configuration, as `config.json` holds it; it gives those sizes, and says whether a head
+            repeats the embeddings.
 
     Returns:
         The arrays under the target layout's names, and what happened to each.
 
     Raises:
         ConversionError: tensors have no place, lack their partners, do not fit or clash; all faults together.
+        CheckpointError: a configuration that is not understood.
         ValueError: there is no layout of that name.
     """
     source, target = find_layout(source), find_layout(target)
+    axes = dict(axes or {})
+    if config is not None:
+        from attention_bridge.families import read_config  # here, because families know the layouts
+
+        reading = read_config(config, tensors)
+        axes = {**reading.axes, **axes}
+        source, target = (reading.layout if x.name == reading.layout.name else x for x in (source, target))
     report = Report(source.name, target.name)
-    converted = route(tensors, source, target, axes or {}, report)
+    converted = route(tensors, source, target, axes, report)
     report.raise_faults()
     report.matched += [Match(name, item.origins, item.patterns) for name, item in converted.items()]
     return {name: item.array for name, item in converted.items()}, report
@@ -80,7 +92,7 @@ def route(
         _add_zero_bias(hub, rule, report)
     for rule in target.zero_biases:
         _remove_zero_bias(hub, rule, report)
-    return _move(hub, target.from_hub, axes, report)
+    return _leave(_move(hub, target.from_hub, axes, report), target, report)
 
 
 def describe(*arrays: np.ndarray) -> str:
@@ -110,11 +122,41 @@ def _enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) ->
                 report.ignored.append(Note(given, tied.reason))
             else:
                 report.faults.append(Fault(given, "wrong value", tied.reason, "other values"))
-        elif name in arrays:
-            report.faults.append(_clash(name, arrays[name].origins, (given,)))
         else:
-            arrays[name] = Traced(array, (given,))
+            for part, single in _layers(name, array, layout).items():
+                if part in arrays:
+                    report.faults.append(_clash(part, arrays[part].origins, (given,)))
+                else:
+                    arrays[part] = Traced(single, (given,))
     return arrays
+
+
+def _layers(name: str, array: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
+    """The tensors of single layers, where the layout keeps all layers in one."""
+    apart = unstack(name, array, layout.stacked) if layout.stacked and array.ndim else None
+    return {name: array} if apart is None else apart
+
+
+def _leave(arrays: dict[str, Traced], layout: Layout, report: Report) -> dict[str, Traced]:
+    """Stack the tensors of single layers, where the layout keeps all layers in one."""
+    if layout.stacked is None:
+        return arrays
+
+    def join(name: str, items: list[Traced]) -> Traced:
+        kinds = {(item.array.shape, item.array.dtype) for item in items}
+        if len(kinds) > 1:
+            given = describe(*(item.array for item in items))
+            report.faults.append(Fault(name, "wrong shape", "layers of one shape and dtype", given))
+            return items[0]
+        patterns = (*_union(item.patterns for item in items), "... -> layers ...")
+        return Traced(
+            np.stack([item.array for item in items]), _union(item.origins for item in items), patterns
+        )
+
+    joined, gaps = stack(arrays, layout.stacked, join)
+    for name, numbers in gaps:
+        report.faults.append(Fault(name, "missing", "a tensor of every layer", f"of layers {numbers}"))
+    return joined
 
 
 def _move(

@@ -74,6 +74,7 @@ class Layout:
         dropped: tensors that are left behind.
         refused: tensors that cannot be converted, with the reason.
         zero_biases: biases that are zero because the format has none.
+        stacked: what layers are called that share one tensor, along its first axis.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Layout:
     dropped: tuple[Dropped, ...] = ()
     refused: tuple[Refused, ...] = ()
     zero_biases: tuple[ZeroBias, ...] = ()
+    stacked: str | None = None
 
     @cached_property
     def to_hub(self) -> tuple[Move | GroupedMove, ...]:
