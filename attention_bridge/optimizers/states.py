@@ -1,0 +1,142 @@
+"""The state of a torch optimizer as that of an optax transformation, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optax
+import torch
+
+from attention_bridge.errors import InputError
+from attention_bridge.optimizers.names import Route, named_leaves, spread, with_leaves
+from attention_bridge.optimizers.options import check_model, check_optimizer, moments_of
+from attention_bridge.optimizers.parts import MOMENTS, check_kinds, map_parts, parts_of
+from attention_bridge.optimizers.schedules import check_scheduler, position
+from attention_bridge.optimizers.steps import StartedTraceState
+from attention_bridge.weights import Layout
+from attention_bridge.weights.containers import open_container
+from attention_bridge.weights.leaves import like
+
+
+def optimizer_state_to_optax(
+    torch_optimizer: torch.optim.Optimizer,
+    model: torch.nn.Module,
+    transformation: optax.GradientTransformation,
+    params: Any,
+    *,
+    scheduler: Any = None,
+    source_layout: Layout | str | None = None,
+    target_layout: Layout | str | None = None,
+    axes: Mapping[str, int] | None = None,
+) -> Any:
+    """Make the state of `transformation` that a run needs to go on as the torch optimizer would.
+
+    Moments move as the weights do. Before the first step the result is what `transformation.init` gives.
+
+    Args:
+        torch_optimizer: `SGD`, `Adam` or `AdamW`; it is left as it is.
+        model: that it trains.
+        transformation: from `optimizer_like`, or made of the same parts of optax.
+        params: the converted parameters in JAX: a state of NNX or a tree without collections.
+        scheduler: of the torch optimizer, where the transformation follows one.
+        source_layout: the layout of `model`, as in `attention_bridge.weights.transfer`.
+        target_layout: that of `params`, likewise.
+        axes: sizes of axes that the shapes do not give, likewise.
+
+    Returns:
+        A state of the structure that `transformation.init(params)` has.
+
+    Raises:
+        InputError: the transformation keeps other moments than the optimizer, parameters that one part of it
+            updates differ in their steps, a scheduler is missing, or the optimizer has no partner.
+        ConversionError: parameters and moments do not fit the layouts or each other.
+    """
+    check_optimizer(torch_optimizer)
+    check_model(torch_optimizer, model)
+    if scheduler is not None:
+        check_scheduler(scheduler, torch_optimizer)
+    route = Route(
+        source_layout or open_container(model).layout, target_layout or open_container(params).layout, axes
+    )
+    fresh = transformation.init(params)
+    kinds = {kind for group in torch_optimizer.param_groups for kind in moments_of(group)}
+    check_kinds(parts_of(fresh), kinds)
+
+    parameters = dict(model.named_parameters())
+    held = {name: torch_optimizer.state.get(parameter, {}) for name, parameter in parameters.items()}
+    moments = {kind: _moved(kind, held, parameters, params, route) for kind in sorted(kinds)}
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    steps = spread({name: _steps(state) for name, state in held.items()}, shapes, route, "steps taken")
+
+    def fill(part: Any) -> Any:
+        if isinstance(part, optax.ScaleByScheduleState):
+            return part._replace(count=_number(part.count, _position(scheduler)))
+        fields = MOMENTS[type(part)]
+        filled = {field: with_leaves(getattr(part, field), moments[kind]) for field, kind in fields.items()}
+        taken = _same(named_leaves(getattr(part, next(iter(fields)))), steps)
+        if isinstance(part, StartedTraceState):
+            count = 0 if scheduler is None else position(scheduler)
+            filled |= {"count": _number(part.count, count), "started": _number(part.started, taken > 0)}
+        elif not isinstance(part, optax.TraceState):
+            _check_moved_momentum(torch_optimizer, scheduler, taken)
+            filled["count"] = _number(part.count, taken)
+        return part._replace(**filled)
+
+    return map_parts(fill, fresh)
+
+
+def _moved(
+    kind: str,
+    held: Mapping[str, Mapping[str, Any]],
+    parameters: Mapping[str, torch.nn.Parameter],
+    params: Any,
+    route: Route,
+) -> dict[str, Any]:
+    """One kind of moments by the names of JAX; zeros where there are none yet."""
+    given = {
+        name: torch.zeros_like(parameter) if held[name].get(kind) is None else held[name][kind]
+        for name, parameter in parameters.items()
+    }
+    return named_leaves(route.carry(given, params))
+
+
+def _steps(state: Mapping[str, Any]) -> int:
+    """The steps that a parameter took; SGD does not count them: 1 once it has a buffer."""
+    return int(state["step"]) if "step" in state else int(state.get("momentum_buffer") is not None)
+
+
+def _same(names: Mapping[str, Any], steps: Mapping[str, int]) -> int:
+    """The steps that all the parameters of a part took."""
+    taken = {name: steps[name] for name in names}
+    if len(set(taken.values())) > 1:
+        least, most = min(taken, key=taken.__getitem__), max(taken, key=taken.__getitem__)
+        raise InputError(
+            "optax counts steps for a parameter group as a whole, but in torch_optimizer "
+            f"{least} has taken {taken[least]} and {most} {taken[most]}"
+        )
+    return next(iter(taken.values()), 0)
+
+
+def _position(scheduler: Any) -> int:
+    if scheduler is None:
+        raise InputError(
+            "the transformation follows a schedule: give the scheduler of torch_optimizer as scheduler"
+        )
+    return position(scheduler)
+
+
+def _check_moved_momentum(optimizer: torch.optim.Optimizer, scheduler: Any, taken: int) -> None:
+    """A beta that a scheduler moves is looked up by Adam's own count of steps."""
+    moves = scheduler is not None and any("max_momentum" in group for group in optimizer.param_groups)
+    if moves and position(scheduler) != taken:
+        raise InputError(
+            f"the scheduler moves Adam's first beta, so that it and torch_optimizer take the same steps, but it has "
+            f"taken {position(scheduler)} and the optimizer {taken}"
+        )
+
+
+def _number(leaf: Any, value: int | bool) -> Any:
+    """The number in the type of the leaf that it replaces."""
+    return like(leaf, np.asarray(value, leaf.dtype))
