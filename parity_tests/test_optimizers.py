@@ -210,6 +210,14 @@ class TestSteps:
         still = {name for name in found if np.array_equal(found[name], before[name])}
         assert still == {"q_proj.bias", "v_proj.bias"}
 
+    def test_a_group_without_parameters_sets_nothing(self) -> None:
+        model = attention()
+        optimizer = torch.optim.SGD([{"params": [], "lr": 5.0}, {"params": model.parameters()}], lr=0.1)
+        params = nnx.state(jax_attention_of(model), nnx.Param)
+        rule = optimizer_like(optimizer, model=model)
+        updates, _ = rule.update(params, rule.init(params), params)
+        np.testing.assert_array_equal(updates["k_proj"]["bias"], -0.1 * params["k_proj"]["bias"].get_value())
+
     def test_gradients_are_clipped_to_a_value(self, rng: np.random.Generator) -> None:
         start, gradients = drawn(rng)
         optimizer, _, run = stepped_torch(
@@ -665,6 +673,24 @@ class TestStates:
             torch.testing.assert_close(
                 back.state[parameter]["exp_avg"], held["exp_avg"], rtol=1e-14, atol=1e-15
             )
+
+    def test_a_momentum_that_a_scheduler_moves_is_looked_up_where_the_scheduler_is(
+        self, rng: np.random.Generator
+    ) -> None:
+        model = attention()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=9)
+        take_steps(optimizer, rng, 4, scheduler)
+        rule = optimizer_like(optimizer, scheduler=scheduler, steps=1)
+        params = nnx.state(jax_attention_of(model), nnx.Param)
+        state = optimizer_state_to_optax(optimizer, model, rule, params, scheduler=scheduler)
+        given = {name: rng.standard_normal(tuple(x.shape)) for name, x in model.named_parameters()}
+        updates, _ = jax.jit(rule.update)(transfer(given, params), state, params)
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.from_numpy(given[name])
+        optimizer.step()
+        found = weights_of(optax.apply_updates(params, updates), model)
+        assert distance(found, weights(model)) <= BOUNDS["float64"] / STEPS
 
     def test_a_scheduler_is_stepped_up_to_the_state(self, rng: np.random.Generator) -> None:
         model = attention()
