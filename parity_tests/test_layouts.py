@@ -587,9 +587,7 @@ class TestScannedLayers:
         hub, _ = convert(flat, "linen.scan", HUB)
         found = torch.from_numpy(x)
         for index in range(3):
-            own = {
-                name: torch.from_numpy(a) for name, a in hub.items() if name.startswith(f"layers.{index}.")
-            }
+            own = {name: torch.tensor(a) for name, a in hub.items() if name.startswith(f"layers.{index}.")}
             weight = {name.removeprefix(f"layers.{index}."): a for name, a in own.items()}
             normed = F.layer_norm(found, (6,), weight["ffn_norm.weight"], weight["ffn_norm.bias"])
             hidden = F.relu(F.linear(normed, weight["up_proj.weight"], weight["up_proj.bias"]))

@@ -1,141 +1,243 @@
-"""Reading pretrained BERT encoders: what is understood, and what is refused by name."""
+"""Loading and saving whole models: in either framework, in any dtype, or refused in one sentence."""
 
+import dataclasses
 import json
+import re
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
+import jax_attention
+import torch_attention
 from attention_bridge import checkpoints
-from attention_bridge.demo.checkpoint import check_mean_pooling, encoder_config, read_bert
-from attention_bridge.errors import CheckpointError
-from torch_attention.models import EncoderConfig
+from attention_bridge.errors import CheckpointError, ConversionError, InputError
+from attention_bridge.families import FAMILIES, read_config
+from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
+from parity_tests import families
 
-FIELDS = {
-    "model_type": "bert",
-    "vocab_size": 101,
-    "hidden_size": 24,
-    "num_attention_heads": 3,
-    "num_hidden_layers": 2,
-    "intermediate_size": 40,
-    "max_position_embeddings": 64,
-    "type_vocab_size": 2,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "hidden_dropout_prob": 0.1,
-    "position_embedding_type": "absolute",
+MIRRORS = {
+    "torch": SimpleNamespace(package=torch_attention, array=torch.from_numpy),
+    "jax": SimpleNamespace(package=jax_attention, array=jnp.asarray),
 }
+LLAMA = families.CASES["llama"]
+U = 2.0**-24
 
 
-def write(directory, name, content):
-    path = directory / name
-    path.parent.mkdir(exist_ok=True, parents=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A tiny Llama on disk."""
+    directory = tmp_path_factory.mktemp("llama")
+    families.model(LLAMA).save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture
-def directory(tmp_path):
-    write(tmp_path, "config.json", FIELDS)
-    tensors = {"encoder.weight": np.ones((3, 2), ml_dtypes.bfloat16), "position_ids": np.arange(5)}
-    checkpoints.write(tmp_path / "model.safetensors", tensors)
-    return tmp_path
+def copied(llama, tmp_path):
+    """The same, to be changed: its tensors, its configuration, and how both are written."""
+    tensors = checkpoints.read(llama)
+    fields = json.loads((llama / "config.json").read_text())
+
+    def write(**changes):
+        (tmp_path / "config.json").write_text(json.dumps({**fields, **changes}))
+        checkpoints.write(tmp_path / "model.safetensors", tensors)
+        return tmp_path
+
+    return SimpleNamespace(tensors=tensors, fields=fields, write=write)
 
 
-def test_a_bert_config_becomes_the_arguments_of_our_encoder():
-    config = EncoderConfig(**encoder_config(FIELDS))
-    assert config == EncoderConfig(
-        vocab_size=101,
-        embed_dim=24,
-        num_heads=3,
-        num_layers=2,
-        ffn_dim=40,
-        max_len=64,
-        num_types=2,
-        activation="gelu",
-        norm_eps=1e-12,
-    )
+def logits(model, mirror, tokens=None):
+    tokens = families.inputs(LLAMA)["tokens"] if tokens is None else tokens
+    return families.numpy_of({"x": model(mirror.array(tokens)).output})["x"]
+
+
+def error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("reads", "writes"), [("jax", "torch"), ("torch", "jax")])
+def test_a_model_goes_from_one_framework_to_the_other_through_a_directory(llama, tmp_path, reads, writes):
+    model = load_pretrained(llama, writes)
+    save_pretrained(model, tmp_path / "own")
+    other = load_pretrained(tmp_path / "own", reads)
+    assert dataclasses.asdict(other.config) == dataclasses.asdict(model.config)
+    bound = 4 * U * np.sqrt(2 * (20 * 4 + 24 + 14) + 20)
+    assert error(logits(other, MIRRORS[reads]), logits(model, MIRRORS[writes])) <= bound
+    save_pretrained(other, tmp_path / "theirs", config=llama)
+    given, back = (checkpoints.read(path) for path in (llama, tmp_path / "theirs"))
+    assert given.keys() == back.keys()
+    assert all(given[name].tobytes() == back[name].tobytes() for name in given)
+
+
+@pytest.mark.parametrize("framework", MIRRORS)
+def test_weights_keep_their_dtype_or_take_the_one_asked_for(copied, framework):
+    copied.tensors.update({n: x.astype(ml_dtypes.bfloat16) for n, x in copied.tensors.items()})
+    directory = copied.write()
+    kept = load_pretrained(directory, framework)
+    wide = load_pretrained(directory, framework, dtype="float32")
+    table = {"torch": lambda m: m.token_embedding.weight, "jax": lambda m: m.token_embedding.embedding[...]}
+    assert str(table[framework](kept).dtype).endswith("bfloat16")
+    assert str(table[framework](wide).dtype).endswith("float32")
+
+
+def test_several_dtypes_become_the_widest(copied):
+    copied.tensors["model.norm.weight"] = copied.tensors["model.norm.weight"].astype(np.float16)
+    weights = read_pretrained(copied.write()).weights
+    assert {x.dtype.name for x in weights.values()} == {"float32"}
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [("gelu", "gelu"), ("relu", "relu"), ("gelu_new", "gelu_tanh"), ("gelu_pytorch_tanh", "gelu_tanh")],
-)
-def test_each_activation_has_the_form_that_it_was_trained_with(theirs, ours):
-    assert encoder_config(FIELDS | {"hidden_act": theirs})["activation"] == ours
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "expected"),
+    ("name", "framework"),
     [
-        ("model_type", "gpt2", "model_type 'bert', got 'gpt2'"),
-        ("position_embedding_type", "relative_key", "'absolute', got 'relative_key'"),
-        ("is_decoder", True, "is_decoder False, got True"),
-        ("add_cross_attention", True, "add_cross_attention False, got True"),
-        ("pruned_heads", {"0": [1]}, "pruned_heads {}, got {'0': [1]}"),
-        ("quantization_config", {"bits": 4}, "quantization_config None, got {'bits': 4}"),
-        ("hidden_act", "sine", "quick_gelu, silu, swish, got 'sine'"),
-        ("num_attention_heads", 5, "num_attention_heads divides, got 24 and 5"),
-        ("vocab_size", "many", "positive whole number vocab_size, got 'many'"),
-        ("vocab_size", None, "positive whole number vocab_size, got None"),
-        ("num_hidden_layers", True, "positive whole number num_hidden_layers, got True"),
-        ("layer_norm_eps", 0, "positive number layer_norm_eps, got 0"),
-        ("rotary_base", 10000, "not understood: rotary_base"),
+        ("llama", "torch"),
+        pytest.param("llama", "jax", marks=pytest.mark.slow),
+        ("bloom", "torch"),
+        ("deepseek_v3", "torch"),
+        ("gemma2", "torch"),
+        pytest.param("deepseek_v3", "jax", marks=pytest.mark.slow),
+        pytest.param("gpt_neox", "jax", marks=pytest.mark.slow),
     ],
 )
-def test_what_the_encoder_does_not_compute_is_refused_by_name(field, value, expected):
-    with pytest.raises(CheckpointError) as raised:
-        encoder_config(FIELDS | {field: value})
-    assert expected in str(raised.value)
+def test_a_language_model_reads_on_as_it_reads_the_whole_text(tmp_path, name, framework):
+    case, mirror = families.CASES[name], MIRRORS[framework]
+    reference = families.model(case)
+    reference.save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path, framework)
+    tokens = families.inputs(case)["tokens"]
+    expected = logits(model, mirror, tokens)
+    caches, found = (mirror.package.GrowingCache(),) * len(model.layers), []
+    for part in np.split(tokens, [3, 4], axis=1):
+        output, caches, weights = model(mirror.array(part.copy()), caches=caches, need_weights=True)
+        found.append(families.numpy_of({"x": output})["x"])
+        assert len(weights) == len(model.layers)
+    assert error(np.concatenate(found, axis=1), expected) <= families.bound(reference)
 
 
-def test_every_field_that_the_arithmetic_needs_must_be_there():
-    for field in FIELDS.keys() - {"hidden_dropout_prob", "position_embedding_type"}:
-        with pytest.raises(CheckpointError, match=field):
-            encoder_config({name: value for name, value in FIELDS.items() if name != field})
+@pytest.mark.parametrize("name", ["t5", "bart", "whisper"])
+def test_an_encoder_decoder_writes_on_as_it_writes_the_whole_text(tmp_path, name):
+    case = families.CASES[name]
+    reference = families.model(case)
+    reference.save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path, "torch")
+    given = families.inputs(case)
+    source = torch.from_numpy(given["frames"].astype(np.float32) if "frames" in given else given["tokens"])
+    target = torch.from_numpy(given["target"])
+    whole = model(source, target, need_weights=True)
+    memory = model.encode(source).output
+    caches, found = (torch_attention.GrowingCache(),) * len(model.decoder_layers), []
+    for part in (target[:, :2], target[:, 2:]):
+        written = model.decode(part, memory, caches=caches)
+        caches = written.caches
+        found.append(written.output)
+    assert error(torch.cat(found, 1).detach().numpy(), whole.output.detach().numpy()) <= families.bound(
+        reference
+    )
+    assert len(whole.encoder_weights) == len(model.encoder_layers)
+    assert len(whole.self_weights) == len(whole.cross_weights) == len(model.decoder_layers)
 
 
-def test_sixteen_bits_are_widened_and_the_weights_tell_whether_there_is_a_pooler(directory):
-    pretrained = read_bert(directory)
-    assert pretrained.tensors["encoder.weight"].dtype == np.float32
-    assert pretrained.tensors["position_ids"].dtype == np.int64
-    assert pretrained.config["pooler"] is False
-    assert pretrained.max_tokens == 64
+REFUSALS = {
+    "another framework": (
+        lambda c: load_pretrained(c.write(), "keras"),
+        InputError,
+        "torch or jax, got 'keras'",
+    ),
+    "no configuration": (
+        lambda c: (c.write() / "config.json").unlink() or load_pretrained(c.write().parent / "x", "torch"),
+        CheckpointError,
+        "does not exist",
+    ),
+    "a family that is not known": (
+        lambda c: load_pretrained(c.write(model_type="mamba"), "torch"),
+        CheckpointError,
+        "must have a model_type of",
+    ),
+    "a field that is not understood": (
+        lambda c: load_pretrained(c.write(attention_twist=3), "torch"),
+        CheckpointError,
+        "not understood: attention_twist",
+    ),
+    "quantised weights": (
+        lambda c: load_pretrained(c.write(quantization_config={"bits": 4}), "torch"),
+        CheckpointError,
+        "must have quantization_config None, got {'bits': 4}",
+    ),
+    "code of its own": (
+        lambda c: load_pretrained(c.write(auto_map={"AutoModel": "x.py"}), "torch"),
+        CheckpointError,
+        "must have auto_map None",
+    ),
+    "positions that depend on the length": (
+        lambda c: load_pretrained(c.write(rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "torch"),
+        CheckpointError,
+        "must have a rope_type default, linear, llama3, yarn, got 'dynamic'",
+    ),
+    "a rope parameter that is not known": (
+        lambda c: load_pretrained(c.write(rope_parameters={"rope_type": "default", "twist": 2.0}), "torch"),
+        CheckpointError,
+        "rope parameters that are not understood: twist",
+    ),
+    "a size that is no number": (
+        lambda c: load_pretrained(c.write(hidden_size="big"), "torch"),
+        CheckpointError,
+        "positive whole number hidden_size, got 'big'",
+    ),
+    "heads that do not divide": (
+        lambda c: load_pretrained(c.write(num_key_value_heads=3), "torch"),
+        CheckpointError,
+        "num_attention_heads that num_key_value_heads divides, got 4 and 3",
+    ),
+    "another number of heads than the weights have": (
+        lambda c: load_pretrained(c.write(num_attention_heads=2), "torch"),
+        ConversionError,
+        "wrong shape",
+    ),
+    "more layers than the weights have": (
+        lambda c: load_pretrained(c.write(num_hidden_layers=3), "torch"),
+        ConversionError,
+        "9 missing",
+    ),
+    "fewer layers than the weights have": (
+        lambda c: load_pretrained(c.write(num_hidden_layers=1), "torch"),
+        ConversionError,
+        "9 unexpected",
+    ),
+    "no such name and no network": (
+        lambda c: load_pretrained("nobody/nothing", "torch"),
+        CheckpointError,
+        "nobody/nothing is no directory here, and the Hugging Face hub does not give it",
+    ),
+}
 
 
-def test_the_sentence_length_is_the_shorter_of_the_two_that_are_given(directory):
-    write(directory, "sentence_bert_config.json", {"max_seq_length": 17})
-    assert read_bert(directory).max_tokens == 17
-    write(directory, "sentence_bert_config.json", {"max_seq_length": 500})
-    assert read_bert(directory).max_tokens == 64
+@pytest.mark.parametrize("what", REFUSALS)
+def test_what_cannot_be_read_is_refused(copied, what, monkeypatch):
+    call, kind, message = REFUSALS[what]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(kind, match=re.escape(message)):
+        call(copied)
 
 
-def test_a_config_that_is_missing_or_is_none_is_named(tmp_path):
-    for directory, reason in (("none", "No such file"), ("x" * 300, "File name too long")):
-        with pytest.raises(CheckpointError, match=rf"config\.json cannot be read: {reason}"):
-            read_bert(tmp_path / directory)
-    write(tmp_path, "config.json", "{")
-    with pytest.raises(CheckpointError, match=r"config\.json must be JSON"):
-        read_bert(tmp_path)
-    write(tmp_path, "config.json", "[]")
-    with pytest.raises(CheckpointError, match=r"config\.json must hold a JSON dict, got list"):
-        read_bert(tmp_path)
+def test_a_configuration_of_another_model_is_refused_and_nothing_is_written(llama, copied, tmp_path):
+    model = load_pretrained(llama, "torch")
+    with pytest.raises(InputError, match=r"this RotaryDecoder, but has ffn_dim=21, not 20"):
+        save_pretrained(model, tmp_path / "new", config={**copied.fields, "intermediate_size": 21})
+    assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
-    "pooling", [{"pooling_mode": "mean"}, {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}]
-)
-def test_mean_pooling_is_recognised_as_it_is_written_today_and_as_it_was(tmp_path, pooling):
-    write(tmp_path, "modules.json", [{"type": "a.Transformer"}, {"type": "b.Pooling", "path": "1_Pooling"}])
-    write(tmp_path, "1_Pooling/config.json", pooling)
-    check_mean_pooling(tmp_path)
+def test_each_family_reads_the_configuration_of_its_case():
+    read = {case.config.model_type for case in families.CASES.values()}
+    assert read | {"attention_bridge", "meta.llama", "RefinedWeb", "RefinedWebModel"} == FAMILIES.keys()
 
 
-def test_another_pooling_and_another_module_are_refused(tmp_path):
-    check_mean_pooling(tmp_path)
-    write(tmp_path, "modules.json", [{"type": "b.Pooling", "path": "1_Pooling"}])
-    write(tmp_path, "1_Pooling/config.json", {"pooling_mode_cls_token": True})
-    with pytest.raises(CheckpointError, match="must pool by the mean over tokens, got cls"):
-        check_mean_pooling(tmp_path)
-    write(tmp_path, "modules.json", [{"type": "b.Dense", "path": "2_Dense"}])
-    with pytest.raises(CheckpointError, match="must list only Transformer, Pooling, Normalize, got Dense"):
-        check_mean_pooling(tmp_path)
+@pytest.mark.parametrize("name", families.CASES)
+def test_a_field_that_changes_the_arithmetic_is_never_passed_over(name):
+    """Every field of a configuration is read or known to be harmless: a new one is refused in each family."""
+    case = families.CASES[name]
+    fields = json.loads(json.dumps(case.config(**case.fields).to_dict(), default=str))
+    read_config(fields, ["classifier.weight"])
+    with pytest.raises(CheckpointError, match="new_arithmetic"):
+        read_config({**fields, "new_arithmetic": 1.0}, ["classifier.weight"])

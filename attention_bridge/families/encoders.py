@@ -75,7 +75,6 @@ def read_distilbert(fields: Fields, names: Collection[str]) -> Reading:
 
 def _sizes(fields: Fields) -> dict[str, Any]:
     fields.only("position_embedding_type", "absolute")
-    fields.only("is_encoder_decoder", False)
     fields.raw("tie_word_embeddings")
     dim, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     fields.divides("hidden_size", dim, "num_attention_heads", heads)

@@ -133,6 +133,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "quantization_config": (None,),
     "auto_map": (None,),
     "is_decoder": (False,),
+    "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
 }
 

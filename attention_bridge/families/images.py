@@ -56,7 +56,6 @@ def read_clip(fields: Fields, names: Collection[str]) -> Reading:
     looks = Part("VisionTransformerConfig", {**_image_sizes(image), "embedding_norm": True})
     for tower in (text, image):
         tower.raw("projection_dim")
-        tower.only("is_encoder_decoder", False)
         for name in _GENERATION:
             tower.raw(name)
         tower.finish()
