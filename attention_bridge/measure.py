@@ -1,0 +1,45 @@
+"""The one measure of how far numbers are from what is right, and the bound that rounding explains.
+
+err(x) = max|x - reference| / max|reference|, and err <= 4 u sqrt(n): see `attention_bridge.parity`. Neither
+framework is needed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+CONSTANT = 4.0
+UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def error(x: np.ndarray, reference: np.ndarray, scale: float | None = None) -> float:
+    """max|x - reference| / scale, the scale being max|reference|; infinite where shapes differ or x is not finite."""
+    if x.shape != reference.shape:
+        return float("inf")
+    if x.size == 0:
+        return 0.0
+    scale = float(np.max(np.abs(reference))) if scale is None else scale
+    distance = float(np.max(np.abs(x.astype(np.float64) - reference)))
+    return distance / (scale or 1.0) if np.isfinite(distance) else float("inf")
+
+
+def tolerances(dtype: str, terms: int) -> dict[str, float]:
+    """The largest errors that rounding explains after sums of so many terms in all: 4 u sqrt(terms).
+
+    A gradient goes the way three times: forward, back to the inputs, and into the parameters. In float64 the
+    bound is 1e-12, for there the reference is rounded as well.
+    """
+    if dtype == "float64":
+        return {"output": 1e-12, "gradient": 1e-12}
+    unit = CONSTANT * UNIT_ROUNDOFF[dtype]
+    return {"output": unit * terms**0.5, "gradient": unit * (3 * terms) ** 0.5}
+
+
+def summed_terms(parameters: Mapping[str, np.ndarray], inputs: Mapping[str, Any]) -> int:
+    """How many terms are summed on the way from the inputs to the outputs.
+
+    Every matrix sums over its columns; attention sums over features and keys, which are axes of the inputs.
+    """
+    fan_in = sum(x.shape[-1] for x in parameters.values() if x.ndim > 1)
+    return fan_in + sum(size for x in inputs.values() if isinstance(x, np.ndarray) for size in x.shape)
