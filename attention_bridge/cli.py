@@ -134,6 +134,63 @@ def parity(
         raise typer.Exit(1)
 
 
+@app.command()
+def doctor(
+    case: Annotated[Path, typer.Argument(help="x, reference, candidate and weights: .npz or .safetensors.")],
+    heads: Annotated[int, typer.Option(help="Heads of queries.")],
+    kv_heads: Annotated[
+        int | None, typer.Option(help="Heads of keys and values.", show_default="as many")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor on the scores.", show_default="1 / sqrt(head_dim)")
+    ] = None,
+    softcap: Annotated[float | None, typer.Option(help="Bound on the scores.")] = None,
+    causal: Annotated[bool, typer.Option("--causal", help="Later positions are hidden.")] = False,
+    window: Annotated[int | None, typer.Option(help="Keys that a query sees, its own included.")] = None,
+    query_offset: Annotated[int, typer.Option(help="Position of the first query.")] = 0,
+    rope: Annotated[str, typer.Option(help="none, half or interleaved.")] = "none",
+    base: Annotated[float, typer.Option(help="Of the rotary embedding.")] = 10000.0,
+    rope_dim: Annotated[int | None, typer.Option(help="Features that turn.", show_default="all")] = None,
+    activation: Annotated[str, typer.Option(help="relu, gelu or gelu_tanh.")] = "gelu",
+    norm: Annotated[str, typer.Option(help="layer or rms.")] = "layer",
+    norm_eps: Annotated[float, typer.Option(help="Added to the variance.")] = 1e-5,
+    norm_offset: Annotated[bool, typer.Option("--norm-offset", help="Norms multiply by 1 + weight.")] = False,
+    norm_first: Annotated[bool, typer.Option("--norm-first", help="Norms stand before, not after.")] = False,
+    layout: Annotated[str, typer.Option("--from", help="Layout of the weights.")] = "torch_attention",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Why a port of attention gives other numbers: the options say what the reference computes."""
+    from attention_bridge.doctor import Setting, file, report
+
+    setting = Setting(
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        scale=scale,
+        softcap=softcap,
+        is_causal=causal,
+        window=window,
+        query_offset=query_offset,
+        rope=rope,
+        rope_base=base,
+        rope_dim=rope_dim,
+        activation=activation,
+        norm=norm,
+        norm_eps=norm_eps,
+        norm_offset=norm_offset,
+        norm_first=norm_first,
+    )
+    with _step("examine"):
+        diagnosis = file.diagnose_file(case, setting, layout)
+    if diagnosis.status == "other setting":
+        raise errors.InputError(diagnosis.verdict)
+    if as_json:
+        typer.echo(report.as_json(diagnosis))
+    else:
+        report.show(diagnosis, Console(highlight=False))
+    if diagnosis.status != "healthy":
+        raise typer.Exit(1)
+
+
 @contextmanager
 def _step(name: str) -> Iterator[None]:
     """Show on stderr that a step is under way, and then how long it took."""

@@ -26,7 +26,16 @@ WITHOUT = {
     **{f"jax_attention{part}": TORCH for part in ("", ".models", ".ops", ".layers", ".demonstration")},
     **{
         f"attention_bridge{part}": TORCH | JAX
-        for part in ("", ".weights", ".layouts", ".checkpoints", ".oracles", ".errors", ".catalogue")
+        for part in (
+            "",
+            ".weights",
+            ".layouts",
+            ".checkpoints",
+            ".oracles",
+            ".errors",
+            ".catalogue",
+            ".doctor.file",
+        )
     },
 }
 PROGRAM = """

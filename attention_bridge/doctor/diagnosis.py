@@ -1,0 +1,84 @@
+"""What the doctor found, and how it says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attention_bridge.doctor.suspects import ROUNDING, Suspect
+
+NAMED = 5  # explanations that a sentence holds
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What planting one mistake, or two, makes of the doctor's own computation.
+
+    Attributes:
+        suspects: the mistakes.
+        before: error of the candidate against the reference, max|candidate - reference| / max|reference|.
+        after: error of the candidate against the doctor's computation with the mistakes.
+    """
+
+    suspects: tuple[Suspect, ...]
+    before: float
+    after: float
+
+    @property
+    def name(self) -> str:
+        """The names of the mistakes."""
+        return " + ".join(suspect.name for suspect in self.suspects)
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether one of them is no mistake but a coarse precision, which explains sizes and not numbers."""
+        return any(suspect in ROUNDING for suspect in self.suspects)
+
+    @property
+    def sentence(self) -> str:
+        """What the port does, and the cure."""
+        signs = " and ".join(suspect.sign for suspect in self.suspects)
+        return f"{signs} [cure: {'; '.join(suspect.cure for suspect in self.suspects)}]"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The doctor's answer.
+
+    Attributes:
+        status: `healthy`; `diagnosed`; `unexplained`; or `other setting`: in the setting that was given, the
+            doctor does not compute the reference, and so looked for nothing.
+        error: of the candidate against the reference; that of the doctor against it if `other setting`.
+        tolerance: the largest error that rounding explains.
+        explanations: the mistakes, or pairs of them, that make the difference vanish, the best first. If there
+            are several, these outputs do not tell them apart.
+        ranking: the nearest of what was tried, alone and in pairs if it came to these; the one that leaves least
+            comes first.
+    """
+
+    status: str
+    error: float
+    tolerance: float
+    explanations: tuple[Finding, ...] = ()
+    ranking: tuple[Finding, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that names the mistake and its cure."""
+        figures = f"error {self.error:.1e}, where rounding explains {self.tolerance:.1e}"
+        if self.status == "healthy":
+            return f"healthy: the port computes the reference ({figures})"
+        if self.status == "other setting":
+            return (
+                "the setting, weights or inputs given are not those of the reference: the doctor's own computation "
+                f"does not give it ({figures}), so nothing was diagnosed"
+            )
+        if self.status == "unexplained":
+            nearest = ", ".join(f"{finding.name} ({finding.after:.1e})" for finding in self.ranking[:3])
+            return f"no mistake the doctor knows, nor any two, explain the difference ({figures}); nearest: {nearest}"
+        named = "; or it ".join(finding.sentence for finding in self.explanations[:NAMED])
+        more = len(self.explanations) - NAMED
+        first = self.explanations[0]
+        return (
+            f"the port {named}{f'; or {more} more' if more > 0 else ''} "
+            f"(error {first.before:.1e} before, {first.after:.1e} after)"
+        )

@@ -1,0 +1,60 @@
+"""A case in one file: the inputs, both outputs and the weights, as named arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from attention_bridge.checkpoints import read
+from attention_bridge.doctor.diagnosis import Diagnosis
+from attention_bridge.doctor.search import diagnose
+from attention_bridge.doctor.setting import Setting
+from attention_bridge.errors import InputError
+from attention_bridge.layouts import LAYOUTS
+from attention_bridge.weights import convert
+
+REQUIRED = ("x", "reference", "candidate")
+OPTIONAL = ("memory", "mask")
+
+
+def diagnose_file(path: Path, setting: Setting, layout: str = "torch_attention") -> Diagnosis:
+    """`diagnose` for a file.
+
+    Args:
+        path: `.npz` or `.safetensors` with arrays `x`, `reference` and `candidate`, `memory` and `mask` where the
+            layer has them, and the weights.
+        setting: of the reference.
+        layout: the layout of the weights' names, one of `attention_bridge.layouts.LAYOUTS`.
+
+    Raises:
+        CheckpointError, ConversionError, InputError: the file cannot be read, or what it holds does not fit.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    arrays = _read(path)
+    if missing := [name for name in REQUIRED if name not in arrays]:
+        raise InputError(
+            f"{path} must hold x, reference and candidate, but has no {' and no '.join(missing)}"
+        )
+    weights = {name: array for name, array in arrays.items() if name not in (*REQUIRED, *OPTIONAL)}
+    return diagnose(
+        arrays["reference"],
+        arrays["candidate"],
+        x=arrays["x"],
+        weights=convert(weights, layout, "torch_attention")[0],
+        setting=setting,
+        memory=arrays.get("memory"),
+        mask=arrays.get("mask"),
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix != ".npz":
+        return read(path)
+    try:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read as .npz: {error}") from error

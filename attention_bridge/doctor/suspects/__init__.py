@@ -1,0 +1,11 @@
+"""The suspects: every mistake that the doctor knows, one small function each."""
+
+from attention_bridge.doctor.suspects.blocks import BLOCKS, ROUNDING
+from attention_bridge.doctor.suspects.masks import MASKS
+from attention_bridge.doctor.suspects.matrices import MATRICES
+from attention_bridge.doctor.suspects.scores import SCORES
+from attention_bridge.doctor.suspects.suspect import Suspect, planted
+
+SUSPECTS: tuple[Suspect, ...] = (*MATRICES, *SCORES, *MASKS, *BLOCKS, *ROUNDING)
+
+__all__ = ["ROUNDING", "SUSPECTS", "Suspect", "planted"]

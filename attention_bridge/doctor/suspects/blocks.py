@@ -1,0 +1,169 @@
+"""What goes wrong around attention: norms, activations, residuals, and the precision of products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from attention_bridge.doctor.port import Port
+from attention_bridge.doctor.suspects.suspect import Suspect
+from attention_bridge.oracles.common import ACTIVATIONS
+
+NORMS = ("attention_norm", "ffn_norm")
+EPSILONS = (1e-3, 1e-5, 1e-6, 1e-12)
+FORMS = {"relu": "ReLU", "gelu": "GELU by erf", "gelu_tanh": "GELU by tanh"}
+PRECISIONS = {"bfloat16": ("bfloat16",), "TF32": ("tf32", "tf32 cut")}
+
+
+def has_norm(port: Port) -> bool:
+    """Whether the layer normalises."""
+    return any(f"{norm}.weight" in port.weights for norm in NORMS)
+
+
+def other_eps(port: Port, *, eps: float) -> Iterator[Port]:
+    """Another number under the root."""
+    if has_norm(port) and port.setting.norm_eps != eps:
+        yield port.set(norm_eps=eps)
+
+
+def other_norm(port: Port, *, norm: str) -> Iterator[Port]:
+    """The other kind of norm; the root mean square has no bias."""
+    if has_norm(port) and port.setting.norm != norm:
+        yield port.set(norm=norm)
+        if norm == "rms":
+            yield port.drop(*(f"{name}.bias" for name in NORMS)).set(norm=norm)
+
+
+def other_offset(port: Port, *, offset: bool) -> Iterator[Port]:
+    """Times weight, or times 1 + weight."""
+    if has_norm(port) and port.setting.norm_offset != offset:
+        yield port.set(norm_offset=offset)
+
+
+def without_norm(port: Port, *, name: str) -> Iterator[Port]:
+    """No norm there."""
+    if f"{name}.weight" in port.weights:
+        yield port.drop(f"{name}.weight", f"{name}.bias")
+
+
+def norms_exchanged(port: Port) -> Iterator[Port]:
+    """Each norm has the weights of the other."""
+    if all(f"{name}.weight" in port.weights for name in NORMS):
+        kept = port.drop(*(f"{name}.{kind}" for name in NORMS for kind in ("weight", "bias")))
+        one, other = NORMS
+        swap = {one: other, other: one}
+        moved = {name: name.partition(".") for name in port.weights if name not in kept.weights}
+        yield kept.put(
+            {f"{swap[norm]}.{kind}": port.weights[name] for name, (norm, _, kind) in moved.items()}
+        )
+
+
+def unbiased(port: Port) -> Iterator[Port]:
+    """The variance over n - 1."""
+    if has_norm(port) and port.setting.norm == "layer":
+        yield replace(port, unbiased=True)
+
+
+def other_place(port: Port) -> Iterator[Port]:
+    """Norms after what they stand before, or the other way round."""
+    if has_norm(port):
+        yield port.set(norm_first=not port.setting.norm_first)
+
+
+def without_residual(port: Port) -> Iterator[Port]:
+    """What came in is not added."""
+    if port.is_block:
+        yield replace(port, residual=False)
+
+
+def other_activation(port: Port, *, activation: str) -> Iterator[Port]:
+    """Another function between the two maps."""
+    if "ffn.up_proj.weight" in port.weights and port.setting.activation != activation:
+        yield port.set(activation=activation)
+
+
+def coarse(port: Port, *, precisions: tuple[str, ...]) -> Iterator[Port]:
+    """The factors of every product are rounded."""
+    for precision in precisions:
+        yield replace(port, precision=precision)
+
+
+BLOCKS: tuple[Suspect, ...] = (
+    *(
+        Suspect(
+            f"{FORMS.get(activation, activation)} as activation",
+            f"has {FORMS.get(activation, activation)} between the two maps of its feed-forward network",
+            "give the port the activation of the reference",
+            partial(other_activation, activation=activation),
+        )
+        for activation in ACTIVATIONS
+    ),
+    *(
+        Suspect(
+            f"norm eps {eps:.0e}",
+            f"has eps = {eps:.0e} in its norms",
+            "give the port the eps of the reference",
+            partial(other_eps, eps=eps),
+        )
+        for eps in EPSILONS
+    ),
+    Suspect(
+        "RMSNorm for LayerNorm",
+        "divides by the root mean square where a mean should be taken off first",
+        "take LayerNorm",
+        partial(other_norm, norm="rms"),
+    ),
+    Suspect(
+        "LayerNorm for RMSNorm",
+        "takes a mean off where it should divide by the root mean square alone",
+        "take RMSNorm",
+        partial(other_norm, norm="layer"),
+    ),
+    Suspect(
+        "norm by weight, not 1 + weight",
+        "multiplies by the weight of a norm where it should by 1 + weight",
+        "add 1 to the weights of norms",
+        partial(other_offset, offset=False),
+    ),
+    Suspect(
+        "norm by 1 + weight, not weight",
+        "multiplies by 1 + weight in norms where it should by the weight",
+        "do not add 1 to the weights of norms",
+        partial(other_offset, offset=True),
+    ),
+    *(
+        Suspect(f"{name} missing", f"has no {name}", f"add {name}", partial(without_norm, name=name))
+        for name in NORMS
+    ),
+    Suspect(
+        "norms exchanged",
+        "has the weights of attention_norm in ffn_norm and the other way round",
+        "exchange the weights of the two norms",
+        norms_exchanged,
+    ),
+    Suspect(
+        "variance over n - 1",
+        "divides the variance in LayerNorm by n - 1",
+        "divide it by n",
+        unbiased,
+    ),
+    Suspect(
+        "norms in the other place",
+        "has its norms in the other place: x + f(norm(x)) and norm(x + f(x)) are exchanged",
+        "move the norms",
+        other_place,
+    ),
+    Suspect("residuals missing", "does not add what came in", "add the residuals", without_residual),
+)
+
+ROUNDING: tuple[Suspect, ...] = tuple(
+    Suspect(
+        f"{words} products",
+        f"differs by rounding of the size that {words} products give",
+        'ask for full precision: jax.default_matmul_precision("highest"), '
+        'torch.set_float32_matmul_precision("highest")',
+        partial(coarse, precisions=precisions),
+    )
+    for words, precisions in PRECISIONS.items()
+)
