@@ -19,6 +19,7 @@ from attention_bridge.doctor import SUSPECTS, Setting, diagnose
 from attention_bridge.errors import InputError
 from parity_tests import faulty_layers as layers
 from parity_tests.faulty_layers import Case, Weights, half_rope, linear, random_weights
+from torch_attention.models.encoder import EncoderConfig, EncoderLayer
 
 WINDOW, CAP = 3, 2.5
 QUERY, KEY = 5, 7
@@ -449,14 +450,21 @@ def single(case: Case) -> Case:
 
 
 def test_what_the_doctor_does_not_know_is_unexplained_and_the_nearest_are_listed() -> None:
-    wrong = CROSS.run(linear=lambda w, name, x: linear(w, name, x) * (1.5 if name == "v_proj" else 1))
-    diagnosis = diagnose(CROSS.run(), wrong, **CROSS.given())
+    three = {"linear": kernel("k_proj"), "scale": lambda d: 1, "merge": swapped_merge}
+    diagnosis = diagnose(CROSS.run(), CROSS.run(**three), **CROSS.given())
     assert (diagnosis.status, diagnosis.explanations) == ("unexplained", ())
     after = [finding.after for finding in diagnosis.ranking]
     assert after == sorted(after)
-    assert after[0] > 1e-12
+    assert 1e-12 < after[0] < diagnosis.error
+    assert "head order (D, H) in out_proj" in diagnosis.ranking[0].name
     assert diagnosis.ranking[0].name in diagnosis.verdict
-    assert any(len(finding.suspects) == 2 for finding in diagnosis.ranking)
+
+
+def test_what_changes_nothing_is_not_called_near() -> None:
+    diagnosis = diagnose(CROSS.run(), CROSS.run() * 1.5, **CROSS.given())
+    assert diagnosis.status == "unexplained"
+    assert all(finding.after < diagnosis.error for finding in diagnosis.ranking)
+    assert not any("see nothing" in finding.name for finding in diagnosis.ranking)  # every query sees a key
 
 
 def test_a_setting_that_is_not_the_reference_s_is_said_and_nothing_is_diagnosed() -> None:
@@ -466,18 +474,10 @@ def test_a_setting_that_is_not_the_reference_s_is_said_and_nothing_is_diagnosed(
     assert "nothing was diagnosed" in diagnosis.verdict
 
 
-def symmetric(w: Weights) -> Weights:
-    """The map of the queries is of the kind that a missing transpose does not change, that of the keys is its equal."""
-    one = w["q_proj.weight"] + w["q_proj.weight"].T
-    return w | {"k_proj.weight": one, "q_proj.weight": one.clone(), "k_proj.bias": w["q_proj.bias"]}
-
-
 def test_mistakes_that_these_weights_do_not_tell_apart_are_all_named_unless_the_port_can_be_asked() -> None:
     draw = drawer(6)
     right = {"heads": 3, "kv_heads": 3}
     w = random_weights(draw, 3, 3, 8, 24)
-    w["out_proj.weight"] = w["v_proj.weight"].clone()
-    w["v_proj.weight"] = w["v_proj.weight"].clone()
     w["k_proj.weight"], w["k_proj.bias"] = w["q_proj.weight"].clone(), w["q_proj.bias"].clone()
     case = Case(Setting(3), layers.attention, right, w, draw(2, KEY, 24))
     both = {"projections in the order v, k, q", "projections in the order v, q, k"}
@@ -497,6 +497,40 @@ def test_a_port_may_return_its_weights_too() -> None:
         return CROSS.run(scale=lambda d: 1), None
 
     assert names(diagnose(CROSS.run(), port, **CROSS.given())) == {"scale missing"}
+
+
+def test_a_layer_of_the_mirrors_is_diagnosed_by_its_own_names(rng: np.random.Generator) -> None:
+    sizes = {"vocab_size": 9, "embed_dim": 24, "num_heads": 3, "num_layers": 1, "ffn_dim": 40, "max_len": KEY}
+    right = EncoderLayer(EncoderConfig(**sizes, activation="gelu"))
+    wrong = EncoderLayer(EncoderConfig(**sizes, activation="gelu_tanh"))
+    for parameter in right.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    wrong.load_state_dict(right.state_dict())
+    x = torch.as_tensor(rng.standard_normal((2, KEY, 24)), dtype=torch.float32)
+    mask = torch.rand(2, 1, 1, KEY) < 0.8
+    given = {"x": x, "weights": right.state_dict(), "setting": Setting(3, norm_eps=1e-12), "mask": mask}
+    reference = right(x, mask).output
+    assert diagnose(reference, right(x, mask).output, **given).status == "healthy"
+    assert names(diagnose(reference, wrong(x, mask).output, **given)) == {"GELU by tanh as activation"}
+
+    broken = right.state_dict() | {"attention.k_proj.weight": right.attention.k_proj.weight.detach().T}
+    wrong = EncoderLayer(EncoderConfig(**sizes, activation="gelu"))
+    wrong.load_state_dict(broken)
+    assert names(diagnose(reference, wrong(x, mask).output, **given)) == {"k_proj not transposed"}
+
+
+@pytest.mark.parametrize("seen", [0, 2])
+def test_more_queries_that_are_nan_than_are_looked_at_first(seen: int) -> None:
+    mask = torch.ones(12, 12, dtype=torch.bool)
+    mask[seen:] = False
+    case = CASES["plain"]._replace(x=drawer(7)(2, 12, 23), mask=mask, seen=mask)
+    found = names(diagnose(case.run(), case.run(softmax=empty("nan")), **case.given()))
+    assert found == {"NaN for queries that see nothing"}
+
+
+def test_a_port_that_gives_nothing_but_nan_is_unexplained() -> None:
+    diagnosis = diagnose(CROSS.run(), CROSS.run() * np.nan, **CROSS.given())
+    assert (diagnosis.status, diagnosis.error) == ("unexplained", np.inf)
 
 
 def without(name: str) -> Weights:

@@ -34,10 +34,14 @@ class Finding:
         return any(suspect in ROUNDING for suspect in self.suspects)
 
     @property
-    def sentence(self) -> str:
-        """What the port does, and the cure."""
-        signs = " and ".join(suspect.sign for suspect in self.suspects)
-        return f"{signs} [cure: {'; '.join(suspect.cure for suspect in self.suspects)}]"
+    def sign(self) -> str:
+        """What the port does."""
+        return " and ".join(suspect.sign for suspect in self.suspects)
+
+    @property
+    def cure(self) -> str:
+        """What to do."""
+        return ", and ".join(suspect.cure for suspect in self.suspects)
 
 
 @dataclass(frozen=True)
@@ -66,19 +70,21 @@ class Diagnosis:
         """One sentence that names the mistake and its cure."""
         figures = f"error {self.error:.1e}, where rounding explains {self.tolerance:.1e}"
         if self.status == "healthy":
-            return f"healthy: the port computes the reference ({figures})"
+            return f"the port is healthy: it computes the reference ({figures})"
         if self.status == "other setting":
             return (
                 "the setting, weights or inputs given are not those of the reference: the doctor's own computation "
                 f"does not give it ({figures}), so nothing was diagnosed"
             )
         if self.status == "unexplained":
-            nearest = ", ".join(f"{finding.name} ({finding.after:.1e})" for finding in self.ranking[:3])
-            return f"no mistake the doctor knows, nor any two, explain the difference ({figures}); nearest: {nearest}"
-        named = "; or it ".join(finding.sentence for finding in self.explanations[:NAMED])
-        more = len(self.explanations) - NAMED
-        first = self.explanations[0]
-        return (
-            f"the port {named}{f'; or {more} more' if more > 0 else ''} "
-            f"(error {first.before:.1e} before, {first.after:.1e} after)"
+            nearest = [f"{finding.name} ({finding.after:.1e})" for finding in self.ranking[:3]]
+            return (
+                f"no mistake the doctor knows, nor any two of them, explains the difference ({figures}); "
+                f"nearest: {', '.join(nearest) or 'none lessens it'}"
+            )
+        named, more = self.explanations[:NAMED], len(self.explanations) - NAMED
+        signs = ", or ".join(
+            [*(finding.sign for finding in named), *([f"one of {more} more"] if more > 0 else [])]
         )
+        figures = f"error {named[0].before:.1e} before, {named[0].after:.1e} after"
+        return f"the port {signs} ({figures}); cure: {'; or '.join(finding.cure for finding in named)}"

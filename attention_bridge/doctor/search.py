@@ -21,10 +21,9 @@ from attention_bridge.measure import UNIT_ROUNDOFF, error, summed_terms, toleran
 
 Candidate = Any | Callable[[Mapping[str, Any]], Any]
 MOST = 0.1  # what is left of a difference that is explained: this share at most, and no more than rounding
-BAND = sqrt(
-    2.0 ** (BITS["tf32"] - BITS["bfloat16"])
-)  # half way from the roundoff of one to that of the other
+BAND = sqrt(2.0 ** (BITS["tf32"] - BITS["bfloat16"]))  # half way from one roundoff to the other
 NEAREST = 10  # that are listed
+LESS = 0.999  # of the difference, or no effect is seen
 ROWS = 8  # queries that all is judged by at first
 
 
@@ -97,7 +96,7 @@ def _search(
     limit = min(tolerance, MOST * before)
     wrong = [suspect for suspect in SUSPECTS if suspect not in ROUNDING and planted(port, (suspect,))]
     tried: list[Finding] = []
-    for number in (1, 2):
+    for number in (0, 1, 2):
         tried += _tried(port, combinations(wrong, number), outputs, before, tolerance)
         if found := _best(tried, limit):
             return found, _nearest(port, tried, outputs)
@@ -109,10 +108,20 @@ def _search(
 
 
 def _nearest(port: Port, tried: list[Finding], outputs: Array) -> list[Finding]:
-    """The nearest of what was tried, judged by all outputs."""
-    tried = sorted(tried, key=lambda finding: finding.after)[:NEAREST]
-    judged = [replace(finding, after=_after(port, finding.suspects, outputs)) for finding in tried]
-    return sorted(judged, key=lambda finding: finding.after)
+    """The nearest of what was tried, judged by all outputs; what leaves as much as a part of it alone is not listed."""
+    after = {finding.suspects: finding.after for finding in tried}
+    nearer = [
+        finding
+        for finding in tried
+        if finding.suspects
+        and all(
+            finding.after < LESS * after[part]
+            for part in combinations(finding.suspects, len(finding.suspects) - 1)
+        )
+    ]
+    nearer = sorted(nearer, key=lambda finding: finding.after)[:NEAREST]
+    judged = [replace(finding, after=_after(port, finding.suspects, outputs)) for finding in nearer]
+    return sorted((f for f in judged if f.after < LESS * f.before), key=lambda finding: finding.after)
 
 
 def _after(port: Port, suspects: tuple[Suspect, ...], outputs: Array) -> float:
@@ -123,9 +132,10 @@ def _after(port: Port, suspects: tuple[Suspect, ...], outputs: Array) -> float:
 def _distance(outputs: Array, computed: Array, scale: float | None = None) -> float:
     """The error of the outputs; where both are not numbers they are equal."""
     missing = np.isnan(computed)
-    if missing.all() or not np.array_equal(missing, np.isnan(outputs)):
+    if not np.array_equal(missing, np.isnan(outputs)):
         return inf
-    return error(np.where(missing, 0.0, outputs), np.where(missing, 0.0, computed), scale)
+    with np.errstate(invalid="ignore"):
+        return error(np.where(missing, 0.0, outputs), np.where(missing, 0.0, computed), scale)
 
 
 def _best(findings: list[Finding], limit: float) -> list[Finding]:
@@ -148,7 +158,7 @@ def _tried(
     batch = int(np.argmax(distance.max(axis=-1)))
     rows = np.argsort(-distance[batch])[:ROWS]
     few, seen = port.only(batch, rows), outputs[batch : batch + 1, rows]
-    scale = float(np.nanmax(np.abs(outputs), initial=0.0))
+    scale = float(np.max(np.abs(outputs), where=np.isfinite(outputs), initial=0.0))
     findings = []
     for group in groups:
         after = min((_distance(seen, compute(wrong), scale) for wrong in planted(few, group)), default=inf)
