@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from attention_bridge.cli import app
 from attention_bridge.doctor import SUSPECTS, Setting, diagnose
 from attention_bridge.errors import InputError
+from attention_bridge.measure import error
 from parity_tests import faulty_layers as layers
 from parity_tests.faulty_layers import Case, Weights, half_rope, linear, random_weights
 from torch_attention.models.encoder import EncoderConfig, EncoderLayer
@@ -531,6 +533,84 @@ def test_more_queries_that_are_nan_than_are_looked_at_first(seen: int) -> None:
 def test_a_port_that_gives_nothing_but_nan_is_unexplained() -> None:
     diagnosis = diagnose(CROSS.run(), CROSS.run() * np.nan, **CROSS.given())
     assert (diagnosis.status, diagnosis.error) == ("unexplained", np.inf)
+
+
+def part_of_head(x: Tensor, first: int = 0) -> Tensor:
+    return torch.cat([half_rope(x[..., :4], 10000.0, first), x[..., 4:]], dim=-1)
+
+
+def no_out(w: Weights, name: str, x: Tensor) -> Tensor:
+    return x if name == "out_proj" else linear(w, name, x)
+
+
+def narrow_values() -> Weights:
+    w = dict(CROSS.weights)
+    w |= layers.affine(drawer(8), {"v_proj": (3 * 5, 18), "out_proj": (20, 3 * 5)})
+    return w
+
+
+OTHERS: dict[str, Case] = {
+    "part of a head turns": GROUPED._replace(
+        setting=replace(GROUPED.setting, rope_dim=4),
+        right=GROUPED.right | {"turn": (part_of_head, part_of_head)},
+    ),
+    "queries stand further on": CROSS._replace(
+        setting=Setting(3, is_causal=True, query_offset=2, rope="half", rope_dim=4),
+        right=CROSS.right | {"turn": (partial(part_of_head, first=2), part_of_head)},
+        seen=causal(QUERY, KEY, 2),
+    ),
+    "a mask of rank 2": CROSS._replace(
+        setting=Setting(3), mask=causal(QUERY, KEY, 1), seen=causal(QUERY, KEY, 1)
+    ),
+    "a mask of rank 3": GROUPED._replace(mask=MASK[:, 0]),
+    "no out_proj": CROSS._replace(
+        weights={name: x for name, x in CROSS.weights.items() if not name.startswith("out_proj")},
+        right=CROSS.right | {"linear": no_out},
+    ),
+    "values of another size": CROSS._replace(weights=narrow_values()),
+    "no biases": CROSS._replace(weights={n: x for n, x in CROSS.weights.items() if n.endswith("weight")}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_settings_are_computed_as_the_reference_computes_them(name: str) -> None:
+    case = OTHERS[name]
+    assert names(diagnose(case.run(), case.run(scale=lambda d: 1), **case.given())) == {"scale missing"}
+
+
+def test_the_other_corner_is_a_suspect_from_the_lower_right_as_well() -> None:
+    case = OTHERS["queries stand further on"]
+    diagnosis = diagnose(case.run(), case.run(seen=causal(QUERY, KEY)), **case.given())
+    assert names(diagnosis) == {"causal mask in the other corner"}
+
+
+def test_a_mistake_that_explains_one_sequence_alone_is_not_named() -> None:
+    one, other = CROSS.run(scale=lambda d: 1)[:1], CROSS.run()[1:] + 0.01
+    assert diagnose(CROSS.run(), np.concatenate([one, other]), **CROSS.given()).status == "unexplained"
+
+
+def test_of_mistakes_within_the_tolerance_only_the_nearest_by_orders_of_magnitude_are_named() -> None:
+    case = CASES["bert"]._replace(
+        setting=Setting(3, norm_eps=1e-3), right=CASES["bert"].right | {"norm": eps_norm(1e-3)}
+    )
+    diagnosis = diagnose(case.run().astype(np.float32), case.run(norm=eps_norm(1e-6)), **case.given())
+    assert names(diagnosis) == {"norm eps 1e-06"}  # 1e-12 is within the tolerance of float32 too
+
+
+def test_a_mistake_that_takes_off_only_part_of_a_small_difference_is_not_named() -> None:
+    bert = CASES["bert"]
+
+    def with_eps(eps: float) -> np.ndarray:
+        return bert.run(norm=eps_norm(eps))
+
+    tolerance = diagnose(bert.run().astype(np.float32), bert.run(), **bert.given()).tolerance / 2
+    by_eps = error(with_eps(1e-3 + 1e-5), with_eps(1e-3)) / 1e-5
+    eps = 1e-3 + 3.2 * tolerance / by_eps
+    reference, wrong = with_eps(eps), with_eps(1e-3)
+    port = reference + 0.75 * (wrong - reference)
+    assert error(port, reference) > 2 * tolerance > 2 * error(port, wrong)
+    given = bert.given() | {"setting": Setting(3, norm_eps=eps)}
+    assert diagnose(reference.astype(np.float32), port, **given).status == "unexplained"
 
 
 def without(name: str) -> Weights:

@@ -100,8 +100,9 @@ def _search(
         tried += _tried(port, combinations(wrong, number), outputs, before, tolerance)
         if found := _best(tried, limit):
             return found, _nearest(port, tried, outputs)
-    for others in combinations(wrong, 0), combinations(wrong, 1):
-        if of_size := _of_size(port, [(*other, r) for other in others for r in ROUNDING], outputs):
+    for number, most in (0, inf), (1, MOST * before):
+        groups = [(*group, rounding) for group in combinations(wrong, number) for rounding in ROUNDING]
+        if of_size := _of_size(port, groups, outputs, most):
             found = [Finding(of_size, before, _after(port, of_size, outputs))]
             return found, _nearest(port, tried, outputs)
     return [], _nearest(port, tried, outputs)
@@ -168,16 +169,21 @@ def _tried(
     return findings
 
 
-def _of_size(port: Port, tried: Iterable[tuple[Suspect, ...]], outputs: Array) -> tuple[Suspect, ...] | None:
+def _of_size(
+    port: Port, groups: Iterable[tuple[Suspect, ...]], outputs: Array, most: float
+) -> tuple[Suspect, ...] | None:
     """Mistakes, the last of them a precision, that leave a difference of the size that this precision makes.
 
-    How products are rounded differs from device to device, so only sizes can be compared; the nearest is taken.
+    How products are rounded differs from device to device, so only sizes can be compared; the nearest is taken. The
+    mistakes must leave no more than `most`.
     """
     nearest, found = log(BAND), None
-    for *wrong, rounding in tried:
+    for *wrong, rounding in groups:
         for exact in planted(port, wrong):
             truth = compute(exact)
             left = _distance(outputs, truth)
+            if left > most:
+                continue
             for coarse in rounding.plant(exact):
                 size = _distance(compute(coarse), truth)
                 apart = abs(log(left / size)) if 0 < left < inf and 0 < size < inf else inf
