@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 from attention_bridge.families import read_config
 from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
-from attention_bridge.weights import convert
+from attention_bridge.weights import convert, stream
+from attention_bridge.weights.leaves import Spec
 from parity_tests import families
 from parity_tests.families import CASES, SHORT
 
@@ -79,6 +80,13 @@ def test_every_path_through_the_layouts_keeps_the_bytes(saved, name, dtype):
     mirror, _ = convert(given, reading.layout, "jax_attention", reading.axes)
     through_hub, _ = convert(hub, "torch_attention", "jax_attention")
     assert bits(mirror) == bits(through_hub)
+    specs = {key: Spec(x.shape, x.dtype) for key, x in given.items()}
+    planned = stream(specs, given.__getitem__, reading.layout, "jax_attention", axes=reading.axes)
+    assert {key: (s.shape, s.dtype) for key, s in planned.specs.items()} == {
+        key: (x.shape, x.dtype) for key, x in mirror.items()
+    }
+    assert bits(dict(planned.items())) == bits(mirror)
+    assert max(map(len, planned.pieces)) < len(given)
     back, _ = convert(mirror, "jax_attention", reading.layout, reading.axes)
     expected = {reading.layout.canonical(key): x for key, x in given.items()}
     left = {reading.layout.canonical(note.name) for note in report.ignored}

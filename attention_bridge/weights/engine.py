@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +16,20 @@ from attention_bridge.weights.stacked import stack, unstack
 
 
 class Traced(NamedTuple):
-    """An array, the given names that it is made of, and how its axes moved so far."""
+    """An array on its way.
+
+    Attributes:
+        array: as it is by now.
+        origins: the given names that it is made of.
+        patterns: how its axes moved so far.
+        needs: the given names without which it would not be here; more than `origins` for a bias that is made for
+            a weight.
+    """
 
     array: np.ndarray
     origins: tuple[str, ...]
     patterns: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 def convert(
@@ -48,19 +57,30 @@ def convert(
         CheckpointError: a configuration that is not understood.
         ValueError: there is no layout of that name.
     """
-    source, target = find_layout(source), find_layout(target)
-    axes = dict(axes or {})
-    if config is not None:
-        from attention_bridge.families import read_config  # here, because families know the layouts
-
-        reading = read_config(config, tensors)
-        axes = {**reading.axes, **axes}
-        source, target = (reading.layout if x.name == reading.layout.name else x for x in (source, target))
+    source, target, axes = resolve(source, target, axes, config, tensors)
     report = Report(source.name, target.name)
     converted = route(tensors, source, target, axes, report)
     report.raise_faults()
     report.matched += [Match(name, item.origins, item.patterns) for name, item in converted.items()]
     return {name: item.array for name, item in converted.items()}, report
+
+
+def resolve(
+    source: Layout | str,
+    target: Layout | str,
+    axes: Mapping[str, int] | None,
+    config: Mapping[str, Any] | None,
+    names: Collection[str],
+) -> tuple[Layout, Layout, dict[str, int]]:
+    """The two layouts, as a configuration makes them, and the sizes that it gives; arguments as in `convert`."""
+    source, target = find_layout(source), find_layout(target)
+    if config is None:
+        return source, target, dict(axes or {})
+    from attention_bridge.families import read_config  # here, because families know the layouts
+
+    reading = read_config(config, names)
+    source, target = (reading.layout if x.name == reading.layout.name else x for x in (source, target))
+    return source, target, {**reading.axes, **(axes or {})}
 
 
 def find_layout(layout: Layout | str) -> Layout:
@@ -127,7 +147,7 @@ def _enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) ->
                 if part in arrays:
                     report.faults.append(_clash(part, arrays[part].origins, (given,)))
                 else:
-                    arrays[part] = Traced(single, (given,))
+                    arrays[part] = Traced(single, (given,), needs=(given,))
     return arrays
 
 
@@ -208,7 +228,8 @@ def _first_fit(
             continue
         patterns = _union(item.patterns for item in items)
         patterns += () if move.pattern == IDENTITY else (move.pattern,)
-        traced = (Traced(result, origins, patterns) for result in results)
+        needs = _union(item.needs for item in items)
+        traced = (Traced(result, origins, patterns, needs) for result in results)
         return names, dict(zip(targets, traced, strict=True))
 
     item = arrays[name]
@@ -233,7 +254,8 @@ def _add_zero_bias(hub: dict[str, Traced], rule: ZeroBias, report: Report) -> No
         if bias in hub:
             report.faults.append(_clash(bias, hub[bias].origins, (f"zeros, {rule.reason}",)))
         else:
-            hub[bias] = Traced(np.zeros(weight.array.shape[0], weight.array.dtype), (bias,))
+            zeros = np.zeros(weight.array.shape[0], weight.array.dtype)
+            hub[bias] = Traced(zeros, (bias,), needs=weight.needs)
             report.synthesised.append(Note(bias, rule.reason))
 
 

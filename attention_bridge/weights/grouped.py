@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from attention_bridge.weights.ghosts import concatenated
 from attention_bridge.weights.names import NamePattern, alternatives
 
 FUSED = "(g (n q k v) d) ..."
@@ -58,10 +59,10 @@ class GroupedMove:
             if fused.shape[1] < 3:
                 raise ValueError(f"shape {arrays[0].shape} does not fit {self.pattern!r}")
             parts = (fused[:, :-2], fused[:, -2:-1], fused[:, -1:])
-            return [np.ascontiguousarray(part).reshape(-1, *arrays[0].shape[1:]) for part in parts]
+            return [part.reshape(-1, *arrays[0].shape[1:]) for part in parts]
         if len({array.dtype for array in arrays}) > 1 or any(part.shape[1] != 1 for part in split[1:]):
             raise ValueError("queries, keys and values in one tensor have one dtype, and one key a group")
-        return [np.concatenate(split, axis=1).reshape(-1, *arrays[0].shape[1:])]
+        return [concatenated(split, axis=1).reshape(-1, *arrays[0].shape[1:])]
 
     @property
     def _splits(self) -> bool:

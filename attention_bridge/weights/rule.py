@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from einops import EinopsError, rearrange
 
+from attention_bridge.weights.ghosts import stacked
 from attention_bridge.weights.names import NamePattern, alternatives
 
 IDENTITY = "... -> ..."
@@ -64,7 +65,7 @@ class Move:
         """
         if len({(array.shape, array.dtype) for array in arrays}) > 1:
             raise ValueError("tensors to stack have one shape and one dtype")
-        array = np.stack(arrays) if len(self.sources) > 1 else arrays[0]
+        array = stacked(arrays) if len(self.sources) > 1 else arrays[0]
         try:
             result = rearrange(array, self.pattern, **self._sizes(axes))
         except EinopsError as error:

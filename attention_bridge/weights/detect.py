@@ -1,0 +1,77 @@
+"""Which layouts the names and shapes of tensors could have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from attention_bridge.weights.engine import route
+from attention_bridge.weights.ghosts import ghost
+from attention_bridge.weights.layout import Layout, entry_for
+from attention_bridge.weights.leaves import Spec
+from attention_bridge.weights.report import Report
+
+
+class Candidate(NamedTuple):
+    """A layout that tensors could have.
+
+    Attributes:
+        layout: its name.
+        evidence: why, in words.
+    """
+
+    layout: str
+    evidence: str
+
+
+def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
+    """The layouts whose tables have a place for every tensor, the most particular first.
+
+    The hub's own layout, which takes any name, is never among them.
+
+    Args:
+        specs: shape and dtype of each tensor.
+    """
+    from attention_bridge.layouts import LAYOUTS  # here, because the tables import the rules
+
+    found = []
+    for layout in LAYOUTS.values():
+        if specs and not _takes_anything(layout) and all(_has_place(name, layout) for name in specs):
+            shapes = _misfits(specs, layout)
+            if not shapes:
+                example = max(specs, key=len)
+                evidence = f"it has a place for all {len(specs)} names and shapes, such as {example}"
+                found.append((len(layout.rules), Candidate(layout.name, evidence)))
+    return [candidate for _, candidate in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _takes_anything(layout: Layout) -> bool:
+    return any(rule.theirs == "{rest}" for rule in layout.rules)
+
+
+def _has_place(name: str, layout: Layout) -> bool:
+    canonical = layout.canonical(name)
+    if any(move.match(canonical) for move in layout.to_hub):
+        return True
+    return any(
+        entry is not None
+        for entry in (
+            entry_for(canonical, layout.constants),
+            entry_for(canonical, layout.tied),
+            entry_for(canonical, layout.dropped),
+        )
+    )
+
+
+def _misfits(specs: Mapping[str, Spec], layout: Layout) -> list[str]:
+    """The tensors whose shapes the rules do not take, whatever heads they may have."""
+    report = Report(layout.name, "")
+    hub = Layout("", rules=())
+    given = {
+        name: ghost(spec.shape, spec.dtype)
+        for name, spec in specs.items()
+        if not entry_for(layout.canonical(name), layout.constants)
+        and not entry_for(layout.canonical(name), layout.tied)
+    }
+    route(given, layout, hub, {}, report)
+    return [fault.name for fault in report.faults if fault.fault == "wrong shape"]

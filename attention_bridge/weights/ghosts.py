@@ -1,0 +1,43 @@
+"""Arrays without memory: a shape and a dtype that go through a conversion as if they were tensors.
+
+All elements of a ghost are one element, so that neither transposing nor reshaping nor stacking it costs anything. A
+conversion of ghosts tells what each tensor will become before any is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """An array of that shape and dtype which takes no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def is_ghost(array: np.ndarray) -> bool:
+    """Whether an array is one, or so small that it does not matter."""
+    return not any(array.strides)
+
+
+def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """`np.stack` along a new first axis; of ghosts, a ghost."""
+    return _joined(arrays, np.stack, (len(arrays), *arrays[0].shape))
+
+
+def concatenated(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """`np.concatenate`; of ghosts, a ghost."""
+    shape = list(arrays[0].shape)
+    shape[axis] = sum(array.shape[axis] for array in arrays)
+    return _joined(arrays, lambda given: np.concatenate(given, axis=axis), tuple(shape))
+
+
+def _joined(
+    arrays: Sequence[np.ndarray], join: Callable[[Sequence[np.ndarray]], np.ndarray], shape: tuple[int, ...]
+) -> np.ndarray:
+    large = any(array.size > 1 for array in arrays)
+    if large and all(map(is_ghost, arrays)):
+        return ghost(shape, arrays[0].dtype)
+    return join(arrays)

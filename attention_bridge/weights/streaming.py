@@ -1,0 +1,99 @@
+"""Conversions that never hold more than a few tensors: first of shapes alone, then of the tensors piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.weights.engine import Traced, resolve, route
+from attention_bridge.weights.ghosts import ghost
+from attention_bridge.weights.layout import Layout, entry_for
+from attention_bridge.weights.leaves import Spec
+from attention_bridge.weights.names import NamePattern
+from attention_bridge.weights.report import Match, Report
+
+Read = Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A conversion that is planned.
+
+    Attributes:
+        specs: shape and dtype of each tensor that will come.
+        report: what happens to each.
+        pieces: the given names that move together, one after the other.
+    """
+
+    specs: dict[str, Spec]
+    report: Report
+    pieces: tuple[tuple[str, ...], ...]
+    _read: Read
+    _source: Layout
+    _target: Layout
+    _axes: Mapping[str, int]
+
+    def items(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Each tensor of the target, made when it is asked for."""
+        for names in self.pieces:
+            report = Report(self._source.name, self._target.name)
+            given = {name: self._read(name) for name in names}
+            converted = route(given, self._source, self._target, self._axes, report)
+            report.raise_faults()
+            yield from ((name, item.array) for name, item in converted.items())
+
+
+def stream(
+    specs: Mapping[str, Spec],
+    read: Read,
+    source: Layout | str,
+    target: Layout | str,
+    *,
+    axes: Mapping[str, int] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Stream:
+    """Plan a conversion of tensors that are read one at a time.
+
+    Args:
+        specs: shape and dtype of each given tensor.
+        read: gives the values of the tensor of that name.
+        source, target, axes, config: as in `convert`.
+
+    Raises:
+        ConversionError: as `convert`, before anything is made.
+        CheckpointError: a configuration that is not understood.
+        ValueError: there is no layout of that name.
+    """
+    source, target, sizes = resolve(source, target, axes, config, specs.keys())
+    report = Report(source.name, target.name)
+    given = {
+        name: read(name) if _is_looked_at(name, source, target) else ghost(spec.shape, spec.dtype)
+        for name, spec in specs.items()
+    }
+    converted = route(given, source, target, sizes, report)
+    report.raise_faults()
+    report.matched += [Match(name, item.origins, item.patterns) for name, item in converted.items()]
+    made = {name: Spec(item.array.shape, item.array.dtype) for name, item in converted.items()}
+    return Stream(made, report, _pieces(converted), read, source, target, sizes)
+
+
+def _is_looked_at(name: str, source: Layout, target: Layout) -> bool:
+    """Whether the values of a tensor, not its shape alone, decide about the conversion."""
+    canonical = source.canonical(name)
+    if entry_for(canonical, source.constants) or entry_for(canonical, source.tied):
+        return True
+    if any(NamePattern(tied.to).match(canonical) is not None for tied in source.tied):
+        return True
+    return bool(target.zero_biases) and name.endswith("bias")
+
+
+def _pieces(converted: Mapping[str, Traced]) -> tuple[tuple[str, ...], ...]:
+    """The given names in groups: those without which one and the same tensor could not be made."""
+    group: dict[str, list[str]] = {}
+    for item in converted.values():
+        joined = list(dict.fromkeys(name for need in item.needs for name in group.get(need, [need])))
+        group.update(dict.fromkeys(joined, joined))
+    return tuple(tuple(names) for names in {id(names): names for names in group.values()}.values())
