@@ -29,6 +29,10 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be read or written; the message says in one sentence why."""
 
 
+class DiskError(CheckpointError, OSError):
+    """The system failed while a checkpoint was read or written: no space, no permission, no such place."""
+
+
 class UnknownMechanismError(ValueError):
     """The catalogue has no mechanism of that name; the message lists those it has."""
 

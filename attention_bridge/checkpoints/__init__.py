@@ -1,0 +1,221 @@
+"""Checkpoints on disk as named numpy arrays.
+
+| function | does                                                                              |
+|----------|-----------------------------------------------------------------------------------|
+| `read`   | reads a whole safetensors checkpoint, in one file or in shards                      |
+| `write`  | writes a safetensors file                                                         |
+| `find`   | tells the format of a file or directory, and why                                  |
+| `open`   | opens a checkpoint of any format; tensors are read one at a time                   |
+| `save`   | writes a checkpoint of any format but GGUF, from tensors that come one at a time    |
+
+| format        | files                                  | needs     | read           | written        |
+|---------------|----------------------------------------|-----------|----------------|----------------|
+| `safetensors` | `.safetensors`, with or without index  |           | mapped         | piece by piece |
+| `torch`       | `.bin`, `.pt`, `.pth`; index: read     | torch     | mapped         | at once        |
+| `npz`         | `.npz`                                 |           | piece by piece | piece by piece |
+| `msgpack`     | `.msgpack`                             | flax      | at once        | at once        |
+| `orbax`       | a directory                            | orbax     | piece by piece | at once        |
+| `keras`       | `.weights.h5`                          | h5py      | piece by piece | piece by piece |
+| `gguf`        | `.gguf`, not quantised                 |           | mapped         | no             |
+
+bfloat16 and the 8-bit floats are read and written as ml_dtypes. Names of nested tensors are joined with dots.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from attention_bridge.checkpoints import (
+    finding,
+    flax_msgpack,
+    gguf_file,
+    keras_h5,
+    npz,
+    orbax_directory,
+    safetensors_file,
+    safetensors_shards,
+    torch_file,
+)
+from attention_bridge.checkpoints.atomic import check_place, replacing
+from attention_bridge.checkpoints.dtypes import check_writable
+from attention_bridge.checkpoints.faults import contents
+from attention_bridge.checkpoints.finding import Found
+from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.safetensors_file import DTYPES, save_file
+from attention_bridge.errors import CheckpointError
+from attention_bridge.weights.leaves import Spec
+
+__all__ = [
+    "DTYPES",
+    "FORMATS",
+    "INDEX",
+    "SINGLE",
+    "Found",
+    "Reader",
+    "Spec",
+    "find",
+    "open",
+    "read",
+    "save",
+    "write",
+]
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+OPENERS = {
+    "safetensors": safetensors_file.open,
+    "safetensors index": safetensors_shards.open,
+    "torch": torch_file.open,
+    "torch index": torch_file.open_shards,
+    "npz": npz.open,
+    "msgpack": flax_msgpack.open,
+    "orbax": orbax_directory.open,
+    "keras": keras_h5.open,
+    "gguf": gguf_file.open,
+}
+WRITERS = {
+    "safetensors": safetensors_file.write,
+    "torch": torch_file.write,
+    "npz": npz.write,
+    "msgpack": flax_msgpack.write,
+    "orbax": orbax_directory.write,
+    "keras": keras_h5.write,
+    "gguf": gguf_file.write,
+}
+FORMATS = tuple(WRITERS)
+
+
+def find(path: str | os.PathLike[str]) -> Found:
+    """Tell the format of a checkpoint by its name and its content.
+
+    Args:
+        path: a file, the index of a sharded checkpoint, or a directory with either.
+
+    Returns:
+        The format, the file to open, and what shows it.
+
+    Raises:
+        CheckpointError: there is no checkpoint of a known format, or name and content disagree.
+    """
+    return finding.find(Path(path))
+
+
+def open(path: str | os.PathLike[str]) -> Reader:
+    """Open a checkpoint of any format.
+
+    Args:
+        path: a file, the index of a sharded checkpoint, or a directory with either.
+
+    Returns:
+        Its names, shapes and dtypes; values are read one tensor at a time.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is damaged, incomplete or refused.
+        InputError: a package that the format needs is not installed.
+    """
+    found = find(path)
+    if found.format not in OPENERS:
+        raise CheckpointError(f"{found.path} is no checkpoint: {found.evidence}")
+    return OPENERS[found.format](found.path)
+
+
+def save(
+    path: str | os.PathLike[str],
+    items: Iterable[tuple[str, np.ndarray]],
+    specs: Mapping[str, Spec],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    format: str | None = None,
+    max_shard_bytes: int | None = None,
+) -> None:
+    """Write a checkpoint. Until it is complete, an older one of that name stays as it was.
+
+    Args:
+        path: the file to write, or the directory for Orbax; the directory it is in must exist.
+        items: name and array, in any order. Each is written before the next is asked for, where the format allows.
+        specs: shape and dtype of all that will come.
+        metadata: text to keep with the tensors, in safetensors and npz.
+        format: one of `FORMATS`; by default the one that the name stands for.
+        max_shard_bytes: of the tensors in one file, for safetensors: what has more becomes several files with an
+            index, and an older file called `path` is removed.
+
+    Raises:
+        CheckpointError: the format is unknown or has no place for what comes, or that is not what `specs` says.
+        DiskError: the system cannot write.
+        InputError: a package that the format needs is not installed.
+        TypeError: metadata is not text.
+    """
+    path = Path(path)
+    format = format or finding.named(path)
+    if format not in WRITERS:
+        raise CheckpointError(
+            f"{path} cannot be written: a format is one of {', '.join(FORMATS)}, but its name stands for {format}"
+        )
+    if path.exists() and path.is_dir() != (format == "orbax"):
+        kind = "directory" if path.is_dir() else "file"
+        raise CheckpointError(f"{path} cannot be written as {format}: there is a {kind} of that name")
+    if max_shard_bytes is not None:
+        if format != "safetensors":
+            raise CheckpointError(f"{path} cannot be written: only safetensors has shards here, not {format}")
+        safetensors_shards.write(path, items, specs, metadata or {}, max_shard_bytes)
+        return
+    with replacing(path) as temporary:
+        WRITERS[format](temporary, items, specs, metadata or {})
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read a safetensors checkpoint.
+
+    Args:
+        path: a safetensors file, the index of a sharded one, or a directory with either
+            (`model.safetensors`, else `model.safetensors.index.json`).
+
+    Returns:
+        Name to array, each in memory of its own.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, truncated, damaged, empty or incomplete.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _find(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; {path.parent} holds {contents(path.parent)}")
+    opener = safetensors_shards.open if path.suffix == ".json" else safetensors_file.open
+    with opener(path) as reader:
+        return {name: np.array(array) for name, array in reader.items()}
+
+
+def write(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file. Until it is complete, an older file of that name stays as it was.
+
+    Args:
+        path: the file to write; its directory must exist.
+        tensors: name to array.
+        metadata: text to keep with the tensors.
+
+    Raises:
+        CheckpointError: there is no such directory, or a tensor's dtype has no place in safetensors.
+        DiskError: the system cannot write.
+        TypeError: metadata is not text.
+    """
+    path = Path(path)
+    check_place(path)
+    specs = {name: Spec(tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    check_writable(path, "safetensors", specs, DTYPES.values())
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def _find(directory: Path) -> Path:
+    for name in (SINGLE, INDEX):
+        if (directory / name).exists():
+            return directory / name
+    raise CheckpointError(f"{directory} has neither {SINGLE} nor {INDEX}; it holds {contents(directory)}")

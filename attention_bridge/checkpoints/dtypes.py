@@ -1,0 +1,73 @@
+"""Which dtypes a checkpoint may hold, and how arrays become bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from attention_bridge.errors import CheckpointError
+from attention_bridge.weights.leaves import Spec
+
+BLOCK = 2**20  # elements that are made dense at a time
+
+_OWN = "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64 complex64 complex128"
+_EXTENDED = "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu"
+NUMPY = tuple(np.dtype(name) for name in _OWN.split())
+EXTENDED = {name: np.dtype(getattr(ml_dtypes, name)) for name in _EXTENDED.split()}
+ALL = (*NUMPY, *EXTENDED.values())
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in this machine's byte order."""
+    return dtype.newbyteorder("=")
+
+
+def supported(path: Path, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of a tensor that was found in a file, in native order.
+
+    Raises:
+        CheckpointError: it is none of numbers, such as text or objects.
+    """
+    if native(dtype) not in ALL:
+        raise CheckpointError(f"{path} cannot be read: {name} is {dtype}, which is no dtype of tensors")
+    return native(dtype)
+
+
+def check_writable(
+    path: Path, kind: str, specs: Mapping[str, Spec], allowed: Collection[np.dtype[Any]]
+) -> None:
+    """Refuse dtypes that a format has no place for.
+
+    Raises:
+        CheckpointError: a tensor has a dtype that is not allowed.
+    """
+    for name, spec in specs.items():
+        if native(spec.dtype) not in allowed:
+            raise CheckpointError(f"{path} cannot be written: {kind} has no {spec.dtype}, as {name} is")
+
+
+def blocks(array: np.ndarray) -> Iterator[memoryview]:
+    """The bytes of an array in C order and native byte order, without a copy if it is dense already."""
+    if not array.dtype.isnative:
+        array = array.astype(native(array.dtype))
+    if array.flags.c_contiguous:
+        yield memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        return
+    bits = array.view(f"V{array.dtype.itemsize}")
+    flags = ["external_loop", "buffered", "zerosize_ok"]
+    for block in np.nditer(bits, flags, order="C", buffersize=BLOCK):  # type: ignore[call-overload]
+        yield memoryview(np.ascontiguousarray(block).view(np.uint8))  # type: ignore[arg-type]
+
+
+def mapped(path: Path, start: int, spec: Spec) -> np.ndarray:
+    """A tensor of a file, in the system's page cache for as long as the array lives; writes stay private."""
+    count = int(np.prod(spec.shape, dtype=np.int64)) * spec.dtype.itemsize
+    if count == 0:
+        return np.empty(spec.shape, spec.dtype)
+    raw = np.memmap(path, np.uint8, "c", start, (count,)).view(np.ndarray)
+    array = raw.view(spec.dtype).reshape(spec.shape)
+    return array if array.flags.aligned else array.copy()

@@ -1,0 +1,137 @@
+"""Which format a path holds: what its name says and what its first bytes say must agree."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from attention_bridge.checkpoints.faults import contents, reading
+from attention_bridge.errors import CheckpointError
+
+SUFFIXES = {
+    ".safetensors.index.json": "safetensors index",
+    ".bin.index.json": "torch index",
+    ".safetensors": "safetensors",
+    ".bin": "torch",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".npz": "npz",
+    ".msgpack": "msgpack",
+    ".h5": "keras",
+    ".gguf": "gguf",
+}
+# In a directory the first of these that is there counts.
+USUAL = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "flax_model.msgpack",
+)
+BEGINNINGS = {
+    b"GGUF": "gguf",
+    b"\x89HDF\r\n\x1a\n": "keras",
+    b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19": "torch",
+}
+ZIP = b"PK\x03\x04"
+ORBAX = "_METADATA"
+
+
+class Found(NamedTuple):
+    """A format, where it is, and why it is thought to be that.
+
+    Attributes:
+        format: one of `FORMATS` in `attention_bridge.checkpoints`.
+        path: the file or directory to open.
+        evidence: in words.
+    """
+
+    format: str
+    path: Path
+    evidence: str
+
+
+def find(path: Path) -> Found:
+    """Tell the format of a file, or of what a directory holds.
+
+    Raises:
+        CheckpointError: there is nothing, it is empty, of no known format, or its name and content disagree.
+    """
+    with reading(path, "checkpoint"):
+        if path.is_dir():
+            return _in_directory(path)
+        if not path.exists():
+            raise CheckpointError(f"{path} does not exist; {path.parent} holds {contents(path.parent)}")
+        if not path.is_file():
+            raise CheckpointError(f"{path} is neither a file nor a directory")
+        if path.stat().st_size == 0:
+            raise CheckpointError(f"{path} is empty")
+        return _of_file(path)
+
+
+def named(path: Path) -> str | None:
+    """The format that a name stands for, if it stands for any."""
+    return next((kind for suffix, kind in SUFFIXES.items() if path.name.endswith(suffix)), None)
+
+
+def _in_directory(path: Path) -> Found:
+    for name in USUAL:
+        if (path / name).exists():
+            found = find(path / name)
+            return found._replace(evidence=f"the directory has {name}, and {found.evidence}")
+    if (path / ORBAX).is_file():
+        return Found("orbax", path, f"the directory has the file {ORBAX}")
+    known = [entry for entry in sorted(path.iterdir()) if entry.is_file() and named(entry)]
+    if len(known) == 1:
+        found = find(known[0])
+        return found._replace(
+            evidence=f"the directory has one checkpoint, {known[0].name}, and {found.evidence}"
+        )
+    raise CheckpointError(
+        f"{path} has none of {', '.join(USUAL)}, no Orbax checkpoint and not exactly one file of a known kind; "
+        f"it holds {contents(path)}"
+    )
+
+
+def _of_file(path: Path) -> Found:
+    by_name = named(path)
+    by_content, evidence = _content(path)
+    if by_name and by_content and not by_name.startswith(by_content):
+        raise CheckpointError(f"{path} should be {by_name} by its name, but {evidence}")
+    if by_content:
+        return Found(by_name or by_content, path, evidence)
+    if by_name:  # the format's own reader can say best what is wrong
+        return Found(
+            by_name, path, f"its name is that of {by_name} files, and its first bytes tell nothing else"
+        )
+    raise CheckpointError(
+        f"{path} is no checkpoint of a known format: its name has none of {', '.join(SUFFIXES)}"
+    )
+
+
+def _content(path: Path) -> tuple[str | None, str]:
+    """The format that a file's bytes show, if they show any, and what shows it."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    for beginning, kind in BEGINNINGS.items():
+        if start.startswith(beginning):
+            return kind, f"its first bytes are those of {kind} files"
+    if start.startswith(ZIP):
+        return _zip_content(path)
+    if start[8:9] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size:
+        return "safetensors", "its first bytes are the length of a JSON header and the header's beginning"
+    return None, ""
+
+
+def _zip_content(path: Path) -> tuple[str | None, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # the reader that the name stands for says what is wrong with it
+        return None, ""
+    if any(name.endswith("/data.pkl") for name in names):
+        return "torch", "it is a zip file with a data.pkl, as torch.save writes"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz", "it is a zip file of .npy entries, as np.savez writes"
+    return "zip", "it is a zip file of other things than tensors"

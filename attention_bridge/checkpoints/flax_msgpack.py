@@ -1,0 +1,67 @@
+"""Files of flax.serialization.to_bytes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.checkpoints.dtypes import ALL, check_writable, native, supported
+from attention_bridge.checkpoints.faults import reading, writing
+from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
+from attention_bridge.checkpoints.nests import flatten, nest
+from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.extras import require
+from attention_bridge.weights.leaves import Spec
+
+
+def open(path: Path) -> Reader:
+    """Open a Flax msgpack file. The format has no table of contents, so all of it is read at once.
+
+    Raises:
+        CheckpointError: the file is damaged, no such file, or holds no tensors.
+        InputError: flax is not installed.
+    """
+    require(["flax"], extra="jax")
+    from flax import serialization
+
+    with reading(path, "Flax msgpack file"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about names of dtypes that numpy will not know for ever
+        found = flatten(path, serialization.msgpack_restore(path.read_bytes()), _is_tensor)
+        tensors = {name: np.asarray(array) for name, array in found.items()}
+        specs = {
+            name: Spec(array.shape, supported(path, name, array.dtype)) for name, array in tensors.items()
+        }
+
+    def fetch(name: str) -> np.ndarray:
+        array = tensors[name]
+        return array.astype(native(array.dtype))
+
+    return Reader(path, "msgpack", specs, {}, fetch, tensors.clear)
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray | np.generic)
+
+
+def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
+    """Write a tree whose levels are what the dots in the names part. Flax takes it at once: all is held in memory.
+
+    Raises:
+        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        DiskError: the system cannot write.
+        InputError: flax is not installed.
+    """
+    require(["flax"], extra="jax")
+    from flax import serialization
+
+    check_writable(path, "msgpack", specs, ALL)
+    check_names(path, specs)
+    no_metadata(path, "msgpack", metadata)
+    tree = nest(path, gathered(path, items, specs))
+    encoded = serialization.msgpack_serialize(tree, in_place=True)
+    with writing(path):
+        path.write_bytes(encoded)

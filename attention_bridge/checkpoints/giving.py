@@ -1,0 +1,71 @@
+"""Checks of tensors on their way into a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from attention_bridge.checkpoints.dtypes import native
+from attention_bridge.checkpoints.faults import one_line
+from attention_bridge.errors import CheckpointError
+from attention_bridge.weights.leaves import Spec
+
+Items = Iterable[tuple[str, np.ndarray]]
+
+
+def promised(path: Path, items: Items, specs: Mapping[str, Spec]) -> Iterator[tuple[str, np.ndarray]]:
+    """Pass on what was promised: every tensor of `specs` once, in any order, and nothing else.
+
+    Raises:
+        CheckpointError: a tensor is unknown, comes twice, has another shape or dtype, or never comes.
+    """
+    awaited = dict(specs)
+    for name, array in items:
+        if name not in awaited:
+            why = "came twice" if name in specs else "was not announced"
+            raise CheckpointError(f"{path} cannot be written: {name} {why}")
+        spec, found = awaited.pop(name), Spec(array.shape, native(array.dtype))
+        if found != Spec(tuple(spec.shape), native(spec.dtype)):
+            raise CheckpointError(f"{path} cannot be written: {name} was to be {spec}, but is {found}")
+        yield name, array
+    if awaited:
+        raise CheckpointError(f"{path} cannot be written: {', '.join(awaited)} never came")
+
+
+def gathered(path: Path, items: Items, specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+    """All tensors at once in native byte order and C order, for formats that cannot be written piecewise."""
+    return {
+        name: np.asarray(array, native(array.dtype), order="C")
+        for name, array in promised(path, items, specs)
+    }
+
+
+def no_metadata(path: Path, kind: str, metadata: Mapping[str, str]) -> None:
+    """Refuse metadata.
+
+    Raises:
+        CheckpointError: there are some.
+    """
+    if metadata:
+        raise CheckpointError(
+            f"{path} cannot be written: {kind} keeps no metadata, but got {', '.join(metadata)}"
+        )
+
+
+def check_names(path: Path, specs: Mapping[str, Spec]) -> None:
+    """Refuse names that are no text, or that end before their end.
+
+    Raises:
+        CheckpointError: there is such a name.
+    """
+    for name in specs:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(
+                f"{path} cannot be written: {name!a} is no text: {one_line(error)}"
+            ) from error
+        if "\0" in name:
+            raise CheckpointError(f"{path} cannot be written: the name {name!a} has a zero byte")

@@ -1,0 +1,105 @@
+"""The index of a sharded checkpoint: a JSON file that says which tensor is in which file beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.checkpoints.faults import contents, reading
+from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.errors import CheckpointError
+
+LARGEST = 2**28  # bytes
+
+
+def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
+    """Open every shard that an index names.
+
+    Args:
+        path: the index.
+        open_shard: opens one shard.
+
+    Raises:
+        CheckpointError: the index is none, a shard is missing, or both disagree about which tensors are in it.
+    """
+    shards, metadata = _parse(path)
+    absent = [shard for shard in shards if not (path.parent / shard).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{path} names shards that are missing: {', '.join(absent)}; "
+            f"{path.parent} holds {contents(path.parent)}"
+        )
+    with ExitStack() as stack:
+        readers: dict[str, Reader] = {}
+        kind = ""
+        for shard, names in shards.items():
+            reader = stack.enter_context(open_shard(path.parent / shard))
+            if reader.specs.keys() != names:
+                differing = ", ".join(sorted(reader.specs.keys() ^ names))
+                raise CheckpointError(
+                    f"{path} and {shard} disagree about which tensors are in it: {differing}"
+                )
+            readers |= dict.fromkeys(reader.specs, reader)
+            kind = reader.format
+        specs = {name: reader.specs[name] for name, reader in readers.items()}
+
+        def fetch(name: str) -> np.ndarray:
+            return readers[name].read(name)
+
+        return Reader(path, kind, specs, metadata, fetch, stack.pop_all().close)
+
+
+def shards_of(path: Path) -> list[str]:
+    """The names of the shards of an index.
+
+    Raises:
+        CheckpointError: it is no index.
+    """
+    return list(_parse(path)[0])
+
+
+def _parse(path: Path) -> tuple[dict[str, set[str]], dict[str, Any]]:
+    """Which tensors the index says are in which shard, and what it says besides."""
+    no_index = f"{path} is not the index of a sharded checkpoint"
+    try:
+        with reading(path, "index"):
+            if path.stat().st_size > LARGEST:
+                raise CheckpointError(f"{no_index}: it has more than {LARGEST} bytes")
+            text = path.read_bytes()
+        index = json.loads(text, object_pairs_hook=_unique)
+        shards: dict[str, set[str]] = {}
+        for name, shard in index["weight_map"].items():
+            # A name with a separator of any system, or that stands for a directory, leads elsewhere.
+            if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
+                raise CheckpointError(f"{path} names a shard outside its directory: {shard!s}")
+            shards.setdefault(shard, set()).add(name)
+        metadata = index.get("metadata") or {}
+        if not isinstance(metadata, dict):
+            raise TypeError("metadata is no object")
+    except CheckpointError:
+        raise
+    except _TwiceError as error:
+        raise CheckpointError(f"{no_index}: it gives {error} twice") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(no_index) from error
+    if not shards:
+        raise CheckpointError(f"{path} names no tensors")
+    return shards, metadata
+
+
+class _TwiceError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _TwiceError(name)
+        found[name] = value
+    return found

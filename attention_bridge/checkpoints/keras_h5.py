@@ -1,0 +1,126 @@
+"""Weights of Keras in HDF5, `.weights.h5`. Names are the paths in the file, such as `layers/dense/vars/0`.
+
+HDF5 has no bfloat16: it is stored as raw bytes with the attribute `dtype`, as Keras does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, check_writable, native, supported
+from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
+from attention_bridge.checkpoints.giving import Items, check_names, no_metadata, promised
+from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.errors import CheckpointError
+from attention_bridge.extras import require
+from attention_bridge.weights.leaves import Spec
+
+
+def open(path: Path) -> Reader:
+    """Open an HDF5 file of weights. Each tensor is read by itself.
+
+    Raises:
+        CheckpointError: the file is damaged, no HDF5 file, or leads to other files.
+        InputError: h5py is not installed.
+    """
+    require(["h5py"], extra="files")
+    import h5py
+
+    with reading(path, "HDF5 file"):
+        file = h5py.File(path, "r")
+        try:
+            specs: dict[str, Spec] = {}
+
+            def visit(name: str, node: Any) -> None:
+                if isinstance(node, h5py.Dataset):
+                    specs[name] = _spec(path, name, node)
+
+            file.visititems(visit)
+            if not specs:
+                raise CheckpointError(f"{path} holds no tensors")
+            check_inflation(path, sum(map(nbytes, specs.values())))
+        except BaseException:
+            file.close()
+            raise
+
+    def fetch(name: str) -> np.ndarray:
+        array = np.asarray(file[name][()])
+        if array.dtype.kind == "V":
+            return array.view(specs[name].dtype)
+        return array.astype(native(array.dtype), copy=False)
+
+    return Reader(path, "keras", specs, {}, fetch, file.close)
+
+
+def _spec(path: Path, name: str, dataset: Any) -> Spec:
+    if dataset.is_virtual or dataset.external:
+        raise CheckpointError(f"{path} is refused: the values of {name} are in another file")
+    if dataset.shape is None:
+        raise CheckpointError(f"{path} cannot be read: {name} has no values")
+    stored, said = dataset.dtype, dataset.attrs.get("dtype")
+    if stored.kind == "V" and isinstance(said, str) and said in EXTENDED:
+        if stored.itemsize == EXTENDED[said].itemsize:
+            return Spec(dataset.shape, EXTENDED[said])
+        raise CheckpointError(f"{path} is damaged: {name} is stored as {stored} and said to be {said}")
+    return Spec(dataset.shape, supported(path, name, stored))
+
+
+def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
+    """Write a new file, one tensor at a time. `keras.Model.load_weights` reads it if the names are Keras's paths.
+
+    Raises:
+        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        DiskError: the system cannot write.
+        InputError: h5py is not installed.
+    """
+    require(["h5py"], extra="files")
+    import h5py
+
+    check_writable(path, "HDF5", specs, ALL)
+    check_names(path, specs)
+    no_metadata(path, "a file of Keras's weights", metadata)
+    _check_paths(path, specs)
+    with writing(path, RuntimeError):
+        file = h5py.File(path, "w")
+    try:
+        for name, array in promised(path, items, specs):
+            with writing(path, RuntimeError, ValueError):
+                _put(file, name, array)
+    except BaseException:
+        _close_quietly(file)
+        raise
+    with writing(path, RuntimeError):
+        file.close()
+
+
+def _put(file: Any, name: str, array: np.ndarray) -> None:
+    if array.dtype.name in EXTENDED:
+        dense = np.asarray(array, native(array.dtype), order="C")
+        dataset = file.create_dataset(name, data=dense.view(f"V{array.dtype.itemsize}"))
+        dataset.attrs["dtype"] = array.dtype.name
+    else:
+        file.create_dataset(name, data=array, dtype=native(array.dtype))
+    file.flush()  # else what is written stays in memory
+
+
+def _close_quietly(file: Any) -> None:
+    """Close a file that is thrown away: that it cannot be written is known already."""
+    with suppress(OSError, RuntimeError):
+        file.close()
+
+
+def _check_paths(path: Path, specs: Mapping[str, Spec]) -> None:
+    for name in specs:
+        parts = name.split("/")
+        if "" in parts or "." in parts:
+            raise CheckpointError(f"{path} cannot be written: {name!r} is no path in an HDF5 file")
+        for end in range(1, len(parts)):
+            if (above := "/".join(parts[:end])) in specs:
+                raise CheckpointError(
+                    f"{path} cannot be written: {name} lies below {above}, which is a tensor"
+                )

@@ -1,0 +1,77 @@
+"""Trees of tensors as flat names joined with dots, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.errors import CheckpointError
+
+MOST_ENTRIES = 10**6
+MOST_LEVELS = 100
+
+
+def flatten(path: Path, tree: Any, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
+    """The tensors of nested mappings and sequences; whatever else is in them is left out.
+
+    Args:
+        path: the file, for messages.
+        tree: mappings, lists and tuples of tensors and other things.
+        is_tensor: tells a tensor.
+
+    Returns:
+        Name to tensor, in the tree's order.
+
+    Raises:
+        CheckpointError: there is no tensor, two have one name, or the tree is endless.
+    """
+    found: dict[str, Any] = {}
+    for count, (name, node) in enumerate(_walk(path, tree, "", 0)):
+        if count >= MOST_ENTRIES:
+            raise CheckpointError(f"{path} is refused: it nests more than {MOST_ENTRIES} entries")
+        if is_tensor(node):
+            if name in found:
+                raise CheckpointError(f"{path} holds two tensors that are both called {name}")
+            found[name] = node
+    if not found:
+        raise CheckpointError(f"{path} holds no tensors")
+    return found
+
+
+def _walk(path: Path, node: Any, name: str, level: int) -> Iterator[tuple[str, Any]]:
+    yield name, node
+    if isinstance(node, Mapping):
+        entries = iter(node.items())
+    elif isinstance(node, list | tuple):
+        entries = iter(enumerate(node))
+    else:
+        return
+    if level >= MOST_LEVELS:
+        raise CheckpointError(f"{path} is refused: it nests more than {MOST_LEVELS} levels")
+    for key, below in entries:
+        yield from _walk(path, below, f"{name}.{key}" if level else str(key), level + 1)
+
+
+def nest(path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The tree whose flat names these are.
+
+    Raises:
+        CheckpointError: one name goes on where another ends.
+    """
+    tree: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        *parts, last = name.split(".")
+        node = tree
+        for part in parts:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                break
+        if not isinstance(node, dict) or last in node:
+            raise CheckpointError(
+                f"{path} cannot be written: {name} and another name share a place in a tree"
+            )
+        node[last] = tensor
+    return tree

@@ -1,0 +1,164 @@
+"""Files of np.savez.
+
+np.load gives bfloat16 and the 8-bit floats back as raw bytes (`|V2`, `|V1`). An entry of its own, `__dtypes__`, keeps
+their names, and another, `__metadata__`, text: both as JSON in an array of text without axes.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, blocks, check_writable, native, supported
+from attention_bridge.checkpoints.faults import nbytes, reading, writing
+from attention_bridge.checkpoints.giving import Items, check_names, promised
+from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.zips import CHUNK, open_zip
+from attention_bridge.errors import CheckpointError
+from attention_bridge.weights.leaves import Spec
+
+DTYPES_ENTRY, METADATA_ENTRY = "__dtypes__", "__metadata__"
+LONGEST_NOTE = 2**26  # bytes
+KIND = "npz file"
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class Entry(NamedTuple):
+    """What the header of an entry says: shape and dtype as they are stored, and whether by columns."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    by_columns: bool
+
+
+def open(path: Path) -> Reader:
+    """Open an npz file. Each tensor is read whole, since only then its checksum can be compared.
+
+    Raises:
+        CheckpointError: the file is damaged, no npz file, or holds other things than tensors.
+    """
+    with reading(path, KIND):
+        archive = open_zip(path)
+    try:
+        with reading(path, KIND):
+            return _open(path, archive)
+    except BaseException:
+        archive.close()
+        raise
+
+
+def _open(path: Path, archive: zipfile.ZipFile) -> Reader:
+    members = {}
+    for member in archive.infolist():
+        if not member.filename.endswith(".npy"):
+            raise CheckpointError(f"{path} is no npz file: it holds {member.filename}")
+        members[member.filename.removesuffix(".npy")] = member
+    dtypes, metadata = (
+        _note(path, archive, members.pop(name, None)) for name in (DTYPES_ENTRY, METADATA_ENTRY)
+    )
+    specs = {}
+    for name, member in members.items():
+        with archive.open(member) as file:
+            stored = _header(path, name, file)
+            dtype = _dtype(path, name, stored.dtype, dtypes.get(name))
+            specs[name] = Spec(stored.shape, dtype)
+            if file.tell() + nbytes(specs[name]) != member.file_size:
+                raise CheckpointError(
+                    f"{path} is damaged: {name} is {specs[name]}, for which its entry "
+                    f"has not the {member.file_size} bytes it has"
+                )
+
+    def fetch(name: str) -> np.ndarray:
+        with archive.open(members[name]) as file:
+            return _values(path, name, file, specs[name])
+
+    return Reader(path, "npz", specs, metadata, fetch, archive.close)
+
+
+def _header(path: Path, name: str, file: IO[bytes]) -> Entry:
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise CheckpointError(
+            f"{path} cannot be read: {name} is in version {version} of npy, which holds no tensors"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # headers that Python 2 wrote
+        shape, by_columns, dtype = HEADERS[version](file)
+    return Entry(shape, dtype, by_columns)
+
+
+def _dtype(path: Path, name: str, stored: np.dtype[Any], noted: object) -> np.dtype[Any]:
+    if noted is not None:
+        dtype = EXTENDED.get(noted) if isinstance(noted, str) else None
+        if dtype is None or stored != np.dtype(f"V{dtype.itemsize}"):
+            raise CheckpointError(f"{path} is damaged: {name} is stored as {stored} and said to be {noted}")
+        return dtype
+    if stored.kind == "V":
+        raise CheckpointError(f"{path} cannot be read: nothing says which dtype the raw bytes of {name} are")
+    return supported(path, name, stored)
+
+
+def _values(path: Path, name: str, file: IO[bytes], spec: Spec) -> np.ndarray:
+    stored = _header(path, name, file)
+    shape = stored.shape[::-1] if stored.by_columns else stored.shape
+    array = np.empty(shape, spec.dtype if stored.dtype.kind == "V" else stored.dtype)
+    view = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    filled = 0
+    while chunk := file.read(min(CHUNK, array.nbytes - filled + 1)):
+        view[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
+    if filled != array.nbytes:
+        raise CheckpointError(f"{path} is damaged: {name} has {filled} bytes instead of {array.nbytes}")
+    array = array.T if stored.by_columns else array
+    return array.astype(native(array.dtype), copy=False)
+
+
+def _note(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) -> dict[str, Any]:
+    if member is None:
+        return {}
+    if member.file_size > LONGEST_NOTE:
+        raise CheckpointError(f"{path} is damaged: {member.filename} has more than {LONGEST_NOTE} bytes")
+    with archive.open(member) as file:
+        note = json.loads(str(np.lib.format.read_array(file, allow_pickle=False)))
+    if not isinstance(note, dict):
+        raise CheckpointError(f"{path} is damaged: {member.filename} holds no names")
+    return note
+
+
+def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
+    """Write a new file that np.load reads, one tensor at a time. What has that name is overwritten at once.
+
+    Raises:
+        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        DiskError: the system cannot write.
+    """
+    check_writable(path, "npz", specs, ALL)
+    check_names(path, specs)
+    for name in (DTYPES_ENTRY, METADATA_ENTRY):
+        if name in specs:
+            raise CheckpointError(f"{path} cannot be written: {name} is no name for a tensor in npz")
+    noted = {name: spec.dtype.name for name, spec in specs.items() if spec.dtype.name in EXTENDED}
+    with writing(path), zipfile.ZipFile(path, "w") as archive:
+        for entry, note in ((DTYPES_ENTRY, noted), (METADATA_ENTRY, dict(metadata))):
+            if note:
+                _put(archive, entry, np.array(json.dumps(note)))
+        for name, array in promised(path, items, specs):
+            raw = array.view(f"V{array.dtype.itemsize}") if name in noted else array
+            _put(archive, name, raw)
+
+
+def _put(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    header = {"descr": native(array.dtype).str, "fortran_order": False, "shape": array.shape}
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks(array):
+            file.write(block)

@@ -1,0 +1,91 @@
+"""Directories that Orbax writes, which is how Flax NNX programs save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.checkpoints.dtypes import ALL, check_writable, supported
+from attention_bridge.checkpoints.faults import nbytes, reading, writing
+from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
+from attention_bridge.checkpoints.nests import flatten, nest
+from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.errors import CheckpointError
+from attention_bridge.extras import require
+from attention_bridge.weights.leaves import Spec
+
+KIND = "Orbax checkpoint"
+
+
+def open(path: Path) -> Reader:
+    """Open an Orbax checkpoint of one tree. Each tensor is restored by itself.
+
+    Raises:
+        CheckpointError: the directory is no such checkpoint or lacks files.
+        InputError: orbax is not installed.
+    """
+    require(["orbax"], extra="jax")
+    import orbax.checkpoint as ocp
+
+    path = path.absolute()
+    with reading(path, KIND), ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(path).item_metadata.tree
+        found = flatten(path, tree, lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+        specs = {
+            name: Spec(tuple(leaf.shape), supported(path, name, np.dtype(leaf.dtype)))
+            for name, leaf in found.items()
+        }
+
+    def fetch(name: str) -> np.ndarray:
+        args = ocp.args.PyTreeRestore(
+            item=_alone(tree, name, 0, ocp.PLACEHOLDER),
+            restore_args=_alone(tree, name, *[ocp.RestoreArgs(restore_type=np.ndarray)] * 2),
+            partial_restore=True,
+        )
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            restored = checkpointer.restore(path, args=args)
+        return flatten(path, restored, lambda leaf: isinstance(leaf, np.ndarray))[name]
+
+    return Reader(path, "orbax", specs, {}, fetch)
+
+
+def _alone(tree: Any, name: str, chosen: Any, other: Any, above: str = "") -> Any:
+    """The branch of a tree that leads to one flat name; of sequences, which cannot have gaps, all of it."""
+
+    def below(key: Any, node: Any) -> Any:
+        return _alone(node, name, chosen, other, f"{above}{key}.")
+
+    if isinstance(tree, Mapping):
+        leading = {key: node for key, node in tree.items() if f"{name}.".startswith(f"{above}{key}.")}
+        return {key: below(key, node) for key, node in (leading or tree).items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)([below(key, node) for key, node in enumerate(tree)])
+    return chosen if f"{name}." == above else other
+
+
+def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
+    """Write a directory that Orbax restores as a tree. It takes the tree at once: all is held in memory.
+
+    Raises:
+        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        DiskError: the system cannot write.
+        InputError: orbax is not installed.
+    """
+    require(["orbax"], extra="jax")
+    import orbax.checkpoint as ocp
+
+    check_writable(path, "Orbax", specs, ALL)
+    check_names(path, specs)
+    no_metadata(path, "Orbax", metadata)
+    if not specs:
+        raise CheckpointError(f"{path} cannot be written: Orbax has no checkpoints without tensors")
+    if empty := [name for name, spec in specs.items() if nbytes(spec) == 0]:
+        raise CheckpointError(
+            f"{path} cannot be written: Orbax has no arrays without elements, as {empty[0]} is"
+        )
+    tree = nest(path, gathered(path, items, specs))
+    with writing(path, Exception), ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), tree)

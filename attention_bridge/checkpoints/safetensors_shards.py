@@ -1,0 +1,150 @@
+"""Safetensors in several files, with an index."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from attention_bridge.checkpoints import index, safetensors_file
+from attention_bridge.checkpoints.atomic import (
+    calling,
+    check_place,
+    flush,
+    flush_entries,
+    remove,
+    replacing,
+    temporary_name,
+)
+from attention_bridge.checkpoints.faults import nbytes, writing
+from attention_bridge.checkpoints.giving import Items, promised
+from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.errors import CheckpointError
+from attention_bridge.weights.leaves import Spec
+
+
+def open(path: Path) -> Reader:
+    """Open a sharded checkpoint by its index.
+
+    Raises:
+        CheckpointError: the index or a shard is missing or damaged, or both disagree.
+    """
+    return index.open(path, safetensors_file.open)
+
+
+def write(
+    path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str], max_shard_bytes: int
+) -> None:
+    """Write shards and, last of all, their index; only then the checkpoint that was there before goes.
+
+    Args:
+        path: the file that would be written without shards, `model.safetensors`. The index is called
+            `model.safetensors.index.json`, the shards `model-00001-of-00003.safetensors` and so on. What fits
+            into one shard becomes `path` itself.
+        items: name and array, in any order.
+        specs: all that will come; shards are filled in this order.
+        metadata: text to keep in every shard.
+        max_shard_bytes: of the tensors in a shard; a larger tensor has a shard of its own.
+
+    Raises:
+        CheckpointError: as `safetensors_file.write`.
+        DiskError: the system cannot write.
+        TypeError: metadata is not text.
+    """
+    check_place(path)
+    safetensors_file.check(path, specs, metadata)
+    parts = plan(specs, max_shard_bytes)
+    if len(parts) < 2:
+        with replacing(path) as temporary:
+            safetensors_file.write(temporary, items, specs, metadata)
+        return
+    names = _shard_names(path, len(parts))
+    target = path.with_name(f"{path.name}.index.json")
+    before = _names_before(target)
+    temporaries = [temporary_name(path.with_name(name)) for name in names]
+    placed: list[Path] = []
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(writing(path))
+            for temporary in temporaries:
+                stack.enter_context(calling(temporary, path))
+            _write_shards(path, temporaries, parts, items, specs, metadata)
+            for temporary, name in zip(temporaries, names, strict=True):
+                flush(temporary)
+                placed.append(path.with_name(name))
+                temporary.rename(placed[-1])
+            with replacing(target) as new_index:
+                new_index.write_text(json.dumps(_index(names, parts, specs), indent=2), encoding="utf-8")
+    except BaseException:
+        for shard in placed:
+            remove(shard)
+        raise
+    finally:
+        for temporary in temporaries:
+            remove(temporary)
+    with suppress(
+        OSError
+    ):  # the new checkpoint is whole; what is left of the old one is not worth failing for
+        for name in {path.name, *before} - {*names}:
+            path.with_name(name).unlink(missing_ok=True)
+        flush_entries(path.parent)
+
+
+def plan(specs: Mapping[str, Spec], max_shard_bytes: int) -> list[list[str]]:
+    """Which tensors go into which shard: in order, each shard as full as it may be.
+
+    Raises:
+        CheckpointError: `max_shard_bytes` is not positive.
+    """
+    if max_shard_bytes < 1:
+        raise CheckpointError(f"max_shard_bytes is at least 1, but got {max_shard_bytes}")
+    parts: list[list[str]] = []
+    room = 0
+    for name, spec in specs.items():
+        if nbytes(spec) > room or not parts:
+            parts.append([])
+            room = max_shard_bytes
+        parts[-1].append(name)
+        room -= nbytes(spec)
+    return parts
+
+
+def _write_shards(
+    path: Path,
+    temporaries: list[Path],
+    parts: list[list[str]],
+    items: Items,
+    specs: Mapping[str, Spec],
+    metadata: Mapping[str, str],
+) -> None:
+    with ExitStack() as stack:
+        files: dict[str, safetensors_file.Open] = {}
+        for temporary, part in zip(temporaries, parts, strict=True):
+            chosen = {name: specs[name] for name in part}
+            file = stack.enter_context(safetensors_file.Open(temporary, chosen, metadata))
+            files |= dict.fromkeys(part, file)
+        for name, array in promised(path, items, specs):
+            files[name].put(name, array)
+
+
+def _shard_names(path: Path, count: int) -> list[str]:
+    """The usual names; if one is taken, others, so that no shard of the checkpoint that is there is touched."""
+    for tag in ("", f"-{uuid.uuid4().hex[:8]}"):
+        names = [f"{path.stem}{tag}-{i + 1:05}-of-{count:05}{path.suffix}" for i in range(count)]
+        if not any(path.with_name(name).exists() for name in names):
+            break
+    return names
+
+
+def _names_before(target: Path) -> list[str]:
+    try:
+        return index.shards_of(target)
+    except CheckpointError:
+        return []
+
+
+def _index(names: list[str], parts: list[list[str]], specs: Mapping[str, Spec]) -> dict[str, object]:
+    weight_map = {name: shard for shard, part in zip(names, parts, strict=True) for name in part}
+    return {"metadata": {"total_size": sum(map(nbytes, specs.values()))}, "weight_map": weight_map}

@@ -1,0 +1,133 @@
+"""Files of torch.save, read without running any code that they hold."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.checkpoints import index
+from attention_bridge.checkpoints.dtypes import ALL, check_writable, supported
+from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
+from attention_bridge.checkpoints.giving import Items, gathered, no_metadata
+from attention_bridge.checkpoints.nests import flatten
+from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.zips import check_sum, open_zip
+from attention_bridge.errors import CheckpointError
+from attention_bridge.extras import require
+from attention_bridge.weights.leaves import Spec, is_torch, spec, to_numpy, to_torch
+
+KIND = "file of torch.save"
+ZIP = b"PK\x03\x04"
+DATA = re.compile(r"[^/]+/data/[^/]+")  # the entries that hold tensors' bytes
+
+
+def open(path: Path) -> Reader:
+    """Open a file of torch.save. Tensors may be nested; what is no tensor is left out.
+
+    The bytes are mapped from the file. Before the first tensor is read, the checksum of every entry is compared,
+    a piece at a time. Files from before PyTorch 1.6 have none, and are read whole.
+
+    Raises:
+        CheckpointError: the file is damaged, needs code to be run, or holds no tensors.
+        InputError: torch is not installed.
+    """
+    require(["torch"], extra="torch")
+    with reading(path, KIND):
+        with path.open("rb") as file:
+            zipped = file.read(len(ZIP)) == ZIP
+        if zipped:
+            _check_entries(path)
+        tensors = flatten(path, _load(path, mmap=zipped), is_torch)
+        specs = {name: _spec(path, name, tensor) for name, tensor in tensors.items()}
+
+    @cache
+    def check_data() -> None:
+        if zipped:
+            with open_zip(path) as archive:
+                for entry in archive.infolist():
+                    check_sum(path, archive, entry)
+
+    def fetch(name: str) -> np.ndarray:
+        check_data()
+        return to_numpy(name, tensors[name])
+
+    return Reader(path, "torch", specs, {}, fetch, tensors.clear)
+
+
+def open_shards(path: Path) -> Reader:
+    """Open a checkpoint in several such files by its index.
+
+    Raises:
+        CheckpointError: the index or a shard is missing or damaged, or both disagree.
+        InputError: torch is not installed.
+    """
+    require(["torch"], extra="torch")
+    return index.open(path, open)
+
+
+def _check_entries(path: Path) -> None:
+    with open_zip(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type:
+                raise CheckpointError(
+                    f"{path} is no {KIND}: {entry.filename} is compressed, which torch does not do"
+                )
+            if not DATA.fullmatch(entry.filename):
+                check_sum(path, archive, entry)
+
+
+def _load(path: Path, mmap: bool) -> Any:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles of other versions
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        if found := re.search(r"GLOBAL:? `?([\w.]+)", str(error)):
+            raise CheckpointError(
+                f"{path} is refused: to read it the code {found[1]} would have to be run, and here no code of files is"
+            ) from error
+        raise CheckpointError(
+            f"{path} is damaged or no {KIND}: its pickle holds more than tensors"
+        ) from error
+
+
+def _spec(path: Path, name: str, tensor: Any) -> Spec:
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise CheckpointError(
+            f"{path} cannot be read: {name} is no dense tensor but {tensor.layout} {tensor.dtype}"
+        )
+    try:
+        found = spec(name, tensor)
+    except TypeError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    check_inflation(path, nbytes(found))  # an expanded tensor repeats few bytes
+    return Spec(found.shape, supported(path, name, found.dtype))
+
+
+def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
+    """Write a state dict. torch.save takes all tensors at once, so all are held in memory.
+
+    Raises:
+        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        DiskError: the system cannot write.
+        InputError: torch is not installed.
+    """
+    require(["torch"], extra="torch")
+    import torch
+
+    check_writable(path, "torch", specs, [dtype for dtype in ALL if hasattr(torch, dtype.name)])
+    no_metadata(path, "torch.save", metadata)
+    tensors = {name: to_torch(array) for name, array in gathered(path, items, specs).items()}
+    with writing(path, RuntimeError):
+        torch.save(tensors, path)

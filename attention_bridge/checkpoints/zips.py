@@ -1,0 +1,51 @@
+"""Zip files, which npz files and those of torch.save are: checked before anything in them is believed."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from attention_bridge.checkpoints.faults import check_inflation
+from attention_bridge.errors import CheckpointError
+
+CHUNK = 2**20
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip file whose entries have different names and are not absurdly larger than the file.
+
+    Raises:
+        CheckpointError: they do not, or are.
+        zipfile.BadZipFile: it is no zip file; and whatever else zipfile raises.
+    """
+    archive = zipfile.ZipFile(path)
+    try:
+        check_inflation(path, sum(entry.file_size for entry in archive.infolist()))
+        names = set()
+        for entry in archive.infolist():
+            if entry.filename in names:
+                raise CheckpointError(f"{path} holds two entries that are both called {entry.filename}")
+            names.add(entry.filename)
+    except BaseException:
+        archive.close()
+        raise
+    return archive
+
+
+def check_sum(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Read an entry to its end, where zipfile compares its checksum.
+
+    Raises:
+        CheckpointError: the checksum or the length is another.
+    """
+    left = entry.file_size
+    try:
+        with archive.open(entry) as file:
+            while chunk := file.read(CHUNK):
+                left -= len(chunk)
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(
+            f"{path} is damaged: {entry.filename} has another checksum than it says"
+        ) from error
+    if left:
+        raise CheckpointError(f"{path} is damaged: {entry.filename} ends {left} bytes too early")
