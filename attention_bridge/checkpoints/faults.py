@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,8 +35,9 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise DiskError(f"{path} cannot be read: {error.strerror}") from error
+        # A damaged file can send its reader to places that no file has: that is an invalid argument.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise DiskError(f"{path} cannot be read: {_reason(error)}") from error
         raise CheckpointError(f"{path} is damaged or no {kind}: {one_line(error)}") from error
 
 
@@ -48,8 +51,17 @@ def writing(path: Path, *kinds: type[BaseException]) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, (OSError, *kinds)):
             raise
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise DiskError(f"{path} cannot be written: {reason}") from error
+        raise DiskError(f"{path} cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words, if the system's error is this one or led to it: libraries add much of their own."""
+    first: BaseException | None = error
+    while first is not None:
+        if isinstance(first, OSError) and first.errno:
+            return os.strerror(first.errno)
+        first = first.__cause__ or first.__context__
+    return one_line(error)
 
 
 def one_line(error: BaseException) -> str:

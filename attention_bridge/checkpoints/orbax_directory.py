@@ -88,4 +88,10 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
         )
     tree = nest(path, gathered(path, items, specs))
     with writing(path, Exception), ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), tree)
+        # Orbax has a temporary name of its own beside what it writes; so that is one level down at first.
+        below = path.absolute() / "tree"
+        path.mkdir()
+        checkpointer.save(below, tree)
+        for entry in list(below.iterdir()):
+            entry.rename(path / entry.name)
+        below.rmdir()

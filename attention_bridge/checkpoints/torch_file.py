@@ -96,7 +96,7 @@ def _load(path: Path, mmap: bool) -> Any:
                 f"{path} is refused: to read it the code {found[1]} would have to be run, and here no code of files is"
             ) from error
         raise CheckpointError(
-            f"{path} is damaged or no {KIND}: its pickle holds more than tensors"
+            f"{path} is damaged or no {KIND}: its pickle is damaged or holds more than tensors"
         ) from error
 
 
@@ -129,5 +129,8 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
     check_writable(path, "torch", specs, [dtype for dtype in ALL if hasattr(torch, dtype.name)])
     no_metadata(path, "torch.save", metadata)
     tensors = {name: to_torch(array) for name, array in gathered(path, items, specs).items()}
-    with writing(path, RuntimeError):
-        torch.save(tensors, path)
+    with (
+        writing(path, RuntimeError),
+        path.open("wb") as file,
+    ):  # by a path, its name would be kept in the file
+        torch.save(tensors, file)
