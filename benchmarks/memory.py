@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ import typer
 import jax_attention.ops
 import torch_attention.ops
 from benchmarks.operations import Case, jax_function, jax_nn, jax_run, numbers, sdpa, torch_run
+from benchmarks.process import status
 
 MIB = 2**20
 LENGTHS = (2048, 8192, 32768)
@@ -84,12 +84,12 @@ def torch_mib(length: int, whose: str) -> tuple[float, float]:
     ours = partial(torch_attention.ops.dot_product_attention, is_causal=True)
     torch_run(Case(64, is_causal=True, backward=True), ours)()  # threads and buffers that are made once
     run = torch_run(case, ours if whose == "ours" else sdpa(case))
-    before = _status("VmRSS")
+    before = status("VmRSS")
     start = time.perf_counter()
     results = run()
     seconds = time.perf_counter() - start
     returned = sum(x.nbytes for x in results)
-    return (_status("VmHWM") - before - returned) / MIB, seconds
+    return (status("VmHWM") - before - returned) / MIB, seconds
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
@@ -98,12 +98,6 @@ def seconds_of(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def _status(name: str) -> int:
-    """Bytes of memory that this process holds, `VmRSS`, or held at most, `VmHWM`; not those of who started it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def main(
