@@ -26,7 +26,13 @@ class ConversionError(ValueError):
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be read or written; the message says in one sentence why."""
+    """A checkpoint cannot be read or written; the message says in one sentence why.
+
+    Names in it may come from a damaged file: what cannot be printed on one line is escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 class DiskError(CheckpointError, OSError):

@@ -15,6 +15,11 @@ from attention_bridge.checkpoints import Spec
 from attention_bridge.errors import CheckpointError, DiskError
 from parity_tests.checkpoint_samples import WRITTEN, bits, few, load, random_bits, save, specs_of
 
+# Orbax's own threads, when they fail, call a loop that is closed by then, and perhaps a test later.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
+)
+
 SHARDS = {"format": "safetensors", "max_shard_bytes": 90}
 WAYS = {format: (name, {"format": format}) for format, name in WRITTEN.items()}
 WAYS["shards"] = ("model.safetensors", SHARDS)
@@ -60,8 +65,6 @@ class TestFailures:
             checkpoints.save(path, items(), specs_of(few()), **options)
         assert listing(path.parent) == there
 
-    # Orbax's own threads tell a loop that is closed by then.
-    @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
     @pytest.mark.parametrize("before", [True, False], ids=["over an older one", "new"])
     def test_a_full_disk_leaves_what_was_there(self, place, before):
         path, options = place
@@ -100,8 +103,10 @@ class TestFailures:
         else:
             message = ""
         monkeypatch.undo()
-        if count == 0:
-            pytest.skip(f"{path.name} needs no os.{call}")
+        if count == 0:  # a format that does without this call
+            assert call != "fsync"
+            assert bits(load(path)) == bits(few())
+            return
         assert message.startswith(str(path))
         assert message.endswith("cannot be written: No space left on device")
         assert listing(path.parent) == there
@@ -137,6 +142,17 @@ class TestFailures:
 
         checkpoints.save(path, items(), specs_of(few()), **options)
         assert bits(load(read_from)) == bits(few())
+
+    def test_a_checkpoint_is_written_over_itself_while_it_is_read(self, place):
+        path, options = place
+        older(place)
+        read_from = path.parent if "max_shard_bytes" in options else path
+        old = load(read_from)
+        with checkpoints.open(read_from) as reader:
+            items = ((name, array[::-1] if array.ndim else array) for name, array in reader.items())
+            checkpoints.save(path, items, reader.specs, **options)
+        turned = {name: array[::-1] if array.ndim else array for name, array in old.items()}
+        assert bits(load(read_from)) == bits(turned)
 
     def test_no_directory(self, place):
         path, options = place
@@ -194,8 +210,6 @@ class TestWhatIsGiven:
     @pytest.mark.parametrize("name", ["\udc80", "a\0b"])
     def test_names_that_are_no_text_are_refused(self, place, name):
         path, options = place
-        if options["format"] == "torch":
-            pytest.skip("torch keeps any name")
         with pytest.raises(CheckpointError, match="cannot be written: "):
             save(path, {name: np.ones(2)}, **options)
         assert listing(path.parent) == {}

@@ -32,7 +32,10 @@ def open(path: Path) -> Reader:
 
     path = path.absolute()
     with reading(path, KIND), ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.metadata(path).item_metadata.tree
+        described = checkpointer.metadata(path).item_metadata
+        if described is None:
+            raise CheckpointError(f"{path} is damaged or no {KIND} of one tree: Orbax finds no tensors in it")
+        tree = described.tree
         found = flatten(path, tree, lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
         specs = {
             name: Spec(tuple(leaf.shape), supported(path, name, np.dtype(leaf.dtype)))

@@ -15,7 +15,7 @@ import numpy as np
 from attention_bridge.checkpoints import index
 from attention_bridge.checkpoints.dtypes import ALL, check_writable, supported
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
-from attention_bridge.checkpoints.giving import Items, gathered, no_metadata
+from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
 from attention_bridge.checkpoints.nests import flatten
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.zips import check_sum, open_zip
@@ -127,6 +127,7 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
     import torch
 
     check_writable(path, "torch", specs, [dtype for dtype in ALL if hasattr(torch, dtype.name)])
+    check_names(path, specs)
     no_metadata(path, "torch.save", metadata)
     tensors = {name: to_torch(array) for name, array in gathered(path, items, specs).items()}
     with (
