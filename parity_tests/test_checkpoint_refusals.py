@@ -276,6 +276,17 @@ class TestTorch:
         claim(tmp_path / "x.pt", "more/data/1", 2**31, "a")
         assert "which is more than 100 times as many" in refusal(tmp_path / "x.pt")
 
+    def test_an_entry_that_is_shorter_than_it_says(self, tmp_path):
+        torch.save({"w": torch.ones(3)}, tmp_path / "y.pt")
+        with (
+            zipfile.ZipFile(tmp_path / "y.pt") as given,
+            zipfile.ZipFile(tmp_path / "x.pt", "w") as forged,
+        ):
+            for name in given.namelist():
+                forged.writestr(name, given.read(name))
+                forged.infolist()[-1].file_size += 5 if name.endswith("data/0") else 0
+        assert refusal(tmp_path / "x.pt").endswith("data/0 ends 5 bytes too early")
+
     def test_compressed_entries(self, tmp_path):
         torch.save({"w": torch.ones(3)}, tmp_path / "y.pt")
         with (

@@ -129,6 +129,24 @@ class TestFailures:
         assert count == 2
         assert listing(tmp_path) == there
 
+    def test_a_directory_that_cannot_take_its_name_leaves_the_one_that_was_there(self, tmp_path, monkeypatch):
+        place = tmp_path / "x", {"format": "orbax"}
+        there = older(place)
+        rename = os.rename
+
+        def not_to_it(source, target):
+            if Path(target) == place[0] and ".x." in Path(source).name and Path(source) not in aside:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            aside.append(Path(target))
+            rename(source, target)
+
+        aside: list[Path] = []
+        monkeypatch.setattr(os, "rename", not_to_it)
+        with pytest.raises(DiskError, match=r"x cannot be written: No space left on device$"):
+            save(place[0], few(), format="orbax")
+        assert place[0] in aside  # moved away and back
+        assert listing(tmp_path) == there
+
     def test_the_older_checkpoint_can_be_read_until_the_new_one_is_complete(self, place):
         path, options = place
         older(place)

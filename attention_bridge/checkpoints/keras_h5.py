@@ -105,7 +105,6 @@ def _put(file: Any, name: str, array: np.ndarray) -> None:
         dataset.attrs["dtype"] = array.dtype.name
     else:
         file.create_dataset(name, data=array, dtype=native(array.dtype))
-    file.flush()  # else what is written stays in memory
 
 
 def _close_quietly(file: Any) -> None:
