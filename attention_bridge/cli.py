@@ -191,6 +191,90 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def layouts(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, with every rule.")] = False,
+) -> None:
+    """The layouts that weights can be converted between."""
+    from attention_bridge import weight_tables
+
+    if as_json:
+        typer.echo(json.dumps(weight_tables.layout_rows(), indent=2))
+    else:
+        Console(highlight=False).print(weight_tables.layout_table())
+
+
+@app.command()
+def inspect(
+    source: Annotated[Path, typer.Argument(help="A checkpoint: a file, an index or a directory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """What a checkpoint holds: format, layout with the evidence, tensors."""
+    from attention_bridge import inspection, weight_tables
+
+    found = inspection.inspect(source)
+    if as_json:
+        typer.echo(json.dumps(weight_tables.inspection_json(found), indent=2))
+        return
+    console = Console(highlight=False)
+    for line in weight_tables.inspection_lines(found):
+        console.print(Text(line), soft_wrap=True)
+    console.print(weight_tables.tensor_table(found))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A checkpoint: a file, an index or a directory.")],
+    target: Annotated[Path, typer.Argument(help="The file to write; its name says the format.")],
+    source_layout: Annotated[
+        str | None, typer.Option("--from", help="Layout of the source.", show_default="as config.json says")
+    ] = None,
+    target_layout: Annotated[str, typer.Option("--to", help="Layout of the target.")] = "torch_attention",
+    config: Annotated[
+        Path | None, typer.Option(help="config.json of the model.", show_default="that beside the source")
+    ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(help="Size that no shape gives, such as d=64; may be given many times."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only; write nothing.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Run both ends on random input.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what is done to each tensor.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Convert a checkpoint from one layout and format to another, bit for bit."""
+    from attention_bridge import conversion, weight_tables, weights
+
+    if dry_run and verify:
+        raise errors.InputError("expected --dry-run or --verify, and not both: there would be nothing to run")
+    given = None if config is None else conversion.read_configuration(config)
+    axes = conversion.read_axes(axis or [])
+    layout = source_layout or conversion.layout_by_configuration(source, given)
+    done = conversion.convert_checkpoint(
+        source, target, layout, target_layout, axes=axes, config=given, dry_run=dry_run, watch=_watched
+    )
+    verified = None
+    if verify:
+        from attention_bridge.verification import verify as run_both
+
+        known = given if given is not None else conversion.configuration_beside(done.source)
+        verified = run_both(source, done.target, layout, target_layout, config=known, axes=axes)
+    for name in done.not_finite:
+        typer.echo(f"attention-bridge: warning: {name} holds numbers that are not finite", err=True)
+    if as_json:
+        typer.echo(json.dumps(weight_tables.conversion_json(done, dry_run, verified), indent=2))
+    else:
+        lines = weight_tables.conversion_lines(done, dry_run, verified)
+        typer.echo("\n".join([*lines, weights.explain(done.report)] if explain else lines))
+    if verified is not None and not verified.ok:
+        raise typer.Exit(1)
+
+
+def _watched(items: Any, count: int) -> Any:
+    """The tensors as they are written, with a bar on stderr."""
+    return track(items, description="write", total=count, console=Console(stderr=True), transient=True)
+
+
 @contextmanager
 def _step(name: str) -> Iterator[None]:
     """Show on stderr that a step is under way, and then how long it took."""

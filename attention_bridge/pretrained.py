@@ -90,7 +90,8 @@ def read_pretrained(
 ) -> Pretrained:
     """Read a checkpoint's configuration and weights; arguments and errors as in `load_pretrained`."""
     directory = _directory(source, revision)
-    tensors = checkpoints.read(directory)
+    with checkpoints.open(directory) as reader:
+        tensors = dict(reader.items())
     path = next((directory / name for name in CONFIGS if (directory / name).exists()), None)
     if path is None:
         raise CheckpointError(

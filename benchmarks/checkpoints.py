@@ -21,6 +21,7 @@ import typer
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints import Spec
 from attention_bridge.checkpoints.atomic import flush
+from attention_bridge.conversion import convert_checkpoint
 from benchmarks.process import status
 
 MIB = 2**20
@@ -56,7 +57,9 @@ def make(directory: Path, size: int) -> None:
     """Write a checkpoint of about `size` bytes in shards: tensors of different sizes, the largest 128 MiB."""
     sizes = list(_sizes(size))
     dtype = np.dtype(np.float32)
-    specs = {f"layer.{i}.weight": Spec((n // 4096, 1024), dtype) for i, n in enumerate(sizes)}
+    specs = {
+        f"model.layers.{i}.mlp.up_proj.weight": Spec((n // 4096, 1024), dtype) for i, n in enumerate(sizes)
+    }
     rng = np.random.default_rng(0)
     items = ((name, rng.standard_normal(spec.shape, dtype)) for name, spec in specs.items())
     checkpoints.save(directory / NAME, items, specs, max_shard_bytes=SHARD)
@@ -94,9 +97,15 @@ def negate(name: str, array: np.ndarray) -> np.ndarray:
     return -array
 
 
+def convert(source: Path, target: Path) -> None:
+    """Convert a checkpoint: every matrix is transposed, and all numbers are looked at."""
+    convert_checkpoint(source, target / NAME, "hf.llama", "jax_attention")
+
+
 WAYS: dict[str, Callable[[Path, Path], Any]] = {
     "copy": copy,
     "stream": stream,
+    "convert": convert,
     "negate": lambda source, target: stream(source, target, negate),
 }
 
@@ -127,7 +136,7 @@ def main(
     ] = None,
     target: Annotated[Path | None, typer.Argument(hidden=True)] = None,
     size_mib: Annotated[int, typer.Option(help="Of the new checkpoint.")] = 1024,
-    way: Annotated[str, typer.Option(help="`stream`, or `negate` to compute as well.")] = "stream",
+    way: Annotated[str, typer.Option(help="`stream`; `convert` transposes, `negate` computes.")] = "stream",
     place: Annotated[
         Path | None, typer.Option(help="Where to write; by default where temporary files go.")
     ] = None,

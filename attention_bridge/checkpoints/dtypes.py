@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 
-BLOCK = 2**20  # elements that are made dense at a time
+BLOCK = 2**24  # bytes
+TILE = (128, 256)  # rows and columns that fit in a cache together
 
 _OWN = "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64 complex64 complex128"
 _EXTENDED = "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu"
@@ -57,10 +59,33 @@ def blocks(array: np.ndarray) -> Iterator[memoryview]:
     if array.flags.c_contiguous:
         yield memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         return
-    bits = array.view(f"V{array.dtype.itemsize}")
-    flags = ["external_loop", "buffered", "zerosize_ok"]
-    for block in np.nditer(bits, flags, order="C", buffersize=BLOCK):  # type: ignore[call-overload]
-        yield memoryview(np.ascontiguousarray(block).view(np.uint8))  # type: ignore[arg-type]
+    if array.ndim > 2:
+        for part in array:
+            yield from blocks(part)
+        return
+    yield from _rows(array if array.ndim == 2 else array[None])
+
+
+def _rows(matrix: np.ndarray) -> Iterator[memoryview]:
+    """The bytes of a matrix, some rows at a time, copied tile by tile: what was transposed lies far apart."""
+    count, length = matrix.shape
+    step = max(1, min(TILE[0], BLOCK // max(1, length * matrix.itemsize)))
+    for first in range(0, count, step):
+        rows = matrix[first : first + step]
+        dense = np.empty(rows.shape, rows.dtype)
+        for start in range(0, length, TILE[1]):
+            dense[:, start : start + TILE[1]] = rows[:, start : start + TILE[1]]
+        yield memoryview(dense.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+
+def ahead(parts: Iterable[memoryview]) -> Iterator[memoryview]:
+    """The same, each made in another thread while the one before it is used."""
+    steps = iter(parts)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, steps, None)
+        while (part := coming.result()) is not None:
+            coming = pool.submit(next, steps, None)
+            yield part
 
 
 def mapped(path: Path, start: int, spec: Spec) -> np.ndarray:

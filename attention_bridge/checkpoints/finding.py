@@ -28,6 +28,7 @@ USUAL = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "flax_model.msgpack",
+    "consolidated.00.pth",
 )
 BEGINNINGS = {
     b"GGUF": "gguf",

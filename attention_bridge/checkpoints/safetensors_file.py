@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import safe_open
 
-from attention_bridge.checkpoints.dtypes import blocks, check_writable, mapped, native
+from attention_bridge.checkpoints.dtypes import ahead, blocks, check_writable, mapped, native
 from attention_bridge.checkpoints.faults import nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, promised
 from attention_bridge.checkpoints.reader import Reader
@@ -165,7 +165,7 @@ class Open:
         """Write the bytes of one tensor."""
         with writing(self.path):
             self.file.seek(self.starts[name])
-            for block in blocks(array):
+            for block in ahead(blocks(array)):
                 self.file.write(block)
 
     def __enter__(self) -> Open:

@@ -1,0 +1,224 @@
+"""A checkpoint on disk converted into another: planned on shapes, streamed, written whole or not at all.
+
+convert_checkpoint("gpt2", "gpt2-jax.msgpack", source="hf.gpt2", target="jax_attention")
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attention_bridge import checkpoints
+from attention_bridge.config_files import read_json
+from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.families import read_config
+from attention_bridge.weights import Report, stream
+from attention_bridge.weights.leaves import Spec
+
+CONFIGS = ("config.json", "params.json")
+Items = Iterable[tuple[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted, or would be.
+
+    Attributes:
+        source, target: the files.
+        format: of the target.
+        report: what happened to each tensor.
+        specs: shape and dtype of each tensor of the target.
+        not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
+    """
+
+    source: Path
+    target: Path
+    format: str
+    report: Report
+    specs: dict[str, Spec]
+    not_finite: tuple[str, ...]
+
+
+def convert_checkpoint(
+    source_path: str | os.PathLike[str],
+    target_path: str | os.PathLike[str],
+    source: str,
+    target: str,
+    *,
+    axes: Mapping[str, int] | None = None,
+    config: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+    watch: Callable[[Items, int], Items] = lambda items, count: items,
+) -> Conversion:
+    """Convert a checkpoint; until the new one is complete, an older one of that name stays as it was.
+
+    Args:
+        source_path: a file, the index of a sharded checkpoint, or a directory with either.
+        target_path: a file whose name says the format; or a directory, which then holds `model.safetensors`.
+        source, target: names of layouts.
+        axes: sizes of axes that the shapes do not give.
+        config: the model's configuration; by default that beside the source, if it is of a known family.
+        dry_run: whether to plan only.
+        watch: passes the tensors on, and may show how many of them were written.
+
+    Returns:
+        What happened; with `dry_run` what would.
+
+    Raises:
+        CheckpointError: a file that cannot be read or written, or a configuration that is not understood.
+        ConversionError: tensors that do not fit; all faults together, before anything is written.
+        InputError: source and target are one file, or there is no layout of that name.
+    """
+    found = checkpoints.find(source_path)
+    goal = _goal(Path(target_path))
+    if goal.exists() and goal.resolve() == found.path.resolve():
+        raise InputError(f"source and target must be two files, but both are {goal}")
+    check_layouts(source, target)
+    config = configuration_beside(found.path) if config is None else config
+    not_finite: list[str] = []
+    with checkpoints.open(source_path) as reader:
+
+        def read(name: str) -> np.ndarray:
+            array = reader.read(name)
+            if not is_finite(array):
+                not_finite.append(name)
+            return array
+
+        planned = stream(reader.specs, read, source, target, axes=axes, config=config)
+        format = _format(goal)
+        if not dry_run:
+            made = _make_directory(goal.parent, Path(target_path))
+            try:
+                watched = watch(planned.items(), len(planned.specs))
+                checkpoints.save(goal, watched, planned.specs, _metadata(format, target))
+            except BaseException:
+                for directory in made:
+                    shutil.rmtree(directory, ignore_errors=True)
+                raise
+    noted = tuple(dict.fromkeys(not_finite))
+    return Conversion(found.path, goal, format, planned.report, planned.specs, noted)
+
+
+def is_finite(array: np.ndarray, block: int = 2**20) -> bool:
+    """Whether all numbers are finite, looked at block by block."""
+    if array.dtype.kind in "biu":
+        return True
+    flat = array.reshape(-1)
+    parts = (flat[start : start + block] for start in range(0, flat.size, block))
+    return all(
+        bool(np.isfinite(part if part.dtype.kind in "fc" else part.astype(np.float32)).all())
+        for part in parts
+    )
+
+
+def check_layouts(*names: str) -> None:
+    """Raise InputError unless there are layouts of these names."""
+    from attention_bridge.layouts import LAYOUTS
+
+    for name in names:
+        if name not in LAYOUTS:
+            raise InputError(f"a layout is one of {', '.join(LAYOUTS)}, but got {name!r}")
+
+
+def configuration_beside(path: Path) -> dict[str, Any] | None:
+    """The configuration in the directory of a checkpoint, if it is there and of a family that is known."""
+    directory = path if path.is_dir() else path.parent
+    for name in CONFIGS:
+        if (directory / name).is_file():
+            given: dict[str, Any] = read_json(directory / name)
+            try:
+                read_config(given)
+            except CheckpointError:
+                return None
+            return given
+    return None
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The configuration in a file, or in the directory that holds it.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, or it is not understood.
+    """
+    inside = [path / name for name in CONFIGS if (path / name).exists()]
+    file = next(iter(inside), path / CONFIGS[0]) if path.is_dir() else path
+    given: dict[str, Any] = read_json(file)
+    read_config(given, source=file)
+    return given
+
+
+def read_axes(given: Iterable[str]) -> dict[str, int]:
+    """Sizes of axes from texts such as "d=64".
+
+    Raises:
+        InputError: a text that is none.
+    """
+    axes = {}
+    for text in given:
+        name, equals, size = text.partition("=")
+        if not (equals and name.isidentifier() and size.isdigit() and int(size) > 0):
+            raise InputError(f"an axis is given as a name and a size, such as d=64, but got {text!r}")
+        axes[name] = int(size)
+    return axes
+
+
+def layout_by_configuration(path: Path, config: Mapping[str, Any] | None) -> str:
+    """The layout that the configuration of a checkpoint says it has.
+
+    Raises:
+        InputError: there is no configuration that is understood.
+    """
+    config = configuration_beside(checkpoints.find(path).path) if config is None else config
+    if config is None:
+        raise InputError(
+            f"{path} has no config.json that says what layout it has: give it with --from; "
+            "`attention-bridge inspect` names those that fit"
+        )
+    with checkpoints.open(path) as reader:
+        return read_config(config, reader.specs.keys()).layout.name
+
+
+def _goal(path: Path) -> Path:
+    """The file to write: the path, or `model.safetensors` in it if its name stands for no format."""
+    is_directory = path.is_dir() or not path.suffix
+    return path / checkpoints.SINGLE if is_directory else path
+
+
+def _format(goal: Path) -> str:
+    from attention_bridge.checkpoints.finding import named
+
+    format = named(goal)
+    if format not in checkpoints.FORMATS or format == "gguf":
+        raise CheckpointError(
+            f"{goal} cannot be written: its name must end in .safetensors, .pt, .bin, .npz, .msgpack or .weights.h5"
+        )
+    return format
+
+
+def _metadata(format: str, layout: str) -> dict[str, str] | None:
+    if format not in ("safetensors", "npz"):
+        return None
+    return {"format": "pt" if layout.startswith(("hf.", "torch")) else "np", "layout": layout}
+
+
+def _make_directory(directory: Path, asked: Path) -> list[Path]:
+    """Make the directory that was asked for, if it is one; gives those that were not there."""
+    if directory != asked or directory.exists():
+        return []
+    try:
+        directory.mkdir()
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be made: {error.strerror}") from error
+    return [directory]
+
+
+def tensors_of(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of a checkpoint of any format, one at a time."""
+    with checkpoints.open(path) as reader:
+        yield from reader.items()

@@ -1,0 +1,125 @@
+"""Layouts, checkpoints and conversions as tables and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from attention_bridge.conversion import Conversion
+from attention_bridge.inspection import Inspection
+from attention_bridge.layouts import LAYOUTS
+from attention_bridge.verification import Verified
+
+SHOWN = 40  # tensors that the terminal shows; JSON has all
+
+
+def layout_rows() -> list[dict[str, Any]]:
+    """One object a layout: its name, what it is, its rules."""
+    return [
+        {
+            "name": layout.name,
+            "rules": [
+                {
+                    "theirs": rule.theirs,
+                    "hub": rule.hub,
+                    "axes": getattr(rule, "pattern", rule.to_hub[0].pattern),
+                }
+                for rule in layout.rules
+            ],
+            "axes": sorted(axes_of(layout.name)),
+        }
+        for layout in LAYOUTS.values()
+    ]
+
+
+def axes_of(name: str) -> set[str]:
+    """The axes that a layout cannot tell from shapes, in either direction."""
+    layout = LAYOUTS[name]
+    moves = (*layout.to_hub, *layout.from_hub)
+    return {axis for move in moves for axis in move.unknown_axes({})}
+
+
+def layout_table() -> Table:
+    """The layouts for the terminal."""
+    table = Table("layout", "rules", "asks for axes", box=None, pad_edge=False)
+    for row in layout_rows():
+        table.add_row(row["name"], str(len(row["rules"])), ", ".join(row["axes"]) or "-")
+    return table
+
+
+def inspection_json(found: Inspection) -> dict[str, Any]:
+    """What a checkpoint holds, as one object."""
+    return {
+        "path": str(found.path),
+        "format": found.format,
+        "format_evidence": found.format_evidence,
+        "layouts": [candidate._asdict() for candidate in found.layouts],
+        "model": found.model,
+        "config": found.config_note,
+        "parameters": found.parameters,
+        "dtypes": found.dtypes,
+        "tensors": {
+            name: {"shape": list(spec.shape), "dtype": spec.dtype.name} for name, spec in found.specs.items()
+        },
+    }
+
+
+def inspection_lines(found: Inspection) -> list[str]:
+    """What a checkpoint holds, before its tensors."""
+    dtypes = ", ".join(f"{count} {name}" for name, count in found.dtypes.items())
+    layouts = [f"layout: {candidate.layout}, for {candidate.evidence}" for candidate in found.layouts]
+    return [
+        f"{found.path}: {found.format}, for {found.format_evidence}",
+        f"{found.parameters:,} parameters in {len(found.specs)} tensors ({dtypes})",
+        *(layouts or ["layout: none that is known; `attention-bridge layouts` lists those that are"]),
+        f"model: {found.model or 'not known'}; {found.config_note}",
+    ]
+
+
+def tensor_table(found: Inspection) -> Table:
+    """The tensors for the terminal, the first of them if there are many."""
+    table = Table("tensor", "shape", "dtype", box=None, pad_edge=False)
+    for name, spec in list(found.specs.items())[:SHOWN]:
+        table.add_row(name, str(spec.shape), spec.dtype.name)
+    if len(found.specs) > SHOWN:
+        table.add_row(f"... and {len(found.specs) - SHOWN} more", "", "")
+    return table
+
+
+def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) -> dict[str, Any]:
+    """What was converted, as one object."""
+    report = done.report
+    return {
+        "source": str(done.source),
+        "target": str(done.target),
+        "format": done.format,
+        "from": report.source,
+        "to": report.target,
+        "written": not dry_run,
+        "matched": [match._asdict() for match in report.matched],
+        "synthesised": [note._asdict() for note in report.synthesised],
+        "ignored": [note._asdict() for note in report.ignored],
+        "not_finite": list(done.not_finite),
+        "verified": None if verified is None else {**verified._asdict(), "ok": verified.ok},
+    }
+
+
+def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None) -> list[str]:
+    """What was converted, in a few lines."""
+    report = done.report
+    verb = "would become" if dry_run else "became"
+    lines = [
+        f"{done.source} ({report.source}) {verb} {done.target} ({report.target}, {done.format}): "
+        f"{len(report.matched)} tensors, {len(report.synthesised)} made here, {len(report.ignored)} left behind"
+    ]
+    lines += [f"made here: {note.name}, {note.reason}" for note in report.synthesised[:SHOWN]]
+    lines += [f"left behind: {note.name}, {note.reason}" for note in report.ignored[:SHOWN]]
+    if verified is not None:
+        equal = "equal" if verified.ok else "NOT EQUAL"
+        lines.append(
+            f"verified: {verified.model} in PyTorch from the source, in JAX from the target: {equal}, "
+            f"largest difference {verified.error:.1e} of the largest of {verified.outputs} outputs, "
+            f"rounding explains {verified.tolerance:.1e}"
+        )
+    return lines
