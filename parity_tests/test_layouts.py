@@ -1,6 +1,7 @@
 """The tables: each layout's names and axes, round trips, and outputs equal to the model they come from."""
 
 import os
+import re
 
 import jax
 import jax.numpy as jnp
@@ -652,3 +653,22 @@ def flatten(tree, path=""):
         return {path: tree}
     below = (flatten(x, f"{path}.{name}" if path else name) for name, x in tree.items())
     return {name: leaf for leaves in below for name, leaf in leaves.items()}
+
+
+def test_the_names_of_axes_mean_the_same_in_every_layout():
+    """What is given for the heads of one layout must not be taken for something else by another."""
+    reserved = {"h", "g", "d", "pair"}
+    for layout in LAYOUTS.values():
+        for move in layout.to_hub:
+            used = reserved & set(re.findall(r"\b[a-z]+\b", move.pattern))
+            assert not used or move.unknown_axes({}) or move.inverse().unknown_axes({}), (
+                layout.name,
+                move.pattern,
+            )
+
+
+def test_packed_projections_become_heads_at_once():
+    packed = {"in_proj_weight": np.arange(96 * 32.0).reshape(96, 32)}
+    kernels, _ = convert(packed, "torch.mha", "flax.nnx.mha", {"d": 8})
+    expected = packed["in_proj_weight"][32:64].T.reshape(32, 4, 8)
+    np.testing.assert_array_equal(kernels["key.kernel"], expected)

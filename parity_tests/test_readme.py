@@ -8,10 +8,14 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from attention_bridge.cli import app
+from parity_tests import families
+from torch_attention import CausalSelfAttention
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -41,7 +45,23 @@ def test_commands_run(command: list[str], tmp_path: Path, monkeypatch: pytest.Mo
     if "--all" in command:
         command = [*("LuongAttention-dot" if word == "--all" else word for word in command)]
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(app, command).exit_code == 0
+    families.model(families.CASES["gpt2"]).save_pretrained("gpt2")
+    write_case(tmp_path / "case.npz")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == (1 if command[0] == "doctor" else 0), done.output
+
+
+def write_case(path: Path) -> None:
+    """A port that forgot to transpose the keys' matrix."""
+    torch.manual_seed(0)
+    reference = CausalSelfAttention(12, 4)
+    x = torch.randn(2, 5, 12)
+    weights = {name: weight.detach().clone() for name, weight in reference.state_dict().items()}
+    with torch.no_grad():
+        expected = reference(x).output
+        reference.k_proj.weight.copy_(weights["k_proj.weight"].T)
+        candidate = reference(x).output
+    np.savez(path, x=x, reference=expected, candidate=candidate, **weights)
 
 
 def test_demonstrations_exist_in_both_mirrors() -> None:
@@ -81,4 +101,7 @@ def test_it_names_the_command_that_the_package_installs() -> None:
         text=True,
         check=True,
     )
-    assert all(command in result.stdout for command in ("demo", "list", "parity"))
+    assert all(
+        command in result.stdout
+        for command in ("demo", "list", "parity", "layouts", "inspect", "convert", "doctor")
+    )

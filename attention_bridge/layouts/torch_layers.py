@@ -17,7 +17,7 @@ def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
         Rule(
             f"{{path}}{theirs}.in_proj_weight",
             f"{{path}}{ours}.{{q,k,v}}_proj.weight",
-            "(three e) d -> three e d",
+            "(three e) i -> three e i",
         ),
         Rule(f"{{path}}{theirs}.in_proj_bias", f"{{path}}{ours}.{{q,k,v}}_proj.bias", "(three e) -> three e"),
         Rule(f"{{path}}{theirs}.out_proj.{{name}}", f"{{path}}{ours}.out_proj.{{name}}"),

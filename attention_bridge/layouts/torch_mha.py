@@ -9,7 +9,7 @@ from attention_bridge.weights.rule import Rule
 TORCH_MHA = Layout(
     "torch.mha",
     rules=(
-        Rule("{path}in_proj_weight", "{path}{q,k,v}_proj.weight", "(three e) d -> three e d"),
+        Rule("{path}in_proj_weight", "{path}{q,k,v}_proj.weight", "(three e) i -> three e i"),
         Rule("{path}in_proj_bias", "{path}{q,k,v}_proj.bias", "(three e) -> three e"),
         Rule("{path}{q,k,v}_proj_weight", "{path}{q,k,v}_proj.weight"),
         Rule("{path}out_proj.{name}", "{path}out_proj.{name}"),
