@@ -80,6 +80,7 @@ from jax_attention.patterns import BigBirdAttention as BigBirdAttention
 from jax_attention.patterns import ChunkedAttention as ChunkedAttention
 from jax_attention.patterns import LearnedSinkAttention as LearnedSinkAttention
 from jax_attention.patterns import LongformerAttention as LongformerAttention
+from jax_attention.patterns import PersistentMemoryAttention as PersistentMemoryAttention
 from jax_attention.patterns import SlidingWindowAttention as SlidingWindowAttention
 from jax_attention.patterns import StreamingAttention as StreamingAttention
 from jax_attention.patterns import block_sparse_mask as block_sparse_mask

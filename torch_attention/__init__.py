@@ -80,6 +80,7 @@ from torch_attention.patterns import BigBirdAttention as BigBirdAttention
 from torch_attention.patterns import ChunkedAttention as ChunkedAttention
 from torch_attention.patterns import LearnedSinkAttention as LearnedSinkAttention
 from torch_attention.patterns import LongformerAttention as LongformerAttention
+from torch_attention.patterns import PersistentMemoryAttention as PersistentMemoryAttention
 from torch_attention.patterns import SlidingWindowAttention as SlidingWindowAttention
 from torch_attention.patterns import StreamingAttention as StreamingAttention
 from torch_attention.patterns import block_sparse_mask as block_sparse_mask

@@ -11,6 +11,7 @@ from attention_bridge.oracles import patterns as oracles
 SEVEN_TOKENS = {**SIZES, "query": 7}
 SEVEN_SMALL = {**SEVEN_TOKENS, "embed": 6}
 GLOBAL_TOKENS = np.array([[True, False, False, False, False, False, False], [False] * 5 + [True, True]])
+SIX_MEMORIES = {**SIZES, "columns": SIZES["query"] + 6}
 SEVEN_BLOCKS = {**SIZES, "query": 14, "embed": 6}
 RANDOM_BLOCKS = (
     np.array(  # for 3 heads and 7 blocks; -1 is none, and the last head draws two that it sees anyway
@@ -99,6 +100,29 @@ PATTERNS_FAMILY = (
         decoding="cache",
         decoding_options={"is_causal": True},
         peers=("transformers GptOssAttention", "x-transformers Attention"),
+    ),
+    Mechanism(
+        name="PersistentMemoryAttention",
+        family="patterns",
+        file="patterns/persistent_memory.py",
+        paper=Paper("Sukhbaatar et al.", 2019, "https://arxiv.org/abs/1907.01470"),
+        equation=r"\mathrm{softmax}\left([K q_i; \tilde K q_i] / \sqrt{d}\right)^\top [V; \tilde V]",
+        module=Part(
+            "PersistentMemoryAttention",
+            {
+                "embed_dim": EMBED,
+                "num_heads": HEADS,
+                "num_memories": SIX_MEMORIES["columns"] - SIZES["query"],
+            },
+        ),
+        inputs=SEQUENCE,
+        masks=HEADS_SELF,
+        keep=("batch", "heads", "query", "columns"),
+        sizes=SIX_MEMORIES,
+        oracle=partial(oracles.persistent_memory_attention, num_heads=HEADS),
+        decoding="cache",
+        decoding_options={"is_causal": True},
+        peers=("torch.nn.MultiheadAttention, add_bias_kv", "x-transformers Attention"),
     ),
     Mechanism(
         name="StreamingAttention",

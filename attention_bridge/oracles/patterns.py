@@ -117,6 +117,37 @@ def learned_sink_attention(
     )
 
 
+def persistent_memory_attention(
+    parameters: Parameters,
+    x: Array,
+    mask: Array | None = None,
+    *,
+    num_heads: int,
+    dropout_keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Array]:
+    """Softmax over the keys that i sees and all M learned ones, behind them (Sukhbaatar et al. 2019)."""
+    query, key, value = _heads(parameters, x, num_heads)
+    batch, _, length, head_dim = query.shape
+    learned_keys, learned_values = parameters["memory_key"], parameters["memory_value"]
+    columns = length + len(learned_keys)
+    dtype = np.result_type(x, *parameters.values())
+    output = np.zeros(value.shape, dtype)
+    weights = np.zeros((batch, num_heads, length, columns), dtype)
+    for b in range(batch):
+        for h in range(num_heads):
+            own = slice(h * head_dim, (h + 1) * head_dim)
+            keys = np.concatenate([key[b, h], learned_keys[:, own]])
+            values = np.concatenate([value[b, h], learned_values[:, own]])
+            for i in range(length):
+                seen = np.ones(columns, dtype=bool)
+                seen[:length] = visible(mask, b, h, i, length)
+                weights[b, h, i] = softmax(keys @ query[b, h, i] / np.sqrt(head_dim), seen)
+                keep = None if dropout_keep is None else dropout_keep[b, h, i]
+                output[b, h, i] = dropout(weights[b, h, i], keep, dropout_rate) @ values
+    return linear(parameters, "out_proj", merge_heads(output)), weights
+
+
 def longformer_attention(
     parameters: Parameters,
     x: Array,

@@ -255,3 +255,42 @@ def x_transformers_sink(rng: np.random.Generator) -> Comparison:
     module = Part("LearnedSinkAttention", {"embed_dim": 12, "num_heads": 3, "bias": False})
     found = weights_of(theirs, **X_NAMES, sinks="attend.head_attn_sink")
     return Comparison(module, found, {"x": x}, {"output": numpy(output)})
+
+
+@peer("PersistentMemoryAttention", "torch.nn.MultiheadAttention, add_bias_kv")
+def torch_bias_kv(rng: np.random.Generator) -> Comparison:
+    theirs = torch.nn.MultiheadAttention(12, 3, add_bias_kv=True, batch_first=True).double().eval()
+    randomise(theirs, rng)
+    x = rng.standard_normal((2, 7, 12))
+    hidden = np.triu(np.ones((7, 7), bool), 1)
+    query = torch.from_numpy(x)
+    output, weights = theirs(
+        query, query, query, attn_mask=torch.from_numpy(hidden), average_attn_weights=False
+    )
+    found = weights_of(theirs, out_proj="out_proj")
+    for kind in ("weight", "bias"):
+        parts = np.split(numpy(getattr(theirs, f"in_proj_{kind}")), 3)
+        found |= {f"{name}_proj.{kind}": part for name, part in zip("qkv", parts, strict=True)}
+    found |= {"memory_key": numpy(theirs.bias_k)[0], "memory_value": numpy(theirs.bias_v)[0]}
+    module = Part("PersistentMemoryAttention", {"embed_dim": 12, "num_heads": 3, "is_causal": True})
+    expected = {"output": numpy(output), "weights": numpy(weights)}
+    return Comparison(module, found, {"x": x}, expected)
+
+
+@peer("PersistentMemoryAttention", "x-transformers Attention")
+def x_transformers_memories(rng: np.random.Generator) -> Comparison:
+    theirs = x_transformers.Attention(
+        dim=12, heads=3, dim_head=4, num_mem_kv=5, causal=True
+    )  # its softmax is float32 in any case
+    randomise(theirs, rng)
+    x = rng.standard_normal((2, 7, 12)).astype(np.float32)
+    output, internals = theirs(torch.from_numpy(x), return_intermediates=True)
+    found = weights_of(theirs, **X_NAMES)
+    for name, memories in (("key", theirs.mem_k), ("value", theirs.mem_v)):  # heads memories head_dim
+        found[f"memory_{name}"] = numpy(memories).transpose(1, 0, 2).reshape(5, 12)
+    weights = np.roll(numpy(internals.post_softmax_attn), -5, axis=-1)  # theirs stand in front
+    module = Part(
+        "PersistentMemoryAttention",
+        {"embed_dim": 12, "num_heads": 3, "num_memories": 5, "is_causal": True, "bias": False},
+    )
+    return Comparison(module, found, {"x": x}, {"output": numpy(output), "weights": weights})

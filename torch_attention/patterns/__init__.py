@@ -7,5 +7,6 @@ from torch_attention.patterns.chunked import ChunkedAttention as ChunkedAttentio
 from torch_attention.patterns.learned_sink import LearnedSinkAttention as LearnedSinkAttention
 from torch_attention.patterns.longformer import LongformerAttention as LongformerAttention
 from torch_attention.patterns.longformer import local_global_mask as local_global_mask
+from torch_attention.patterns.persistent_memory import PersistentMemoryAttention as PersistentMemoryAttention
 from torch_attention.patterns.sliding_window import SlidingWindowAttention as SlidingWindowAttention
 from torch_attention.patterns.streaming import StreamingAttention as StreamingAttention

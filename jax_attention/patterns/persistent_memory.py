@@ -1,0 +1,175 @@
+r"""Persistent memory: learned keys and values besides those of the sequence (Sukhbaatar et al. 2019).
+
+$$ o_i = \sum_j \alpha_{ij} v_j + \sum_m \alpha_{im} \tilde v_m, \qquad
+   \alpha_i = \mathrm{softmax}\left([K q_i; \tilde K q_i] / \sqrt{d}\right) $$
+
+One change from `MultiHeadSelfAttention`: behind the keys and values of the sequence stand some that are learned. Every
+query sees them, whatever the mask; no position scheme places them. A query that sees no key of the sequence reads the
+memories alone. The weights have a column for each, behind those of the keys.
+
+`torch.nn.MultiheadAttention(add_bias_kv=True)` has one such memory, the `num_mem_kv` of x-transformers are several.
+
+| symbol                     | parameter                    |                                                 |
+|----------------------------|------------------------------|-------------------------------------------------|
+| $\tilde k_m$, $\tilde v_m$ | `memory_key`, `memory_value` | `(num_memories, embed_dim)`, cut into heads     |
+"""
+
+import jax.numpy as jnp
+from einops import repeat
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int, Shaped
+
+from jax_attention.caches import Cache, KeyValue
+from jax_attention.checks import check_divisible, check_keep, check_positive, check_sequence
+from jax_attention.layers import Dropout, Factory, linear, parameter
+from jax_attention.masks import and_masks, causal_mask
+from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.positions.protocol import check_scheme, place
+from jax_attention.recall import check_call, recall
+
+
+def append_memories(
+    x: Float[Array, "batch heads length head_dim"], memories: Float[Array, "memories features"]
+) -> Float[Array, "batch heads length_and_memories head_dim"]:
+    """Put the memories behind the keys, or values, of every sequence: head h holds its run of features."""
+    batch, heads = x.shape[:2]
+    cut = repeat(memories.astype(x.dtype), "m (h d) -> b h m d", b=batch, h=heads)
+    return jnp.concatenate([x, cut], axis=-2)
+
+
+def append_columns(
+    x: Shaped[Array, "*rows columns"], count: int, value: float | bool
+) -> Shaped[Array, "*rows more_columns"]:
+    """Put columns of one value behind those of a mask or bias."""
+    more = jnp.full((*x.shape[:-1], count), value, dtype=x.dtype)
+    return jnp.concatenate([x, more], axis=-1)
+
+
+class PersistentMemoryAttention(nnx.Module):
+    """Multi-head self-attention to the sequence and to learned memories (Sukhbaatar et al. 2019).
+
+    Args:
+        embed_dim: features of input and output.
+        num_heads: how many heads share them; must divide `embed_dim`.
+        num_memories: how many keys and values are learned.
+        position: what tells queries and keys where they stand; see `positions`. Memories stand nowhere.
+        is_causal: whether no position sees what comes after it. All see the memories.
+        bias: whether the projections have biases.
+        dropout: rate at which weights are dropped in training.
+
+    Raises:
+        ValueError: sizes that do not divide, no memory, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_memories: int = 1,
+        *,
+        position: nnx.Module | None = None,
+        is_causal: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        check_positive(num_memories=num_memories)
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.num_memories = num_memories
+        self.is_causal = is_causal
+        self.head_dim = embed_dim // num_heads
+        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
+        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.memory_key = parameter(num_memories, embed_dim, **factory)
+        self.memory_value = parameter(num_memories, embed_dim, **factory)
+        self.position = position
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        positions: Int[Array, "..."] | None = None,
+        cache: Cache | None = None,
+        need_weights: bool = True,
+        dropout_keep: Bool[Array, "batch heads length columns"] | None = None,
+    ) -> AttentionOutput | CachedOutput:
+        """Let every element attend to those it sees, and to the memories.
+
+        Args:
+            x: the sequence.
+            mask: True where the query attends to the key; it says nothing of memories.
+            positions: where each element stands, for `position`; None counts from 0.
+            cache: what was read before, with `is_causal`; as in `CausalSelfAttention`. Memories are not in it.
+            need_weights: whether to return the weights; without them the fastest implementation runs.
+            dropout_keep: False where a weight is dropped, memories included; stands for the draw.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length + num_memories)`; with a
+            cache the columns before the memories are those of all keys that it remembers.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit, or a cache that does not.
+        """
+        check_sequence("x", x, self.embed_dim)
+        batch, length = x.shape[:2]
+        check_call(
+            x,
+            mask,
+            positions,
+            None if cache is None else dropout_keep,
+            cache,
+            position=self.position,
+            num_heads=self.num_heads,
+            is_causal=self.is_causal,
+        )
+        check_keep(dropout_keep, (batch, self.num_heads, length, length + self.num_memories))
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        seen = recall(cache, KeyValue(key, value), mask, positions)
+        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
+        key = append_memories(placed.key, self.memory_key[...])
+        value = append_memories(seen.entries.value, self.memory_value[...])
+        shown = seen.mask
+        if self.is_causal:
+            before = causal_mask(length, placed.key.shape[-2], query_offset=seen.offset)
+            shown = before if shown is None else and_masks(before, shown)
+        heads, weights = attend(
+            placed.query,
+            key,
+            value,
+            None if placed.bias is None else append_columns(placed.bias, self.num_memories, 0.0),
+            None if shown is None else append_columns(shown, self.num_memories, True),
+            need_weights=need_weights,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
+        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+
+
+def main() -> None:
+    """Show a query that sees no word, and reads the memories alone."""
+    from jax_attention.demonstration import draw, fill, show
+
+    words = ["the", "cat", "sat"]
+    attention = fill(PersistentMemoryAttention(embed_dim=6, num_heads=2, num_memories=2, rngs=nnx.Rngs(0)))
+    mask = jnp.asarray([[False, False, False], [True, True, False], [True, True, True]])
+    show("PersistentMemoryAttention", attention(draw(1, 3, 6), mask), words, [*words, "one", "two"])
+
+
+if __name__ == "__main__":
+    main()
