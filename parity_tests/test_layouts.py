@@ -58,6 +58,8 @@ TORCH_MHA = {
     "in_proj_bias": ((15,), "q_proj.bias", (5,)),
     "out_proj.weight": ((5, 5), "out_proj.weight", (5, 5)),
     "out_proj.bias": ((5,), "out_proj.bias", (5,)),
+    "bias_k": ((1, 1, 5), "memory_key", (1, 5)),
+    "encoder.0.bias_v": ((1, 1, 5), "encoder.0.memory_value", (1, 5)),
     "encoder.0.q_proj_weight": ((5, 5), "encoder.0.q_proj.weight", (5, 5)),
     "encoder.0.k_proj_weight": ((5, 7), "encoder.0.k_proj.weight", (5, 7)),
     "encoder.0.v_proj_weight": ((5, 11), "encoder.0.v_proj.weight", (5, 11)),
@@ -317,16 +319,41 @@ class TestTorchMha:
         for name, tensor in back.state_dict().items():
             assert torch.equal(tensor, theirs.state_dict()[name])
 
-    def test_learned_extra_keys_are_refused_in_one_sentence(self):
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_a_learned_extra_key_and_value_are_a_memory_of_the_mirrors(self, masked):
+        theirs = randomize(torch.nn.MultiheadAttention(6, 2, add_bias_kv=True, batch_first=True))
+        x = torch.randn(3, 5, 6)
+        hidden = torch.rand(5, 5) > 0.5
+        hidden[1] = True  # who sees no key reads the learned one
+        with torch.no_grad():
+            expected, weights = theirs(
+                x, x, x, attn_mask=hidden if masked else None, average_attn_weights=False
+            )
+        for package, _, array, factory in MIRROR_PACKAGES:
+            ours = transfer(theirs, package.PersistentMemoryAttention(6, 2, **factory()))
+            output = ours(array(x.numpy()), array(~hidden.numpy()) if masked else None)
+            assert relative_error(output.output, expected.numpy()) <= 1e-6
+            assert relative_error(output.weights, weights.numpy()) <= 1e-6
+            back = transfer(
+                ours, torch.nn.MultiheadAttention(6, 2, add_bias_kv=True), target_layout="torch.mha"
+            )
+            for name, tensor in back.state_dict().items():
+                assert torch.equal(tensor, theirs.state_dict()[name])
+
+    def test_a_learned_extra_key_needs_a_class_that_has_one(self):
         theirs = torch.nn.MultiheadAttention(6, 2, add_bias_kv=True)
-        ours = torch_attention.MultiHeadSelfAttention(6, 2)
-        for report in (plan(theirs, ours), plan(ours, theirs)):
-            assert [(fault.name, fault.fault) for fault in report.faults] == [
-                ("bias_k", "refused"),
-                ("bias_v", "refused"),
-            ]
-        with pytest.raises(ConversionError, match="the learned extra key of add_bias_kv=True has no place"):
-            transfer(theirs, ours)
+        with pytest.raises(ConversionError, match=r"bias_k +unexpected +no memory_key in the target"):
+            transfer(theirs, torch_attention.MultiHeadSelfAttention(6, 2))
+        report = plan(torch.nn.MultiheadAttention(6, 2), torch_attention.PersistentMemoryAttention(6, 2))
+        assert {(fault.name, fault.fault) for fault in report.faults} == {
+            ("memory_key", "missing"),
+            ("memory_value", "missing"),
+        }
+
+    def test_several_memories_are_no_bias_of_torch(self):
+        ours = torch_attention.PersistentMemoryAttention(6, 2, num_memories=3)
+        with pytest.raises(ConversionError, match=r"memory_key"):
+            transfer(ours, torch.nn.MultiheadAttention(6, 2, add_bias_kv=True))
 
 
 class TestHfBert:

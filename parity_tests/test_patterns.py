@@ -249,6 +249,65 @@ class TestSinks:
         assert_equal(run(modules, x), run(free, x, mask=seen))
 
 
+class TestPersistentMemory:
+    def test_memories_are_as_the_keys_and_values_of_further_tokens(self, x, rng):
+        further = rng.standard_normal((2, 12)).astype(np.float32)
+        text = np.concatenate([x, np.broadcast_to(further, (2, 2, 12))], axis=1)
+        plain, ours = both("MultiHeadSelfAttention", 12, 3), both("PersistentMemoryAttention", 12, 3, 2)
+        with torch.no_grad():
+            ours[0].memory_key.copy_(plain[0].k_proj(torch.from_numpy(further)))
+            ours[0].memory_value.copy_(plain[0].v_proj(torch.from_numpy(further)))
+        expected = [(output[:, :LENGTH], weights[:, :, :LENGTH]) for output, weights in run(plain, text)]
+        assert_equal(run((ours[0], transfer(*ours)), x), expected)
+
+    def test_a_query_that_sees_no_key_reads_the_memories_alone(self, x):
+        mask = np.tril(np.ones((LENGTH, LENGTH), bool))
+        mask[3] = False
+        ours, theirs = both("PersistentMemoryAttention", 12, 3, 2)
+        for _, weights in run((ours, theirs), x, mask=mask):
+            assert not weights[:, :, 3, :LENGTH].any()
+            np.testing.assert_allclose(weights[:, :, 3, LENGTH:].sum(-1), 1.0, atol=2 * EPS)
+        for output, _ in run((ours, theirs), x, mask=np.zeros((LENGTH, LENGTH), bool)):
+            keys = ours.memory_key.detach().numpy().reshape(2, 3, 4)
+            values = ours.memory_value.detach().numpy().reshape(2, 3, 4)
+            query = ours.q_proj(torch.from_numpy(x)).detach().numpy().reshape(2, LENGTH, 3, 4)
+            shares = np.exp(np.einsum("blhd,mhd->bhlm", query, keys) / 2)
+            heads = np.einsum("bhlm,mhd->blhd", shares / shares.sum(-1, keepdims=True), values)
+            expected = ours.out_proj(torch.from_numpy(heads.reshape(2, LENGTH, 12))).detach().numpy()
+            assert error(output, expected) < 8 * EPS
+
+    def test_causal_it_sees_what_the_causal_mask_shows_and_all_memories(self, x):
+        seen = np.tril(np.ones((LENGTH, LENGTH), bool))
+        padding = np.arange(LENGTH) < np.array([[LENGTH], [7]])
+        causal = both("PersistentMemoryAttention", 12, 3, 2, is_causal=True)
+        free = both("PersistentMemoryAttention", 12, 3, 2)
+        assert_equal(run(causal, x), run(free, x, mask=seen))
+        shown = seen & padding[:, None]
+        assert_equal(run(causal, x, mask=padding[:, None, None]), run(free, x, mask=shown))
+        for _, weights in run(causal, x):
+            assert (weights[..., LENGTH:] > 0).all()
+
+    @pytest.mark.parametrize(
+        "position",
+        [rotary, lambda m: m.ALiBi(3), lambda m: m.T5Bias(3), lambda m: m.ShawEmbedding(4, 3)],
+        ids=["rotary", "ALiBi", "T5", "Shaw"],
+    )
+    def test_no_position_scheme_places_a_memory(self, position, x):
+        ours, theirs = both("PersistentMemoryAttention", 12, 3, 2, position=position)
+        with torch.no_grad():
+            query, key = (
+                proj(torch.from_numpy(x)).reshape(2, LENGTH, 3, 4).transpose(1, 2)
+                for proj in (ours.q_proj, ours.k_proj)
+            )
+            placed = ours.position(query, key, None, None)
+            memories = ours.memory_key.reshape(2, 3, 4).transpose(0, 1)
+            scores = placed.query @ placed.key.mT / 2 + (0.0 if placed.bias is None else placed.bias)
+            scores = torch.cat([scores, placed.query @ memories.mT / 2], dim=-1)
+            expected = torch.softmax(scores.double(), dim=-1).numpy()
+        for _, weights in run((ours, theirs), x):
+            assert error(weights, expected) < 100 * EPS
+
+
 class TestStreaming:
     @pytest.fixture
     def streaming(self):
@@ -367,6 +426,7 @@ def test_the_matrices_in_docstrings_are_what_the_expressions_give(name, mirror):
         ("ChunkedAttention", {"chunk_size": 3}, {"chunk_size": 4}),
         ("LongformerAttention", {"one_sided_window": 1}, {"one_sided_window": 2}),
         ("BigBirdAttention", {"block_size": 2}, {"block_size": 1}),
+        ("PersistentMemoryAttention", {"num_memories": 1}, {"num_memories": 2}),
         ("StreamingAttention", {"window": 3, "num_sinks": 1}, {"window": 3, "num_sinks": 2}),
         ("StreamingAttention", {"window": 3, "num_sinks": 1}, {"window": 4, "num_sinks": 1}),
     ],
@@ -384,8 +444,10 @@ CLASSES = {  # what each is built with, after 6 features and 3 heads
     "LongformerAttention": (1,),
     "BigBirdAttention": (2,),
     "LearnedSinkAttention": (),
+    "PersistentMemoryAttention": (1,),
     "StreamingAttention": (2,),
 }
+COLUMNS = {"PersistentMemoryAttention": 7}  # of the weights of 6 keys, where there are more
 NO_WINDOW = "window must be at least 1 (it counts the query's own key), got {}"
 NOT_DIVISIBLE = "{0} must be divisible by {1}, got {0}={2} and {1}={3}"
 NOT_CAUSAL = "window counts keys backwards from the query and needs is_causal=True, got is_causal=False"
@@ -425,7 +487,7 @@ IMPOSSIBLE = [
             NOT_DIVISIBLE.format("num_heads", "num_kv_heads", 4, 3),
         )
         for name in CLASSES
-        if name not in ("LongformerAttention", "BigBirdAttention")
+        if name not in ("LongformerAttention", "BigBirdAttention", "PersistentMemoryAttention")
     ),
     *(
         Case(
@@ -462,6 +524,7 @@ IMPOSSIBLE = [
                 "global_blocks must be at least 0, got -1",
             ),
             ("StreamingAttention", (6, 3, 2, -1), {}, "num_sinks must be at least 0, got -1"),
+            ("PersistentMemoryAttention", (6, 3, 0), {}, "num_memories must be at least 1, got 0"),
             ("LearnedSinkAttention", (6, 3), {"window": 2}, NOT_CAUSAL),
             ("LearnedSinkAttention", (6, 3), {"window": 0, "is_causal": True}, NO_WINDOW.format(0)),
             ("sliding_window_mask", (5,), {"window": 0}, NO_WINDOW.format(0)),
@@ -500,7 +563,7 @@ REFUSED = [
                 (2, 6, 6),
                 {"dropout_keep": ((2, 1, 6, 6), bool)},
                 ValueError,
-                "dropout_keep must have shape (2, 3, 6, 6), got (2, 1, 6, 6)",
+                f"dropout_keep must have shape (2, 3, 6, {COLUMNS.get(name, 6)}), got (2, 1, 6, 6)",
             ),
         )
     ),

@@ -1,9 +1,12 @@
 """`torch.mha`: `torch.nn.MultiheadAttention`; its projections are packed, or separate where `kdim` or `vdim` differ.
 
+The learned key and value of `add_bias_kv=True` are the memory of `PersistentMemoryAttention`. `add_zero_attn=True` has
+no tensors, so nothing here can tell of it: its key and value of zeros are not converted.
+
 https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiheadAttention.html
 """
 
-from attention_bridge.weights.layout import Layout, Refused
+from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.rule import Rule
 
 TORCH_MHA = Layout(
@@ -13,9 +16,7 @@ TORCH_MHA = Layout(
         Rule("{path}in_proj_bias", "{path}{q,k,v}_proj.bias", "(three e) -> three e"),
         Rule("{path}{q,k,v}_proj_weight", "{path}{q,k,v}_proj.weight"),
         Rule("{path}out_proj.{name}", "{path}out_proj.{name}"),
-    ),
-    refused=(
-        Refused("{path}bias_k", "the learned extra key of add_bias_kv=True has no place in the mirrors"),
-        Refused("{path}bias_v", "the learned extra value of add_bias_kv=True has no place in the mirrors"),
+        Rule("{path}bias_k", "{path}memory_key", "1 1 e -> 1 e"),
+        Rule("{path}bias_v", "{path}memory_value", "1 1 e -> 1 e"),
     ),
 )
