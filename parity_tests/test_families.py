@@ -1,19 +1,27 @@
-"""Families of checkpoints: saved by transformers, read into both mirrors, the same logits; and back, bit for bit."""
+"""Families of checkpoints: saved by others, read into both mirrors, the same logits; and back, bit for bit.
+
+Most are saved by transformers; Llama also as Meta laid it out, the Vision Transformer also as timm does.
+"""
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+import transformers
+from safetensors.numpy import load_file, save_file
 
+from attention_bridge.building import build, jax_shapes
+from attention_bridge.catalogue import Part
+from attention_bridge.errors import CheckpointError
 from attention_bridge.families import read_config
 from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
-from attention_bridge.weights import convert, stream
+from attention_bridge.weights import convert, stream, transfer
 from attention_bridge.weights.leaves import Spec
-from parity_tests import families
+from parity_tests import families, meta_llama
 from parity_tests.families import CASES, SHORT
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
@@ -100,3 +108,144 @@ def bits(tensors):
 
 def reading_fields(directory):
     return json.loads((directory / "config.json").read_text())
+
+
+class TestMetaLlama:
+    @pytest.fixture
+    def tokens(self, rng):
+        return rng.integers(0, meta_llama.PARAMS["vocab_size"], (2, families.LENGTH)).astype(np.int32)
+
+    @pytest.fixture
+    def directory(self, tmp_path):
+        frequencies = {"rope.freqs": np.arange(meta_llama.HEAD_DIM // 2, dtype=np.float32)}
+        save_file(meta_llama.weights() | frequencies, tmp_path / "model.safetensors")
+        (tmp_path / "params.json").write_text(json.dumps(meta_llama.PARAMS))
+        return tmp_path
+
+    def found(self, model, framework, tokens):
+        return families.numpy_of({"output": model(ARRAYS[framework](tokens)).output})["output"]
+
+    @pytest.mark.parametrize("theta", [100.0, None])
+    def test_both_mirrors_give_the_logits_of_metas_model(self, directory, tokens, theta):
+        params = {**meta_llama.PARAMS, "rope_theta": theta}
+        if theta is None:
+            del params["rope_theta"]
+        (directory / "params.json").write_text(json.dumps(params))  # without it 10000
+        expected = meta_llama.logits(params, meta_llama.weights(), tokens)
+        bound = families.bound(load_pretrained(directory, "torch"))
+        for framework in ARRAYS:
+            model = load_pretrained(directory, framework)
+            assert error(self.found(model, framework, tokens), expected) <= bound, framework
+
+    def test_as_hf_llama_it_gives_the_same_in_transformers(self, tokens):
+        params = meta_llama.PARAMS
+        config = transformers.LlamaConfig(
+            vocab_size=params["vocab_size"],
+            hidden_size=params["dim"],
+            num_hidden_layers=params["n_layers"],
+            num_attention_heads=params["n_heads"],
+            num_key_value_heads=params["n_kv_heads"],
+            intermediate_size=meta_llama.FFN,
+            rms_norm_eps=params["norm_eps"],
+            rope_parameters={"rope_type": "default", "rope_theta": params["rope_theta"]},
+            **families.NONE,
+        )
+        theirs = transformers.LlamaForCausalLM(config).eval()
+        converted, _ = convert(
+            meta_llama.weights(), "meta.llama", "hf.llama", {"pair": meta_llama.HEAD_DIM // 2}
+        )
+        theirs.load_state_dict({name: torch.from_numpy(x) for name, x in converted.items()})
+        with torch.no_grad():
+            found = theirs(torch.from_numpy(tokens).long()).logits.numpy()
+        expected = meta_llama.logits(params, meta_llama.weights(), tokens)
+        assert error(found, expected) <= families.bound(theirs)
+
+    @pytest.mark.parametrize("framework", ARRAYS)
+    def test_rows_left_as_meta_has_them_would_be_noticed(self, directory, tokens, framework):
+        model = load_pretrained(directory, framework)
+        bound = families.bound(load_pretrained(directory, "torch"))
+        given = meta_llama.weights()
+        weights, _ = convert(given, "meta.llama", "torch_attention", {"pair": meta_llama.HEAD_DIM // 2})
+        for n in range(meta_llama.PARAMS["n_layers"]):
+            for name in "qk":
+                weights[f"layers.{n}.attention.{name}_proj.weight"] = given[
+                    f"layers.{n}.attention.w{name}.weight"
+                ]
+        found = self.found(transfer(weights, model), framework, tokens)
+        assert error(found, meta_llama.logits(meta_llama.PARAMS, given, tokens)) > 1000 * bound
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float8_e4m3fn"])
+    def test_from_hf_llama_and_back_keeps_the_bytes(self, saved, dtype):
+        directory, _, _ = saved("llama")
+        given = load_file(directory / "model.safetensors")
+        given = {name: x.astype(getattr(ml_dtypes, dtype, dtype)) for name, x in given.items()}
+        axes = read_pretrained(directory).reading.axes
+        meta, _ = convert(given, "hf.llama", "meta.llama", axes)
+        half, name = axes["pair"], "layers.1.attention.wq.weight"
+        rows = given["model.layers.1.self_attn.q_proj.weight"].reshape(-1, 2, half, meta[name].shape[-1])
+        neighbours = meta[name].reshape(-1, half, 2, meta[name].shape[-1])
+        for part in range(2):  # of each pair
+            assert neighbours[:, :, part].tobytes() == rows[:, part].tobytes()
+        back, _ = convert(meta, "meta.llama", "hf.llama", axes)
+        assert bits(back) == bits(given)
+
+    def test_it_is_saved_as_it_was_read_byte_for_byte(self, directory):
+        model = load_pretrained(directory, "jax")
+        save_pretrained(model, directory / "again", config=directory / "params.json")
+        assert bits(load_file(directory / "again" / "model.safetensors")) == bits(meta_llama.weights())
+        load_pretrained(directory / "again", "torch")
+
+    def test_sizes_that_are_left_to_the_tokenizer_are_refused(self):
+        with pytest.raises(
+            CheckpointError, match=r"vocab_size, the number of rows of tok_embeddings\.weight, .* -1"
+        ):
+            read_config({**meta_llama.PARAMS, "vocab_size": -1}, (), "params.json")
+
+
+class TestTimm:
+    """What timm computed of random images: `fixtures/make_timm.py`."""
+
+    @pytest.fixture
+    def fixture(self):
+        tensors = load_file(Path(__file__).parent / "fixtures" / "timm.safetensors")
+        weights = {name: x for name, x in tensors.items() if not name.startswith("computed.")}
+        return weights, {name.partition(".")[2]: x for name, x in tensors.items() if name not in weights}
+
+    def models(self, weights):
+        sizes = {"image_size": (8, 12), "patch_size": (4, 3), "in_channels": 3, "embed_dim": 12}
+        sizes |= {"num_heads": 3, "num_layers": 2, "ffn_dim": 18, "num_classes": 5}
+        part = Part("VisionTransformer", {"config": Part("VisionTransformerConfig", sizes)})
+        theirs = build(part, "torch_attention", {}).eval()
+        yield torch.from_numpy, transfer(weights, theirs, source_layout="timm.vit")
+        ours = jax_shapes(part, {})
+        ours.eval()
+        yield jnp.asarray, transfer(weights, ours, source_layout="timm.vit")
+
+    def errors(self, weights, computed):
+        image = np.ascontiguousarray(computed["image"].transpose(0, 2, 3, 1))
+        for array, model in self.models(weights):
+            found = model(array(image))
+            found = families.numpy_of({"features": found.output, "logits": found.pooled})
+            yield {name: error(x, computed[name]) for name, x in found.items()}
+
+    def test_both_mirrors_give_what_timm_computed(self, fixture):
+        weights, computed = fixture
+        bound = families.bound(next(self.models(weights))[1])
+        for errors in self.errors(weights, computed):
+            assert errors.keys() == {"features", "logits"}
+            assert max(errors.values()) <= bound
+
+    def test_keys_and_values_in_another_order_would_be_noticed(self, fixture):
+        weights, computed = fixture
+        bound = families.bound(next(self.models(weights))[1])
+        query, key, value = np.split(weights["blocks.1.attn.qkv.weight"], 3)
+        swapped = weights | {"blocks.1.attn.qkv.weight": np.concatenate([query, value, key])}
+        for errors in self.errors(swapped, computed):
+            assert min(errors.values()) > 1000 * bound
+
+    @pytest.mark.parametrize("mirror", ["torch_attention", "jax_attention"])
+    def test_there_and_back_keeps_the_bytes(self, fixture, mirror):
+        weights, _ = fixture
+        ours, _ = convert(weights, "timm.vit", mirror)
+        back, _ = convert(ours, mirror, "timm.vit")
+        assert bits(back) == bits(weights)

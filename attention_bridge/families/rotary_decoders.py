@@ -116,6 +116,10 @@ def read_meta(fields: Fields, names: Collection[str]) -> Reading:
     multiple = fields.size("multiple_of")
     ffn_dim = multiple * math.ceil(ffn_dim / multiple)
     fields.only("use_scaled_rope", False)
+    if fields.raw("vocab_size") == -1:  # Meta's own loader asks the tokenizer
+        raise CheckpointError(
+            f"{fields.source} must have the vocab_size, the number of rows of tok_embeddings.weight, got -1"
+        )
     fields.raw("max_seq_len", "max_batch_size")
     return Reading(
         model(

@@ -13,10 +13,10 @@ META_LLAMA = Layout(
     rules=(
         Rule("tok_embeddings.weight", "token_embedding.weight"),
         Rule("layers.{n}.attention_norm.weight", "layers.{n}.attention_norm.weight"),
-        Rule(
+        Rule(  # `heads` is found from the shape: keys may have fewer than queries
             "layers.{n}.attention.w{q,k}.weight",
             "layers.{n}.attention.{q,k}_proj.weight",
-            "(h pair two) e -> (h two pair) e",
+            "(heads pair two) e -> (heads two pair) e",
         ),
         Rule("layers.{n}.attention.w{v,o}.weight", "layers.{n}.attention.{v,out}_proj.weight"),
         Rule("layers.{n}.ffn_norm.weight", "layers.{n}.ffn_norm.weight"),
