@@ -6,7 +6,6 @@ With the norm after each sublayer or before it; of a whole `TransformerEncoder`,
 https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerEncoderLayer.html
 """
 
-from attention_bridge.layouts.torch_mha import TORCH_MHA
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.rule import Rule
 
@@ -34,7 +33,6 @@ TORCH_ENCODER_LAYER = Layout(
         Rule("{path}norm{1,2}.{name}", "{path}{attention,ffn}_norm.{name}"),
         Rule("norm.{name}", "final_norm.{name}"),
     ),
-    refused=TORCH_MHA.refused,
 )
 
 TORCH_DECODER_LAYER = Layout(
@@ -46,5 +44,4 @@ TORCH_DECODER_LAYER = Layout(
         Rule("{path}norm{1,2,3}.{name}", "{path}{self,cross,ffn}_norm.{name}"),
         Rule("norm.{name}", "final_norm.{name}"),
     ),
-    refused=TORCH_MHA.refused,
 )
