@@ -20,6 +20,7 @@ import numpy as np
 from attention_bridge import checkpoints
 from attention_bridge.building import build, jax_shapes
 from attention_bridge.catalogue.mechanism import Part
+from attention_bridge.checkpoints.atomic import replacing
 from attention_bridge.config_files import read_json
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.extras import require
@@ -140,7 +141,8 @@ def save_pretrained(
     except OSError as error:
         raise CheckpointError(f"{directory} cannot be made: {error.strerror}") from error
     checkpoints.write(directory / checkpoints.SINGLE, converted, {"format": "pt"})
-    (directory / "config.json").write_text(json.dumps(dict(given), indent=2) + "\n")
+    with replacing(directory / "config.json") as temporary:
+        temporary.write_text(json.dumps(dict(given), indent=2) + "\n")
 
 
 def _directory(source: str | os.PathLike[str], revision: str | None) -> Path:
@@ -150,9 +152,13 @@ def _directory(source: str | os.PathLike[str], revision: str | None) -> Path:
     require(("huggingface_hub",), extra="hub")
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors"]
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+        for weights in ("*.safetensors", "*.bin"):
+            patterns = ["*.json", weights]
+            directory = Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+            if any(directory.glob(weights)):
+                break
+        return directory
     except Exception as error:  # the library has dozens: no network, no such name, no right to read
         reason = str(error).partition("\n")[0]
         raise CheckpointError(

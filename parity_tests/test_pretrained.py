@@ -221,6 +221,27 @@ def test_what_cannot_be_read_is_refused(copied, what, monkeypatch):
         call(copied)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_name_is_fetched_from_the_hub_with_whichever_weights_it_has(copied, tmp_path, monkeypatch, kind):
+    directory, asked = copied.write(), []
+    if kind == "bin":
+        (directory / "model.safetensors").unlink()
+        torch.save(
+            {n: torch.from_numpy(x) for n, x in copied.tensors.items()}, directory / "pytorch_model.bin"
+        )
+
+    def fetch(name, *, revision, allow_patterns):
+        asked.append((name, revision, tuple(allow_patterns)))
+        return str(directory)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    weights = read_pretrained("someone/llama", revision="main").weights
+    assert (
+        weights["token_embedding.weight"].tobytes() == copied.tensors["model.embed_tokens.weight"].tobytes()
+    )
+    assert asked[-1] == ("someone/llama", "main", ("*.json", f"*.{kind}"))
+
+
 def test_a_configuration_of_another_model_is_refused_and_nothing_is_written(llama, copied, tmp_path):
     model = load_pretrained(llama, "torch")
     with pytest.raises(InputError, match=r"this RotaryDecoder, but has ffn_dim=21, not 20"):
