@@ -1,7 +1,7 @@
 """Arrays without memory: a shape and a dtype that go through a conversion as if they were tensors.
 
-All elements of a ghost are one element, so that neither transposing nor reshaping nor stacking it costs anything. A
-conversion of ghosts tells what each tensor will become before any is read.
+All elements of a ghost are one element, so that neither transposing nor reshaping nor stacking it with its likes costs
+anything. A conversion of ghosts tells what each tensor will become before any is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def is_ghost(array: np.ndarray) -> bool:
-    """Whether an array is one, or so small that it does not matter."""
+    """Whether all elements of an array are one element."""
     return not any(array.strides)
 
 
@@ -37,7 +37,8 @@ def concatenated(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
 def _joined(
     arrays: Sequence[np.ndarray], join: Callable[[Sequence[np.ndarray]], np.ndarray], shape: tuple[int, ...]
 ) -> np.ndarray:
-    large = any(array.size > 1 for array in arrays)
-    if large and all(map(is_ghost, arrays)):
-        return ghost(shape, arrays[0].dtype)
+    if all(array.size and is_ghost(array) for array in arrays):
+        values = [array[(0,) * array.ndim] for array in arrays]
+        if len({value.tobytes() for value in values}) == 1:
+            return np.broadcast_to(values[0], shape)
     return join(arrays)
