@@ -542,6 +542,45 @@ class TestLayersOfOthers:
         hub, _ = convert(state, "x_transformers.attention", HUB)
         assert self.error(self.attend(hub, x, bias=False), expected) <= self.SINGLE
 
+    @pytest.mark.parametrize("bias", [False, True])
+    def test_equinox(self, bias, x, rng):
+        eqx = pytest.importorskip("equinox")
+        options = dict.fromkeys((f"use_{name}_bias" for name in ("query", "key", "value", "output")), bias)
+        with jax.enable_x64(True):
+            theirs = eqx.nn.MultiheadAttention(self.HEADS, self.EMBED, **options, key=jax.random.key(0))
+            arrays, rest = eqx.partition(theirs, eqx.is_array)
+            arrays = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), arrays)
+            rows = jnp.asarray(x)
+            expected = np.asarray(jax.vmap(eqx.combine(arrays, rest))(rows, rows, rows))
+        leaves, _ = jax.tree_util.tree_flatten_with_path(arrays)
+        state = {".".join(key.name for key in path): np.asarray(leaf) for path, leaf in leaves}
+        assert len(state) == (8 if bias else 4)
+        hub, _ = convert(state, "equinox.mha", HUB)
+        assert self.error(self.attend(hub, x, bias=bias), expected) <= self.SINGLE
+        back, _ = convert(hub, HUB, "equinox.mha")
+        assert bits(back) == bits(state)
+
+    def test_haiku(self, x, rng):
+        hk = pytest.importorskip("haiku")
+        with jax.enable_x64(True):
+            theirs = hk.transform(
+                lambda x: hk.MultiHeadAttention(
+                    self.HEADS, self.HEAD_DIM, w_init=hk.initializers.VarianceScaling()
+                )(x, x, x)
+            )
+            shapes = jax.eval_shape(theirs.init, jax.random.key(0), jnp.asarray(x))
+            params = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), shapes)
+            expected = np.asarray(theirs.apply(params, None, jnp.asarray(x)))
+        state = {
+            f"{module.removeprefix('multi_head_attention/')}.{name}": np.asarray(leaf)
+            for module, tensors in params.items()
+            for name, leaf in tensors.items()
+        }
+        hub, _ = convert(state, "haiku.mha", HUB)
+        np.testing.assert_allclose(self.attend(hub, x), expected, rtol=1e-12, atol=1e-12)
+        back, _ = convert(hub, HUB, "haiku.mha")
+        assert bits(back) == bits(state)
+
     def test_heads_in_another_order_would_be_noticed(self, x, rng):
         shapes = {"query.kernel": (12, 3, 4), "key.kernel": (12, 3, 4), "value.kernel": (12, 3, 4)}
         theirs = self.randomised(shapes | {"out.kernel": (3, 4, 12)}, rng)
