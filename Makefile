@@ -37,6 +37,7 @@ test-all: test test-slow  ## All tests
 
 docs: $(VENV)/installed-bench  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge list --markdown > docs/catalogue.md
+	$(BIN)/python -m attention_bridge.rosetta > docs/rosetta.md
 	$(BIN)/python -m parity_tests.peers > docs/peers.md.new
 	mv docs/peers.md.new docs/peers.md
 	$(BIN)/attention-bridge parity --all --markdown > docs/parity.md.new

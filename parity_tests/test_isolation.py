@@ -35,6 +35,11 @@ WITHOUT = {
             ".errors",
             ".catalogue",
             ".doctor.file",
+            ".rosetta",
+            ".families",
+            ".conversion",
+            ".inspection",
+            ".weight_tables",
         )
     },
 }
