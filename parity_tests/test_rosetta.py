@@ -56,6 +56,9 @@ class TestPage:
         tested = {re.split("[>=]", line)[0] for line in extras["test"]}
         assert {"equinox", "dm-haiku", "keras", "x-transformers"} <= tested
 
+    def test_the_readme_counts_its_calls(self):
+        assert f"of {len(PEERS)} attention calls" in (ROOT / "README.md").read_text()
+
     def test_every_trap_default_and_layout_is_known(self):
         assert [trap.name for trap in TRAPS] == list(PROOFS)
         assert [default.name for default in DEFAULTS] == list(defaults.MEASURED)

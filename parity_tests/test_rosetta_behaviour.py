@@ -1,5 +1,6 @@
 """What each attention call of docs/rosetta.md does: masks, empty rows, causality, weights, defaults and traps."""
 
+from dataclasses import replace
 from importlib import import_module
 
 import jax.numpy as jnp
@@ -253,3 +254,25 @@ def test_what_must_be_said():
         [peer] = [peer for peer in PEERS if missing in peer.make]
         with pytest.raises(ValueError, match=r"(?i)decode|initializer"):
             Bench(peer, np.random.default_rng(0), peer.make.replace(missing, "")).call(peer.call)
+
+
+@each([peer for peer in PEERS if peer.masks])
+def test_wrong_facts_would_be_noticed(peer, rng):
+    wrong = {
+        "true": {"shows": "hides", "hides": "shows"}[peer.true],
+        "floats": {"added": "inverted", "inverted": "added", "refused": "added"}[peer.floats],
+        "masks": peer.masks[1:],
+    }
+    for name, value in wrong.items():
+        shapes = TestShapes()
+        run = (
+            shapes.test_what_becomes_of_zero_and_minus_infinity
+            if name == "floats"
+            else shapes.test_shapes_are_read_as_they_say_misread_or_refused
+        )
+        with pytest.raises(Exception):  # noqa: B017  (what is refused is refused in many ways)
+            run(replace(peer, **{name: value}), rng)
+    for each_empty in peer.empty:
+        result = "mean" if each_empty.result == "zeros" else "zeros"
+        with pytest.raises(AssertionError):
+            TestEmpty().test_what_a_query_gets_that_sees_no_key(peer, replace(each_empty, result=result), rng)

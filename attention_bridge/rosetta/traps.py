@@ -113,8 +113,8 @@ TRAPS = (
     ),
     Trap(
         "empty_rows",
-        "A sample of padding alone: NaN for all weights of the model after one backward pass of "
-        "`torch.nn.MultiheadAttention`, the mean of padding in JAX.",
+        "A sample of padding alone: NaN in the gradients of `torch.nn.MultiheadAttention`, even if the loss leaves "
+        "that sample out; the mean of padding in JAX.",
         "transfer(torch_layer, MultiHeadCrossAttention(embed, embed, embed, heads))  # zeros in both",
         (TRANSFER, "torch_attention.MultiHeadCrossAttention", "jax_attention.MultiHeadCrossAttention"),
     ),

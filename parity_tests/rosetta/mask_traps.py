@@ -1,5 +1,7 @@
 """Traps of masks: the mistake is made and seen, then the cure is applied."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,8 @@ def added_ones(rng: Rng) -> None:
 
 def bert(implementation: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = names()["BertModel"](names()["bert_config"]).eval()
+    config = copy.deepcopy(names()["bert_config"])  # the implementation is written into it
+    model = names()["BertModel"](config).eval()
     model.set_attn_implementation(implementation)
     return model
 
