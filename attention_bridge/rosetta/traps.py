@@ -152,4 +152,10 @@ TRAPS = (
         "assert_parity(torch_module, jax_module, x)  # names the first tensor that differs",
         ("attention_bridge.parity.assert_parity",),
     ),
+    Trap(
+        "unexplained",
+        "It was compared, the numbers differ, and nobody knows why.",
+        "diagnose(expected, found, x=x, weights=weights, setting=Setting(num_heads=heads)).verdict",
+        ("attention_bridge.doctor.diagnose", "attention_bridge.doctor.Setting"),
+    ),
 )

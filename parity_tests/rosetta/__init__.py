@@ -40,5 +40,6 @@ PROOFS: dict[str, Callable[[np.random.Generator], None]] = {
         layer_traps.config,
         layer_traps.decay,
         layer_traps.unseen,
+        layer_traps.unexplained,
     )
 }

@@ -12,6 +12,7 @@ from flax import nnx
 
 import jax_attention
 import torch_attention
+from attention_bridge.doctor import Setting, diagnose
 from attention_bridge.optimizers import optimizer_like
 from attention_bridge.parity import assert_parity
 from attention_bridge.pretrained import load_pretrained
@@ -169,3 +170,15 @@ def unseen(rng: Rng) -> None:
     ours.k_proj.kernel[...] = ours.k_proj.kernel[...].T
     with pytest.raises(AssertionError, match="k_proj"):
         assert_parity(theirs, ours, x)
+
+
+def unexplained(rng: Rng) -> None:
+    theirs = torch_attention.MultiHeadSelfAttention(EMBED, HEADS)
+    weights = {name: x.detach().numpy().copy() for name, x in theirs.state_dict().items()}
+    [x] = sequences(rng, QUERY)
+    expected = theirs(x).output.detach().numpy()
+    with torch.no_grad():
+        theirs.v_proj.weight.copy_(theirs.v_proj.weight.T.clone())
+    found = theirs(x).output.detach().numpy()
+    said = diagnose(expected, found, x=x.numpy(), weights=weights, setting=Setting(num_heads=HEADS)).verdict
+    assert "v_proj without its transpose" in said
