@@ -103,6 +103,7 @@ def test_without_weights_the_output_and_its_gradients_are_the_same(mechanism: Me
     assert all(difference.ok for difference in found), "\n".join(map(str, found))
 
 
+@pytest.mark.slow
 @those(
     lambda mechanism: (
         mechanism.family in ("basics", "self", "cross", "models", "heads", "positions", "patterns")
@@ -186,6 +187,7 @@ def test_dropout_draws_anew_in_training_and_never_in_evaluation(mechanism: Mecha
         assert np.array_equal(first, second)
 
 
+@pytest.mark.slow
 @each_causal
 def test_no_output_depends_on_a_later_input(mechanism: Mechanism) -> None:
     given = in_float32(mechanism, "none")
@@ -200,6 +202,7 @@ def test_no_output_depends_on_a_later_input(mechanism: Mechanism) -> None:
         assert not np.array_equal(before[:, length // 2 :], after[:, length // 2 :])
 
 
+@pytest.mark.slow
 @each_with_masks
 def test_no_output_depends_on_a_masked_input(mechanism: Mechanism) -> None:
     given = in_float32(mechanism, "padding")

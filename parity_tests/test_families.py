@@ -24,7 +24,7 @@ from attention_bridge.pretrained import load_pretrained, read_pretrained, save_p
 from attention_bridge.weights import convert, stream, transfer
 from attention_bridge.weights.leaves import Spec
 from parity_tests import families, meta_llama
-from parity_tests.families import CASES, SHORT
+from parity_tests.families import CASES, SHORT, SHORT_IN_JAX
 
 ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 
@@ -32,6 +32,16 @@ ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
 def some(names):
     """The cases by name; those that are not in the short run are slow."""
     return [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in names]
+
+
+def in_both(names):
+    """The cases in each framework; in JAX, where each compiles anew, only some of them are in the short run."""
+    short = {"torch": SHORT, "jax": SHORT_IN_JAX}
+    return [
+        pytest.param(name, framework, marks=() if name in short[framework] else pytest.mark.slow)
+        for name in names
+        for framework in ARRAYS
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +65,7 @@ def error(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize("framework", ARRAYS)
-@pytest.mark.parametrize("name", some(CASES))
+@pytest.mark.parametrize(("name", "framework"), in_both(CASES))
 def test_a_checkpoint_gives_what_transformers_computes(saved, name, framework):
     directory, expected, bound = saved(name)
     model = load_pretrained(directory, framework)

@@ -460,6 +460,7 @@ def test_every_mechanism_has_a_demonstration():
     assert {mechanism.file for mechanism in CATALOGUE} - {"models/encoder.py"} <= set(DEMONSTRATIONS)
 
 
+@pytest.mark.slow
 def test_a_demonstration_runs_as_a_program_without_a_warning():
     running = [
         subprocess.Popen(
