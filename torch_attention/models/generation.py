@@ -1,47 +1,64 @@
-"""Text that goes on: the likeliest token behind those there are, again and again."""
+"""Text that goes on: the likeliest token behind those there are, or one that is drawn, again and again."""
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.caches import Cache, GrowingCache
 from torch_attention.checks import check_key_mask, check_positive, check_tokens
 from torch_attention.models.decoder import Decoder
+from torch_attention.models.language import LanguageModel
+from torch_attention.models.sampling import Sampling, check_draws
 
 
 @torch.no_grad()
 def generate(
-    model: Decoder,
+    model: Decoder | LanguageModel,
     tokens: Int[Tensor, "batch length"],
     num_tokens: int,
     mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop_token: int | None = None,
+    pad_token: int = 0,
+    draws: Float[Tensor, "num_tokens batch"] | None = None,
 ) -> Int[Tensor, "batch num_tokens"]:
-    """Go on from a prompt with the likeliest token each time, without dropout.
+    """Go on from a prompt with the likeliest token each time, or with a temperature by chance, without dropout.
 
     Args:
         model: what scores the tokens.
         tokens: the prompt of each text; shorter ones are padded in front.
         num_tokens: how many more.
         mask: False where there is padding, as from `padding_mask`; a text counts its positions from its first token.
+        temperature: by which scores are divided before a token is drawn; 0 takes the likeliest.
+        top_k: how many of the likeliest tokens may be drawn; None for all.
+        top_p: how much probability the likeliest that may be drawn have together; None for all.
+        stop_token: what ends a text; None if nothing does.
+        pad_token: what stands behind it.
+        draws: uniform numbers from 0 to below 1, one for each token, with a temperature above 0; see `sampling`.
 
     Returns:
         The tokens that follow the prompt.
 
     Raises:
         TypeError: a mask that is not boolean.
-        ValueError: shapes that do not fit, or more tokens than have a position.
+        ValueError: shapes that do not fit, more tokens than have a position, or numbers out of their range.
     """
+    sampling = Sampling(temperature, top_k, top_p, stop_token, pad_token)
     check_prompt(model, tokens, num_tokens, mask)
+    check_draws(draws, temperature, num_tokens, tokens.shape[0])
     was_training = model.training
     model.eval()
     try:
-        return _generate(model, tokens, num_tokens, mask)
+        return _generate(model, tokens, num_tokens, mask, draws, sampling)
     finally:
         model.train(was_training)
 
 
 def check_prompt(
-    model: Decoder,
+    model: Decoder | LanguageModel,
     tokens: Int[Tensor, "batch length"],
     num_tokens: int,
     mask: Bool[Tensor, "batch 1 1 length"] | None,
@@ -50,28 +67,31 @@ def check_prompt(
     check_tokens(tokens)
     check_positive(length=tokens.shape[1], num_tokens=num_tokens)
     check_key_mask(mask, *tokens.shape)
-    total, max_len = tokens.shape[1] + num_tokens, model.config.max_len
-    if total > max_len:
+    total, max_len = tokens.shape[1] + num_tokens, getattr(model.config, "max_len", None)
+    if max_len is not None and total > max_len:
         raise ValueError(f"tokens and num_tokens must be at most max_len={max_len} together, got {total}")
 
 
 def _generate(
-    model: Decoder, tokens: Tensor, num_tokens: int, mask: Tensor | None
+    model: Decoder | LanguageModel,
+    tokens: Tensor,
+    num_tokens: int,
+    mask: Tensor | None,
+    draws: Tensor | None,
+    sampling: Sampling,
 ) -> Int[Tensor, "batch num_tokens"]:
-    caches: tuple[Cache, ...] | None = (GrowingCache(),) * model.config.num_layers
+    caches: tuple[Cache, ...] | None = (GrowingCache(),) * len(model.layers)
     there = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[:, 0, 0]  # batch length
     positions = torch.clamp(there.cumsum(-1) - 1, min=0)  # batch length
     x, caches, _ = model.read(tokens, mask, positions=positions, caches=caches)
 
-    found = [likeliest(model, x[:, -1:])]  # batch 1 each
-    position = positions[:, -1:] + 1  # batch 1
-    while len(found) < num_tokens:
-        x, caches, _ = model.read(found[-1], positions=position, caches=caches)
-        found.append(likeliest(model, x))
+    every_draw = (None,) * num_tokens if draws is None else draws.unbind()
+    ended = torch.zeros_like(tokens[:, :1], dtype=torch.bool)  # batch 1
+    token, ended = sampling.follow(model.logits(x[:, -1:]), every_draw[0], ended)  # batch 1
+    found, position = [token], positions[:, -1:] + 1  # batch 1 each
+    for draw in every_draw[1:]:
+        x, caches, _ = model.read(token, positions=position, caches=caches)
+        token, ended = sampling.follow(model.logits(x), draw, ended)  # batch 1
+        found.append(token)
         position = position + 1
     return torch.cat(found, dim=1)
-
-
-def likeliest(model: Decoder, x: Tensor) -> Int[Tensor, "batch length"]:
-    """The token with the highest score behind each position; the first of those that tie."""
-    return model.logits(x).argmax(-1)

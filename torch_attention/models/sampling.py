@@ -1,0 +1,128 @@
+r"""Which token comes next, given a score of each: the likeliest, or one that is drawn from those likely enough.
+
+$$ p = \mathrm{softmax}(\mathrm{filter}(\mathrm{scores} / T)), \qquad
+   t = \min \Bigl\{ i : \sum_{j \le i} p_j > u \Bigr\} $$
+
+The draw u comes from outside, uniform between 0 and 1, and picks a token from the distribution by its inverse, tokens
+in the order of their numbers: one draw picks one token, in both frameworks. All is computed in at least
+float32; where a draw, or the border of a filter, is within rounding of another token's share, the two may still differ.
+
+| symbol | argument      |                                                                                  |
+|--------|---------------|----------------------------------------------------------------------------------|
+| T      | `temperature` | below 1 favours what is likely, above 1 what is not; 0 is the likeliest token     |
+| filter | `top_k`       | the k largest scores stay (Fan, Lewis & Dauphin 2018)                             |
+| filter | `top_p`       | the fewest tokens stay that have so much probability together (Holtzman et al. 2019) |
+| u      | `draw`        |                                                                                  |
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from torch_attention.checks import check_positive
+from torch_attention.ops import at_least_float32
+from torch_attention.ops.known import known_values
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen, and when a text ends.
+
+    Attributes:
+        temperature: by which scores are divided; 0 takes the likeliest token.
+        top_k: how many tokens may be drawn, those that tie with the last besides; None for all.
+        top_p: how much probability those that may be drawn have together; None for all.
+        stop_token: what ends a text; None if nothing does.
+        pad_token: what stands behind it.
+
+    Raises:
+        ValueError: a temperature below 0, `top_k` below 1, or `top_p` outside (0, 1].
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    stop_token: int | None = None
+    pad_token: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be at least 0 and finite, got {self.temperature}")
+        if self.top_k is not None:
+            check_positive(top_k=self.top_k)
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+
+    def follow(
+        self,
+        scores: Float[Tensor, "batch 1 vocab"],
+        draw: Float[Tensor, " batch"] | None,
+        ended: Bool[Tensor, "batch 1"],
+    ) -> tuple[Int[Tensor, "batch 1"], Bool[Tensor, "batch 1"]]:
+        """The next token of each text, and which texts have ended with it."""
+        if draw is None:
+            token = scores.argmax(-1)  # batch 1
+        else:
+            filtered = filter_scores(scores, self.temperature, self.top_k, self.top_p)  # batch 1 vocab
+            token = pick(filtered, draw[:, None])  # batch 1
+        if self.stop_token is None:
+            return token, ended
+        token = torch.where(ended, self.pad_token, token)  # batch 1
+        return token, ended | (token == self.stop_token)
+
+
+def check_draws(draws: Float[Tensor, "..."] | None, temperature: float, num_tokens: int, batch: int) -> None:
+    """Raise ValueError unless there is a draw for each token if tokens are drawn, and none if they are not."""
+    if temperature == 0:
+        if draws is not None:
+            raise ValueError("draws must be None with temperature=0, which takes the likeliest token")
+        return
+    shape = (num_tokens, batch)
+    if draws is None:
+        raise ValueError(
+            f"draws must be uniform numbers of shape {shape} with a temperature above 0, got None"
+        )
+    if tuple(draws.shape) != shape:
+        raise ValueError(f"draws must have shape (num_tokens, batch) = {shape}, got {tuple(draws.shape)}")
+    known = known_values(draws)
+    if known is not None and not (known.min() >= 0 and known.max() < 1):
+        raise ValueError(f"draws must be at least 0 and below 1, got {known.min()} to {known.max()}")
+
+
+def filter_scores(
+    scores: Float[Tensor, "*batch vocab"],
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Float[Tensor, "*batch vocab"]:
+    """The scores divided by the temperature, in at least float32, and -inf where a token may not be drawn.
+
+    Args:
+        scores: of each token; logits.
+        temperature: above 0.
+        top_k, top_p: as in `Sampling`; `top_p` looks at what `top_k` leaves.
+    """
+    scores = at_least_float32(scores) / temperature
+    order = torch.argsort(-scores, dim=-1, stable=True)  # *batch vocab
+    if top_k is not None and top_k < scores.shape[-1]:
+        last = torch.take_along_dim(scores, order[..., top_k - 1 : top_k], dim=-1)  # *batch 1
+        scores = torch.where(scores >= last, scores, -torch.inf)
+    if top_p is not None and top_p < 1:
+        chances = torch.softmax(torch.take_along_dim(scores, order, dim=-1), dim=-1)  # likeliest first
+        stays = chances.cumsum(-1) - chances < top_p
+        place = torch.argsort(order, dim=-1, stable=True)  # *batch vocab
+        scores = torch.where(torch.take_along_dim(stays, place, dim=-1), scores, -torch.inf)
+    return scores
+
+
+def pick(scores: Float[Tensor, "*batch vocab"], draw: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+    """The first token by which the probabilities, summed up by token number, exceed the draw."""
+    chances = torch.softmax(scores, dim=-1)  # *batch vocab
+    summed = chances.cumsum(-1)  # *batch vocab
+    possible = chances > 0
+    # Rounding may leave the draw above every sum; then it is the last token that has a chance.
+    last = possible.cumsum(-1) == possible.sum(-1)[..., None]
+    exceeds = summed > draw.to(summed.dtype)[..., None] * summed[..., -1:]
+    return (possible & (exceeds | last)).to(summed.dtype).argmax(-1)
