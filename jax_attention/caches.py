@@ -113,6 +113,10 @@ class GrowingCache:
         extended = GrowingCache(entries, visible)
         return Recalled(entries, _as_mask(visible), start, places[start:], places, extended)
 
+    def select(self, rows: Int[Array, " rows"]) -> "GrowingCache":
+        """What it remembers of these texts of the batch, in this order; a text may come more than once."""
+        return GrowingCache(*_selected(self.entries, self.visible, rows))
+
 
 @record(static=("capacity",))
 class StaticCache:
@@ -157,6 +161,10 @@ class StaticCache:
         entries = _each(lambda old, x: write_slots(old, x, start), before, entries)
         extended = StaticCache(self.capacity, entries, shown, start + new)
         return Recalled(entries, _as_mask(shown), start, start + slots[:new], slots, extended)
+
+    def select(self, rows: Int[Array, " rows"]) -> "StaticCache":
+        """What it remembers of these texts of the batch, in this order; a text may come more than once."""
+        return StaticCache(self.capacity, *_selected(self.entries, self.visible, rows), self.length)
 
 
 @record(static=("window", "num_sinks"))
@@ -208,10 +216,21 @@ class RollingCache:
         extended = RollingCache(self.window, sinks, kept, still, places[-1] + 1)
         return Recalled(entries, _as_mask(shown & there), slots, places[slots:], places, extended)
 
+    def select(self, rows: Int[Array, " rows"]) -> "RollingCache":
+        """What it remembers of these texts of the batch, in this order; a text may come more than once."""
+        kept = _selected(self.entries, self.visible, rows)
+        return RollingCache(self.window, self.num_sinks, *kept, self.length)
+
 
 def _each(function: Callable[..., Array], *entries: Any) -> Any:
     """The function of every array of the entries."""
     return type(entries[0])(*map(function, *entries))
+
+
+def _selected(entries: Any, visible: Any, rows: Int[Array, " rows"]) -> tuple[Any, Any]:
+    """The entries of these texts, and which of their tokens are there."""
+    entries = None if entries is None else _each(lambda x: x[rows], entries)
+    return entries, None if visible is None else visible[rows]
 
 
 def _count(length: int, entries: Any) -> Int[Array, " length"]:

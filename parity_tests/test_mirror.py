@@ -39,6 +39,7 @@ OWN_CODE = {
     "activations.py",
     "demonstration.py",
     "layers.py",
+    "models/evaluation.py",
     "models/generation.py",
     "ops/block_mask.py",
     "ops/blockwise.py",
@@ -310,6 +311,10 @@ MODULES = {
             "ContrastiveModel",
         )
     },
+    "SimpleSeq2Seq": lambda m, f: m.SimpleSeq2Seq(11, 10, 6, 3, 2, ffn_dim=8, max_len=7, **f),
+    "RecurrentSeq2Seq": lambda m, f: m.RecurrentSeq2Seq(
+        11, 10, 6, 8, m.LuongAttention(m.GeneralScore(8, 8, **f)), **f
+    ),
     "Encoder without a pooler": lambda m, f: m.Encoder(
         m.EncoderConfig(
             vocab_size=11, embed_dim=6, num_heads=3, num_layers=2, ffn_dim=8, max_len=7, pooler=False

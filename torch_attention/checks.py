@@ -33,10 +33,10 @@ def check_sequence(name: str, x: Tensor, dim: int | None = None, batch: int | No
         raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
 
 
-def check_tokens(tokens: Tensor) -> None:
+def check_tokens(tokens: Tensor, name: str = "tokens") -> None:
     """Raise ValueError unless `tokens` is `(batch, length)`."""
     if tokens.ndim != 2:
-        raise ValueError(f"tokens must have shape (batch, length), got {tuple(tokens.shape)}")
+        raise ValueError(f"{name} must have shape (batch, length), got {tuple(tokens.shape)}")
 
 
 def check_query_key_value(
@@ -83,14 +83,14 @@ def check_boolean(name: str, mask: Tensor) -> None:
         )
 
 
-def check_key_mask(mask: Tensor | None, batch: int, key_len: int) -> None:
+def check_key_mask(mask: Tensor | None, batch: int, key_len: int, *, name: str = "mask") -> None:
     """Raise unless `mask` hides a key from all queries or from none, as what `padding_mask` returns."""
     if mask is None:
         return
-    check_boolean("mask", mask)
+    check_boolean(name, mask)
     if tuple(mask.shape) != (batch, 1, 1, key_len):
         raise ValueError(
-            f"mask must have shape (batch, 1, 1, key) = {(batch, 1, 1, key_len)} here, "
+            f"{name} must have shape (batch, 1, 1, key) = {(batch, 1, 1, key_len)} here, "
             f"where a key is hidden from all queries or from none, got {tuple(mask.shape)}"
         )
 

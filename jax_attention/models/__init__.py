@@ -8,6 +8,9 @@ from jax_attention.models.contrastive import ContrastiveModel as ContrastiveMode
 from jax_attention.models.decoder import Decoder as Decoder
 from jax_attention.models.decoder import DecoderConfig as DecoderConfig
 from jax_attention.models.decoder import DecoderLayer as DecoderLayer
+from jax_attention.models.decoding import BeamOutput as BeamOutput
+from jax_attention.models.decoding import beam_search as beam_search
+from jax_attention.models.decoding import greedy_decode as greedy_decode
 from jax_attention.models.encoder import Encoder as Encoder
 from jax_attention.models.encoder import EncoderConfig as EncoderConfig
 from jax_attention.models.encoder import EncoderLayer as EncoderLayer
@@ -25,6 +28,8 @@ from jax_attention.models.latent_decoder import LatentHeadsConfig as LatentHeads
 from jax_attention.models.parallel_decoder import ParallelDecoder as ParallelDecoder
 from jax_attention.models.parallel_decoder import ParallelDecoderConfig as ParallelDecoderConfig
 from jax_attention.models.parallel_decoder import ParallelDecoderLayer as ParallelDecoderLayer
+from jax_attention.models.recurrent_seq2seq import RecurrentCache as RecurrentCache
+from jax_attention.models.recurrent_seq2seq import RecurrentSeq2Seq as RecurrentSeq2Seq
 from jax_attention.models.relative_encoder_decoder import RelativeEncoderDecoder as RelativeEncoderDecoder
 from jax_attention.models.relative_encoder_decoder import (
     RelativeEncoderDecoderConfig as RelativeEncoderDecoderConfig,
@@ -33,7 +38,10 @@ from jax_attention.models.relative_encoder_decoder import RelativeLayer as Relat
 from jax_attention.models.rotary_decoder import RotaryDecoder as RotaryDecoder
 from jax_attention.models.rotary_decoder import RotaryDecoderConfig as RotaryDecoderConfig
 from jax_attention.models.rotary_decoder import RotaryDecoderLayer as RotaryDecoderLayer
+from jax_attention.models.sampling import filter_scores as filter_scores
+from jax_attention.models.seq2seq import SimpleSeq2Seq as SimpleSeq2Seq
 from jax_attention.models.sequence import SequenceModel as SequenceModel
+from jax_attention.models.sequence import SequenceToSequence as SequenceToSequence
 from jax_attention.models.speech import SpeechConfig as SpeechConfig
 from jax_attention.models.speech import SpeechTransformer as SpeechTransformer
 from jax_attention.models.vision_transformer import VisionTransformer as VisionTransformer

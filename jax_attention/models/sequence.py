@@ -6,22 +6,30 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
-from jax_attention.caches import Cache
+from jax_attention.caches import Cache, StaticCache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
 from jax_attention.outputs import CachedDecoderOutput, EncoderOutput, SequenceOutput, all_weights
 
 
-class SequenceModel(nnx.Module):
-    """An encoder and a decoder; the base of the families in this package (Vaswani et al. 2017)."""
+class SequenceToSequence(nnx.Module):
+    """An encoder and a decoder; the base of everything that translates (Sutskever, Vinyals & Le 2014)."""
 
-    def __call__(
+    config: Any
+    decoder_layers: Any
+
+    @property
+    def max_target_len(self) -> int | None:
+        """How many tokens can be written; None where there is no end."""
+        return getattr(self.config, "max_len", None)
+
+    def run(
         self,
         source: Shaped[Array, "batch source ..."],
         target: Int[Array, "batch target"],
         source_mask: Bool[Array, "batch 1 1 source"] | None = None,
         target_mask: Bool[Array, "..."] | None = None,
         *,
-        need_weights: bool = False,
+        need_weights: bool = True,
     ) -> SequenceOutput:
         """Read `source` and score every token as the one that comes next, behind each token of `target`.
 
@@ -71,6 +79,26 @@ class SequenceModel(nnx.Module):
         """
         raise NotImplementedError
 
+    def start(self, length: int) -> tuple[Any, ...]:
+        """The caches to begin with, where `length` tokens are to be written one by one."""
+        return (StaticCache(length),) * len(self.decoder_layers)
+
+
+class SequenceModel(SequenceToSequence):
+    """The base of the families in this package, which return all there is (Vaswani et al. 2017)."""
+
+    def __call__(
+        self,
+        source: Shaped[Array, "batch source ..."],
+        target: Int[Array, "batch target"],
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        target_mask: Bool[Array, "..."] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> SequenceOutput:
+        """As `run`, but for the weights, which are to be asked for."""
+        return self.run(source, target, source_mask, target_mask, need_weights=need_weights)
+
 
 def check_decoding(
     target: Int[Array, "batch target"],
@@ -78,15 +106,18 @@ def check_decoding(
     caches: tuple[Cache, ...] | None,
     num_layers: int,
     num_heads: int,
+    *,
+    names: tuple[str, str] = ("tokens", "target_mask"),
 ) -> None:
-    """Raise unless tokens, their mask and the caches fit each other."""
-    check_tokens(target)
+    """Raise unless tokens, their mask and the caches fit each other; `names` is what messages call the first two."""
+    tokens_name, mask_name = names
+    check_tokens(target, tokens_name)
     if caches is None:
-        check_pairs(target, target, target_mask, num_heads=num_heads, name="target_mask")
+        check_pairs(target, target, target_mask, num_heads=num_heads, name=mask_name)
         return
     if len(caches) != num_layers:
         raise ValueError(f"caches must be one for each of {num_layers} layers, got {len(caches)}")
-    check_key_mask(target_mask, *target.shape)
+    check_key_mask(target_mask, *target.shape, name=mask_name)
 
 
 def sequence_output(logits: Float[Array, "batch target vocab"], layers: list[Any]) -> SequenceOutput:

@@ -8,12 +8,13 @@ from jax import Array
 
 
 def scan(
-    step: Callable[[Any, tuple[Array, ...]], tuple[Any, Array]], state: Any, inputs: tuple[Array, ...]
-) -> tuple[Any, Array]:
+    step: Callable[[Any, tuple[Array, ...]], tuple[Any, Any]], state: Any, inputs: tuple[Array, ...]
+) -> tuple[Any, Any]:
     """Run `step` along the first axis of the inputs.
 
     Args:
-        step: from a state and one element of each input to the next state, of the same shapes, and an output.
+        step: from a state and one element of each input to the next state, of the same shapes, and an
+            output: an array or a tuple of arrays.
         state: an array or a tuple of arrays.
         inputs: arrays whose first axes have the same size, at least 1.
 

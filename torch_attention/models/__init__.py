@@ -8,6 +8,9 @@ from torch_attention.models.contrastive import ContrastiveModel as ContrastiveMo
 from torch_attention.models.decoder import Decoder as Decoder
 from torch_attention.models.decoder import DecoderConfig as DecoderConfig
 from torch_attention.models.decoder import DecoderLayer as DecoderLayer
+from torch_attention.models.decoding import BeamOutput as BeamOutput
+from torch_attention.models.decoding import beam_search as beam_search
+from torch_attention.models.decoding import greedy_decode as greedy_decode
 from torch_attention.models.encoder import Encoder as Encoder
 from torch_attention.models.encoder import EncoderConfig as EncoderConfig
 from torch_attention.models.encoder import EncoderLayer as EncoderLayer
@@ -25,6 +28,8 @@ from torch_attention.models.latent_decoder import LatentHeadsConfig as LatentHea
 from torch_attention.models.parallel_decoder import ParallelDecoder as ParallelDecoder
 from torch_attention.models.parallel_decoder import ParallelDecoderConfig as ParallelDecoderConfig
 from torch_attention.models.parallel_decoder import ParallelDecoderLayer as ParallelDecoderLayer
+from torch_attention.models.recurrent_seq2seq import RecurrentCache as RecurrentCache
+from torch_attention.models.recurrent_seq2seq import RecurrentSeq2Seq as RecurrentSeq2Seq
 from torch_attention.models.relative_encoder_decoder import RelativeEncoderDecoder as RelativeEncoderDecoder
 from torch_attention.models.relative_encoder_decoder import (
     RelativeEncoderDecoderConfig as RelativeEncoderDecoderConfig,
@@ -33,7 +38,10 @@ from torch_attention.models.relative_encoder_decoder import RelativeLayer as Rel
 from torch_attention.models.rotary_decoder import RotaryDecoder as RotaryDecoder
 from torch_attention.models.rotary_decoder import RotaryDecoderConfig as RotaryDecoderConfig
 from torch_attention.models.rotary_decoder import RotaryDecoderLayer as RotaryDecoderLayer
+from torch_attention.models.sampling import filter_scores as filter_scores
+from torch_attention.models.seq2seq import SimpleSeq2Seq as SimpleSeq2Seq
 from torch_attention.models.sequence import SequenceModel as SequenceModel
+from torch_attention.models.sequence import SequenceToSequence as SequenceToSequence
 from torch_attention.models.speech import SpeechConfig as SpeechConfig
 from torch_attention.models.speech import SpeechTransformer as SpeechTransformer
 from torch_attention.models.vision_transformer import VisionTransformer as VisionTransformer

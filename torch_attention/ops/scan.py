@@ -8,12 +8,13 @@ from torch import Tensor
 
 
 def scan(
-    step: Callable[[Any, tuple[Tensor, ...]], tuple[Any, Tensor]], state: Any, inputs: tuple[Tensor, ...]
-) -> tuple[Any, Tensor]:
+    step: Callable[[Any, tuple[Tensor, ...]], tuple[Any, Any]], state: Any, inputs: tuple[Tensor, ...]
+) -> tuple[Any, Any]:
     """Run `step` along the first axis of the inputs.
 
     Args:
-        step: from a state and one element of each input to the next state, of the same shapes, and an output.
+        step: from a state and one element of each input to the next state, of the same shapes, and an
+            output: an array or a tuple of arrays.
         state: an array or a tuple of arrays.
         inputs: arrays whose first axes have the same size, at least 1.
 
@@ -24,4 +25,6 @@ def scan(
     for elements in zip(*inputs, strict=True):
         state, output = step(state, elements)
         outputs.append(output)
+    if isinstance(outputs[0], tuple):
+        return state, tuple(map(torch.stack, zip(*outputs, strict=True)))
     return state, torch.stack(outputs)

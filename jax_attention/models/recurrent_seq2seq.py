@@ -1,0 +1,237 @@
+r"""A recurrent encoder-decoder that looks back at what it read: what attention was made for (Bahdanau et al. 2014).
+
+$$ h_j = [\overrightarrow{\mathrm{GRU}}(s)_j;\ \overleftarrow{\mathrm{GRU}}(s)_j], \qquad
+   z_0 = \tanh(W_z \overleftarrow{h}_1), $$
+$$ c_i = \mathrm{attention}(z_{i-1}, h, h), \qquad z_i = \mathrm{GRU}([t_i; c_i],\, z_{i-1}), \qquad
+   \mathrm{logits}_i = W \tanh(W_o [z_i; c_i]) $$
+
+The decoder is that of Bahdanau, Cho & Bengio 2014; what it reads out is the attentional state of Luong, Pham & Manning
+2015. Any attention of `attention_basics` that scores one state against others can be its part.
+
+| symbol | argument or part                                                 |
+|--------|------------------------------------------------------------------|
+| s, t   | `src_tokens`, `tgt_tokens`, through their embeddings             |
+| h      | what `encode` returns, from `forward_cell` and `backward_cell`   |
+| z      | the states of `decoder_cell`; z_0 through `start_proj`           |
+| W_o, W | `readout_proj`, `head`                                           |
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence, check_tokens
+from jax_attention.latents.gru import GRUCell
+from jax_attention.layers import Dropout, Factory, embedding, linear
+from jax_attention.models.sequence import SequenceToSequence
+from jax_attention.ops import scan
+from jax_attention.outputs import AttentionOutput, EncoderOutput, SequenceOutput
+from jax_attention.records import record
+
+
+@record()
+class RecurrentCache:
+    """What the decoder remembers of all it has written: its state.
+
+    Attributes:
+        state: `(batch, hidden)`; None before the first call.
+    """
+
+    state: Any = None
+
+    def select(self, rows: Int[Array, " rows"]) -> "RecurrentCache":
+        """What it remembers of these texts of the batch, in this order."""
+        return RecurrentCache(None if self.state is None else self.state[rows])
+
+
+def gru_states(
+    cell: GRUCell,
+    x: Float[Array, "length batch input"],
+    there: Bool[Array, "length batch"],
+    state: Float[Array, "batch hidden"],
+) -> Float[Array, "length batch hidden"]:
+    """The state behind each element of a sequence; an element that is not there leaves the state as it was."""
+
+    def step(state: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
+        element, is_there = given
+        following = jnp.where(is_there[:, None], cell(element, state), state)  # batch hidden
+        return following, following
+
+    return scan(step, state, (x, there))[1]
+
+
+class RecurrentSeq2Seq(SequenceToSequence):
+    """Tokens in, for each token written so far the scores of the next, and where it looked (Bahdanau et al. 2014).
+
+        logits, weights = model(src_tokens, tgt_tokens, src_mask, tgt_mask)
+
+    Args:
+        src_vocab_size, tgt_vocab_size: number of tokens of the two languages.
+        embed_dim: features of a token.
+        hidden_dim: features of a state, of the decoder's and of what the encoder returns; even, for its two
+            directions share them.
+        attention: what compares states: `BasicAttention(hidden_dim, hidden_dim, ...)`, `LuongAttention(...)`, or any
+            module from query, key, value and mask to an `AttentionOutput` with weights `(batch, query, key)`.
+        dropout: rate at which embeddings and what is read out are dropped in training.
+
+    Raises:
+        ValueError: an odd `hidden_dim`, a rate outside [0, 1), or an attention that drops weights.
+    """
+
+    def __init__(
+        self,
+        src_vocab_size: int,
+        tgt_vocab_size: int,
+        embed_dim: int,
+        hidden_dim: int,
+        attention: nnx.Module,
+        *,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        check_divisible(hidden_dim=hidden_dim, directions=2)
+        inner_dropout: Any = getattr(attention, "dropout", None)
+        if inner_dropout is not None and inner_dropout.rate > 0:
+            raise ValueError(
+                f"attention must have dropout=0 where it is a step of a recurrence, got {inner_dropout.rate}"
+            )
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.hidden_dim = hidden_dim
+        self.source_embedding = embedding(src_vocab_size, embed_dim, **factory)
+        self.forward_cell = GRUCell(embed_dim, hidden_dim // 2, **factory)
+        self.backward_cell = GRUCell(embed_dim, hidden_dim // 2, **factory)
+        self.target_embedding = embedding(tgt_vocab_size, embed_dim, **factory)
+        self.start_proj = linear(hidden_dim // 2, hidden_dim, **factory)
+        self.attention = attention
+        self.decoder_cell = GRUCell(embed_dim + hidden_dim, hidden_dim, **factory)
+        self.readout_proj = linear(2 * hidden_dim, hidden_dim, **factory)
+        self.head = linear(hidden_dim, tgt_vocab_size, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    @property
+    def max_target_len(self) -> None:
+        """There is no end to what can be written."""
+        return None
+
+    def start(self, length: int) -> tuple[Any, ...]:
+        """The cache to begin with, however many tokens are to be written."""
+        return (RecurrentCache(),)
+
+    def __call__(
+        self,
+        src_tokens: Int[Array, "batch source"],
+        tgt_tokens: Int[Array, "batch target"],
+        src_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        tgt_mask: Bool[Array, "batch 1 1 target"] | None = None,
+    ) -> AttentionOutput:
+        """Score every token as the one that comes next, behind each token of `tgt_tokens`.
+
+        Args:
+            src_tokens: the text to translate, below `src_vocab_size`.
+            tgt_tokens: the translation so far, below `tgt_vocab_size`.
+            src_mask: False where there is padding, as from `padding_mask(src_tokens, pad_id)`.
+            tgt_mask: likewise; padding leaves the state as it was.
+
+        Returns:
+            Logits `(batch, target, tgt_vocab_size)` and weights `(batch, target, source)`: which words of the source
+            each was translated from.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit, or an empty sequence.
+        """
+        run = self.run(src_tokens, tgt_tokens, src_mask, tgt_mask)
+        weights = run.cross_weights or ()
+        return AttentionOutput(run.output, weights[0][:, 0])
+
+    def encode(
+        self,
+        source: Int[Array, "batch source"],
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> EncoderOutput:
+        """Read `source` from both ends; arguments as in a call of the model. An encoder without weights."""
+        check_tokens(source, "src_tokens")
+        check_positive(source=source.shape[1])
+        check_key_mask(source_mask, *source.shape, name="src_mask")
+        there = _there(source, source_mask)  # source batch
+        x = self.dropout(self.source_embedding(source)).swapaxes(0, 1)  # source batch embed
+        first = jnp.zeros((x.shape[1], self.hidden_dim // 2), dtype=x.dtype)  # batch hidden/2
+        forward = gru_states(self.forward_cell, x, there, first)  # source batch hidden/2
+        x, there = jnp.flip(x, (0,)), jnp.flip(there, (0,))
+        backward = jnp.flip(gru_states(self.backward_cell, x, there, first), (0,))  # source batch hidden/2
+        memory = jnp.concatenate([forward, backward], axis=-1).swapaxes(0, 1)  # batch source hidden
+        return EncoderOutput(memory, None, None)
+
+    def decode(
+        self,
+        target: Int[Array, "batch target"],
+        memory: Float[Array, "batch source hidden"],
+        target_mask: Bool[Array, "batch 1 1 target"] | None = None,
+        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        *,
+        caches: tuple[Any, ...] | None = None,
+        need_weights: bool = False,
+    ) -> SequenceOutput:
+        """Write on from `target`; as in `SequenceToSequence.decode`, with one head and one `RecurrentCache`."""
+        check_tokens(target, "tgt_tokens")
+        check_positive(target=target.shape[1])
+        check_key_mask(target_mask, *target.shape, name="tgt_mask")
+        check_sequence("memory", memory, self.hidden_dim, batch=target.shape[0])
+        check_key_mask(source_mask, *memory.shape[:2], name="src_mask")
+        if caches is not None and len(caches) != 1:
+            raise ValueError(f"caches must be one for the one recurrence, got {len(caches)}")
+
+        def step(state: Array, given: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+            element, is_there = given
+            context, weights = self.attention(state[:, None], memory, memory, source_mask)
+            context = context[:, 0].astype(state.dtype)  # batch hidden
+            read = jnp.concatenate([element, context], axis=-1)  # batch embed+hidden
+            following = jnp.where(is_there[:, None], self.decoder_cell(read, state), state)  # batch hidden
+            return following, (following, context, weights[:, 0])
+
+        x = self.dropout(self.target_embedding(target)).swapaxes(0, 1)  # target batch embed
+        state = None if caches is None else caches[0].state
+        if state is None:
+            state = jnp.tanh(self.start_proj(memory[:, 0, self.hidden_dim // 2 :]))  # batch hidden
+        state, (states, contexts, weights) = scan(step, state, (x, _there(target, target_mask)))
+        both = jnp.concatenate([states, contexts], axis=-1).swapaxes(0, 1)  # batch target 2*hidden
+        readout = self.dropout(jnp.tanh(self.readout_proj(both)))  # batch target hidden
+        return SequenceOutput(
+            self.head(readout),
+            None if caches is None else (RecurrentCache(state),),
+            None,
+            None,
+            (weights.swapaxes(0, 1)[:, None],) if need_weights else None,
+        )
+
+
+def _there(
+    tokens: Int[Array, "batch length"], mask: Bool[Array, "batch 1 1 length"] | None
+) -> Bool[Array, "length batch"]:
+    """Which tokens are no padding."""
+    if mask is None:
+        return jnp.ones(tokens.shape, dtype=jnp.bool_).swapaxes(0, 1)
+    return mask[:, 0, 0].swapaxes(0, 1)
+
+
+def main() -> None:
+    """Show where a translator that has learned nothing yet looks, and what it would write."""
+    from jax_attention.attention_basics import BasicAttention
+    from jax_attention.demonstration import fill, show
+
+    attention = BasicAttention(query_dim=8, key_dim=8, hidden_dim=5, rngs=nnx.Rngs(0))
+    model = fill(RecurrentSeq2Seq(6, 5, embed_dim=4, hidden_dim=8, attention=attention, rngs=nnx.Rngs(0)))
+    read = model(jnp.asarray([[3, 1, 4]]), jnp.asarray([[1, 2]]))
+    show("RecurrentSeq2Seq", read, ["<start>", "the"], ["le", "chat", "noir"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+r"""The Transformer of Vaswani et al. 2017 with what trains best: norms before sublayers, positions that are learned.
+
+$$ m = \mathrm{norm}(\mathrm{encode}(s)), \qquad
+   \mathrm{logits} = W\, \mathrm{norm}(\mathrm{decode}(t, m)) $$
+
+Two changes from `EncoderDecoder`: each sublayer is x = x + f(norm(x)), which trains without warm-up (Xiong et al.
+2020), and the two languages share nothing, so that each has its own vocabulary.
+
+| symbol | argument or part                                 |
+|--------|--------------------------------------------------|
+| s, t   | `src_tokens`, `tgt_tokens`                       |
+| encode | `encoder_layers`, each a `ViTBlock`              |
+| decode | `decoder_layers`, each `EncoderDecoderAttention` |
+| W      | `head`                                           |
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.caches import Cache
+from torch_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
+from torch_attention.cross_attention import EncoderDecoderAttention
+from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear
+from torch_attention.models.places import places
+from torch_attention.models.sequence import SequenceToSequence, check_decoding, sequence_output
+from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
+from torch_attention.vision.vit import ViTBlock
+
+NORM_EPS = 1e-5
+
+
+class SimpleSeq2Seq(SequenceToSequence):
+    """Tokens of one language in, for each token of the other the scores of the next (Vaswani et al. 2017).
+
+        logits = model(src_tokens, tgt_tokens, src_mask, tgt_mask)
+
+    `run` returns the weights of all layers besides; `greedy_decode` and `beam_search` write.
+
+    Args:
+        src_vocab_size, tgt_vocab_size: number of tokens of the two languages.
+        embed_dim: features of a position.
+        num_heads: heads of each layer; must divide `embed_dim`.
+        num_layers: layers of the encoder, and as many of the decoder.
+        ffn_dim: features inside the feed-forward networks; `4 * embed_dim` if None.
+        max_len: number of positions, of either language, that have an embedding.
+        dropout: rate at which embeddings and weights are dropped in training, and in the decoder what each sublayer
+            returns.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`, no position, or a rate outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        src_vocab_size: int,
+        tgt_vocab_size: int,
+        embed_dim: int,
+        num_heads: int,
+        num_layers: int,
+        *,
+        ffn_dim: int | None = None,
+        max_len: int = 512,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        check_positive(num_layers=num_layers, max_len=max_len)
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.max_len = max_len
+        self.source_embedding = embedding(src_vocab_size, embed_dim, **factory)
+        self.source_position_embedding = embedding(max_len, embed_dim, **factory)
+        self.encoder_layers = nn.ModuleList(
+            [
+                ViTBlock(
+                    embed_dim,
+                    num_heads,
+                    ffn_dim,
+                    activation="relu",
+                    norm_eps=NORM_EPS,
+                    dropout=dropout,
+                    **factory,
+                )
+                for _ in range(num_layers)
+            ]
+        )
+        self.encoder_norm = layer_norm(embed_dim, eps=NORM_EPS, **factory)
+        self.target_embedding = embedding(tgt_vocab_size, embed_dim, **factory)
+        self.target_position_embedding = embedding(max_len, embed_dim, **factory)
+        self.decoder_layers = nn.ModuleList(
+            [
+                EncoderDecoderAttention(
+                    embed_dim,
+                    num_heads,
+                    ffn_dim,
+                    norm_first=True,
+                    activation="relu",
+                    norm_eps=NORM_EPS,
+                    dropout=dropout,
+                    **factory,
+                )
+                for _ in range(num_layers)
+            ]
+        )
+        self.decoder_norm = layer_norm(embed_dim, eps=NORM_EPS, **factory)
+        self.head = linear(embed_dim, tgt_vocab_size, **factory)
+        self.dropout = Dropout(dropout)
+
+    @property
+    def max_target_len(self) -> int:
+        """How many tokens can be written."""
+        return self.max_len
+
+    def forward(
+        self,
+        src_tokens: Int[Tensor, "batch source"],
+        tgt_tokens: Int[Tensor, "batch target"],
+        src_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        tgt_mask: Bool[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, "batch target vocab"]:
+        """Score every token as the one that comes next, behind each token of `tgt_tokens`.
+
+        Args:
+            src_tokens: the text to translate, below `src_vocab_size`.
+            tgt_tokens: the translation so far, below `tgt_vocab_size`.
+            src_mask: False where there is padding, as from `padding_mask(src_tokens, pad_id)`.
+            tgt_mask: likewise, or any other that hides more than what comes later, which is hidden in any case.
+
+        Returns:
+            Logits.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit, or a position that has no embedding.
+        """
+        return self.run(src_tokens, tgt_tokens, src_mask, tgt_mask, need_weights=False).output
+
+    def encode(
+        self,
+        source: Int[Tensor, "batch source"],
+        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> EncoderOutput:
+        """Read `source`; arguments as in a call of the model."""
+        check_tokens(source, "src_tokens")
+        self._check_length("src_tokens", source)
+        check_key_mask(source_mask, *source.shape, name="src_mask")
+        positions = places(source, None, None, self.max_len)  # source
+        x = self.source_embedding(source) + self.source_position_embedding(positions)  # batch source embed
+        x = self.dropout(x)  # batch source embed
+        layers = []
+        for layer in self.encoder_layers:
+            layers.append(layer(x, source_mask, need_weights=need_weights))
+            x = layers[-1].output  # batch source embed
+        return EncoderOutput(self.encoder_norm(x), None, all_weights(layer.weights for layer in layers))
+
+    def decode(
+        self,
+        target: Int[Tensor, "batch target"],
+        memory: Float[Tensor, "batch source embed"],
+        target_mask: Bool[Tensor, "..."] | None = None,
+        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        *,
+        caches: tuple[Cache, ...] | None = None,
+        need_weights: bool = False,
+    ) -> SequenceOutput:
+        """Write on from `target`; arguments as in `SequenceToSequence.decode`."""
+        self._check_target(target, target_mask, caches)
+        check_sequence("memory", memory, self.embed_dim, batch=target.shape[0])
+        check_key_mask(source_mask, *memory.shape[:2], name="src_mask")
+        positions = places(target, None, caches, self.max_len)  # target
+        x = self.target_embedding(target) + self.target_position_embedding(positions)  # batch target embed
+        x = self.dropout(x)  # batch target embed
+        layers = []
+        for layer, cache in zip(
+            self.decoder_layers, caches or (None,) * len(self.decoder_layers), strict=True
+        ):
+            layers.append(layer(x, memory, target_mask, source_mask, cache=cache, need_weights=need_weights))
+            x = layers[-1].output  # batch target embed
+        return sequence_output(self.head(self.decoder_norm(x)), layers)
+
+    def _check_target(
+        self,
+        target: Int[Tensor, "..."],
+        mask: Bool[Tensor, "..."] | None,
+        caches: tuple[Cache, ...] | None,
+    ) -> None:
+        check_tokens(target, "tgt_tokens")
+        self._check_length("tgt_tokens", target)
+        names = ("tgt_tokens", "tgt_mask")
+        check_decoding(target, mask, caches, len(self.decoder_layers), self.num_heads, names=names)
+
+    def _check_length(self, name: str, tokens: Int[Tensor, "batch length"]) -> None:
+        # Not left to `places`, for compiled code does not look at positions.
+        if tokens.shape[1] > self.max_len:
+            raise ValueError(f"{name} must have at most max_len={self.max_len} tokens, got {tokens.shape[1]}")
+
+
+def main() -> None:
+    """Show the scores of what follows, and where the translator looked."""
+    from torch_attention.demonstration import fill, show
+    from torch_attention.outputs import AttentionOutput
+
+    model = fill(SimpleSeq2Seq(6, 5, embed_dim=8, num_heads=2, num_layers=1, max_len=4))
+    read = model.run(torch.as_tensor([[3, 1, 4]]), torch.as_tensor([[1, 2]]))
+    (weights,) = read.cross_weights or ()
+    looked = AttentionOutput(read.output, weights)
+    show("SimpleSeq2Seq, at the source", looked, ["<start>", "the"], ["le", "chat", "noir"])
+
+
+if __name__ == "__main__":
+    main()
