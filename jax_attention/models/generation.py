@@ -89,11 +89,11 @@ def _generate(
     caches = (StaticCache(capacity),) * len(model.layers)
     there = jnp.ones(tokens.shape, jnp.bool_) if mask is None else mask[:, 0, 0]  # batch length
     positions = jnp.maximum(there.cumsum(-1) - 1, 0)  # batch length
-    x, caches, _ = model.read(tokens, mask, positions=positions, caches=caches)
+    x, caches, _ = model.read(tokens, mask, positions=told(model, positions), caches=caches)
 
     def step(carry: Any, draw: Array | None) -> Any:
         token, ended, position, caches = carry
-        x, caches, _ = model.read(token, positions=position, caches=caches)
+        x, caches, _ = model.read(token, positions=told(model, position), caches=caches)
         token, ended = sampling.follow(model.logits(x), draw, ended)  # batch 1
         return (token, ended, position + 1, caches), token[:, 0]
 
@@ -103,3 +103,13 @@ def _generate(
     carry = (first, ended, positions[:, -1:] + 1, caches)
     _, others = lax.scan(step, carry, draws, length=num_tokens - 1)  # num_tokens-1 batch
     return jnp.concatenate([first, others.T], axis=1)
+
+
+def told(
+    model: Decoder | LanguageModel, positions: Int[Array, "batch length"]
+) -> Int[Array, "batch length"] | None:
+    """What a model must be told of where its tokens stand.
+
+    The families of `LanguageModel` know distances alone, which padding in front leaves as they are.
+    """
+    return None if isinstance(model, LanguageModel) else positions

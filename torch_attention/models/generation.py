@@ -83,15 +83,25 @@ def _generate(
     caches: tuple[Cache, ...] | None = (GrowingCache(),) * len(model.layers)
     there = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[:, 0, 0]  # batch length
     positions = torch.clamp(there.cumsum(-1) - 1, min=0)  # batch length
-    x, caches, _ = model.read(tokens, mask, positions=positions, caches=caches)
+    x, caches, _ = model.read(tokens, mask, positions=told(model, positions), caches=caches)
 
     every_draw = (None,) * num_tokens if draws is None else draws.unbind()
     ended = torch.zeros_like(tokens[:, :1], dtype=torch.bool)  # batch 1
     token, ended = sampling.follow(model.logits(x[:, -1:]), every_draw[0], ended)  # batch 1
     found, position = [token], positions[:, -1:] + 1  # batch 1 each
     for draw in every_draw[1:]:
-        x, caches, _ = model.read(token, positions=position, caches=caches)
+        x, caches, _ = model.read(token, positions=told(model, position), caches=caches)
         token, ended = sampling.follow(model.logits(x), draw, ended)  # batch 1
         found.append(token)
         position = position + 1
     return torch.cat(found, dim=1)
+
+
+def told(
+    model: Decoder | LanguageModel, positions: Int[Tensor, "batch length"]
+) -> Int[Tensor, "batch length"] | None:
+    """What a model must be told of where its tokens stand.
+
+    The families of `LanguageModel` know distances alone, which padding in front leaves as they are.
+    """
+    return None if isinstance(model, LanguageModel) else positions

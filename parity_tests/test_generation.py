@@ -1,0 +1,236 @@
+"""Text by chance: the same draws write the same tokens in both mirrors, from the distributions of transformers."""
+
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+import jax_attention
+import jax_attention.models
+import torch_attention
+import torch_attention.models
+from attention_bridge.parity import error
+from attention_bridge.weights import transfer
+from parity_tests.built import MIRRORS
+from parity_tests.refusals import Case, assert_refused
+
+BATCH, LENGTH, NEW, VOCAB = 3, 5, 6, 17
+SIZES = {"vocab_size": VOCAB, "embed_dim": 12, "num_heads": 3, "num_layers": 2, "ffn_dim": 13, "max_len": 11}
+UNIT = 2.0**-24
+each_mirror = pytest.mark.parametrize("mirror", MIRRORS.values(), ids=MIRRORS)
+
+
+def language_model(name, m, **f):
+    """The smallest of a family."""
+    heads = m.HeadsConfig(12, 4, 2, 6)
+    if name == "Decoder":
+        return m.Decoder(m.DecoderConfig(**SIZES), **f)
+    if name == "RotaryDecoder":
+        return m.RotaryDecoder(
+            m.RotaryDecoderConfig(VOCAB, 2, 13, heads, m.RopeConfig(), windows=(3, None)), **f
+        )
+    if name == "ParallelDecoder":
+        return m.ParallelDecoder(m.ParallelDecoderConfig(VOCAB, 2, 13, heads, rotary_dim=2), **f)
+    latents = m.LatentHeadsConfig(12, 3, 5, 4, 3, 2, 7)
+    return m.LatentDecoder(m.LatentDecoderConfig(VOCAB, 2, 13, latents, m.RopeConfig()), **f)
+
+
+FAMILIES = ("Decoder", "RotaryDecoder", "ParallelDecoder", "LatentDecoder")
+
+
+@cache
+def models(name):
+    """The model of both mirrors with the same weights."""
+    ours = language_model(name, torch_attention.models).eval()
+    rng = np.random.default_rng(5)
+    with torch.no_grad():
+        for key, x in ours.named_parameters():
+            centre = 1.0 if key.endswith("norm.weight") else 0.0
+            x.copy_(torch.from_numpy(centre + 0.5 * rng.standard_normal(tuple(x.shape))))
+    theirs = language_model(name, jax_attention.models, rngs=nnx.Rngs(0))
+    theirs.eval()
+    return {"torch": ours, "jax": transfer(ours, theirs)}
+
+
+@pytest.fixture
+def prompt(rng):
+    """Tokens, and a mask: the second text is padded in front."""
+    mask = np.ones((BATCH, 1, 1, LENGTH), bool)
+    mask[1, ..., :2] = False
+    return rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32), mask
+
+
+def numpy(x):
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+
+
+def generated(mirror, name, prompt, draws=None, **options):
+    tokens, mask = map(mirror.array, prompt)
+    draws = None if draws is None else mirror.array(draws)
+    return numpy(
+        mirror.package.models.generate(models(name)[mirror.name], tokens, NEW, mask, draws=draws, **options)
+    )
+
+
+def warped(scores, temperature, top_k, top_p):
+    """What transformers leaves of scores."""
+    scores = torch.from_numpy(scores)
+    for given, warper in (
+        (temperature, TemperatureLogitsWarper),
+        (top_k, TopKLogitsWarper),
+        (top_p, TopPLogitsWarper),
+    ):
+        scores = scores if given is None else warper(given)(None, scores)
+    return scores.numpy()
+
+
+FILTERS = [
+    (0.7, None, None),
+    (1.0, 4, None),
+    (1.0, None, 0.8),
+    (1.3, 5, 0.6),
+    (0.5, 40, 0.01),
+    (1.0, 1, 1.0),
+]
+
+
+@each_mirror
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), FILTERS)
+def test_filters_leave_what_those_of_transformers_leave(mirror, rng, temperature, top_k, top_p):
+    scores = (3 * rng.standard_normal((7, VOCAB))).astype(np.float32)
+    expected = warped(scores, temperature, top_k, top_p)
+    found = numpy(mirror.package.models.filter_scores(mirror.array(scores), temperature, top_k, top_p))
+    np.testing.assert_array_equal(np.isneginf(found), np.isneginf(expected))
+    left = np.isfinite(expected)
+    assert error(found[left], expected[left]) <= 2 * UNIT
+    assert left.sum() < left.size or (top_k, top_p) == (None, None)
+
+
+@each_mirror
+def test_of_equal_scores_the_lower_token_stays(mirror):
+    scores = mirror.array(np.zeros((1, 5), np.float32))
+    found = numpy(mirror.package.models.filter_scores(scores, 1.0, None, 0.5))
+    np.testing.assert_array_equal(np.isfinite(found), [[True, True, True, False, False]])
+    found = numpy(mirror.package.models.filter_scores(scores, 1.0, 2, None))
+    assert np.isfinite(found).all()  # all tie with the second
+
+
+@pytest.mark.parametrize(
+    "name", ["Decoder", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[1:])]
+)
+def test_the_same_draws_write_the_same_tokens(name, prompt, rng):
+    draws = rng.random((NEW, BATCH)).astype(np.float32)
+    options = {"temperature": 1.5, "top_k": 9, "top_p": 0.95}
+    ours, theirs = (generated(mirror, name, prompt, draws, **options) for mirror in MIRRORS.values())
+    np.testing.assert_array_equal(ours, theirs)
+    greedy = generated(MIRRORS["torch"], name, prompt)
+    assert not np.array_equal(ours, greedy)
+
+
+@pytest.mark.parametrize(
+    "name", ["RotaryDecoder", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[2:])]
+)
+@each_mirror
+def test_every_language_model_writes_the_likeliest_token_of_the_whole_text(name, mirror, prompt):
+    found = generated(mirror, name, prompt)
+    model = models(name)["torch"]
+    for text in range(BATCH):
+        tokens = prompt[0][text][prompt[1][text, 0, 0]]
+        for token in found[text]:
+            with torch.no_grad():
+                logits = model(torch.from_numpy(tokens[None].copy())).output[0, -1]
+            assert int(logits.argmax()) == token
+            tokens = np.append(tokens, token)
+
+
+@each_mirror
+def test_each_draw_picks_by_the_inverse_of_the_distribution(mirror, prompt, rng):
+    """Token by token in float64, from the logits of whole texts and the filters of transformers."""
+    draws = rng.random((NEW, BATCH)).astype(np.float32)
+    found = generated(mirror, "Decoder", prompt, draws, temperature=1.5, top_k=9, top_p=0.95)
+    model = models("Decoder")["torch"]
+    for text in range(BATCH):
+        tokens = prompt[0][text][prompt[1][text, 0, 0]]
+        for draw, token in zip(draws[:, text], found[text], strict=True):
+            with torch.no_grad():
+                logits = model(torch.from_numpy(tokens[None].copy())).output[0, -1:].double().numpy()
+            scores = warped(logits, 1.5, 9, 0.95)[0]
+            summed = np.cumsum(np.exp(scores - scores.max()))
+            assert np.searchsorted(summed, draw * summed[-1], side="right") == token
+            tokens = np.append(tokens, token)
+
+
+@each_mirror
+def test_many_draws_have_the_distribution(mirror, rng):
+    scores = np.array([0.3, -np.inf, 2.0, 1.0, -1.0], np.float32)
+    count = 1000
+    draws = ((np.arange(count) + 0.5) / count).astype(np.float32)
+    pick = mirror.package.models.sampling.pick
+    tokens = numpy(pick(mirror.array(np.broadcast_to(scores, (count, 5)).copy()), mirror.array(draws)))
+    expected = np.exp(scores) / np.exp(scores).sum()
+    found = np.bincount(tokens, minlength=5) / count
+    assert np.abs(found - expected).max() <= 1 / count
+    edges = np.array([0.0, 1 - 2.0**-24], np.float32)
+    ends = numpy(pick(mirror.array(np.stack([scores[::-1], scores[::-1]])), mirror.array(edges)))
+    np.testing.assert_array_equal(ends, [0, 4])
+    hidden = np.array([[-np.inf, 0.0, 0.0, -np.inf]] * 2, np.float32)
+    np.testing.assert_array_equal(numpy(pick(mirror.array(hidden), mirror.array(edges))), [1, 2])
+
+
+@each_mirror
+def test_padding_stands_behind_the_stop_token(mirror, prompt):
+    free = generated(mirror, "Decoder", prompt)
+    stop = int(free[0, 1])
+    found = generated(mirror, "Decoder", prompt, stop_token=stop, pad_token=16)
+    for before, after in zip(free, found, strict=True):
+        places = np.flatnonzero(before == stop)
+        end = places[0] + 1 if len(places) else NEW
+        np.testing.assert_array_equal(after[:end], before[:end])
+        assert (after[end:] == 16).all()
+    assert (found == 16).any()
+
+
+@each_mirror
+def test_a_low_temperature_takes_the_likeliest(mirror, prompt, rng):
+    draws = rng.random((NEW, BATCH)).astype(np.float32)
+    cold = generated(mirror, "Decoder", prompt, draws, temperature=1e-4)
+    np.testing.assert_array_equal(cold, generated(mirror, "Decoder", prompt))
+
+
+def go_on(m, *, shape=(2, 3), num_tokens=4, draws=None, **options):
+    """A call of `generate` with a model that has room for 11 tokens."""
+    model = m.Decoder(m.DecoderConfig(**SIZES))
+    draws = None if draws is None else m.array(draws)
+    return partial(m.generate, model, m.ones(*shape, dtype=np.int32), num_tokens, draws=draws, **options)
+
+
+HALVES = np.full((4, 2), 0.5, np.float32)
+NO_DRAWS = "draws must be uniform numbers of shape (4, 2) with a temperature above 0, got None"
+REFUSED = [
+    Case(f"{options}", partial(go_on, **options), ValueError, text)
+    for options, text in (
+        ({"num_tokens": 0}, "num_tokens must be at least 1, got 0"),
+        ({"shape": (3,)}, "tokens must have shape (batch, length), got (3,)"),
+        ({"num_tokens": 9}, "tokens and num_tokens must be at most max_len=11 together, got 12"),
+        ({"temperature": -0.5}, "temperature must be at least 0 and finite, got -0.5"),
+        ({"temperature": float("nan")}, "temperature must be at least 0 and finite, got nan"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
+        ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
+        ({"temperature": 1.0}, NO_DRAWS),
+        ({"draws": HALVES}, "draws must be None with temperature=0, which takes the likeliest token"),
+        (
+            {"draws": HALVES.T, "temperature": 1.0},
+            "draws must have shape (num_tokens, batch) = (4, 2), got (2, 4)",
+        ),
+        ({"draws": 2 * HALVES, "temperature": 1.0}, "draws must be at least 0 and below 1, got 1.0 to 1.0"),
+    )
+]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name[:40])
+def test_what_does_not_fit_is_refused(case, as_shipped):
+    assert_refused(case)
