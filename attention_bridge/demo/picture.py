@@ -11,7 +11,7 @@ import numpy as np
 from attention_bridge import plots
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
-from attention_bridge.errors import InputError
+from attention_bridge.errors import CheckpointError, InputError
 
 SPECIAL = ("[CLS]", "[SEP]")
 SHORTEST, LONGEST = 8, 20  # tokens that make a good picture
@@ -62,8 +62,8 @@ def draw(torch_half: Encoded, jax_half: Encoded, batch: Batch, texts: Sequence[s
     )
     try:
         plots.save(figure, path)
-    except OSError as error:
-        raise InputError(f"--figure {path} cannot be written: {error.strerror}") from error
+    except CheckpointError as error:
+        raise InputError(f"--figure {error}") from error
     return place
 
 

@@ -1,0 +1,47 @@
+"""Pictures of attention.
+
+An array of weights or a mask has a row for every query and a column for every key, and comes from either framework
+or from numpy: row i shows where query i looks. matplotlib draws without a screen and keeps no global state here.
+
+| function          | draws                                                                          |
+|-------------------|--------------------------------------------------------------------------------|
+| `head_grid`       | every head of a layer, or of several layers                                    |
+| `one_head`        | one head, or the mean over heads, with a label for each token                  |
+| `alignment`       | target against source tokens, as papers on translation do                      |
+| `image_overlay`   | what one token looks at in an image that was cut into patches                  |
+| `rollout_overlay` | the same through all layers, by `rollout`                                      |
+| `comparison`      | PyTorch, JAX and their difference                                              |
+| `draw_mask`       | a mask                                                                         |
+| `save`            | writes one of these as PNG, SVG or PDF                                         |
+| `html`            | a page to point at tokens in; `write_html` writes it                           |
+
+`weights` is what a module returns, `(..., heads, query, key)`, of which one element of the batch is drawn, or a
+matrix `(query, key)`; where several layers can be drawn, a list of these.
+"""
+
+from attention_bridge.plots.comparing import comparison
+from attention_bridge.plots.files import save
+from attention_bridge.plots.grids import head_grid
+from attention_bridge.plots.heads import alignment, one_head
+from attention_bridge.plots.images import image_overlay, rollout_overlay
+from attention_bridge.plots.masks import draw_mask
+from attention_bridge.plots.pages import html, write_html
+from attention_bridge.plots.rollouts import rollout
+from attention_bridge.plots.style import HIDDEN, SEEN, heatmap
+
+__all__ = [
+    "HIDDEN",
+    "SEEN",
+    "alignment",
+    "comparison",
+    "draw_mask",
+    "head_grid",
+    "heatmap",
+    "html",
+    "image_overlay",
+    "one_head",
+    "rollout",
+    "rollout_overlay",
+    "save",
+    "write_html",
+]

@@ -1,0 +1,155 @@
+"""What a vision transformer looks at: attention over the patches of an image, drawn over the image."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attention_bridge.errors import InputError
+from attention_bridge.plots import style
+from attention_bridge.plots.arrays import heads_of, numbers, place
+from attention_bridge.plots.rollouts import rollout
+from attention_bridge.weights.leaves import to_numpy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OVERLAY_COLOURS = "inferno"  # dark where nothing is looked at: the image stays in the dark there
+OPACITY = 0.6
+GREY = (0.2126, 0.7152, 0.0722)  # Rec. 709
+SIDE = 3.6  # inches of the longer side of the image
+
+
+def image_overlay(
+    image: Any,
+    weights: Any,
+    *,
+    query: int = 0,
+    head: int | None = None,
+    batch: int = 0,
+    num_prefix_tokens: int = 1,
+    grid: tuple[int, int] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw what one token looks at in an image: the image, and the image lit by the weights of its patches.
+
+    Args:
+        image: `(height, width, 3)` or `(height, width)`, from any framework: 0 to 255 if uint8, else 0 to 1.
+        weights: `(..., heads, query, key)` or `(query, key)`, from any framework. The keys are the prefix tokens
+            and then the patches, row by row.
+        query: which token looks; 0 is the class token of a ViT. A patch that looks is framed.
+        head: which; the mean over all if None.
+        batch: which element of the batch, counted over all axes before the heads.
+        num_prefix_tokens: tokens before the patches that are no part of the image: class tokens, registers.
+        grid: rows and columns of patches; as many of both if None.
+        title: what the picture shows.
+
+    Returns:
+        A figure to `save`.
+
+    Raises:
+        TypeError: image or weights are no array.
+        InputError: there is no such token, head or element, or the shapes do not fit.
+    """
+    heads = heads_of("weights", weights, batch)
+    matrix = heads.mean(axis=0) if head is None else heads[place("head", head, len(heads))]
+    return _overlay(_pixels(image), matrix, query, num_prefix_tokens, grid, title)
+
+
+def rollout_overlay(
+    image: Any,
+    weights: Sequence[Any],
+    *,
+    query: int = 0,
+    batch: int = 0,
+    num_prefix_tokens: int = 1,
+    grid: tuple[int, int] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw what one token of the last layer comes from in an image, by `rollout` through all layers.
+
+    Args:
+        image: as in `image_overlay`.
+        weights: a list with one array for each layer: `(..., heads, tokens, tokens)`.
+        query: which token; 0 is the class token of a ViT.
+        batch: which element of the batch, counted over all axes before the heads.
+        num_prefix_tokens: tokens before the patches.
+        grid: rows and columns of patches; as many of both if None.
+        title: what the picture shows.
+
+    Returns:
+        A figure to `save`.
+
+    Raises:
+        TypeError: image or weights are no arrays.
+        InputError: there is no such token or element, or the shapes do not fit.
+    """
+    rolled = rollout(weights)
+    rolled = rolled.reshape(-1, *rolled.shape[-2:])
+    matrix = rolled[place("batch", batch, len(rolled))]
+    return _overlay(_pixels(image), matrix, query, num_prefix_tokens, grid, title)
+
+
+def _overlay(
+    pixels: np.ndarray, matrix: np.ndarray, query: int, prefix: int, grid: tuple[int, int] | None, title: str
+) -> Figure:
+    row = matrix[place("query", query, len(matrix))]
+    place("num_prefix_tokens", prefix, len(row))
+    patches = row[prefix:]
+    if grid is None:
+        grid = (math.isqrt(len(patches)), math.isqrt(len(patches)))
+    if math.prod(grid) != len(patches):
+        raise InputError(
+            f"grid must have as many patches as there are keys after the prefix tokens, {len(patches)}, got {grid}"
+        )
+
+    height, width = pixels.shape[:2]
+    inches = SIDE / max(height, width)
+    figure = style.sheet(2 * width * inches + 2.2, height * inches + (1.4 if title else 1.0), title=title)
+    left, right = figure.subplots(1, 2)
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    grey = pixels @ np.array(GREY)
+    left.imshow(pixels)
+    right.imshow(grey, cmap="gray", vmin=0, vmax=1)
+    colours = style.scale(patches)
+    if patches.min() >= 0:
+        colours["cmap"] = OVERLAY_COLOURS
+    light = right.imshow(
+        patches.reshape(grid), extent=extent, alpha=OPACITY, interpolation="nearest", **colours
+    )
+    who = f"token {query}" if query < prefix else f"patch {query - prefix}"
+    for axes, name in ((left, f"{who} looks"), (right, "where it looks")):
+        axes.set_title(name, fontsize=12, color=style.INK)
+        axes.set_axis_off()
+        if prefix <= query < prefix + len(patches):
+            _frame(axes, query - prefix, grid, (height, width))
+    style.bar(figure, light, [left, right])
+    return figure
+
+
+def _frame(axes: Axes, patch: int, grid: tuple[int, int], size: tuple[int, int]) -> None:
+    from matplotlib.patches import Rectangle
+
+    tall, wide = size[0] / grid[0], size[1] / grid[1]
+    row, column = divmod(patch, grid[1])
+    corner = (column * wide - 0.5, row * tall - 0.5)
+    for colour, thickness in (("black", 4), ("#00e5e5", 2)):  # seen on any image
+        axes.add_patch(Rectangle(corner, wide, tall, fill=False, edgecolor=colour, linewidth=thickness))
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """`(height, width, 3)` from 0 to 1."""
+    top = 255.0 if to_numpy("image", image).dtype == np.uint8 else 1.0
+    array = numbers("image", image) / top
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
+        raise InputError(f"image must have shape (height, width, 3) or (height, width), got {array.shape}")
+    if array.min() < 0 or array.max() > 1:
+        raise InputError(
+            f"image must be uint8, or from 0 to 1, got numbers from {array.min():.3g} to {array.max():.3g}"
+        )
+    return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=-1)

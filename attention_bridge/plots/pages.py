@@ -1,0 +1,127 @@
+"""A page to point at tokens in: one file of HTML with its script and its weights, which needs no server and no network.
+
+Why not what exists: BertViz needs torch, and CircuitsVis too; both load their scripts from the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.checkpoints.atomic import replacing
+from attention_bridge.errors import InputError
+from attention_bridge.plots.arrays import labels, layers_of, place
+
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+def html(
+    weights: Any,
+    tokens: Sequence[str],
+    key_tokens: Sequence[str] | None = None,
+    *,
+    layer: int = 0,
+    head: int | None = 0,
+    batch: int = 0,
+    title: str = "Attention",
+) -> str:
+    """A page that shows where each token looks: point at one, and the others are shaded by its weights.
+
+    Layer and head are chosen there, or the mean over heads. Arrow keys move from token to token. Shades are relative
+    to the largest weight of the token. Weights are kept as float16 in base64, 2.7 bytes each.
+
+    Args:
+        weights: `(..., heads, query, key)` or `(query, key)` of one layer, or a list of these, from any framework.
+        tokens: of the queries, and of the keys too if `key_tokens` is None. They are text, whatever is in them.
+        key_tokens: of the keys in cross-attention.
+        layer: which to begin with.
+        head: which to begin with; the mean over heads if None.
+        batch: which element of the batch, counted over all axes before the heads.
+        title: what the page shows.
+
+    Returns:
+        The whole page.
+
+    Raises:
+        TypeError: the weights are no arrays.
+        InputError: there is no such layer, head or element, the shapes or tokens do not fit, or weights are not in
+            the range of float16.
+    """
+    array = layers_of("weights", weights, batch)
+    layers, heads, query_len, key_len = array.shape
+    if key_tokens is None and query_len != key_len:
+        raise InputError(f"key_tokens must be given where queries ({query_len}) are not keys ({key_len})")
+    queries, keys = labels(tokens, key_tokens, (query_len, key_len))
+    place("layer", layer, layers)
+    if head is not None:
+        place("head", head, heads)
+    if (largest := float(np.abs(array).max())) > LARGEST_HALF:
+        raise InputError(f"weights must be at most {LARGEST_HALF:.0f}, got {largest:.3g}")
+
+    halves = array.astype("<f2").tobytes()
+    data = {
+        "queries": queries,
+        "keys": None if key_tokens is None else keys,
+        "layers": layers,
+        "heads": heads,
+        "layer": layer,
+        "head": "mean" if head is None and heads > 1 else head or 0,
+        "weights": base64.b64encode(halves).decode(),
+    }
+    about = (
+        f"{_count(layers, 'layer')}, {_count(heads, 'head')}, {_count(query_len, 'query', 'queries')}, "
+        f"{_count(key_len, 'key')}; {size(len(halves))} of weights, as float16."
+    )
+    parts = {"title": escape(title), "about": escape(about), "data": _script_safe(json.dumps(data))}
+    template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(title|about|data)\}\}", lambda found: parts[found[1]], template)
+
+
+def write_html(path: str | os.PathLike[str], *arguments: Any, **options: Any) -> int:
+    """Write the page of `html`; an older file stays until the new one is complete.
+
+    Args:
+        path: ends in `.html`.
+        arguments: of `html`.
+        options: of `html`.
+
+    Returns:
+        The size of the file in bytes.
+
+    Raises:
+        TypeError: the weights are no arrays.
+        InputError: the path has another ending, or what `html` raises.
+        CheckpointError: its directory does not exist.
+        DiskError: the system cannot write.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".html":
+        raise InputError(f"a page must end in .html, got {path}")
+    page = html(*arguments, **options).encode()
+    with replacing(path) as temporary:
+        temporary.write_bytes(page)
+    return len(page)
+
+
+def size(count: int) -> str:
+    """A number of bytes in words, such as `1.2 MB`."""
+    unit, factor = next((u for u in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= u[1]), ("bytes", 1))
+    return f"{count / factor:.3g} {unit}"
+
+
+def _count(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _script_safe(text: str) -> str:
+    """JSON in which nothing ends a script or begins a tag or comment."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
