@@ -73,18 +73,18 @@ def head_grid(
     height = min(cell * query_len, 2 * width)
     labelled = width >= NARROWEST_WITH_LABELS
     figure = style.sheet(across * (width + 0.25) + 2.2, down * (height + 0.4) + 1.6, title=title)
-    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+    grid = figure.subplots(down, across, squeeze=False)
     colours = style.scale(everything[np.ix_(chosen_layers, chosen_heads)], top)
-    for axes, (layer, head) in zip(grid.flat, panels, strict=False):
+    for i, (axes, (layer, head)) in enumerate(zip(grid.flat, panels, strict=False)):
+        image = axes.imshow(everything[layer, head], aspect="equal", interpolation="nearest", **colours)
+        # Only panels at the left and those with none below have labels: ticks in each take minutes.
+        left = rows if labelled and i % across == 0 else []
+        below = columns if labelled and i + across >= len(panels) else []
         name = f"{layer} · {head}" if several else f"head {head}"
-        image = style.heatmap(axes, everything[layer, head], rows, columns, title=name, cell=cell, **colours)
+        style.name_axes(axes, left, below, cell=cell, title=name)
         axes.title.set_fontsize(11 if labelled else 9)
-        if not labelled:
-            axes.tick_params(labelbottom=False, labelleft=False)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
-    for axes in grid.flat[max(0, len(panels) - across) : len(panels)]:
-        axes.tick_params(labelbottom=labelled)  # the last row may be shorter than the one above
     style.bar(figure, image, list(grid.flat[: len(panels)]))
     figure.supylabel("query", fontsize=10.5, color=style.INK)
     figure.supxlabel(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OVERLAY_COLOURS = "inferno"  # dark where nothing is looked at: the image stays in the dark there
-OPACITY = 0.6
+OPACITY = 0.55
 GREY = (0.2126, 0.7152, 0.0722)  # Rec. 709
 SIDE = 3.6  # inches of the longer side of the image
 
@@ -58,7 +58,8 @@ def image_overlay(
     """
     heads = heads_of("weights", weights, batch)
     matrix = heads.mean(axis=0) if head is None else heads[place("head", head, len(heads))]
-    return _overlay(_pixels(image), matrix, query, num_prefix_tokens, grid, title)
+    said = ("looks", "where it looks", "attention weight")
+    return _overlay(_pixels(image), matrix, query, num_prefix_tokens, grid, title, said)
 
 
 def rollout_overlay(
@@ -92,11 +93,18 @@ def rollout_overlay(
     rolled = rollout(weights)
     rolled = rolled.reshape(-1, *rolled.shape[-2:])
     matrix = rolled[place("batch", batch, len(rolled))]
-    return _overlay(_pixels(image), matrix, query, num_prefix_tokens, grid, title)
+    said = ("after the last layer", "what it comes from", "rollout")
+    return _overlay(_pixels(image), matrix, query, num_prefix_tokens, grid, title, said)
 
 
 def _overlay(
-    pixels: np.ndarray, matrix: np.ndarray, query: int, prefix: int, grid: tuple[int, int] | None, title: str
+    pixels: np.ndarray,
+    matrix: np.ndarray,
+    query: int,
+    prefix: int,
+    grid: tuple[int, int] | None,
+    title: str,
+    said: tuple[str, str, str],
 ) -> Figure:
     row = matrix[place("query", query, len(matrix))]
     place("num_prefix_tokens", prefix, len(row))
@@ -115,7 +123,7 @@ def _overlay(
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     grey = pixels @ np.array(GREY)
     left.imshow(pixels)
-    right.imshow(grey, cmap="gray", vmin=0, vmax=1)
+    right.imshow(grey, cmap="gray", vmin=-0.5, vmax=1)  # lifted: the colours above it darken
     colours = style.scale(patches)
     if patches.min() >= 0:
         colours["cmap"] = OVERLAY_COLOURS
@@ -123,12 +131,12 @@ def _overlay(
         patches.reshape(grid), extent=extent, alpha=OPACITY, interpolation="nearest", **colours
     )
     who = f"token {query}" if query < prefix else f"patch {query - prefix}"
-    for axes, name in ((left, f"{who} looks"), (right, "where it looks")):
+    for axes, name in ((left, f"{who} {said[0]}"), (right, said[1])):
         axes.set_title(name, fontsize=12, color=style.INK)
         axes.set_axis_off()
         if prefix <= query < prefix + len(patches):
             _frame(axes, query - prefix, grid, (height, width))
-    style.bar(figure, light, [left, right])
+    style.bar(figure, light, [left, right], said[2])
     return figure
 
 

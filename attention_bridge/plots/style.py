@@ -21,6 +21,7 @@ LABEL_INCHES = 0.16  # that a line of labels takes
 INCHES_PER_TOKEN = 0.27
 LARGEST, SMALLEST = 9.0, 2.4  # inches of a matrix
 FINEST_GRID = 0.1  # inches of a cell; lines between smaller ones would hide them
+BAR_INCHES = 0.3
 LONGEST_LABEL = 18  # characters
 
 
@@ -128,7 +129,8 @@ def shorten(token: str) -> str:
 
 def bar(figure: Figure, image: Any, axes: Any, label: str = "attention weight") -> Any:
     """One colour bar beside `axes`."""
-    drawn = figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02)
+    slim = max(20.0, figure.get_figheight() / BAR_INCHES)
+    drawn = figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02, aspect=slim)
     drawn.set_label(label, color=INK)
     drawn.ax.tick_params(colors=INK, labelsize=9)
     drawn.outline.set_visible(False)
