@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from attention_bridge import errors
 from attention_bridge.extras import require
+from attention_bridge.plots.command import plot
 
 REFUSALS = (
     errors.CheckpointError,
@@ -268,6 +269,9 @@ def convert(
         typer.echo("\n".join([*lines, weights.explain(done.report)] if explain else lines))
     if verified is not None and not verified.ok:
         raise typer.Exit(1)
+
+
+app.command()(plot)
 
 
 def _watched(items: Any, count: int) -> Any:

@@ -1,6 +1,7 @@
 """Pictures of attention: any framework's arrays in, a whole file or none out."""
 
 import re
+from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
 
 from attention_bridge import plots
+from attention_bridge.errors import InputError
 
 WORDS = ["[CLS]", "the", "cat", "$", "5"]
 
@@ -148,3 +150,207 @@ def test_what_is_no_mask_is_not_drawn(weights):
         plots.draw_mask(weights[0] > 0)
     with pytest.raises(ValueError, match="query_tokens must be 5, one for each of the mask, got 2"):
         plots.draw_mask(weights > 0, ["a", "b"])
+
+
+LAYERS, HEADS, QUERIES, KEYS = 2, 3, 4, 5
+
+
+@pytest.fixture(params=["torch", "jax", "numpy"])
+def layers(request, rng):
+    """Weights of two layers, `(batch, heads, query, key)`, from each framework, and the same in numpy."""
+    drawn = [rng.random((6, HEADS, QUERIES, KEYS)).astype(np.float32) for _ in range(LAYERS)]
+    convert = {"torch": torch.from_numpy, "jax": jnp.asarray, "numpy": np.asarray}[request.param]
+    return [convert(layer) for layer in drawn], np.stack(drawn)
+
+
+def drawn_in(figure):
+    return [np.asarray(axes.images[0].get_array()) for axes in panels(figure)]
+
+
+def texts(labels):
+    return [label.get_text() for label in labels]
+
+
+def test_a_grid_has_a_panel_for_each_head_of_each_layer_and_one_colour_bar(layers):
+    given, expected = layers
+    figure = plots.head_grid(given, batch=4)
+    assert len(figure.axes) == LAYERS * HEADS + 1
+    np.testing.assert_array_equal(drawn_in(figure), expected[:, 4].reshape(-1, QUERIES, KEYS))
+    assert {axes.images[0].get_clim() for axes in panels(figure)} == {(0, expected[:, 4].max())}
+    assert [axes.get_title() for axes in panels(figure)] == [
+        "0 · 0",
+        "0 · 1",
+        "0 · 2",
+        "1 · 0",
+        "1 · 1",
+        "1 · 2",
+    ]
+    one = plots.head_grid(given[1], heads=[2, 0])
+    np.testing.assert_array_equal(drawn_in(one), expected[1, 0, [2, 0]])
+    assert [axes.get_title() for axes in panels(one)] == ["head 2", "head 0"]
+
+
+def test_a_grid_labels_the_panels_at_its_edges(rng):
+    figure = plots.head_grid(rng.random((6, 2, 3)), ["a", "b"], ["x", "y", "z"])
+    found = [(texts(a.get_yticklabels()), texts(a.get_xticklabels())) for a in panels(figure)]
+    rows, columns = ["a", "b"], ["x", "y", "z"]
+    assert found == [(rows, []), ([], []), ([], columns), ([], columns), (rows, columns), ([], columns)]
+
+
+def test_one_head_is_drawn_with_its_labels_or_the_mean_over_heads(layers):
+    given, expected = layers
+    figure = plots.one_head(given[0], list("abcd"), list("vwxyz"), head=2, batch=1)
+    [image], [axes] = drawn_in(figure), panels(figure)
+    np.testing.assert_array_equal(image, expected[0, 1, 2])
+    assert texts(axes.get_yticklabels()) == list("abcd")
+    assert texts(axes.get_xticklabels()) == list("vwxyz")
+    assert figure.get_suptitle() == "Head 2"
+    [mean] = drawn_in(plots.one_head(given[0], head=None))
+    np.testing.assert_array_equal(mean, expected[0, 0].mean(axis=0))
+
+
+def test_an_alignment_frames_what_each_target_token_looks_at_most(layers):
+    given, expected = layers
+    figure = plots.alignment(given[0], list("vwxyz"), list("abcd"), head=1)
+    [axes] = panels(figure)
+    corners = [(patch.get_x() + 0.5, patch.get_y() + 0.5) for patch in axes.patches]
+    assert corners == [(key, query) for query, key in enumerate(expected[0, 0, 1].argmax(axis=-1))]
+    assert axes.xaxis.get_label_position() == "top"
+    assert texts(axes.get_xticklabels()) == list("vwxyz")
+
+
+def test_the_colour_scale_goes_to_the_maximum_or_to_what_is_asked_and_around_zero_for_signs(rng):
+    weights = rng.random((4, 5))
+
+    def limits(array, **options):
+        return panels(plots.one_head(array, **options))[0].images[0].get_clim()
+
+    assert limits(weights) == (0, np.float32(weights.max()))
+    assert limits(weights, top=1.0) == (0, 1)
+    low, high = limits(weights - 0.5)
+    assert low == -high < 0
+    assert limits(np.zeros((2, 2))) == (0, 1)
+
+
+def test_long_labels_are_cut_and_many_are_thinned(rng):
+    long = "x" * 30
+    [axes] = panels(plots.one_head(rng.random((2, 2)), [long, " \n"]))
+    assert texts(axes.get_yticklabels()) == ["x" * 17 + "…", " ⏎"]
+    figure = plots.one_head(rng.random((197, 197)))
+    labels = texts(panels(figure)[0].get_yticklabels())
+    assert labels[:3] == ["0", "4", "8"]
+    FigureCanvasAgg(figure).draw()
+    boxes = [label.get_window_extent() for label in panels(figure)[0].get_yticklabels()]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+
+
+def test_rollout_is_the_product_of_half_attention_and_half_identity(rng):
+    weights = [rng.random((2, heads, 4, 4)) for heads in (3, 5, 6)]
+    found = plots.rollout([torch.from_numpy(weights[0]), *weights[1:]])
+    for b in range(2):
+        expected = np.eye(4)
+        for layer in weights:
+            step = np.zeros((4, 4))
+            for i in range(4):
+                for j in range(4):
+                    step[i, j] = 0.5 * sum(head[i, j] for head in layer[b]) / len(layer[b]) + 0.5 * (i == j)
+            after = np.zeros((4, 4))
+            for i in range(4):
+                for j in range(4):
+                    after[i, j] = sum(step[i, k] * expected[k, j] for k in range(4))
+            expected = after
+        assert np.abs(found[b] - expected).max() <= 1e-12 * np.abs(expected).max()
+        backwards = plots.rollout(weights[::-1])[b]
+        assert np.abs(backwards - expected).max() > 1e-3
+
+
+def test_an_overlay_lights_the_patches_that_a_token_looks_at(rng):
+    image, weights = rng.random((12, 18, 3)), rng.random((2, 3, 8, 8)).astype(np.float32)
+    figure = plots.image_overlay(
+        torch.from_numpy(image), weights, query=7, head=1, batch=1, num_prefix_tokens=2, grid=(2, 3)
+    )
+    left, right = panels(figure)
+    np.testing.assert_allclose(left.images[0].get_array(), image, rtol=1e-6)
+    np.testing.assert_array_equal(right.images[1].get_array(), weights[1, 1, 7, 2:].reshape(2, 3))
+    assert right.images[1].get_extent() == [-0.5, 17.5, 11.5, -0.5]
+    frame = left.patches[0]  # patch 5: second row, third column
+    assert (frame.get_x(), frame.get_y(), frame.get_width(), frame.get_height()) == (11.5, 5.5, 6, 6)
+    assert not panels(plots.image_overlay(image, weights, num_prefix_tokens=4))[0].patches
+
+
+def test_a_rollout_is_drawn_over_the_image(rng):
+    image, weights = rng.integers(0, 256, (6, 6), dtype=np.uint8), [rng.random((3, 5, 5)) for _ in range(2)]
+    _, right = panels(plots.rollout_overlay(image, weights, query=2))
+    np.testing.assert_array_equal(right.images[1].get_array(), plots.rollout(weights)[2, 1:].reshape(2, 2))
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_every_picture_is_written(tmp_path, rng, ending):
+    square = rng.random((2, 5, 5))
+    for figure in (
+        plots.head_grid([square, square], ["$", "\\frac{", "a", "b", "c"]),
+        plots.one_head(square),
+        plots.alignment(square, WORDS, WORDS),
+        plots.image_overlay(rng.random((8, 8)), square),
+        plots.rollout_overlay(rng.random((8, 8)), [square, square]),
+    ):
+        plots.save(figure, tmp_path / f"a.{ending}")
+        assert (
+            (tmp_path / f"a.{ending}").read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml"}[ending])
+        )
+
+
+def test_what_cannot_be_drawn_is_refused_in_one_sentence(tmp_path, rng):
+    weights, image = rng.random((2, 3, 4, 5)), rng.random((8, 8, 3))
+    square = rng.random((3, 5, 5))
+    infinite = np.where(weights > 0.5, np.inf, weights)
+    for call, sentence in [
+        (lambda: plots.one_head(weights[0, 0, 0]), r"weights must have shape \(..., heads, query, key\) or"),
+        (lambda: plots.one_head(weights, head=3), "head must be from 0 to 2, got 3"),
+        (lambda: plots.one_head(weights, batch=2), "batch must be from 0 to 1, got 2"),
+        (lambda: plots.one_head(weights, head=-1), "head must be from 0 to 2, got -1"),
+        (
+            lambda: plots.one_head(weights, ["a"]),
+            "query_tokens must be 4, one for each of the weights, got 1",
+        ),
+        (lambda: plots.one_head(weights > 0), "weights must hold real numbers, got bool"),
+        (lambda: plots.one_head(weights[:0]), r"weights must not be empty, got \(0, 3, 4, 5\)"),
+        (
+            lambda: plots.one_head(infinite),
+            rf"must be finite, got {np.isinf(infinite).sum()} of 120 that are not",
+        ),
+        (
+            lambda: plots.head_grid([weights, weights[:, 1:]]),
+            r"weights\[1\] must have the shape of weights\[0\]",
+        ),
+        (lambda: plots.head_grid([weights] * 200), "layers and heads must make 1 to 400 panels, got 600"),
+        (lambda: plots.head_grid(weights, layers=[1]), "layers must be from 0 to 0, got 1"),
+        (
+            lambda: plots.rollout(square),
+            "weights must be a list with one array for each layer, got a ndarray",
+        ),
+        (
+            lambda: plots.rollout([weights]),
+            r"weights\[0\] must have shape \(..., heads, tokens, tokens\), got",
+        ),
+        (
+            lambda: plots.image_overlay(image, weights, grid=(3, 3)),
+            r"grid must have as many patches .*, 4, got",
+        ),
+        (lambda: plots.image_overlay(image, square, query=5), "query must be from 0 to 4, got 5"),
+        (
+            lambda: plots.image_overlay(image[..., :2], square),
+            r"image must have shape \(height, width, 3\) or",
+        ),
+        (
+            lambda: plots.image_overlay(255 * image, square),
+            "image must be uint8, or from 0 to 1, got numbers",
+        ),
+        (
+            lambda: plots.save(plots.one_head(square), tmp_path / "a.gif"),
+            r"must end in .png, .svg, .pdf, got",
+        ),
+    ]:
+        with pytest.raises(InputError, match=sentence):
+            call()
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -40,8 +40,12 @@ class Entry(NamedTuple):
     by_columns: bool
 
 
-def open(path: Path) -> Reader:
+def open(path: Path, *, without: Collection[str] = ()) -> Reader:
     """Open an npz file. Each tensor is read whole, since only then its checksum can be compared.
+
+    Args:
+        path: the file.
+        without: names of entries to leave out, such as those that hold text.
 
     Raises:
         CheckpointError: the file is damaged, no npz file, or holds other things than tensors.
@@ -50,18 +54,19 @@ def open(path: Path) -> Reader:
         archive = open_zip(path)
     try:
         with reading(path, KIND):
-            return _open(path, archive)
+            return _open(path, archive, without)
     except BaseException:
         archive.close()
         raise
 
 
-def _open(path: Path, archive: zipfile.ZipFile) -> Reader:
+def _open(path: Path, archive: zipfile.ZipFile, without: Collection[str]) -> Reader:
     members = {}
     for member in archive.infolist():
         if not member.filename.endswith(".npy"):
             raise CheckpointError(f"{path} is no npz file: it holds {member.filename}")
         members[member.filename.removesuffix(".npy")] = member
+    members = {name: member for name, member in members.items() if name not in without}
     dtypes, metadata = (
         _note(path, archive, members.pop(name, None)) for name in (DTYPES_ENTRY, METADATA_ENTRY)
     )
@@ -82,6 +87,29 @@ def _open(path: Path, archive: zipfile.ZipFile) -> Reader:
             return _values(path, name, file, specs[name])
 
     return Reader(path, "npz", specs, metadata, fetch, archive.close)
+
+
+def read_texts(path: Path, names: Collection[str]) -> dict[str, list[str]]:
+    """The entries of these names that are arrays of strings with one axis; others are left out.
+
+    Raises:
+        CheckpointError: the file is damaged or no npz file, or such an entry has more than 64 MiB.
+    """
+    texts = {}
+    with reading(path, KIND), open_zip(path) as archive:
+        for name in names:
+            if f"{name}.npy" not in archive.namelist():
+                continue
+            member = archive.getinfo(f"{name}.npy")
+            with archive.open(member) as file:
+                entry = _header(path, name, file)
+            if entry.dtype.kind != "U" or len(entry.shape) != 1:
+                continue
+            if member.file_size > LONGEST_NOTE:
+                raise CheckpointError(f"{path} is refused: {name} has more than {LONGEST_NOTE} bytes")
+            with archive.open(member) as file:
+                texts[name] = np.lib.format.read_array(file, allow_pickle=False).tolist()
+    return texts
 
 
 def _header(path: Path, name: str, file: IO[bytes]) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -109,10 +110,10 @@ def name_axes(
 
 
 def _name(axis: Axis, tokens: Sequence[str], cell: float, shift: float, *, rotation: int) -> None:
-    step = int(np.ceil(LABEL_INCHES / cell))
-    places = np.arange(0, len(tokens), step)
+    step = math.ceil(LABEL_INCHES / cell)
+    places = range(0, len(tokens), step)
     axis.set_ticks(
-        places + shift,
+        [place + shift for place in places],
         [shorten(tokens[i]) for i in places],
         rotation=rotation,
         fontsize=LABEL_SIZE,
