@@ -66,7 +66,7 @@ def test_tokens_come_from_a_file_too_and_are_numbers_where_there_are_none(weight
 def test_layer_and_head_choose_what_is_drawn(weights, tmp_path, monkeypatch, ending, options, expected):
     drawn = []
 
-    def grid(layers, queries, keys, *, **chosen):
+    def grid(given, queries, keys, **chosen):
         drawn.append(("grid", chosen["layers"], chosen["heads"]))
         return plots.draw_mask(np.ones((2, 2), bool))
 
@@ -98,8 +98,14 @@ def test_a_picture_is_drawn_of_a_whole_file(weights, tmp_path):
         (["w.npz", "-o", "none/a.png"], "--output must be in a directory that exists, but none is none"),
         (["w.npz", "-o", "a.png", "--layer", "12"], "--layer must be from 0 to 11, got 12"),
         (["w.npz", "-o", "a.html", "--head", "2"], "--head must be from 0 to 1, got 2"),
-        (["w.npz", "-o", "a.png", "--tokens", "a,b"], "query_tokens must be 3, one for each of the weights, got 2"),
-        (["w.npz", "-o", "a.html", "--tokens", "@no"], "--tokens @no cannot be read: No such file or directory"),
+        (
+            ["w.npz", "-o", "a.png", "--tokens", "a,b"],
+            "query_tokens must be 3, one for each of the weights, got 2",
+        ),
+        (
+            ["w.npz", "-o", "a.html", "--tokens", "@no"],
+            "--tokens @no cannot be read: No such file or directory",
+        ),
         (["flat.npz", "-o", "a.html"], "w in flat.npz must have shape (layers, heads, query, key), "),
         (["words.npz", "-o", "a.html"], "words.npz holds no weights"),
         (["nan.npz", "-o", "a.png"], "weights[0] must be finite, got 1 of 24 that are not"),
@@ -108,7 +114,9 @@ def test_a_picture_is_drawn_of_a_whole_file(weights, tmp_path):
         (["model.pt", "-o", "a.html"], "model.pt"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_in_one_sentence_with_exit_code_2(weights, tmp_path, arguments, sentence):
+def test_what_cannot_be_drawn_is_refused_in_one_sentence_with_exit_code_2(
+    weights, tmp_path, arguments, sentence
+):
     np.savez("w.npz", weights)
     np.savez("flat.npz", w=weights[0, 0, 0])
     np.savez("words.npz", tokens=np.array(QUERIES))
