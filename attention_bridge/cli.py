@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from attention_bridge import errors
 from attention_bridge.extras import require
-from attention_bridge.plots.command import plot
+from attention_bridge.plot_command import plot
 
 REFUSALS = (
     errors.CheckpointError,
