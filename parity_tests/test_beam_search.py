@@ -10,6 +10,8 @@ import torch
 from parity_tests.refusals import Case, assert_refused
 from parity_tests.translators import SOURCE, call, mirror, numpy, padded, pair, sums, tokens
 
+pytestmark = pytest.mark.slow
+
 START, STOP, PAD = 1, 2, 0
 MARKS = {"start_token": START, "stop_token": STOP}
 SMALL = 4  # tokens, so that all sequences can be gone through

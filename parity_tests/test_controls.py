@@ -228,7 +228,7 @@ CONTROLS = (
     ),
     Control(
         "positions are counted from one",
-        edit("models.encoder:Encoder.{call}", "arange(length", "arange(1, length + 1"),
+        edit("models.encoder:Encoder._embed", "self.config.first_position", "self.config.first_position + 1"),
         "Encoder",
         "padding",
     ),
