@@ -12,6 +12,8 @@ import torch_attention.ops
 from jax_attention.ops import dot_product, native
 from parity_tests.conformance import JAX, TORCH, Conformance
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):

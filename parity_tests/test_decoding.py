@@ -22,6 +22,8 @@ from attention_bridge.parity import error, summed_terms, tolerances
 from attention_bridge.running import Arrays, is_float
 from attention_bridge.weights import transfer
 
+pytestmark = pytest.mark.slow
+
 # What sees no further back than a rolling cache remembers, and which of its arguments are that cache's.
 ROLLING = {"SlidingWindowAttention": ("window",), "StreamingAttention": ("window", "num_sinks")}
 MIRRORS = {

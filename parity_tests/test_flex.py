@@ -13,6 +13,8 @@ import torch_attention.ops
 from attention_bridge import oracles
 from attention_bridge.parity import tolerances
 
+pytestmark = pytest.mark.slow
+
 BATCH, HEADS, KV_HEADS, QUERY, KEY, HEAD_DIM, VALUE_DIM = 2, 6, 3, 11, 17, 4, 5
 SHAPES = {
     "query": (BATCH, HEADS, QUERY, HEAD_DIM),

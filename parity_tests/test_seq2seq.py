@@ -28,6 +28,8 @@ from parity_tests.translators import (
     tokens,
 )
 
+pytestmark = pytest.mark.slow
+
 RECURRENT = ("Bahdanau", "Luong, dot", "Luong, general")
 NAMES = ("SimpleSeq2Seq", *RECURRENT)
 BOUNDS = {"float64": lambda name: 1e-12, "float32": lambda name: 4 * 2.0**-24 * np.sqrt(sums(name))}
