@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch_attention", "jax_attention", "attention_bridge")
 
-pytestmark = pytest.mark.slow
+# On one worker: two builds of one directory at once get in each other's way.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 
 @pytest.fixture(scope="module")
