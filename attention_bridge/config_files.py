@@ -8,6 +8,13 @@ from typing import Any
 
 from attention_bridge.errors import CheckpointError
 
+CONFIGS = ("config.json", "params.json")  # Hugging Face's, and Meta's
+
+
+def find_config(directory: Path) -> Path | None:
+    """The configuration of the model in a directory, if there is one."""
+    return next((directory / name for name in CONFIGS if (directory / name).is_file()), None)
+
 
 def read_json(path: Path, kind: type = dict) -> Any:
     """What a JSON file holds.

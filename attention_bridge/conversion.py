@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from attention_bridge import checkpoints
-from attention_bridge.config_files import read_json
+from attention_bridge.config_files import CONFIGS, find_config, read_json
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.families import read_config
 from attention_bridge.weights import Report, stream
 from attention_bridge.weights.leaves import Spec
 
-CONFIGS = ("config.json", "params.json")
 Items = Iterable[tuple[str, np.ndarray]]
 
 
@@ -128,16 +127,15 @@ def check_layouts(*names: str) -> None:
 
 def configuration_beside(path: Path) -> dict[str, Any] | None:
     """The configuration in the directory of a checkpoint, if it is there and of a family that is known."""
-    directory = path if path.is_dir() else path.parent
-    for name in CONFIGS:
-        if (directory / name).is_file():
-            given: dict[str, Any] = read_json(directory / name)
-            try:
-                read_config(given)
-            except CheckpointError:
-                return None
-            return given
-    return None
+    file = find_config(path if path.is_dir() else path.parent)
+    if file is None:
+        return None
+    given: dict[str, Any] = read_json(file)
+    try:
+        read_config(given)
+    except CheckpointError:
+        return None
+    return given
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
@@ -146,8 +144,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, it cannot be read, or it is not understood.
     """
-    inside = [path / name for name in CONFIGS if (path / name).exists()]
-    file = next(iter(inside), path / CONFIGS[0]) if path.is_dir() else path
+    file = (find_config(path) or path / CONFIGS[0]) if path.is_dir() else path
     given: dict[str, Any] = read_json(file)
     read_config(given, source=file)
     return given

@@ -9,8 +9,7 @@ from math import prod
 from pathlib import Path
 
 from attention_bridge import checkpoints
-from attention_bridge.config_files import read_json
-from attention_bridge.conversion import CONFIGS
+from attention_bridge.config_files import find_config, read_json
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families import read_config
 from attention_bridge.weights.detect import Candidate, detect
@@ -63,8 +62,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     with checkpoints.open(path) as reader:
         specs = dict(reader.specs)
     layouts, model, note = detect(specs), None, "no config.json beside it"
-    directory = found.path if found.path.is_dir() else found.path.parent
-    file = next((directory / name for name in CONFIGS if (directory / name).is_file()), None)
+    file = find_config(found.path if found.path.is_dir() else found.path.parent)
     if file is not None:
         try:
             reading = read_config(read_json(file), specs.keys(), source=file)

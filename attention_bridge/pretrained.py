@@ -21,7 +21,7 @@ from attention_bridge import checkpoints
 from attention_bridge.building import build, jax_shapes
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.checkpoints.atomic import replacing
-from attention_bridge.config_files import read_json
+from attention_bridge.config_files import CONFIGS, find_config, read_json
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.extras import require
 from attention_bridge.families import Reading, read_config
@@ -32,7 +32,6 @@ from attention_bridge.weights.leaves import to_numpy
 
 Framework = Literal["torch", "jax"]
 PACKAGES = {"torch": "torch_attention", "jax": "jax_attention"}
-CONFIGS = ("config.json", "params.json")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def read_pretrained(
     directory = _directory(source, revision)
     with checkpoints.open(directory) as reader:
         tensors = dict(reader.items())
-    path = next((directory / name for name in CONFIGS if (directory / name).exists()), None)
+    path = find_config(directory)
     if path is None:
         raise CheckpointError(
             f"{directory} has neither {' nor '.join(CONFIGS)}, which say what its weights mean"
@@ -170,7 +169,7 @@ def _config(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, 
     if isinstance(config, Mapping):
         return config
     path = Path(config)
-    return read_json(path / "config.json" if path.is_dir() else path)
+    return read_json((find_config(path) or path / CONFIGS[0]) if path.is_dir() else path)
 
 
 def _configuration(reading: Reading) -> Part:

@@ -11,7 +11,8 @@ from attention_bridge.weights.layout import Constant, Dropped, Layout
 from attention_bridge.weights.rule import Rule
 
 
-def _positions(shape: tuple[int, ...]) -> np.ndarray:
+def counted(shape: tuple[int, ...]) -> np.ndarray:
+    """0, 1, 2, ... along the last axis."""
     return np.broadcast_to(np.arange(shape[-1]), shape)
 
 
@@ -45,7 +46,7 @@ HF_BERT = Layout(
         ("{path}LayerNorm.gamma", "{path}LayerNorm.weight"),
         ("{path}LayerNorm.beta", "{path}LayerNorm.bias"),
     ),
-    constants=(Constant("embeddings.position_ids", _positions, "always 0, 1, 2, ..."),),
+    constants=(Constant("embeddings.position_ids", counted, "always 0, 1, 2, ..."),),
     dropped=HEADS,
 )
 

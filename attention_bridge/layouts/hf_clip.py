@@ -3,14 +3,9 @@
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/clip/modeling_clip.py
 """
 
-import numpy as np
-
+from attention_bridge.layouts.hf_bert import counted
 from attention_bridge.weights.layout import Constant, Layout, ZeroBias
 from attention_bridge.weights.rule import Rule
-
-
-def _positions(shape: tuple[int, ...]) -> np.ndarray:
-    return np.broadcast_to(np.arange(shape[-1]), shape)
 
 
 def _tower(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -43,7 +38,7 @@ HF_CLIP = Layout(
         Rule("logit_scale", "logit_scale"),
     ),
     constants=tuple(
-        Constant(f"{tower}_model.embeddings.position_ids", _positions, "always 0, 1, 2, ...")
+        Constant(f"{tower}_model.embeddings.position_ids", counted, "always 0, 1, 2, ...")
         for tower in ("text", "vision")
     ),
     zero_biases=(
