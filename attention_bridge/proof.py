@@ -6,7 +6,7 @@ float64 the bound is that of `attention_bridge.parity`; in bfloat16 it is four t
 operations make of the same inputs, where it has operations for them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -18,9 +18,10 @@ from attention_bridge import instances, natives
 from attention_bridge.catalogue import DTYPES as DTYPES
 from attention_bridge.catalogue import Mechanism
 from attention_bridge.errors import InputError
-from attention_bridge.oracles.gradient import gradient
+from attention_bridge.oracles.gradient import slope
 from attention_bridge.parity import (
     UNIT_ROUNDOFF,
+    VANISHING,
     Difference,
     differences,
     pinned_precision,
@@ -41,6 +42,7 @@ from attention_bridge.running import (
 from attention_bridge.weights.leaves import to_torch
 
 NATIVE_FACTOR = 4.0
+DIRECTIONS = 2
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
     found = {case: prove_case(mechanism, case, dtype, platform) for case in instances.cases(mechanism, dtype)}
     everything = [difference for case in found.values() for difference in case]
     output, grad = (_worst([d for d in everything if d.kind == kind]) for kind in ("output", "gradient"))
-    failures = tuple(
-        f"{case}: {d}" for case, case_differences in found.items() for d in case_differences if not d.ok
+    failures = (
+        *(f"{case}: {d}" for case, of_case in found.items() for d in of_case if not d.ok),
+        *wrong_slopes(mechanism),
     )
     return Verdict(
         name=mechanism.name,
@@ -182,28 +185,64 @@ def _worst(found: Sequence[Difference]) -> Difference:
 
 @cache
 def reference_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | None) -> Run:
-    """What is right: outputs by the oracle, gradients by the oracle or by PyTorch in float64."""
-    weights, given = instances.parameters(mechanism), instances.inputs(mechanism, case)
-    module = instances.torch_module(mechanism, "float64")
+    """What is right: outputs by the oracle, gradients by PyTorch in float64, which `wrong_slopes` proves."""
+    exact = _exact_run(mechanism, case, loss_over)
+    return Run(
+        dict(zip(exact.outputs, _oracle(mechanism, case)(_tensors(mechanism, case)), strict=True)),
+        exact.gradients,
+    )
+
+
+@cache
+def wrong_slopes(mechanism: Mechanism) -> tuple[str, ...]:
+    """The gradients of PyTorch in float64 that are not those of the oracle, one line each.
+
+    Under the mask that does all that a mask can do, along random directions: a gradient that is wrong anywhere has
+    another slope along them, and each takes one evaluation of the oracle instead of one an element.
+    """
+    case = "empty row" if mechanism.masks else "none"
+    oracle, tensors = _oracle(mechanism, case), _tensors(mechanism, case)
+    exact = _exact_run(mechanism, case, None)
+    cotangents = [cotangent(x.shape) for x in exact.outputs.values()]
+    largest = max((float(np.max(np.abs(x), initial=0.0)) for x in exact.gradients.values()), default=0.0)
+    bound = tolerances("float64", 1)["gradient"]
+    wrong: list[str] = []
+    for name, gradient in exact.gradients.items():
+        scale = float(np.max(np.abs(gradient), initial=0.0))
+        scale = largest if scale < VANISHING * largest else scale  # zero in theory
+        directions = np.random.default_rng(len(wrong)).standard_normal((DIRECTIONS, *gradient.shape))
+        found = [slope(oracle, tensors, cotangents, name, direction) for direction in directions]
+        off = np.abs(directions.reshape(DIRECTIONS, -1) @ gradient.reshape(-1) - found)
+        err = float(np.max(off, initial=0.0)) / (scale * np.sqrt(gradient.size) or 1.0)
+        if err > bound:
+            wrong.append(
+                f"{case}: gradient {name} in float64 is not the oracle's: {err:.1e} off along a direction"
+            )
+    return tuple(wrong)
+
+
+def _exact_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | None) -> Run:
+    module, given = instances.torch_module(mechanism, "float64"), instances.inputs(mechanism, case)
     with on_platform("cpu", float64=True):
-        exact = run_torch(module, {**given, **mechanism.options(True)}, loss_over)
-    floats = {name: x for name, x in given.items() if is_float(x)}
+        return run_torch(module, {**given, **mechanism.options(True)}, loss_over)
+
+
+def _tensors(mechanism: Mechanism, case: str) -> Arrays:
+    """Parameters and floating-point inputs, by name."""
+    given = instances.inputs(mechanism, case)
+    return {**instances.parameters(mechanism), **{name: x for name, x in given.items() if is_float(x)}}
+
+
+def _oracle(mechanism: Mechanism, case: str) -> Callable[[Arrays], list[np.ndarray]]:
+    """The oracle as a function of the tensors alone; it makes the outputs in their order."""
+    weights, given = instances.parameters(mechanism), instances.inputs(mechanism, case)
     fixed: dict[str, Any] = {name: x for name, x in given.items() if not is_float(x)}
     if case == "dropout":
         fixed["dropout_rate"] = instances.DROPOUT
 
     def oracle(tensors: Arrays) -> list[np.ndarray]:
-        called = {name: tensors[name] for name in floats}
-        return list(
-            named_outputs(mechanism.oracle({n: tensors[n] for n in weights}, **called, **fixed)).values()
-        )
+        called = {name: x for name, x in tensors.items() if name not in weights}
+        made = mechanism.oracle({name: tensors[name] for name in weights}, **called, **fixed)
+        return list(named_outputs(made).values())
 
-    outputs = dict(zip(exact.outputs, oracle({**weights, **floats}), strict=True))
-    # The oracle's gradient takes one evaluation an element: it is taken under the mask that does all a mask can do.
-    # In the other cases gradients are held against PyTorch's in float64, which that one proves.
-    if case != ("empty row" if mechanism.masks else "none") or loss_over is not None:
-        return Run(outputs, exact.gradients)
-    everything = {**weights, **floats}
-    learned = {name: x for name, x in everything.items() if name in exact.gradients}  # a buffer is not
-    cotangents = [cotangent(x.shape) for x in outputs.values()]
-    return Run(outputs, gradient(lambda tensors: oracle({**everything, **tensors}), learned, cotangents))
+    return oracle

@@ -25,7 +25,7 @@ from attention_bridge import instances, oracles, running
 from attention_bridge.catalogue import Mechanism, select
 from attention_bridge.instances import parameters
 from attention_bridge.parity import Difference, error, tolerances
-from attention_bridge.proof import prove_case
+from attention_bridge.proof import prove_case, wrong_slopes
 from attention_bridge.running import Arrays, on_bfloat16_grid
 from attention_bridge.weights import transfer
 
@@ -356,3 +356,21 @@ def test_the_oracle_finds_an_operation_in_which(control: str, mirror: str) -> No
     with damage(MIRRORS[mirror]):
         assert op_failures(mirror, options)
     assert not op_failures(mirror, options)
+
+
+@pytest.mark.parametrize("name", ["k_proj.weight", "v_proj.bias", "x"])
+def test_an_oracle_with_another_gradient_of_the_same_outputs_is_noticed(name: str) -> None:
+    """Both mirrors against the paper: what is wrong in both alike shows along random directions."""
+    (mechanism,) = select(["MultiHeadSelfAttention"])
+
+    def bent(weights: Arrays, **given: Any) -> Any:
+        """One thousandth more slope where `name` comes in, which no output shows."""
+        tensors = {**weights, **given}
+        tensors[name] = tensors[name].real + 1.001j * tensors[name].imag
+        return mechanism.oracle(
+            {key: tensors[key] for key in weights}, **{key: tensors[key] for key in given}
+        )
+
+    assert wrong_slopes(mechanism) == ()
+    (found,) = wrong_slopes(replace(mechanism, oracle=bent))
+    assert f"gradient {name} " in found

@@ -1,5 +1,7 @@
 """Every mechanism against outside implementations of it, or a reason why there is none."""
 
+from pathlib import Path
+
 import pytest
 
 from attention_bridge.catalogue import CATALOGUE, Mechanism
@@ -22,3 +24,9 @@ def test_a_mechanism_names_its_peers_or_says_why_it_has_none(mechanism: Mechanis
     compared = tuple(peer.name for peer in PEERS if peer.mechanism == mechanism.name)
     assert sorted(mechanism.peers) == sorted(compared)
     assert bool(mechanism.peers) != bool(mechanism.no_peer)
+
+
+@pytest.mark.parametrize("page", ["catalogue", "parity", "peers"])
+def test_a_page_of_the_docs_names_every_mechanism(page: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / f"{page}.md").read_text()
+    assert [mechanism.name for mechanism in CATALOGUE if f"| {mechanism.name} |" not in text] == []

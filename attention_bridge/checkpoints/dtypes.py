@@ -15,6 +15,7 @@ from attention_bridge.weights.leaves import Spec
 
 BLOCK = 2**24  # bytes
 TILE = (128, 256)  # rows and columns that fit in a cache together
+CACHE_LINE = 64  # bytes
 
 _OWN = "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64 complex64 complex128"
 _EXTENDED = "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu"
@@ -67,15 +68,32 @@ def blocks(array: np.ndarray) -> Iterator[memoryview]:
 
 
 def _rows(matrix: np.ndarray) -> Iterator[memoryview]:
-    """The bytes of a matrix, some rows at a time, copied tile by tile: what was transposed lies far apart."""
+    """The bytes of a matrix, some rows at a time."""
     count, length = matrix.shape
     step = max(1, min(TILE[0], BLOCK // max(1, length * matrix.itemsize)))
     for first in range(0, count, step):
         rows = matrix[first : first + step]
         dense = np.empty(rows.shape, rows.dtype)
-        for start in range(0, length, TILE[1]):
-            dense[:, start : start + TILE[1]] = rows[:, start : start + TILE[1]]
+        if rows.strides[1] == rows.itemsize:
+            dense[...] = rows
+        else:
+            _turn(rows, dense)
         yield memoryview(dense.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+
+def _turn(rows: np.ndarray, dense: np.ndarray) -> None:
+    """Copy what lies column by column, tile by tile, through a buffer.
+
+    In memory the columns often lie powers of two apart, where a cache holds only a few of them at once; in the buffer
+    they lie one cache line further apart.
+    """
+    count, length = rows.shape
+    buffer = np.empty((min(length, TILE[1]), count + CACHE_LINE // rows.itemsize), rows.dtype)
+    for start in range(0, length, TILE[1]):
+        tile = rows[:, start : start + TILE[1]].T
+        turned = buffer[: tile.shape[0], :count]
+        turned[...] = tile
+        dense[:, start : start + TILE[1]] = turned.T
 
 
 def ahead(parts: Iterable[memoryview]) -> Iterator[memoryview]:

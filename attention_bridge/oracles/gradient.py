@@ -1,4 +1,9 @@
-"""The gradient of an oracle by complex steps: exact to round-off, and knowing nothing of the chain rule."""
+"""Derivatives of an oracle by complex steps: exact to round-off, and knowing nothing of the chain rule.
+
+L(x + ih d) = L(x) + ih d·∂L/∂x + O(h²): nothing is subtracted, so h may be 10⁻³⁰ and the error is round-off
+(Squire, Trapp 1998; Martins, Sturdza, Alonso 2003). An oracle maps tensors to its outputs and is analytic in them;
+L = Σ cotangent · output, and an output whose cotangent is None is not in L.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,31 +13,37 @@ from attention_bridge.oracles.common import Array
 
 STEP = 1e-30
 
+Oracle = Callable[[dict[str, Array]], Sequence[Array | None]]
 
-def gradient(
-    oracle: Callable[[dict[str, Array]], Sequence[Array | None]],
+
+def slope(
+    oracle: Oracle,
     tensors: Mapping[str, Array],
     cotangents: Sequence[Array | None],
-) -> dict[str, Array]:
-    """∂L/∂x = Im L(x + ih) / h for every element x of every tensor, L = Σ cotangent · output.
+    name: str,
+    direction: Array,
+) -> float:
+    """The derivative of L as the tensor of that name moves in `direction`, of its shape: Im L(x + ih d) / h."""
+    loss = 0.0
+    outputs = oracle({**tensors, name: tensors[name] + 1j * STEP * direction})
+    for cotangent, output in zip(cotangents, outputs, strict=True):
+        if cotangent is None:
+            continue
+        if output is None:
+            raise ValueError("cotangents: given for an output that is None")
+        loss += np.sum(cotangent * output.imag)
+    return float(loss / STEP)
 
-    L(x + ih) = L(x) + ih L'(x) + O(h²): nothing is subtracted, so h may be 10⁻³⁰ and the error is round-off
-    (Squire, Trapp 1998; Martins, Sturdza, Alonso 2003). `oracle` maps the tensors to its outputs and is
-    analytic in them; an output whose cotangent is None is not in L.
-    """
+
+def gradient(
+    oracle: Oracle, tensors: Mapping[str, Array], cotangents: Sequence[Array | None]
+) -> dict[str, Array]:
+    """∂L/∂x of every element x of every tensor, each its own slope."""
     gradients = {}
     for name, tensor in tensors.items():
         gradients[name] = np.zeros(tensor.shape)
         for index in np.ndindex(tensor.shape):
-            nudged = tensor.astype(np.complex128)
-            nudged[index] += 1j * STEP
-            outputs = oracle({**tensors, name: nudged})
-            loss = 0.0
-            for cotangent, output in zip(cotangents, outputs, strict=True):
-                if cotangent is None:
-                    continue
-                if output is None:
-                    raise ValueError("cotangents: given for an output that is None")
-                loss += np.sum(cotangent * output.imag)
-            gradients[name][index] = loss / STEP
+            unit = np.zeros(tensor.shape)
+            unit[index] = 1.0
+            gradients[name][index] = slope(oracle, tensors, cotangents, name, unit)
     return gradients
