@@ -99,6 +99,7 @@ def test_weights_with_a_growing_cache_are_rows_of_those_of_the_whole_sequence(mi
     assert error(numpy(weights), numpy(attn(mirror.array(x)).weights)[:, :, 4:]) <= BOUND
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_old_cache_can_be_gone_on_from_again(mirror, name, x):
     attn, caches = mirror.kinds[name]

@@ -45,6 +45,7 @@ def test_parity_prints_a_table_and_succeeds() -> None:
     assert "ok" in result.stdout
 
 
+@pytest.mark.slow
 def test_parity_as_json_has_one_row_a_mechanism_and_dtype() -> None:
     result = run(app, ["parity", "LuongAttention-dot", "ScaledDotProductAttention", "--json"])
     rows = json.loads(result.stdout)

@@ -93,6 +93,7 @@ def error(found, expected):
     return np.abs(numpy(found) - numpy(expected)).max() / np.abs(numpy(expected)).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["growing", "static"])
 def test_reading_on_gives_the_logits_of_the_whole_text(mirror, kind, tokens):
     m = mirror.package
@@ -106,6 +107,7 @@ def test_reading_on_gives_the_logits_of_the_whole_text(mirror, kind, tokens):
     assert [int(cache.length) for cache in caches] == [LENGTH] * LAYERS
 
 
+@pytest.mark.slow
 def test_it_writes_what_the_likeliest_token_of_each_whole_text_is(mirror, tokens):
     whole = tokens
     for _ in range(NEW):
@@ -133,6 +135,7 @@ def test_both_mirrors_write_what_transformers_writes(mirrors, gpt2, padded):
             np.testing.assert_array_equal(numpy(found), numpy(expected))
 
 
+@pytest.mark.slow
 def test_padding_in_front_changes_nothing(mirror, padded):
     tokens, mask = padded
     found = mirror.models.generate(mirror.model, mirror.array(tokens), NEW, mirror.array(mask))

@@ -115,6 +115,7 @@ class TestTheRealModel:
         assert told["parameters"] == 22_713_216
         assert told["figure"] == str(figure)
 
+    @pytest.mark.slow
     def test_progress_is_shown_on_stderr_and_nothing_else_is(self, real):
         result, _ = real
         steps = [line.split(" s  ")[1] for line in result.stderr.splitlines()]
@@ -136,6 +137,7 @@ class TestTheRealModel:
         assert list(figure.parent.iterdir()) == [figure]
 
 
+@pytest.mark.slow
 class TestTheMirrors:
     def test_equal_halves_have_no_divergence(self, halves):
         batch, _, (torch_result, jax_result) = halves
@@ -241,6 +243,7 @@ class TestAnotherCheckpoint:
         assert "1 sentence," in result.stdout
         assert "Nearest" not in result.stdout
 
+    @pytest.mark.slow
     def test_what_is_too_long_is_cut_as_the_reference_cuts_it_and_that_is_said(self, tiny, tmp_path):
         (tmp_path / "long.txt").write_text(
             "\ufeffmany words " + "and more " * 40 + "\n\n[PAD] in the [PAD] middle\n"
@@ -249,6 +252,7 @@ class TestAnotherCheckpoint:
         assert result.exit_code == 0, result.output
         assert "1 longer than the model reads" in result.stdout
 
+    @pytest.mark.slow
     def test_half_precision_weights_are_run_in_float32(self, broken):
         from attention_bridge import checkpoints
 
@@ -260,6 +264,7 @@ class TestAnotherCheckpoint:
         )
         assert invoke("--checkpoint", broken).exit_code == 0
 
+    @pytest.mark.slow
     def test_mirrors_that_differ_are_exit_code_1_and_the_layer_is_named(self, tiny, monkeypatch):
         build = jax_half.build
 
@@ -281,6 +286,7 @@ class TestAnotherCheckpoint:
         assert json.loads(result.stdout)["ok"] is False
         assert "NOT EQUAL: the JAX mirror diverges" in result.stderr
 
+    @pytest.mark.slow
     def test_what_is_not_finite_is_not_equal_and_still_json(self, tiny, monkeypatch):
         encode = jax_half.encode
 

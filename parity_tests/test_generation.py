@@ -163,6 +163,7 @@ def test_each_draw_picks_by_the_inverse_of_the_distribution(mirror, prompt, rng)
             tokens = np.append(tokens, token)
 
 
+@pytest.mark.slow
 @each_mirror
 def test_many_draws_have_the_distribution(mirror, rng):
     scores = np.array([0.3, -np.inf, 2.0, 1.0, -1.0], np.float32)

@@ -254,6 +254,7 @@ class TestTables:
 
 
 class TestMirrors:
+    @pytest.mark.slow
     @pytest.mark.parametrize("pooler", [True, False])
     def test_an_encoder_crosses_and_gives_the_same_output(self, pooler):
         theirs = randomize(TorchEncoder(TorchEncoderConfig(**SIZES, pooler=pooler), dtype=torch.float64))
@@ -597,6 +598,7 @@ class TestLayersOfOthers:
             convert({"q_proj.weight": np.ones((12, 12))}, HUB, "flax.nnx.mha")
 
 
+@pytest.mark.slow
 class TestTorchLayers:
     @pytest.mark.parametrize("norm_first", [False, True])
     def test_an_encoder_layer_gives_the_same_output_in_both_mirrors(self, norm_first):
@@ -632,6 +634,7 @@ class TestTorchLayers:
             assert relative_error(found, expected) <= 1e-6
 
 
+@pytest.mark.slow
 class TestScannedLayers:
     def test_layers_that_linen_scans_come_out_one_by_one(self):
         class Layer(linen.Module):

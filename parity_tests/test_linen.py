@@ -140,6 +140,7 @@ def test_weights_survive_torch_to_linen_to_torch_bit_for_bit(
         assert torch.equal(parameter, target.state_dict()[name]), name
 
 
+@pytest.mark.slow
 @each_example
 def test_gradients_by_linen_equal_gradients_by_torch(
     example: Example, numbers: dict[str, np.ndarray], rng: np.random.Generator
@@ -199,6 +200,7 @@ class Reader(linen.Module):
         return x, first, second
 
 
+@pytest.mark.slow
 def test_ours_inside_a_linen_parent_is_filled_and_run_with_it(numbers: dict[str, np.ndarray]) -> None:
     ours = torch.nn.ModuleDict({"encoder": torch_module(EXAMPLES[2]), "tags": torch.nn.Linear(EMBED, 4)})
     parent = Tagger(num_tags=4)
@@ -211,6 +213,7 @@ def test_ours_inside_a_linen_parent_is_filled_and_run_with_it(numbers: dict[str,
         assert error(np.asarray(layer), right.detach().numpy()) < BOUND
 
 
+@pytest.mark.slow
 def test_two_of_ours_set_up_in_a_linen_parent_keep_their_weights_apart(
     numbers: dict[str, np.ndarray],
 ) -> None:
@@ -252,6 +255,7 @@ def test_dropout_draws_from_linens_stream_and_not_in_evaluation(numbers: dict[st
     assert error(np.asarray(theirs.apply(filled, x, nnx_method=evaluated).output), expected) < BOUND
 
 
+@pytest.mark.slow
 def test_a_keep_mask_through_the_bridge_stands_for_the_draw(
     numbers: dict[str, np.ndarray], rng: np.random.Generator
 ) -> None:

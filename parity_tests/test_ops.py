@@ -156,6 +156,7 @@ class TestAgainstTheOracle:
         given = numpy(mirror("masked_softmax", scores, mask))
         assert given.tolist() == [[1.0, 0.0, 0.0], [0.5, 0.0, 0.5]]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", [np.float64, np.float32])
     @pytest.mark.parametrize("softcap", [None, 1.5])
     @pytest.mark.parametrize("sizes", [Sizes((2,), 4, 2, 3, 5, 6, 6), Sizes((), 2, 1, 5, 3, 4, 7)], ids=str)
@@ -239,6 +240,7 @@ class TestHeads:
 
 
 class TestPrecision:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("dtype", "of_weights"),
         [("float64", "float64"), ("float32", "float32"), ("float16", "float32"), ("bfloat16", "float32")],

@@ -613,6 +613,7 @@ def test_gelu_and_its_gradient_agree_with_torch(rng: np.random.Generator, approx
     prove(lambda t: [ours(t["x"])], lambda t: [F.gelu(t["x"], approximate=approximate)], {"x": x}, rng)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_first", [False, True], ids=["post-norm", "pre-norm"])
 def test_encoder_decoder_attention_agrees_with_torch_decoder_layer(
     rng: np.random.Generator, norm_first: bool
@@ -705,6 +706,7 @@ def bert_names(layers: int) -> Iterator[tuple[str, str]]:
         yield f"{theirs}.bias", f"{ours}.bias"
 
 
+@pytest.mark.slow
 def test_encoder_agrees_with_transformers_bert(rng: np.random.Generator) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(

@@ -117,6 +117,7 @@ class TestOurModules:
         given = KINDS[kind]
         assert_parity(*heads_pair(), given(x), mask=given(mask))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
     def test_every_dtype_is_held_to_its_own_bound(self, dtype: str, x: np.ndarray) -> None:
         ours, theirs = heads_pair(dtype)
@@ -135,6 +136,7 @@ class TestOurModules:
         assert [d.name for d in found if d.kind == "gradient"] == ["x", *dict(ours.named_parameters())]
         assert [d.kind for d in found] == sorted((d.kind for d in found), reverse=True)
 
+    @pytest.mark.slow
     def test_two_inputs_and_values_that_are_no_arrays_are_passed_on(
         self, x: np.ndarray, memory: np.ndarray
     ) -> None:
@@ -145,6 +147,7 @@ class TestOurModules:
         assert [d.name for d in found if d.kind == "output"] == ["output"]
         assert all(d.ok for d in found), "\n".join(map(str, found))
 
+    @pytest.mark.slow
     def test_integer_inputs_and_tuples_of_outputs_are_measured(
         self, tokens: np.ndarray, mask: np.ndarray
     ) -> None:
@@ -241,6 +244,7 @@ class TestWhatFails:
         with pytest.raises(AssertionError, match="first in submodule `q_proj"):
             assert_parity(ours, theirs, x)
 
+    @pytest.mark.slow
     def test_the_submodule_is_found_in_float64_from_integer_inputs(self, tokens: np.ndarray) -> None:
         ours, theirs = encoder_pair("float64")
         assert_parity(ours, theirs, tokens)
@@ -379,6 +383,7 @@ class TestTheMeasure:
         assert str(found(0.0, 0.0, 0.0)).endswith("ok")
 
 
+@pytest.mark.slow
 class TestInjectedDropout:
     """Keep-masks come in tuples of each mirror's own class, so the two runs are compared by hand."""
 

@@ -284,6 +284,7 @@ def test_a_rollout_is_drawn_over_the_image(rng):
     np.testing.assert_array_equal(right.images[1].get_array(), plots.rollout(weights)[2, 1:].reshape(2, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_every_picture_is_written(tmp_path, rng, ending):
     square = rng.random((2, 5, 5))
