@@ -72,7 +72,15 @@ def load_pretrained(
     if framework not in PACKAGES:
         raise InputError(f"framework must be torch or jax, got {framework!r}")
     require(("torch",) if framework == "torch" else ("jax", "flax"), extra=framework)
-    pretrained = read_pretrained(source, dtype=dtype, revision=revision)
+    return make_model(read_pretrained(source, dtype=dtype, revision=revision), framework)
+
+
+def make_model(pretrained: Pretrained, framework: Framework) -> Any:
+    """A ready model, in evaluation mode, of what has been read; the same in either framework.
+
+    Raises:
+        ConversionError: weights that do not fit the configuration.
+    """
     name = _float_dtype(pretrained.weights)
     if framework == "jax":
         model = jax_shapes(pretrained.reading.model, {"param_dtype": name})

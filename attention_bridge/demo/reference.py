@@ -9,16 +9,16 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging
 
-from attention_bridge.demo.checkpoint import Pretrained
+from attention_bridge.demo.checkpoint import SentenceEncoder
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
 from attention_bridge.errors import CheckpointError
 
 
-def encode(pretrained: Pretrained, texts: Sequence[str], batch: Batch) -> Encoded:
+def encode(encoder: SentenceEncoder, texts: Sequence[str], batch: Batch) -> Encoded:
     """Encode the texts themselves; the weights come from the transformer inside, for the batch's tokens."""
     with _without_progress_bars():
-        model = _read(pretrained)
+        model = _read(encoder)
     embeddings = model.encode(list(texts), prompt="", normalize_embeddings=True, show_progress_bar=False)
 
     transformer: Any = model[0].auto_model
@@ -40,11 +40,11 @@ def _without_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _read(pretrained: Pretrained) -> SentenceTransformer:
+def _read(encoder: SentenceEncoder) -> SentenceTransformer:
     """The directory, as the library itself reads it; on a plain encoder it puts the mean over tokens."""
     try:
         model = SentenceTransformer(
-            str(pretrained.directory),
+            str(encoder.directory),
             device="cpu",
             local_files_only=True,
             model_kwargs={"attn_implementation": "eager"},
@@ -52,7 +52,7 @@ def _read(pretrained: Pretrained) -> SentenceTransformer:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"sentence-transformers, the reference, cannot read {pretrained.directory}: {reason}"
+            f"sentence-transformers, the reference, cannot read {encoder.directory}: {reason}"
         ) from error
-    model.max_seq_length = pretrained.max_tokens
+    model.max_seq_length = encoder.max_tokens
     return model.float()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attention_bridge.demo.checkpoint import Pretrained
+from attention_bridge.demo.checkpoint import SentenceEncoder
 from attention_bridge.errors import CheckpointError, InputError
 
 MAX_WEIGHTS = 1 << 28  # numbers: the attention weights of one run then take at most 1 GiB
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
         return np.arange(self.tokens.shape[1]) < self.lengths[:, None]
 
 
-def tokenise(pretrained: Pretrained, texts: Sequence[str]) -> Batch:
+def tokenise(encoder: SentenceEncoder, texts: Sequence[str]) -> Batch:
     """Turn texts into tokens with the checkpoint's own `tokenizer.json`.
 
     Raises:
@@ -43,7 +43,7 @@ def tokenise(pretrained: Pretrained, texts: Sequence[str]) -> Batch:
     """
     from tokenizers import Tokenizer
 
-    path = pretrained.directory / "tokenizer.json"
+    path = encoder.directory / "tokenizer.json"
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; the checkpoint's tokenizer is expected there")
     try:
@@ -52,24 +52,24 @@ def tokenise(pretrained: Pretrained, texts: Sequence[str]) -> Batch:
         raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    cut = sum(len(encoding) > pretrained.max_tokens for encoding in tokenizer.encode_batch(texts))
-    tokenizer.enable_truncation(pretrained.max_tokens)
+    cut = sum(len(encoding) > encoder.max_tokens for encoding in tokenizer.encode_batch(texts))
+    tokenizer.enable_truncation(encoder.max_tokens)
     tokenizer.enable_padding()
     encodings = tokenizer.encode_batch(texts)
 
     tokens = np.array([encoding.ids for encoding in encodings], np.int32)
     lengths = np.array([sum(encoding.attention_mask) for encoding in encodings], np.int32)
-    _check_vocabulary(tokens, pretrained)
-    _check_memory(tokens, pretrained.config)
+    _check_vocabulary(tokens, encoder)
+    _check_memory(tokens, encoder.config)
     words = [encoding.tokens[:length] for encoding, length in zip(encodings, lengths, strict=True)]
     return Batch(tokens, lengths, words, cut)
 
 
-def _check_vocabulary(tokens: np.ndarray, pretrained: Pretrained) -> None:
-    largest, size = int(tokens.max()), pretrained.config["vocab_size"]
+def _check_vocabulary(tokens: np.ndarray, encoder: SentenceEncoder) -> None:
+    largest, size = int(tokens.max()), encoder.config["vocab_size"]
     if largest >= size:
         raise CheckpointError(
-            f"{pretrained.directory} must have a tokenizer of {size} tokens, as its config.json says, "
+            f"{encoder.directory} must have a tokenizer of {size} tokens, as its config.json says, "
             f"but got token number {largest}"
         )
 

@@ -2,20 +2,19 @@
 
 import torch
 
-from attention_bridge.demo.checkpoint import LAYOUT, Pretrained
+from attention_bridge.demo.checkpoint import SentenceEncoder
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
-from attention_bridge.weights import transfer
+from attention_bridge.pretrained import make_model
 from torch_attention.masks import length_mask
-from torch_attention.models import Encoder, EncoderConfig
+from torch_attention.models import Encoder
 from torch_attention.outputs import EncoderOutput
 
 
-def build(pretrained: Pretrained) -> Encoder:
+def build(encoder: SentenceEncoder) -> Encoder:
     """The encoder with the checkpoint's weights."""
-    model = Encoder(EncoderConfig(**pretrained.config))
-    transfer(pretrained.tensors, model, source_layout=LAYOUT)
-    return model.eval()
+    model: Encoder = make_model(encoder.pretrained, "torch")
+    return model
 
 
 def encode(model: Encoder, batch: Batch) -> Encoded:
