@@ -1,0 +1,99 @@
+"""Every mask and every mechanism of the catalogue on one small input: a poster.
+
+python examples/attention_patterns.py                        # all, in PyTorch
+python examples/attention_patterns.py --framework both       # and in JAX, compared number by number
+python examples/attention_patterns.py --family vision --family sparse
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import typer
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+
+from attention_bridge import plots
+from attention_bridge.catalogue import CATALOGUE
+from attention_bridge.errors import InputError
+from attention_bridge.gallery.drawing import FAMILIES, MASKS, TITLES, compute, mask_panels, mechanisms, panels
+from attention_bridge.gallery.masks import masks
+from attention_bridge.gallery.sentence import PHRASES, WORDS, latents
+from attention_bridge.measure import error, tolerances
+from attention_bridge.plots.posters import Panel, poster
+
+QUICK = ("masks", "sparse")
+FRAMEWORKS = {"torch": ("torch",), "jax": ("jax",), "both": ("torch", "jax")}
+
+
+def main(
+    framework: Annotated[
+        Literal["torch", "jax", "both"], typer.Option(help="Which mirror computes.")
+    ] = "torch",
+    family: Annotated[list[str] | None, typer.Option(help="May be given many times; all if not.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two families only.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path(
+        "attention-examples/attention_patterns"
+    ),
+) -> None:
+    """Draw every mask and every mechanism of the catalogue on one small input."""
+    console = Console(highlight=False)
+    try:
+        chosen = tuple(family or (QUICK if quick else FAMILIES))
+        asked = mechanisms(chosen)
+        output.mkdir(parents=True, exist_ok=True)
+    except (InputError, OSError) as refusal:
+        console.print(f"attention_patterns: {refusal}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from refusal
+
+    which = FRAMEWORKS[framework]
+    groups: dict[str, list[Panel]] = {name: [] for name in FAMILIES if name in chosen}
+    largest, where = 0.0, ""
+    if MASKS in chosen:
+        found = [masks(name) for name in which]
+        for name, matrix in found[-1].items():
+            if not np.array_equal(matrix, found[0][name]):
+                raise AssertionError(f"{name} is not the same in both frameworks")
+        groups[MASKS] += mask_panels(found[0])
+    for mechanism in track(asked, "compute", console=Console(stderr=True), transient=True):
+        first, last = (compute(mechanism, name) for name in (which[0], which[-1]))
+        for one, other in zip(first, last, strict=True):
+            apart = error(other.matrix, one.matrix)
+            if apart > 2 * tolerances("float64", 1)["output"]:
+                raise AssertionError(f"{mechanism.name} differs between the frameworks: {apart:.1e}")
+            if apart > largest:
+                largest, where = apart, mechanism.name
+        groups[mechanism.family] += panels(mechanism, first)
+
+    figure = draw({TITLES[name]: members for name, members in groups.items()}, framework)
+    for ending in ("png", "svg"):
+        plots.save(figure, output / f"attention_patterns.{ending}")
+    count = sum(map(len, groups.values()))
+    console.print(f"{count} panels: {len(asked)} mechanisms of {len(CATALOGUE)}, in {len(groups)} groups.")
+    if framework == "both":
+        console.print(
+            f"Largest difference between PyTorch and JAX: {largest:.1e} of the largest number ({where})."
+        )
+    console.print(f"Poster: {output / 'attention_patterns.png'} and .svg", soft_wrap=True)
+
+
+def draw(groups: dict[str, list[Panel]], framework: str) -> Figure:
+    """The poster of these groups."""
+    computed = {"torch": "PyTorch", "jax": "JAX", "both": "PyTorch and JAX, which agree in every number"}
+    text = "\n".join(
+        (
+            f"The input: “{PHRASES[0]}; {PHRASES[1]};",
+            f"{PHRASES[2]}”: {len(WORDS)} words, of which some come again.",
+            "In each panel a row is a query and a column is a key, the first word at the top and at the left;",
+            "of several heads the first is shown. Each panel has its own scale; a grey cell is exactly 0.",
+            "The weights are drawn at random, so that words look at words that are like them.",
+            f"Computed in {computed[framework]}.",
+        )
+    )
+    lead = Panel("how alike the words are", latents() @ latents().T, kind="scores")
+    return poster(groups, title="Attention patterns", text=text, lead=lead, tokens=WORDS)
+
+
+if __name__ == "__main__":
+    typer.run(main)
