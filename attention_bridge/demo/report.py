@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from attention_bridge.demo import Demonstration
+from attention_bridge.demo.comparison import Row
 
 NEIGHBOURS = 5  # how many are shown
 
@@ -36,7 +38,7 @@ def as_json(result: Demonstration) -> str:
 
 def show(result: Demonstration, console: Console) -> None:
     """Print the tables, the picture's path and the verdict."""
-    parts: list[RenderableType] = [_headline(result), _differences(result)]
+    parts: list[RenderableType] = [_headline(result), differences(result.rows)]
     if result.torch_neighbours:
         parts.append(_neighbours(result))
     parts.append(_picture(result))
@@ -73,7 +75,8 @@ def _headline(result: Demonstration) -> Text:
     return lines
 
 
-def _differences(result: Demonstration) -> Table:
+def differences(rows: Sequence[Row]) -> Table:
+    """Every row of a comparison, green where rounding explains it."""
     table = Table(
         title="Largest absolute differences",
         title_style="bold",
@@ -85,7 +88,7 @@ def _differences(result: Demonstration) -> Table:
     table.add_column("")
     for column in ("PyTorch\n− JAX", "PyTorch\n− reference", "JAX\n− reference", "\nbound"):
         table.add_column(column, justify="right")
-    for row in result.rows:
+    for row in rows:
         cells = [
             Text(
                 f"{difference:.1e}" if difference else "0",
@@ -93,7 +96,7 @@ def _differences(result: Demonstration) -> Table:
             )
             for difference in row.differences
         ]
-        last_layer = row is result.rows[-2]
+        last_layer = row is rows[-2]
         table.add_row(row.name, *cells, Text(f"{row.tolerance:.1e}", "dim"), end_section=last_layer)
     return table
 

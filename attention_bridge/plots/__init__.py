@@ -12,6 +12,7 @@ or from numpy: row i shows where query i looks. matplotlib draws without a scree
 | `rollout_overlay` | the same through all layers, by `rollout`                                      |
 | `comparison`      | PyTorch, JAX and their difference                                              |
 | `draw_mask`       | a mask                                                                         |
+| `poster`          | very many matrices, in groups                                                  |
 | `save`            | writes one of these as PNG, SVG or PDF                                         |
 | `html`            | a page to point at tokens in; `write_html` writes it                           |
 
@@ -26,12 +27,14 @@ from attention_bridge.plots.heads import alignment, one_head
 from attention_bridge.plots.images import image_overlay, rollout_overlay
 from attention_bridge.plots.masks import draw_mask
 from attention_bridge.plots.pages import html, write_html
+from attention_bridge.plots.posters import Panel, poster
 from attention_bridge.plots.rollouts import rollout
 from attention_bridge.plots.style import HIDDEN, SEEN, heatmap
 
 __all__ = [
     "HIDDEN",
     "SEEN",
+    "Panel",
     "alignment",
     "comparison",
     "draw_mask",
@@ -40,6 +43,7 @@ __all__ = [
     "html",
     "image_overlay",
     "one_head",
+    "poster",
     "rollout",
     "rollout_overlay",
     "save",
