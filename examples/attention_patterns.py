@@ -43,7 +43,7 @@ def main(
         asked = mechanisms(chosen)
         output.mkdir(parents=True, exist_ok=True)
     except (InputError, OSError) as refusal:
-        console.print(f"attention_patterns: {refusal}", style="red", markup=False, soft_wrap=True)
+        typer.echo(f"attention_patterns: {refusal}", err=True)
         raise typer.Exit(2) from refusal
 
     which = FRAMEWORKS[framework]

@@ -48,7 +48,7 @@ def main(
         require(PACKAGES, extra="demo")
         output.mkdir(parents=True, exist_ok=True)
     except (InputError, OSError) as refusal:
-        console.print(f"port_a_model: {refusal}", style="red", markup=False, soft_wrap=True)
+        typer.echo(f"port_a_model: {refusal}", err=True)
         raise typer.Exit(2) from refusal
     with quiet():
         directory = demo.shipped_checkpoint()

@@ -11,7 +11,9 @@ import typer
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
+from attention_bridge import plots
 from attention_bridge.demo.encoded import Encoded
+from attention_bridge.plots import style
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -29,14 +31,22 @@ def invoke(module, *arguments):
     return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
 
 
-def assert_is_a_picture(path, colours):
-    """It is large, and holds more colours than words on a page have."""
+def assert_is_a_picture(path):
+    """It is large, and neither blank nor full, nor writing alone, which has 16 shades of each of few colours."""
     pixels = imread(path)
     assert min(pixels.shape[:2]) > 500
     shades = np.round(pixels[::3, ::3, :3] * 15).astype(int) @ [256, 16, 1]
-    assert len(np.unique(shades)) > colours
+    assert len(np.unique(shades)) > 60
     white = (pixels[..., :3] == 1).all(axis=-1).mean()
     assert 0.02 < 1 - white < 0.9
+
+
+def test_a_page_of_writing_is_no_picture(tmp_path):
+    figure = style.sheet(6, 6, title="A title")
+    figure.text(0.1, 0.5, "words " * 20, color=style.SEEN)
+    plots.save(figure, tmp_path / "page.png")
+    with pytest.raises(AssertionError):
+        assert_is_a_picture(tmp_path / "page.png")
 
 
 class TestAttentionPatterns:
@@ -48,7 +58,7 @@ class TestAttentionPatterns:
             "attention_patterns.png",
             "attention_patterns.svg",
         ]
-        assert_is_a_picture(tmp_path / "new/attention_patterns.png", colours=100)
+        assert_is_a_picture(tmp_path / "new/attention_patterns.png")
         svg = (tmp_path / "new/attention_patterns.svg").read_text()
         assert svg.count("<image") >= 18  # the input and each panel, beside the legend
 
@@ -80,8 +90,8 @@ class TestAttentionPatterns:
     def test_a_family_that_is_none_is_refused_in_one_sentence(self, tmp_path):
         result = invoke(load("attention_patterns"), "--family", "magic", "--output", tmp_path / "new")
         assert result.exit_code == 2
-        assert "family must be one of masks, basics, self" in result.stdout
-        assert result.stdout.rstrip().endswith("got magic")
+        assert result.stderr.startswith("attention_patterns: family must be one of masks, basics, self")
+        assert result.stderr.endswith("got magic\n")
         assert not (tmp_path / "new").exists()
 
     @pytest.mark.slow
@@ -89,7 +99,7 @@ class TestAttentionPatterns:
         result = invoke(load("attention_patterns"), "--framework", "both", "--output", tmp_path)
         assert result.exit_code == 0, result.output
         assert "Largest difference between PyTorch and JAX" in result.stdout
-        assert_is_a_picture(tmp_path / "attention_patterns.png", colours=300)
+        assert_is_a_picture(tmp_path / "attention_patterns.png")
 
 
 @pytest.mark.slow
@@ -111,7 +121,7 @@ class TestPortAModel:
             assert sentence in told
         assert [line[0] for line in told.splitlines() if line[1:3] == ". "] == list("12345678")
         assert {path.name for path in tmp_path.iterdir()} == {"port_a_model.png", "port_a_model.svg"}
-        assert_is_a_picture(tmp_path / "port_a_model.png", colours=60)
+        assert_is_a_picture(tmp_path / "port_a_model.png")
 
     def test_models_that_differ_are_exit_code_1(self, tmp_path, monkeypatch):
         from attention_bridge.demo import jax_half

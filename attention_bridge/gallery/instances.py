@@ -89,7 +89,7 @@ def _parameter(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if name.endswith("proj.weight") and len(shape) == 2:
         return reader(*shape)
     if name.endswith("_map"):  # from heads to heads: most of each stays in it
-        return np.eye(*shape) + 0.4 * np.random.default_rng(shape).standard_normal(shape)
+        return np.eye(shape[0], shape[1]) + 0.4 * np.random.default_rng(shape).standard_normal(shape)
     spread = 1.0 if name.endswith(("features", "rotations", "embedding.weight")) or len(shape) < 2 else 0.6
     return spread * np.random.default_rng(shape).standard_normal(shape)
 

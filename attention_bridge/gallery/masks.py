@@ -46,10 +46,15 @@ NOTES = {
 def masks(framework: str) -> dict[str, np.ndarray]:
     """Every mask by the name of its function, `(24, 24)`, from the mirror in that framework."""
     module = importlib.import_module(f"{framework}_attention.masks")
+    array: Callable[[np.ndarray], Any]
     if framework == "torch":
-        from torch import from_numpy as array
+        import torch
+
+        array = torch.from_numpy
     else:
-        from jax.numpy import asarray as array
+        import jax.numpy as jnp
+
+        array = jnp.asarray
     made = {name: np.asarray(call(module, array)) for name, call in CALLS.items()}
     return {name: np.broadcast_to(x, (1, 1, LENGTH, LENGTH))[0, 0] for name, x in made.items()}
 
