@@ -49,12 +49,12 @@ def sheet(width: float, height: float, *, title: str, subtitle: str = "") -> Fig
     return figure
 
 
-def scale(array: np.ndarray, top: float | None = None, colours: str = WEIGHTS_COLOURS) -> dict[str, Any]:
+def scale(array: np.ndarray, top: float | None = None) -> dict[str, Any]:
     """Colours for weights: from 0 to `top`, by default the largest; around 0 if some are negative."""
     limit = float(np.abs(array).max() if top is None else top) or 1.0
     if array.min() < 0:
         return {"cmap": SIGNED_COLOURS, "vmin": -limit, "vmax": limit}
-    return {"cmap": colours, "vmin": 0.0, "vmax": limit}
+    return {"cmap": WEIGHTS_COLOURS, "vmin": 0.0, "vmax": limit}
 
 
 def heatmap(
