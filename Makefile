@@ -26,7 +26,8 @@ check: $(VENV)/installed-test  ## Lint, format, types
 	$(BIN)/mypy
 
 # Most of the time goes into compiling: in tests JAX compiles quickly; `make docs` proves what it compiles for users.
-test test-slow: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+test test-slow: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
+	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 test: check  ## The essential proof, under ten minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
