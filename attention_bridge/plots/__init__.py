@@ -10,9 +10,11 @@ or from numpy: row i shows where query i looks. matplotlib draws without a scree
 | `alignment`       | target against source tokens, as papers on translation do                      |
 | `image_overlay`   | what one token looks at in an image that was cut into patches                  |
 | `rollout_overlay` | the same through all layers, by `rollout`                                      |
+| `lit_images`      | several images, and where one model or two look in each                        |
 | `comparison`      | PyTorch, JAX and their difference                                              |
 | `draw_mask`       | a mask                                                                         |
 | `poster`          | very many matrices, in groups                                                  |
+| `curves`          | losses of a run, or of two and their difference                                |
 | `save`            | writes one of these as PNG, SVG or PDF                                         |
 | `html`            | a page to point at tokens in; `write_html` writes it                           |
 
@@ -25,6 +27,8 @@ from attention_bridge.plots.files import save
 from attention_bridge.plots.grids import head_grid
 from attention_bridge.plots.heads import alignment, one_head
 from attention_bridge.plots.images import image_overlay, rollout_overlay
+from attention_bridge.plots.lit import lit_images
+from attention_bridge.plots.losses import curves
 from attention_bridge.plots.masks import draw_mask
 from attention_bridge.plots.pages import html, write_html
 from attention_bridge.plots.posters import Panel, poster
@@ -37,11 +41,13 @@ __all__ = [
     "Panel",
     "alignment",
     "comparison",
+    "curves",
     "draw_mask",
     "head_grid",
     "heatmap",
     "html",
     "image_overlay",
+    "lit_images",
     "one_head",
     "poster",
     "rollout",

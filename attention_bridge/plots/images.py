@@ -59,7 +59,7 @@ def image_overlay(
     heads = heads_of("weights", weights, batch)
     matrix = heads.mean(axis=0) if head is None else heads[place("head", head, len(heads))]
     said = ("looks", "where it looks", "attention weight")
-    return _overlay(_pixels(image), matrix, query, num_prefix_tokens, grid, title, said)
+    return _overlay(pixels_of(image), matrix, query, num_prefix_tokens, grid, title, said)
 
 
 def rollout_overlay(
@@ -94,7 +94,7 @@ def rollout_overlay(
     rolled = rolled.reshape(-1, *rolled.shape[-2:])
     matrix = rolled[place("batch", batch, len(rolled))]
     said = ("after the last layer", "what it comes from", "rollout")
-    return _overlay(_pixels(image), matrix, query, num_prefix_tokens, grid, title, said)
+    return _overlay(pixels_of(image), matrix, query, num_prefix_tokens, grid, title, said)
 
 
 def _overlay(
@@ -150,8 +150,13 @@ def _frame(axes: Axes, patch: int, grid: tuple[int, int], size: tuple[int, int])
         axes.add_patch(Rectangle(corner, wide, tall, fill=False, edgecolor=colour, linewidth=thickness))
 
 
-def _pixels(image: Any) -> np.ndarray:
-    """`(height, width, 3)` from 0 to 1."""
+def pixels_of(image: Any) -> np.ndarray:
+    """An image, from any framework, as `(height, width, 3)` from 0 to 1.
+
+    Raises:
+        TypeError: it is no array.
+        InputError: it has another shape or other numbers.
+    """
     top = 255.0 if to_numpy("image", image).dtype == np.uint8 else 1.0
     array = numbers("image", image) / top
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):

@@ -1,0 +1,123 @@
+"""The command line that all examples share."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from attention_bridge.cli import REFUSALS
+from attention_bridge.errors import InputError
+from attention_bridge.training.running import NAMES
+
+FRAMEWORK = Annotated[Literal["torch", "jax", "both"], typer.Option(help="Where to run.")]
+QUICK = Annotated[bool, typer.Option("--quick", help="A short look: too short to meet the bar.")]
+SEED = Annotated[int, typer.Option(min=0, help="Of the weights, the batches and all else that is drawn.")]
+OUTPUT = Annotated[Path | None, typer.Option(help="Directory for pictures and checkpoints.")]
+STEPS = Annotated[int | None, typer.Option(min=1, help="Steps of training.")]
+RESUME = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, whoever wrote it.")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user of an example asked for.
+
+    Attributes:
+        name: of the example.
+        framework: `torch`, `jax` or `both`.
+        quick: whether it only has to run.
+        seed: of all that is drawn.
+        output: the directory for pictures and checkpoints; it is there.
+        steps: of training; 0 in an example that trains nothing.
+        resume: whether to go on from the checkpoint in `output`.
+    """
+
+    name: str
+    framework: str
+    quick: bool
+    seed: int
+    output: Path
+    steps: int
+    resume: bool
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """`torch`, `jax` or both of them."""
+        return tuple(NAMES) if self.framework == "both" else (self.framework,)
+
+    def demand(self, what: str, found: Mapping[str, float], at_least: float) -> None:
+        """Say what each framework came to, as parts of 1, and end in failure if one is below the bar.
+
+        With `quick` nothing is demanded.
+        """
+        for framework, part in found.items():
+            typer.echo(f"{NAMES[framework]}: {what} {part:.2%} (the bar is {at_least:.0%})")
+        if not self.quick and min(found.values()) < at_least:
+            raise typer.Exit(1)
+
+
+def example(*, steps: int = 0, quick_steps: int = 30) -> Callable[[Callable[..., None]], typer.Typer]:
+    """Make a command of a function of `Options`, and of options of its own.
+
+    What is refused is one sentence and exit code 2; Ctrl-C is exit code 130.
+
+    Args:
+        steps: of training, unless the user asks for others; 0 for an example that trains nothing.
+        quick_steps: the same with `--quick`.
+    """
+    shared: dict[str, tuple[Any, Any]] = {
+        "framework": (FRAMEWORK, "both"),
+        "quick": (QUICK, False),
+        "seed": (SEED, 0),
+        "output": (OUTPUT, None),
+    }
+    if steps:
+        shared |= {"steps": (STEPS, None), "resume": (RESUME, False)}
+
+    def decorate(main: Callable[..., None]) -> typer.Typer:
+        name = Path(inspect.getfile(main)).stem
+
+        def command(**given: Any) -> None:
+            asked = {key: given.pop(key) for key in shared}
+            asked["steps"] = asked.get("steps") or (quick_steps if asked["quick"] and steps else steps)
+            asked["output"] = asked["output"] or Path("attention-examples") / name
+            # Before a framework is imported. Threads that wait for each other by spinning take twenty times as
+            # long where something else runs on the machine.
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+            try:
+                _make(asked["output"])
+                main(Options(**{"name": name, "resume": False, **asked}), **given)
+            except REFUSALS as error:
+                typer.echo(f"{name}: {error}", err=True)
+                raise typer.Exit(2) from error
+            except KeyboardInterrupt as error:
+                typer.echo(f"{name}: {error or 'stopped'}; --resume goes on from the checkpoint", err=True)
+                raise typer.Exit(130) from error
+
+        own = list(inspect.signature(main, eval_str=True).parameters.values())[1:]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        options = [
+            inspect.Parameter(key, keyword, annotation=annotation, default=default)
+            for key, (annotation, default) in shared.items()
+        ]
+        options += [parameter.replace(kind=keyword) for parameter in own]
+        command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # what typer reads
+        command.__annotations__ = {option.name: option.annotation for option in options}
+        command.__doc__ = main.__doc__
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(name)(command)
+        return app
+
+    return decorate
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output must be a directory, but {directory} cannot be made: {error}") from error

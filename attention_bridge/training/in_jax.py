@@ -1,0 +1,132 @@
+"""A lesson learnt in JAX; `in_torch` is the same in PyTorch.
+
+What the weights begin with and how they are stepped is read off a learner in PyTorch, the twin; it is filled again
+when the run is saved. So every run is laid out as PyTorch's, and goes on in either framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import jax_attention.models
+from attention_bridge.optimizers import optimizer_like, optimizer_state_to_optax, optimizer_state_to_torch
+from attention_bridge.training import in_torch
+from attention_bridge.training.lessons import IGNORED, Batch, Lesson, State
+from attention_bridge.weights import transfer
+from jax_attention.models.evaluation import evaluate
+
+
+class Learner:
+    """A model that takes the steps of a lesson, from weights drawn with the lesson's seed.
+
+    Attributes:
+        framework: its name.
+        models: the mirror's models, and what can be done with them.
+        lesson: what is learnt.
+        done: how many steps were taken.
+    """
+
+    framework = "jax"
+    models = jax_attention.models
+
+    def __init__(self, lesson: Lesson, dtype: str = "float32"):
+        self.lesson, self.dtype = lesson, dtype
+        self.twin = in_torch.Learner(lesson, dtype)
+        self.rule = optimizer_like(
+            self.twin.optimizer,
+            model=self.twin.model,
+            scheduler=self.twin.scheduler,
+            steps=lesson.steps,
+            max_norm=lesson.optimizer.max_norm,
+        )
+        self.blank = lesson.build(self.models, rngs=nnx.Rngs(0), param_dtype=dtype)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take over from the twin."""
+        self.done = self.twin.done
+        model = transfer(self.twin.model, self.blank)
+        self.graphdef, *states = nnx.split(model, nnx.Param, ...)
+        params, self.rest = states
+        state = optimizer_state_to_optax(
+            self.twin.optimizer, self.twin.model, self.rule, params, scheduler=self.twin.scheduler
+        )
+        # A step writes over the arrays it is given, and these may be the twin's.
+        self.params, self.state = jax.tree.map(jnp.copy, (params, state))
+
+    def step(self, batch: Batch) -> float:
+        """Learn from a batch.
+
+        Returns:
+            The loss before: the mean cross-entropy of the labels that are not `IGNORED`.
+        """
+        inputs, labels = tuple(map(self.array, batch.inputs)), jnp.asarray(batch.labels, jnp.int32)
+        fixed = (self.lesson.logits, self.rule, self.graphdef)
+        with jax.default_matmul_precision("highest"):  # as PyTorch multiplies; a TPU would round to bfloat16
+            self.params, self.state, loss = _step(*fixed, self.params, self.state, self.rest, inputs, labels)
+        self.done += 1
+        return float(loss)
+
+    @property
+    def model(self) -> nnx.Module:
+        """The model as it is now; it stays so when the run goes on."""
+        return nnx.merge(self.graphdef, jax.tree.map(jnp.copy, self.params), self.rest)
+
+    def save(self) -> State:
+        """Where the run is; what it holds stays as it is when the run goes on."""
+        twin = self.twin
+        optimizer_state_to_torch(
+            self.state, self.params, twin.optimizer, twin.model, scheduler=twin.scheduler
+        )
+        transfer(self.model, twin.model)
+        twin.done = self.done
+        return twin.save()
+
+    def load(self, state: State) -> None:
+        """Go on from where a run is, in whichever framework it was.
+
+        Raises:
+            ConversionError: the weights are those of another model.
+            InputError: the moments are.
+        """
+        self.twin.load(state)
+        self._begin()
+
+    def array(self, x: np.ndarray) -> jax.Array:
+        """An array of numpy here; floating-point numbers in the model's dtype."""
+        return jnp.asarray(x, self.dtype if x.dtype.kind == "f" else None)
+
+    def apply(self, function: Callable[..., Any], *inputs: np.ndarray) -> Any:
+        """What `function(model, *inputs)` gives, without gradients: an array, or a tuple of arrays, in numpy."""
+        return in_torch.in_numpy(evaluate(function, self.model, *map(self.array, inputs)))
+
+
+@partial(jax.jit, static_argnames=("logits", "rule", "graphdef"), donate_argnames=("params", "state"))
+def _step(
+    logits: Callable[..., Any],
+    rule: optax.GradientTransformation,
+    graphdef: Any,
+    params: Any,
+    state: Any,
+    rest: Any,
+    inputs: tuple[jax.Array, ...],
+    labels: jax.Array,
+) -> tuple[Any, Any, jax.Array]:
+    counted = labels != IGNORED
+
+    def loss_of(params: Any) -> jax.Array:
+        scores = logits(nnx.merge(graphdef, params, rest), *inputs)
+        losses = optax.softmax_cross_entropy_with_integer_labels(scores, jnp.where(counted, labels, 0))
+        return losses.mean(where=counted)
+
+    loss, gradients = jax.value_and_grad(loss_of)(params)
+    updates, state = rule.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state, loss

@@ -1,0 +1,132 @@
+"""A Vision Transformer learns to read handwritten digits, the same in PyTorch and in JAX.
+
+python examples/classify_digits.py --framework both
+
+The data are scikit-learn's 1797 real digits of 8 x 8 pixels; a fifth of them is kept for the test. At the end the
+script draws the losses (`curves.png`), and what the models look at in digits they never saw (`rollout.png`).
+"""
+
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from attention_bridge import plots
+from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example, run
+
+BAR = 0.97
+BATCH = 64
+SIZES = {
+    "image_size": (8, 8),
+    "patch_size": (2, 2),
+    "in_channels": 1,
+    "embed_dim": 64,
+    "num_heads": 4,
+    "num_layers": 3,
+    "ffn_dim": 128,
+    "num_classes": 10,
+}
+
+
+# ---- The data -----------------------------------------------------------------------------------------------
+
+
+def digits(seed: int) -> list[np.ndarray]:
+    """Images to learn from and to be tested on, `(images, 8, 8, 1)` from 0 to 1, and what they show."""
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
+    return train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=seed)
+
+
+def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each image moved by up to one pixel in each direction: it shows the same digit, and is another image."""
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    down, right = rng.integers(0, 3, (2, len(images), 1, 1))
+    rows, columns = down + np.arange(8)[:, None], right + np.arange(8)
+    return padded[np.arange(len(images))[:, None, None], rows, columns]
+
+
+# ---- The model: the same lines for both frameworks ----------------------------------------------------------
+
+
+def build(models: Any, **factory: Any) -> Any:
+    """The Vision Transformer of `torch_attention.models` or of `jax_attention.models`."""
+    return models.VisionTransformer(models.VisionTransformerConfig(**SIZES), **factory)
+
+
+def scores(model: Any, images: Any) -> Any:
+    """A score for each digit, made of the class token."""
+    return model(images).pooled
+
+
+def looks(model: Any, images: Any) -> Any:
+    """The attention weights of every layer, `(images, heads, tokens, tokens)`."""
+    return model(images, need_weights=True).weights
+
+
+# ---- The training -------------------------------------------------------------------------------------------
+
+
+@example(steps=1500)
+def main(options: Options) -> None:
+    """Learn to read handwritten digits with a Vision Transformer."""
+    images, test_images, labels, test_labels = digits(options.seed)
+
+    def batch(step: int) -> Batch:
+        rng = np.random.default_rng([options.seed, step])
+        drawn = rng.integers(0, len(images), BATCH)
+        return Batch((shifted(images[drawn], rng),), labels[drawn])
+
+    lesson = Lesson(
+        "Handwritten digits",
+        build,
+        scores,
+        batch,
+        options.steps,
+        AdamW(lr=2e-3, weight_decay=0.05, warmup=50),
+        options.seed,
+        {"batch": BATCH, **SIZES},
+    )
+
+    def right(learner: Any) -> float:
+        return float((learner.apply(scores, test_images).argmax(-1) == test_labels).mean())
+
+    done = run(
+        lesson,
+        options.framework,
+        output=options.output,
+        resume=options.resume,
+        report=lambda learner: f"{right(learner):.1%} of the test digits are read",
+    )
+    draw(options, done.learners, test_images, test_labels)
+    options.demand("test accuracy", {name: right(x) for name, x in done.learners.items()}, BAR)
+
+
+# ---- The picture --------------------------------------------------------------------------------------------
+
+
+def draw(options: Options, learners: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> None:
+    """One digit of each kind, and by attention rollout what the class token of the last layer comes from."""
+    chosen = np.array([np.flatnonzero(labels == digit)[0] for digit in range(10)])
+    light, read = {}, {}
+    for name, learner in learners.items():
+        rolled = plots.rollout(learner.apply(looks, images[chosen]))  # images tokens tokens
+        light[NAMES[name]] = rolled[:, 0, 1:].reshape(-1, 4, 4)
+        read[name] = learner.apply(scores, images[chosen]).argmax(-1)
+    names = [
+        f"{labels[i]}, read as " + " / ".join(str(each[k]) for each in read.values())
+        for k, i in enumerate(chosen)
+    ]
+    figure = plots.lit_images(
+        images[chosen, ..., 0],
+        light,
+        names,
+        title="Where a digit is read",
+        label="rollout of the class token",
+    )
+    plots.save(figure, options.output / "rollout.png")
+
+
+if __name__ == "__main__":
+    main()
