@@ -49,11 +49,11 @@ def curves(losses: Mapping[str, Any], *, title: str = "") -> Figure:
     two = len(drawn) == 2
     figure = style.sheet(WIDTH, TALL + LOW * two + (0.4 if title else 0.0), title=title)
     rows = figure.subplots(1 + two, 1, sharex=True, squeeze=False, height_ratios=[TALL, LOW][: 1 + two])[:, 0]
-    for (name, curve), line in zip(drawn.items(), LINES, strict=False):
+    for (name, curve), line in zip(drawn.items(), LINES[-len(drawn) :], strict=True):
         rows[0].plot(np.arange(1, len(curve) + 1), curve, label=name, **line)
     _dress(rows[0], "loss")
-    for which in (rows[0].yaxis.set_major_formatter, rows[0].yaxis.set_minor_formatter):
-        which(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    rows[0].yaxis.set_major_formatter("{x:g}")
+    rows[0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     rows[0].legend(frameon=False, labelcolor=style.INK)
     if two:
         one, other = drawn.values()

@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from attention_bridge.cli import REFUSALS
-from attention_bridge.errors import InputError
-from attention_bridge.training.running import NAMES
+from attention_bridge.training.running import NAMES, make_directory
 
 FRAMEWORK = Annotated[Literal["torch", "jax", "both"], typer.Option(help="Where to run.")]
 QUICK = Annotated[bool, typer.Option("--quick", help="A short look: too short to meet the bar.")]
@@ -90,7 +89,7 @@ def example(*, steps: int = 0, quick_steps: int = 30) -> Callable[[Callable[...,
             # long where something else runs on the machine.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
             try:
-                _make(asked["output"])
+                make_directory(asked["output"])
                 main(Options(**{"name": name, "resume": False, **asked}), **given)
             except REFUSALS as error:
                 typer.echo(f"{name}: {error}", err=True)
@@ -114,10 +113,3 @@ def example(*, steps: int = 0, quick_steps: int = 30) -> Callable[[Callable[...,
         return app
 
     return decorate
-
-
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output must be a directory, but {directory} cannot be made: {error}") from error

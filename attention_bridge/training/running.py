@@ -15,7 +15,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from attention_bridge.checkpoints.atomic import check_place
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.extras import require
 from attention_bridge.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -100,7 +99,7 @@ def run(
     Args:
         lesson: what is learnt.
         framework: `torch`, `jax` or `both`.
-        output: the directory for checkpoints and pictures.
+        output: the directory for checkpoints and pictures of this lesson; made if need be.
         resume: whether to go on from the checkpoint there: one framework from the newest, whichever framework
             wrote it; both from their own.
         until: the step before which to stop; the lesson's end if None.
@@ -108,13 +107,13 @@ def run(
         reports: how many times in a run.
 
     Raises:
-        InputError: there is no such framework or step, or a loss is no number.
-        CheckpointError: there is no such directory, no checkpoint to go on from, or it is of another lesson.
+        InputError: there is no such framework or step, no room for the directory, or a loss is no number.
+        CheckpointError: there is no checkpoint to go on from, or it is of another lesson.
         KeyboardInterrupt: the run was stopped.
     """
     chosen = tuple(NAMES) if framework == "both" else (framework,)
     require(["matplotlib"], extra="examples")
-    check_place(output / CURVES)
+    make_directory(output)
     until = lesson.steps if until is None else until
     begun = _begun(lesson, chosen, output) if resume else {}
     learners = {name: learner_of(name, lesson) for name in chosen}
@@ -190,6 +189,20 @@ def _begun(lesson: Lesson, chosen: tuple[str, ...], output: Path) -> dict[str, C
 def _is_due(done: int, steps: int, times: int) -> bool:
     """Whether something that happens so many times in a run, the last at its end, does after this step."""
     return done * times // steps > (done - 1) * times // steps
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, unless it is there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output must be a directory, but {path} cannot be made: {error.strerror}"
+        ) from error
 
 
 @contextmanager
