@@ -9,6 +9,7 @@ script draws the losses (`curves.png`), and what the models look at in digits th
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import affine_transform
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -39,12 +40,19 @@ def digits(seed: int) -> list[np.ndarray]:
     return train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=seed)
 
 
-def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each image moved by up to one pixel in each direction: it shows the same digit, and is another image."""
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    down, right = rng.integers(0, 3, (2, len(images), 1, 1))
-    rows, columns = down + np.arange(8)[:, None], right + np.arange(8)
-    return padded[np.arange(len(images))[:, None, None], rows, columns]
+def moved(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each image turned, stretched and shifted a little: it shows the same digit, and is another image."""
+    turns = np.deg2rad(rng.uniform(-8, 8, len(images)))
+    stretches, shifts = (
+        np.exp(rng.uniform(-0.05, 0.05, (len(images), 2))),
+        rng.uniform(-0.7, 0.7, (len(images), 2)),
+    )
+    found = []
+    for image, turn, stretch, shift in zip(images[..., 0], turns, stretches, shifts, strict=True):
+        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * stretch
+        middle = np.array([3.5, 3.5])
+        found.append(affine_transform(image, matrix, middle - matrix @ middle + shift, order=1))
+    return np.stack(found)[..., None]
 
 
 # ---- The model: the same lines for both frameworks ----------------------------------------------------------
@@ -57,12 +65,17 @@ def build(models: Any, **factory: Any) -> Any:
 
 def scores(model: Any, images: Any) -> Any:
     """A score for each digit, made of the class token."""
-    return model(images).pooled
+    return model(scaled(images)).pooled
+
+
+def scaled(images: Any) -> Any:
+    """Numbers of mean 0 and deviation 1, about: weights are drawn for such."""
+    return (images - 0.3) / 0.4
 
 
 def looks(model: Any, images: Any) -> Any:
     """The attention weights of every layer, `(images, heads, tokens, tokens)`."""
-    return model(images, need_weights=True).weights
+    return model(scaled(images), need_weights=True).weights
 
 
 # ---- The training -------------------------------------------------------------------------------------------
@@ -76,7 +89,7 @@ def main(options: Options) -> None:
     def batch(step: int) -> Batch:
         rng = np.random.default_rng([options.seed, step])
         drawn = rng.integers(0, len(images), BATCH)
-        return Batch((shifted(images[drawn], rng),), labels[drawn])
+        return Batch((moved(images[drawn], rng),), labels[drawn])
 
     lesson = Lesson(
         "Handwritten digits",
@@ -84,7 +97,7 @@ def main(options: Options) -> None:
         scores,
         batch,
         options.steps,
-        AdamW(lr=2e-3, weight_decay=0.05, warmup=50),
+        AdamW(lr=3e-3, weight_decay=0.05, warmup=50),
         options.seed,
         {"batch": BATCH, **SIZES},
     )

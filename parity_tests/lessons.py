@@ -1,0 +1,128 @@
+"""Small lessons that both mirrors learn, and how far rounding takes their curves."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from attention_bridge.measure import CONSTANT, UNIT_ROUNDOFF
+from attention_bridge.running import on_platform
+from attention_bridge.training import AdamW, Batch, Lesson, apart, learner_of, train
+
+BATCHES, BATCH, LENGTH, TARGET = 3, 4, 7, 5
+VOCAB, CLASSES, EMBED, HEADS, LAYERS, FFN = 11, 6, 12, 3, 2, 13
+SETTINGS = AdamW(lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05, warmup=7, final=0.3, max_norm=1.5)
+DRAWS = 3
+
+
+class Task(NamedTuple):
+    """What a model is to learn: to give a label to each place, from inputs drawn at random.
+
+    Attributes:
+        build: as in `Lesson`.
+        logits: as in `Lesson`.
+        inputs: from a generator to inputs.
+        labels: the shape of the labels, and how many there are.
+    """
+
+    build: Callable[..., Any]
+    logits: Callable[..., Any]
+    inputs: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
+    labels: tuple[tuple[int, ...], int]
+
+
+def texts(rng: np.random.Generator, *lengths: int) -> tuple[np.ndarray, ...]:
+    return tuple(rng.integers(1, VOCAB, (BATCH, length)).astype(np.int32) for length in lengths)
+
+
+def sentences(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Two languages, the first with padding."""
+    mask = np.arange(LENGTH) < rng.integers(2, LENGTH + 1, (BATCH, 1))
+    return *texts(rng, LENGTH, TARGET), mask[:, None, None]
+
+
+def vision(m: Any, **f: Any) -> Any:
+    config = m.VisionTransformerConfig((4, 6), (2, 3), 5, EMBED, HEADS, LAYERS, FFN, num_classes=CLASSES)
+    return m.VisionTransformer(config, **f)
+
+
+TASKS = {
+    "SimpleSeq2Seq": Task(
+        lambda m, **f: m.SimpleSeq2Seq(VOCAB, CLASSES + 5, EMBED, HEADS, LAYERS, ffn_dim=FFN, max_len=8, **f),
+        lambda model, source, target, mask: model(source, target, mask),
+        sentences,
+        ((BATCH, TARGET), CLASSES + 5),
+    ),
+    "VisionTransformer": Task(
+        vision,
+        lambda model, images: model(images).pooled,
+        lambda rng: (rng.standard_normal((BATCH, 4, 6, 5)).astype(np.float32),),
+        ((BATCH,), CLASSES),
+    ),
+    "Decoder": Task(
+        lambda m, **f: m.Decoder(m.DecoderConfig(VOCAB, EMBED, HEADS, LAYERS, FFN, 8), **f),
+        lambda model, tokens: model(tokens).output,
+        lambda rng: texts(rng, LENGTH),
+        ((BATCH, LENGTH), VOCAB),
+    ),
+}
+
+
+@cache
+def lesson_of(name: str, steps: int, optimizer: AdamW = SETTINGS) -> Lesson:
+    """A lesson of a few batches that come round again."""
+    rng, task = np.random.default_rng(7), TASKS[name]
+    shape, number = task.labels
+    given = [Batch(task.inputs(rng), rng.integers(0, number, shape)) for _ in range(BATCHES)]
+    return Lesson(
+        name,
+        lambda models, **factory: drawn(task.build(models, **factory)),
+        task.logits,
+        lambda step: given[step % BATCHES],
+        steps,
+        optimizer,
+        configuration={"embed_dim": EMBED, "num_heads": HEADS},
+    )
+
+
+def drawn(model: Any) -> Any:
+    """The model in PyTorch, from which every run begins, with random numbers everywhere, biases too."""
+    rng = np.random.default_rng(8)
+    for name, x in model.named_parameters() if isinstance(model, torch.nn.Module) else ():
+        x.data = torch.from_numpy(
+            (0.3 * rng.standard_normal(tuple(x.shape)) + name.endswith("norm.weight")).astype(np.float32)
+        )
+    return model
+
+
+@cache
+def curve(framework: str, lesson: Lesson, dtype: str) -> np.ndarray:
+    """The losses of a mirror."""
+    with on_platform("cpu", float64=dtype == "float64"):
+        return np.array([*train(learner_of(framework, lesson, dtype))])
+
+
+@cache
+def rounding_bound(lesson: Lesson) -> float:
+    """How far a curve in float32 may be from that in float64: what rounding of the weights does to the curve itself.
+
+    Rounding in a product of matrices is a relative change, of the size of the unit roundoff, of what is multiplied,
+    and the weights that a step leaves behind are rounded again. So the curve is taken in float64 with weights that
+    before each step change by up to one unit roundoff of float32, each at random, and keep what they changed by.
+    Nothing here is chosen: what the steps make of such changes, be it little or much, they make of rounding too. The
+    factor is that of the whole suite, for there are several products on the way from a weight to the loss.
+    """
+    reference, found = curve("torch", lesson, "float64"), []
+    for draw in range(DRAWS):
+        learner, generator = learner_of("torch", lesson, "float64"), torch.Generator().manual_seed(draw)
+        losses = []
+        for step in range(lesson.steps):
+            with torch.no_grad():
+                for x in learner.model.parameters():
+                    noise = 2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1
+                    x *= 1 + UNIT_ROUNDOFF["float32"] * noise
+            losses.append(learner.step(lesson.batch(step)))
+        found.append(apart(np.array(losses), reference))
+    return CONSTANT * max(found)
