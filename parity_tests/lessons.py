@@ -106,23 +106,32 @@ def curve(framework: str, lesson: Lesson, dtype: str) -> np.ndarray:
 
 @cache
 def rounding_bound(lesson: Lesson) -> float:
-    """How far a curve in float32 may be from that in float64: what rounding of the weights does to the curve itself.
+    """How far a curve in float32 may be from that in float64: what rounding does to the curve itself.
 
-    Rounding in a product of matrices is a relative change, of the size of the unit roundoff, of what is multiplied,
-    and the weights that a step leaves behind are rounded again. So the curve is taken in float64 with weights that
-    before each step change by up to one unit roundoff of float32, each at random, and keep what they changed by.
-    Nothing here is chosen: what the steps make of such changes, be it little or much, they make of rounding too. The
-    factor is that of the whole suite, for there are several products on the way from a weight to the loss.
+    Rounding is a relative change, by up to one unit roundoff, of what a layer gives out and of the weights that a
+    step leaves behind. So the curve is taken in float64 with such changes, each at random and of the size that they
+    have in float32; weights keep what they changed by. Nothing here is chosen: what the steps make of these
+    changes, be it little or much, they make of rounding too. The factor is that of the whole suite, for a layer
+    rounds more than once on the way to what it gives out, and its gradients as well.
     """
     reference, found = curve("torch", lesson, "float64"), []
     for draw in range(DRAWS):
         learner, generator = learner_of("torch", lesson, "float64"), torch.Generator().manual_seed(draw)
+
+        def rounded(x: torch.Tensor, generator: torch.Generator = generator) -> torch.Tensor:
+            noise = 2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1
+            return x * (1 + UNIT_ROUNDOFF["float32"] * noise)
+
+        for module in learner.model.modules():
+            module.register_forward_hook(
+                lambda _, given, made, rounded=rounded: (
+                    rounded(made) if isinstance(made, torch.Tensor) else made
+                )
+            )
         losses = []
         for step in range(lesson.steps):
-            with torch.no_grad():
-                for x in learner.model.parameters():
-                    noise = 2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1
-                    x *= 1 + UNIT_ROUNDOFF["float32"] * noise
+            for x in learner.model.parameters():
+                x.data = rounded(x.data)
             losses.append(learner.step(lesson.batch(step)))
         found.append(apart(np.array(losses), reference))
     return CONSTANT * max(found)

@@ -39,6 +39,7 @@ WITHOUT = {
             ".families",
             ".conversion",
             ".inspection",
+            ".training",
             ".weight_tables",
         )
     },

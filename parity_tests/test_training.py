@@ -1,149 +1,198 @@
-"""Training parity: the same weights and batches, torch.optim and optax, one curve of losses."""
+"""Training: one lesson for both frameworks, runs that go from one to the other, and what is refused."""
 
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
-import chex
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-import torch
-from flax import nnx
+import typer
+from typer.testing import CliRunner
 
-import jax_attention
-import torch_attention
+from attention_bridge import checkpoints
+from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.running import on_platform
-from attention_bridge.weights import transfer
-
-pytestmark = pytest.mark.slow
-
-STEPS, BATCHES = 120, 4
-BATCH, HEADS, LENGTH, MEMORY, EMBED, FFN = 2, 3, 5, 7, 12, 13
-LEARNING_RATE, BETAS, EPS, DECAY = 1e-2, (0.9, 0.999), 1e-8, 1e-2
-# Rounding grows from step to step: the bounds are on curves, not on single steps.
-BOUNDS = {"float64": 1e-9, "float32": 1e-4}
-
-
-@dataclass(frozen=True)
-class Regression:
-    """A module that learns to give what the same module with other weights gives."""
-
-    name: str
-    arguments: dict[str, Any]
-    lengths: dict[str, int]
-
-    def build(self, package: Any, **options: Any) -> Any:
-        return getattr(package, self.name)(**self.arguments, **options)
-
-
-REGRESSIONS = (
-    Regression("MultiHeadSelfAttention", {"embed_dim": EMBED, "num_heads": HEADS}, {"x": LENGTH}),
-    Regression(
-        "EncoderDecoderAttention",
-        {
-            "embed_dim": EMBED,
-            "num_heads": HEADS,
-            "ffn_dim": FFN,
-            "activation": "gelu_tanh",
-            "norm_first": True,
-        },
-        {"x": LENGTH, "memory": MEMORY},
-    ),
+from attention_bridge.training import (
+    IGNORED,
+    AdamW,
+    Batch,
+    Options,
+    apart,
+    example,
+    in_jax,
+    learner_of,
+    read_checkpoint,
+    run,
+    train,
 )
+from parity_tests.lessons import curve, lesson_of, rounding_bound
+
+LESSON = lesson_of("Decoder", 24)
+STOP = 9
+FRAMEWORKS = ("torch", "jax")
 
 
-def draw_parameters(module: torch.nn.Module, rng: np.random.Generator) -> None:
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            centre = 1.0 if name.endswith("norm.weight") else 0.0
-            parameter.copy_(torch.from_numpy(centre + 0.3 * rng.standard_normal(tuple(parameter.shape))))
+@pytest.mark.slow
+def test_a_run_that_is_handed_over_goes_on_along_the_curve_of_an_unbroken_one(tmp_path, as_shipped):
+    reference, bound = curve("torch", LESSON, "float64"), rounding_bound(LESSON)
+    for first, second in (FRAMEWORKS, FRAMEWORKS[::-1]):
+        output = tmp_path / first
+        run(LESSON, first, output=output, until=STOP)
+        done = run(LESSON, second, output=output, resume=True)
+        assert apart(done.losses[second], reference) <= bound
+        taken = read_checkpoint(output / f"{second}.safetensors", LESSON)
+        assert taken.taken_by == ((first, 0), (second, STOP))
+        assert (output / "curves.png").stat().st_size > 1000
+
+        # A control: without the optimizer's state the curves part.
+        begun = read_checkpoint(output / f"{first}.safetensors", LESSON)
+        learner = learner_of(second, LESSON)
+        learner.load(begun.state._replace(moments={}))
+        assert apart(np.array([*begun.losses, *train(learner)]), reference) > 2 * bound
 
 
-def batches(regression: Regression, rng: np.random.Generator, dtype: str) -> list[dict[str, np.ndarray]]:
-    """Inputs and targets, a few batches that come round again."""
-    teacher = regression.build(torch_attention, dtype=torch.float64)
-    draw_parameters(teacher, rng)
-    drawn = []
-    for _ in range(BATCHES):
-        given = {
-            name: rng.standard_normal((BATCH, length, EMBED)) for name, length in regression.lengths.items()
-        }
-        target = teacher(**{name: torch.from_numpy(x) for name, x in given.items()}).output
-        drawn.append(
-            {name: x.astype(dtype) for name, x in (*given.items(), ("target", target.detach().numpy()))}
-        )
-    return drawn
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_run_that_goes_on_in_its_framework_is_the_same_to_the_last_bit(framework, as_shipped):
+    learner = learner_of(framework, LESSON)
+    _ = [*train(learner, STOP)]
+    state = learner.save()
+    losses = [*train(learner)]
+    learner.load(state)
+    assert learner.done == STOP
+    assert [*train(learner)] == losses
 
 
-def train_torch(module: torch.nn.Module, drawn: list[dict[str, np.ndarray]]) -> list[float]:
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=LEARNING_RATE, betas=BETAS, eps=EPS, weight_decay=DECAY
+def test_both_begin_with_the_same_weights_and_jax_compiles_one_step(as_shipped):
+    ours, theirs = (learner_of(framework, LESSON) for framework in FRAMEWORKS)
+    for name, x in ours.save().weights.items():
+        np.testing.assert_array_equal(x, theirs.save().weights[name])
+    before = in_jax._step._cache_size()
+    _ = [*train(theirs, 3)]
+    theirs.load(theirs.save())
+    _ = [*train(theirs, 5)]
+    assert in_jax._step._cache_size() - before == 1
+
+
+def test_what_a_label_ignores_counts_for_nothing(as_shipped):
+    inputs, labels = LESSON.batch(0)
+    fewer = np.where(np.arange(labels.shape[1]) % 3 == 0, IGNORED, labels)
+    for framework in FRAMEWORKS:
+        with on_platform("cpu", float64=True):
+            learner = learner_of(framework, LESSON, "float64")
+            scores = learner.apply(LESSON.logits, *inputs)
+            losses = (
+                np.log(np.exp(scores).sum(-1)) - np.take_along_axis(scores, labels[..., None], -1)[..., 0]
+            )
+            assert learner.step(Batch(inputs, fewer)) == pytest.approx(
+                losses[fewer != IGNORED].mean(), rel=1e-12
+            )
+
+
+def test_the_learning_rate_rises_on_a_line_and_falls_on_a_cosine():
+    told = AdamW(warmup=3, final=0.1)
+    factors = [told.factor(step, 11) for step in range(12)]
+    assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert factors[7] == pytest.approx(0.55)
+    assert factors[11] == pytest.approx(0.1)
+    assert {AdamW(final=1.0).factor(step, 11) for step in range(12)} == {1.0}
+
+
+def test_a_run_that_is_interrupted_stops_behind_a_whole_step(tmp_path, as_shipped):
+    def interrupt(learner):
+        os.kill(os.getpid(), signal.SIGINT)
+        return ""
+
+    with pytest.raises(KeyboardInterrupt, match="after step 8 of 24"):
+        run(LESSON, "torch", output=tmp_path, report=interrupt, reports=3)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    done = run(LESSON, "torch", output=tmp_path, resume=True)
+    np.testing.assert_array_equal(done.losses["torch"], curve("torch", LESSON, "float32"))
+
+
+def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):
+    def refused(pattern, error=CheckpointError, lesson=LESSON, framework="torch", **options):
+        with pytest.raises(error, match=pattern) as caught:
+            run(lesson, framework, output=tmp_path, **options)
+        assert "\n" not in str(caught.value)
+
+    refused("holds no run to go on from", resume=True)
+    run(LESSON, "torch", output=tmp_path, until=STOP)
+    other = dataclasses.replace(LESSON, name="Another lesson")
+    refused("of Decoder, but this run is of Another lesson", lesson=other, resume=True)
+    refused("steps 24, but this run has steps 23", lesson=dataclasses.replace(LESSON, steps=23), resume=True)
+    wider = dataclasses.replace(LESSON, configuration={**LESSON.configuration, "embed_dim": 24})
+    refused("embed_dim 12, but this run has embed_dim 24", lesson=wider, resume=True)
+    refused("from 9 to steps, 24, got 8", InputError, resume=True, until=8)
+    refused("from 0 to steps, 24, got 25", InputError, until=25)
+    refused("one of torch, jax, got 'keras'", InputError, framework="keras")
+    checkpoints.write(tmp_path / "torch.safetensors", {"x": np.ones(3)})
+    refused("no checkpoint of a training run", resume=True)
+    (tmp_path / "torch.safetensors").write_bytes(b"torn")
+    refused("truncated", resume=True)
+    with pytest.raises(InputError, match="steps must be at least 1"):
+        dataclasses.replace(LESSON, steps=0)
+    with pytest.raises(InputError, match="lr inf may be too large"):
+        [*train(learner_of("torch", dataclasses.replace(LESSON, optimizer=AdamW(lr=float("inf")))))]
+
+
+def test_moments_of_another_model_are_refused(as_shipped):
+    learner = learner_of("torch", LESSON)
+    _ = [*train(learner, 1)]
+    state = learner.save()
+    name = next(iter(state.moments["exp_avg"]))
+    for wrong in ({}, {**state.moments["exp_avg"], name: np.ones((2, 3))}):
+        with pytest.raises(InputError, match="exp_avg must be of the parameters"):
+            learner.load(state._replace(moments={**state.moments, "exp_avg": wrong}))
+
+
+def test_torch_learns_without_jax():
+    program = "import sys, attention_bridge.training.in_torch; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_an_example_is_a_command_with_the_options_that_all_share(tmp_path):
+    seen = []
+
+    @example(steps=50, quick_steps=4)
+    def main(options: Options, *, size: int = 3) -> None:
+        """Do something."""
+        seen.append((options, size))
+        if size == 4:
+            raise InputError("size must not be 4")
+        if size == 5:
+            raise KeyboardInterrupt("stopped after step 2")
+        options.demand("accuracy", {"torch": 0.99, "jax": 0.5}, 0.9)
+
+    assert isinstance(main, typer.Typer)
+
+    def call(*words):
+        return CliRunner().invoke(main, [*words, "--output", str(tmp_path / "a" / "b")])
+
+    assert call("--quick", "--framework", "jax").exit_code == 0
+    options, size = seen.pop()
+    assert (options.steps, options.frameworks, options.seed, size) == (4, ("jax",), 0, 3)
+    assert options.output.is_dir()
+    assert options.name == "test_training"
+    failed = call("--steps", "7", "--size", "6", "--resume", "--seed", "2")
+    assert failed.exit_code == 1
+    assert "JAX: accuracy 50.00% (the bar is 90%)" in failed.output
+    options, size = seen.pop()
+    assert (options.steps, options.frameworks, options.seed, options.resume, size) == (
+        7,
+        FRAMEWORKS,
+        2,
+        True,
+        6,
     )
-    losses = []
-    for step in range(STEPS):
-        given = {name: torch.from_numpy(x) for name, x in drawn[step % BATCHES].items()}
-        target = given.pop("target")
-        loss = ((module(**given, need_weights=False).output - target) ** 2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-def train_jax(module: nnx.Module, drawn: list[dict[str, np.ndarray]], decay: float) -> list[float]:
-    rule = optax.adamw(LEARNING_RATE, b1=BETAS[0], b2=BETAS[1], eps=EPS, eps_root=0.0, weight_decay=decay)
-    optimizer = nnx.Optimizer(module, rule, wrt=nnx.Param)
-    chex.clear_trace_counter()
-
-    @nnx.jit
-    @chex.assert_max_traces(n=1)
-    def step(
-        module: nnx.Module, optimizer: nnx.Optimizer, given: dict[str, jax.Array], target: jax.Array
-    ) -> jax.Array:
-        def loss_of(module: nnx.Module) -> jax.Array:
-            return ((module(**given, need_weights=False).output - target) ** 2).mean()
-
-        loss, gradients = nnx.value_and_grad(loss_of)(module)
-        optimizer.update(module, gradients)
-        return loss
-
-    losses = []
-    for number in range(STEPS):
-        given = {name: jnp.asarray(x) for name, x in drawn[number % BATCHES].items()}
-        target = given.pop("target")
-        losses.append(step(module, optimizer, given, target))
-    return [float(loss) for loss in losses]
-
-
-def curves(
-    regression: Regression, dtype: str, rng: np.random.Generator, jax_decay: float = DECAY
-) -> tuple[np.ndarray, np.ndarray]:
-    """The losses of both mirrors from the same weights on."""
-    drawn = batches(regression, rng, dtype)
-    ours = regression.build(torch_attention, dtype=getattr(torch, dtype))
-    draw_parameters(ours, rng)
-    with on_platform("cpu", float64=dtype == "float64"):
-        theirs = transfer(ours, regression.build(jax_attention, rngs=nnx.Rngs(0), param_dtype=dtype))
-        their_losses = train_jax(theirs, drawn, jax_decay)
-    return np.array(train_torch(ours, drawn)), np.array(their_losses)
-
-
-@pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda regression: regression.name)
-def test_both_mirrors_learn_along_the_same_curve(
-    regression: Regression, dtype: str, rng: np.random.Generator, as_shipped: None
-) -> None:
-    ours, theirs = curves(regression, dtype, rng)
-    distance = np.max(np.abs(theirs / ours - 1.0))
-    print(f"{regression.name} {dtype}: {distance:.1e} apart, loss {ours[0]:.3f} to {ours[-1]:.3f}")
-    assert distance < BOUNDS[dtype]
-    assert ours[-BATCHES:].mean() < ours[:BATCHES].mean() / 2
-
-
-def test_a_decay_left_to_the_framework_parts_the_curves(rng: np.random.Generator, as_shipped: None) -> None:
-    """A control: optax decays by 1e-4 where PyTorch decays by 1e-2."""
-    ours, theirs = curves(REGRESSIONS[0], "float32", rng, jax_decay=1e-4)
-    assert np.max(np.abs(theirs / ours - 1.0)) > 10 * BOUNDS["float32"]
+    refused = call("--size", "4")
+    assert refused.exit_code == 2
+    assert "test_training: size must not be 4" in refused.output
+    assert call("--size", "5").exit_code == 130
+    assert call("--framework", "keras").exit_code == 2
+    (tmp_path / "file").write_text("")
+    in_the_way = CliRunner().invoke(main, ["--output", str(tmp_path / "file")])
+    assert in_the_way.exit_code == 2
+    assert "cannot be made" in in_the_way.output

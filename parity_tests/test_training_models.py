@@ -43,6 +43,9 @@ OTHERS = (
 def test_another_optimizer_parts_the_curves(other: dict[str, Any], as_shipped: None) -> None:
     """A control: settings that are not those of the other framework."""
     lesson, told = lesson_of("Decoder", STEPS), dataclasses.replace(SETTINGS, **other)
-    ours, theirs = curve("torch", lesson, "float64"), curve("jax", lesson_of("Decoder", STEPS, told), "float64")
+    ours, theirs = (
+        curve("torch", lesson, "float64"),
+        curve("jax", lesson_of("Decoder", STEPS, told), "float64"),
+    )
     print(f"{other}: {apart(theirs, ours):.1e} apart, bound {rounding_bound(lesson):.1e}")
     assert apart(theirs, ours) > 2 * rounding_bound(lesson)
