@@ -8,6 +8,7 @@ or from numpy: row i shows where query i looks. matplotlib draws without a scree
 | `head_grid`       | every head of a layer, or of several layers                                    |
 | `one_head`        | one head, or the mean over heads, with a label for each token                  |
 | `alignment`       | target against source tokens, as papers on translation do                      |
+| `alignments`      | several of these on one sheet                                                  |
 | `image_overlay`   | what one token looks at in an image that was cut into patches                  |
 | `rollout_overlay` | the same through all layers, by `rollout`                                      |
 | `lit_images`      | several images, and where one model or two look in each                        |
@@ -25,7 +26,7 @@ matrix `(query, key)`; where several layers can be drawn, a list of these.
 from attention_bridge.plots.comparing import comparison
 from attention_bridge.plots.files import save
 from attention_bridge.plots.grids import head_grid
-from attention_bridge.plots.heads import alignment, one_head
+from attention_bridge.plots.heads import alignment, alignments, one_head
 from attention_bridge.plots.images import image_overlay, rollout_overlay
 from attention_bridge.plots.lit import lit_images
 from attention_bridge.plots.losses import curves
@@ -40,6 +41,7 @@ __all__ = [
     "SEEN",
     "Panel",
     "alignment",
+    "alignments",
     "comparison",
     "curves",
     "draw_mask",

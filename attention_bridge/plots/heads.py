@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attention_bridge.errors import InputError
 from attention_bridge.plots import style
 from attention_bridge.plots.arrays import heads_of, labels, place
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -79,20 +81,80 @@ def alignment(
         TypeError: the weights are no array.
         InputError: there is no such head or element, or the shapes or labels do not fit.
     """
-    from matplotlib.patches import Rectangle
-
     matrix = _chosen(weights, head, batch)
     rows, columns = labels(target_tokens, source_tokens, matrix.shape)
     figure = _draw(matrix, rows, columns, top=top, title=title, of=("target", "source"))
-    axes = figure.axes[0]
+    _align(figure.axes[0], matrix)
+    return figure
+
+
+def alignments(
+    weights: Sequence[Any],
+    source_tokens: Sequence[Sequence[str]],
+    target_tokens: Sequence[Sequence[str]],
+    names: Sequence[str],
+    *,
+    columns: int = 2,
+    title: str = "",
+    subtitle: str = "",
+) -> Figure:
+    """Draw several translations on one sheet, each as `alignment` does, with one colour scale.
+
+    Args:
+        weights: of each translation: `(..., heads, target, source)`, of which the mean over heads is drawn, or
+            `(target, source)`, from any framework.
+        source_tokens: of each, one label a column.
+        target_tokens: of each, one label a row.
+        names: what each is called.
+        columns: translations side by side.
+        title: what the picture shows.
+        subtitle: a smaller line below.
+
+    Returns:
+        A figure to `save`.
+
+    Raises:
+        TypeError: the weights are no arrays.
+        InputError: there is nothing to draw, no column, or the shapes or labels do not fit.
+    """
+    given = (weights, source_tokens, target_tokens, names)
+    if not len(weights) or len({len(each) for each in given}) > 1 or columns < 1:
+        raise InputError(
+            f"weights, source_tokens, target_tokens and names must be of as many translations, at least one, and "
+            f"columns at least 1, got {', '.join(str(len(each)) for each in given)} and {columns}"
+        )
+    matrices = [_chosen(each, None, 0) for each in weights]
+    marked = [
+        labels(target, source, matrix.shape)
+        for target, source, matrix in zip(target_tokens, source_tokens, matrices, strict=True)
+    ]
+    height, width = np.max([matrix.shape for matrix in matrices], axis=0)
+    cell = style.cell_inches(height, width)
+    rows = -(-len(matrices) // columns)
+    size = (columns * (style.side(width, cell) + 0.6) + 1.2, rows * (style.side(height, cell) + 1.0) + 1.0)
+    figure = style.sheet(*size, title=title, subtitle=subtitle)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    colours = style.scale(np.concatenate([matrix.ravel() for matrix in matrices]))
+    for axes, matrix, (across, along), name in zip(panels.flat, matrices, marked, names, strict=False):
+        image = style.heatmap(axes, matrix, across, along, title=name, cell=cell, **colours)
+        _align(axes, matrix)
+    for axes in panels.flat[len(matrices) :]:
+        axes.set_visible(False)
+    style.bar(figure, image, panels)
+    return figure
+
+
+def _align(axes: Axes, matrix: np.ndarray) -> None:
+    """Labels of the source along the top, and a frame around what each row looks at most."""
+    from matplotlib.patches import Rectangle
+
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.tick_params(which="both", length=0)
-    for row, weights_of_row in enumerate(matrix):
-        if weights_of_row.any():  # a target token that sees nothing looks nowhere
-            corner = (int(weights_of_row.argmax()) - 0.5, row - 0.5)
+    for row, weights in enumerate(matrix):
+        if weights.any():  # a target token that sees nothing looks nowhere
+            corner = (int(weights.argmax()) - 0.5, row - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#00a6a6", linewidth=2, zorder=3))
-    return figure
 
 
 def _chosen(weights: Any, head: int | None, batch: int) -> np.ndarray:
