@@ -219,6 +219,27 @@ def test_an_alignment_frames_what_each_target_token_looks_at_most(layers):
     assert texts(axes.get_xticklabels()) == list("vwxyz")
 
 
+def test_alignments_on_one_sheet_share_a_scale_and_are_framed_and_named_each(rng):
+    given = [
+        rng.random((2, 3, 4)),
+        jnp.asarray(rng.random((3, 5))),
+        torch.from_numpy(rng.random((1, 2, 2, 6))),
+    ]
+    sources, targets = [list("abcd"), list("abcde"), list("abcdef")], [list("xyz"), list("xyz"), list("xy")]
+    drawn = [given[0].mean(axis=0), np.asarray(given[1]), given[2][0].mean(axis=0).numpy()]
+    figure = plots.alignments(given, sources, targets, ["one", "two", "$three"], title="A title")
+    shown = panels(figure)
+    assert len({axes.images[0].get_clim() for axes in shown}) == 1
+    assert shown[0].images[0].get_clim() == (0, pytest.approx(max(matrix.max() for matrix in drawn)))
+    assert [axes.get_title() for axes in shown] == ["one", "two", "$three"]
+    assert [axes.get_visible() for axes in figure.axes[:4]] == [True, True, True, False]
+    for axes, matrix, source, target in zip(shown, drawn, sources, targets, strict=True):
+        np.testing.assert_allclose(axes.images[0].get_array(), matrix, rtol=1e-6)
+        corners = [(patch.get_x() + 0.5, patch.get_y() + 0.5) for patch in axes.patches]
+        assert corners == [(key, query) for query, key in enumerate(matrix.argmax(axis=-1))]
+        assert (texts(axes.get_xticklabels()), texts(axes.get_yticklabels())) == (source, target)
+
+
 def test_the_colour_scale_goes_to_the_maximum_or_to_what_is_asked_and_around_zero_for_signs(rng):
     weights = rng.random((4, 5))
 
@@ -314,6 +335,12 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(tmp_path, rng):
             lambda: plots.one_head(weights, ["a"]),
             "query_tokens must be 4, one for each of the weights, got 1",
         ),
+        (
+            lambda: plots.alignments([square], [WORDS], [WORDS], ["a", "b"]),
+            "must be of as many translations, at least one, and columns at least 1, got 1, 1, 1, 2 and 2",
+        ),
+        (lambda: plots.alignments([], [], [], []), "got 0, 0, 0, 0 and 2"),
+        (lambda: plots.alignments([square], [WORDS], [WORDS], ["a"], columns=0), "got 1, 1, 1, 1 and 0"),
         (lambda: plots.one_head(weights > 0), "weights must hold real numbers, got bool"),
         (lambda: plots.one_head(weights[:0]), r"weights must not be empty, got \(0, 3, 4, 5\)"),
         (
