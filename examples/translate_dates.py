@@ -51,8 +51,8 @@ def scores(model: Any, source: Any, written: Any) -> Any:
 
 
 def looks(model: Any, source: Any, written: Any) -> Any:
-    """The weights of the last cross-attention, `(texts, heads, written, source)`."""
-    return model.run(source, written, there(source)).cross_weights[-1]
+    """The weights of the first cross-attention, `(texts, heads, written, source)`."""
+    return model.run(source, written, there(source)).cross_weights[0]
 
 
 def there(source: Any) -> Any:
@@ -105,11 +105,14 @@ def main(
             options.seed,
             {"batch": BATCH, **VOCABULARIES, **sizes},
         )
+        directory = options.output / name
+        # A run that was stopped in the first model has nothing of the second.
+        begun = not exact or any(directory.glob("*.safetensors"))
         done = run(
             lesson,
             options.framework,
-            output=options.output / name,
-            resume=options.resume,
+            output=directory,
+            resume=options.resume and begun,
             report=lambda learner: f"{right(learner, tests):.1%} of the days held out are right",
         )
         draw(options, name, done.learners, held_out)
@@ -151,7 +154,7 @@ def right(learner: Any, tests: tuple[np.ndarray, np.ndarray]) -> float:
 
 
 def draw(options: Options, name: str, learners: dict[str, Any], held_out: list[date]) -> None:
-    """Where the model looks as it writes days that were held out; heads of the last layer are averaged."""
+    """Where the model looks as it writes days that were held out; heads of the first layer are averaged."""
     texts = [dates.forms(day, locale)[0] for day, locale in zip(held_out, SHOWN, strict=False)]
     source = np.stack([dates.tokens(text) for text in texts])
     for framework, learner in learners.items():

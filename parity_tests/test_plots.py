@@ -231,7 +231,8 @@ def test_alignments_on_one_sheet_share_a_scale_and_are_framed_and_named_each(rng
     shown = panels(figure)
     assert len({axes.images[0].get_clim() for axes in shown}) == 1
     assert shown[0].images[0].get_clim() == (0, pytest.approx(max(matrix.max() for matrix in drawn)))
-    assert [axes.get_title() for axes in shown] == ["one", "two", "$three"]
+    assert [axes.get_title("left") for axes in shown] == ["one", "two", "$three"]
+    assert {(axes.get_xlim(), axes.get_ylim()) for axes in shown} == {((-0.5, 5.5), (2.5, -0.5))}
     assert [axes.get_visible() for axes in figure.axes[:4]] == [True, True, True, False]
     for axes, matrix, source, target in zip(shown, drawn, sources, targets, strict=True):
         np.testing.assert_allclose(axes.images[0].get_array(), matrix, rtol=1e-6)

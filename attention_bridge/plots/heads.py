@@ -136,7 +136,10 @@ def alignments(
     panels = figure.subplots(rows, columns, squeeze=False)
     colours = style.scale(np.concatenate([matrix.ravel() for matrix in matrices]))
     for axes, matrix, (across, along), name in zip(panels.flat, matrices, marked, names, strict=False):
-        image = style.heatmap(axes, matrix, across, along, title=name, cell=cell, **colours)
+        image = style.heatmap(axes, matrix, across, along, title="", cell=cell, **colours)
+        axes.set_title(name, loc="left", fontsize=12, color=style.INK, parse_math=False)
+        # Room for the largest, so that cells are of one size.
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         _align(axes, matrix)
     for axes in panels.flat[len(matrices) :]:
         axes.set_visible(False)
