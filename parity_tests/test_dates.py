@@ -135,3 +135,20 @@ def test_what_cannot_be_read_is_refused_before_anything_is_learnt(
         assert word in result.stderr
     with pytest.raises(InputError):
         dates.tokens(dates.plain(say))
+
+
+@pytest.mark.slow
+def test_a_run_stopped_in_the_first_model_goes_on_with_the_second(dates: Any, tmp_path: Path) -> None:
+    import translate_dates
+
+    def start(*words: str) -> str:
+        given = ["--quick", "--steps", "2", "--framework", "torch", "--output", str(tmp_path), *words]
+        result = CliRunner().invoke(translate_dates.main, given)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    start("--model", "transformer")
+    told = start("--resume", "--say", "3 mars 2001")
+    assert "PyTorch, step 1:" in told  # the second has one step
+    assert "PyTorch, step 2:" not in told
+    assert told.count("3 mars 2001 is ") == 2
