@@ -86,8 +86,8 @@ def looks(model: Any, letters: Any) -> Any:
 def kinds(weights: np.ndarray, given: Sequences) -> dict[str, np.ndarray]:
     """How much each head does of each kind, from 0 to 1, `(layers, heads)`.
 
-    An induction head looks from a letter to the one behind its first occurrence, asked where a copy is; a head of the
-    previous letter looks from each letter to the one before.
+    An induction head looks from a copied letter to the one behind its first occurrence; a head of the previous letter
+    looks from that one to the letter before, which says what the induction head is to look for.
 
     Args:
         weights: `(layers, sequences, heads, letters, letters)`.
@@ -95,8 +95,9 @@ def kinds(weights: np.ndarray, given: Sequences) -> dict[str, np.ndarray]:
     """
     sequence, place = np.nonzero(given.labels != IGNORED)
     behind = given.earlier[sequence, place] + 1
+    # Indices on both sides of a slice come first: sequences layers heads, before the mean.
     found = weights[:, sequence, :, place, behind].mean(axis=0)  # layers heads
-    previous = np.diagonal(weights, -1, 3, 4).mean(axis=(1, 3))  # layers heads
+    previous = weights[:, sequence, :, behind, behind - 1].mean(axis=0)  # layers heads
     return dict(zip(KINDS, (found, previous), strict=True))
 
 
@@ -193,6 +194,10 @@ def draw_heads(options: Options, learner: Any, given: Sequences) -> None:
         if kind == "induction":
             title = f"Induction: head {head} of layer {layer}"
             alone = plots.one_head(weights[layer, 0], letters, head=head, title=title)
+    for axis in (alone.axes[0].xaxis, alone.axes[0].yaxis):
+        for place, label in enumerate(axis.get_ticklabels()):
+            if letters[place] in letters[:place]:
+                label.set(color=KINDS["induction"], fontweight="bold")
     plots.save(figure, options.output / "heads.png")
     plots.save(alone, options.output / "induction.png")
 

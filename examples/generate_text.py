@@ -1,0 +1,194 @@
+"""A GPT learns to write English, character by character, the same in PyTorch and in JAX.
+
+python examples/generate_text.py --framework both
+python examples/generate_text.py --text my_novel.txt --prompt "It was "
+
+The text is the reference of the Python language that ships with Python (`pydoc_data.topics`), or a file of yours. What
+the model writes is printed as it learns; draws are given, so that both frameworks write the same. Its last tenth is
+kept for the test, where the model has to know more than which character follows which two: its loss must be a tenth
+below that of a model of three characters, counted in the same text. At the end the script draws the losses
+(`curves.png`), and which characters the heads of a layer look at (`heads.png`).
+"""
+
+import zlib
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from attention_bridge import plots
+from attention_bridge.errors import InputError
+from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example, run
+
+BAR = 0.1  # of the loss of three characters, by which the model's must be lower
+BATCH = 16
+CONTEXT = 128  # characters that the model sees
+SHORTEST = 20 * CONTEXT  # text that can be learnt from and tested on
+MOST_TESTED = 256  # stretches of the held-out text
+TEMPERATURE = 0.7
+SHOWN = 24  # characters of the held-out text to go on from, and to draw
+SIZES = {"embed_dim": 96, "num_heads": 4, "num_layers": 3, "ffn_dim": 384, "max_len": CONTEXT}
+
+
+# ---- The data -----------------------------------------------------------------------------------------------
+
+
+def read(path: Path | None) -> str:
+    """The text of a file, or of Python's reference; a paragraph that stands there twice is kept once.
+
+    Else what is held out would have been learnt: a fifth of the reference is repeated.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, or is too short.
+    """
+    try:
+        text = "\n\n".join(topics.values()) if path is None else path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"text must be a file that can be read, but {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"text must be in UTF-8, but {path} is not, at byte {error.start}") from error
+    paragraphs = {" ".join(each.split()): each for each in reversed(text.split("\n\n")) if each.strip()}
+    text = "\n\n".join(reversed(paragraphs.values()))
+    if len(text) < SHORTEST or len(set(text)) < 2:
+        raise InputError(
+            f"text must have at least {SHORTEST} characters, not all the same, in paragraphs that differ, "
+            f"but {path} has {len(text)}"
+        )
+    return text
+
+
+def numbered(prompt: str, characters: list[str]) -> np.ndarray:
+    """The numbers of the characters that a text begins with.
+
+    Raises:
+        InputError: there is one that the model does not know, there are none, or no place is left to go on.
+    """
+    unknown = next((each for each in prompt if each not in characters), None)
+    if unknown is not None:
+        raise InputError(f"prompt must be of characters of the text, but {unknown!r} is not in it")
+    if not 0 < len(prompt) < CONTEXT:
+        raise InputError(f"prompt must have from 1 to {CONTEXT - 1} characters, got {len(prompt)}")
+    return np.array([characters.index(each) for each in prompt], np.int32)
+
+
+def loss_of_three(learnt: np.ndarray, held: np.ndarray, characters: int) -> float:
+    """The mean loss in nats of a model that looks two characters back, counted in a text.
+
+    Where two were seldom seen, it looks at one, and then at none, by the rule of Witten and Bell (1991): a context
+    seen s times, with k characters behind it, is trusted s / (s + k).
+    """
+
+    def grams(text: np.ndarray, length: int) -> np.ndarray:
+        ends = (text[2 - i : len(text) - i].astype(np.int64) * characters**i for i in range(length))
+        return sum(ends, np.zeros(len(text) - 2, np.int64))
+
+    def count(among: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        there, times = np.unique(among, return_counts=True)
+        place = np.searchsorted(there, asked).clip(max=len(there) - 1)
+        return np.where(there[place] == asked, times[place], 0)
+
+    chance = np.full(len(held) - 2, 1 / characters)
+    for length in (1, 2, 3):
+        among, asked = grams(learnt, length), grams(held, length)
+        seen = count(among // characters, asked // characters)
+        behind = count(np.unique(among) // characters, asked // characters)
+        chance = (count(among, asked) + np.maximum(behind, 1) * chance) / (seen + np.maximum(behind, 1))
+    return float(-np.log(chance).mean())
+
+
+# ---- The model: the same lines for both frameworks ----------------------------------------------------------
+
+
+def scores(model: Any, characters: Any) -> Any:
+    """A score for each character as the next one."""
+    return model(characters).output
+
+
+def looks(model: Any, characters: Any) -> Any:
+    """The attention weights of each layer, `(batch, heads, characters, characters)`."""
+    return model(characters, need_weights=True).weights
+
+
+# ---- The training -------------------------------------------------------------------------------------------
+
+
+@example(steps=1200)
+def main(
+    options: Options,
+    *,
+    text: Annotated[Path | None, typer.Option(help="A text in UTF-8 to learn from.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to go on from as it learns.")] = None,
+) -> None:
+    """Learn to write with a GPT of characters."""
+    written = read(text)
+    characters = sorted(set(written))
+    number = {each: i for i, each in enumerate(characters)}
+    numbers = np.array([number[each] for each in written], np.int32)
+    learnt, held = np.split(numbers, [len(numbers) * 9 // 10])
+    shown = written[len(learnt) :].split("\n\n", 1)[-1].lstrip()[:SHOWN]  # a paragraph's beginning
+    begin = shown if prompt is None else prompt
+    start = numbered(begin, characters)
+    stretches = held[: len(held) // (CONTEXT + 1) * (CONTEXT + 1)].reshape(-1, CONTEXT + 1)[:MOST_TESTED]
+    three = loss_of_three(learnt, stretches.ravel(), len(characters))
+    typer.echo(
+        f"{len(learnt)} characters, {len(characters)} different, to learn from and {stretches.size} held out; "
+        f"three characters know the next with a loss of {three:.3f} nats"
+    )
+    sizes = {"vocab_size": len(characters), **SIZES}
+
+    def build(models: Any, **factory: Any) -> Any:
+        return models.Decoder(models.DecoderConfig(**sizes), **factory)
+
+    def batch(step: int) -> Batch:
+        begins = np.random.default_rng([options.seed, step]).integers(0, len(learnt) - CONTEXT, BATCH)
+        drawn = learnt[begins[:, None] + np.arange(CONTEXT + 1)]
+        return Batch((drawn[:, :-1],), drawn[:, 1:])
+
+    lesson = Lesson(
+        "Characters",
+        build,
+        scores,
+        batch,
+        options.steps,
+        AdamW(lr=3e-3, betas=(0.9, 0.99), weight_decay=0.1, warmup=50, max_norm=1.0),
+        options.seed,
+        {"batch": BATCH, "text": zlib.crc32(written.encode()), **sizes},
+    )
+    draws = np.random.default_rng(options.seed).random((CONTEXT - len(start), 1), np.float32)
+
+    def loss(learner: Any) -> float:
+        given = learner.apply(scores, stretches[:, :-1]).astype(np.float64)
+        right = np.take_along_axis(given, stretches[:, 1:, None], -1)[..., 0]
+        return float((np.logaddexp.reduce(given, -1) - right).mean())
+
+    def report(learner: Any) -> str:
+        given, uniform = learner.array(start[None]), learner.array(draws)
+        more = learner.models.generate(
+            learner.model, given, len(draws), temperature=TEMPERATURE, draws=uniform
+        )
+        told = "".join(characters[i] for i in np.asarray(more)[0])
+        return f"held-out loss {loss(learner):.3f} nats a character; it writes\n{begin}|{told}\n"
+
+    done = run(lesson, options.framework, output=options.output, resume=options.resume, report=report)
+    draw(options, next(iter(done.learners.values())), numbered(shown, characters), list(shown))
+    found = {name: loss(learner) for name, learner in done.learners.items()}
+    for name, each in found.items():
+        typer.echo(f"{NAMES[name]}: held-out loss {each:.3f} nats a character, three characters {three:.3f}")
+    options.demand("below three characters by", {name: 1 - x / three for name, x in found.items()}, BAR)
+
+
+# ---- The picture --------------------------------------------------------------------------------------------
+
+
+def draw(options: Options, learner: Any, line: np.ndarray, characters: list[str]) -> None:
+    """Which characters of a held-out line each head of the second layer looks at."""
+    layer = 1
+    title = f"What each character looks at, in layer {layer}"
+    weights = learner.apply(looks, line[None])[layer]
+    plots.save(plots.head_grid(weights, characters, title=title), options.output / "heads.png")
+
+
+if __name__ == "__main__":
+    main()
