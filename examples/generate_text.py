@@ -49,8 +49,10 @@ def read(path: Path | None) -> str:
         raise InputError(f"text must be a file that can be read, but {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"text must be in UTF-8, but {path} is not, at byte {error.start}") from error
-    paragraphs = {" ".join(each.split()): each for each in reversed(text.split("\n\n")) if each.strip()}
-    text = "\n\n".join(reversed(paragraphs.values()))
+    paragraphs: dict[str, str] = {}
+    for each in text.split("\n\n"):
+        paragraphs.setdefault(" ".join(each.split()), each)
+    text = "\n\n".join(each for words, each in paragraphs.items() if words)
     if len(text) < SHORTEST or len(set(text)) < 2:
         raise InputError(
             f"text must have at least {SHORTEST} characters, not all the same, in paragraphs that differ, "

@@ -119,7 +119,7 @@ def main(options: Options) -> None:
         scores,
         batch,
         options.steps,
-        AdamW(lr=1e-2, warmup=50, max_norm=1.0),
+        AdamW(lr=5e-3, warmup=100, max_norm=1.0),
         options.seed,
         {"batch": BATCH, "stretch": STRETCH, **SIZES},
     )

@@ -13,6 +13,8 @@ ALIGNED = (*TRAINED, "alignment-torch.png", "alignment-jax.png")
 # Each with the files that it leaves.
 QUICK = {
     "classify_digits": (*TRAINED, "rollout.png"),
+    "generate_text": (*TRAINED, "heads.png"),
+    "induction_heads": (*TRAINED, "heads.png", "induction.png", "learning.png"),
     "translate_dates": tuple(f"{model}/{file}" for model in ("transformer", "recurrent") for file in ALIGNED),
 }
 
