@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help demo check test test-slow test-all docs format clean
+.PHONY: help demo check test test-slow test-all docs notebooks format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show the targets
@@ -48,6 +48,9 @@ docs: $(VENV)/installed-bench  ## Measure again what docs/ shows
 	mv docs/linear.md.new docs/linear.md
 	$(BIN)/python -m benchmarks.attention --markdown > docs/performance.md.new
 	mv docs/performance.md.new docs/performance.md
+
+notebooks: $(VENV)/installed-test  ## Build examples/notebooks/*.ipynb from the .py beside them
+	$(BIN)/jupytext --quiet --to ipynb --update examples/notebooks/*.py
 
 format: $(VENV)/installed-test  ## Rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
