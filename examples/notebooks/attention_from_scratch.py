@@ -27,7 +27,9 @@ import os
 
 FRAMEWORK = "torch"  # @param ["torch", "jax"]
 FRAMEWORK = os.environ.get("FRAMEWORK", FRAMEWORK)
-SOURCE = "git+https://github.com/OWNER/attention-bridge@main"  # OWNER: whose copy; or a wheel that you uploaded
+SOURCE = (
+    "git+https://github.com/OWNER/attention-bridge@main"  # OWNER: whose copy; or a wheel that you uploaded
+)
 
 # %% [markdown]
 # Where the package is missing, as in Colab, it is installed, with the small packages that are missing too.
@@ -67,7 +69,6 @@ if FRAMEWORK == "torch":
     import torch
 
     import torch_attention as lib
-    import torch_attention.models
     from torch_attention.demonstration import fill
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,7 +85,6 @@ else:
     from flax import nnx
 
     import jax_attention as lib
-    import jax_attention.models
     from jax_attention.demonstration import fill
 
     jax.config.update("jax_default_matmul_precision", "highest")

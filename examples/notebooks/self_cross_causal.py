@@ -27,7 +27,9 @@ import os
 
 FRAMEWORK = "torch"  # @param ["torch", "jax"]
 FRAMEWORK = os.environ.get("FRAMEWORK", FRAMEWORK)
-SOURCE = "git+https://github.com/OWNER/attention-bridge@main"  # OWNER: whose copy; or a wheel that you uploaded
+SOURCE = (
+    "git+https://github.com/OWNER/attention-bridge@main"  # OWNER: whose copy; or a wheel that you uploaded
+)
 
 # %% [markdown]
 # Where the package is missing, as in Colab, it is installed, with the small packages that are missing too.
@@ -67,7 +69,6 @@ if FRAMEWORK == "torch":
     import torch
 
     import torch_attention as lib
-    import torch_attention.models
     from torch_attention.demonstration import fill
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,7 +85,6 @@ else:
     from flax import nnx
 
     import jax_attention as lib
-    import jax_attention.models
     from jax_attention.demonstration import fill
 
     jax.config.update("jax_default_matmul_precision", "highest")
@@ -142,9 +142,13 @@ assert difference < 1e-6
 
 # %%
 places = np.eye(6, dtype=np.float32)
-both = np.concatenate([identity[kinds], np.zeros((6, 2), np.float32), places], axis=1)  # 4 kinds, 2 unused, 6 places
+both = np.concatenate(
+    [identity[kinds], np.zeros((6, 2), np.float32), places], axis=1
+)  # 4 kinds, 2 unused, 6 places
 
-query_map, key_map = np.zeros((2, 12, 12), np.float32)  # (out, in): rows 0 to 5 are head 0, rows 6 to 11 head 1
+query_map, key_map = np.zeros(
+    (2, 12, 12), np.float32
+)  # (out, in): rows 0 to 5 are head 0, rows 6 to 11 head 1
 query_map[:4, :4], key_map[:4, :4] = asking, identity
 query_map[6:, 6:], key_map[6:, 6:] = 12.0 * np.eye(6, k=1, dtype=np.float32), places  # place i asks for i - 1
 maps = {"q_proj": query_map, "k_proj": key_map, "v_proj": np.eye(12), "out_proj": np.eye(12)}
@@ -180,7 +184,7 @@ changed = both.copy()
 changed[5] += 1.0
 for name, module in (("self", two_heads), ("causal", causal)):
     before, after = (numbers(module(array(words[None])).output)[0] for words in (both, changed))
-    print(f"{name:7}", {word: float(np.abs(a - b).max().round(3)) for word, a, b in zip(range(6), after, before)})
+    print(f"{name:7} change of each output: {np.abs(after - before).max(-1).round(2)}")
 assert (before[:5] == after[:5]).all()
 
 # %% [markdown]
@@ -231,7 +235,12 @@ plots.draw_mask(lib.and_masks(lib.causal_mask(5), keep), title="Causal, and no p
 module = fill(lib.CausalSelfAttention(embed_dim=12, num_heads=2, **NEW))
 random = np.random.default_rng(0).standard_normal((2, 5, 12)).astype(np.float32)
 weights = numbers(module(array(random), keep).weights)
-print("weight on padding:", weights[1, :, :, 3:].max(), "  smallest sum of a row:", weights.sum(-1).min().round(6))
+print(
+    "weight on padding:",
+    weights[1, :, :, 3:].max(),
+    "  smallest sum of a row:",
+    weights.sum(-1).min().round(6),
+)
 assert (weights[1, :, :, 3:] == 0).all()
 
 # %% [markdown]
