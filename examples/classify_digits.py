@@ -110,6 +110,7 @@ def main(options: Options) -> None:
         options.framework,
         output=options.output,
         resume=options.resume,
+        dtype=options.dtype,
         report=lambda learner: f"{right(learner):.1%} of the test digits are read",
     )
     draw(options, done.learners, test_images, test_labels)

@@ -173,7 +173,14 @@ def main(
         told = "".join(characters[i] for i in np.asarray(more)[0])
         return f"held-out loss {loss(learner):.3f} nats a character; it writes\n{begin}|{told}\n"
 
-    done = run(lesson, options.framework, output=options.output, resume=options.resume, report=report)
+    done = run(
+        lesson,
+        options.framework,
+        output=options.output,
+        resume=options.resume,
+        dtype=options.dtype,
+        report=report,
+    )
     draw(options, next(iter(done.learners.values())), numbered(shown, characters), list(shown))
     found = {name: loss(learner) for name, learner in done.learners.items()}
     for name, each in found.items():

@@ -143,6 +143,7 @@ def main(options: Options) -> None:
         options.framework,
         output=options.output,
         resume=options.resume,
+        dtype=options.dtype,
         report=report,
         reports=20,
     )

@@ -20,6 +20,7 @@ LINES = (
     {"color": "#f4a582", "linewidth": 4.0},
     {"color": "#2166ac", "linewidth": 1.2, "linestyle": (0, (4, 2))},
 )
+MEANS = 40  # parts of a curve that a mean is taken over
 WIDTH, TALL, LOW = 8.5, 3.6, 1.9  # inches of the picture, of the curves, of their difference
 
 
@@ -31,7 +32,8 @@ def curves(losses: Mapping[str, Any], *, title: str = "") -> Figure:
         title: what the picture shows.
 
     Returns:
-        A figure to `save`; all axes are logarithmic upwards. The difference is relative to the second curve.
+        A figure to `save`; all axes are logarithmic upwards. A long curve is drawn faintly, and over it the mean of
+        a fortieth of it. The difference is relative to the second curve, step by step.
 
     Raises:
         TypeError: a curve is no array.
@@ -50,7 +52,10 @@ def curves(losses: Mapping[str, Any], *, title: str = "") -> Figure:
     figure = style.sheet(WIDTH, TALL + LOW * two + (0.4 if title else 0.0), title=title)
     rows = figure.subplots(1 + two, 1, sharex=True, squeeze=False, height_ratios=[TALL, LOW][: 1 + two])[:, 0]
     for (name, curve), line in zip(drawn.items(), LINES[-len(drawn) :], strict=True):
-        rows[0].plot(np.arange(1, len(curve) + 1), curve, label=name, **line)
+        steps, mean = _running_mean(curve)
+        if len(steps) < len(curve):
+            rows[0].plot(np.arange(1, len(curve) + 1), curve, color=line["color"], linewidth=0.5, alpha=0.4)
+        rows[0].plot(steps, mean, label=name, **line)
     _dress(rows[0], "loss")
     rows[0].yaxis.set_major_formatter("{x:g}")
     rows[0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
@@ -66,6 +71,14 @@ def curves(losses: Mapping[str, Any], *, title: str = "") -> Figure:
         rows[1].set_title(f"largest {apart.max():.1e}", fontsize=10, color=style.INK, loc="right")
     rows[-1].set_xlabel("step", color=style.INK)
     return figure
+
+
+def _running_mean(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Steps, and the mean of those around each: what a long curve does from batch to batch hides where it goes."""
+    span = max(1, len(curve) // MEANS)
+    first = (span - 1) / 2 + 1
+    mean = np.convolve(curve, np.full(span, 1 / span), mode="valid")
+    return first + np.arange(len(mean)), mean
 
 
 def _curve(name: str, given: Any) -> np.ndarray:

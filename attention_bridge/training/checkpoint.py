@@ -45,11 +45,11 @@ def write_checkpoint(path: str | os.PathLike[str], lesson: Lesson, given: Checkp
     checkpoints.write(path, tensors, {name: json.dumps(value) for name, value in said.items()})
 
 
-def read_checkpoint(path: str | os.PathLike[str], lesson: Lesson) -> Checkpoint:
-    """Read a run of a lesson.
+def read_checkpoint(path: str | os.PathLike[str], lesson: Lesson, dtype: str = "float32") -> Checkpoint:
+    """Read a run of a lesson, in a dtype.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it is of another lesson or another model.
+        CheckpointError: there is none, it is damaged, or it is of another lesson, another model or another dtype.
     """
     with checkpoints.open(path) as reader:
         metadata = reader.metadata
@@ -67,6 +67,8 @@ def read_checkpoint(path: str | os.PathLike[str], lesson: Lesson) -> Checkpoint:
     for name, x in tensors.items():
         kind, _, rest = name.partition(".")
         groups.setdefault(kind, {})[rest] = x
+        if x.dtype.kind == "f" and x.dtype.name != dtype:
+            raise CheckpointError(f"{path} is of a run in {x.dtype}, but this run is in {dtype}")
     state = State(len(losses), groups.pop(WEIGHTS, {}), groups)
     return Checkpoint(state, losses, tuple((framework, first) for framework, first in taken_by))
 

@@ -17,6 +17,13 @@ from attention_bridge.training.running import NAMES, make_directory
 FRAMEWORK = Annotated[Literal["torch", "jax", "both"], typer.Option(help="Where to run.")]
 QUICK = Annotated[bool, typer.Option("--quick", help="A short look: too short to meet the bar.")]
 SEED = Annotated[int, typer.Option(min=0, help="Of the weights, the batches and all else that is drawn.")]
+DTYPE = Annotated[
+    Literal["float32", "float64"] | None,
+    typer.Option(
+        help="Of weights and arithmetic; float64 if both frameworks run, so that rounding does not grow until their "
+        "curves part, else float32."
+    ),
+]
 OUTPUT = Annotated[Path | None, typer.Option(help="Directory for pictures and checkpoints.")]
 STEPS = Annotated[int | None, typer.Option(min=1, help="Steps of training.")]
 RESUME = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, whoever wrote it.")]
@@ -33,6 +40,7 @@ class Options:
         seed: of all that is drawn.
         output: the directory for pictures and checkpoints; it is there.
         steps: of training; 0 in an example that trains nothing.
+        dtype: of the training.
         resume: whether to go on from the checkpoint in `output`.
     """
 
@@ -42,6 +50,7 @@ class Options:
     seed: int
     output: Path
     steps: int
+    dtype: str
     resume: bool
 
     @property
@@ -76,7 +85,7 @@ def example(*, steps: int = 0, quick_steps: int = 30) -> Callable[[Callable[...,
         "output": (OUTPUT, None),
     }
     if steps:
-        shared |= {"steps": (STEPS, None), "resume": (RESUME, False)}
+        shared |= {"steps": (STEPS, None), "dtype": (DTYPE, None), "resume": (RESUME, False)}
 
     def decorate(main: Callable[..., None]) -> typer.Typer:
         name = Path(inspect.getfile(main)).stem
@@ -84,10 +93,13 @@ def example(*, steps: int = 0, quick_steps: int = 30) -> Callable[[Callable[...,
         def command(**given: Any) -> None:
             asked = {key: given.pop(key) for key in shared}
             asked["steps"] = asked.get("steps") or (quick_steps if asked["quick"] and steps else steps)
+            asked["dtype"] = asked.get("dtype") or ("float64" if asked["framework"] == "both" else "float32")
             asked["output"] = asked["output"] or Path("attention-examples") / name
             # Before a framework is imported. Threads that wait for each other by spinning take twenty times as
             # long where something else runs on the machine.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+            if asked["dtype"] == "float64":
+                os.environ["JAX_ENABLE_X64"] = "1"
             try:
                 make_directory(asked["output"])
                 main(Options(**{"name": name, "resume": False, **asked}), **given)

@@ -25,6 +25,7 @@ NAMES = {"torch": "PyTorch", "jax": "JAX"}
 NEEDS = {"torch": ("torch",), "jax": ("torch", "jax", "flax", "optax")}
 CURVES = "curves.png"
 CHECKPOINTS = 10  # in a run
+CLOSE = 1e-3  # two losses that look the same
 
 
 class Outcome(NamedTuple):
@@ -87,6 +88,7 @@ def run(
     *,
     output: Path,
     resume: bool = False,
+    dtype: str = "float32",
     until: int | None = None,
     report: Callable[[Any], str] | None = None,
     reports: int = 5,
@@ -102,6 +104,7 @@ def run(
         output: the directory for checkpoints and pictures of this lesson; made if need be.
         resume: whether to go on from the checkpoint there: one framework from the newest, whichever framework
             wrote it; both from their own.
+        dtype: of weights and arithmetic; JAX has float64 where 64-bit numbers are enabled (`JAX_ENABLE_X64`).
         until: the step before which to stop; the lesson's end if None.
         report: from the learner to a text that is shown as it learns.
         reports: how many times in a run.
@@ -115,8 +118,8 @@ def run(
     require(["matplotlib"], extra="examples")
     make_directory(output)
     until = lesson.steps if until is None else until
-    begun = _begun(lesson, chosen, output) if resume else {}
-    learners = {name: learner_of(name, lesson) for name in chosen}
+    begun = _begun(lesson, chosen, output, dtype) if resume else {}
+    learners = {name: learner_of(name, lesson, dtype) for name in chosen}
     for name, checkpoint in begun.items():
         learners[name].load(checkpoint.state)
         check_until(lesson, learners[name].done, until)
@@ -141,11 +144,18 @@ def run(
             kept.write()
             losses[name], labels[kept.label] = np.array(kept.losses), np.array(kept.losses)
     _draw(output / CURVES, lesson, labels)
-    difference = apart(losses["jax"], losses["torch"]) if len(losses) == 2 else None
+    difference = apart(losses["torch"], losses["jax"]) if len(losses) == 2 else None
     if difference is not None:
-        console.print(f"largest relative difference of the losses: {difference:.1e}")
+        console.print(f"largest relative difference of the losses: {difference:.1e}; {_together(losses)}")
     console.print(f"curves and checkpoints are in {output}", markup=False, soft_wrap=True)
     return Outcome(learners, losses, difference)
+
+
+def _together(losses: dict[str, np.ndarray]) -> str:
+    """For how long two runs were one: each step passes on the rounding of those before, and makes it grow."""
+    far = np.flatnonzero(np.abs(losses["torch"] / losses["jax"] - 1.0) > CLOSE)
+    steps = far[0] if far.size else len(losses["torch"])
+    return f"less than {CLOSE:g} in the first {steps} steps, as rounding grows with each"
 
 
 class _Kept:
@@ -173,7 +183,7 @@ class _Kept:
         write_checkpoint(self.path, self.learner.lesson, checkpoint)
 
 
-def _begun(lesson: Lesson, chosen: tuple[str, ...], output: Path) -> dict[str, Checkpoint]:
+def _begun(lesson: Lesson, chosen: tuple[str, ...], output: Path, dtype: str) -> dict[str, Checkpoint]:
     """The checkpoints to go on from."""
     paths = [output / f"{name}.safetensors" for name in NAMES]
     there = sorted((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime_ns)
@@ -182,8 +192,8 @@ def _begun(lesson: Lesson, chosen: tuple[str, ...], output: Path) -> dict[str, C
             f"{output} holds no run to go on from: there is neither {paths[0].name} nor {paths[1].name}"
         )
     if len(chosen) == 1:
-        return {chosen[0]: read_checkpoint(there[-1], lesson)}
-    return {path.stem: read_checkpoint(path, lesson) for path in there}
+        return {chosen[0]: read_checkpoint(there[-1], lesson, dtype)}
+    return {path.stem: read_checkpoint(path, lesson, dtype) for path in there}
 
 
 def _is_due(done: int, steps: int, times: int) -> bool:
