@@ -8,8 +8,8 @@ before it, and one of the second looks from a letter to the place whose letter b
 The loss falls at once when the two appear (Olsson et al. 2022): `learning.png`. `heads.png` shows every head,
 `induction.png` the one that copies.
 
-Where the loss falls, what was rounded differently grows fast: the curves of the two frameworks fall together, but do
-not coincide from there on, as two runs of one framework would not whose weights begin 1e-7 apart.
+Where the loss falls, small differences in rounding grow fast: the curves of the two frameworks fall together, but do
+not coincide from there on.
 """
 
 from typing import Any, NamedTuple
@@ -166,7 +166,7 @@ def draw_learning(options: Options, losses: dict[str, np.ndarray], history: dict
         parts["loss"].plot(np.arange(1, len(losses[name]) + 1), losses[name], line, label=NAMES[name])
         for kind, colour in KINDS.items():
             best = [found[kind].max() for _, found in seen]
-            parts["score"].plot(steps, best, line, color=colour, label=f"{kind}, {NAMES[name]}")
+            parts["score"].plot(steps, best, line, color=colour, marker=".", label=f"{kind}, {NAMES[name]}")
     parts["loss"].set(ylabel="loss", ylim=0)
     parts["score"].set(ylabel="most of a head", xlabel="step", ylim=(0, 1.02))
     for part in ("loss", "score"):
