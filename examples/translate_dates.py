@@ -8,7 +8,6 @@ script draws for each model the losses (`curves.png`), and where in a text it lo
 """
 
 import importlib
-import math
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -60,10 +59,9 @@ def there(source: Any) -> Any:
     return (source != PAD)[:, None, None]
 
 
-# The RNN learns in half of the steps, and takes twice as long for each.
 MODELS = {
-    "transformer": ("the Transformer", transformer, TRANSFORMER, 1.0),
-    "recurrent": ("the RNN", recurrent, RECURRENT, 0.5),
+    "transformer": ("the Transformer", transformer, TRANSFORMER),
+    "recurrent": ("the RNN", recurrent, RECURRENT),
 }
 
 
@@ -94,13 +92,13 @@ def main(
 
     exact = {}
     for name in MODELS if model == "both" else (model,):
-        title, build, sizes, part = MODELS[name]
+        title, build, sizes = MODELS[name]
         lesson = Lesson(
             f"Dates, {title}",
             build,
             scores,
             batch,
-            math.ceil(part * options.steps),
+            options.steps,
             AdamW(lr=3e-3, betas=(0.9, 0.98), warmup=100, max_norm=1.0),
             options.seed,
             {"batch": BATCH, **VOCABULARIES, **sizes},
@@ -113,6 +111,7 @@ def main(
             options.framework,
             output=directory,
             resume=options.resume and begun,
+            dtype=options.dtype,
             report=lambda learner: f"{right(learner, tests):.1%} of the days held out are right",
         )
         draw(options, name, done.learners, held_out)
