@@ -17,14 +17,14 @@ from attention_bridge import plots
 from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example, run
 
 BAR = 0.97
-BATCH = 64
+BATCH = 128
 SIZES = {
     "image_size": (8, 8),
     "patch_size": (2, 2),
     "in_channels": 1,
     "embed_dim": 64,
     "num_heads": 4,
-    "num_layers": 3,
+    "num_layers": 2,
     "ffn_dim": 128,
     "num_classes": 10,
 }
@@ -81,7 +81,7 @@ def looks(model: Any, images: Any) -> Any:
 # ---- The training -------------------------------------------------------------------------------------------
 
 
-@example(steps=1500)
+@example(steps=2000)
 def main(options: Options) -> None:
     """Learn to read handwritten digits with a Vision Transformer."""
     images, test_images, labels, test_labels = digits(options.seed)
@@ -97,7 +97,7 @@ def main(options: Options) -> None:
         scores,
         batch,
         options.steps,
-        AdamW(lr=3e-3, weight_decay=0.05, warmup=50),
+        AdamW(lr=1.5e-3, weight_decay=0.05, warmup=50),
         options.seed,
         {"batch": BATCH, **SIZES},
     )
