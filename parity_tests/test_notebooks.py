@@ -9,6 +9,8 @@ import jupytext
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples" / "notebooks"
@@ -84,9 +86,9 @@ def run(source: Path, environment: dict[str, str], last: str = "") -> nbformat.N
     notebook = jupytext.read(source)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(OFFLINE))
     notebook.cells.append(nbformat.v4.new_code_cell(last))
-    client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": ROOT}}
-    )
+    config = Config({"ConnectionFileMixin": {"transport": "ipc"}})  # files for sockets: no port is opened
+    place = {"metadata": {"path": ROOT}}
+    client = NotebookClient(notebook, kernel_name="python3", timeout=600, resources=place, config=config)
     kernel = {
         **os.environ,
         **environment,
@@ -97,15 +99,37 @@ def run(source: Path, environment: dict[str, str], last: str = "") -> nbformat.N
     return client.execute(env=kernel)
 
 
+def warned(notebook: nbformat.NotebookNode) -> str:
+    """What was written to the error stream: warnings stand there."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.get("name") == "stderr")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_every_cell_runs_without_a_warning_and_with_one_framework_alone(source: Path, framework: str) -> None:
     alone = "" if source.stem in NEEDS_BOTH else ALONE.format(other=FRAMEWORKS[framework])
     done = run(source, {"FRAMEWORK": framework}, alone)
+    assert not warned(done)
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
-    written = [output.text for output in outputs if output.get("name") == "stderr"]
-    assert not written, "".join(written)
     assert any(DRAWS in output.get("data", {}) for output in outputs)
     title = {"torch": "PyTorch", "jax": "JAX"}[framework]
     assert any(output.get("text", "").startswith(title) for output in outputs)
+
+
+@pytest.mark.slow
+def test_a_warning_the_network_and_the_other_framework_are_noticed(tmp_path: Path) -> None:
+    source = tmp_path / "control.py"
+    source.write_text("# %%\nimport warnings\n\nwarnings.warn('look here')\n")
+    assert "look here" in warned(run(source, {}))
+    for cell, complaint in (
+        (
+            "import urllib.request\n\nurllib.request.urlopen('http://example.org')",
+            "must not need the network",
+        ),
+        ("import sys\n\nsys.modules['jax'] = None", "jax was loaded"),
+    ):
+        source.write_text(f"# %%\n{cell}\n")
+        with pytest.raises(CellExecutionError, match=complaint):
+            run(source, {}, ALONE.format(other="jax"))

@@ -134,7 +134,7 @@ def poster(named, title, *, across=4):
 rng = np.random.default_rng(0)
 LENGTH = 20
 text = array(rng.standard_normal((1, LENGTH, 24)).astype(np.float32))  # 20 different words
-same = array(np.tile(rng.standard_normal(24).astype(np.float32), (1, LENGTH, 1)))  # one word, 20 times
+same = array(np.tile(0.6 * rng.standard_normal(24).astype(np.float32), (1, LENGTH, 1)))  # one word, 20 times
 
 # %% [markdown]
 # ## Heads: what has to be remembered
@@ -198,7 +198,8 @@ poster(weights, "What is left is the position")
 #
 # ## Patterns: who may be seen
 #
-# All pairs of $n$ words cost $n^2$. Most can be left out. The same word again: every key that is seen weighs the same.
+# All pairs of $n$ words cost $n^2$. Most can be left out. The same word again: in a
+# row, every key that is seen weighs the same.
 
 # %%
 global_words = array(np.arange(LENGTH)[None] % 10 == 0)
@@ -273,11 +274,11 @@ poster(weights, "Linear attention as a matrix; blue is negative")
 # | you want | begin with | and know that |
 # |---|---|---|
 # | a model of a sequence, no more | `MultiHeadSelfAttention`, `CausalSelfAttention` | everything is compared with it |
-# | to write text with a small cache | `GroupedQueryAttention`, then `MultiHeadLatentAttention` | little quality is lost |
+# | to write text with a small cache | `GroupedQueryAttention`, then `MultiHeadLatentAttention` | little is lost |
 # | positions | `RotaryEmbedding` | for longer texts than trained on: its scalings, or `ALiBi` |
 # | long texts, local meaning | `SlidingWindowAttention`, mixed with full layers | layers reach far words |
 # | endless streams | `StreamingAttention` | what leaves the window is forgotten |
-# | constant memory | `GatedDeltaNet`, `KimiDeltaAttention`, `Mamba2` | exact recall suffers: mix in some softmax layers |
+# | constant memory | `GatedDeltaNet`, `KimiDeltaAttention`, `Mamba2` | for exact recall mix in softmax layers |
 # | long texts, learned choice of keys | `NativeSparseAttention`, `DeepSeekSparseAttention` | it takes care to train |
 # | to see an alignment | `BasicAttention`, `CrossAttention` | weights are a hint, not an explanation |
 # | many inputs, few outputs | `PerceiverAttention`, `AttentionPooling` | the latents are a bottleneck |
