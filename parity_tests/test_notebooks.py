@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -86,9 +87,6 @@ def run(source: Path, environment: dict[str, str], last: str = "") -> nbformat.N
     notebook = jupytext.read(source)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(OFFLINE))
     notebook.cells.append(nbformat.v4.new_code_cell(last))
-    config = Config({"ConnectionFileMixin": {"transport": "ipc"}})  # files for sockets: no port is opened
-    place = {"metadata": {"path": ROOT}}
-    client = NotebookClient(notebook, kernel_name="python3", timeout=600, resources=place, config=config)
     kernel = {
         **os.environ,
         **environment,
@@ -96,7 +94,16 @@ def run(source: Path, environment: dict[str, str], last: str = "") -> nbformat.N
         "PYTHONPATH": str(ROOT),
         "PIP_NO_INDEX": "1",
     }
-    return client.execute(env=kernel)
+    with tempfile.TemporaryDirectory() as sockets:  # files, so that no port is opened
+        config = Config({"ConnectionFileMixin": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+        client = NotebookClient(
+            notebook,
+            kernel_name="python3",
+            timeout=600,
+            resources={"metadata": {"path": ROOT}},
+            config=config,
+        )
+        return client.execute(env=kernel)
 
 
 def warned(notebook: nbformat.NotebookNode) -> str:

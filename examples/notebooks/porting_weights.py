@@ -21,16 +21,15 @@
 # %% [markdown]
 # ## Set up
 #
-# These cells are the same in every notebook. Choose a framework: everything below runs in either.
+# These cells are the same in every notebook. Choose a framework: everything below runs in either. In Colab, put the
+# owner of your copy of the repository in place of OWNER.
 
 # %%
 import os
 
 FRAMEWORK = "torch"  # @param ["torch", "jax"]
 FRAMEWORK = os.environ.get("FRAMEWORK", FRAMEWORK)
-SOURCE = (
-    "git+https://github.com/OWNER/attention-bridge@main"  # OWNER: whose copy; or a wheel that you uploaded
-)
+SOURCE = "git+https://github.com/OWNER/attention-bridge@main"  # or a wheel you uploaded
 
 # %% [markdown]
 # Where the package is missing, as in Colab, it is installed, with the small packages that are missing too.
