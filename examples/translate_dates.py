@@ -68,7 +68,7 @@ MODELS = {
 # ---- The training -------------------------------------------------------------------------------------------
 
 
-@example(steps=1600)
+@example(steps=1200)
 def main(
     options: Options,
     model: Annotated[
