@@ -152,10 +152,11 @@ def run(
 
 
 def _together(losses: dict[str, np.ndarray]) -> str:
-    """For how long two runs were one: each step passes on the rounding of those before, and makes it grow."""
+    """For how long two runs were one: each step passes on the rounding of those before, and may make it grow."""
     far = np.flatnonzero(np.abs(losses["torch"] / losses["jax"] - 1.0) > CLOSE)
-    steps = far[0] if far.size else len(losses["torch"])
-    return f"less than {CLOSE:g} in the first {steps} steps, as rounding grows with each"
+    if not far.size:
+        return f"the curves are one in all {len(losses['torch'])} steps"
+    return f"less than {CLOSE:g} in the first {far[0]} steps, for rounding grows from step to step"
 
 
 class _Kept:
