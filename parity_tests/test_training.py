@@ -125,6 +125,7 @@ def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):
     refused("steps 24, but this run has steps 23", lesson=dataclasses.replace(LESSON, steps=23), resume=True)
     wider = dataclasses.replace(LESSON, configuration={**LESSON.configuration, "embed_dim": 24})
     refused("embed_dim 12, but this run has embed_dim 24", lesson=wider, resume=True)
+    refused("of a run in float32, but this run is in float64", resume=True, dtype="float64")
     refused("from 9 to steps, 24, got 8", InputError, resume=True, until=8)
     refused("from 0 to steps, 24, got 25", InputError, until=25)
     refused("one of torch, jax, got 'keras'", InputError, framework="keras")
@@ -136,6 +137,11 @@ def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):
         dataclasses.replace(LESSON, steps=0)
     with pytest.raises(InputError, match="lr inf may be too large"):
         [*train(learner_of("torch", dataclasses.replace(LESSON, optimizer=AdamW(lr=float("inf")))))]
+
+
+def test_jax_refuses_64_bits_where_it_has_32():
+    with pytest.raises(InputError, match="set JAX_ENABLE_X64=1"):
+        learner_of("jax", LESSON, "float64")
 
 
 def test_moments_of_another_model_are_refused(as_shipped):

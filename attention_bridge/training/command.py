@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -98,11 +99,10 @@ def example(*, steps: int = 0, quick_steps: int = 30) -> Callable[[Callable[...,
             # Before a framework is imported. Threads that wait for each other by spinning take twenty times as
             # long where something else runs on the machine.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-            if asked["dtype"] == "float64":
-                os.environ["JAX_ENABLE_X64"] = "1"
             try:
-                make_directory(asked["output"])
-                main(Options(**{"name": name, "resume": False, **asked}), **given)
+                with _numbers_of(asked["dtype"]):
+                    make_directory(asked["output"])
+                    main(Options(**{"name": name, "resume": False, **asked}), **given)
             except REFUSALS as error:
                 typer.echo(f"{name}: {error}", err=True)
                 raise typer.Exit(2) from error
@@ -125,3 +125,18 @@ def example(*, steps: int = 0, quick_steps: int = 30) -> Callable[[Callable[...,
         return app
 
     return decorate
+
+
+@contextmanager
+def _numbers_of(dtype: str) -> Iterator[None]:
+    """JAX, if it is imported meanwhile, with 64-bit numbers for float64."""
+    before = os.environ.get("JAX_ENABLE_X64")
+    if dtype == "float64":
+        os.environ["JAX_ENABLE_X64"] = "1"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["JAX_ENABLE_X64"] = before
+        else:
+            os.environ.pop("JAX_ENABLE_X64", None)

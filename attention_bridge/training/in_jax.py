@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 
 import jax_attention.models
+from attention_bridge.errors import InputError
 from attention_bridge.optimizers import optimizer_like, optimizer_state_to_optax, optimizer_state_to_torch
 from attention_bridge.training import in_torch
 from attention_bridge.training.lessons import IGNORED, Batch, Lesson, State
@@ -38,6 +39,10 @@ class Learner:
     models = jax_attention.models
 
     def __init__(self, lesson: Lesson, dtype: str = "float32"):
+        if dtype == "float64" and jnp.zeros(()).dtype != dtype:
+            raise InputError(
+                f"dtype {dtype} needs 64-bit numbers in JAX: set JAX_ENABLE_X64=1 before it is imported"
+            )
         self.lesson, self.dtype = lesson, dtype
         self.twin = in_torch.Learner(lesson, dtype)
         self.rule = optimizer_like(
