@@ -24,21 +24,34 @@ def error(found, expected):
     return float(np.abs(np.asarray(found) - np.asarray(expected)).max() / np.abs(np.asarray(expected)).max())
 
 
+# Options, the number of keys where it is not that of queries, and the features of a key and of a value.
 SPLASHED = {
-    "causal": {"is_causal": True},
-    "window": {"is_causal": True, "window": 50},
-    "softcap": {"softcap": 3.0},
-    "an offset": {"is_causal": True, "query_offset": 70},
+    "causal": ({"is_causal": True}, 200, (64, 64)),
+    "window": ({"is_causal": True, "window": 50}, 200, (64, 64)),
+    "softcap": ({"softcap": 3.0}, 200, (64, 64)),
+    "an offset": ({"is_causal": True, "query_offset": 70}, 270, (64, 64)),
+    "an offset and a window": ({"is_causal": True, "query_offset": 70, "window": 90}, 270, (64, 64)),
+    "a window of two": ({"is_causal": True, "window": 2}, 200, (64, 64)),
+    "a window of a tile and one, and a softcap": (
+        {"is_causal": True, "window": 129, "softcap": 3.0},
+        200,
+        (64, 64),
+    ),
+    "more keys than fill tiles": ({}, 333, (64, 64)),
+    "fewer keys than queries": ({"is_causal": True}, 131, (64, 64)),
+    "wide heads and narrow values": ({"is_causal": True}, 200, (128, 24)),
+    "narrow heads and wide values": ({"is_causal": True, "window": 70}, 200, (64, 136)),
 }
 
 
 class TestSplash:
     """TPU's kernel, interpreted."""
 
-    @pytest.mark.parametrize("options", SPLASHED.values(), ids=SPLASHED)
-    def test_does_what_the_definition_does_forward_and_backward(self, options, rng):
-        key_len = 270 if "query_offset" in options else 200
-        query, key, value = map(jnp.asarray, draw(rng, (2, 4, 200, 64), *[(2, 2, key_len, 64)] * 2))
+    @pytest.mark.parametrize(("options", "key_len", "dims"), SPLASHED.values(), ids=SPLASHED)
+    def test_does_what_the_definition_does_forward_and_backward(self, options, key_len, dims, rng):
+        head_dim, value_dim = dims
+        shapes = (2, 4, 200, head_dim), (2, 2, key_len, head_dim), (2, 2, key_len, value_dim)
+        query, key, value = map(jnp.asarray, draw(rng, *shapes))
         given = {"is_causal": False, "window": None, "query_offset": 0, "softcap": None, **options}
         call = Call(
             query,
@@ -65,10 +78,35 @@ class TestSplash:
         def gradients(function):
             return jax.grad(lambda *x: (function(*x) ** 2).sum(), (0, 1, 2))(query, key, value)
 
-        bounds = tolerances("float32", 64 + key_len)
+        bounds = tolerances("float32", head_dim + key_len)
         assert error(splash(query, key, value), definition(query, key, value)) <= bounds["output"]
         for found, expected in zip(gradients(splash), gradients(definition), strict=True):
             assert error(found, expected) <= bounds["gradient"]
+
+    @pytest.mark.parametrize("window", [None, 129])
+    def test_in_bfloat16_it_is_as_near_as_one_rounding_of_each_weight_allows(self, window, rng):
+        shapes = (2, 4, 200, 64), (2, 2, 200, 64), (2, 2, 200, 64)
+        given = [jnp.asarray(x, jnp.bfloat16) for x in draw(rng, *shapes)]
+        options = {"is_causal": True, "window": window}
+        call = Call(*given, None, None, True, window, 0, 0.125, None, None, None, 0.0)
+        with jax.default_matmul_precision("default"):
+            assert native.splash_refusal(call) is None
+            found = native.splash_attention(call, interpret=True)
+        exact = jax_attention.ops.dot_product_attention(
+            *(x.astype(jnp.float32) for x in given), **options, implementation="reference"
+        )
+        assert found.dtype == jnp.bfloat16
+        # Scaled queries, weights and the output are rounded, each to 8 bits: 2^-8 of the largest value, three times.
+        assert error(found.astype(jnp.float32), exact) <= 3 * 2.0**-8
+        assert error(found.astype(jnp.float32), exact) > 0
+
+    def test_products_beyond_one_pass_are_left_to_others_in_bfloat16(self):
+        query = jnp.zeros((1, 2, 8, 64), jnp.bfloat16)
+        with pytest.raises(NotImplementedError) as refusal:
+            jax_attention.ops.dot_product_attention(query, query, query, implementation="splash")
+        assert str(refusal.value) == (
+            "splash attention multiplies bfloat16 in one pass, got jax_default_matmul_precision=highest"
+        )
 
     def test_refuses_in_one_sentence_what_it_cannot_do(self, rng):
         query, mask = jnp.zeros((1, 2, 8, 64)), jnp.ones((8, 8), bool)

@@ -3,7 +3,8 @@
 `xla` and `cudnn` are `jax.nn.dot_product_attention`: by itself it wants length before heads, gives the mean of all
 values for a fully masked row, and is NaN where a bias hides a whole row. Here all restrictions become one mask, and
 a row with nothing to see is shown everything inside the kernel and set to zero after it, so that no kernel meets an
-empty row. `splash` is the attention kernel for TPU that comes with Pallas; lengths are padded to its tiles.
+empty row. Where only places count, and queries and keys stand at the same ones, no mask is made. `splash` is the
+attention kernel for TPU that comes with Pallas; lengths are padded to its tiles.
 """
 
 from functools import cache
@@ -21,6 +22,12 @@ from jax_attention.ops.definition import resolve_masks
 from jax_attention.ops.tiles import pad_axis
 
 LANES = 128  # a TPU's vector width: the tiles of splash attention are multiples of it
+ONE_PASS = (
+    None,
+    "default",
+    "fastest",
+    "bfloat16",
+)  # what more asks for, its compiler knows for float32 alone
 
 
 def xla_refusal(call: Call) -> str | None:
@@ -52,28 +59,49 @@ def cudnn_refusal(call: Call) -> str | None:
         return f"cuDNN computes in float16 or bfloat16, got {call.query.dtype}"
     if call.query.shape[-1] % 8 or call.query.shape[-1] > 128:
         return f"cuDNN needs a head_dim of at most 128 and a multiple of 8, got {call.query.shape[-1]}"
-    if call.bias is not None and (call.query.shape[-2] % 2 or call.key.shape[-2] % 2):
-        return "cuDNN needs even lengths with a bias"
+    if call.query.shape[-2] % 2 or call.key.shape[-2] % 2:
+        return f"cuDNN has gradients for even lengths, got {call.query.shape[-2]} and {call.key.shape[-2]}"
     if call.query.ndim < 4:
         return f"cuDNN takes one batch axis, got query of shape {call.query.shape}"
-    if not _cuda_is_here():
-        return f"cuDNN needs an NVIDIA GPU, got {jax.default_backend()}"
+    if not _gpu_is_here():
+        return f"cuDNN needs an NVIDIA GPU of compute capability 8.0 or above, got {jax.default_backend()}"
     return None
 
 
 @cache
-def _cuda_is_here() -> bool:
-    """Whether JAX finds a GPU that cuDNN runs on; without one its operations cannot even be traced."""
+def _gpu_is_here() -> bool:
+    """Whether JAX finds GPUs that cuDNN's attention runs on; without one its operations cannot even be traced."""
     try:
-        return bool(jax.devices("cuda"))
+        return all(float(device.compute_capability) >= 8.0 for device in jax.devices("cuda"))
     except RuntimeError:
         return False
+
+
+def _needs_mask(call: Call) -> bool:
+    """Whether the call hides what `jax.nn` can only be told by a mask or bias as large as the scores."""
+    if call.bias is not None or call.mask is not None:
+        return True
+    starts_together = isinstance(call.query_offset, int) and call.query_offset == 0
+    square = starts_together and call.query.shape[-2] == call.key.shape[-2]
+    return (call.is_causal or call.window is not None) and not square
 
 
 def native_attention(
     call: Call, implementation: Literal["xla", "cudnn"]
 ) -> Float[Array, "*batch heads query dim"]:
     """The call through `jax.nn.dot_product_attention`."""
+    query, key, value = (jnp.swapaxes(x, -3, -2) for x in (call.query, call.key, call.value))
+    if not _needs_mask(call):  # then every query sees its own key at least
+        output = jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            scale=call.scale,
+            is_causal=call.is_causal,
+            local_window_size=None if call.window is None else (call.window - 1, 0),
+            implementation=implementation,
+        )
+        return jnp.swapaxes(output, -3, -2)  # ... heads query head_dim
     shape = (*call.query.shape[:-1], call.key.shape[-2])
     bias, visible = resolve_masks(
         shape,
@@ -86,7 +114,6 @@ def native_attention(
     if visible is not None:
         alive = visible.any(axis=-1, keepdims=True)  # ... query 1
         visible = visible | ~alive
-    query, key, value = (jnp.swapaxes(x, -3, -2) for x in (call.query, call.key, call.value))
     output = jax.nn.dot_product_attention(
         query, key, value, bias, visible, scale=call.scale, implementation=implementation
     )
@@ -104,6 +131,11 @@ def splash_refusal(call: Call) -> str | None:
         return "splash attention takes no dropout mask"
     if call.query.dtype not in (jnp.float32, jnp.bfloat16):
         return f"splash attention computes in float32 or bfloat16, got {call.query.dtype}"
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    if call.query.dtype == jnp.bfloat16 and precision not in ONE_PASS:
+        return (
+            f"splash attention multiplies bfloat16 in one pass, got jax_default_matmul_precision={precision}"
+        )
     if jax.config.read("jax_enable_x64"):
         return "splash attention counts in 32 bits, got jax_enable_x64=True"
     if not isinstance(call.query_offset, int) or call.query_offset < 0:
