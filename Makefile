@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 export HF_HUB_OFFLINE = 1
+# With the TPU's compiler: what is compiled for TPU is a part of the proof.
+TESTED := $(VENV)/installed-test,tpu-aot
 
 .PHONY: help demo check test test-slow test-all docs notebooks format clean
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ $(VENV)/installed-%: pyproject.toml constraints.txt
 demo: $(VENV)/installed-demo  ## A pretrained transformer, the same in PyTorch and in JAX, with a picture
 	$(BIN)/attention-bridge demo
 
-check: $(VENV)/installed-test  ## Lint, format, types
+check: $(TESTED)  ## Lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -31,12 +33,12 @@ test test-slow: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_llvm
 test: check  ## The essential proof, under ten minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
-test-slow: $(VENV)/installed-test  ## The rest, on the code as it ships: without the tests' shape checks
+test-slow: $(TESTED)  ## The rest, on the code as it ships: without the tests' shape checks
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
 test-all: test test-slow  ## All tests
 
-docs: $(VENV)/installed-bench  ## Measure again what docs/ shows
+docs: $(VENV)/installed-bench,tpu-aot  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge list --markdown > docs/catalogue.md
 	$(BIN)/python -m attention_bridge.rosetta > docs/rosetta.md
 	$(BIN)/python -m parity_tests.peers > docs/peers.md.new
@@ -46,13 +48,15 @@ docs: $(VENV)/installed-bench  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge demo --figure docs/attention-demo.png
 	$(BIN)/python -m benchmarks.linear --markdown > docs/linear.md.new
 	mv docs/linear.md.new docs/linear.md
+	$(BIN)/python -m benchmarks.tpu > docs/tpu.md.new
+	mv docs/tpu.md.new docs/tpu.md
 	$(BIN)/python -m benchmarks.attention --markdown > docs/performance.md.new
 	mv docs/performance.md.new docs/performance.md
 
-notebooks: $(VENV)/installed-test  ## Build examples/notebooks/*.ipynb from the .py beside them
+notebooks: $(TESTED)  ## Build examples/notebooks/*.ipynb from the .py beside them
 	$(BIN)/jupytext --quiet --to ipynb --update examples/notebooks/*.py
 
-format: $(VENV)/installed-test  ## Rewrite the sources in the house format
+format: $(TESTED)  ## Rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

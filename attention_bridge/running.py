@@ -151,6 +151,22 @@ def run_jax(
     positional: Collection[str] = (),
 ) -> Run:
     """Run an NNX module, compiled, on JAX's default device; like `run_torch`, and see `call_with`."""
+    outputs, (of_parameters, of_inputs) = forward_backward(
+        *arguments_in_jax(module, inputs, loss_over, positional)
+    )
+    flat = {name: to_numpy(name, leaf) for name, leaf in open_container(of_parameters).leaves.items()}
+    renamed, _ = convert(flat, "jax_attention", "torch_attention")
+    gradients = {name: np.asarray(x) for name, x in of_inputs.items()} | renamed
+    return Run({name: np.asarray(x) for name, x in outputs.items()}, gradients)
+
+
+def arguments_in_jax(
+    module: nnx.Module,
+    inputs: Mapping[str, Any],
+    loss_over: Collection[str] | None = None,
+    positional: Collection[str] = (),
+) -> tuple[Any, ...]:
+    """What `forward_backward` is called with to run `module` on `inputs`; see `run_jax`."""
     graphdef, *states = nnx.split(module, nnx.Param, ...)
     parameters, rest = states
     floats = {name: jnp.asarray(x) for name, x in inputs.items() if is_float(x)}
@@ -159,17 +175,11 @@ def run_jax(
     }
     static = tuple((name, x) for name, x in inputs.items() if not isinstance(x, np.ndarray))
     counted = None if loss_over is None else frozenset(loss_over)
-    outputs, (of_parameters, of_inputs) = _forward_backward(
-        graphdef, parameters, rest, floats, others, static, counted, tuple(positional)
-    )
-    flat = {name: to_numpy(name, leaf) for name, leaf in open_container(of_parameters).leaves.items()}
-    renamed, _ = convert(flat, "jax_attention", "torch_attention")
-    gradients = {name: np.asarray(x) for name, x in of_inputs.items()} | renamed
-    return Run({name: np.asarray(x) for name, x in outputs.items()}, gradients)
+    return graphdef, parameters, rest, floats, others, static, counted, tuple(positional)
 
 
 @partial(jax.jit, static_argnames=("graphdef", "static", "loss_over", "positional"))
-def _forward_backward(
+def forward_backward(
     graphdef: nnx.GraphDef,
     parameters: nnx.State,
     rest: nnx.State,
@@ -179,6 +189,8 @@ def _forward_backward(
     loss_over: frozenset[str] | None,
     positional: tuple[str, ...],
 ) -> tuple[dict[str, jax.Array], tuple[nnx.State, dict[str, jax.Array]]]:
+    """The outputs of a module, and the gradients of its parameters and of its floating-point inputs, compiled."""
+
     def loss(parameters: nnx.State, floats: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         module = nnx.merge(graphdef, parameters, rest)
         outputs = named_outputs(call_with(module, {**floats, **others, **dict(static)}, positional))

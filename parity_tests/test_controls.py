@@ -86,7 +86,7 @@ def rebuilt(mirror: str) -> Iterator[None]:
     """Nothing of the mirror that was built or compiled outside is used inside, nor the other way."""
     forget = {
         "torch": (instances.torch_module.cache_clear,),
-        "jax": (instances.jax_module.cache_clear, running._forward_backward.clear_cache),
+        "jax": (instances.jax_module.cache_clear, running.forward_backward.clear_cache),
     }[mirror]
     for each in forget:
         each()
