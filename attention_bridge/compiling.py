@@ -159,6 +159,8 @@ def tpu_devices(topology: str) -> tuple[jax.Device, ...]:
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
         os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    # jaxlib has read its flags by now; libtpu ends the process over one that it does not know.
+    os.environ.pop("XLA_FLAGS", None)
     return tuple(topologies.get_topology_desc(topology, "tpu").devices)
 
 
