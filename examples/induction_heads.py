@@ -8,8 +8,8 @@ before it, and one of the second looks from a letter to the place whose letter b
 The loss falls at once when the two appear (Olsson et al. 2022): `learning.png`. `heads.png` shows every head,
 `induction.png` the one that copies.
 
-Where the loss falls, small differences in rounding grow fast: the curves of the two frameworks fall together, but do
-not coincide from there on.
+Where the loss falls, small differences in rounding grow fast: with `--dtype float32` the curves of the two frameworks
+fall together, but do not coincide from there on.
 """
 
 from typing import Any, NamedTuple
