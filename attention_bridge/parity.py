@@ -93,7 +93,7 @@ def differences(
     Raises:
         ValueError: the runs do not hold the same tensors.
     """
-    largest = max((float(np.max(np.abs(x), initial=0.0)) for x in reference.gradients.values()), default=0.0)
+    scales = gradient_scales(reference.gradients)
     found = []
     for kind, ours, theirs, right in (
         ("output", torch_run.outputs, jax_run.outputs, reference.outputs),
@@ -104,13 +104,21 @@ def differences(
             extra = ", ".join(sorted((ours.keys() | theirs.keys() | right.keys()) - everywhere))
             raise ValueError(f"both modules must have the same {kind}s, but not both have {extra}")
         for name, truth in right.items():
-            scale = float(np.max(np.abs(truth), initial=0.0))
-            if kind == "gradient" and scale < VANISHING * largest:
-                scale = largest  # zero in theory, as that of a bias of keys, which no softmax sees
+            scale = scales[name] if kind == "gradient" else float(np.max(np.abs(truth), initial=0.0))
             torch_err, jax_err = error(ours[name], truth, scale), error(theirs[name], truth, scale)
             diff = error(theirs[name], ours[name].astype(np.float64), scale)
             found.append(Difference(name, kind, torch_err, jax_err, diff, bounds[kind]))
     return found
+
+
+def gradient_scales(gradients: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What the error of each gradient is relative to: its largest number.
+
+    Where that is rounding alone, as of a bias of keys, which no softmax sees, it is the largest of all gradients.
+    """
+    scales = {name: float(np.max(np.abs(x), initial=0.0)) for name, x in gradients.items()}
+    largest = max(scales.values(), default=0.0)
+    return {name: largest if scale < VANISHING * largest else scale for name, scale in scales.items()}
 
 
 def compare(

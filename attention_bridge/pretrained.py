@@ -22,7 +22,7 @@ from attention_bridge.building import build, jax_shapes
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.checkpoints.atomic import replacing
 from attention_bridge.config_files import CONFIGS, find_config, read_json
-from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.errors import CheckpointError, ConversionError, InputError
 from attention_bridge.extras import require
 from attention_bridge.families import Reading, read_config
 from attention_bridge.families.own import own_config
@@ -84,13 +84,17 @@ def make_model(pretrained: Pretrained, framework: Framework) -> Any:
     name = _float_dtype(pretrained.weights)
     if framework == "jax":
         model = jax_shapes(pretrained.reading.model, {"param_dtype": name})
-        model.eval()
-        return transfer(pretrained.weights, model)
-    import torch
+    else:
+        import torch
 
-    options = {"device": "meta", "dtype": getattr(torch, name)}
-    empty = build(pretrained.reading.model, PACKAGES["torch"], options).to_empty(device="cpu").eval()
-    return transfer(pretrained.weights, empty)
+        options = {"device": "meta", "dtype": getattr(torch, name)}
+        model = build(pretrained.reading.model, PACKAGES["torch"], options).to_empty(device="cpu")
+    model.eval()
+    try:
+        return transfer(pretrained.weights, model)
+    except ConversionError as error:
+        message = f"The weights in {pretrained.directory} do not fit its configuration. {error}"
+        raise ConversionError(message, error.faults) from error
 
 
 def read_pretrained(

@@ -1,9 +1,10 @@
 """The proof of a mechanism: both mirrors against its float64 oracle, and against each other.
 
 One instance of the catalogue's entry is built in each framework, with the same random weights and inputs, on
-numbers that every dtype holds exactly. It is run under every kind of mask, forward and backward. In float32 and
-float64 the bound is that of `attention_bridge.parity`; in bfloat16 it is four times the error that PyTorch's own
-operations make of the same inputs, where it has operations for them.
+numbers that every dtype holds exactly. It is run under every kind of mask, forward and backward. Outputs are held
+against the oracle, gradients against PyTorch's in float64, and these against the oracle's along random directions. In
+float32 and float64 the bound is that of `attention_bridge.parity`; in bfloat16 it is four times the error that
+PyTorch's own operations make of the same inputs, where it has operations for them.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +22,10 @@ from attention_bridge.errors import InputError
 from attention_bridge.oracles.gradient import slope
 from attention_bridge.parity import (
     UNIT_ROUNDOFF,
-    VANISHING,
     Difference,
     differences,
+    error,
+    gradient_scales,
     pinned_precision,
     summed_terms,
     tolerances,
@@ -58,8 +60,8 @@ class Verdict:
         diff: difference of JAX's outputs from PyTorch's.
         gradient_diff: difference of JAX's gradients from PyTorch's.
         tolerance: the bound on `torch_err` and `jax_err`; twice it bounds `diff`.
-        torch_gradient_err: error of PyTorch's gradients against the oracle's.
-        jax_gradient_err: error of JAX's gradients against the oracle's.
+        torch_gradient_err: error of PyTorch's gradients against its own in float64, see `wrong_slopes`.
+        jax_gradient_err: error of JAX's gradients against the same.
         gradient_tolerance: the bound on these; twice it bounds `gradient_diff`.
         cases: how many kinds of mask and dropout were run.
         ok: whether all is within its bound, in every case.
@@ -204,16 +206,14 @@ def wrong_slopes(mechanism: Mechanism) -> tuple[str, ...]:
     oracle, tensors = _oracle(mechanism, case), _tensors(mechanism, case)
     exact = _exact_run(mechanism, case, None)
     cotangents = [cotangent(x.shape) for x in exact.outputs.values()]
-    largest = max((float(np.max(np.abs(x), initial=0.0)) for x in exact.gradients.values()), default=0.0)
-    bound = tolerances("float64", 1)["gradient"]
+    bound, scales = tolerances("float64", 1)["gradient"], gradient_scales(exact.gradients)
+    rng = np.random.default_rng(1)
     wrong: list[str] = []
     for name, gradient in exact.gradients.items():
-        scale = float(np.max(np.abs(gradient), initial=0.0))
-        scale = largest if scale < VANISHING * largest else scale  # zero in theory
-        directions = np.random.default_rng(len(wrong)).standard_normal((DIRECTIONS, *gradient.shape))
-        found = [slope(oracle, tensors, cotangents, name, direction) for direction in directions]
-        off = np.abs(directions.reshape(DIRECTIONS, -1) @ gradient.reshape(-1) - found)
-        err = float(np.max(off, initial=0.0)) / (scale * np.sqrt(gradient.size) or 1.0)
+        directions = rng.standard_normal((DIRECTIONS, *gradient.shape))
+        expected = np.array([slope(oracle, tensors, cotangents, name, each) for each in directions])
+        found = directions.reshape(DIRECTIONS, -1) @ gradient.reshape(-1)
+        err = error(found, expected, scales[name] * gradient.size**0.5)
         if err > bound:
             wrong.append(
                 f"{case}: gradient {name} in float64 is not the oracle's: {err:.1e} off along a direction"
@@ -221,6 +221,7 @@ def wrong_slopes(mechanism: Mechanism) -> tuple[str, ...]:
     return tuple(wrong)
 
 
+@cache
 def _exact_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | None) -> Run:
     module, given = instances.torch_module(mechanism, "float64"), instances.inputs(mechanism, case)
     with on_platform("cpu", float64=True):

@@ -102,7 +102,8 @@ Printed by `attention-bridge parity --markdown` on {platforms}, with {versions}.
 
 `torch` and `jax`: largest error of the outputs against a float64 oracle in plain numpy, relative to the largest
 output, over every kind of mask and with dropout; `diff`: between the two frameworks; `grad`: the larger of the two
-errors of the gradients of every input and parameter. Each `bound` follows from the dtype: 4 u sqrt(n) in float32,
+errors of the gradients of every input and parameter against PyTorch's in float64, which are held against the oracle's
+along random directions, to 1e-12. Each `bound` follows from the dtype: 4 u sqrt(n) in float32,
 with u the unit roundoff and n the number of terms summed (3 n for gradients); 1e-12 in float64; in bfloat16 four times
 the error that PyTorch's own operations make of the same inputs, where it has such operations, and 4 u sqrt(n) else.
 

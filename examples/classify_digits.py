@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from attention_bridge import plots
-from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example, run
+from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example
 
 BAR = 0.97
 BATCH = 128
@@ -105,14 +105,7 @@ def main(options: Options) -> None:
     def right(learner: Any) -> float:
         return float((learner.apply(scores, test_images).argmax(-1) == test_labels).mean())
 
-    done = run(
-        lesson,
-        options.framework,
-        output=options.output,
-        resume=options.resume,
-        dtype=options.dtype,
-        report=lambda learner: f"{right(learner):.1%} of the test digits are read",
-    )
+    done = options.run(lesson, lambda learner: f"{right(learner):.1%} of the test digits are read")
     draw(options, done.learners, test_images, test_labels)
     options.demand("test accuracy", {name: right(x) for name, x in done.learners.items()}, BAR)
 

@@ -20,7 +20,7 @@ import typer
 
 from attention_bridge import plots
 from attention_bridge.errors import InputError
-from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example, run
+from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example
 
 BAR = 0.1  # of the loss of three characters, by which the model's must be lower
 BATCH = 16
@@ -173,14 +173,7 @@ def main(
         told = "".join(characters[i] for i in np.asarray(more)[0])
         return f"held-out loss {loss(learner):.3f} nats a character; it writes\n{begin}|{told}\n"
 
-    done = run(
-        lesson,
-        options.framework,
-        output=options.output,
-        resume=options.resume,
-        dtype=options.dtype,
-        report=report,
-    )
+    done = options.run(lesson, report)
     draw(options, next(iter(done.learners.values())), numbered(shown, characters), list(shown))
     found = {name: loss(learner) for name, learner in done.learners.items()}
     for name, each in found.items():

@@ -18,7 +18,7 @@ import numpy as np
 
 from attention_bridge import plots
 from attention_bridge.plots import style
-from attention_bridge.training import IGNORED, NAMES, AdamW, Batch, Lesson, Options, example, run
+from attention_bridge.training import IGNORED, NAMES, AdamW, Batch, Lesson, Options, example
 
 BAR = 0.97
 BATCH, TEST = 64, 256  # sequences
@@ -138,15 +138,7 @@ def main(options: Options) -> None:
         most = ", ".join(f"{kind} {each.max():.2f}" for kind, each in found.items())
         return f"{right[learner.framework]:.1%} of the copies are right; the most of a head: {most}"
 
-    done = run(
-        lesson,
-        options.framework,
-        output=options.output,
-        resume=options.resume,
-        dtype=options.dtype,
-        report=report,
-        reports=20,
-    )
+    done = options.run(lesson, report, reports=20)
     for learner in done.learners.values():
         report(learner)  # also where there was no step left to take
     draw_learning(options, done.losses, history)

@@ -17,7 +17,7 @@ import typer
 from dates import LOCALES, PAD, SIGNS, START
 
 from attention_bridge import plots
-from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example, run
+from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example
 
 BAR = 0.98
 BATCH = 64
@@ -103,16 +103,13 @@ def main(
             options.seed,
             {"batch": BATCH, **VOCABULARIES, **sizes},
         )
-        directory = options.output / name
         # A run that was stopped in the first model has nothing of the second.
-        begun = not exact or any(directory.glob("*.safetensors"))
-        done = run(
+        begun = not exact or any((options.output / name).glob("*.safetensors"))
+        done = options.run(
             lesson,
-            options.framework,
-            output=directory,
+            lambda learner: f"{right(learner, tests):.1%} of the days held out are right",
+            part=name,
             resume=options.resume and begun,
-            dtype=options.dtype,
-            report=lambda learner: f"{right(learner, tests):.1%} of the days held out are right",
         )
         draw(options, name, done.learners, held_out)
         exact[title] = {framework: right(learner, tests) for framework, learner in done.learners.items()}

@@ -379,7 +379,8 @@ class TestBadInput:
         (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
         result = invoke("--checkpoint", broken)
         assert result.exit_code == 2
-        assert "attention-bridge: Cannot convert" in result.stderr
+        told = f"attention-bridge: The weights in {broken} do not fit its configuration. Cannot convert "
+        assert told in result.stderr
         assert "layers.2.attention.q_proj.weight" in result.stderr
         assert not (tmp_path / "attention-demo.png").exists()
 

@@ -22,6 +22,16 @@ def test_two_curves_are_drawn_with_their_relative_difference(rng, tmp_path):
     plots.save(figure, tmp_path / "curves.png")
 
 
+def test_a_long_curve_is_drawn_faintly_and_over_it_its_mean(rng):
+    curve = rng.uniform(0.5, 3.0, 203)
+    faint, mean = plots.curves({"JAX": curve}).axes[0].lines
+    np.testing.assert_array_equal(faint.get_ydata(), curve)
+    assert faint.get_alpha() < 1
+    expected = [curve[i : i + 5].mean() for i in range(199)]
+    np.testing.assert_allclose(mean.get_ydata(), expected, rtol=1e-12)
+    np.testing.assert_array_equal(mean.get_xdata(), np.arange(3, 202))
+
+
 def test_curves_that_are_the_same_are_drawn_too(rng, tmp_path):
     curve = rng.uniform(0.5, 3.0, 11)
     plots.save(plots.curves({"PyTorch": curve, "JAX": curve}), tmp_path / "curves.png")

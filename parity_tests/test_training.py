@@ -28,6 +28,7 @@ from attention_bridge.training import (
     run,
     train,
 )
+from attention_bridge.training.running import _together
 from parity_tests.lessons import curve, lesson_of, rounding_bound
 
 LESSON = lesson_of("Decoder", 24)
@@ -139,6 +140,15 @@ def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):
         [*train(learner_of("torch", dataclasses.replace(LESSON, optimizer=AdamW(lr=float("inf")))))]
 
 
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [(1e-3, "one in all 3 steps"), (2e-3, "less than 0.001 in the first 2 steps, for rounding grows")],
+)
+def test_for_how_long_two_runs_were_one_is_said(part, said):
+    losses = {"torch": np.array([3.0, 2.0, 1.0]), "jax": np.array([3.0, 2.0, 1.0 + part])}
+    assert said in _together(losses)
+
+
 def test_jax_refuses_64_bits_where_it_has_32():
     with pytest.raises(InputError, match="set JAX_ENABLE_X64=1"):
         learner_of("jax", LESSON, "float64")
@@ -159,13 +169,15 @@ def test_torch_learns_without_jax():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
 
 
-def test_an_example_is_a_command_with_the_options_that_all_share(tmp_path):
-    seen = []
+def test_an_example_is_a_command_with_the_options_that_all_share(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
+    seen, seen_by_jax = [], []
 
     @example(steps=50, quick_steps=4)
     def main(options: Options, *, size: int = 3) -> None:
         """Do something."""
         seen.append((options, size))
+        seen_by_jax.append(os.environ.get("JAX_ENABLE_X64"))
         if size == 4:
             raise InputError("size must not be 4")
         if size == 5:
@@ -182,6 +194,7 @@ def test_an_example_is_a_command_with_the_options_that_all_share(tmp_path):
     assert (options.steps, options.frameworks, options.seed, size) == (4, ("jax",), 0, 3)
     assert options.output.is_dir()
     assert options.name == "test_training"
+    assert options.dtype == "float32"
     failed = call("--steps", "7", "--size", "6", "--resume", "--seed", "2")
     assert failed.exit_code == 1
     assert "JAX: accuracy 50.00% (the bar is 90%)" in failed.output
@@ -193,6 +206,9 @@ def test_an_example_is_a_command_with_the_options_that_all_share(tmp_path):
         True,
         6,
     )
+    assert options.dtype == "float64"
+    assert seen_by_jax == [None, "1"]
+    assert "JAX_ENABLE_X64" not in os.environ
     refused = call("--size", "4")
     assert refused.exit_code == 2
     assert "test_training: size must not be 4" in refused.output

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from attention_bridge.cli import REFUSALS
-from attention_bridge.training.running import NAMES, make_directory
+from attention_bridge.training.lessons import Lesson
+from attention_bridge.training.running import NAMES, Outcome, make_directory, run
 
 FRAMEWORK = Annotated[Literal["torch", "jax", "both"], typer.Option(help="Where to run.")]
 QUICK = Annotated[bool, typer.Option("--quick", help="A short look: too short to meet the bar.")]
@@ -40,8 +41,8 @@ class Options:
         quick: whether it only has to run.
         seed: of all that is drawn.
         output: the directory for pictures and checkpoints; it is there.
-        steps: of training; 0 in an example that trains nothing.
-        dtype: of the training.
+        steps: of training.
+        dtype: of weights and arithmetic.
         resume: whether to go on from the checkpoint in `output`.
     """
 
@@ -59,6 +60,34 @@ class Options:
         """`torch`, `jax` or both of them."""
         return tuple(NAMES) if self.framework == "both" else (self.framework,)
 
+    def run(
+        self,
+        lesson: Lesson,
+        report: Callable[[Any], str] | None = None,
+        *,
+        reports: int = 5,
+        part: str = "",
+        resume: bool | None = None,
+    ) -> Outcome:
+        """Learn a lesson as the user asked; further arguments and errors as in `attention_bridge.training.run`.
+
+        Args:
+            lesson: what is learnt.
+            report: from the learner to a text that is shown as it learns.
+            reports: how many times in a run.
+            part: the directory below `output` of one lesson of several.
+            resume: instead of what the user asked.
+        """
+        return run(
+            lesson,
+            self.framework,
+            output=self.output / part,
+            resume=self.resume if resume is None else resume,
+            dtype=self.dtype,
+            report=report,
+            reports=reports,
+        )
+
     def demand(self, what: str, found: Mapping[str, float], at_least: float) -> None:
         """Say what each framework came to, as parts of 1, and end in failure if one is below the bar.
 
@@ -70,13 +99,13 @@ class Options:
             raise typer.Exit(1)
 
 
-def example(*, steps: int = 0, quick_steps: int = 30) -> Callable[[Callable[..., None]], typer.Typer]:
+def example(*, steps: int, quick_steps: int = 30) -> Callable[[Callable[..., None]], typer.Typer]:
     """Make a command of a function of `Options`, and of options of its own.
 
     What is refused is one sentence and exit code 2; Ctrl-C is exit code 130.
 
     Args:
-        steps: of training, unless the user asks for others; 0 for an example that trains nothing.
+        steps: of training, unless the user asks for others.
         quick_steps: the same with `--quick`.
     """
     shared: dict[str, tuple[Any, Any]] = {
@@ -84,25 +113,26 @@ def example(*, steps: int = 0, quick_steps: int = 30) -> Callable[[Callable[...,
         "quick": (QUICK, False),
         "seed": (SEED, 0),
         "output": (OUTPUT, None),
+        "steps": (STEPS, None),
+        "dtype": (DTYPE, None),
+        "resume": (RESUME, False),
     }
-    if steps:
-        shared |= {"steps": (STEPS, None), "dtype": (DTYPE, None), "resume": (RESUME, False)}
 
     def decorate(main: Callable[..., None]) -> typer.Typer:
         name = Path(inspect.getfile(main)).stem
 
         def command(**given: Any) -> None:
             asked = {key: given.pop(key) for key in shared}
-            asked["steps"] = asked.get("steps") or (quick_steps if asked["quick"] and steps else steps)
-            asked["dtype"] = asked.get("dtype") or ("float64" if asked["framework"] == "both" else "float32")
+            asked["steps"] = asked["steps"] or (quick_steps if asked["quick"] else steps)
+            asked["dtype"] = asked["dtype"] or ("float64" if asked["framework"] == "both" else "float32")
             asked["output"] = asked["output"] or Path("attention-examples") / name
-            # Before a framework is imported. Threads that wait for each other by spinning take twenty times as
-            # long where something else runs on the machine.
+            # Before a framework is imported. Threads that wait for each other by spinning are slow where
+            # something else runs on the machine.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
             try:
                 with _numbers_of(asked["dtype"]):
                     make_directory(asked["output"])
-                    main(Options(**{"name": name, "resume": False, **asked}), **given)
+                    main(Options(name=name, **asked), **given)
             except REFUSALS as error:
                 typer.echo(f"{name}: {error}", err=True)
                 raise typer.Exit(2) from error

@@ -27,7 +27,7 @@ ONE_PASS = (
     "default",
     "fastest",
     "bfloat16",
-)  # what more asks for, its compiler knows for float32 alone
+)  # products of more passes its compiler has in float32 alone
 
 
 def xla_refusal(call: Call) -> str | None:
