@@ -451,8 +451,10 @@ class Conformance:
     @pytest.mark.parametrize("options", [{}, {"is_causal": True, "window": 9}], ids=["all keys", "window"])
     def test_bfloat16_is_as_good_as_the_framework(self, options, rng):
         arrays = self.fit(LONG).draw(rng, ml_dtypes.bfloat16)
-        found = self.call(arrays, **options)
-        assert error(found, oracle(**arrays, **options)[0]) <= 2 * native_error(self.mirror, arrays)
+        with jax.default_matmul_precision("default"):  # a kernel for TPU has no other for 16 bits
+            found = self.call(arrays, **options)
+            native = native_error(self.mirror, arrays)
+        assert error(found, oracle(**arrays, **options)[0]) <= 2 * native
 
 
 def native_error(mirror, arrays):
