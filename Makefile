@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE = 1
 # With the TPU's compiler: what is compiled for TPU is a part of the proof.
 TESTED := $(VENV)/installed-test,tpu-aot
 
-.PHONY: help demo check test test-slow test-all docs notebooks format clean
+.PHONY: help demo check lint types test test-quick test-slow test-all docs notebooks format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show the targets
@@ -22,15 +22,23 @@ $(VENV)/installed-%: pyproject.toml constraints.txt
 demo: $(VENV)/installed-demo  ## A pretrained transformer, the same in PyTorch and in JAX, with a picture
 	$(BIN)/attention-bridge demo
 
-check: $(TESTED)  ## Lint, format, types
+check: lint types  ## Lint, format, types
+
+lint: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(TESTED)
 	$(BIN)/mypy
 
 # Most of the time goes into compiling: in tests JAX compiles quickly; `make docs` proves what it compiles for users.
-test test-slow: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
-	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
-test: check  ## The essential proof, under ten minutes on two cores
+test-quick test-slow: export XLA_FLAGS = --xla_backend_optimization_level=0 \
+	--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false \
+	--xla_cpu_parallel_codegen_split_count=1
+test: lint  ## The essential proof, under ten minutes on two cores
+	$(MAKE) --no-print-directory --jobs=2 types test-quick
+
+test-quick: $(TESTED)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
 test-slow: $(TESTED)  ## The rest, on the code as it ships: without the tests' shape checks
