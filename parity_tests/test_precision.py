@@ -1,0 +1,188 @@
+"""Products in the precisions of accelerators, emulated: what is rounded, what is not, and how far it carries."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attention_bridge import instances
+from attention_bridge.catalogue import CATALOGUE, Mechanism, select
+from attention_bridge.errors import InputError
+from attention_bridge.measure import CONSTANT, error, summed_terms
+from attention_bridge.precision import PRECISIONS, emulated_products, in_two_parts, to_bfloat16, to_tf32
+from benchmarks import precision as page
+
+# What a factor is off by at most, relative to itself.
+ROUNDOFF = {
+    "float32": 2.0**-24,
+    "bfloat16 in three passes": 2.0**-16,
+    "TF32": 2.0**-11,
+    "bfloat16 in one pass": 2.0**-8,
+}
+ONE_PASS = {"TF32": to_tf32, "bfloat16 in one pass": to_bfloat16}
+OUTER = {"matrix and vector", "vectors"}  # whose gradients PyTorch multiplies element by element
+MULTIPLIES_NOTHING = {"SinusoidalEmbedding", "LearnedEmbedding"}
+
+B, M, N, K = 2, 5, 7, 11
+# Functions that are products of their first two tensors, and what else may be added.
+PRODUCTS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = {
+    "matrices": (torch.mm, ((M, K), (K, N))),
+    "batches of matrices": (torch.bmm, ((B, M, K), (B, K, N))),
+    "matrix and vector": (torch.mv, ((M, K), (K,))),
+    "vectors": (torch.dot, ((K,), (K,))),
+    "einsum": (partial(torch.einsum, "bik,bjk->bij"), ((B, M, K), (B, N, K))),
+    "linear": (F.linear, ((B, M, K), (N, K), (N,))),
+    "linear of a vector": (F.linear, ((K,), (N, K), (N,))),
+    "added": (lambda x, y, z: torch.baddbmm(z, x, y, beta=0.5, alpha=4.0), ((B, M, K), (B, K, N), (B, M, N))),
+    "convolution": (partial(F.conv1d, padding=1), ((B, 3, K), (N, 3, 3), (N,))),
+    "convolution in two directions": (partial(F.conv2d, stride=2), ((B, 3, K, 9), (N, 3, 3, 3))),
+}
+
+
+def random(rng: np.random.Generator, *shapes: tuple[int, ...]) -> list[Tensor]:
+    return [torch.from_numpy(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+
+
+@pytest.mark.parametrize(("rounded", "bits"), [(to_tf32, 11), (to_bfloat16, 8)], ids=["TF32", "bfloat16"])
+def test_a_number_becomes_the_nearest_that_has_so_few_bits(rng, rounded, bits):
+    x = rng.standard_normal(4001).astype(np.float32) * np.float32(2.0) ** rng.integers(-60, 60, 4001)
+    x = x.astype(np.float32)
+    fraction, exponent = np.frexp(x.astype(np.float64))
+    nearest = np.ldexp(np.round(fraction * 2.0**bits) / 2.0**bits, exponent)
+    np.testing.assert_array_equal(rounded(torch.from_numpy(x)).numpy(), nearest)
+
+
+def test_halves_go_away_from_zero_in_tf32_and_to_even_in_bfloat16():
+    tf32, bfloat16 = 2.0**-11, 2.0**-8  # halves of the last bit of 1
+    assert to_tf32(torch.tensor([1 + tf32, -1 - tf32, 1 + 3 * tf32])).tolist() == [
+        1 + 2 * tf32,
+        -1 - 2 * tf32,
+        1 + 4 * tf32,
+    ]
+    assert to_bfloat16(torch.tensor([1 + bfloat16, -1 - bfloat16, 1 + 3 * bfloat16])).tolist() == [
+        1.0,
+        -1.0,
+        1 + 4 * bfloat16,
+    ]
+
+
+@pytest.mark.parametrize("rounded", [to_tf32, to_bfloat16])
+def test_what_is_not_finite_stays_what_it_is(rounded):
+    x = torch.tensor([float("inf"), -float("inf"), float("nan"), 0.0, -0.0])
+    np.testing.assert_array_equal(rounded(x).numpy(), x.numpy())
+
+
+def test_two_parts_of_a_number_are_nearly_all_of_it(rng):
+    (x,) = random(rng, (4001,))
+    first, second = in_two_parts(x)
+    assert ((first.double() + second.double() - x.double()).abs() <= 2.0**-16 * x.abs().double()).all()
+
+
+@pytest.mark.parametrize("precision", ONE_PASS)
+@pytest.mark.parametrize("word", PRODUCTS)
+def test_the_factors_of_a_product_are_rounded_forward_and_backward_and_nothing_else(rng, word, precision):
+    function, shapes = PRODUCTS[word]
+    tensors, rounded = random(rng, *shapes), ONE_PASS[precision]
+    factors = [rounded(x) for x in tensors[:2]]
+    expected = function(*(x.double() for x in (*factors, *tensors[2:])))
+    (cotangent,) = random(rng, tuple(expected.shape))
+
+    leaves = [x.requires_grad_() for x in tensors]
+    with emulated_products(precision):
+        found = function(*leaves)
+        gradients = torch.autograd.grad(found, leaves, cotangent)
+    assert error(found.detach().numpy(), expected.numpy()) < CONSTANT * 2.0**-24 * K**0.5
+
+    # Each factor's gradient is the product of the other, rounded, with the rounded gradient of the output.
+    exact = [x.double().requires_grad_() for x in (*factors, *(x.detach() for x in tensors[2:]))]
+    output = function(*exact)
+    of_factors = torch.autograd.grad(output, exact[:2], rounded(cotangent).double(), retain_graph=True)
+    of_others = torch.autograd.grad(output, exact[2:], cotangent.double()) if exact[2:] else ()
+    if word not in OUTER:
+        for gradient, right in zip(gradients, (*of_factors, *of_others), strict=True):
+            bound = CONSTANT * 2.0**-24 * (B * M * N) ** 0.5
+            assert error(gradient.numpy(), right.numpy()) < bound
+
+
+@pytest.mark.parametrize("word", PRODUCTS)
+def test_three_passes_are_the_product_but_for_what_two_bfloat16_numbers_do_not_hold(rng, word):
+    function, shapes = PRODUCTS[word]
+    tensors = [x.requires_grad_() for x in random(rng, *shapes)]
+    expected = function(*(x.double() for x in tensors))
+    (cotangent,) = random(rng, tuple(expected.shape))
+    right = torch.autograd.grad(expected, tensors, cotangent.double())
+    with emulated_products("bfloat16 in three passes"):
+        found = function(*tensors)
+        gradients = torch.autograd.grad(found, tensors, cotangent)
+    for ours, exact in zip((found, *gradients), (expected, *right), strict=True):
+        assert error(ours.detach().numpy(), exact.detach().numpy()) < CONSTANT * 2.0**-16 * (B * M * N) ** 0.5
+
+
+def test_products_of_other_dtypes_are_left_alone(rng):
+    x, y = (t.double() for t in random(rng, (M, K), (K, N)))
+    with emulated_products("bfloat16 in one pass"):
+        assert torch.equal(x @ y, (x.float().double() @ y))
+
+
+def test_after_the_context_products_are_what_they_were(rng):
+    x, y = random(rng, (M, K), (K, N))
+    before = x @ y
+    with emulated_products("TF32"):
+        assert not torch.equal(x @ y, before)
+    assert torch.equal(x @ y, before)
+
+
+def test_an_unknown_precision_is_refused_in_one_sentence():
+    with (
+        pytest.raises(InputError, match=r"^precision must be one of float32, .*, got float16$"),
+        emulated_products("float16"),
+    ):
+        pass
+
+
+def check(mechanism: Mechanism) -> None:
+    """Each precision is off by what its rounding explains, and by more than the next finer one."""
+    found = page.emulated(mechanism)
+    terms = summed_terms(instances.parameters(mechanism), page.given_to(mechanism))
+    for precision, (output, gradient) in found.items():
+        unit = CONSTANT * (ROUNDOFF[precision] + ROUNDOFF["float32"])
+        assert output <= unit * terms**0.5, precision
+        assert gradient <= unit * (3 * terms) ** 0.5, precision
+    outputs = [output for output, _ in found.values()]
+    if mechanism.name in MULTIPLIES_NOTHING:
+        assert len(set(outputs)) == 1
+    else:
+        assert all(finer < coarser for finer, coarser in pairwise(outputs)), outputs
+
+
+def test_a_coarser_precision_is_further_off_and_by_no_more_than_it_explains():
+    (mechanism,) = select(["GroupedQueryAttention"])
+    check(mechanism)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda mechanism: mechanism.name)
+def test_no_product_of_any_mechanism_hides_from_the_emulation(mechanism):
+    check(mechanism)
+
+
+def test_the_page_is_printed_with_a_column_a_precision(monkeypatch):
+    monkeypatch.setattr(page, "CATALOGUE", select(["ScaledDotProductAttention"]))
+    row = page.page("cpu").splitlines()[-1]
+    assert row.startswith("| ScaledDotProductAttention |")
+    assert row.count("|") == len(PRECISIONS) + 2
+
+
+def test_on_a_device_each_setting_of_each_framework_is_measured_and_put_back():
+    (mechanism,) = select(["ScaledDotProductAttention"])
+    before = torch.get_float32_matmul_precision()
+    found = page.on_device(mechanism, "cpu")
+    assert set(found) == {"JAX highest", "JAX high", "JAX default"}
+    assert torch.get_float32_matmul_precision() == before
+    for output, gradient in found.values():  # a CPU has one precision
+        assert max(output, gradient) < CONSTANT * 2.0**-24 * 100**0.5
