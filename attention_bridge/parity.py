@@ -57,6 +57,8 @@ class Difference:
         jax_err: error of JAX against the reference.
         diff: error of JAX against PyTorch.
         tolerance: the bound on the first two; twice it bounds the third.
+        elements: how many numbers the tensor holds.
+        same_bits: how many of them, rounded to float32, have the same bits in both frameworks.
     """
 
     name: str
@@ -65,6 +67,8 @@ class Difference:
     jax_err: float
     diff: float
     tolerance: float
+    elements: int = 0
+    same_bits: int = 0
 
     @property
     def ok(self) -> bool:
@@ -107,8 +111,17 @@ def differences(
             scale = scales[name] if kind == "gradient" else float(np.max(np.abs(truth), initial=0.0))
             torch_err, jax_err = error(ours[name], truth, scale), error(theirs[name], truth, scale)
             diff = error(theirs[name], ours[name].astype(np.float64), scale)
-            found.append(Difference(name, kind, torch_err, jax_err, diff, bounds[kind]))
+            elements, same = truth.size, same_bits(ours[name], theirs[name])
+            found.append(Difference(name, kind, torch_err, jax_err, diff, bounds[kind], elements, same))
     return found
+
+
+def same_bits(ours: np.ndarray, theirs: np.ndarray) -> int:
+    """How many elements, rounded to float32, have the same bits in both; -0.0 and 0.0 have not."""
+    if ours.shape != theirs.shape:
+        return 0
+    bits = (np.ascontiguousarray(x, np.float32).view(np.uint32) for x in (ours, theirs))
+    return int(np.equal(*bits).sum())
 
 
 def gradient_scales(gradients: Mapping[str, np.ndarray]) -> dict[str, float]:

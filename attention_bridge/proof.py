@@ -63,6 +63,8 @@ class Verdict:
         torch_gradient_err: error of PyTorch's gradients against its own in float64, see `wrong_slopes`.
         jax_gradient_err: error of JAX's gradients against the same.
         gradient_tolerance: the bound on these; twice it bounds `gradient_diff`.
+        elements: how many numbers the outputs hold, over all cases.
+        same_bits: how many of them, rounded to float32, have the same bits in both.
         cases: how many kinds of mask and dropout were run.
         ok: whether all is within its bound, in every case.
         failures: what is not, one line each.
@@ -79,6 +81,8 @@ class Verdict:
     torch_gradient_err: float
     jax_gradient_err: float
     gradient_tolerance: float
+    elements: int
+    same_bits: int
     cases: int
     ok: bool
     failures: tuple[str, ...]
@@ -104,7 +108,8 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
     """
     found = {case: prove_case(mechanism, case, dtype, platform) for case in instances.cases(mechanism, dtype)}
     everything = [difference for case in found.values() for difference in case]
-    output, grad = (_worst([d for d in everything if d.kind == kind]) for kind in ("output", "gradient"))
+    outputs, gradients = ([d for d in everything if d.kind == kind] for kind in ("output", "gradient"))
+    output, grad = _worst(outputs), _worst(gradients)
     failures = (
         *(f"{case}: {d}" for case, of_case in found.items() for d in of_case if not d.ok),
         *wrong_slopes(mechanism),
@@ -121,6 +126,8 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
         torch_gradient_err=grad.torch_err,
         jax_gradient_err=grad.jax_err,
         gradient_tolerance=grad.tolerance,
+        elements=sum(d.elements for d in outputs),
+        same_bits=sum(d.same_bits for d in outputs),
         cases=len(found),
         ok=not failures,
         failures=failures,

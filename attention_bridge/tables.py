@@ -75,7 +75,7 @@ def verdict_rows(verdicts: Sequence["Verdict"]) -> list[dict[str, Any]]:
     return [asdict(verdict) for verdict in verdicts]
 
 
-HEADINGS = ("mechanism", "dtype", "torch", "jax", "diff", "bound", "grad", "bound", "")
+HEADINGS = ("mechanism", "dtype", "torch", "jax", "diff", "bound", "grad", "bound", "same", "")
 
 
 def verdict_table(verdicts: Sequence["Verdict"]) -> Table:
@@ -93,7 +93,15 @@ def verdict_markdown(verdicts: Sequence["Verdict"]) -> str:
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     platforms = ", ".join(sorted({verdict.platform for verdict in verdicts}))
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "jax", "flax"))
-    return PAGE.format(platforms=platforms, versions=versions, table=table)
+    double = [verdict for verdict in verdicts if verdict.dtype == "float64"]
+    elements, same = (sum(getattr(verdict, of) for verdict in double) for of in ("elements", "same_bits"))
+    return PAGE.format(
+        platforms=platforms,
+        versions=versions,
+        table=table,
+        elements=elements,
+        different=elements - same,
+    )
 
 
 PAGE = """# Parity
@@ -106,6 +114,8 @@ errors of the gradients of every input and parameter against PyTorch's in float6
 along random directions, to 1e-12. Each `bound` follows from the dtype: 4 u sqrt(n) in float32,
 with u the unit roundoff and n the number of terms summed (3 n for gradients); 1e-12 in float64; in bfloat16 four times
 the error that PyTorch's own operations make of the same inputs, where it has such operations, and 4 u sqrt(n) else.
+`same`: the share of all numbers in the outputs that, rounded to float32, have the same bits in both frameworks,
+rounded down. Of {elements:,} numbers that both computed in float64 and rounded, {different:,} have not.
 
 {table}"""
 
@@ -124,6 +134,7 @@ def _cells(verdict: "Verdict") -> tuple[str, ...]:
         verdict.name,
         verdict.dtype,
         *(f"{figure:.0e}" for figure in figures),
+        f"{100 * verdict.same_bits // verdict.elements} %",
         "ok" if verdict.ok else "DIFFERS",
     )
 
