@@ -125,7 +125,9 @@ def parity(
     if as_json:
         typer.echo(json.dumps(tables.verdict_rows(verdicts), indent=2))
     elif as_markdown:
-        typer.echo(tables.verdict_markdown(verdicts))
+        from attention_bridge.parity_page import verdict_page
+
+        typer.echo(verdict_page(verdicts))
     else:
         Console(highlight=False).print(tables.verdict_table(verdicts))
     for verdict in verdicts:

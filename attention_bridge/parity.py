@@ -67,8 +67,8 @@ class Difference:
     jax_err: float
     diff: float
     tolerance: float
-    elements: int = 0
-    same_bits: int = 0
+    elements: int
+    same_bits: int
 
     @property
     def ok(self) -> bool:

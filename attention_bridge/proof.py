@@ -65,7 +65,7 @@ class Verdict:
         gradient_tolerance: the bound on these; twice it bounds `gradient_diff`.
         elements: how many numbers the outputs hold, over all cases.
         same_bits: how many of them, rounded to float32, have the same bits in both.
-        cases: how many kinds of mask and dropout were run.
+        by_case: for each kind of mask, and for dropout, the larger error of the outputs and of the gradients.
         ok: whether all is within its bound, in every case.
         failures: what is not, one line each.
     """
@@ -83,7 +83,7 @@ class Verdict:
     gradient_tolerance: float
     elements: int
     same_bits: int
-    cases: int
+    by_case: dict[str, tuple[float, float]]
     ok: bool
     failures: tuple[str, ...]
 
@@ -128,7 +128,10 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
         gradient_tolerance=grad.tolerance,
         elements=sum(d.elements for d in outputs),
         same_bits=sum(d.same_bits for d in outputs),
-        cases=len(found),
+        by_case={
+            case: (_largest(of_case, "output"), _largest(of_case, "gradient"))
+            for case, of_case in found.items()
+        },
         ok=not failures,
         failures=failures,
     )
@@ -186,6 +189,11 @@ def _bounds(mechanism: Mechanism, case: str, dtype: str, given: Arrays, referenc
 
 def _only(run: Run, like: Run) -> Run:
     return Run({name: run.outputs[name] for name in like.outputs}, run.gradients)
+
+
+def _largest(found: Sequence[Difference], kind: str) -> float:
+    """The largest error of that kind in either framework."""
+    return max((max(d.torch_err, d.jax_err) for d in found if d.kind == kind), default=0.0)
 
 
 def _worst(found: Sequence[Difference]) -> Difference:

@@ -1,8 +1,7 @@
-"""The catalogue and its proofs as tables: for the terminal, as JSON rows, and as Markdown."""
+"""The catalogue and its proofs as tables: for the terminal, as JSON rows, and the catalogue as Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -82,45 +81,13 @@ def verdict_table(verdicts: Sequence["Verdict"]) -> Table:
     """The proofs for the terminal."""
     table = _plain_table(*HEADINGS)
     for verdict in verdicts:
-        *cells, ok = _cells(verdict)
+        *cells, ok = verdict_cells(verdict)
         table.add_row(*cells, Text(ok, style="green" if verdict.ok else "bold red"))
     return table
 
 
-def verdict_markdown(verdicts: Sequence["Verdict"]) -> str:
-    """The proofs as a page in Markdown."""
-    rows = [HEADINGS, tuple("---" for _ in HEADINGS), *(_cells(verdict) for verdict in verdicts)]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    platforms = ", ".join(sorted({verdict.platform for verdict in verdicts}))
-    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "jax", "flax"))
-    double = [verdict for verdict in verdicts if verdict.dtype == "float64"]
-    elements, same = (sum(getattr(verdict, of) for verdict in double) for of in ("elements", "same_bits"))
-    return PAGE.format(
-        platforms=platforms,
-        versions=versions,
-        table=table,
-        elements=elements,
-        different=elements - same,
-    )
-
-
-PAGE = """# Parity
-
-Printed by `attention-bridge parity --markdown` on {platforms}, with {versions}.
-
-`torch` and `jax`: largest error of the outputs against a float64 oracle in plain numpy, relative to the largest
-output, over every kind of mask and with dropout; `diff`: between the two frameworks; `grad`: the larger of the two
-errors of the gradients of every input and parameter against PyTorch's in float64, which are held against the oracle's
-along random directions, to 1e-12. Each `bound` follows from the dtype: 4 u sqrt(n) in float32,
-with u the unit roundoff and n the number of terms summed (3 n for gradients); 1e-12 in float64; in bfloat16 four times
-the error that PyTorch's own operations make of the same inputs, where it has such operations, and 4 u sqrt(n) else.
-`same`: the share of all numbers in the outputs that, rounded to float32, have the same bits in both frameworks,
-rounded down. Of {elements:,} numbers that both computed in float64 and rounded, {different:,} have not.
-
-{table}"""
-
-
-def _cells(verdict: "Verdict") -> tuple[str, ...]:
+def verdict_cells(verdict: "Verdict") -> tuple[str, ...]:
+    """A row of `HEADINGS`."""
     gradient = max(verdict.torch_gradient_err, verdict.jax_gradient_err)
     figures = (
         verdict.torch_err,

@@ -1,6 +1,7 @@
 """The commands `list` and `parity`, as a stranger uses them."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -62,16 +63,26 @@ def test_parity_as_json_has_one_row_a_mechanism_and_dtype() -> None:
         assert {"diff", "gradient_diff"} <= set(row)
 
 
-def test_parity_as_markdown_is_a_page_with_a_table() -> None:
-    lines = run(app, ["parity", "LuongAttention-dot", "--dtype", "float64", "--markdown"]).stdout.splitlines()
+def test_parity_as_markdown_is_a_page_with_platforms_figures_and_masks() -> None:
+    command = ["parity", "LuongAttention-dot", "--dtype", "float64", "--markdown"]
+    lines = run(app, command).stdout.splitlines()
     assert lines[0] == "# Parity"
-    assert lines[-2].startswith("| --- |")
-    assert lines[-1].startswith("| LuongAttention-dot | float64 |")
+    assert "| cpu | run, PyTorch against JAX | 1 of 1 |" in lines
+    assert "| gpu (NVIDIA) | exported as StableHLO, not run | 1 of 1 |" in lines
+    compiled = (
+        "compiled by libtpu, not run | 1 of 1" if find_spec("libtpu") else "not compiled: libtpu is not"
+    )
+    assert any(line.startswith("| tpu") and compiled in line for line in lines)
+    (row,) = (line for line in lines if line.startswith("| LuongAttention-dot | float64 |"))
+    assert row.endswith("| 100 % | ok |")
+    assert lines[-3].startswith("| mechanism | none | query key | batch query key |")
+    assert lines[-1].startswith("| LuongAttention-dot | ")
+    assert lines[-1].count("|") == lines[-3].count("|")
 
 
 def test_parity_exits_with_1_and_says_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Difference("weights", "output", torch_err=1e-7, jax_err=0.5, diff=0.5, tolerance=1e-6)
-    fine = Difference("x", "gradient", torch_err=1e-7, jax_err=1e-7, diff=1e-7, tolerance=1e-6)
+    wrong = Difference("weights", "output", 1e-7, 0.5, 0.5, 1e-6, elements=3, same_bits=1)
+    fine = Difference("x", "gradient", 1e-7, 1e-7, 1e-7, 1e-6, elements=3, same_bits=3)
     monkeypatch.setattr(proof, "prove_case", lambda *_: [wrong, fine])
     result = run(app, ["parity", "SelfAttention", "--dtype", "float32"])
     assert result.exit_code == 1

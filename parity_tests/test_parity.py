@@ -14,6 +14,7 @@ from flax import nnx
 
 import jax_attention
 import torch_attention
+from attention_bridge.catalogue import CATALOGUE, Mechanism
 from attention_bridge.errors import PlatformError
 from attention_bridge.parity import (
     UNIT_ROUNDOFF,
@@ -22,9 +23,11 @@ from attention_bridge.parity import (
     compare,
     error,
     pinned_precision,
+    same_bits,
     summed_terms,
     tolerances,
 )
+from attention_bridge.proof import prove_case
 from attention_bridge.running import named_outputs, on_platform
 from attention_bridge.weights import transfer
 from jax_attention import cross_attention as jax_cross
@@ -372,7 +375,7 @@ class TestTheMeasure:
 
     def test_a_difference_is_ok_only_if_all_three_figures_are(self) -> None:
         def found(torch_err: float, jax_err: float, diff: float) -> Difference:
-            return Difference("output", "output", torch_err, jax_err, diff, tolerance=1.0)
+            return Difference("output", "output", torch_err, jax_err, diff, 1.0, elements=1, same_bits=1)
 
         assert found(1.0, 1.0, 2.0).ok
         assert not found(1.1, 0.0, 0.0).ok
@@ -458,3 +461,20 @@ def test_on_a_platform_floats_are_64_bits_wide_only_if_wanted() -> None:
         assert jnp.asarray(np.zeros(3)).dtype == "float64"
     with on_platform("cpu", float64=False):
         assert jnp.zeros(3).dtype == "float32"
+
+
+def test_bits_are_counted_after_rounding_to_float32_and_the_sign_of_zero_counts() -> None:
+    third = np.float64(1 / 3)
+    ours = np.array([third, 1.0, 0.0, 2.0])
+    theirs = np.array([np.nextafter(third, 1), 1.0 + 2.0**-20, -0.0, 2.0])
+    assert same_bits(ours, theirs) == 2
+    assert same_bits(ours, ours) == 4
+    assert same_bits(ours, theirs[:3]) == 0
+
+
+@pytest.mark.parametrize("mechanism", [CATALOGUE[0], CATALOGUE[-1]], ids=lambda mechanism: mechanism.name)
+def test_what_both_compute_in_float64_and_round_has_the_same_bits(mechanism: Mechanism) -> None:
+    for each in prove_case(mechanism, "none", "float64"):
+        if each.kind == "output":
+            assert each.elements > 0
+            assert each.same_bits == each.elements
