@@ -10,12 +10,19 @@ from jax_attention.ops.blockwise import BLOCKWISE
 from jax_attention.ops.call import Call
 from jax_attention.ops.native import CUDNN, SPLASH
 from jax_attention.ops.reference import REFERENCE
+from jax_attention.ops.ring import RING
+from jax_attention.ops.shards import over_shards, shards_of
 
 SHORT = 256 * 256  # pairs of a query and a key, up to which tiles are not worth their loop
 
 
 def fastest(call: Call) -> Float[Array, "*batch heads query value_dim"]:
     """Answer a call by the implementation that is fastest for it on the platform it is compiled for."""
+    shards = shards_of(call)
+    if shards is not None and shards.sequence is not None:
+        return RING.run(call)
+    if shards is not None:
+        return over_shards(call, shards, fastest)
     if call.query.shape[-2] * call.key.shape[-2] <= SHORT:
         return REFERENCE.run(call)
     native = {"cuda": CUDNN, "tpu": SPLASH}

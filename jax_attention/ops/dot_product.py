@@ -14,10 +14,12 @@ from jax_attention.ops.blockwise import BLOCKWISE
 from jax_attention.ops.call import Call
 from jax_attention.ops.choice import fastest
 from jax_attention.ops.definition import dot_product_attention_weights, weighted_values
+from jax_attention.ops.exchange import ALL_TO_ALL
 from jax_attention.ops.native import NATIVE
 from jax_attention.ops.reference import REFERENCE
+from jax_attention.ops.ring import RING
 
-IMPLEMENTATIONS = {each.name: each for each in (REFERENCE, BLOCKWISE, *NATIVE)}
+IMPLEMENTATIONS = {each.name: each for each in (REFERENCE, BLOCKWISE, RING, ALL_TO_ALL, *NATIVE)}
 
 
 class Restrictions(TypedDict, total=False):

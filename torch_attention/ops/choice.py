@@ -7,12 +7,19 @@ from torch_attention.ops.blockwise import BLOCKWISE
 from torch_attention.ops.call import Call
 from torch_attention.ops.native import SDPA
 from torch_attention.ops.reference import REFERENCE
+from torch_attention.ops.ring import RING
+from torch_attention.ops.shards import over_shards, shards_of
 
 SHORT = 512 * 512  # pairs of a query and a key, up to which all scores are made at once
 
 
 def fastest(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
     """Answer a call by the implementation that is fastest for it where its tensors are."""
+    shards = shards_of(call)
+    if shards is not None and shards.sequence is not None:
+        return RING.run(call)
+    if shards is not None:
+        return over_shards(call, shards, fastest)
     # For the gradient of a bias the fused kernel gives way to one that makes all scores.
     learned_bias = call.bias is not None and call.bias.requires_grad
     if not SDPA.refusal(call) and not learned_bias:

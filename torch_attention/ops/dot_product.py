@@ -14,10 +14,12 @@ from torch_attention.ops.blockwise import BLOCKWISE
 from torch_attention.ops.call import Call
 from torch_attention.ops.choice import fastest
 from torch_attention.ops.definition import dot_product_attention_weights, weighted_values
+from torch_attention.ops.exchange import ALL_TO_ALL
 from torch_attention.ops.native import NATIVE
 from torch_attention.ops.reference import REFERENCE
+from torch_attention.ops.ring import RING
 
-IMPLEMENTATIONS = {each.name: each for each in (REFERENCE, BLOCKWISE, *NATIVE)}
+IMPLEMENTATIONS = {each.name: each for each in (REFERENCE, BLOCKWISE, RING, ALL_TO_ALL, *NATIVE)}
 
 
 class Restrictions(TypedDict, total=False):

@@ -1,0 +1,208 @@
+r"""Ring attention: each device keeps its queries, and the keys go round (Liu et al. 2023, arXiv 2310.01889).
+
+$$ m' = \max(m, \max_j s_j), \qquad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'}, \qquad
+   a' = e^{m - m'} a + \sum_j e^{s_j - m'} v_j, \qquad o = a / \ell $$
+
+With n devices each holds one n-th of the sequence. n times a device reads the keys and values that it has, and passes
+them on to its neighbour; the softmax is gathered as in `tile_loop`, a device's keys at a time. The backward pass sends
+them round again, together with their gradients, which are complete when they come home. No device ever holds more
+keys than its own and those on their way.
+
+| symbol | here                                                |
+|--------|-----------------------------------------------------|
+| m      | `top`, the largest score so far of each query       |
+| ℓ      | `total`, the sum of exponentials relative to it     |
+| a      | `read`, that of the values                          |
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.ops.call import Call, Implementation
+from jax_attention.ops.collectives import device_count, own_number, part_of, pass_on
+from jax_attention.ops.definition import dot_product_scores, weighted_values
+from jax_attention.ops.shards import Shards, over_shards, shards_of
+from jax_attention.ops.softmax import at_least_float32
+
+
+class Learned(NamedTuple):
+    """What has a gradient: of queries and keys, this device's; see `Call`."""
+
+    query: Float[Array, "*batch heads query head_dim"]
+    key: Float[Array, "*batch kv_heads key head_dim"]
+    value: Float[Array, "*batch kv_heads key value_dim"]
+    bias: Float[Array, "..."] | None
+    sinks: Float[Array, "heads"] | None
+
+
+class Fixed(NamedTuple):
+    """What has none: for this device's queries and the keys of all."""
+
+    mask: Bool[Array, "..."] | None
+    keep: Bool[Array, "..."] | None
+    query_offset: int | Int[Array, ""]
+
+
+class Plan(NamedTuple):
+    """What is decided before any number is seen.
+
+    Attributes:
+        shards: how the devices share out the sequence.
+        is_causal, window, scale, softcap, dropout_rate: as in `Call`.
+    """
+
+    shards: Shards
+    is_causal: bool
+    window: int | None
+    scale: float
+    softcap: float | None
+    dropout_rate: float
+
+
+def ring_refusal(call: Call) -> str | None:
+    """What ring attention cannot do of a call."""
+    shards = shards_of(call)
+    if shards is not None and shards.sequence is not None:
+        return None
+    lengths = call.query.shape[-2], call.key.shape[-2]
+    return f"ring attention needs devices that share out both lengths evenly, got lengths {lengths[0]} and {lengths[1]}"
+
+
+def ring_attention(call: Call) -> Float[Array, "*batch heads query value_dim"]:
+    """The mean of the values, weighted by how well each key answers the query; every key passes every device."""
+    shards = shards_of(call)
+    assert shards is not None
+    return over_shards(call, shards, partial(ring_part, shards=shards))
+
+
+def ring_part(call: Call, *, shards: Shards) -> Float[Array, "*batch heads query value_dim"]:
+    """What one device reads: of the call it has its own queries, keys and values."""
+    plan = Plan(shards, call.is_causal, call.window, call.scale, call.softcap, call.dropout_rate)
+    learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
+    return _ring(plan, learned, Fixed(call.mask, call.dropout_keep, call.query_offset))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _ring(plan: Plan, learned: Learned, fixed: Fixed) -> Array:
+    return _forward(plan, learned, fixed)[0]
+
+
+def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Any]:
+    query, key, value, _, sinks = learned
+    wide = at_least_float32(query).dtype
+
+    def step(source: Any, key: Array, value: Array, gathered: Any) -> Any:
+        top, total, read = gathered
+        scores, seen = _scores(plan, learned._replace(key=key), fixed, source)
+        scores = scores if seen is None else jnp.where(seen, scores, -jnp.inf)  # ... heads query key
+        new_top = jnp.maximum(top, scores.max(-1))
+        level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is no number
+        shares = jnp.exp(scores - level[..., None])
+        fade = jnp.exp(top - level)
+        here = _read(plan, shares, value.astype(wide), fixed, source)
+        return new_top, fade * total + shares.sum(-1), fade[..., None] * read + here
+
+    start = (
+        jnp.full(query.shape[:-1], -jnp.inf, wide),
+        jnp.zeros(query.shape[:-1], wide),
+        jnp.zeros((*query.shape[:-1], value.shape[-1]), wide),
+    )
+    gathered = step(_source(plan, 0), key, value, start)
+
+    def turn(carry: Any, hops: Array) -> Any:
+        held, gathered = carry
+        held = pass_on(held, plan.shards)
+        return (held, step(_source(plan, hops), *held, gathered)), None
+
+    (_, (top, total, read)), _ = lax.scan(
+        turn, ((key, value), gathered), jnp.arange(1, device_count(plan.shards))
+    )
+    if sinks is not None:
+        sink = sinks[:, None].astype(wide)  # heads 1
+        level = jnp.maximum(top, sink)
+        fade = jnp.exp(top - level)
+        top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
+    seen = total > 0
+    top, share = jnp.where(seen, top, 0.0), jnp.where(seen, 1.0 / jnp.where(seen, total, 1.0), 0.0)
+    output = (share[..., None] * read).astype(query.dtype)
+    return output, (learned, fixed, output, top, share)
+
+
+def _backward(plan: Plan, saved: Any, d_output: Array) -> tuple[Learned, None]:
+    learned, fixed, output, top, share = saved
+    query, key, value, bias, sinks = learned
+    wide = top.dtype
+    d_read = d_output.astype(wide)
+    # What is taken from every score's gradient, because the weights of a row sum to one.
+    mean = (d_read * output.astype(wide)).sum(-1)  # ... heads query
+
+    def turn(carry: Any, hops: Array) -> Any:
+        (key, value, d_key, d_value), d_query, d_bias = carry
+        source = _source(plan, hops)
+
+        def scored(query: Array, key: Array, bias: Array | None) -> tuple[Array, Array | None]:
+            return _scores(plan, learned._replace(query=query, key=key, bias=bias), fixed, source)
+
+        scores, pull, seen = jax.vjp(scored, query, key, bias, has_aux=True)
+        shares = jnp.exp(scores - top[..., None]) * share[..., None]  # ... heads query key
+        shares = shares if seen is None else jnp.where(seen, shares, 0.0)
+        _, pull_read = jax.vjp(
+            lambda shares, value: _read(plan, shares, value, fixed, source), shares, value.astype(wide)
+        )
+        d_shares, d_value_here = pull_read(d_read)
+        d_query_here, d_key_here, d_bias_here = pull(shares * (d_shares - mean[..., None]))
+        held = key, value, d_key + d_key_here.astype(wide), d_value + d_value_here
+        d_bias = None if bias is None else d_bias + d_bias_here.astype(wide)
+        return (pass_on(held, plan.shards), d_query + d_query_here.astype(wide), d_bias), None
+
+    zeros = [None if x is None else jnp.zeros(x.shape, wide) for x in (key, value, query, bias)]
+    start = (key, value, *zeros[:2]), *zeros[2:]
+    ((_, _, d_key, d_value), d_query, d_bias), _ = lax.scan(
+        turn, start, jnp.arange(device_count(plan.shards))
+    )
+    d_sinks = None
+    if sinks is not None:
+        shares = jnp.exp(sinks[:, None].astype(wide) - top) * share  # ... heads query
+        d_sinks = -(shares * mean).sum((*range(shares.ndim - 2), -1))
+    found = Learned(d_query, d_key, d_value, d_bias, d_sinks)
+    return Learned(
+        *(None if d is None else d.astype(x.dtype) for d, x in zip(found, learned, strict=True))
+    ), None
+
+
+_ring.defvjp(_forward, _backward)
+
+
+def _source(plan: Plan, hops: Any) -> Any:
+    """Whose keys a device has after so many hops."""
+    return (own_number(plan.shards) - hops) % device_count(plan.shards)
+
+
+def _scores(plan: Plan, learned: Learned, fixed: Fixed, source: Any) -> tuple[Array, Array | None]:
+    """The scores of this device's queries with the keys that it has now, and which of them are seen."""
+    query_len, key_len = learned.query.shape[-2], learned.key.shape[-2]
+    return dot_product_scores(
+        learned.query,
+        learned.key,
+        part_of(learned.bias, source, plan.shards, axis=-1),
+        part_of(fixed.mask, source, plan.shards, axis=-1),
+        is_causal=plan.is_causal,
+        window=plan.window,
+        query_offset=fixed.query_offset + own_number(plan.shards) * query_len - source * key_len,
+        scale=plan.scale,
+        softcap=plan.softcap,
+    )
+
+
+def _read(plan: Plan, shares: Array, value: Array, fixed: Fixed, source: Any) -> Array:
+    """What the queries read of the values that this device has now."""
+    keep = part_of(fixed.keep, source, plan.shards, axis=-1)
+    return weighted_values(shares, value, dropout_keep=keep, dropout_rate=plan.dropout_rate)
+
+
+RING = Implementation("ring", ring_refusal, ring_attention)

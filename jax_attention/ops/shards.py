@@ -1,0 +1,138 @@
+"""Attention on arrays that several devices share out: each computes on its own part.
+
+A mesh of devices shares out an array axis by axis. Batch elements and heads attend each by itself, so a device that
+holds some of them has all it needs. Along a sequence every query wants every key: `ring` brings the keys round,
+`all_to_all` gathers the sequence and shares out the heads instead.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+from jax.sharding import AxisType, PartitionSpec
+from jaxtyping import Float
+
+from jax_attention.checks import align, check_boolean
+from jax_attention.ops.call import Call
+from jax_attention.ops.heads import repeat_heads
+
+DATA, MODEL, SEQUENCE = "data", "model", "sequence"  # what the axes of a mesh are called
+
+
+class Shards(NamedTuple):
+    """How the devices share out a call.
+
+    Attributes:
+        mesh: the devices.
+        batch: the axes of the mesh that share out the batch.
+        heads: the axes that share out the heads.
+        sequence: the axis that shares out queries and keys, if there is one.
+    """
+
+    mesh: Any
+    batch: tuple[Any, ...]
+    heads: tuple[Any, ...]
+    sequence: Any | None
+
+    @property
+    def head_count(self) -> int:
+        """How many devices share out the heads."""
+        return prod(self.mesh.shape[axis] for axis in self.heads)
+
+
+def shards_of(call: Call) -> Shards | None:
+    """How the devices share out a call; None where there is one device, or the call is one device's part already.
+
+    An axis that does not divide what it would share out, shares out nothing.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    free = {
+        name: size
+        for name, size, kind in zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+        if kind != AxisType.Manual
+    }
+    if not free:
+        return None
+    *batch, heads, query_len, _ = call.query.shape
+
+    def axes(name: str, *lengths: int) -> tuple[str, ...]:
+        shared = name in free and all(length and length % free[name] == 0 for length in lengths)
+        return (name,) if shared else ()
+
+    sequence = axes(SEQUENCE, query_len, call.key.shape[-2])
+    return Shards(
+        mesh, axes(DATA, batch[0]) if batch else (), axes(MODEL, heads), sequence[0] if sequence else None
+    )
+
+
+def over_shards(
+    call: Call, shards: Shards, run: Callable[[Call], Array], *, whole_rows: bool = False
+) -> Float[Array, "*batch heads query value_dim"]:
+    """Answer a call on every device for its own part.
+
+    Args:
+        call: of whole arrays.
+        shards: how they are shared out.
+        run: answers a part; may speak with the other devices along `shards.sequence`.
+        whole_rows: whether `run` has masks and biases for the queries of all devices, and not for its own alone.
+    """
+    key, value = call.key, call.value
+    if key.shape[-3] % shards.head_count:
+        key, value = (repeat_heads(x, call.query.shape[-3]) for x in (key, value))
+    shape = (*call.query.shape[:-1], key.shape[-2])
+    inner = (None,) * (len(shape) - 4)
+    sequence = () if shards.sequence is None else (shards.sequence,)
+    rows = () if whole_rows else sequence
+    batch = (shards.batch, *inner) if len(shape) > 3 else ()
+    features = PartitionSpec(*batch, shards.heads, sequence, None)
+
+    def whole(name: str, x: Array | None) -> Array | None:
+        if x is None:
+            return None
+        if name != "bias":
+            check_boolean(name, x)
+        x = align(name, x, shape)
+        return x.reshape((1,) * (len(shape) - x.ndim) + x.shape)
+
+    def pairs(x: Array | None) -> PartitionSpec:
+        if x is None:
+            return PartitionSpec()
+        across = (*batch, shards.heads, rows, None)
+        return PartitionSpec(
+            *(axes if size > 1 else None for axes, size in zip(across, x.shape, strict=True))
+        )
+
+    bias, mask, keep = whole("bias", call.bias), whole("mask", call.mask), call.dropout_keep
+    arrays = (call.query, key, value, bias, mask, call.query_offset, call.sinks, keep)
+    specs = (
+        *(features,) * 3,
+        pairs(bias),
+        pairs(mask),
+        PartitionSpec(),
+        PartitionSpec(shards.heads) if call.sinks is not None else PartitionSpec(),
+        pairs(keep),
+    )
+
+    def part(*arrays: Any) -> Array:
+        query, key, value, bias, mask, query_offset, sinks, keep = arrays
+        return run(
+            call._replace(
+                query=query,
+                key=key,
+                value=value,
+                bias=bias,
+                mask=mask,
+                query_offset=query_offset,
+                sinks=sinks,
+                dropout_keep=keep,
+            )
+        )
+
+    free = {
+        name
+        for name, kind in zip(shards.mesh.axis_names, shards.mesh.axis_types, strict=True)
+        if kind != AxisType.Manual
+    }
+    return jax.shard_map(part, in_specs=specs, out_specs=features, axis_names=free, check_vma=False)(*arrays)

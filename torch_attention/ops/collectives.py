@@ -1,0 +1,46 @@
+"""How the devices that share out a sequence speak with each other; each function is called on all of them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_attention.ops.shards import Shards
+
+
+def device_count(shards: Shards) -> int:
+    """How many devices share out the sequence."""
+    return shards.mesh.size(shards.sequence)
+
+
+def own_number(shards: Shards) -> Any:
+    """Which of them this one is, from 0."""
+    return shards.mesh.get_local_rank(shards.sequence)
+
+
+def pass_on(held: tuple[Tensor, ...], shards: Shards) -> tuple[Tensor, ...]:
+    """Give what is held to the next device, the last to the first, and take what the one before held."""
+    from torch.distributed._functional_collectives import permute_tensor, wait_tensor
+
+    count, group = device_count(shards), shards.mesh.get_group(shards.sequence)
+    after = [(i + 1) % count for i in range(count)]
+    sent = [permute_tensor(x.flatten(), after, group) for x in held]  # all are on their way at once
+    return tuple(wait_tensor(taken).view(x.shape) for x, taken in zip(held, sent, strict=True))
+
+
+def exchange(x: Tensor, shards: Shards, *, parted: int, joined: int) -> Tensor:
+    """Part one axis, a part for each device, and join along another what all of them give; axes count from -1."""
+    from torch.distributed._functional_collectives import all_to_all_single_autograd
+
+    group = shards.mesh.get_group(shards.sequence)
+    given = torch.stack(x.chunk(device_count(shards), dim=parted))  # devices ...
+    taken = all_to_all_single_autograd(given, None, None, group)  # devices ...
+    return torch.concatenate(list(taken.unbind()), dim=joined)
+
+
+def part_of(x: Tensor | None, number: Any, shards: Shards, *, axis: int) -> Tensor | None:
+    """Of an axis that is here as a whole, the part of one device; an axis of size 1 is everyone's."""
+    if x is None or x.shape[axis] == 1:
+        return x
+    size = x.shape[axis] // device_count(shards)
+    return x.narrow(axis, number * size, size)

@@ -1,0 +1,197 @@
+r"""Ring attention: each device keeps its queries, and the keys go round (Liu et al. 2023, arXiv 2310.01889).
+
+$$ m' = \max(m, \max_j s_j), \qquad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'}, \qquad
+   a' = e^{m - m'} a + \sum_j e^{s_j - m'} v_j, \qquad o = a / \ell $$
+
+With n devices each holds one n-th of the sequence. n times a device reads the keys and values that it has, and passes
+them on to its neighbour; the softmax is gathered as in `tile_loop`, a device's keys at a time. The backward pass sends
+them round again, together with their gradients, which are complete when they come home. No device ever holds more
+keys than its own and those on their way.
+
+| symbol | here                                                |
+|--------|-----------------------------------------------------|
+| m      | `top`, the largest score so far of each query       |
+| ℓ      | `total`, the sum of exponentials relative to it     |
+| a      | `read`, that of the values                          |
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from torch_attention.ops.call import Call, Implementation
+from torch_attention.ops.collectives import device_count, own_number, part_of, pass_on
+from torch_attention.ops.definition import dot_product_scores, weighted_values
+from torch_attention.ops.shards import Shards, over_shards, shards_of
+from torch_attention.ops.softmax import at_least_float32
+
+
+class Learned(NamedTuple):
+    """What has a gradient: of queries and keys, this device's; see `Call`."""
+
+    query: Float[Tensor, "*batch heads query head_dim"]
+    key: Float[Tensor, "*batch kv_heads key head_dim"]
+    value: Float[Tensor, "*batch kv_heads key value_dim"]
+    bias: Float[Tensor, "..."] | None
+    sinks: Float[Tensor, "heads"] | None
+
+
+class Fixed(NamedTuple):
+    """What has none: for this device's queries and the keys of all."""
+
+    mask: Bool[Tensor, "..."] | None
+    keep: Bool[Tensor, "..."] | None
+    query_offset: int | Int[Tensor, ""]
+
+
+class Plan(NamedTuple):
+    """What is decided before any number is seen.
+
+    Attributes:
+        shards: how the devices share out the sequence.
+        is_causal, window, scale, softcap, dropout_rate: as in `Call`.
+    """
+
+    shards: Shards
+    is_causal: bool
+    window: int | None
+    scale: float
+    softcap: float | None
+    dropout_rate: float
+
+
+def ring_refusal(call: Call) -> str | None:
+    """What ring attention cannot do of a call."""
+    shards = shards_of(call)
+    if shards is not None and shards.sequence is not None:
+        return None
+    lengths = call.query.shape[-2], call.key.shape[-2]
+    return f"ring attention needs devices that share out both lengths evenly, got lengths {lengths[0]} and {lengths[1]}"
+
+
+def ring_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+    """The mean of the values, weighted by how well each key answers the query; every key passes every device."""
+    shards = shards_of(call)
+    assert shards is not None
+    return over_shards(call, shards, partial(ring_part, shards=shards))
+
+
+def ring_part(call: Call, *, shards: Shards) -> Float[Tensor, "*batch heads query value_dim"]:
+    """What one device reads: of the call it has its own queries, keys and values."""
+    plan = Plan(shards, call.is_causal, call.window, call.scale, call.softcap, call.dropout_rate)
+    learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
+    return _Ring.apply(plan, Fixed(call.mask, call.dropout_keep, call.query_offset), *learned)
+
+
+class _Ring(torch.autograd.Function):
+    """The ring forward, and once more backward."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, fixed: Fixed, *arrays: Tensor | None) -> Tensor:
+        learned = Learned(*arrays)
+        query, key, value, _, sinks = learned
+        wide = at_least_float32(query).dtype
+
+        top = torch.full(query.shape[:-1], -torch.inf, dtype=wide, device=query.device)
+        total = torch.zeros_like(top)
+        read = top.new_zeros((*query.shape[:-1], value.shape[-1]))
+        for hops in range(device_count(plan.shards)):
+            if hops:
+                key, value = pass_on((key, value), plan.shards)
+            source = _source(plan, hops)
+            scores, seen = _scores(plan, learned._replace(key=key), fixed, source)
+            scores = scores if seen is None else torch.where(seen, scores, -torch.inf)  # ... heads query key
+            new_top = torch.maximum(top, scores.amax(-1))
+            level = torch.where(new_top == -torch.inf, 0.0, new_top)  # -inf - -inf is no number
+            shares = torch.exp(scores - level[..., None])
+            fade = torch.exp(top - level)
+            here = _read(plan, shares, value.to(wide), fixed, source)
+            top, total, read = new_top, fade * total + shares.sum(-1), fade[..., None] * read + here
+        if sinks is not None:
+            sink = sinks[:, None].to(wide)  # heads 1
+            level = torch.maximum(top, sink)
+            fade = torch.exp(top - level)
+            top, total, read = level, fade * total + torch.exp(sink - level), fade[..., None] * read
+        visible = total > 0
+        top = torch.where(visible, top, 0.0)
+        share = torch.where(visible, 1.0 / torch.where(visible, total, 1.0), 0.0)
+        output = (share[..., None] * read).to(query.dtype)
+        ctx.plan, ctx.fixed = plan, fixed
+        ctx.save_for_backward(*learned, output, top, share)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
+        plan, fixed = ctx.plan, ctx.fixed
+        *arrays, output, top, share = ctx.saved_tensors
+        learned = Learned(*arrays)
+        query, key, value, bias, sinks = learned
+        wide = top.dtype
+        d_read = d_output.to(wide)
+        # What is taken from every score's gradient, because the weights of a row sum to one.
+        mean = (d_read * output.to(wide)).sum(-1)  # ... heads query
+
+        d_key, d_value, d_query, d_bias = (
+            None if x is None else torch.zeros_like(x, dtype=wide) for x in (key, value, query, bias)
+        )
+        for hops in range(device_count(plan.shards)):
+            source = _source(plan, hops)
+
+            def scored(query: Tensor, key: Tensor, *bias: Tensor, source: int = source) -> tuple[Any, Any]:
+                given = learned._replace(query=query, key=key, bias=bias[0] if bias else None)
+                scores, seen = _scores(plan, given, fixed, source)
+                return scores, () if seen is None else seen
+
+            given = (query, key) if bias is None else (query, key, bias)
+            scores, pull, seen = torch.func.vjp(scored, *given, has_aux=True)
+            shares = torch.exp(scores - top[..., None]) * share[..., None]  # ... heads query key
+            shares = torch.where(seen, shares, 0.0) if isinstance(seen, Tensor) else shares
+            _, pull_read = torch.func.vjp(
+                partial(_read, plan, fixed=fixed, source=source), shares, value.to(wide)
+            )
+            d_shares, d_value_here = pull_read(d_read)
+            d_query_here, d_key_here, *d_bias_here = pull(shares * (d_shares - mean[..., None]))
+            d_query = d_query + d_query_here.to(wide)
+            d_bias = None if bias is None else d_bias + d_bias_here[0].to(wide)
+            held = key, value, d_key + d_key_here.to(wide), d_value + d_value_here
+            key, value, d_key, d_value = pass_on(held, plan.shards)
+        d_sinks = None
+        if sinks is not None:
+            shares = torch.exp(sinks[:, None].to(wide) - top) * share  # ... heads query
+            d_sinks = -(shares * mean).sum((*range(shares.ndim - 2), -1))
+        found = Learned(d_query, d_key, d_value, d_bias, d_sinks)
+        gradients = (None if d is None else d.to(x.dtype) for d, x in zip(found, learned, strict=True))
+        return None, None, *gradients
+
+
+def _source(plan: Plan, hops: Any) -> Any:
+    """Whose keys a device has after so many hops."""
+    return (own_number(plan.shards) - hops) % device_count(plan.shards)
+
+
+def _scores(plan: Plan, learned: Learned, fixed: Fixed, source: Any) -> tuple[Tensor, Tensor | None]:
+    """The scores of this device's queries with the keys that it has now, and which of them are seen."""
+    query_len, key_len = learned.query.shape[-2], learned.key.shape[-2]
+    return dot_product_scores(
+        learned.query,
+        learned.key,
+        part_of(learned.bias, source, plan.shards, axis=-1),
+        part_of(fixed.mask, source, plan.shards, axis=-1),
+        is_causal=plan.is_causal,
+        window=plan.window,
+        query_offset=fixed.query_offset + own_number(plan.shards) * query_len - source * key_len,
+        scale=plan.scale,
+        softcap=plan.softcap,
+    )
+
+
+def _read(plan: Plan, shares: Tensor, value: Tensor, fixed: Fixed, source: Any) -> Tensor:
+    """What the queries read of the values that this device has now."""
+    keep = part_of(fixed.keep, source, plan.shards, axis=-1)
+    return weighted_values(shares, value, dropout_keep=keep, dropout_rate=plan.dropout_rate)
+
+
+RING = Implementation("ring", ring_refusal, ring_attention)

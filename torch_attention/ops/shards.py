@@ -1,0 +1,153 @@
+"""Attention on arrays that several devices share out: each computes on its own part.
+
+A mesh of devices shares out an array axis by axis. Batch elements and heads attend each by itself, so a device that
+holds some of them has all it needs. Along a sequence every query wants every key: `ring` brings the keys round,
+`all_to_all` gathers the sequence and shares out the heads instead.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from torch_attention.checks import align, check_boolean
+from torch_attention.ops.call import Call
+from torch_attention.ops.heads import repeat_heads
+
+DATA, MODEL, SEQUENCE = "data", "model", "sequence"  # what the axes of a mesh are called
+
+
+class Shards(NamedTuple):
+    """How the devices share out a call.
+
+    Attributes:
+        mesh: the devices.
+        batch: the axes of the mesh that share out the batch.
+        heads: the axes that share out the heads.
+        sequence: the axis that shares out queries and keys, if there is one.
+    """
+
+    mesh: Any
+    batch: tuple[Any, ...]
+    heads: tuple[Any, ...]
+    sequence: Any | None
+
+    @property
+    def head_count(self) -> int:
+        """How many devices share out the heads."""
+        return prod(self.mesh.size(axis) for axis in self.heads)
+
+
+def shards_of(call: Call) -> Shards | None:
+    """How the devices share out a call; None where there is one device, or the call is one device's part already.
+
+    An axis that does not divide what it would share out, shares out nothing.
+    """
+    query = call.query
+    mesh: Any = getattr(query, "device_mesh", None)  # of a DTensor; who needs none does not import it
+    if mesh is None:
+        return None
+    lengths = query.shape[-2], call.key.shape[-2]
+    batch, heads, sequence = [], [], []
+    shares = {"batch": 1, "heads": 1}
+    for axis, placement in enumerate(query.placements):
+        if not placement.is_shard():
+            continue
+        size, dim = mesh.size(axis), placement.dim % query.ndim - query.ndim
+        if dim == -2 and not sequence and not any(length % size for length in lengths):
+            sequence.append(axis)
+        elif dim == -3 and query.shape[-3] % (shares["heads"] * size) == 0:
+            shares["heads"] *= size
+            heads.append(axis)
+        elif dim == -query.ndim and dim < -3 and query.shape[0] % (shares["batch"] * size) == 0:
+            shares["batch"] *= size
+            batch.append(axis)
+    return Shards(mesh, tuple(batch), tuple(heads), sequence[0] if sequence else None)
+
+
+def over_shards(
+    call: Call, shards: Shards, run: Callable[[Call], Tensor], *, whole_rows: bool = False
+) -> Float[Tensor, "*batch heads query value_dim"]:
+    """Answer a call on every device for its own part.
+
+    Args:
+        call: of whole arrays.
+        shards: how they are shared out.
+        run: answers a part; may speak with the other devices along `shards.sequence`.
+        whole_rows: whether `run` has masks and biases for the queries of all devices, and not for its own alone.
+    """
+    from torch.distributed.tensor import Partial, Placement, Replicate, Shard
+    from torch.distributed.tensor.experimental import local_map
+
+    key, value = call.key, call.value
+    if key.shape[-3] % shards.head_count:
+        key, value = (repeat_heads(x, call.query.shape[-3]) for x in (key, value))
+    shape = (*call.query.shape[:-1], key.shape[-2])
+    rank = len(shape)
+    sequence = () if shards.sequence is None else (shards.sequence,)
+
+    def placed(where: dict[int, tuple[Any, ...]], x: Tensor | None = None) -> tuple[Placement, ...]:
+        """Which of its axes each axis of the mesh shares out; what has size 1 is everyone's."""
+        found: list[Placement] = [Replicate()] * shards.mesh.ndim
+        for dim, axes in where.items():
+            for axis in axes:
+                if x is None or x.shape[dim] > 1:
+                    found[axis] = Shard(dim)
+        return tuple(found)
+
+    def whole(name: str, x: Tensor | None) -> Tensor | None:
+        if x is None:
+            return None
+        if name != "bias":
+            check_boolean(name, x)
+        x = align(name, x, shape)
+        return x.reshape((1,) * (rank - x.ndim) + tuple(x.shape))
+
+    batch = {0: shards.batch} if rank > 3 else {}
+    features = placed({**batch, rank - 3: shards.heads, rank - 2: sequence})
+    across = {**batch, rank - 3: shards.heads, rank - 2: () if whole_rows else sequence}
+    bias, mask, keep = whole("bias", call.bias), whole("mask", call.mask), call.dropout_keep
+    given: dict[str, tuple[Any, tuple[Placement, ...]]] = {
+        "query": (call.query, features),
+        "key": (key, features),
+        "value": (value, features),
+        "bias": (bias, placed(across, bias)),
+        "mask": (mask, placed(across, mask)),
+        "dropout_keep": (keep, placed(across, keep)),
+        "sinks": (call.sinks, placed({0: shards.heads})),
+        "query_offset": (call.query_offset, placed({})),
+    }
+    arrays = {name: pair for name, pair in given.items() if isinstance(pair[0], Tensor)}
+    shared = {axis for axes in (shards.batch, shards.heads, sequence) for axis in axes}
+
+    def of_gradient(placements: tuple[Placement, ...]) -> tuple[Placement, ...]:
+        """What is everyone's, and read by each for its own part, has gradients that add up."""
+        return tuple(
+            Partial() if axis in shared and isinstance(each, Replicate) else each
+            for axis, each in enumerate(placements)
+        )
+
+    def part(*parts: Tensor) -> Tensor:
+        return run(call._replace(**{"bias": bias, "mask": mask, **dict(zip(arrays, parts, strict=True))}))
+
+    placements = tuple(where for _, where in arrays.values())
+    mapped = local_map(
+        part,
+        out_placements=list(features),
+        in_placements=placements,
+        in_grad_placements=tuple(map(of_gradient, placements)),
+        device_mesh=shards.mesh,
+        redistribute_inputs=True,
+    )
+    return mapped(*(_distributed(x, shards) for x, _ in arrays.values()))
+
+
+def _distributed(x: Tensor, shards: Shards) -> Tensor:
+    """An array that every device has, as one that the mesh knows of."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    if isinstance(x, DTensor):
+        return x
+    return DTensor.from_local(x, shards.mesh, [Replicate()] * shards.mesh.ndim, run_check=False)
