@@ -191,6 +191,7 @@ OWN_PARAMETERS = {"torch": {"device", "dtype"}, "jax": {"rngs", "param_dtype", "
 OWN_TYPES = [
     (re.compile(r"torch_attention"), "jax_attention"),
     (re.compile(r"\b[\w.]*\b(Tensor|Array)\b"), "Array"),
+    (re.compile(r"\b[\w.]*\b(DeviceMesh|Mesh)\b"), "Mesh"),
     (re.compile(r"torch\.nn\.modules\.\w+\.Embedding"), "Embed"),
     (re.compile(r"torch\.nn\.modules\.\w+\.Conv[12]d"), "Conv"),
     (re.compile(r"torch\.nn\.parameter\.Parameter|flax\.nnx\.[\w.]+\.Param\[Array\]"), "Param"),

@@ -18,7 +18,10 @@ from jax_attention.checks import align, check_boolean
 from jax_attention.ops.call import Call
 from jax_attention.ops.heads import repeat_heads
 
-DATA, MODEL, SEQUENCE = "data", "model", "sequence"  # what the axes of a mesh are called
+# What the axes of a mesh are called.
+DATA = "data"
+MODEL = "model"
+SEQUENCE = "sequence"
 
 
 class Shards(NamedTuple):

@@ -16,7 +16,10 @@ from torch_attention.checks import align, check_boolean
 from torch_attention.ops.call import Call
 from torch_attention.ops.heads import repeat_heads
 
-DATA, MODEL, SEQUENCE = "data", "model", "sequence"  # what the axes of a mesh are called
+# What the axes of a mesh are called.
+DATA = "data"
+MODEL = "model"
+SEQUENCE = "sequence"
 
 
 class Shards(NamedTuple):

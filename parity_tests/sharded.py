@@ -1,0 +1,388 @@
+"""What several devices compute together: the cases of `test_sharding.py`, run in processes of their own.
+
+`python -m parity_tests.sharded jax PATH` runs them on 8 virtual devices, `torch` in 4 processes that speak through
+gloo, and leaves outputs and gradients in PATH.
+"""
+
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+BATCH, HEADS, KV_HEADS, QUERY, KEY, HEAD_DIM, VALUE_DIM = 2, 8, 4, 16, 24, 5, 7
+PAIRS = (BATCH, HEADS, QUERY, KEY)
+
+
+def draw(*shape, seed=0):
+    """Random numbers that are the same each time."""
+    return np.random.default_rng([seed, *shape]).standard_normal(shape)
+
+
+def visible(*shape):
+    """A mask with a query that sees nothing."""
+    mask = np.random.default_rng(3).random(shape) < 0.6
+    mask[-1, ..., 2, :] = False
+    return mask
+
+
+def bias():
+    """A bias that hides some keys, and from one query all."""
+    return np.where(visible(1, HEADS, QUERY, KEY), draw(1, HEADS, QUERY, KEY), -np.inf)
+
+
+CALLS: dict[str, dict[str, Any]] = {
+    "all keys": {},
+    "causal": {"is_causal": True, "query_offset": 3},
+    "window": {"is_causal": True, "window": 5, "query_offset": 8},
+    "masks": {"mask": visible(BATCH, QUERY, KEY), "is_causal": True, "query_offset": 4},
+    "everything": {
+        "mask": visible(BATCH, 1, QUERY, KEY),
+        "bias": bias(),
+        "sinks": draw(HEADS),
+        "softcap": 2.0,
+        "scale": 0.3,
+        "dropout_keep": np.random.default_rng(5).random(PAIRS) < 0.8,
+        "dropout_rate": 0.2,
+    },
+}
+LEARNED = ("query", "key", "value", "bias", "sinks")
+SCHEMES = {"ring": "ring", "all_to_all": "all_to_all", "left to itself": None}
+# What breaks on purpose: by the name of a file in `ops`, what in it is replaced.
+CONTROLS = {
+    "keys are taken for those of the wrong neighbour": ("ring", "_source"),
+    "keys are not passed on": ("ring", "pass_on"),
+    "heads are not exchanged": ("exchange", "exchange"),
+}
+MESHES: dict[str, dict[str, dict[str, int]]] = {
+    "jax": {
+        "data": {"data": 8},
+        "model": {"data": 2, "model": 4},
+        "sequence": {"sequence": 8},
+        "all": {"data": 2, "model": 2, "sequence": 2},
+    },
+    "torch": {
+        "data": {"data": 4},
+        "model": {"model": 4},
+        "sequence": {"sequence": 4},
+        "all": {"sequence": 2, "model": 2},
+    },
+}
+# Each call on one mesh; those that matter most on others too.
+MESHES_OF_CALLS = {
+    "all keys": ("data", "model", "sequence"),
+    "causal": ("sequence",),
+    "window": ("sequence",),
+    "masks": ("all",),
+    "everything": ("sequence", "all"),
+}
+CALLED = [
+    (name, mesh, scheme)
+    for name, meshes in MESHES_OF_CALLS.items()
+    for mesh in meshes
+    for scheme in SCHEMES
+    if (mesh in ("data", "model")) == (scheme == "left to itself") and not (mesh == "all" and KV_HEADS < 4)
+]
+
+TEXTS, LENGTH, VOCAB = 8, 16, 11
+SIZES = {
+    "vocab_size": VOCAB,
+    "embed_dim": 12,
+    "num_heads": 4,
+    "num_layers": 2,
+    "ffn_dim": 20,
+    "max_len": LENGTH,
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, and what it reads.
+
+    Attributes:
+        made: of the names of a mirror and what its constructors take besides.
+        inputs: by name; the first axis is the batch, the second the sequence.
+        whole: inputs whose sequences are not shared out: a place that is picked by its number is beyond DTensor.
+    """
+
+    made: Any
+    inputs: dict[str, np.ndarray]
+    whole: tuple[str, ...] = ()
+
+    def axes(self, name):
+        """The axes of a mesh that share out an input."""
+        return ("data",) if name in (*self.whole, "image", "source_mask", "mask") else ("data", "sequence")
+
+
+def tokens(seed, length=LENGTH):
+    """Token numbers of a batch."""
+    return np.random.default_rng(seed).integers(0, VOCAB, (TEXTS, length))
+
+
+def padded(length=LENGTH):
+    """A mask of batches whose texts end at different places."""
+    return (np.arange(length) < np.arange(length - TEXTS, length)[:, None])[:, None, None]
+
+
+def _heads(m, **options):
+    return m.HeadsConfig(12, 4, 2, 6, **options)
+
+
+def _rotary(m, f):
+    config = m.RotaryDecoderConfig(VOCAB, 2, 20, _heads(m, qk_norm=True), m.RopeConfig(), windows=(5, None))
+    return m.RotaryDecoder(config, **f)
+
+
+def _latent(m, f):
+    experts = m.ExpertsConfig(4, 2, 8, num_groups=2, num_chosen_groups=1)
+    heads = m.LatentHeadsConfig(12, 4, 5, 6, 4, 2, 8)
+    config = m.LatentDecoderConfig(VOCAB, 2, 20, heads, m.RopeConfig(), experts=experts, num_dense_layers=1)
+    return m.LatentDecoder(config, **f)
+
+
+def _image(m):
+    return m.VisionTransformerConfig((6, 10), (2, 2), 3, 12, 4, 2, 20, num_classes=7)
+
+
+def _contrastive(m, f):
+    return m.ContrastiveModel(m.ContrastiveConfig(m.DecoderConfig(**SIZES), _image(m), 5), **f)
+
+
+SOURCE, FRAMES = 8, 32
+SEQUENCES = {"source": tokens(1, SOURCE), "target": tokens(2), "source_mask": padded(SOURCE)}
+IMAGES = draw(TEXTS, 6, 10, 3).astype(np.float32)
+MODELS: dict[str, Model] = {
+    "Decoder": Model(
+        lambda m, f: m.Decoder(m.DecoderConfig(**SIZES), **f), {"tokens": tokens(0), "mask": padded()}
+    ),
+    "RotaryDecoder": Model(_rotary, {"tokens": tokens(0)}),
+    "Encoder": Model(
+        lambda m, f: m.Encoder(m.EncoderConfig(**SIZES), **f), {"tokens": tokens(0), "mask": padded()}
+    ),
+    "EncoderDecoder": Model(
+        lambda m, f: m.EncoderDecoder(
+            m.EncoderDecoderConfig(VOCAB, 12, m.StackConfig(1, 4, 20), m.StackConfig(1, 4, 20), LENGTH), **f
+        ),
+        SEQUENCES,
+    ),
+    "VisionTransformer": Model(lambda m, f: m.VisionTransformer(_image(m), **f), {"image": IMAGES}),
+    "ParallelDecoder": Model(
+        lambda m, f: m.ParallelDecoder(m.ParallelDecoderConfig(VOCAB, 2, 20, _heads(m), rotary_dim=4), **f),
+        {"tokens": tokens(0)},
+    ),
+    "LatentDecoder": Model(_latent, {"tokens": tokens(0)}),
+    "RelativeEncoderDecoder": Model(
+        lambda m, f: m.RelativeEncoderDecoder(
+            m.RelativeEncoderDecoderConfig(VOCAB, _heads(m), 1, 1, 20, gated=True), **f
+        ),
+        SEQUENCES,
+    ),
+    "SpeechTransformer": Model(
+        lambda m, f: m.SpeechTransformer(
+            m.SpeechConfig(
+                VOCAB, 5, 12, m.StackConfig(1, 4, 20), m.StackConfig(1, 4, 20), FRAMES // 2, LENGTH
+            ),
+            **f,
+        ),
+        {"source": draw(TEXTS, FRAMES, 5).astype(np.float32), "target": tokens(2)},
+    ),
+    "ContrastiveModel": Model(_contrastive, {"tokens": tokens(0), "image": IMAGES}, whole=("tokens",)),
+}
+ON_ALL_MESHES = ("RotaryDecoder", "EncoderDecoder")
+PLACED = [
+    (name, mesh)
+    for name in MODELS
+    for mesh in MESHES["jax"]
+    if mesh == "all" or name in ON_ALL_MESHES or (name, mesh) == ("VisionTransformer", "model")
+]
+
+
+def given(call):
+    """The arrays of a call that have gradients, its other options, and what its output is multiplied by."""
+    options = dict(CALLS[call])
+    arrays = {
+        "query": draw(BATCH, HEADS, QUERY, HEAD_DIM),
+        "key": draw(BATCH, KV_HEADS, KEY, HEAD_DIM, seed=1),
+        "value": draw(BATCH, KV_HEADS, KEY, VALUE_DIM, seed=2),
+    }
+    arrays |= {name: options.pop(name) for name in LEARNED if name in options}
+    return arrays, options, draw(BATCH, HEADS, QUERY, VALUE_DIM, seed=4)
+
+
+AXES = dict.fromkeys(("query", "key", "value"), ("data", "model", "sequence"))  # of what a call is given
+
+
+def names(mirror):
+    """All that a mirror has, and its models."""
+    package, models = import_module(f"{mirror}_attention"), import_module(f"{mirror}_attention.models")
+    return SimpleNamespace(**{**vars(package), **vars(models)})
+
+
+def weights(name):
+    """Random weights of a model, by their names in PyTorch."""
+    import torch
+
+    with torch.device("meta"):
+        state = MODELS[name].made(names("torch"), {}).state_dict()
+    return {key: np.asarray(0.4 * draw(*x.shape, seed=len(key)), np.float32) for key, x in state.items()}
+
+
+def wrong(name, module):
+    """What stands in for a part of the ring or the exchange, and breaks it."""
+    if name == "_source":
+        return lambda plan, hops: (module.own_number(plan.shards) + hops) % module.device_count(plan.shards)
+    if name == "pass_on":
+        return lambda held, shards: held
+    return lambda x, shards, parted, joined: x
+
+
+@contextmanager
+def broken(mirror, control):
+    """Within it an implementation is wrong."""
+    file, name = CONTROLS[control]
+    module = import_module(f"{mirror}_attention.ops.{file}")
+    before = getattr(module, name)
+    setattr(module, name, wrong(name, module))
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def all_results(mirror, call, model):
+    """Every case, through what runs one of each kind."""
+    found = {}
+    for name, mesh, scheme in CALLED:
+        sizes = MESHES[mirror][mesh]
+        found |= {f"{name}/{mesh}/{scheme}/{key}": x for key, x in call(name, sizes, SCHEMES[scheme]).items()}
+    for control, (file, _) in CONTROLS.items():
+        with broken(mirror, control):
+            scheme = "ring" if file == "ring" else "all_to_all"
+            results = call("causal", MESHES[mirror]["sequence"], scheme)
+        found |= {f"{control}/{key}": x for key, x in results.items()}
+    for name, mesh in PLACED:
+        found |= {f"{name}/{mesh}/{key}": x for key, x in model(name, MESHES[mirror][mesh]).items()}
+    return found
+
+
+def in_jax():
+    """Every case on 8 virtual devices."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 8)
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from attention_bridge.running import arguments_in_jax, forward_backward
+    from attention_bridge.weights import convert, transfer
+    from attention_bridge.weights.containers import open_container
+    from jax_attention import dot_product_attention
+    from jax_attention.sharding import make_mesh, on_mesh, shard, shard_model
+
+    def call(name, sizes, implementation):
+        arrays, options, cotangent = given(name)
+        mesh = make_mesh(sizes)
+
+        def loss(arrays, options):
+            output = dot_product_attention(**arrays, **fixed, **options, implementation=implementation)
+            return (output * cotangent).sum(), output
+
+        fixed = {key: x for key, x in options.items() if not isinstance(x, np.ndarray)}
+        options = {key: jnp.asarray(x) for key, x in options.items() if isinstance(x, np.ndarray)}
+        with jax.enable_x64(True), on_mesh(mesh):
+            arrays = {key: shard(x, mesh, *AXES.get(key, ())) for key, x in arrays.items()}
+            gradients, output = jax.jit(jax.grad(loss, has_aux=True))(arrays, options)
+        return {"output": output} | gradients
+
+    def model(name, sizes):
+        mesh = make_mesh(sizes)
+        made = MODELS[name].made(names("jax"), {"rngs": nnx.Rngs(0)})
+        made.eval()
+        shard_model(transfer(weights(name), made), mesh)
+        graphdef, parameters, rest, floats, others, *settings = arguments_in_jax(made, MODELS[name].inputs)
+        floats, others = (
+            {key: shard(x, mesh, *MODELS[name].axes(key)) for key, x in arrays.items()}
+            for arrays in (floats, others)
+        )
+        with on_mesh(mesh):
+            outputs, (gradients, of_inputs) = forward_backward(
+                graphdef, parameters, rest, floats, others, *settings
+            )
+        flat = {key: np.asarray(x) for key, x in open_container(gradients).leaves.items()}
+        return outputs | of_inputs | convert(flat, "jax_attention", "torch_attention")[0]
+
+    return {key: np.asarray(x) for key, x in all_results("jax", call, model).items()}
+
+
+def in_torch(rank, processes, path, store):
+    """Every case, in one of several processes; the first leaves the results."""
+    import torch
+    import torch.distributed as dist
+
+    from attention_bridge.weights import transfer
+    from torch_attention import dot_product_attention
+    from torch_attention.sharding import make_mesh, on_mesh, shard, shard_model
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
+
+    def whole(x):
+        return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+    def call(name, sizes, implementation):
+        arrays, options, cotangent = given(name)
+        mesh = make_mesh(sizes)
+        options = {key: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for key, x in options.items()}
+        with on_mesh(mesh):
+            arrays = {
+                key: shard(torch.from_numpy(x), mesh, *AXES.get(key, ())).requires_grad_()
+                for key, x in arrays.items()
+            }
+            output = dot_product_attention(**arrays, **options, implementation=implementation)
+            loss = (whole(output) * torch.from_numpy(cotangent)).sum()
+            gradients = torch.autograd.grad(loss, list(arrays.values()))
+        return {key: whole(x) for key, x in zip(("output", *arrays), (output, *gradients), strict=True)}
+
+    def model(name, sizes):
+        from attention_bridge.running import cotangent, named_outputs
+
+        mesh = make_mesh(sizes)
+        made = transfer(weights(name), MODELS[name].made(names("torch"), {})).eval()
+        shard_model(made, mesh)
+        with on_mesh(mesh):
+            inputs = {
+                key: shard(torch.from_numpy(x), mesh, *MODELS[name].axes(key))
+                for key, x in MODELS[name].inputs.items()
+            }
+            leaves = {key: x.requires_grad_() for key, x in inputs.items() if x.is_floating_point()}
+            leaves |= dict(made.named_parameters())
+            outputs = {key: whole(x) for key, x in named_outputs(made(**inputs)).items()}
+            loss = sum(
+                (x * torch.from_numpy(cotangent(tuple(x.shape))).to(x)).sum() for x in outputs.values()
+            )
+            gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return outputs | {key: whole(x) for key, x in zip(leaves, gradients, strict=True)}
+
+    found = {key: x.detach().numpy() for key, x in all_results("torch", call, model).items()}
+    if rank == 0:
+        np.savez(path, **found)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    mirror, path = sys.argv[1:]
+    if mirror == "jax":
+        np.savez(path, **in_jax())
+    else:
+        import torch.multiprocessing
+
+        for needed in ("attention_bridge.running", "torch_attention.sharding"):
+            import_module(needed)  # before the processes part, and so once
+        store = Path(tempfile.mkdtemp()) / "store"
+        arguments = (4, path, str(store))
+        torch.multiprocessing.start_processes(in_torch, arguments, nprocs=4, start_method="fork")

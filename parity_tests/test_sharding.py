@@ -1,0 +1,168 @@
+"""Several devices compute what one does: attention and whole models, forward and backward, in both frameworks.
+
+What they computed comes from processes of their own, see `sharded.py`; here it is compared with one device, with the
+definition in float64, and with the other framework.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from attention_bridge.measure import error, summed_terms, tolerances
+from attention_bridge.parity import gradient_scales
+from attention_bridge.running import is_float, run_jax, run_torch
+from attention_bridge.weights import transfer
+from parity_tests.conformance import MIRRORS, oracle
+from parity_tests.sharded import CALLED, CONTROLS, MODELS, PLACED, given, names, weights
+
+pytestmark = pytest.mark.slow
+
+each_mirror = pytest.mark.parametrize("mirror", MIRRORS)
+each_call = pytest.mark.parametrize(("name", "mesh", "scheme"), CALLED, ids=map("/".join, CALLED))
+each_model = pytest.mark.parametrize(("name", "mesh"), PLACED, ids=map("/".join, PLACED))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What every case gave, by framework; both run at once."""
+    folder = tmp_path_factory.mktemp("sharded")
+    running = {
+        mirror: subprocess.Popen(
+            [sys.executable, "-m", "parity_tests.sharded", mirror, str(folder / f"{mirror}.npz")],
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for mirror in MIRRORS
+    }
+    for process in running.values():
+        printed, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, printed
+    return {mirror: dict(np.load(folder / f"{mirror}.npz")) for mirror in MIRRORS}
+
+
+def of(results, mirror, *case):
+    """What one case gave, by name."""
+    prefix = "/".join(case) + "/"
+    return {key.removeprefix(prefix): x for key, x in results[mirror].items() if key.startswith(prefix)}
+
+
+@cache
+def call_on_one_device(mirror, name):
+    """Output and gradients of a call by the definition, in float64."""
+    arrays, options, cotangent = given(name)
+    alone = MIRRORS[mirror]
+    options = {**options, "implementation": "reference"}
+    output = np.asarray(alone("dot_product_attention", **arrays, **options))
+    return {"output": output} | alone.gradient("dot_product_attention", arrays, cotangent, **options)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What one device makes of a model.
+
+    Attributes:
+        exact: outputs and gradients in float64, by PyTorch.
+        found: those of each framework in float32.
+        scales: what the error of each is relative to.
+        bounds: how large it may be.
+    """
+
+    exact: dict[str, np.ndarray]
+    found: dict[str, dict[str, np.ndarray]]
+    scales: dict[str, float]
+    bounds: dict[str, float]
+
+    def error(self, name, x, other=None):
+        """The error of a tensor against the exact one or another, relative to its bound."""
+        other = self.exact[name] if other is None else other.astype(np.float64)
+        return error(x, other, self.scales[name]) / self.bounds[name]
+
+
+@cache
+def on_one_device(name):
+    """A model on one device."""
+    inputs, given = MODELS[name].inputs, weights(name)
+    ours = transfer(given, MODELS[name].made(names("torch"), {})).eval()
+    theirs = MODELS[name].made(names("jax"), {"rngs": nnx.Rngs(0)})
+    theirs.eval()
+    transfer(given, theirs)
+    runs = {"torch": run_torch(ours, inputs), "jax": run_jax(theirs, inputs)}
+    exact = run_torch(
+        ours.double(), {key: x.astype(np.float64) if is_float(x) else x for key, x in inputs.items()}
+    )
+    bound = tolerances("float32", summed_terms(given, inputs))
+    scales = {key: float(np.abs(x).max()) for key, x in exact.outputs.items()}
+    return Alone(
+        exact.outputs | exact.gradients,
+        {mirror: run.outputs | run.gradients for mirror, run in runs.items()},
+        scales | gradient_scales(exact.gradients),
+        dict.fromkeys(exact.outputs, bound["output"]) | dict.fromkeys(exact.gradients, bound["gradient"]),
+    )
+
+
+class TestCalls:
+    @each_call
+    @each_mirror
+    def test_attention_on_several_devices_is_that_on_one(self, results, mirror, name, mesh, scheme):
+        found, expected = of(results, mirror, name, mesh, scheme), call_on_one_device(mirror, name)
+        assert found.keys() == expected.keys()
+        for key, x in found.items():
+            assert x.dtype == np.float64
+            assert error(x, expected[key]) <= tolerances("float64", 1)["gradient"], key
+
+    @each_call
+    @each_mirror
+    def test_and_what_the_oracle_says(self, results, mirror, name, mesh, scheme):
+        arrays, options, _ = given(name)
+        output, seen = oracle(**arrays, **options)
+        found = of(results, mirror, name, mesh, scheme)
+        assert error(found["output"], output) <= 1e-12
+        empty = ~seen.any(-1)
+        assert not found["output"][empty].any()
+        if name != "all keys":
+            assert empty.any() == (name in ("masks", "everything"))
+        if empty.any():
+            assert not found["query"][empty].any()
+
+    @each_call
+    def test_both_frameworks_give_the_same(self, results, name, mesh, scheme):
+        ours, theirs = (of(results, mirror, name, mesh, scheme) for mirror in MIRRORS)
+        for key, x in ours.items():
+            assert error(theirs[key], x) <= 2e-12, key
+
+    @pytest.mark.parametrize("control", CONTROLS)
+    @each_mirror
+    def test_a_ring_or_an_exchange_that_is_broken_would_be_noticed(self, results, mirror, control):
+        found, expected = of(results, mirror, control), call_on_one_device(mirror, "causal")
+        wrong = [key for key, x in found.items() if error(x, expected[key]) > 1e-3]
+        assert {"output", "query", "key", "value"} <= {*wrong}
+
+
+class TestModels:
+    @each_model
+    @each_mirror
+    def test_a_model_on_several_devices_is_that_on_one(self, results, mirror, name, mesh):
+        found, alone = of(results, mirror, name, mesh), on_one_device(name)
+        assert found.keys() == alone.exact.keys()
+        for key, x in found.items():
+            assert alone.error(key, x) <= 1, key
+            assert alone.error(key, x, alone.found[mirror][key]) <= 2, key
+
+    @each_model
+    def test_both_frameworks_give_the_same(self, results, name, mesh):
+        ours, theirs = (of(results, mirror, name, mesh) for mirror in MIRRORS)
+        alone = on_one_device(name)
+        assert max(alone.error(key, theirs[key], x) for key, x in ours.items()) <= 2
+
+    def test_another_model_would_be_noticed(self, results):
+        found = of(results, "jax", "RotaryDecoder", "all")
+        alone = on_one_device("RotaryDecoder")
+        assert alone.error("output", np.roll(found["output"], 1, axis=1)) > 1000
