@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx import initializers
 from jax import Array
+from jax.sharding import AxisType, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
@@ -144,6 +145,25 @@ def conv2d(
     return _conv(in_channels, out_channels, kernel_size, stride, around, groups, bias, factory)
 
 
+class _Conv(nnx.Conv):
+    """`nnx.Conv` on whole sequences, whatever the devices share out.
+
+    Where they share out the places, and an axis of their mesh shares out nothing, XLA 0.10 adds up the gradient of
+    the kernel once for each device along that axis.
+    """
+
+    def __call__(self, inputs: Float[Array, "*axes"]) -> Float[Array, "*out_axes"]:
+        """Convolve."""
+        return _whole_sequences(super().__call__(_whole_sequences(inputs)))
+
+
+def _whole_sequences(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    if AxisType.Auto not in jax.sharding.get_abstract_mesh().axis_types:
+        return x
+    free = PartitionSpec.UNCONSTRAINED
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(free, *(None,) * (x.ndim - 2), free))
+
+
 def _conv(
     in_channels: int,
     out_channels: int,
@@ -154,7 +174,7 @@ def _conv(
     bias: bool,
     factory: Factory,
 ) -> nnx.Conv:
-    return nnx.Conv(
+    return _Conv(
         in_channels,
         out_channels,
         kernel_size,

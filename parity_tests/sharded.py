@@ -155,7 +155,7 @@ def _contrastive(m, f):
 
 SOURCE, FRAMES = 8, 32
 SEQUENCES = {"source": tokens(1, SOURCE), "target": tokens(2), "source_mask": padded(SOURCE)}
-IMAGES = draw(TEXTS, 6, 10, 3).astype(np.float32)
+IMAGES = draw(TEXTS, 6, 10, 3)
 MODELS: dict[str, Model] = {
     "Decoder": Model(
         lambda m, f: m.Decoder(m.DecoderConfig(**SIZES), **f), {"tokens": tokens(0), "mask": padded()}
@@ -189,7 +189,7 @@ MODELS: dict[str, Model] = {
             ),
             **f,
         ),
-        {"source": draw(TEXTS, FRAMES, 5).astype(np.float32), "target": tokens(2)},
+        {"source": draw(TEXTS, FRAMES, 5), "target": tokens(2)},
     ),
     "ContrastiveModel": Model(_contrastive, {"tokens": tokens(0), "image": IMAGES}, whole=("tokens",)),
 }
@@ -224,12 +224,14 @@ def names(mirror):
 
 
 def weights(name):
-    """Random weights of a model, by their names in PyTorch."""
+    """Random weights of a model in float64, by their names in PyTorch."""
     import torch
 
     with torch.device("meta"):
         state = MODELS[name].made(names("torch"), {}).state_dict()
-    return {key: np.asarray(0.4 * draw(*x.shape, seed=len(key)), np.float32) for key, x in state.items()}
+    return {
+        key: np.asarray(0.4 * draw(*x.shape, seed=number)) for number, (key, x) in enumerate(state.items())
+    }
 
 
 def wrong(name, module):
@@ -275,6 +277,7 @@ def in_jax():
     import jax
 
     jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_enable_x64", True)
     import jax.numpy as jnp
     from flax import nnx
 
@@ -294,14 +297,14 @@ def in_jax():
 
         fixed = {key: x for key, x in options.items() if not isinstance(x, np.ndarray)}
         options = {key: jnp.asarray(x) for key, x in options.items() if isinstance(x, np.ndarray)}
-        with jax.enable_x64(True), on_mesh(mesh):
+        with on_mesh(mesh):
             arrays = {key: shard(x, mesh, *AXES.get(key, ())) for key, x in arrays.items()}
             gradients, output = jax.jit(jax.grad(loss, has_aux=True))(arrays, options)
         return {"output": output} | gradients
 
     def model(name, sizes):
         mesh = make_mesh(sizes)
-        made = MODELS[name].made(names("jax"), {"rngs": nnx.Rngs(0)})
+        made = MODELS[name].made(names("jax"), {"rngs": nnx.Rngs(0), "param_dtype": "float64"})
         made.eval()
         shard_model(transfer(weights(name), made), mesh)
         graphdef, parameters, rest, floats, others, *settings = arguments_in_jax(made, MODELS[name].inputs)
@@ -352,7 +355,7 @@ def in_torch(rank, processes, path, store):
         from attention_bridge.running import cotangent, named_outputs
 
         mesh = make_mesh(sizes)
-        made = transfer(weights(name), MODELS[name].made(names("torch"), {})).eval()
+        made = transfer(weights(name), MODELS[name].made(names("torch"), {"dtype": torch.float64})).eval()
         shard_model(made, mesh)
         with on_mesh(mesh):
             inputs = {
