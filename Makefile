@@ -60,6 +60,8 @@ docs: $(VENV)/installed-bench,tpu-aot  ## Measure again what docs/ shows
 	mv docs/precision.md.new docs/precision.md
 	$(BIN)/python -m benchmarks.tpu > docs/tpu.md.new
 	mv docs/tpu.md.new docs/tpu.md
+	$(BIN)/python -m benchmarks.sharding > docs/sharding.md.new
+	mv docs/sharding.md.new docs/sharding.md
 	$(BIN)/python -m benchmarks.attention --markdown > docs/performance.md.new
 	mv docs/performance.md.new docs/performance.md
 

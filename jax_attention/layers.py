@@ -1,7 +1,7 @@
 """The parts that mechanisms are built from; nothing here rests on a framework's default."""
 
 from collections.abc import Callable
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -152,9 +152,9 @@ class _Conv(nnx.Conv):
     the kernel once for each device along that axis.
     """
 
-    def __call__(self, inputs: Float[Array, "*axes"]) -> Float[Array, "*out_axes"]:
+    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
         """Convolve."""
-        return _whole_sequences(super().__call__(_whole_sequences(inputs)))
+        return _whole_sequences(super().__call__(_whole_sequences(inputs), out_sharding))
 
 
 def _whole_sequences(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:

@@ -116,8 +116,8 @@ def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Any]:
 
     def turn(carry: Any, hops: Array) -> Any:
         held, gathered = carry
-        held = pass_on(held, plan.shards)
-        return (held, step(_source(plan, hops), *held, gathered)), None
+        key, value = held = pass_on(held, plan.shards)
+        return (held, step(_source(plan, hops), key, value, gathered)), None
 
     (_, (top, total, read)), _ = lax.scan(
         turn, ((key, value), gathered), jnp.arange(1, device_count(plan.shards))
@@ -148,10 +148,11 @@ def _backward(plan: Plan, saved: Any, d_output: Array) -> tuple[Learned, None]:
         def scored(query: Array, key: Array, bias: Array | None) -> tuple[Array, Array | None]:
             return _scores(plan, learned._replace(query=query, key=key, bias=bias), fixed, source)
 
-        scores, pull, seen = jax.vjp(scored, query, key, bias, has_aux=True)
+        vjp: Any = jax.vjp  # whose type does not tell with `has_aux` from without
+        scores, pull, seen = vjp(scored, query, key, bias, has_aux=True)
         shares = jnp.exp(scores - top[..., None]) * share[..., None]  # ... heads query key
         shares = shares if seen is None else jnp.where(seen, shares, 0.0)
-        _, pull_read = jax.vjp(
+        _, pull_read = vjp(
             lambda shares, value: _read(plan, shares, value, fixed, source), shares, value.astype(wide)
         )
         d_shares, d_value_here = pull_read(d_read)
@@ -160,8 +161,8 @@ def _backward(plan: Plan, saved: Any, d_output: Array) -> tuple[Learned, None]:
         d_bias = None if bias is None else d_bias + d_bias_here.astype(wide)
         return (pass_on(held, plan.shards), d_query + d_query_here.astype(wide), d_bias), None
 
-    zeros = [None if x is None else jnp.zeros(x.shape, wide) for x in (key, value, query, bias)]
-    start = (key, value, *zeros[:2]), *zeros[2:]
+    zeros: list[Any] = [None if x is None else jnp.zeros(x.shape, wide) for x in (key, value, query, bias)]
+    start: Any = (key, value, *zeros[:2]), *zeros[2:]
     ((_, _, d_key, d_value), d_query, d_bias), _ = lax.scan(
         turn, start, jnp.arange(device_count(plan.shards))
     )
@@ -169,10 +170,11 @@ def _backward(plan: Plan, saved: Any, d_output: Array) -> tuple[Learned, None]:
     if sinks is not None:
         shares = jnp.exp(sinks[:, None].astype(wide) - top) * share  # ... heads query
         d_sinks = -(shares * mean).sum((*range(shares.ndim - 2), -1))
-    found = Learned(d_query, d_key, d_value, d_bias, d_sinks)
-    return Learned(
-        *(None if d is None else d.astype(x.dtype) for d, x in zip(found, learned, strict=True))
-    ), None
+    found: list[Any] = [d_query, d_key, d_value, d_bias, d_sinks]
+    gradients: list[Any] = [
+        None if d is None else d.astype(x.dtype) for d, x in zip(found, learned, strict=True)
+    ]
+    return Learned(*gradients), None
 
 
 _ring.defvjp(_forward, _backward)

@@ -51,11 +51,7 @@ def shards_of(call: Call) -> Shards | None:
     An axis that does not divide what it would share out, shares out nothing.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    free = {
-        name: size
-        for name, size, kind in zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
-        if kind != AxisType.Manual
-    }
+    free = {name: mesh.shape[name] for name in _free(mesh)}
     if not free:
         return None
     *batch, heads, query_len, _ = call.query.shape
@@ -108,34 +104,31 @@ def over_shards(
         )
 
     bias, mask, keep = whole("bias", call.bias), whole("mask", call.mask), call.dropout_keep
-    arrays = (call.query, key, value, bias, mask, call.query_offset, call.sinks, keep)
-    specs = (
-        *(features,) * 3,
-        pairs(bias),
-        pairs(mask),
-        PartitionSpec(),
-        PartitionSpec(shards.heads) if call.sinks is not None else PartitionSpec(),
-        pairs(keep),
-    )
-
-    def part(*arrays: Any) -> Array:
-        query, key, value, bias, mask, query_offset, sinks, keep = arrays
-        return run(
-            call._replace(
-                query=query,
-                key=key,
-                value=value,
-                bias=bias,
-                mask=mask,
-                query_offset=query_offset,
-                sinks=sinks,
-                dropout_keep=keep,
-            )
-        )
-
-    free = {
-        name
-        for name, kind in zip(shards.mesh.axis_names, shards.mesh.axis_types, strict=True)
-        if kind != AxisType.Manual
+    given: dict[str, tuple[Any, PartitionSpec]] = {
+        "query": (call.query, features),
+        "key": (key, features),
+        "value": (value, features),
+        "bias": (bias, pairs(bias)),
+        "mask": (mask, pairs(mask)),
+        "dropout_keep": (keep, pairs(keep)),
+        "sinks": (call.sinks, PartitionSpec(shards.heads)),
+        "query_offset": (call.query_offset, PartitionSpec()),
     }
-    return jax.shard_map(part, in_specs=specs, out_specs=features, axis_names=free, check_vma=False)(*arrays)
+    # An offset that is known stays so: it is no array.
+    given = {name: pair for name, pair in given.items() if not isinstance(pair[0], int | None)}
+    specs = {name: spec for name, (_, spec) in given.items()}
+
+    def part(parts: dict[str, Any]) -> Array:
+        return run(call._replace(**parts))
+
+    arrays = {name: x for name, (x, _) in given.items()}
+    names = _free(shards.mesh)
+    mapped = jax.shard_map(part, in_specs=(specs,), out_specs=features, axis_names=names, check_vma=False)
+    return mapped(arrays)
+
+
+def _free(mesh: Any) -> set[str]:
+    """The axes of a mesh whose sharing out is left to the compiler: not those of a part that is computed already."""
+    return {
+        name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto
+    }

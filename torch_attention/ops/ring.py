@@ -90,7 +90,7 @@ class _Ring(torch.autograd.Function):
     """The ring forward, and once more backward."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, fixed: Fixed, *arrays: Tensor | None) -> Tensor:
+    def forward(ctx: Any, plan: Plan, fixed: Fixed, *arrays: Any) -> Tensor:
         learned = Learned(*arrays)
         query, key, value, _, sinks = learned
         wide = at_least_float32(query).dtype
@@ -134,9 +134,10 @@ class _Ring(torch.autograd.Function):
         # What is taken from every score's gradient, because the weights of a row sum to one.
         mean = (d_read * output.to(wide)).sum(-1)  # ... heads query
 
-        d_key, d_value, d_query, d_bias = (
+        zeros: list[Any] = [
             None if x is None else torch.zeros_like(x, dtype=wide) for x in (key, value, query, bias)
-        )
+        ]
+        d_key, d_value, d_query, d_bias = zeros
         for hops in range(device_count(plan.shards)):
             source = _source(plan, hops)
 
@@ -146,12 +147,11 @@ class _Ring(torch.autograd.Function):
                 return scores, () if seen is None else seen
 
             given = (query, key) if bias is None else (query, key, bias)
-            scores, pull, seen = torch.func.vjp(scored, *given, has_aux=True)
+            vjp: Any = torch.func.vjp  # whose type does not tell with `has_aux` from without
+            scores, pull, seen = vjp(scored, *given, has_aux=True)
             shares = torch.exp(scores - top[..., None]) * share[..., None]  # ... heads query key
             shares = torch.where(seen, shares, 0.0) if isinstance(seen, Tensor) else shares
-            _, pull_read = torch.func.vjp(
-                partial(_read, plan, fixed=fixed, source=source), shares, value.to(wide)
-            )
+            _, pull_read = vjp(partial(_read, plan, fixed=fixed, source=source), shares, value.to(wide))
             d_shares, d_value_here = pull_read(d_read)
             d_query_here, d_key_here, *d_bias_here = pull(shares * (d_shares - mean[..., None]))
             d_query = d_query + d_query_here.to(wide)
@@ -162,8 +162,8 @@ class _Ring(torch.autograd.Function):
         if sinks is not None:
             shares = torch.exp(sinks[:, None].to(wide) - top) * share  # ... heads query
             d_sinks = -(shares * mean).sum((*range(shares.ndim - 2), -1))
-        found = Learned(d_query, d_key, d_value, d_bias, d_sinks)
-        gradients = (None if d is None else d.to(x.dtype) for d, x in zip(found, learned, strict=True))
+        found: list[Any] = [d_query, d_key, d_value, d_bias, d_sinks]
+        gradients = (None if d is None else d.to(x.dtype) for d, x in zip(found, arrays, strict=True))
         return None, None, *gradients
 
 

@@ -48,12 +48,14 @@ def shards_of(call: Call) -> Shards | None:
 
     An axis that does not divide what it would share out, shares out nothing.
     """
-    query = call.query
-    mesh: Any = getattr(query, "device_mesh", None)  # of a DTensor; who needs none does not import it
+    query: Any = call.query
+    mesh = getattr(query, "device_mesh", None)  # of a DTensor; who needs none does not import it
     if mesh is None:
         return None
     lengths = query.shape[-2], call.key.shape[-2]
-    batch, heads, sequence = [], [], []
+    batch: list[int] = []
+    heads: list[int] = []
+    sequence: list[int] = []
     shares = {"batch": 1, "heads": 1}
     for axis, placement in enumerate(query.placements):
         if not placement.is_shard():
@@ -133,7 +135,8 @@ def over_shards(
         )
 
     def part(*parts: Tensor) -> Tensor:
-        return run(call._replace(**{"bias": bias, "mask": mask, **dict(zip(arrays, parts, strict=True))}))
+        own: dict[str, Any] = dict(zip(arrays, parts, strict=True))
+        return run(call._replace(**own))
 
     placements = tuple(where for _, where in arrays.values())
     mapped = local_map(

@@ -1,0 +1,166 @@
+"""What many chips must hold and say: `python -m benchmarks.sharding` prints `docs/sharding.md`. Nothing is run."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import track
+
+from attention_bridge.compiling import Program
+from attention_bridge.many_chips import Shared, attention_on, compile_on, decoder_on, described_mesh
+from jax_attention.models import HeadsConfig, RopeConfig, RotaryDecoderConfig
+from jax_attention.sharding import DATA, MODEL, SEQUENCE, TABLE
+
+TOPOLOGIES = {1: "v5e:2x2", 4: "v5e:2x2", 16: "v5e:4x4", 64: "v5p:4x4x4"}
+SQUARES = {1: (1, 1), 4: (2, 2), 16: (4, 4), 64: (16, 4)}
+CUBES = {1: (1, 1, 1), 4: (1, 2, 2), 16: (2, 2, 4), 64: (4, 4, 4)}
+CONFIG = RotaryDecoderConfig(1024, 1, 2048, HeadsConfig(512, 16, 16, 64), RopeConfig())
+TOKENS = (16, 128)
+SHAPE = (1, 16, 8192, 128)
+
+PAGE = """# More than one device
+
+{intro}
+
+## What each device holds
+
+`shard_model` goes by the ends of the parameters' paths, in `jax_attention/sharding.py` and, with the same lines in
+PyTorch's words, in `torch_attention/sharding.py`:
+
+{table}
+
+Everything else every device has as a whole. Heads stay whole: where an axis does not divide them, it shares out
+nothing, and the result is the same.
+
+## What they say to each other
+
+From here on printed by `python -m benchmarks.sharding` with {versions}. **Compiled, not run**, for chips that are
+only described: 1 and 4 of v5e, 16 of them as `v5e:4x4`, and 64 of v5p as `v5p:4x4x4`.
+
+Bytes on each chip, arguments and temporary memory together. The decoder has one layer of {heads} heads, reads
+{texts} texts of {length} tokens, and is asked for the gradients of all its parameters; attention is causal, in
+bfloat16, on one sequence of {long:,} places with {queries} heads of {head_dim} features, and is asked for all three
+gradients. Where an axis is longer than what it would share out, it shares out nothing.
+
+{memory}
+
+What stands in the program of one of 16 chips, each as often as it is written there, in a loop once:
+
+{collectives}
+
+Parameters have the largest part where only the data is shared out; a ring holds the scores of its own queries with the
+keys of one other chip, so they fall with the square of the number of chips.
+"""
+INTRO = """With `data`, `model` and `sequence` a mesh shares out the batch, the heads (with the features within
+feed-forwards) and the places of a sequence. A model is told once, and its code and its results are those of one device:
+
+```python
+mesh = make_mesh({"data": 2, "model": 2, "sequence": 2})
+shard_model(model, mesh)
+with on_mesh(mesh):
+    output = model(shard(tokens, mesh, "data", "sequence")).output
+```
+
+In JAX the compiler places the collectives, in PyTorch DTensor does. Attention alone is told how: each device attends
+with its own batch elements and heads, and along a sequence by one of two schemes, for which `implementation=` asks by
+name.
+
+- `"ring"` (Liu et al. 2023), the one that is taken by itself: queries stay, keys and values go round, the softmax is
+  gathered as they pass. Backward they go round again, with their gradients.
+- `"all_to_all"` (Jacobs et al. 2023, DeepSpeed Ulysses): sequences come together and heads part, each device attends
+  with some of the heads as if it were alone, and what was read goes back.
+
+Masks, biases, windows, offsets, softcap, sinks, dropout masks and grouped heads are those of one device, a query that
+sees nothing gets exactly zero, and gradients are complete. `parity_tests/test_sharding.py` compares models and calls
+with one device: on 8 virtual devices in JAX, in 4 processes in PyTorch."""
+
+
+def decoder(mesh: Mesh) -> Program:
+    """The decoder of the tables."""
+    return decoder_on(mesh, CONFIG, TOKENS)
+
+
+def attention(mesh: Mesh, scheme: str | None) -> Program:
+    """The attention of the tables; on one chip there is no scheme."""
+    return attention_on(mesh, SHAPE, scheme if mesh.size > 1 else None)
+
+
+def along(axis: str) -> Callable[[int], Mapping[str, int]]:
+    """All chips along one axis."""
+    return lambda chips: {axis: chips}
+
+
+ROWS: dict[str, tuple[Callable[[Mesh], Program], Callable[[int], Mapping[str, int]]]] = {
+    "decoder, `data`": (decoder, along(DATA)),
+    "decoder, `model`": (decoder, along(MODEL)),
+    "decoder, `sequence`": (decoder, along(SEQUENCE)),
+    "decoder, `data` and `model`": (
+        decoder,
+        lambda chips: dict(zip((DATA, MODEL), SQUARES[chips], strict=True)),
+    ),
+    "decoder, all three": (
+        decoder,
+        lambda chips: dict(zip((DATA, MODEL, SEQUENCE), CUBES[chips], strict=True)),
+    ),
+    "attention, `ring`": (partial(attention, scheme="ring"), along(SEQUENCE)),
+    "attention, `all_to_all`": (partial(attention, scheme="all_to_all"), along(SEQUENCE)),
+    "attention, heads": (partial(attention, scheme=None), along(MODEL)),
+}
+
+
+def compiled() -> dict[tuple[str, int], Shared]:
+    """Every row for every number of chips."""
+    found = {}
+    cells = [(name, chips) for name in ROWS for chips in TOPOLOGIES]
+    for name, chips in track(cells, "compiling", console=Console(stderr=True), transient=True):
+        make, sizes = ROWS[name]
+        alone = next((each for (other, _), each in found.items() if ROWS[other][0] is make), None)
+        if chips == 1 and alone is not None:  # along which axis there is one chip is no matter
+            found[name, chips] = alone
+            continue
+        mesh = described_mesh(TOPOLOGIES[chips], sizes(chips))
+        found[name, chips] = compile_on(make(mesh), mesh)
+    return found
+
+
+def page() -> str:
+    """The page in Markdown."""
+    found = compiled()
+    kinds = sorted({kind for each in found.values() for kind in each.collectives})
+    memory = ((name, *(_bytes(found[name, chips]) for chips in TOPOLOGIES)) for name in ROWS)
+    counts = ((name, *(str(found[name, 16].collectives.get(kind, "")) for kind in kinds)) for name in ROWS)
+    return PAGE.format(
+        intro=INTRO,
+        table=_table(
+            ("path ends in", "shared out by `model`"),
+            ((f"`{_end(end)}`", f"`{spec}`") for end, spec in TABLE),
+        ),
+        versions=", ".join(f"{package} {version(package)}" for package in ("jax", "libtpu")),
+        heads=CONFIG.heads.num_heads,
+        texts=TOKENS[0],
+        length=TOKENS[1],
+        long=SHAPE[2],
+        queries=SHAPE[1],
+        head_dim=SHAPE[3],
+        memory=_table(("bytes on each chip", *map("{} chips".format, TOPOLOGIES)), memory),
+        collectives=_table(("", *kinds), counts),
+    )
+
+
+def _end(pattern: str) -> str:
+    return pattern.replace("\\b", "").replace("\\", "").replace("|", ", ").replace("(", "{").replace(")", "}")
+
+
+def _bytes(found: Shared) -> str:
+    return f"{found.arguments + found.temporary:,}"
+
+
+def _table(headings: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
+    lines = [headings, ["---", *["--:"] * (len(headings) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(page(), end="")
