@@ -1,0 +1,78 @@
+"""What the TPU's compiler makes of programs that many chips share: the collectives, and less memory on more chips."""
+
+from functools import cache
+
+import jax
+import pytest
+
+from attention_bridge.many_chips import attention_on, compile_on, decoder_on, described_mesh
+from jax_attention.models import HeadsConfig, RopeConfig, RotaryDecoderConfig
+
+pytest.importorskip(
+    "libtpu", reason="the TPU's compiler is not installed: pip install 'attention-bridge[tpu-aot]'"
+)
+pytestmark = pytest.mark.slow
+
+CONFIG = RotaryDecoderConfig(64, 1, 512, HeadsConfig(128, 16, 16, 8), RopeConfig())
+TOKENS = (16, 64)
+SHAPE = (4, 16, 512, 128)
+SCHEMES = {"ring": "collective-permute", "all_to_all": "all-to-all"}
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it(precision):
+    """JAX's own precision of products, not the one that parity is proven in."""
+    with jax.default_matmul_precision("default"):
+        yield
+
+
+@cache
+def attention(topology, implementation=None, **sizes):
+    """The gradients of attention."""
+    mesh = described_mesh(topology, sizes)
+    return compile_on(attention_on(mesh, SHAPE, implementation), mesh)
+
+
+@cache
+def decoder(topology, **sizes):
+    """The gradients of a decoder."""
+    mesh = described_mesh(topology, sizes)
+    return compile_on(decoder_on(mesh, CONFIG, TOKENS), mesh)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_sequence_on_more_chips_takes_less_of_each(scheme):
+    four, sixteen = attention("v5e:2x2", scheme, sequence=4), attention("v5e:4x4", scheme, sequence=16)
+    for found in (four, sixteen):
+        assert found.collectives.keys() == {SCHEMES[scheme]}
+    assert [four.chips, sixteen.chips] == [4, 16]
+    assert sixteen.arguments * 4 == four.arguments
+    assert sixteen.temporary < four.temporary
+
+
+def test_batch_and_heads_need_no_word_and_keep_the_kernel():
+    found = attention("v5e:4x4", data=4, model=4)
+    assert found.collectives == {}
+    assert any(name.startswith("splash_mha_fwd") for name in found.kernels)
+
+
+@pytest.mark.parametrize("axis", ["data", "model", "sequence"])
+def test_a_decoder_says_what_its_axis_needs(axis):
+    found = decoder("v5e:4x4", **{axis: 16})
+    expected = {"all-reduce"} | ({"collective-permute"} if axis == "sequence" else set())
+    assert found.collectives.keys() == expected
+
+
+def test_parameters_of_heads_and_feed_forwards_are_shared_out():
+    data, model = decoder("v5e:4x4", data=16), decoder("v5e:4x4", model=16)
+    tokens = 4 * TOKENS[0] * TOKENS[1]
+    shared = 2 * (4 * 128 * 128 + 3 * 128 * 512)  # bytes of what the table names
+    saved = (data.arguments - tokens // 16) - (model.arguments - tokens)
+    assert saved > shared * 15 // 16 * 0.95  # but for what a chip pads small arrays with
+
+
+def test_all_three_axes_together_on_64_chips():
+    found = decoder("v5p:4x4x4", data=4, model=4, sequence=4)
+    assert found.chips == 64
+    assert found.collectives.keys() == {"all-reduce", "collective-permute"}
+    assert found.arguments < decoder("v5e:4x4", data=16).arguments // 3
