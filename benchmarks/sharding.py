@@ -16,6 +16,7 @@ from jax_attention.sharding import DATA, MODEL, SEQUENCE, TABLE
 TOPOLOGIES = {1: "v5e:2x2", 4: "v5e:2x2", 16: "v5e:4x4", 64: "v5p:4x4x4"}
 SQUARES = {1: (1, 1), 4: (2, 2), 16: (4, 4), 64: (16, 4)}
 CUBES = {1: (1, 1, 1), 4: (1, 2, 2), 16: (2, 2, 4), 64: (4, 4, 4)}
+Sizes = Callable[[int], Mapping[str, int] | None]  # of the axes of a mesh, by the number of chips
 CONFIG = RotaryDecoderConfig(1024, 1, 2048, HeadsConfig(512, 16, 16, 64), RopeConfig())
 TOKENS = (16, 128)
 SHAPE = (1, 16, 8192, 128)
@@ -39,10 +40,11 @@ nothing, and the result is the same.
 From here on printed by `python -m benchmarks.sharding` with {versions}. **Compiled, not run**, for chips that are
 only described: 1 and 4 of v5e, 16 of them as `v5e:4x4`, and 64 of v5p as `v5p:4x4x4`.
 
-Bytes on each chip, arguments and temporary memory together. The decoder has one layer of {heads} heads, reads
+Bytes on each chip, arguments and temporary main memory together; what fits into the small memory beside its units
+is not in it. The decoder has one layer of {heads} heads, reads
 {texts} texts of {length} tokens, and is asked for the gradients of all its parameters; attention is causal, in
 bfloat16, on one sequence of {long:,} places with {queries} heads of {head_dim} features, and is asked for all three
-gradients. Where an axis is longer than what it would share out, it shares out nothing.
+gradients. Nothing stands where there is too little to share out.
 
 {memory}
 
@@ -87,12 +89,12 @@ def attention(mesh: Mesh, scheme: str | None) -> Program:
     return attention_on(mesh, SHAPE, scheme if mesh.size > 1 else None)
 
 
-def along(axis: str) -> Callable[[int], Mapping[str, int]]:
-    """All chips along one axis."""
-    return lambda chips: {axis: chips}
+def along(axis: str, most: int = 16) -> Sizes:
+    """All chips along one axis, as far as there is something to share out."""
+    return lambda chips: {axis: chips} if chips <= most else None
 
 
-ROWS: dict[str, tuple[Callable[[Mesh], Program], Callable[[int], Mapping[str, int]]]] = {
+ROWS: dict[str, tuple[Callable[[Mesh], Program], Sizes]] = {
     "decoder, `data`": (decoder, along(DATA)),
     "decoder, `model`": (decoder, along(MODEL)),
     "decoder, `sequence`": (decoder, along(SEQUENCE)),
@@ -104,7 +106,7 @@ ROWS: dict[str, tuple[Callable[[Mesh], Program], Callable[[int], Mapping[str, in
         decoder,
         lambda chips: dict(zip((DATA, MODEL, SEQUENCE), CUBES[chips], strict=True)),
     ),
-    "attention, `ring`": (partial(attention, scheme="ring"), along(SEQUENCE)),
+    "attention, `ring`": (partial(attention, scheme="ring"), along(SEQUENCE, most=64)),
     "attention, `all_to_all`": (partial(attention, scheme="all_to_all"), along(SEQUENCE)),
     "attention, heads": (partial(attention, scheme=None), along(MODEL)),
 }
@@ -113,14 +115,14 @@ ROWS: dict[str, tuple[Callable[[Mesh], Program], Callable[[int], Mapping[str, in
 def compiled() -> dict[tuple[str, int], Shared]:
     """Every row for every number of chips."""
     found = {}
-    cells = [(name, chips) for name in ROWS for chips in TOPOLOGIES]
+    cells = [(name, chips) for name, (_, sizes) in ROWS.items() for chips in TOPOLOGIES if sizes(chips)]
     for name, chips in track(cells, "compiling", console=Console(stderr=True), transient=True):
         make, sizes = ROWS[name]
         alone = next((each for (other, _), each in found.items() if ROWS[other][0] is make), None)
         if chips == 1 and alone is not None:  # along which axis there is one chip is no matter
             found[name, chips] = alone
             continue
-        mesh = described_mesh(TOPOLOGIES[chips], sizes(chips))
+        mesh = described_mesh(TOPOLOGIES[chips], sizes(chips) or {})
         found[name, chips] = compile_on(make(mesh), mesh)
     return found
 
@@ -129,7 +131,7 @@ def page() -> str:
     """The page in Markdown."""
     found = compiled()
     kinds = sorted({kind for each in found.values() for kind in each.collectives})
-    memory = ((name, *(_bytes(found[name, chips]) for chips in TOPOLOGIES)) for name in ROWS)
+    memory = ((name, *(_bytes(found.get((name, chips))) for chips in TOPOLOGIES)) for name in ROWS)
     counts = ((name, *(str(found[name, 16].collectives.get(kind, "")) for kind in kinds)) for name in ROWS)
     return PAGE.format(
         intro=INTRO,
@@ -153,8 +155,8 @@ def _end(pattern: str) -> str:
     return pattern.replace("\\b", "").replace("\\", "").replace("|", ", ").replace("(", "{").replace(")", "}")
 
 
-def _bytes(found: Shared) -> str:
-    return f"{found.arguments + found.temporary:,}"
+def _bytes(found: Shared | None) -> str:
+    return "" if found is None else f"{found.arguments + found.temporary:,}"
 
 
 def _table(headings: Sequence[str], rows: Iterator[Sequence[str]]) -> str:

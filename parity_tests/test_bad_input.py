@@ -474,7 +474,7 @@ def test_an_unknown_implementation_is_refused_with_those_there_are():
         with mirror.nothing_runs(), pytest.raises(ValueError) as refusal:
             call()
         assert str(refusal.value) == (
-            f"implementation must be None or one of reference, blockwise, {native}, got fastest"
+            f"implementation must be None or one of reference, blockwise, ring, all_to_all, {native}, got fastest"
         )
 
 

@@ -56,6 +56,7 @@ OWN_CODE = {
     "ops/tiles.py",
     "ops/triangular.py",
     "records.py",
+    "sharding.py",
 }
 
 # What stands in the PyTorch file, and what in the JAX file, in order; layout and line breaks are no matter.
