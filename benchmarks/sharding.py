@@ -18,7 +18,7 @@ SQUARES = {1: (1, 1), 4: (2, 2), 16: (4, 4), 64: (16, 4)}
 CUBES = {1: (1, 1, 1), 4: (1, 2, 2), 16: (2, 2, 4), 64: (4, 4, 4)}
 Sizes = Callable[[int], Mapping[str, int] | None]  # of the axes of a mesh, by the number of chips
 CONFIG = RotaryDecoderConfig(1024, 1, 2048, HeadsConfig(512, 16, 16, 64), RopeConfig())
-TOKENS = (16, 128)
+TOKENS = (16, 512)
 SHAPE = (1, 16, 8192, 128)
 
 PAGE = """# More than one device
@@ -37,14 +37,14 @@ nothing, and the result is the same.
 
 ## What they say to each other
 
-From here on printed by `python -m benchmarks.sharding` with {versions}. **Compiled, not run**, for chips that are
-only described: 1 and 4 of v5e, 16 of them as `v5e:4x4`, and 64 of v5p as `v5p:4x4x4`.
+From here on printed by `python -m benchmarks.sharding` with {versions}. **Compiled, not run**, for
+chips that are only described: 1 and 4 of v5e, 16 of them as `v5e:4x4`, and 64 of v5p as `v5p:4x4x4`.
 
-Bytes on each chip, arguments and temporary main memory together; what fits into the small memory beside its units
-is not in it. The decoder has one layer of {heads} heads, reads
-{texts} texts of {length} tokens, and is asked for the gradients of all its parameters; attention is causal, in
-bfloat16, on one sequence of {long:,} places with {queries} heads of {head_dim} features, and is asked for all three
-gradients. Nothing stands where there is too little to share out.
+Bytes on each chip: arguments + temporary main memory, in which what fits into the small memory beside the chip's units
+is not counted; a v5p has other sizes there than a v5e. The decoder has one layer of {heads} heads, reads {texts} texts
+of {length} tokens, and is asked for the gradients of all its parameters; attention is causal, in bfloat16, on one
+sequence of {long:,} places with {queries} heads of {head_dim} features, and is asked for all three gradients. Nothing
+stands where there is too little to share out.
 
 {memory}
 
@@ -52,8 +52,8 @@ What stands in the program of one of 16 chips, each as often as it is written th
 
 {collectives}
 
-Parameters have the largest part where only the data is shared out; a ring holds the scores of its own queries with the
-keys of one other chip, so they fall with the square of the number of chips.
+In a ring a chip makes all scores of its own queries with the keys of one other chip at a time, forward and backward:
+they fall with the square of the number of chips. With `all_to_all` each chip runs the kernel of one device.
 """
 INTRO = """With `data`, `model` and `sequence` a mesh shares out the batch, the heads (with the features within
 feed-forwards) and the places of a sequence. A model is told once, and its code and its results are those of one device:
@@ -146,7 +146,7 @@ def page() -> str:
         long=SHAPE[2],
         queries=SHAPE[1],
         head_dim=SHAPE[3],
-        memory=_table(("bytes on each chip", *map("{} chips".format, TOPOLOGIES)), memory),
+        memory=_table(("bytes on each chip", "1 chip", *map("{} chips".format, [*TOPOLOGIES][1:])), memory),
         collectives=_table(("", *kinds), counts),
     )
 
@@ -156,7 +156,7 @@ def _end(pattern: str) -> str:
 
 
 def _bytes(found: Shared | None) -> str:
-    return "" if found is None else f"{found.arguments + found.temporary:,}"
+    return "" if found is None else f"{found.arguments:,} + {found.temporary:,}"
 
 
 def _table(headings: Sequence[str], rows: Iterator[Sequence[str]]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - numpy learns of bfloat16
 import numpy as np
 
 BATCH, HEADS, KV_HEADS, QUERY, KEY, HEAD_DIM, VALUE_DIM = 2, 8, 4, 16, 24, 5, 7
@@ -53,6 +54,8 @@ CALLS: dict[str, dict[str, Any]] = {
 }
 LEARNED = ("query", "key", "value", "bias", "sinks")
 SCHEMES = {"ring": "ring", "all_to_all": "all_to_all", "left to itself": None}
+# In other dtypes than float64, in a ring.
+NARROW = {"window": "bfloat16", "everything": "float32"}
 # What breaks on purpose: by the name of a file in `ops`, what in it is replaced.
 CONTROLS = {
     "keys are taken for those of the wrong neighbour": ("ring", "_source"),
@@ -204,8 +207,11 @@ PLACED = [
 ]
 
 
-def given(call):
-    """The arrays of a call that have gradients, its other options, and what its output is multiplied by."""
+def given(call, dtype="float64"):
+    """The arrays of a call that have gradients, its other options, and what its output is multiplied by.
+
+    What a dtype cannot hold is rounded, and all is in float64.
+    """
     options = dict(CALLS[call])
     arrays = {
         "query": draw(BATCH, HEADS, QUERY, HEAD_DIM),
@@ -213,7 +219,8 @@ def given(call):
         "value": draw(BATCH, KV_HEADS, KEY, VALUE_DIM, seed=2),
     }
     arrays |= {name: options.pop(name) for name in LEARNED if name in options}
-    return arrays, options, draw(BATCH, HEADS, QUERY, VALUE_DIM, seed=4)
+    arrays = {name: x.astype(dtype).astype(np.float64) for name, x in arrays.items()}
+    return arrays, options, draw(BATCH, HEADS, QUERY, VALUE_DIM, seed=4).astype(dtype).astype(np.float64)
 
 
 AXES = dict.fromkeys(("query", "key", "value"), ("data", "model", "sequence"))  # of what a call is given
@@ -264,6 +271,9 @@ def all_results(mirror, call, model):
     for name, mesh, scheme in CALLED:
         sizes = MESHES[mirror][mesh]
         found |= {f"{name}/{mesh}/{scheme}/{key}": x for key, x in call(name, sizes, SCHEMES[scheme]).items()}
+    for name, dtype in NARROW.items():
+        results = call(name, MESHES[mirror]["sequence"], "ring", dtype)
+        found |= {f"{name}/{dtype}/{key}": x for key, x in results.items()}
     for control, (file, _) in CONTROLS.items():
         with broken(mirror, control):
             scheme = "ring" if file == "ring" else "all_to_all"
@@ -290,18 +300,20 @@ def in_jax():
     from jax_attention import dot_product_attention
     from jax_attention.sharding import make_mesh, on_mesh, shard, shard_model
 
-    def call(name, sizes, implementation):
-        arrays, options, cotangent = given(name)
+    def call(name, sizes, implementation, dtype="float64"):
+        arrays, options, cotangent = given(name, dtype)
         mesh = make_mesh(sizes)
 
         def loss(arrays, options):
             output = dot_product_attention(**arrays, **fixed, **options, implementation=implementation)
-            return (output * cotangent).sum(), output
+            return (output * jnp.asarray(cotangent, dtype)).sum(), output
 
         fixed = {key: x for key, x in options.items() if not isinstance(x, np.ndarray)}
         options = {key: jnp.asarray(x) for key, x in options.items() if isinstance(x, np.ndarray)}
         with on_mesh(mesh):
-            arrays = {key: shard(x, mesh, *AXES.get(key, ())) for key, x in arrays.items()}
+            arrays = {
+                key: shard(jnp.asarray(x, dtype), mesh, *AXES.get(key, ())) for key, x in arrays.items()
+            }
             gradients, output = jax.jit(jax.grad(loss, has_aux=True))(arrays, options)
         return {"output": output} | gradients
 
@@ -322,7 +334,8 @@ def in_jax():
         flat = {key: np.asarray(x) for key, x in open_container(gradients).leaves.items()}
         return outputs | of_inputs | convert(flat, "jax_attention", "torch_attention")[0]
 
-    return {key: np.asarray(x) for key, x in all_results("jax", call, model).items()}
+    found = all_results("jax", call, model)
+    return {key: np.asarray(x, "float32" if x.dtype == "bfloat16" else x.dtype) for key, x in found.items()}
 
 
 def in_torch(rank, processes, path, store):
@@ -330,9 +343,10 @@ def in_torch(rank, processes, path, store):
     import torch
     import torch.distributed as dist
 
+    from attention_bridge.running import cotangent, named_outputs
     from attention_bridge.weights import transfer
     from torch_attention import dot_product_attention
-    from torch_attention.sharding import make_mesh, on_mesh, shard, shard_model
+    from torch_attention.sharding import make_mesh, on_mesh, placements, shard, shard_model
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
@@ -340,23 +354,30 @@ def in_torch(rank, processes, path, store):
     def whole(x):
         return x.full_tensor() if hasattr(x, "full_tensor") else x
 
-    def call(name, sizes, implementation):
-        arrays, options, cotangent = given(name)
+    def call(name, sizes, implementation, dtype="float64"):
+        arrays, options, factor = given(name, dtype)
         mesh = make_mesh(sizes)
+        kind = getattr(torch, dtype)
         options = {key: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for key, x in options.items()}
         with on_mesh(mesh):
             arrays = {
-                key: shard(torch.from_numpy(x), mesh, *AXES.get(key, ())).requires_grad_()
+                key: shard(torch.from_numpy(x).to(kind), mesh, *AXES.get(key, ())).requires_grad_()
                 for key, x in arrays.items()
             }
             output = dot_product_attention(**arrays, **options, implementation=implementation)
-            loss = (whole(output) * torch.from_numpy(cotangent)).sum()
+            loss = (whole(output) * torch.from_numpy(factor).to(kind)).sum()
             gradients = torch.autograd.grad(loss, list(arrays.values()))
         return {key: whole(x) for key, x in zip(("output", *arrays), (output, *gradients), strict=True)}
 
-    def model(name, sizes):
-        from attention_bridge.running import cotangent, named_outputs
+    def outputs_and_gradients(made, inputs):
+        leaves = {key: x.requires_grad_() for key, x in inputs.items() if x.is_floating_point()}
+        leaves |= dict(made.named_parameters())
+        outputs = {key: whole(x) for key, x in named_outputs(made(**inputs)).items()}
+        counted = [(x * torch.from_numpy(cotangent(tuple(x.shape)))).sum() for x in outputs.values()]
+        gradients = torch.autograd.grad(counted, list(leaves.values()), materialize_grads=True)
+        return outputs | {key: whole(x) for key, x in zip(leaves, gradients, strict=True)}
 
+    def model(name, sizes):
         mesh = make_mesh(sizes)
         made = transfer(weights(name), MODELS[name].made(names("torch"), {"dtype": torch.float64})).eval()
         shard_model(made, mesh)
@@ -365,18 +386,31 @@ def in_torch(rank, processes, path, store):
                 key: shard(torch.from_numpy(x), mesh, *MODELS[name].axes(key))
                 for key, x in MODELS[name].inputs.items()
             }
-            leaves = {key: x.requires_grad_() for key, x in inputs.items() if x.is_floating_point()}
-            leaves |= dict(made.named_parameters())
-            outputs = {key: whole(x) for key, x in named_outputs(made(**inputs)).items()}
-            loss = sum(
-                (x * torch.from_numpy(cotangent(tuple(x.shape))).to(x)).sum() for x in outputs.values()
-            )
-            gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        return outputs | {key: whole(x) for key, x in zip(leaves, gradients, strict=True)}
+            return outputs_and_gradients(made, inputs)
 
-    found = {key: x.detach().numpy() for key, x in all_results("torch", call, model).items()}
+    def natively(name):
+        """A model as PyTorch's own tensor parallelism has it, after the same table: on plain tensors."""
+        from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+        mesh, styles = make_mesh({"model": processes}), (ColwiseParallel, RowwiseParallel)
+        made = transfer(weights(name), MODELS[name].made(names("torch"), {"dtype": torch.float64})).eval()
+        plan = {
+            path.removesuffix(".weight"): styles[place.dim]()
+            for path, (place,) in placements(made, mesh).items()
+            if path.endswith("weight") and place.is_shard()
+        }
+        parallelize_module(made, mesh, plan)
+        return outputs_and_gradients(
+            made, {key: torch.from_numpy(x) for key, x in MODELS[name].inputs.items()}
+        )
+
+    found = all_results("torch", call, model)
+    found |= {f"natively/{key}": x for key, x in natively("Decoder").items()}
+    found = {key: x.detach() for key, x in found.items()}
     if rank == 0:
-        np.savez(path, **found)
+        np.savez(
+            path, **{key: (x.float() if x.dtype == torch.bfloat16 else x).numpy() for key, x in found.items()}
+        )
     dist.destroy_process_group()
 
 

@@ -6,7 +6,7 @@ definition in float64, and with the other framework.
 
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -15,14 +15,26 @@ import pytest
 import torch
 from flax import nnx
 
+import jax_attention.sharding
+import torch_attention.sharding
 from attention_bridge.measure import error, tolerances
 from attention_bridge.parity import gradient_scales
 from attention_bridge.running import run_jax, run_torch
 from attention_bridge.weights import transfer
 from parity_tests.conformance import MIRRORS, oracle
-from parity_tests.sharded import CALLED, CONTROLS, MODELS, PLACED, given, names, weights
-
-pytestmark = pytest.mark.slow
+from parity_tests.sharded import (
+    CALLED,
+    CONTROLS,
+    FEW_MESHES,
+    HEAD_DIM,
+    KEY,
+    MODELS,
+    NARROW,
+    PLACED,
+    given,
+    names,
+    weights,
+)
 
 BOUND = tolerances("float64", 1)["gradient"]
 each_mirror = pytest.mark.parametrize("mirror", MIRRORS)
@@ -59,7 +71,11 @@ def of(results, mirror, *case):
 @cache
 def call_on_one_device(mirror, name):
     """Output and gradients of a call by the definition, in float64."""
-    arrays, options, cotangent = given(name)
+    return of_definition(mirror, *given(name))
+
+
+def of_definition(mirror, arrays, options, cotangent):
+    """Output and gradients by the definition, as the arrays are."""
     alone = MIRRORS[mirror]
     options = {**options, "implementation": "reference"}
     output = np.asarray(alone("dot_product_attention", **arrays, **options))
@@ -87,6 +103,7 @@ def assert_same_model(found, expected, bound=BOUND):
         assert error(x, expected[key], scales[key]) <= bound, key
 
 
+@pytest.mark.slow
 class TestCalls:
     @each_call
     @each_mirror
@@ -117,6 +134,16 @@ class TestCalls:
         for key, x in ours.items():
             assert error(theirs[key], x) <= 2 * BOUND, key
 
+    @pytest.mark.parametrize(("name", "dtype"), NARROW.items())
+    @each_mirror
+    def test_a_ring_rounds_no_more_than_its_dtype_explains(self, results, mirror, name, dtype):
+        arrays, options, cotangent = given(name, dtype)
+        found, expected = of(results, mirror, name, dtype), of_definition(mirror, arrays, options, cotangent)
+        bounds = tolerances(dtype, HEAD_DIM + KEY)
+        assert error(found.pop("output"), expected["output"]) <= bounds["output"]
+        for key, x in found.items():
+            assert error(x, expected[key]) <= bounds["gradient"], key
+
     @pytest.mark.parametrize("control", CONTROLS)
     @each_mirror
     def test_a_ring_or_an_exchange_that_is_broken_would_be_noticed(self, results, mirror, control):
@@ -125,10 +152,14 @@ class TestCalls:
         assert {"output", "query", "key", "value"} <= {*wrong}
 
 
+@pytest.mark.slow
 class TestModels:
     @each_model
     def test_a_model_on_several_devices_is_that_on_one(self, results, mirror, name, mesh):
         assert_same_model(of(results, mirror, name, mesh), model_on_one_device(name)[mirror])
+
+    def test_the_table_is_a_plan_for_parallelize_module_too(self, results):
+        assert_same_model(of(results, "torch", "natively"), model_on_one_device("Decoder")["torch"])
 
     @pytest.mark.parametrize("name", MODELS)
     def test_both_frameworks_give_the_same(self, results, name):
@@ -142,3 +173,45 @@ class TestModels:
         )
         with pytest.raises(AssertionError, match="output"):
             assert_same_model(found | {"output": np.roll(found["output"], 1, axis=1)}, expected)
+
+
+def drawn(model):
+    """A model of the JAX mirror."""
+    return model.made(names("jax"), {"rngs": nnx.Rngs(0)})
+
+
+def refusals(mirror):
+    """What each scheme says on one device."""
+    x = MIRRORS[mirror].array(np.ones((2, 3, 4, 5)))
+    found = []
+    for scheme in ("ring", "all_to_all"):
+        with pytest.raises(NotImplementedError) as refusal:
+            MIRRORS[mirror]("dot_product_attention", x, x, x, implementation=scheme)
+        found.append(str(refusal.value))
+    return found
+
+
+PARTED = {f"{name}_proj" for name in ("q", "k", "v", "q_b", "kv_b", "out", "gate", "up", "down")}
+
+
+class TestPlaces:
+    def test_one_device_is_no_ring_and_both_mirrors_say_so(self):
+        ours, theirs = map(refusals, MIRRORS)
+        assert ours == theirs
+        assert ours[0] == (
+            "ring attention needs several devices that share out both lengths evenly, got lengths 4 and 4"
+        )
+
+    def test_both_tables_say_the_same(self):
+        ours = [(end.replace("weight", "kernel"), axes[::-1]) for end, axes in torch_attention.sharding.TABLE]
+        assert ours == [(end, tuple(spec)) for end, spec in jax_attention.sharding.TABLE]
+
+    def test_the_table_finds_the_layers_of_every_model(self):
+        mesh = jax_attention.sharding.make_mesh({"model": 1})
+        for name, model in MODELS.items():
+            made = nnx.eval_shape(partial(drawn, model))
+            where = jax_attention.sharding.placements(made, mesh)
+            shared = {path.split(".")[-2] for path, place in where.items() if tuple(place.spec)}
+            assert {"out_proj", "up_proj", "down_proj"} <= shared, name
+            assert shared <= PARTED, name
+            assert {"q_proj", "k_proj", "v_proj"} <= shared or {"q_b_proj", "kv_b_proj"} <= shared, name

@@ -60,7 +60,7 @@ def shards_of(call: Call) -> Shards | None:
         shared = name in free and all(length and length % free[name] == 0 for length in lengths)
         return (name,) if shared else ()
 
-    sequence = axes(SEQUENCE, query_len, call.key.shape[-2])
+    sequence = axes(SEQUENCE, query_len, call.key.shape[-2]) if free.get(SEQUENCE, 1) > 1 else ()
     return Shards(
         mesh, axes(DATA, batch[0]) if batch else (), axes(MODEL, heads), sequence[0] if sequence else None
     )

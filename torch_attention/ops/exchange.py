@@ -23,7 +23,7 @@ def exchange_refusal(call: Call) -> str | None:
     if shards is None or shards.sequence is None:
         lengths = call.query.shape[-2], call.key.shape[-2]
         return (
-            "all_to_all attention needs devices that share out both lengths evenly, "
+            "all_to_all attention needs several devices that share out both lengths evenly, "
             f"got lengths {lengths[0]} and {lengths[1]}"
         )
     heads, count = call.query.shape[-3], shards.head_count * device_count(shards)

@@ -69,7 +69,10 @@ def ring_refusal(call: Call) -> str | None:
     if shards is not None and shards.sequence is not None:
         return None
     lengths = call.query.shape[-2], call.key.shape[-2]
-    return f"ring attention needs devices that share out both lengths evenly, got lengths {lengths[0]} and {lengths[1]}"
+    return (
+        "ring attention needs several devices that share out both lengths evenly, "
+        f"got lengths {lengths[0]} and {lengths[1]}"
+    )
 
 
 def ring_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:

@@ -61,7 +61,7 @@ def shards_of(call: Call) -> Shards | None:
         if not placement.is_shard():
             continue
         size, dim = mesh.size(axis), placement.dim % query.ndim - query.ndim
-        if dim == -2 and not sequence and not any(length % size for length in lengths):
+        if dim == -2 and size > 1 and not sequence and not any(length % size for length in lengths):
             sequence.append(axis)
         elif dim == -3 and query.shape[-3] % (shares["heads"] * size) == 0:
             shares["heads"] *= size
