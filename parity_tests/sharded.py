@@ -198,12 +198,16 @@ MODELS: dict[str, Model] = {
 }
 ON_ALL_MESHES = ("RotaryDecoder", "EncoderDecoder")
 # The others on few: along two axes at once DTensor searches long for the cheapest way.
-FEW_MESHES = {"jax": ("all",), "torch": ("model", "sequence")}
+FEW_MESHES = {"jax": ("all",), "torch": ("model",)}
+IN_PARTS = ("Decoder", "Encoder", "SpeechTransformer")  # of a sequence, in PyTorch too
 PLACED = [
     (mirror, name, mesh)
     for mirror, meshes in MESHES.items()
     for name in MODELS
-    for mesh in (meshes if name in ON_ALL_MESHES else FEW_MESHES[mirror])
+    for mesh in meshes
+    if name in ON_ALL_MESHES
+    or mesh in FEW_MESHES[mirror]
+    or ((mirror, mesh) == ("torch", "sequence") and name in IN_PARTS)
 ]
 
 
