@@ -53,7 +53,8 @@ What stands in the program of one of 16 chips, each as often as it is written th
 {collectives}
 
 In a ring a chip makes all scores of its own queries with the keys of one other chip at a time, forward and backward:
-they fall with the square of the number of chips. With `all_to_all` each chip runs the kernel of one device.
+they fall with the square of the number of chips, and on few chips are more than one device's kernel needs. With
+`all_to_all` each chip runs that kernel: it is the better choice where there are heads enough.
 """
 INTRO = """With `data`, `model` and `sequence` a mesh shares out the batch, the heads (with the features within
 feed-forwards) and the places of a sequence. A model is told once, and its code and its results are those of one device:
