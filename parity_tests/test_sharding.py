@@ -202,6 +202,13 @@ class TestPlaces:
             "ring attention needs several devices that share out both lengths evenly, got lengths 4 and 4"
         )
 
+    @pytest.mark.parametrize("axis", ["data", "rows"])
+    def test_axes_of_other_names_are_left_to_the_compiler(self, axis):
+        query, key, value = (np.ones((2, 3, 4, 5), np.float32),) * 3
+        with jax_attention.sharding.on_mesh(jax_attention.sharding.make_mesh({axis: 1})):
+            program = jax.make_jaxpr(jax_attention.dot_product_attention)(query, key, value)
+        assert ("shard_map" in str(program)) == (axis == "data")
+
     def test_both_tables_say_the_same(self):
         ours = [(end.replace("weight", "kernel"), axes[::-1]) for end, axes in torch_attention.sharding.TABLE]
         assert ours == [(end, tuple(spec)) for end, spec in jax_attention.sharding.TABLE]

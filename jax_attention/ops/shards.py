@@ -52,7 +52,7 @@ def shards_of(call: Call) -> Shards | None:
     """
     mesh = jax.sharding.get_abstract_mesh()
     free = {name: mesh.shape[name] for name in _free(mesh)}
-    if not free:
+    if not free.keys() & {DATA, MODEL, SEQUENCE}:  # axes that others named mean what they say elsewhere
         return None
     *batch, heads, query_len, _ = call.query.shape
 
