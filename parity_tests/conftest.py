@@ -44,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(getattr(mechanism, "name", item.path.name)))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Groups that nobody sees would cost half of the time again, and two builds of one wheel."""
+    if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError(f"pytest {pytest.__version__} and this pytest-xdist do not group tests")
+
+
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """A worker that goes on to another group now and then lets go of what it compiled before."""
     groups = [each.get_closest_marker("xdist_group").args for each in (item, nextitem) if each is not None]
