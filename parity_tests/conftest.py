@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -44,10 +45,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(getattr(mechanism, "name", item.path.name)))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Groups that nobody sees would cost half of the time again, and two builds of one wheel."""
-    if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in session.items):
-        raise pytest.UsageError(f"pytest {pytest.__version__} and this pytest-xdist do not group tests")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Groups that nobody sees would cost half of the time again, and build one wheel in two places at once."""
+    if node.config.getoption("dist") == "loadgroup" and not all("@" in each for each in ids):
+        pytest.exit(f"pytest {pytest.__version__} and this pytest-xdist do not group tests", returncode=4)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
