@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from attention_bridge import checkpoints
+from attention_bridge.checkpoints import keras_h5
 from attention_bridge.errors import CheckpointError
 from parity_tests.checkpoint_samples import bits, few, gguf_bytes, random_bits, save
 
@@ -24,6 +25,7 @@ NAMES = {
     "gguf": "x.gguf",
     "index": "model.safetensors.index.json",
 }
+ENDLESS = (187, 1701)  # seeds of damage after which HDF5 2.0 does not come back
 MIB = 2**20
 ALLOWED = 200 * MIB  # of memory, for files of a few kB
 
@@ -116,6 +118,20 @@ def test_random_damage_ends_in_arrays_or_in_one_sentence(valid):
 @pytest.mark.slow
 def test_much_random_damage_ends_in_arrays_or_in_one_sentence(valid):
     damage(valid[1], 20000)
+
+
+@pytest.mark.slow
+def test_random_damage_of_hdf5_ends_too_though_its_library_goes_round_for_ever(tmp_path, monkeypatch):
+    """Two of these hundred files do that; another process reads their names first, so they are few."""
+    monkeypatch.setattr(keras_h5, "DEADLINE", 5.0)
+    path = tmp_path / "x.weights.h5"
+    save(path, few())
+    content, outcomes = path.read_bytes(), []
+    for seed in (*ENDLESS, *range(98)):
+        path.write_bytes(mutated(content, np.random.default_rng(seed)))
+        outcomes.append(outcome(path))
+    assert outcomes[: len(ENDLESS)] == ["refused"] * len(ENDLESS)
+    assert outcomes.count("refused") > 100 / 4, "most damage is no damage"
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.pt"])

@@ -5,6 +5,9 @@ HDF5 has no bfloat16: it is stored as raw bytes with the attribute `dtype`, as K
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +23,8 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.extras import require
 from attention_bridge.weights.leaves import Spec
 
+DEADLINE = 30.0  # seconds, for what takes one where there are thousands of tensors
+
 
 def open(path: Path) -> Reader:
     """Open an HDF5 file of weights. Each tensor is read by itself.
@@ -32,11 +37,14 @@ def open(path: Path) -> Reader:
     import h5py
 
     with reading(path, "HDF5 file"):
+        _check_end(path)
         file = h5py.File(path, "r")
         try:
             specs: dict[str, Spec] = {}
 
-            def visit(name: str, node: Any) -> None:
+            def visit(name: str | bytes, node: Any) -> None:
+                if isinstance(name, bytes):
+                    raise CheckpointError(f"{path} is damaged: a name in it is no text, {name!r}")
                 if isinstance(node, h5py.Dataset):
                     specs[name] = _spec(path, name, node)
 
@@ -62,12 +70,51 @@ def _spec(path: Path, name: str, dataset: Any) -> Spec:
         raise CheckpointError(f"{path} is refused: the values of {name} are in another file")
     if dataset.shape is None:
         raise CheckpointError(f"{path} cannot be read: {name} has no values")
-    stored, said = dataset.dtype, dataset.attrs.get("dtype")
-    if stored.kind == "V" and isinstance(said, str) and said in EXTENDED:
+    stored, said = dataset.dtype, _said(dataset)
+    if isinstance(said, str) and said in EXTENDED:
         if stored.itemsize == EXTENDED[said].itemsize:
             return Spec(dataset.shape, EXTENDED[said])
         raise CheckpointError(f"{path} is damaged: {name} is stored as {stored} and said to be {said}")
     return Spec(dataset.shape, supported(path, name, stored))
+
+
+def _said(dataset: Any) -> Any:
+    """The dtype that an attribute names, of what HDF5 has no dtype for."""
+    return dataset.attrs.get("dtype") if dataset.dtype.kind == "V" else None
+
+
+def _check_end(path: Path) -> None:
+    """Raise unless all names, shapes and attributes of a file can be read, within `DEADLINE`.
+
+    On damaged files the library may go round for ever or take its process with it: let it be another's.
+    """
+    command = f"import sys; from {__name__} import walk; walk(sys.argv[1])"
+    modules = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", command, str(path)],
+            env={**os.environ, **modules},
+            capture_output=True,
+            timeout=DEADLINE,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CheckpointError(
+            f"{path} is damaged: {DEADLINE:g} s are not enough to read its names"
+        ) from error
+    if done.returncode < 0:
+        raise CheckpointError(f"{path} is damaged: reading its names ends in signal {-done.returncode}")
+
+
+def walk(path: str) -> None:
+    """Read all of an HDF5 file but values; what it raises is raised again, and told, where the file is opened."""
+    import h5py
+
+    def visit(_: Any, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            _said(node)
+
+    with suppress(Exception), h5py.File(path, "r") as file:
+        file.visititems(visit)
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
