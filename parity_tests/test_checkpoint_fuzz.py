@@ -5,6 +5,7 @@ succeed and give other numbers. Zip files have checksums, so npz and torch's fil
 """
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,24 @@ def test_random_damage_of_hdf5_ends_too_though_its_library_goes_round_for_ever(t
         outcomes.append(outcome(path))
     assert outcomes[: len(ENDLESS)] == ["refused"] * len(ENDLESS)
     assert outcomes.count("refused") > 100 / 4, "most damage is no damage"
+
+
+@pytest.mark.slow
+def test_random_damage_of_any_file_of_orbax_ends_in_the_right_numbers_or_in_one_sentence(tmp_path):
+    whole, path, rounds = tmp_path / "whole", tmp_path / "x", 120
+    save(whole, few(), format="orbax")
+    files = sorted(file.relative_to(whole) for file in whole.rglob("*") if file.is_file())
+    outcomes = []
+    for seed in range(rounds):
+        shutil.copytree(whole, path)
+        file = path / files[seed % len(files)]
+        file.write_bytes(mutated(file.read_bytes(), np.random.default_rng(seed)))
+        outcomes.append(outcome(path))
+        if outcomes[-1] == "read":
+            with checkpoints.open(path) as reader:
+                assert bits(dict(reader.items())) == bits(few())
+        shutil.rmtree(path)
+    assert set(outcomes) == {"read", "refused"}
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.pt"])
