@@ -136,6 +136,9 @@ def test_random_damage_of_hdf5_ends_too_though_its_library_goes_round_for_ever(t
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # tasks that Orbax leaves behind
 def test_random_damage_of_any_file_of_orbax_ends_in_the_right_numbers_or_in_one_sentence(tmp_path):
     whole, path, rounds = tmp_path / "whole", tmp_path / "x", 120
     save(whole, few(), format="orbax")
