@@ -6,6 +6,8 @@ export JAX_PLATFORMS ?= cpu
 export HF_HUB_OFFLINE = 1
 # With the TPU's compiler: what is compiled for TPU is a part of the proof.
 TESTED := $(VENV)/installed-test,tpu-aot
+# And a browser, some 670 MB, in which the page of weights is tried.
+TESTED_SLOW := $(VENV)/installed-test,tpu-aot,browser
 
 .PHONY: help demo check lint types test test-quick test-slow test-all docs notebooks format clean
 .DEFAULT_GOAL := help
@@ -41,7 +43,7 @@ test: lint  ## The essential proof, under ten minutes on two cores
 test-quick: $(TESTED)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
-test-slow: $(TESTED)  ## The rest, on the code as it ships: without the tests' shape checks
+test-slow: $(TESTED_SLOW)  ## The rest, on the code as it ships: without the tests' shape checks
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
 test-all: test test-slow  ## All tests

@@ -69,6 +69,7 @@ def choose(browser, which, value):
     )
 
 
+@pytest.mark.slow
 def test_pointing_at_a_token_shows_its_row_and_leaving_shows_the_held_one(browser, tmp_path, layers):
     show(browser, tmp_path, layers, EVIL, layer=1, head=2)
     agrees(browser, layers[1][2, 0])
@@ -81,6 +82,7 @@ def test_pointing_at_a_token_shows_its_row_and_leaving_shows_the_held_one(browse
     agrees(browser, layers[1][2, 4])
 
 
+@pytest.mark.slow
 def test_layer_and_head_and_the_mean_over_heads_can_be_chosen(browser, tmp_path, layers):
     show(browser, tmp_path, layers, EVIL, head=None)
     agrees(browser, layers[0].mean(axis=0)[0])
@@ -90,6 +92,7 @@ def test_layer_and_head_and_the_mean_over_heads_can_be_chosen(browser, tmp_path,
     agrees(browser, layers[1][1, 0])
 
 
+@pytest.mark.slow
 def test_arrow_keys_move_from_token_to_token_and_stop_at_the_ends(browser, tmp_path, layers):
     show(browser, tmp_path, layers, EVIL)
     browser.click(token(1))
@@ -112,6 +115,7 @@ def test_arrow_keys_move_from_token_to_token_and_stop_at_the_ends(browser, tmp_p
     ] * 5 + [0]
 
 
+@pytest.mark.slow
 def test_in_cross_attention_other_tokens_are_shaded(browser, tmp_path, rng):
     weights = rng.random((1, 2, 3, 4)).astype(np.float32)
     show(browser, tmp_path, weights, ["a", "b", "c"], KEYS, head=1)
@@ -126,12 +130,14 @@ def test_in_cross_attention_other_tokens_are_shaded(browser, tmp_path, rng):
     assert rows == [KEYS[key] for key in np.argsort(-weights[0, 1, 2])]
 
 
+@pytest.mark.slow
 def test_a_token_that_sees_nothing_says_so(browser, tmp_path):
     show(browser, tmp_path, np.zeros((2, 2)), ["a", "b"])
     assert browser.run("document.getElementById('says').textContent") == "“a” (0) looks at nothing"
     assert (said(browser) == 0).all()
 
 
+@pytest.mark.slow
 def test_tokens_and_titles_are_text_whatever_is_in_them(browser, tmp_path, layers):
     show(browser, tmp_path, layers, EVIL, title=EVIL[0])
     shown = browser.run("[...document.querySelectorAll('#queries button')].map(e => e.textContent)")
@@ -141,6 +147,7 @@ def test_tokens_and_titles_are_text_whatever_is_in_them(browser, tmp_path, layer
     assert browser.run("typeof window.harm") == "undefined"
 
 
+@pytest.mark.slow
 def test_nothing_but_the_file_is_asked_for_and_nothing_complains(browser, tmp_path, layers):
     show(browser, tmp_path, layers, EVIL)
     asked = browser.requests()
@@ -149,6 +156,7 @@ def test_nothing_but_the_file_is_asked_for_and_nothing_complains(browser, tmp_pa
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_text_can_be_read_on_the_strongest_shade_in_light_and_dark_mode(browser, tmp_path, layers):
     def luminance(colour):
         channels = np.array([float(x) for x in re.findall(r"[\d.]+", colour)[:3]])
@@ -171,6 +179,7 @@ def test_text_can_be_read_on_the_strongest_shade_in_light_and_dark_mode(browser,
     assert len(seen) == 3  # positive, negative and none
 
 
+@pytest.mark.slow
 def test_the_browser_shows_when_the_script_is_broken(browser, tmp_path, layers):
     page = plots.html(layers, EVIL).replace("data.weights)", "data.wrong)")
     (tmp_path / "page.html").write_text(page)
