@@ -59,6 +59,7 @@ class Difference:
         tolerance: the bound on the first two; twice it bounds the third.
         elements: how many numbers the tensor holds.
         same_bits: how many of them, rounded to float32, have the same bits in both frameworks.
+        other_zeros: how many of the others are zero in both, with another sign.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Difference:
     tolerance: float
     elements: int
     same_bits: int
+    other_zeros: int
 
     @property
     def ok(self) -> bool:
@@ -111,17 +113,18 @@ def differences(
             scale = scales[name] if kind == "gradient" else float(np.max(np.abs(truth), initial=0.0))
             torch_err, jax_err = error(ours[name], truth, scale), error(theirs[name], truth, scale)
             diff = error(theirs[name], ours[name].astype(np.float64), scale)
-            elements, same = truth.size, same_bits(ours[name], theirs[name])
-            found.append(Difference(name, kind, torch_err, jax_err, diff, bounds[kind], elements, same))
+            counted = truth.size, *same_bits(ours[name], theirs[name])
+            found.append(Difference(name, kind, torch_err, jax_err, diff, bounds[kind], *counted))
     return found
 
 
-def same_bits(ours: np.ndarray, theirs: np.ndarray) -> int:
-    """How many elements, rounded to float32, have the same bits in both; -0.0 and 0.0 have not."""
+def same_bits(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int]:
+    """How many elements, rounded to float32, have the same bits in both, and how many are zeros of another sign."""
     if ours.shape != theirs.shape:
-        return 0
-    bits = (np.ascontiguousarray(x, np.float32).view(np.uint32) for x in (ours, theirs))
-    return int(np.equal(*bits).sum())
+        return 0, 0
+    ours, theirs = (np.ascontiguousarray(x, np.float32) for x in (ours, theirs))
+    same = ours.view(np.uint32) == theirs.view(np.uint32)
+    return int(same.sum()), int((~same & (ours == theirs)).sum())
 
 
 def gradient_scales(gradients: Mapping[str, np.ndarray]) -> dict[str, float]:

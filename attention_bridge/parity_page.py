@@ -32,7 +32,8 @@ along random directions, to 1e-12. Each `bound` follows from the dtype: 4 u sqrt
 with u the unit roundoff and n the number of terms summed (3 n for gradients); 1e-12 in float64; in bfloat16 four times
 the error that PyTorch's own operations make of the same inputs, where it has such operations, and 4 u sqrt(n) else.
 `same`: the share of all numbers in the outputs that, rounded to float32, have the same bits in both frameworks,
-rounded down. Of {elements:,} numbers that both computed in float64 and rounded, {different:,} have not.
+rounded down. Of {elements:,} numbers that both computed in float64 and rounded, {different:,} have not, and
+{zeros:,} of these are zeros whose sign differs, as it does with the order of a sum.
 
 {table}
 
@@ -46,13 +47,16 @@ The largest error of outputs and of gradients, of either framework, under each k
 def verdict_page(verdicts: Sequence[Verdict]) -> str:
     """The page; programs for chips that are not here are made meanwhile, which takes a second a mechanism."""
     double = [verdict for verdict in verdicts if verdict.dtype == "float64"]
-    elements, same = (sum(getattr(verdict, of) for verdict in double) for of in ("elements", "same_bits"))
+    elements, same, zeros = (
+        sum(getattr(verdict, of) for verdict in double) for of in ("elements", "same_bits", "other_zeros")
+    )
     of_dtypes = {dtype: [v for v in verdicts if v.dtype == dtype] for dtype in DTYPES}
     return PAGE.format(
         versions=", ".join(f"{package} {version(package)}" for package in ("torch", "jax", "flax")),
         platforms="\n".join(_row(*row) for row in _platforms(verdicts)),
         elements=elements,
         different=elements - same,
+        zeros=zeros,
         table=_table(HEADINGS, [verdict_cells(verdict) for verdict in verdicts]),
         masks="\n\n".join(f"### {dtype}\n\n{_masks(found)}" for dtype, found in of_dtypes.items() if found),
     )

@@ -65,6 +65,7 @@ class Verdict:
         gradient_tolerance: the bound on these; twice it bounds `gradient_diff`.
         elements: how many numbers the outputs hold, over all cases.
         same_bits: how many of them, rounded to float32, have the same bits in both.
+        other_zeros: how many of the others are zero in both, with another sign.
         by_case: for each kind of mask, and for dropout, the larger error of the outputs and of the gradients.
         ok: whether all is within its bound, in every case.
         failures: what is not, one line each.
@@ -83,6 +84,7 @@ class Verdict:
     gradient_tolerance: float
     elements: int
     same_bits: int
+    other_zeros: int
     by_case: dict[str, tuple[float, float]]
     ok: bool
     failures: tuple[str, ...]
@@ -128,6 +130,7 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
         gradient_tolerance=grad.tolerance,
         elements=sum(d.elements for d in outputs),
         same_bits=sum(d.same_bits for d in outputs),
+        other_zeros=sum(d.other_zeros for d in outputs),
         by_case={
             case: (_largest(of_case, "output"), _largest(of_case, "gradient"))
             for case, of_case in found.items()

@@ -81,8 +81,8 @@ def test_parity_as_markdown_is_a_page_with_platforms_figures_and_masks() -> None
 
 
 def test_parity_exits_with_1_and_says_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Difference("weights", "output", 1e-7, 0.5, 0.5, 1e-6, elements=3, same_bits=1)
-    fine = Difference("x", "gradient", 1e-7, 1e-7, 1e-7, 1e-6, elements=3, same_bits=3)
+    wrong = Difference("weights", "output", 1e-7, 0.5, 0.5, 1e-6, elements=3, same_bits=1, other_zeros=0)
+    fine = Difference("x", "gradient", 1e-7, 1e-7, 1e-7, 1e-6, elements=3, same_bits=3, other_zeros=0)
     monkeypatch.setattr(proof, "prove_case", lambda *_: [wrong, fine])
     result = run(app, ["parity", "SelfAttention", "--dtype", "float32"])
     assert result.exit_code == 1

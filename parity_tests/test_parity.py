@@ -375,7 +375,9 @@ class TestTheMeasure:
 
     def test_a_difference_is_ok_only_if_all_three_figures_are(self) -> None:
         def found(torch_err: float, jax_err: float, diff: float) -> Difference:
-            return Difference("output", "output", torch_err, jax_err, diff, 1.0, elements=1, same_bits=1)
+            return Difference(
+                "output", "output", torch_err, jax_err, diff, 1.0, elements=1, same_bits=1, other_zeros=0
+            )
 
         assert found(1.0, 1.0, 2.0).ok
         assert not found(1.1, 0.0, 0.0).ok
@@ -463,13 +465,13 @@ def test_on_a_platform_floats_are_64_bits_wide_only_if_wanted() -> None:
         assert jnp.zeros(3).dtype == "float32"
 
 
-def test_bits_are_counted_after_rounding_to_float32_and_the_sign_of_zero_counts() -> None:
+def test_bits_are_counted_after_rounding_to_float32_and_zeros_of_another_sign_apart() -> None:
     third = np.float64(1 / 3)
     ours = np.array([third, 1.0, 0.0, 2.0])
     theirs = np.array([np.nextafter(third, 1), 1.0 + 2.0**-20, -0.0, 2.0])
-    assert same_bits(ours, theirs) == 2
-    assert same_bits(ours, ours) == 4
-    assert same_bits(ours, theirs[:3]) == 0
+    assert same_bits(ours, theirs) == (2, 1)
+    assert same_bits(ours, ours) == (4, 0)
+    assert same_bits(ours, theirs[:3]) == (0, 0)
 
 
 @pytest.mark.parametrize("mechanism", [CATALOGUE[0], CATALOGUE[-1]], ids=lambda mechanism: mechanism.name)
