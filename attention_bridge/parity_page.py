@@ -8,6 +8,7 @@ import jax
 
 from attention_bridge import compiling, instances
 from attention_bridge.catalogue import DTYPES, select
+from attention_bridge.markdown import table
 from attention_bridge.proof import Verdict
 from attention_bridge.tables import HEADINGS, verdict_cells
 
@@ -18,8 +19,6 @@ PAGE = """# Parity
 
 Printed by `attention-bridge parity --markdown` with {versions}.
 
-| platform | how | mechanisms |
-| --- | --- | --- |
 {platforms}
 
 Compiled and exported are outputs and all gradients, in float32 with `"highest"` precision; neither holds float64 or a
@@ -53,11 +52,11 @@ def verdict_page(verdicts: Sequence[Verdict]) -> str:
     of_dtypes = {dtype: [v for v in verdicts if v.dtype == dtype] for dtype in DTYPES}
     return PAGE.format(
         versions=", ".join(f"{package} {version(package)}" for package in ("torch", "jax", "flax")),
-        platforms="\n".join(_row(*row) for row in _platforms(verdicts)),
+        platforms=table(("platform", "how", "mechanisms"), _platforms(verdicts)),
         elements=elements,
         different=elements - same,
         zeros=zeros,
-        table=_table(HEADINGS, [verdict_cells(verdict) for verdict in verdicts]),
+        table=table(HEADINGS, [verdict_cells(verdict) for verdict in verdicts]),
         masks="\n\n".join(f"### {dtype}\n\n{_masks(found)}" for dtype, found in of_dtypes.items() if found),
     )
 
@@ -68,7 +67,7 @@ def _masks(verdicts: Sequence[Verdict]) -> str:
         (v.name, *("{:.0e}, {:.0e}".format(*v.by_case[case]) if case in v.by_case else "" for case in found))
         for v in verdicts
     ]
-    return _table(("mechanism", *found), rows)
+    return table(("mechanism", *found), rows)
 
 
 def _platforms(verdicts: Sequence[Verdict]) -> list[tuple[str, str, str]]:
@@ -97,11 +96,3 @@ def _platforms(verdicts: Sequence[Verdict]) -> list[tuple[str, str, str]]:
 def _passed(names: Sequence[str], failed: set[str]) -> str:
     passed = f"{len(names) - len(failed)} of {len(names)}"
     return f"{passed}; not {', '.join(sorted(failed))}" if failed else passed
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(_row(*row) for row in (headings, ["---"] * len(headings), *rows))
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"

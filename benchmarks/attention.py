@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from attention_bridge import markdown
 from benchmarks import decoding, memory, modules, operations
 from benchmarks.machine import ROWS, rates
 from benchmarks.memory import Usage
@@ -123,10 +124,9 @@ def table(found: list[Group]) -> Table:
 
 
 def _markdown(names: tuple[str, ...], found: list[Row] | list[Usage]) -> str:
-    heading = [name.replace("_", " ") for name in names]
-    sides = ["--:" if name.endswith(("_ms", "_mib", "_s", "ratio")) else "---" for name in names]
-    lines = [heading, sides, *([_cell(x) for x in row] for row in found)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    figures = [i for i, name in enumerate(names) if name.endswith(("_ms", "_mib", "_s", "ratio"))]
+    headings = (name.replace("_", " ") for name in names)
+    return markdown.table(headings, (map(_cell, row) for row in found), figures=figures)
 
 
 def _cell(x: str | float) -> str:

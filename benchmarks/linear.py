@@ -24,6 +24,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from attention_bridge import markdown
+
 BATCH, HEADS, DIM = 1, 4, 64
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 SHORT_LENGTHS = (1024, 2048, 4096)  # of what is quadratic
@@ -233,14 +235,13 @@ length, and about 4 for the parallel ones, which make the whole matrix from valu
 def page(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> str:
     """The timings as a page in Markdown."""
     headings = ("form", "framework", "direction", *(f"{length:,}" for length in lengths))
-    rows = [headings, tuple("---" if i < 3 else "--:" for i in range(len(headings))), *_cells(found, lengths)]
     return PAGE.format(
         machine=platform.machine(),
         threads=torch.get_num_threads(),
         versions=_versions(),
         heads=HEADS,
         dim=DIM,
-        table="\n".join("| " + " | ".join(row) + " |" for row in rows),
+        table=markdown.table(headings, _cells(found, lengths), figures=range(3, len(headings))),
     )
 
 

@@ -11,7 +11,8 @@ from rich.progress import track
 
 from attention_bridge import instances
 from attention_bridge.catalogue import CATALOGUE, Mechanism
-from attention_bridge.parity import differences
+from attention_bridge.markdown import table
+from attention_bridge.parity import differences, pinned_precision
 from attention_bridge.precision import PRECISIONS, emulated_products
 from attention_bridge.proof import reference_run
 from attention_bridge.running import Run, is_float, on_platform, run_jax, run_torch
@@ -71,16 +72,15 @@ def emulated(mechanism: Mechanism) -> dict[str, tuple[float, float]]:
 def on_device(mechanism: Mechanism, platform: str) -> dict[str, tuple[float, float]]:
     """The errors of both frameworks in the precisions that their settings ask for, on an accelerator."""
     found = {}
-    before = torch.get_float32_matmul_precision()
     for precision in ("highest", "high", "default"):
         with on_platform(platform, float64=False), jax.default_matmul_precision(precision):
             run = run_jax(instances.jax_module(mechanism, "float32", platform), given_to(mechanism))
         found[f"JAX {precision}"] = measured(mechanism, run)
     for precision in ("highest", "high") if platform == "gpu" else ():
-        torch.set_float32_matmul_precision(precision)
-        run = run_torch(instances.torch_module(mechanism, "float32", platform), given_to(mechanism))
+        with pinned_precision():  # which puts back what was set
+            torch.set_float32_matmul_precision(precision)
+            run = run_torch(instances.torch_module(mechanism, "float32", platform), given_to(mechanism))
         found[f"PyTorch {precision}"] = measured(mechanism, run)
-    torch.set_float32_matmul_precision(before)
     return found
 
 
@@ -93,19 +93,11 @@ def page(platform: str) -> str:
     else:
         how = f"run on {jax.devices(platform)[0].device_kind}"
         rows = {mechanism.name: on_device(mechanism, platform) for mechanism in everything}
-    names = list(next(iter(rows.values())))
-    lines = [
-        ("mechanism", *names),
-        ("---", *("--:" for _ in names)),
-        *(
-            (name, *(f"{output:.0e}, {grad:.0e}" for output, grad in row.values()))
-            for name, row in rows.items()
-        ),
-    ]
+    cells = ((name, *map("{0[0]:.0e}, {0[1]:.0e}".format, row.values())) for name, row in rows.items())
     return PAGE.format(
         versions=", ".join(f"{package} {version(package)}" for package in ("torch", "jax")),
         how=how,
-        table="\n".join("| " + " | ".join(line) + " |" for line in lines),
+        table=table(("mechanism", *next(iter(rows.values()))), cells, figures=None),
     )
 
 

@@ -1,6 +1,6 @@
 """What many chips must hold and say: `python -m benchmarks.sharding` prints `docs/sharding.md`. Nothing is run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 
@@ -10,6 +10,7 @@ from rich.progress import track
 
 from attention_bridge.compiling import Program
 from attention_bridge.many_chips import Shared, attention_on, compile_on, decoder_on, described_mesh
+from attention_bridge.markdown import table
 from jax_attention.models import HeadsConfig, RopeConfig, RotaryDecoderConfig
 from jax_attention.sharding import DATA, MODEL, SEQUENCE, TABLE
 
@@ -136,9 +137,10 @@ def page() -> str:
     counts = ((name, *(str(found[name, 16].collectives.get(kind, "")) for kind in kinds)) for name in ROWS)
     return PAGE.format(
         intro=INTRO,
-        table=_table(
+        table=table(
             ("path ends in", "shared out by `model`"),
             ((f"`{_end(end)}`", f"`{spec}`") for end, spec in TABLE),
+            figures=None,
         ),
         versions=", ".join(f"{package} {version(package)}" for package in ("jax", "libtpu")),
         heads=CONFIG.heads.num_heads,
@@ -147,8 +149,10 @@ def page() -> str:
         long=SHAPE[2],
         queries=SHAPE[1],
         head_dim=SHAPE[3],
-        memory=_table(("bytes on each chip", "1 chip", *map("{} chips".format, [*TOPOLOGIES][1:])), memory),
-        collectives=_table(("", *kinds), counts),
+        memory=table(
+            ("bytes on each chip", "1 chip", *map("{} chips".format, [*TOPOLOGIES][1:])), memory, figures=None
+        ),
+        collectives=table(("", *kinds), counts, figures=None),
     )
 
 
@@ -158,11 +162,6 @@ def _end(pattern: str) -> str:
 
 def _bytes(found: Shared | None) -> str:
     return "" if found is None else f"{found.arguments:,} + {found.temporary:,}"
-
-
-def _table(headings: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
-    lines = [headings, ["---", *["--:"] * (len(headings) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 if __name__ == "__main__":

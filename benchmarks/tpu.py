@@ -19,6 +19,7 @@ from attention_bridge.compiling import (
     product_flops,
     program_of,
 )
+from attention_bridge.markdown import table
 from benchmarks.linear import BATCH, DIM, FORMS, HEADS, Form
 from jax_attention.ops import dot_product_attention
 
@@ -111,11 +112,11 @@ def page() -> str:
         kv_heads=KV_HEADS,
         head_dim=HEAD_DIM,
         kernels=", ".join(f"`{name}`" for name in fused["fastest", LENGTHS[0]].kernels),
-        fused=_table(("", *map("{:,}".format, LONG_LENGTHS)), _fused_rows(fused)),
+        fused=table(("", *map("{:,}".format, LONG_LENGTHS)), _fused_rows(fused), figures=None),
         heads=HEADS,
         dim=DIM,
-        linear=_table(("form", *map("{:,}".format, LENGTHS)), _linear_rows()),
-        catalogue=_table(("mechanism", "flops", "bytes", "temporary"), _rows(compiled)),
+        linear=table(("form", *map("{:,}".format, LENGTHS)), _linear_rows(), figures=None),
+        catalogue=table(("mechanism", "flops", "bytes", "temporary"), _rows(compiled), figures=None),
     )
 
 
@@ -135,11 +136,6 @@ def _linear_rows() -> Iterator[Sequence[str]]:
 def _rows(compiled: Sequence[Compiled]) -> Iterator[Sequence[str]]:
     for each in compiled:
         yield each.name, f"{each.flops:,.0f}", f"{each.bytes_accessed:,.0f}", f"{each.temporary:,}"
-
-
-def _table(headings: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
-    lines = [headings, ["---", *["--:"] * (len(headings) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 if __name__ == "__main__":

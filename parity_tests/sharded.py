@@ -89,7 +89,7 @@ CALLED = [
     for name, meshes in MESHES_OF_CALLS.items()
     for mesh in meshes
     for scheme in SCHEMES
-    if (mesh in ("data", "model")) == (scheme == "left to itself") and not (mesh == "all" and KV_HEADS < 4)
+    if (mesh in ("data", "model")) == (scheme == "left to itself")
 ]
 
 TEXTS, LENGTH, VOCAB = 8, 16, 11

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from textwrap import fill
 
+from attention_bridge.markdown import table
 from attention_bridge.rosetta.defaults import DEFAULTS
 from attention_bridge.rosetta.layers import LAYERS
 from attention_bridge.rosetta.models import MODELS
@@ -88,14 +89,14 @@ def page() -> str:
     """The page `docs/rosetta.md`."""
     return PAGE.format(
         versions=fill(", ".join(f"{name} {version}" for name, version in VERSIONS.items()), 118),
-        masks=_table(
+        masks=table(
             ("call", "`keep` in its words", "True", "0 and -inf there", "shapes", "3 axes"), _masks()
         ),
-        calls=_table(
+        calls=table(
             ("call", "build", "use", "axes"),
             ((_name(p), _code(p.make), _code(p.call), f"`({p.layout.replace(' ', ', ')})`") for p in PEERS),
         ),
-        parameters=_table(
+        parameters=table(
             ("call", "first parameters of the class", "of the call", "added", "scale"),
             (
                 (
@@ -108,8 +109,8 @@ def page() -> str:
                 for p in PEERS
             ),
         ),
-        causal=_table(("call", "causal", "its diagonal ends", "window of 3", "keys seen"), _causal()),
-        weights=_table(
+        causal=table(("call", "causal", "its diagonal ends", "window of 3", "keys seen"), _causal()),
+        weights=table(
             ("call", "how to get them", "axes", "dropout"),
             (
                 (
@@ -122,7 +123,7 @@ def page() -> str:
                 if p.weights
             ),
         ),
-        tensors=_table(
+        tensors=table(
             ("layer", "layout", "tensors"),
             (
                 (
@@ -134,11 +135,11 @@ def page() -> str:
                 if p.tensors
             ),
         ),
-        defaults=_table(
+        defaults=table(
             ("", "PyTorch", "Flax", "Keras", "Equinox", "Haiku"),
             ((d.what, d.torch, d.flax, d.keras, d.equinox, d.haiku) for d in DEFAULTS),
         ),
-        empty=_table(
+        empty=table(
             ("call", "when", "what it gets"),
             ((_name(p), each.when, each.result) for p in PEERS for each in p.empty),
         ),
@@ -191,9 +192,3 @@ def _name(peer: Peer) -> str:
 
 def _code(text: str) -> str:
     return f"`{text}`" if text else "–"
-
-
-def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    headings = tuple(headings)
-    lines = [headings, ("---",) * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -130,8 +130,9 @@ def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Any]:
         level = jnp.maximum(top, sink)
         fade = jnp.exp(top - level)
         top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
-    seen = total > 0
-    top, share = jnp.where(seen, top, 0.0), jnp.where(seen, 1.0 / jnp.where(seen, total, 1.0), 0.0)
+    visible = total > 0
+    top = jnp.where(visible, top, 0.0)
+    share = jnp.where(visible, 1.0 / jnp.where(visible, total, 1.0), 0.0)
     output = (share[..., None] * read).astype(query.dtype)
     return output, (learned, fixed, output, top, share)
 
