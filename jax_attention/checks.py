@@ -1,8 +1,12 @@
 """What every function and module refuses, in one clear sentence, before any arithmetic."""
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -51,9 +55,15 @@ def check_query_key_value(
 
 
 def check_attention(query: Array, key: Array, value: Array | None = None) -> None:
-    """Raise ValueError unless the arrays are `(..., heads, length, head_dim)` and fit in shape and dtype."""
+    """Raise unless the arrays are floating point, `(..., heads, length, head_dim)`, and fit each other.
+
+    Keys and values may have a batch of 1, which is for all queries.
+    """
     for name, x in (("query", query), ("key", key), ("value", value)):
-        if x is not None and x.ndim < 3:
+        if x is None:
+            continue
+        check_floating(name, x)
+        if x.ndim < 3:
             raise ValueError(f"{name} must have shape (..., heads, length, head_dim), got {tuple(x.shape)}")
     if key.dtype != query.dtype or (value is not None and value.dtype != query.dtype):
         names = ", ".join(dtype_name(x) for x in (query, key, value) if x is not None)
@@ -62,7 +72,7 @@ def check_attention(query: Array, key: Array, value: Array | None = None) -> Non
         raise ValueError(
             f"query and key must have the same head_dim, got {query.shape[-1]} and {key.shape[-1]}"
         )
-    if query.shape[:-3] != key.shape[:-3]:
+    if query.ndim != key.ndim or not _broadcasts(key.shape[:-3], query.shape[:-3]):
         raise ValueError(
             f"query and key must have the same batch, got {tuple(query.shape[:-3])} and {tuple(key.shape[:-3])}"
         )
@@ -74,8 +84,90 @@ def check_attention(query: Array, key: Array, value: Array | None = None) -> Non
         )
 
 
+def check_array(name: str, x: Any) -> None:
+    """Raise TypeError unless `x` is an array of this framework."""
+    if not isinstance(x, Array | np.ndarray):
+        kind = f"{type(x).__module__.split('.')[0]}.{type(x).__name__}"
+        raise TypeError(f"{name} must be a jax.Array, got {kind}; convert it, as jnp.asarray does")
+
+
+def check_floating(name: str, x: Array) -> None:
+    """Raise TypeError unless `x` is an array of floating-point numbers."""
+    check_array(name, x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating point, got {dtype_name(x)}")
+
+
+def check_bias(bias: Array | None) -> None:
+    """Raise TypeError unless `bias` holds floating-point numbers; a boolean array is a mask."""
+    if bias is None:
+        return
+    check_array("bias", bias)
+    if bias.dtype == jnp.bool_:
+        raise TypeError("bias must be floating point, got bool; a boolean mask goes in mask")
+    check_floating("bias", bias)
+
+
+def check_flag(**flags: Any) -> None:
+    """Raise TypeError unless every named argument is True or False."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"{name} must be True or False, got {flag!r}")
+
+
+def check_offset(query_offset: Any) -> None:
+    """Raise TypeError unless `query_offset` is an integer, or an integer array of rank 0."""
+    x = query_offset
+    if isinstance(x, Array):
+        if not jnp.issubdtype(x.dtype, jnp.integer):
+            raise TypeError(f"query_offset must be an integer, got dtype {dtype_name(x)}")
+        if x.ndim:
+            raise ValueError(f"query_offset must have rank 0, got shape {tuple(x.shape)}")
+    elif isinstance(x, bool) or not isinstance(x, Integral):
+        raise TypeError(f"query_offset must be an integer, got {x!r}")
+
+
+def check_scoring(is_causal: Any, window: Any, query_offset: Any, scale: Any, softcap: Any) -> None:
+    """Raise unless the options that decide the scores have their types and ranges."""
+    check_flag(is_causal=is_causal)
+    check_window(window, is_causal)
+    check_offset(query_offset)
+    check_number("scale", scale)
+    check_number("softcap", softcap)
+    if isinstance(softcap, Real) and not softcap > 0:
+        raise ValueError(f"softcap must be above 0, got {softcap}")
+
+
+def check_number(name: str, x: Any) -> None:
+    """Raise unless `x` is None, a finite number, or a floating-point array of rank 0."""
+    if x is None:
+        return
+    if isinstance(x, Array):
+        check_floating(name, x)
+        if x.ndim:
+            raise ValueError(f"{name} must have rank 0, got shape {tuple(x.shape)}")
+    elif isinstance(x, bool) or not isinstance(x, Real):
+        raise TypeError(f"{name} must be a number, got {x!r}")
+    elif isinstance(x, Real) and not math.isfinite(x):
+        raise ValueError(f"{name} must be finite, got {x}")
+
+
+def check_dropout(dropout_keep: Array | None, dropout_rate: Any, shape: Sequence[int]) -> None:
+    """Raise unless `dropout_keep` fits the weights and `dropout_rate` is the rate that it was sampled with."""
+    if isinstance(dropout_rate, bool) or not isinstance(dropout_rate, Real):
+        raise TypeError(f"dropout_rate must be a number, got {dropout_rate!r}")
+    if not 0.0 <= dropout_rate < 1.0:
+        raise ValueError(f"dropout_rate must be at least 0 and below 1, got {dropout_rate}")
+    check_keep(dropout_keep, shape)
+    if dropout_keep is None and dropout_rate:
+        raise ValueError(
+            f"dropout_rate needs dropout_keep, the dropout mask, got dropout_rate={dropout_rate} alone"
+        )
+
+
 def check_boolean(name: str, mask: Array) -> None:
     """Raise TypeError unless `mask` is boolean: a mask says who is seen, a bias how much."""
+    check_array(name, mask)
     if mask.dtype != jnp.bool_:
         raise TypeError(
             f"{name} must be boolean (True: the query attends to the key), got {dtype_name(mask)}; "
@@ -126,6 +218,8 @@ def check_window(window: int | None, is_causal: bool) -> None:
     """Raise ValueError unless `window` counts at least one key, backwards from the query."""
     if window is None:
         return
+    if isinstance(window, bool) or not isinstance(window, Integral):
+        raise TypeError(f"window must be an integer, got {window!r}")
     if window < 1:
         raise ValueError(f"window must be at least 1 (it counts the query's own key), got {window}")
     if not is_causal:
@@ -181,7 +275,8 @@ def align(name: str, x: Array, shape: Sequence[int]) -> Array:
 
     Args:
         name: how the message calls it.
-        x: of shape `(query, key)`, `(batch..., query, key)` or `(batch|1..., heads|1, query|1, key)`.
+        x: of shape `(query, key)`, `(batch..., query, key)` or `(batch..., heads, query, key)`; any axis may
+            have size 1.
         shape: that of the scores, `(batch..., heads, query, key)`.
 
     Returns:
@@ -190,17 +285,21 @@ def align(name: str, x: Array, shape: Sequence[int]) -> Array:
     Raises:
         ValueError: any other rank or size.
     """
-    *batch, heads, query_len, key_len = shape
+    *batch, _, query_len, key_len = shape
     given = tuple(x.shape)
-    if given == (query_len, key_len):
+    if x.ndim == 2 and _broadcasts(given, (query_len, key_len)):
         return x
-    if x.ndim == len(shape) - 1 and given == (*batch, query_len, key_len):
+    if x.ndim == len(shape) - 1 and _broadcasts(given, (*batch, query_len, key_len)):
         return x[..., None, :, :]
-    broadcast = (*((size, 1) for size in (*batch, heads, query_len)), (key_len,))
-    if x.ndim == len(shape) and all(size in sizes for size, sizes in zip(given, broadcast, strict=True)):
+    if x.ndim == len(shape) and _broadcasts(given, shape):
         return x
     raise ValueError(
         f"{name} must have shape (query, key) = {(query_len, key_len)}, "
         f"(batch, query, key) = {(*batch, query_len, key_len)} or "
-        f"(batch|1, heads|1, query|1, key) = {tuple(shape)}, got {given}"
+        f"(batch|1, heads|1, query|1, key|1) = {tuple(shape)}, got {given}"
     )
+
+
+def _broadcasts(given: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether each axis has size 1 or that of `shape`."""
+    return all(size == 1 or size == whole for size, whole in zip(given, shape, strict=True))

@@ -2,7 +2,7 @@
 
 True in row i and column j means: query i attends to key j. Masks are combined with and / or, never added;
 values that are added to the scores are a `bias`. Three ranks are understood wherever a mask is taken, told
-apart by the rank alone: `(query, key)`, `(batch, query, key)` and `(batch|1, heads|1, query|1, key)`.
+apart by the rank alone: `(query, key)`, `(batch, query, key)` and `(batch|1, heads|1, query|1, key|1)`.
 
 The matrices below are literal: 1 is True, and a blank line parts one batch element from the next.
 """

@@ -49,7 +49,7 @@ def encode(m, tokens, **options):
 NOT_BOOLEAN = "{} must be boolean (True: the query attends to the key), got {}; additive values go in bias"
 MASK = (
     "{} must have shape (query, key) = (5, 7), (batch, query, key) = (2, 5, 7) or "
-    "(batch|1, heads|1, query|1, key) = {}, got {}"
+    "(batch|1, heads|1, query|1, key|1) = {}, got {}"
 )
 ATTEND, LOOK, CROSS = (2, 6, 5, 7), (2, 1, 5, 7), (2, 3, 5, 7)
 
@@ -111,14 +111,14 @@ CASES = [
         lambda m: decode(m, self_mask=m.ones(2, 5)),
         ValueError,
         "self_mask must have shape (query, key) = (5, 5), (batch, query, key) = (2, 5, 5) or "
-        "(batch|1, heads|1, query|1, key) = (2, 3, 5, 5), got (2, 5)",
+        "(batch|1, heads|1, query|1, key|1) = (2, 3, 5, 5), got (2, 5)",
     ),
     Case(
         "an encoder's mask of the wrong shape",
         lambda m: encode(m, m.ones(2, 5, dtype=np.int32), mask=m.ones(2, 5)),
         ValueError,
         "mask must have shape (query, key) = (5, 5), (batch, query, key) = (2, 5, 5) or "
-        "(batch|1, heads|1, query|1, key) = (2, 3, 5, 5), got (2, 5)",
+        "(batch|1, heads|1, query|1, key|1) = (2, 3, 5, 5), got (2, 5)",
     ),
     # masks that are not boolean
     *(

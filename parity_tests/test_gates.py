@@ -217,7 +217,7 @@ REFUSED = [
             lambda m: {"mask": m.ones(3, 5, 5)},
             ValueError,
             "mask must have shape (query, key) = (5, 5), (batch, query, key) = (2, 5, 5) or "
-            "(batch|1, heads|1, query|1, key) = (2, 3, 5, 5), got (3, 5, 5)",
+            "(batch|1, heads|1, query|1, key|1) = (2, 3, 5, 5), got (3, 5, 5)",
         ),
         (
             "a keep-mask of one head",

@@ -291,7 +291,7 @@ REFUSED = [
             lambda m, name=name: read(m, name, 2, 7, DIMS[name], mask=m.ones(2, 7), **LEARNED[name]),
             ValueError,
             "mask must have shape (query, key) = (3, 7), (batch, query, key) = (2, 3, 7) or "
-            f"(batch|1, heads|1, query|1, key) = (2, {HEADS[name]}, 3, 7), got (2, 7)",
+            f"(batch|1, heads|1, query|1, key|1) = (2, {HEADS[name]}, 3, 7), got (2, 7)",
         )
         for name in LEARNED
     ),

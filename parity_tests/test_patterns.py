@@ -459,7 +459,7 @@ NO_GLOBAL = "global_tokens must be boolean (True: the token sees all and is seen
 RANDOM = "random_blocks must have shape (heads, blocks, random) = (3, 3, any), got {}"
 MASK = (
     "mask must have shape (query, key) = (6, 6), (batch, query, key) = (2, 6, 6) or "
-    "(batch|1, heads|1, query|1, key) = (2, 3, 6, 6), got (6, 5)"
+    "(batch|1, heads|1, query|1, key|1) = (2, 3, 6, 6), got (6, 5)"
 )
 
 

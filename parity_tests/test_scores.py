@@ -388,7 +388,7 @@ REFUSED = [
         "talking heads with a mask a head",
         lambda m: partial(m.TalkingHeadsAttention(6, 3), m.nan(2, 5, 6), m.ones(2, 3, 5, 5)),
         ValueError,
-        MASK + "(batch|1, heads|1, query|1, key) = (2, 1, 5, 5), got (2, 3, 5, 5)",
+        MASK + "(batch|1, heads|1, query|1, key|1) = (2, 1, 5, 5), got (2, 3, 5, 5)",
     ),
     Case(
         "another number of features",

@@ -367,7 +367,7 @@ REFUSED += [
         partial(write, simple, 6, tgt_mask=bool, mask_shape=(5, 4)),
         ValueError,
         "tgt_mask must have shape (query, key) = (5, 5), (batch, query, key) = (2, 5, 5) or "
-        "(batch|1, heads|1, query|1, key) = (2, 3, 5, 5), got (5, 4)",
+        "(batch|1, heads|1, query|1, key|1) = (2, 3, 5, 5), got (5, 4)",
     ),
 ]
 

@@ -409,7 +409,7 @@ REFUSED = [
         lambda m: attend(m, "WindowAttention", 2, 4, 7, 6, mask=m.ones(6, 9, 9), window_size=3),
         ValueError,
         "mask must have shape (query, key) = (9, 9), (batch, query, key) = (2, 6, 9, 9) or "
-        "(batch|1, heads|1, query|1, key) = (2, 6, 3, 9, 9), got (6, 9, 9)",
+        "(batch|1, heads|1, query|1, key|1) = (2, 6, 3, 9, 9), got (6, 9, 9)",
     ),
     Case(
         "a grid smaller than a patch",

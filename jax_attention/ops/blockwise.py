@@ -6,7 +6,8 @@ from jax import Array
 from jaxtyping import Float
 
 from jax_attention.ops.call import Call, Implementation
-from jax_attention.ops.definition import resolve_masks
+from jax_attention.ops.definition import call_values, call_weights, resolve_masks
+from jax_attention.ops.hidden import ignoring_dead_keys
 from jax_attention.ops.rules import DotProductRule
 from jax_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
 from jax_attention.ops.tiles import pad_axis, tile_size, tiles_by_mask, tiles_by_place, tiling
@@ -20,6 +21,8 @@ def blockwise_attention(call: Call) -> Float[Array, "*batch heads query value_di
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
+    if 0 in (*batch, query_len, key_len):  # there is no tile
+        return call_values(call, call_weights(call))
     group = heads // kv_heads
     rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
     bias, mask = resolve_masks(
@@ -74,4 +77,4 @@ def _flat(x: Array, batch: list[int]) -> Array:
     return jax.numpy.broadcast_to(x, (*batch, *x.shape[-3:])).reshape(-1, *x.shape[-3:])
 
 
-BLOCKWISE = Implementation("blockwise", lambda call: None, blockwise_attention)
+BLOCKWISE = Implementation("blockwise", lambda call: None, ignoring_dead_keys(blockwise_attention))

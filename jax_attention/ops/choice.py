@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from jax_attention.ops.blockwise import BLOCKWISE
 from jax_attention.ops.call import Call
+from jax_attention.ops.known import known_at_most
 from jax_attention.ops.native import CUDNN, SPLASH
 from jax_attention.ops.reference import REFERENCE
 from jax_attention.ops.ring import RING
@@ -23,7 +24,7 @@ def fastest(call: Call) -> Float[Array, "*batch heads query value_dim"]:
         return RING.run(call)
     if shards is not None:
         return over_shards(call, shards, fastest)
-    if call.query.shape[-2] * call.key.shape[-2] <= SHORT:
+    if known_at_most(call.query.shape[-2] * call.key.shape[-2], SHORT):
         return REFERENCE.run(call)
     native = {"cuda": CUDNN, "tpu": SPLASH}
     able = {platform: partial(each.run, call) for platform, each in native.items() if not each.refusal(call)}

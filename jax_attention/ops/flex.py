@@ -36,7 +36,7 @@ from jax_attention.ops.blockwise import COLUMNS, ROWS
 from jax_attention.ops.rules import Place
 from jax_attention.ops.softmax import at_least_float32
 from jax_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
-from jax_attention.ops.tiles import pad_axis, tile_size, tiles_by_place, tiling
+from jax_attention.ops.tiles import tile_size, tiles_by_place, tiling
 
 ScoreMod = Callable[[Array, Array, Array, Array, Array], Array]
 
@@ -72,6 +72,9 @@ def flex_attention(
     batch, heads, query_len, _ = query.shape
     kv_heads, key_len = key.shape[1:3]
     check_flex(query, key, block_mask, enable_gqa)
+    if 0 in (batch, query_len, key_len):  # no query sees a key
+        output = jnp.zeros((batch, heads, query_len, value.shape[-1]), query.dtype)
+        return (output, at_least_float32(output).sum(-1) - jnp.inf) if return_lse else output
     group = heads // kv_heads
     if block_mask is None:
         rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
@@ -88,9 +91,9 @@ def flex_attention(
         at_least_float32(query).dtype,
     )
     learned = Learned(
-        pad_axis(rearrange(query, "n (g r) q d -> n g r q d", r=group), 3, rows),
-        pad_axis(key, 2, columns),
-        pad_axis(value, 2, columns),
+        _whole(rearrange(query, "n (g r) q d -> n g r q d", r=group), 3, rows),
+        _whole(key, 2, columns),
+        _whole(value, 2, columns),
         None,
         None,
         arrays,
@@ -155,6 +158,12 @@ class _FlexRule:
             return place.keys >= 0
         seen = over_plane(lambda *pair: mask_mod(*known[1], *pair))
         return seen(place.batch[None], place.heads[:, 0, 0], place.queries[:, 0], place.keys)[0]
+
+
+def _whole(x: Array, axis: int, size: int) -> Array:
+    """Zeros behind the end of an axis until it is a multiple of `size`, also where it has size 1."""
+    widths = [(0, -x.shape[axis] % size) if i == axis else (0, 0) for i in range(x.ndim)]
+    return jnp.pad(x, widths)
 
 
 def _rule(

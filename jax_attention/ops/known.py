@@ -8,3 +8,11 @@ from jax import Array
 def known_values(x: Array) -> np.ndarray | None:
     """The values of `x`; None while code is compiled or mapped, when an array stands for others yet to come."""
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def known_at_most(count: int, most: int) -> bool:
+    """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
+    try:
+        return bool(count <= most)
+    except jax.core.InconclusiveDimensionOperation:
+        return True

@@ -7,7 +7,7 @@ empty row. Where only places count, and queries and keys stand at the same ones,
 attention kernel for TPU that comes with Pallas; lengths are padded to its tiles.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import jax
@@ -18,7 +18,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jaxtyping import Float
 
 from jax_attention.ops.call import Call, Implementation
-from jax_attention.ops.definition import resolve_masks
+from jax_attention.ops.definition import call_masks
+from jax_attention.ops.hidden import ignoring_dead_keys
 from jax_attention.ops.tiles import pad_axis
 
 LANES = 128  # a TPU's vector width: the tiles of splash attention are multiples of it
@@ -61,6 +62,8 @@ def cudnn_refusal(call: Call) -> str | None:
         return f"cuDNN needs a head_dim of at most 128 and a multiple of 8, got {call.query.shape[-1]}"
     if call.query.shape[-2] % 2 or call.key.shape[-2] % 2:
         return f"cuDNN has gradients for even lengths, got {call.query.shape[-2]} and {call.key.shape[-2]}"
+    if call.bias is not None and call.bias.dtype != call.query.dtype:
+        return f"cuDNN rounds a bias to the dtype of the query, got {call.bias.dtype} and {call.query.dtype}"
     if call.query.ndim < 4:
         return f"cuDNN takes one batch axis, got query of shape {call.query.shape}"
     if not _gpu_is_here():
@@ -102,15 +105,7 @@ def native_attention(
             implementation=implementation,
         )
         return jnp.swapaxes(output, -3, -2)  # ... heads query head_dim
-    shape = (*call.query.shape[:-1], call.key.shape[-2])
-    bias, visible = resolve_masks(
-        shape,
-        call.bias,
-        call.mask,
-        is_causal=call.is_causal,
-        window=call.window,
-        query_offset=call.query_offset,
-    )
+    bias, visible = call_masks(call)
     if visible is not None:
         alive = visible.any(axis=-1, keepdims=True)  # ... query 1
         visible = visible | ~alive
@@ -181,7 +176,9 @@ def splash_attention(call: Call, interpret: bool = False) -> Float[Array, "*batc
     return output.reshape(*batch, *output.shape[1:])[..., :query_len, :]
 
 
-XLA = Implementation("xla", xla_refusal, lambda call: native_attention(call, "xla"))
-CUDNN = Implementation("cudnn", cudnn_refusal, lambda call: native_attention(call, "cudnn"))
-SPLASH = Implementation("splash", splash_refusal, splash_attention)
+XLA = Implementation("xla", xla_refusal, ignoring_dead_keys(partial(native_attention, implementation="xla")))
+CUDNN = Implementation(
+    "cudnn", cudnn_refusal, ignoring_dead_keys(partial(native_attention, implementation="cudnn"))
+)
+SPLASH = Implementation("splash", splash_refusal, ignoring_dead_keys(splash_attention))
 NATIVE = (XLA, CUDNN, SPLASH)

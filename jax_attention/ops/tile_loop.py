@@ -84,15 +84,13 @@ def attend_tiles(
     plan: Plan, learned: Learned, fixed: Fixed
 ) -> tuple[Float[Array, "batch kv_heads group query value_dim"], Float[Array, "batch kv_heads group query"]]:
     """What each query reads, and the logarithm of its sum of exponentials, -inf where it sees nothing."""
-    return _attend_tiles(plan, learned, fixed)
+    output, log_sum, _, _ = _attend_tiles(plan, learned, fixed)
+    return output, log_sum
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Array]:
-    return _forward(plan, learned, fixed)[0]
-
-
-def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Any, Any]:
+def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Array, Array, Array]:
+    """`attend_tiles`, and for its gradient m and 1 / ℓ of each row."""
     query, key, value, bias, sinks, arrays = learned
     batch, kv_heads, group, query_len, _ = query.shape
     wide = at_least_float32(query).dtype
@@ -146,11 +144,32 @@ def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Any, Any]:
     output = output.reshape(*query.shape[:-1], -1)
     top, share = top.reshape(query.shape[:-1]), share.reshape(query.shape[:-1])
     log_sum = jnp.where(share > 0, top - jnp.log(jnp.where(share > 0, share, 1.0)), -jnp.inf)
-    return (output, log_sum), (learned, fixed, output, top, share)
+    return output, log_sum, top, share
 
 
-def _backward(plan: Plan, saved: Any, cotangents: tuple[Array, Array]) -> tuple[Learned, None]:
-    learned, fixed, output, top, share = saved
+def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Any, Any]:
+    output, log_sum, top, share = _attend_tiles(plan, learned, fixed)
+    return (output, log_sum, top, share), (learned, fixed, (output, top, share))
+
+
+def _backward(plan: Plan, saved: Any, cotangents: Any) -> tuple[Learned, None]:
+    d_output, d_log_sum, _, _ = cotangents  # nothing else is given away
+    return _gradient(plan, *saved, (d_output, d_log_sum)), None
+
+
+_attend_tiles.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gradient(
+    plan: Plan,
+    learned: Learned,
+    fixed: Fixed,
+    results: tuple[Array, Array, Array],
+    cotangents: tuple[Array, Array],
+) -> Learned:
+    """The gradient of `attend_tiles`, tile by tile; `results` are its output, m and 1 / ℓ."""
+    output, top, share = results
     query, key, value, bias, sinks, arrays = learned
     batch, kv_heads, group, query_len, _ = query.shape
     wide = top.dtype
@@ -217,10 +236,58 @@ def _backward(plan: Plan, saved: Any, cotangents: tuple[Array, Array]) -> tuple[
     if sinks is not None:
         shares = jnp.exp(sinks[..., None].astype(wide) - top) * share  # batch kv_heads group query
         d_sinks = -(shares * mean).sum((0, 3)).astype(sinks.dtype)
-    return Learned(d_query, d_key, d_value, d_bias, d_sinks, d_arrays), None
+    return Learned(d_query, d_key, d_value, d_bias, d_sinks, d_arrays)
 
 
-_attend_tiles.defvjp(_forward, _backward)
+def _gradient_forward(plan: Plan, *saved: Any) -> tuple[Learned, Any]:
+    return _gradient(plan, *saved), saved
+
+
+def _gradient_backward(plan: Plan, saved: Any, d_gradient: Learned) -> tuple[Learned, None, None, Any]:
+    """Derivatives of the gradient, of every order: from all scores of a head at once."""
+    learned, fixed, _, cotangents = saved
+
+    def gradient(learned: Learned, cotangents: tuple[Array, Array]) -> Learned:
+        return jax.vjp(lambda learned: attend_whole(plan, learned, fixed), learned)[1](cotangents)[0]
+
+    d_learned, d_cotangents = jax.vjp(gradient, learned, cotangents)[1](d_gradient)
+    return d_learned, None, None, d_cotangents
+
+
+_gradient.defvjp(_gradient_forward, _gradient_backward)
+
+
+def attend_whole(
+    plan: Plan, learned: Learned, fixed: Fixed
+) -> tuple[Float[Array, "batch kv_heads group query value_dim"], Float[Array, "batch kv_heads group query"]]:
+    """`attend_tiles` with one tile that is the whole plane; differentiable as often as asked for."""
+    query, key, value, bias, sinks, arrays = learned
+    batch, kv_heads, group, query_len, _ = query.shape
+    wide = at_least_float32(query).dtype
+    whole = plan._replace(rows=query_len, columns=key.shape[2])
+
+    def pair(number: Array) -> tuple[Array, Array]:
+        n, g = number // kv_heads, number % kv_heads
+        at = _Tile(whole, fixed, n, g, group, jnp.int32(0), jnp.int32(0), True)
+        asked = plan.rule.scale * query[n, g].astype(wide)  # group query head_dim
+        products = jnp.einsum("rqd,kd->rqk", asked, key[n, g].astype(wide))
+        scores = at.hidden(
+            plan.rule.score(products, None if bias is None else at.of(bias), arrays, fixed.known, at.place)
+        )  # group query key
+        seen = scores > -jnp.inf
+        scores = jnp.where(seen, scores, jnp.finfo(wide).min)
+        top = scores.max(-1)
+        sink = None if sinks is None else sinks[g, :, None].astype(wide)
+        top = lax.stop_gradient(top if sink is None else jnp.maximum(top, sink))
+        shares = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
+        total = shares.sum(-1) if sink is None else shares.sum(-1) + jnp.exp(sink - top)
+        alive = total > 0
+        total = jnp.where(alive, total, 1.0)
+        read = jnp.einsum("rqk,kd->rqd", at.kept(shares), value[n, g].astype(wide)) / total[..., None]
+        return read.astype(query.dtype), jnp.where(alive, top + jnp.log(total), -jnp.inf)
+
+    read, log_sum = lax.map(pair, jnp.arange(batch * kv_heads))
+    return read.reshape(*query.shape[:-1], -1), log_sum.reshape(query.shape[:-1])
 
 
 class _Tile(NamedTuple):

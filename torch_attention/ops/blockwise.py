@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torch_attention.ops.call import Call, Implementation
-from torch_attention.ops.definition import resolve_masks
+from torch_attention.ops.definition import call_values, call_weights, resolve_masks
+from torch_attention.ops.hidden import ignoring_dead_keys
 from torch_attention.ops.rules import DotProductRule
 from torch_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
 from torch_attention.ops.tiles import tile_size, tiling
@@ -19,6 +20,8 @@ def blockwise_attention(call: Call) -> Float[Tensor, "*batch heads query value_d
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
+    if 0 in (*batch, query_len, key_len):  # there is no tile
+        return call_values(call, call_weights(call))
     group = heads // kv_heads
     rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
     bias, mask = resolve_masks(
@@ -68,4 +71,4 @@ def _flat(x: Tensor, batch: list[int]) -> Tensor:
     return x.expand(*batch, *x.shape[-3:]).reshape(-1, *x.shape[-3:])
 
 
-BLOCKWISE = Implementation("blockwise", lambda call: None, blockwise_attention)
+BLOCKWISE = Implementation("blockwise", lambda call: None, ignoring_dead_keys(blockwise_attention))

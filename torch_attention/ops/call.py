@@ -6,9 +6,19 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.checks import (
+    align,
+    check_attention,
+    check_bias,
+    check_boolean,
+    check_dropout,
+    check_scoring,
+    check_sinks,
+)
+
 
 class Call(NamedTuple):
-    """The arguments of `dot_product_attention`, checked; see there."""
+    """The arguments of `dot_product_attention`, checked and resolved by `checked_call`."""
 
     query: Float[Tensor, "*batch heads query head_dim"]
     key: Float[Tensor, "*batch kv_heads key head_dim"]
@@ -23,6 +33,61 @@ class Call(NamedTuple):
     sinks: Float[Tensor, "heads"] | None
     dropout_keep: Bool[Tensor, "..."] | None
     dropout_rate: float
+
+
+def checked_call(
+    query: Float[Tensor, "*batch heads query head_dim"],
+    key: Float[Tensor, "..."],
+    value: Float[Tensor, "..."],
+    bias: Float[Tensor, "..."] | None = None,
+    mask: Bool[Tensor, "..."] | None = None,
+    *,
+    is_causal: bool = False,
+    window: int | None = None,
+    query_offset: int | Int[Tensor, ""] = 0,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Float[Tensor, "heads"] | None = None,
+    dropout_keep: Bool[Tensor, "..."] | None = None,
+    dropout_rate: float = 0.0,
+) -> Call:
+    """Check and resolve the arguments of an attention call; the only place where this is done.
+
+    Args:
+        query, key, value, bias, mask, is_causal, window, query_offset, scale, softcap, sinks, dropout_keep,
+            dropout_rate: as in `dot_product_attention`.
+
+    Returns:
+        The call, with the default scale filled in, mask and bias of the rank of the scores (or `(query, key)`),
+        and keys and values of the batch of the queries.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: shapes that do not fit, or a number out of range.
+    """
+    check_attention(query, key, value)
+    check_scoring(is_causal, window, query_offset, scale, softcap)
+    check_bias(bias)
+    shape = (*query.shape[:-1], key.shape[-2])
+    if mask is not None:
+        check_boolean("mask", mask)
+        mask = align("mask", mask, shape)
+    if bias is not None:
+        bias = align("bias", bias, shape)
+    check_sinks(sinks, query)
+    check_dropout(dropout_keep, dropout_rate, shape)
+    if key.shape[:-3] != query.shape[:-3]:
+        key = _for_all(key, query)
+    if value.shape[:-3] != query.shape[:-3]:
+        value = _for_all(value, query)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    options = is_causal, window, query_offset, scale, softcap, sinks, dropout_keep, dropout_rate
+    return Call(query, key, value, bias, mask, *options)
+
+
+def _for_all(x: Tensor, query: Tensor) -> Tensor:
+    """Keys or values with a batch of 1, for the batch of the queries."""
+    return x.expand(*query.shape[:-3], *x.shape[-3:])
 
 
 class Implementation(NamedTuple):

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from torch_attention.ops.blockwise import BLOCKWISE
 from torch_attention.ops.call import Call
+from torch_attention.ops.known import is_dual, known_at_most, may_be_learned
 from torch_attention.ops.native import SDPA
 from torch_attention.ops.reference import REFERENCE
 from torch_attention.ops.ring import RING
@@ -20,10 +21,12 @@ def fastest(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
         return RING.run(call)
     if shards is not None:
         return over_shards(call, shards, fastest)
+    if is_dual(call):  # only operations of PyTorch itself have forward mode
+        return REFERENCE.run(call)
     # For the gradient of a bias the fused kernel gives way to one that makes all scores.
-    learned_bias = call.bias is not None and call.bias.requires_grad
+    learned_bias = call.bias is not None and may_be_learned(call.bias)
     if not SDPA.refusal(call) and not learned_bias:
         return SDPA.run(call)
-    if call.query.shape[-2] * call.key.shape[-2] > SHORT:
-        return BLOCKWISE.run(call)
-    return REFERENCE.run(call)
+    if known_at_most(call.query.shape[-2] * call.key.shape[-2], SHORT):
+        return REFERENCE.run(call)
+    return BLOCKWISE.run(call)

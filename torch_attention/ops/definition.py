@@ -18,9 +18,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_attention.checks import align, check_attention, check_boolean, check_keep, check_window
+from torch_attention.checks import align, check_boolean, check_keep, check_window
 from torch_attention.masks import causal_mask, sliding_window_mask
+from torch_attention.ops.call import Call, checked_call
 from torch_attention.ops.heads import repeat_heads
+from torch_attention.ops.hidden import finite, spoiled, touched
 from torch_attention.ops.softmax import at_least_float32, masked_softmax, sink_softmax
 
 
@@ -49,22 +51,9 @@ def dot_product_scores(
     Raises:
         TypeError, ValueError: as `dot_product_attention_weights`.
     """
-    check_attention(query, key)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    shape = (*query.shape[:-1], key.shape[-2])
-    bias, mask = resolve_masks(
-        shape, bias, mask, is_causal=is_causal, window=window, query_offset=query_offset, device=query.device
-    )
-
-    query = at_least_float32(query)  # ... heads query head_dim
-    key = repeat_heads(at_least_float32(key), query.shape[-3])  # ... heads key head_dim
-    scores = torch.einsum("...qd,...kd->...qk", query, key)  # ... heads query key
-    scores = scores * scale
-    if bias is not None:
-        scores = scores + bias
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    return scores, mask
+    options = {"is_causal": is_causal, "window": window, "query_offset": query_offset}
+    call = checked_call(query, key, key, bias, mask, **options, scale=scale, softcap=softcap)
+    return call_scores(call)
 
 
 def dot_product_attention_weights(
@@ -99,21 +88,53 @@ def dot_product_attention_weights(
         Weights in at least float32. A query that sees no key has weights of exactly zero.
 
     Raises:
-        TypeError: `mask` is not boolean.
-        ValueError: shapes that do not fit, or a window that counts no key.
+        TypeError: an argument of the wrong type: a mask that is not boolean, a bias that is, integer queries.
+        ValueError: shapes that do not fit, or a number out of range.
     """
-    scores, mask = dot_product_scores(
-        query,
-        key,
-        bias,
-        mask,
-        is_causal=is_causal,
-        window=window,
-        query_offset=query_offset,
-        scale=scale,
-        softcap=softcap,
+    options = {"is_causal": is_causal, "window": window, "query_offset": query_offset}
+    call = checked_call(query, key, key, bias, mask, **options, scale=scale, softcap=softcap, sinks=sinks)
+    return call_weights(call)
+
+
+def call_scores(call: Call) -> tuple[Float[Tensor, "*batch heads query key"], Bool[Tensor, "..."] | None]:
+    """Scores and mask of a checked call, as `dot_product_scores` returns them."""
+    bias, mask = call_masks(call)
+    query = at_least_float32(call.query)  # ... heads query head_dim
+    key = repeat_heads(at_least_float32(call.key), query.shape[-3])  # ... heads key head_dim
+    scores = call.scale * torch.einsum("...qd,...kd->...qk", query, finite(key, mask))  # ... heads query key
+    if bias is not None:
+        scores = scores + bias
+    if call.softcap is not None:
+        scores = call.softcap * torch.tanh(scores / call.softcap)
+    return spoiled(scores, key, mask), mask
+
+
+def call_weights(call: Call) -> Float[Tensor, "*batch heads query key"]:
+    """Weights of a checked call, as `dot_product_attention_weights` returns them."""
+    scores, mask = call_scores(call)
+    return masked_softmax(scores, mask) if call.sinks is None else sink_softmax(scores, call.sinks, mask)
+
+
+def call_values(
+    call: Call, weights: Float[Tensor, "*batch heads query key"]
+) -> Float[Tensor, "*batch heads query value_dim"]:
+    """Output of a checked call for its weights, as `weighted_values` returns it."""
+    return weighted_values(
+        weights, call.value, dropout_keep=call.dropout_keep, dropout_rate=call.dropout_rate
     )
-    return masked_softmax(scores, mask) if sinks is None else sink_softmax(scores, sinks, mask)
+
+
+def call_masks(call: Call) -> tuple[Float[Tensor, "..."] | None, Bool[Tensor, "..."] | None]:
+    """One finite bias and one mask for all restrictions of a checked call, as `resolve_masks` returns them."""
+    return resolve_masks(
+        (*call.query.shape[:-1], call.key.shape[-2]),
+        call.bias,
+        call.mask,
+        is_causal=call.is_causal,
+        window=call.window,
+        query_offset=call.query_offset,
+        device=call.query.device,
+    )
 
 
 def weighted_values(
@@ -142,7 +163,8 @@ def weighted_values(
     if dropout_keep is not None:
         weights = torch.where(dropout_keep, weights / (1.0 - dropout_rate), 0.0)
     values = repeat_heads(value.to(weights.dtype), weights.shape[-3])  # ... heads key value_dim
-    output = torch.einsum("...qk,...kd->...qd", weights, values)  # ... heads query value_dim
+    output = torch.einsum("...qk,...kd->...qd", weights, finite(values, weights))  # ... heads query value_dim
+    output = torch.where(touched(weights, values), torch.nan, output)
     return output.to(value.dtype)
 
 

@@ -9,11 +9,10 @@ from typing import TypedDict, Unpack
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_attention.checks import check_attention, check_keep, check_sinks, check_window
 from torch_attention.ops.blockwise import BLOCKWISE
-from torch_attention.ops.call import Call
+from torch_attention.ops.call import checked_call
 from torch_attention.ops.choice import fastest
-from torch_attention.ops.definition import dot_product_attention_weights, weighted_values
+from torch_attention.ops.definition import call_values, call_weights
 from torch_attention.ops.exchange import ALL_TO_ALL
 from torch_attention.ops.native import NATIVE
 from torch_attention.ops.reference import REFERENCE
@@ -68,28 +67,24 @@ def dot_product_attention(
         One value a query, in the dtype of `query`; exactly zero where a query sees no key.
 
     Raises:
-        TypeError: a mask is not boolean.
-        ValueError: shapes that do not fit, a window that counts no key, or an unknown implementation.
+        TypeError: an argument of the wrong type: a mask that is not boolean, a bias that is, integer queries.
+        ValueError: shapes that do not fit, a number out of range, or an unknown implementation.
         NotImplementedError: the implementation asked for cannot do the call.
     """
-    check_attention(query, key, value)
-    check_keep(dropout_keep, (*query.shape[:-1], key.shape[-2]))
-    check_sinks(sinks, query)
-    check_window(window, is_causal)
-    call = Call(
+    call = checked_call(
         query,
         key,
         value,
         bias,
         mask,
-        is_causal,
-        window,
-        query_offset,
-        query.shape[-1] ** -0.5 if scale is None else scale,
-        softcap,
-        sinks,
-        dropout_keep,
-        dropout_rate,
+        is_causal=is_causal,
+        window=window,
+        query_offset=query_offset,
+        scale=scale,
+        softcap=softcap,
+        sinks=sinks,
+        dropout_keep=dropout_keep,
+        dropout_rate=dropout_rate,
     )
     if implementation is None:
         return fastest(call)
@@ -128,14 +123,11 @@ def attend(
     Raises:
         TypeError, ValueError: as `dot_product_attention`.
     """
+    rate = 0.0 if dropout_keep is None else dropout_rate
+    call = checked_call(
+        query, key, value, bias, mask, dropout_keep=dropout_keep, dropout_rate=rate, **scoring
+    )
     if not need_weights:
-        output = dot_product_attention(
-            query, key, value, bias, mask, dropout_keep=dropout_keep, dropout_rate=dropout_rate, **scoring
-        )
-        return output, None
-    check_attention(query, key, value)
-    check_keep(dropout_keep, (*query.shape[:-1], key.shape[-2]))
-    check_sinks(scoring.get("sinks"), query)
-    weights = dot_product_attention_weights(query, key, bias, mask, **scoring)
-    output = weighted_values(weights, value, dropout_keep=dropout_keep, dropout_rate=dropout_rate)
-    return output, weights
+        return fastest(call), None
+    weights = call_weights(call)
+    return call_values(call, weights), weights

@@ -16,8 +16,8 @@ A mask is worked out once for blocks of queries and keys; those with nothing to 
     >>> flex_attention(query, key, value, block_mask=mask)
 """
 
-import types
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from torch_attention.checks import check_attention
 from torch_attention.ops.block_mask import BlockMask, MaskMod, over_plane
@@ -35,6 +37,7 @@ from torch_attention.ops.block_mask import or_masks as or_masks
 from torch_attention.ops.blockwise import COLUMNS, ROWS
 from torch_attention.ops.known import known_values
 from torch_attention.ops.rules import Place
+from torch_attention.ops.softmax import at_least_float32
 from torch_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
 from torch_attention.ops.tiles import Live, Tiling, tile_size, tiling
 
@@ -72,6 +75,9 @@ def flex_attention(
     batch, heads, query_len, _ = query.shape
     kv_heads, key_len = key.shape[1:3]
     check_flex(query, key, block_mask, enable_gqa)
+    if 0 in (batch, query_len, key_len):  # no query sees a key
+        output = query.new_zeros(batch, heads, query_len, value.shape[-1])
+        return (output, at_least_float32(output).sum(-1) - torch.inf) if return_lse else output
     group = heads // kv_heads
     if block_mask is None:
         sizes = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
@@ -79,7 +85,6 @@ def flex_attention(
     else:
         sizes, order = _tiles_of_blocks(block_mask, group)
     arrays = [] if score_mod is None else _learned_by(score_mod)
-    _check_learned(score_mod, arrays)
     rule = _FlexRule(
         query.shape[-1] ** -0.5 if scale is None else scale,
         score_mod,
@@ -114,12 +119,12 @@ def check_flex(query: Tensor, key: Tensor, block_mask: BlockMask | None, enable_
 
 @dataclass(frozen=True, eq=False)
 class _FlexRule:
-    """The rule of `flex_attention`: its functions, and what `score_mod` closes over and learns."""
+    """The rule of `flex_attention`: its functions, and the tensors that `score_mod` learns."""
 
     scale: float
     score_mod: ScoreMod | None
     mask_mod: MaskMod | None
-    closed_over: tuple[Tensor, ...]
+    learned: tuple[Tensor, ...]
 
     def score(
         self,
@@ -132,15 +137,17 @@ class _FlexRule:
         """`score_mod` of every scaled product."""
         if self.score_mod is None:
             return products
-        score_mod = _with_others(self.score_mod, dict(zip(map(id, self.closed_over), arrays, strict=True)))
+        score_mod = self.score_mod
         by_key = torch.vmap(score_mod, (0, None, None, None, 0))
         by_query = torch.vmap(by_key, (0, None, None, 0, None))
         by_group = torch.vmap(by_query, (0, None, 0, None, None))
         by_head = torch.vmap(by_group, (0, None, 0, None, None))
         by_batch = torch.vmap(by_head, (0, 0, None, None, None))
-        changed = by_batch(
-            products, place.batch.flatten(), place.heads[..., 0, 0], place.queries[:, 0], place.keys
-        )
+        others = dict(zip(map(id, self.learned), arrays, strict=True))
+        with _Replacing(others) if others else nullcontext():
+            changed = by_batch(
+                products, place.batch.flatten(), place.heads[..., 0, 0], place.queries[:, 0], place.keys
+            )
         return changed.to(products.dtype)
 
     def visible(self, known: Any, place: Place) -> Bool[Tensor, "..."]:
@@ -152,46 +159,43 @@ class _FlexRule:
         return seen.unflatten(1, place.heads.shape[:2])  # batch kv_heads group row column
 
 
-def _learned_by(function: Callable[..., Any]) -> list[Tensor]:
-    """The tensors with gradients that a function closes over, itself or through functions that it closes over."""
-    found: dict[int, Tensor] = {}
-    for cell in getattr(function, "__closure__", None) or ():
-        held = cell.cell_contents
-        if isinstance(held, Tensor) and held.requires_grad:
-            found[id(held)] = held
-        elif isinstance(held, types.FunctionType):
-            found |= {id(x): x for x in _learned_by(held)}
-    return list(found.values())
+class _Recording(TorchFunctionMode):
+    """Collects the tensors with gradients that functions read, and did not make themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[int, Tensor] = {}
+        self.made: dict[int, Any] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, and note what it reads."""
+        for x in tree_leaves((args, kwargs or {})):
+            if isinstance(x, Tensor) and x.requires_grad and id(x) not in self.made:
+                self.found[id(x)] = x
+        result = func(*args, **(kwargs or {}))
+        self.made |= {id(x): x for x in tree_leaves(result)}
+        return result
 
 
-def _check_learned(score_mod: ScoreMod | None, found: list[Tensor]) -> None:
-    """Raise ValueError if `score_mod` learns from tensors that were not found: their gradients would be lost."""
-    if score_mod is None or torch.compiler.is_compiling():
-        return
-    held = _with_others(score_mod, {id(x): x.detach() for x in found})
+class _Replacing(TorchFunctionMode):
+    """Lets functions read other tensors, each in place of the one with that `id`."""
+
+    def __init__(self, others: dict[int, Tensor]):
+        super().__init__()
+        self.others = others
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func` with the other tensors."""
+        args, kwargs = tree_map(lambda x: self.others.get(id(x), x), (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def _learned_by(score_mod: ScoreMod) -> list[Tensor]:
+    """The tensors with gradients that `score_mod` reads, wherever it has them from."""
     number = torch.zeros((), dtype=torch.int64)
-    if held(torch.zeros(()), number, number, number, number).requires_grad:
-        raise ValueError(
-            "score_mod must close over the tensors that it learns, got one that reaches them otherwise"
-        )
-
-
-def _with_others(function: Callable[..., Any], others: dict[int, Tensor]) -> Callable[..., Any]:
-    """The same function closing over other tensors, each in place of the one with that `id`."""
-    if not others or not isinstance(function, types.FunctionType):
-        return function
-    cells = []
-    for cell in function.__closure__ or ():
-        held = cell.cell_contents
-        again = (
-            _with_others(held, others) if isinstance(held, types.FunctionType) else others.get(id(held), held)
-        )
-        cells.append(types.CellType(again))
-    made = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
-    )
-    made.__kwdefaults__ = function.__kwdefaults__
-    return made
+    with _Recording() as recording:
+        score_mod(torch.zeros(()), number, number, number, number)
+    return list(recording.found.values())
 
 
 def _tiles_of_blocks(mask: BlockMask, group: int) -> tuple[tuple[int, int], Tiling]:

@@ -3,6 +3,9 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+from torch.autograd import forward_ad
 
 
 def known_values(x: Tensor) -> np.ndarray | None:
@@ -13,3 +16,26 @@ def known_values(x: Tensor) -> np.ndarray | None:
         return x.detach().cpu().numpy()
     except RuntimeError:  # `torch.func.vmap` keeps what it maps over to itself
         return None
+
+
+def known_at_most(count: int, most: int) -> bool:
+    """Whether a product of sizes is known to be at most `most`."""
+    return bool(count <= most)
+
+
+def may_be_learned(x: Tensor) -> bool:
+    """Whether a gradient may be asked for `x`; within `torch.func` an array does not tell."""
+    if x.requires_grad or torch.compiler.is_compiling():
+        return x.requires_grad
+    return bool(retrieve_all_functorch_interpreters())
+
+
+def is_dual(arrays: tuple[object, ...]) -> bool:
+    """Whether a forward-mode derivative is taken: an array has a tangent, or `torch.func.jvp` is at work."""
+    if torch.compiler.is_compiling():
+        return False
+    if any(each.key() == TransformType.Jvp for each in retrieve_all_functorch_interpreters()):
+        return True
+    if forward_ad._current_level < 0:
+        return False
+    return any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in arrays)

@@ -15,9 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
+from torch_attention.checks import dtype_name
 from torch_attention.masks import sliding_window_mask
 from torch_attention.ops.call import Call, Implementation
-from torch_attention.ops.definition import resolve_masks
+from torch_attention.ops.definition import call_masks, resolve_masks
+from torch_attention.ops.hidden import ignoring_dead_keys
 
 BAND = 256  # queries in a band of a window
 
@@ -30,6 +32,11 @@ def sdpa_refusal(call: Call) -> str | None:
         return "scaled_dot_product_attention has no sinks"
     if call.dropout_keep is not None:
         return "scaled_dot_product_attention takes no dropout mask"
+    if call.bias is not None and call.bias.dtype != call.query.dtype:
+        kinds = dtype_name(call.bias), dtype_name(call.query)
+        return f"scaled_dot_product_attention rounds a bias to the dtype of the query, got {kinds[0]} and {kinds[1]}"
+    if isinstance(call.scale, Tensor) or not call.scale > 0:
+        return f"scaled_dot_product_attention needs a scale above 0 that is no tensor, got {call.scale}"
     return None
 
 
@@ -51,16 +58,7 @@ def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"
     if unmasked and square and call.window is not None and 2 * (call.window + BAND) < key.shape[-2]:
         return _in_bands(call)
 
-    shape = (*query.shape[:-1], key.shape[-2])
-    bias, visible = resolve_masks(
-        shape,
-        call.bias,
-        call.mask,
-        is_causal=call.is_causal,
-        window=call.window,
-        query_offset=call.query_offset,
-        device=query.device,
-    )
+    bias, visible = call_masks(call)
     if visible is None:
         return F.scaled_dot_product_attention(query, key, value, scale=scale, enable_gqa=grouped)
     alive = visible.any(dim=-1, keepdim=True)  # ... query 1
@@ -177,6 +175,6 @@ def _compiled_flex():  # type: ignore[no-untyped-def]
     return torch.compile(flex.flex_attention, dynamic=False)
 
 
-SDPA = Implementation("sdpa", sdpa_refusal, native_attention)
-FLEX = Implementation("flex", flex_refusal, flex_kernel)
+SDPA = Implementation("sdpa", sdpa_refusal, ignoring_dead_keys(native_attention))
+FLEX = Implementation("flex", flex_refusal, ignoring_dead_keys(flex_kernel))
 NATIVE = (SDPA, FLEX)

@@ -137,19 +137,23 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
         plan, tiling, mask, keep, known, *learned = inputs
-        output, _, top, part = output
+        output, log_sum, top, part = output
         ctx.mark_non_differentiable(top, part)
         ctx.plan, ctx.tiling, ctx.known = plan, tiling, None if isinstance(known, Tensor) else known
         ctx.save_for_backward(
-            mask, keep, known if isinstance(known, Tensor) else None, *learned, output, top, part
+            mask, keep, known if isinstance(known, Tensor) else None, *learned, output, log_sum, top, part
         )
 
     @staticmethod
     def backward(ctx, d_output, d_log_sum, *_):  # type: ignore[no-untyped-def]
         plan, tiling = ctx.plan, ctx.tiling
-        mask, keep, known, query, key, value, bias, sinks, *arrays, output, top, part = ctx.saved_tensors
+        mask, keep, known, query, key, value, bias, sinks, *arrays, output, log_sum, top, part = (
+            ctx.saved_tensors
+        )
         fixed = Fixed(tiling, mask, keep, ctx.known if known is None else known)
         wide = top.dtype
+        # Top and part have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
+        part = part * torch.exp(torch.where(part > 0, log_sum.detach() - log_sum, 0.0))
         # What is taken from every score's gradient, because the weights of a row sum to one.
         mean = (d_output.to(wide) * output.to(wide)).sum(-1) - d_log_sum
         d_queries: list[Tensor] = []

@@ -1,0 +1,91 @@
+"""Masked keys and values have no influence, whatever they hold: 0 · NaN is NaN, so a weight of zero is not enough.
+
+The reference implementation hides a value from each query that does not attend to it (`finite`, `spoiled`,
+`touched`). Other implementations promise it for keys that no query attends to, such as padding and unwritten slots
+of a KV cache: `without_dead_keys` replaces them by zeros.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from jax_attention.masks import causal_mask, sliding_window_mask
+from jax_attention.ops.call import Call
+
+
+def finite(x: Float[Array, "... key dim"], mask: Array | None) -> Float[Array, "... key dim"]:
+    """`x` with 0 in place of NaN and inf, where there is a mask that may hide them."""
+    return x if mask is None else jnp.where(jnp.isfinite(x), x, 0.0)
+
+
+def spoiled(
+    scores: Float[Array, "... query key"],
+    key: Float[Array, "... key head_dim"],
+    mask: Bool[Array, "..."] | None,
+) -> Float[Array, "... query key"]:
+    """Scores of `finite` keys, NaN where the query does attend to a key that is not finite."""
+    if mask is None:
+        return scores
+    bad = ~jnp.isfinite(key).all(axis=-1)[..., None, :]  # ... heads 1 key
+    return jnp.where(bad & mask, jnp.nan, scores)
+
+
+def touched(
+    weights: Float[Array, "... query key"], value: Float[Array, "... key value_dim"]
+) -> Bool[Array, "... query 1"]:
+    """Whether a query gives weight to a value that is not finite."""
+    bad = (~jnp.isfinite(value).all(axis=-1, keepdims=True)).astype(weights.dtype)  # ... key 1
+    return jnp.einsum("...qk,...kd->...qd", (weights != 0).astype(weights.dtype), bad) > 0
+
+
+def ignoring_dead_keys(run: Callable[[Call], Array]) -> Callable[[Call], Array]:
+    """The same implementation, for which a key that is masked for every query holds zeros."""
+    return lambda call: run(without_dead_keys(call))
+
+
+def without_dead_keys(call: Call) -> Call:
+    """The call with zeros for keys and values that no query of their batch element and head attends to."""
+    alive = _alive(call)
+    if alive is None:
+        return call
+    kv_heads = call.key.shape[-3]
+    if alive.ndim > 1 and alive.shape[-2] > kv_heads:  # several query heads share a key/value head
+        group = alive.shape[-2] // kv_heads
+        alive = alive.reshape(*alive.shape[:-2], kv_heads, group, alive.shape[-1]).any(axis=-2)
+    alive = alive[..., None]  # ... kv_heads|1 key|1 1
+    return call._replace(key=jnp.where(alive, call.key, 0.0), value=jnp.where(alive, call.value, 0.0))
+
+
+def _alive(call: Call) -> Bool[Array, "... key"] | None:
+    """Whether any query attends to each key; None where all do for sure."""
+    pairs = call.mask
+    if call.bias is not None:
+        seen = call.bias != -jnp.inf
+        pairs = seen if pairs is None else pairs & seen
+    if pairs is not None and call.is_causal and pairs.shape[-2] != 1:
+        lengths, offset = (call.query.shape[-2], call.key.shape[-2]), call.query_offset
+        if call.window is None:
+            pairs = pairs & causal_mask(*lengths, query_offset=offset)
+        else:
+            pairs = pairs & sliding_window_mask(*lengths, window=call.window, query_offset=offset)
+        return pairs.any(axis=-2)
+    alive = None if pairs is None else pairs.any(axis=-2)
+    reached = _reached(call)
+    return reached if alive is None else alive if reached is None else alive & reached
+
+
+def _reached(call: Call) -> Bool[Array, "key"] | None:
+    """Whether a causal call reaches each key from any query; None where it reaches all for sure."""
+    if not call.is_causal:
+        return None
+    query_len, key_len, offset = call.query.shape[-2], call.key.shape[-2], call.query_offset
+    if isinstance(offset, int) and (call.window is None or offset < call.window):
+        if query_len == key_len and offset >= 0:
+            return None
+        if isinstance(query_len, int) and isinstance(key_len, int) and offset + query_len >= key_len:
+            return None
+    key = jnp.arange(call.key.shape[-2])
+    reached = key < offset + query_len
+    return reached if call.window is None else reached & (key > offset - call.window)
