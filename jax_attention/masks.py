@@ -251,10 +251,10 @@ def mask_text(mask: Bool[Array, "..."]) -> str:
 
 def _positions(
     query_len: int, key_len: int | None, query_offset: int | Int[Array, ""]
-) -> tuple[Int[Array, "query 1"], Int[Array, "key"]]:
+) -> tuple[Int[Array, "query 1"], Int[Array, "1 key"]]:
     """Positions of the queries, as a column, and of the keys, as a row."""
     key_len = query_len if key_len is None else key_len
-    return jnp.arange(query_len)[:, None] + query_offset, jnp.arange(key_len)
+    return jnp.arange(query_len)[:, None] + query_offset, jnp.arange(key_len)[None]
 
 
 def _same_rank(masks: tuple[Array, ...]) -> list[Array]:

@@ -59,10 +59,7 @@ WRONG_MASKS = {
     "for one query": (7,),
     "transposed along the batch": (2, 7, 5),
     "with heads and no batch": (6, 5, 7),
-    "with a batch of 1 and no heads": (1, 5, 7),
     "with batch and heads exchanged": (6, 2, 5, 7),
-    "with a key axis of 1": (2, 6, 5, 1),
-    "with a key axis of 1 and no batch": (5, 1),
     "with queries and keys exchanged": (2, 6, 7, 5),
     "of another batch": (3, 1, 5, 7),
     "of rank 5": (1, 2, 6, 5, 7),
@@ -210,9 +207,9 @@ CASES = [
     ),
     Case(
         "a query and key of other batches",
-        lambda m: attend(m, key=(1, 3, 7, 4)),
+        lambda m: attend(m, key=(3, 3, 7, 4)),
         ValueError,
-        "query and key must have the same batch, got (2,) and (1,)",
+        "query and key must have the same batch, got (2,) and (3,)",
     ),
     Case(
         "a query and key of other dtypes",

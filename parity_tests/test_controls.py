@@ -112,7 +112,7 @@ def edit(where: str, old: str, new: str) -> Damage:
     return partial(edited, where, old, new)
 
 
-SCORES = "ops.definition:dot_product_scores"
+SCORES = "ops.definition:call_scores"
 VALUES = "ops.definition:weighted_values"
 SOFTMAX = "ops.softmax:masked_softmax"
 HEADS = "self_attention:MultiHeadSelfAttention.{call}"
@@ -121,13 +121,15 @@ DECODER = "cross_attention:EncoderDecoderAttention.{call}"
 CONTROLS = (
     Control(
         "scores are not scaled",
-        edit(SCORES, "scores = scores * scale", "scores = scores"),
+        edit(SCORES, "scores = scores * call.scale", "scores = scores"),
         "SelfAttention",
         "query key",
     ),
     Control(
         "scores are scaled by the features of all heads together",
-        edit(SCORES, "query.shape[-1] ** -0.5", "(query.shape[-1] * query.shape[-3]) ** -0.5"),
+        edit(
+            "ops.call:checked_call", "query.shape[-1] ** -0.5", "(query.shape[-1] * query.shape[-3]) ** -0.5"
+        ),
         "MultiHeadSelfAttention",
         "query key",
     ),
@@ -312,8 +314,8 @@ OP_CONTROLS = {
     "a softcap comes before the bias": (
         edit(
             SCORES,
-            "scores = scores * scale",
-            "scores, softcap = softcap * {xp}.tanh(scores * scale / softcap), None",
+            "scores = scores * call.scale",
+            "scores = call.softcap * {xp}.tanh(scores * call.scale / call.softcap); call = call._replace(softcap=None)",
         ),
         {"bias": True, "softcap": 1.5},
     ),

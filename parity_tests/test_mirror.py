@@ -41,6 +41,7 @@ OWN_CODE = {
     "layers.py",
     "models/evaluation.py",
     "models/generation.py",
+    "arrays.py",
     "ops/block_mask.py",
     "ops/blockwise.py",
     "ops/choice.py",
@@ -52,6 +53,7 @@ OWN_CODE = {
     "ops/scan.py",
     "ops/shards.py",
     "ops/slots.py",
+    "ops/tile.py",
     "ops/tile_loop.py",
     "ops/tiles.py",
     "ops/triangular.py",
@@ -160,7 +162,7 @@ class TestFiles:
         [
             ("self_attention.py", "is_causal=True", "is_causal=False"),
             ("masks.py", "key > query - window", "key >= query - window"),
-            ("ops/definition.py", "-0.5", "-1"),
+            ("ops/call.py", "-0.5", "-1"),
             ("ops/single_head.py", "value[:, None]", "value"),
             ("cross_attention.py", "bias: bool = True", "bias: bool = False"),
         ],
@@ -185,7 +187,7 @@ OWN_DOCSTRINGS = {
     ("ops/flex.py", None),
 }
 # How each framework's kernels are called and its loops are built: names, too, are the mirror's own.
-OWN_NAMES = {"ops/native.py", "ops/tile_loop.py", "ops/tiles.py"}
+OWN_NAMES = {"ops/known.py", "ops/native.py", "ops/tile.py", "ops/tile_loop.py", "ops/tiles.py"}
 ALIKE = [file for file in FILES if file not in OWN_NAMES]
 # Keyword-only parameters that one framework has: where and how arrays are made.
 OWN_PARAMETERS = {"torch": {"device", "dtype"}, "jax": {"rngs", "param_dtype", "dtype"}}

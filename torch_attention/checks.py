@@ -1,12 +1,13 @@
 """What every function and module refuses, in one clear sentence, before any arithmetic."""
 
-import math
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from torch_attention.arrays import check_array, is_floating
 
 
 def dtype_name(x: Tensor) -> str:
@@ -83,28 +84,11 @@ def check_attention(query: Tensor, key: Tensor, value: Tensor | None = None) -> 
         )
 
 
-def check_array(name: str, x: Any) -> None:
-    """Raise TypeError unless `x` is an array of this framework."""
-    if not isinstance(x, Tensor):
-        kind = f"{type(x).__module__.split('.')[0]}.{type(x).__name__}"
-        raise TypeError(f"{name} must be a torch.Tensor, got {kind}; convert it, as torch.from_numpy does")
-
-
 def check_floating(name: str, x: Tensor) -> None:
     """Raise TypeError unless `x` is an array of floating-point numbers."""
     check_array(name, x)
-    if not x.dtype.is_floating_point:
+    if not is_floating(x):
         raise TypeError(f"{name} must be floating point, got {dtype_name(x)}")
-
-
-def check_bias(bias: Tensor | None) -> None:
-    """Raise TypeError unless `bias` holds floating-point numbers; a boolean array is a mask."""
-    if bias is None:
-        return
-    check_array("bias", bias)
-    if bias.dtype == torch.bool:
-        raise TypeError("bias must be floating point, got bool; a boolean mask goes in mask")
-    check_floating("bias", bias)
 
 
 def check_flag(**flags: Any) -> None:
@@ -112,56 +96,6 @@ def check_flag(**flags: Any) -> None:
     for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise TypeError(f"{name} must be True or False, got {flag!r}")
-
-
-def check_offset(query_offset: Any) -> None:
-    """Raise TypeError unless `query_offset` is an integer, or an integer array of rank 0."""
-    x = query_offset
-    if isinstance(x, Tensor):
-        if x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
-            raise TypeError(f"query_offset must be an integer, got dtype {dtype_name(x)}")
-        if x.ndim:
-            raise ValueError(f"query_offset must have rank 0, got shape {tuple(x.shape)}")
-    elif isinstance(x, bool) or not isinstance(x, Integral | torch.SymInt):
-        raise TypeError(f"query_offset must be an integer, got {x!r}")
-
-
-def check_scoring(is_causal: Any, window: Any, query_offset: Any, scale: Any, softcap: Any) -> None:
-    """Raise unless the options that decide the scores have their types and ranges."""
-    check_flag(is_causal=is_causal)
-    check_window(window, is_causal)
-    check_offset(query_offset)
-    check_number("scale", scale)
-    check_number("softcap", softcap)
-    if isinstance(softcap, Real) and not softcap > 0:
-        raise ValueError(f"softcap must be above 0, got {softcap}")
-
-
-def check_number(name: str, x: Any) -> None:
-    """Raise unless `x` is None, a finite number, or a floating-point array of rank 0."""
-    if x is None:
-        return
-    if isinstance(x, Tensor):
-        check_floating(name, x)
-        if x.ndim:
-            raise ValueError(f"{name} must have rank 0, got shape {tuple(x.shape)}")
-    elif isinstance(x, bool) or not isinstance(x, Real | torch.SymFloat):
-        raise TypeError(f"{name} must be a number, got {x!r}")
-    elif isinstance(x, Real) and not math.isfinite(x):
-        raise ValueError(f"{name} must be finite, got {x}")
-
-
-def check_dropout(dropout_keep: Tensor | None, dropout_rate: Any, shape: Sequence[int]) -> None:
-    """Raise unless `dropout_keep` fits the weights and `dropout_rate` is the rate that it was sampled with."""
-    if isinstance(dropout_rate, bool) or not isinstance(dropout_rate, Real):
-        raise TypeError(f"dropout_rate must be a number, got {dropout_rate!r}")
-    if not 0.0 <= dropout_rate < 1.0:
-        raise ValueError(f"dropout_rate must be at least 0 and below 1, got {dropout_rate}")
-    check_keep(dropout_keep, shape)
-    if dropout_keep is None and dropout_rate:
-        raise ValueError(
-            f"dropout_rate needs dropout_keep, the dropout mask, got dropout_rate={dropout_rate} alone"
-        )
 
 
 def check_boolean(name: str, mask: Tensor) -> None:
@@ -287,7 +221,7 @@ def align(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:
     *batch, _, query_len, key_len = shape
     given = tuple(x.shape)
     if x.ndim == 2 and _broadcasts(given, (query_len, key_len)):
-        return x
+        return x[(None,) * (len(shape) - 2)]
     if x.ndim == len(shape) - 1 and _broadcasts(given, (*batch, query_len, key_len)):
         return x[..., None, :, :]
     if x.ndim == len(shape) and _broadcasts(given, shape):

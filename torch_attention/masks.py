@@ -260,12 +260,11 @@ def _positions(
     key_len: int | None,
     query_offset: int | Int[Tensor, ""],
     device: torch.device | str | None,
-) -> tuple[Int[Tensor, "query 1"], Int[Tensor, "key"]]:
+) -> tuple[Int[Tensor, "query 1"], Int[Tensor, "1 key"]]:
     """Positions of the queries, as a column, and of the keys, as a row."""
     key_len = query_len if key_len is None else key_len
-    return torch.arange(query_len, device=device)[:, None] + query_offset, torch.arange(
-        key_len, device=device
-    )
+    queries, keys = (torch.arange(length, device=device) for length in (query_len, key_len))
+    return queries[:, None] + query_offset, keys[None]
 
 
 def _same_rank(masks: tuple[Tensor, ...]) -> list[Tensor]:

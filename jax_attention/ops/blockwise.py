@@ -9,7 +9,8 @@ from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.definition import call_values, call_weights, resolve_masks
 from jax_attention.ops.hidden import ignoring_dead_keys
 from jax_attention.ops.rules import DotProductRule
-from jax_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
+from jax_attention.ops.tile import Fixed, Learned, Plan
+from jax_attention.ops.tile_loop import attend_tiles
 from jax_attention.ops.tiles import pad_axis, tile_size, tiles_by_mask, tiles_by_place, tiling
 
 ROWS = 512  # of a tile, all query heads of a key/value head together

@@ -10,12 +10,10 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.checks import (
     align,
     check_attention,
-    check_bias,
     check_boolean,
-    check_dropout,
-    check_scoring,
     check_sinks,
 )
+from jax_attention.ops.arguments import check_bias, check_dropout, check_scoring
 
 
 class Call(NamedTuple):

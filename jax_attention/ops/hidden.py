@@ -54,7 +54,7 @@ def without_dead_keys(call: Call) -> Call:
     if alive.ndim > 1 and alive.shape[-2] > kv_heads:  # several query heads share a key/value head
         group = alive.shape[-2] // kv_heads
         alive = alive.reshape(*alive.shape[:-2], kv_heads, group, alive.shape[-1]).any(axis=-2)
-    alive = alive[..., None]  # ... kv_heads|1 key|1 1
+    alive = alive[(None,) * (call.key.ndim - 1 - alive.ndim)][..., None]  # ... kv_heads|1 key|1 1
     return call._replace(key=jnp.where(alive, call.key, 0.0), value=jnp.where(alive, call.value, 0.0))
 
 
@@ -67,12 +67,15 @@ def _alive(call: Call) -> Bool[Array, "... key"] | None:
     if pairs is not None and call.is_causal and pairs.shape[-2] != 1:
         lengths, offset = (call.query.shape[-2], call.key.shape[-2]), call.query_offset
         if call.window is None:
-            pairs = pairs & causal_mask(*lengths, query_offset=offset)
+            seen = causal_mask(*lengths, query_offset=offset)
         else:
-            pairs = pairs & sliding_window_mask(*lengths, window=call.window, query_offset=offset)
+            seen = sliding_window_mask(*lengths, window=call.window, query_offset=offset)
+        pairs = pairs & seen[(None,) * (pairs.ndim - 2)]
         return pairs.any(axis=-2)
     alive = None if pairs is None else pairs.any(axis=-2)
     reached = _reached(call)
+    if alive is not None and reached is not None:
+        reached = reached[(None,) * (alive.ndim - 1)]
     return reached if alive is None else alive if reached is None else alive & reached
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def masked_softmax(

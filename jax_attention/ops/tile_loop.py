@@ -14,70 +14,16 @@ $$ p_j = e^{s_j - m} / \ell, \qquad \partial v_j = p_j\, \partial o, \qquad
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from jax_attention.ops.rules import Place, Rule
 from jax_attention.ops.softmax import at_least_float32
-from jax_attention.ops.tiles import Tiling, add_tile, one_of, tile_of
-
-
-class Plan(NamedTuple):
-    """What is decided before any number is seen.
-
-    Attributes:
-        rule: how products become scores.
-        key_len: how many keys there are; what follows fills the last tile.
-        rows: queries in a tile.
-        columns: keys in a tile.
-        dropout_rate: the probability with which `Fixed.keep` was drawn.
-    """
-
-    rule: Rule
-    key_len: int
-    rows: int
-    columns: int
-    dropout_rate: float
-
-
-class Learned(NamedTuple):
-    """What has a gradient. Axes of size 1 are for all.
-
-    Attributes:
-        query: `(batch, kv_heads, group, query, head_dim)`, padded to whole tiles as all that follows.
-        key: `(batch, kv_heads, key, head_dim)`.
-        value: `(batch, kv_heads, key, value_dim)`.
-        bias: for `Plan.rule`, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
-        sinks: a score for each head that takes weight and has no value, `(kv_heads, group)`.
-        arrays: what else `Plan.rule` reads.
-    """
-
-    query: Float[Array, "batch kv_heads group query head_dim"]
-    key: Float[Array, "batch kv_heads key head_dim"]
-    value: Float[Array, "batch kv_heads key value_dim"]
-    bias: Float[Array, "..."] | None
-    sinks: Float[Array, "kv_heads group"] | None
-    arrays: tuple[Array, ...]
-
-
-class Fixed(NamedTuple):
-    """What has no gradient. Axes of size 1 are for all.
-
-    Attributes:
-        tiling: the order of tiles, with axes `(batch|1, kv_heads|1, rows)`.
-        mask: True where the query attends to the key, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
-        keep: False where a weight is dropped, likewise.
-        known: what `Plan.rule` reads to tell whom a query sees.
-    """
-
-    tiling: Tiling
-    mask: Bool[Array, "..."] | None
-    keep: Bool[Array, "..."] | None
-    known: Any
+from jax_attention.ops.tile import Fixed, Learned, Plan, Tile
+from jax_attention.ops.tiles import Tiling, one_of
 
 
 def attend_tiles(
@@ -107,7 +53,7 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
             ) -> tuple[Array, Array, Array]:
                 top, total, read = gathered
                 products = jnp.einsum("rqd,kd->rqk", asked, _cut(keys, j, plan.columns).astype(wide))
-                at = _Tile(plan, fixed, n, g, group, i, j, is_partial)
+                at = Tile(plan, fixed, n, g, group, i, j, is_partial)
                 scores = at.hidden(
                     plan.rule.score(
                         products, None if bias is None else at.of(bias), arrays, fixed.known, at.place
@@ -192,7 +138,7 @@ def _gradient(
                 d_asked, d_keys, d_values, d_bias, d_arrays = carry
                 keys_here = _cut(keys, j, plan.columns).astype(wide)
                 values_here = _cut(values, j, plan.columns).astype(wide)
-                at = _Tile(plan, fixed, n, g, group, i, j, is_partial)
+                at = Tile(plan, fixed, n, g, group, i, j, is_partial)
                 products = jnp.einsum("rqd,kd->rqk", asked, keys_here)
                 scores, pull = jax.vjp(
                     partial(plan.rule.score, known=fixed.known, place=at.place),
@@ -268,7 +214,7 @@ def attend_whole(
 
     def pair(number: Array) -> tuple[Array, Array]:
         n, g = number // kv_heads, number % kv_heads
-        at = _Tile(whole, fixed, n, g, group, jnp.int32(0), jnp.int32(0), True)
+        at = Tile(whole, fixed, n, g, group, 0, 0, True)
         asked = plan.rule.scale * query[n, g].astype(wide)  # group query head_dim
         products = jnp.einsum("rqd,kd->rqk", asked, key[n, g].astype(wide))
         scores = at.hidden(
@@ -288,50 +234,6 @@ def attend_whole(
 
     read, log_sum = lax.map(pair, jnp.arange(batch * kv_heads))
     return read.reshape(*query.shape[:-1], -1), log_sum.reshape(query.shape[:-1])
-
-
-class _Tile(NamedTuple):
-    """Row i and column j of the tiles of batch element n and key/value head g."""
-
-    plan: Plan
-    fixed: Fixed
-    n: Array
-    g: Array
-    group: int
-    i: Array
-    j: Array
-    is_partial: bool
-
-    @property
-    def place(self) -> Place:
-        heads = self.g * self.group + jnp.arange(self.group)[:, None, None]
-        queries = self.i * self.plan.rows + jnp.arange(self.plan.rows)[:, None]
-        keys = self.j * self.plan.columns + jnp.arange(self.plan.columns)
-        return Place(*(numbers.astype(jnp.int32) for numbers in (self.n, heads, queries, keys)))
-
-    def of(self, x: Array) -> Array:
-        """The part of a bias or mask that lies on this tile."""
-        return tile_of(one_of(x, self.n, self.g), self.i, self.j, self.plan.rows, self.plan.columns)
-
-    def add(self, x: Array, part: Array) -> Array:
-        """Add to the part of a bias that lies on this tile."""
-        return add_tile(x, part, self.n, self.g, self.i, self.j, self.plan.rows, self.plan.columns)
-
-    def hidden(self, scores: Array) -> Array:
-        """Scores of -inf where the query does not see the key."""
-        if not self.is_partial:
-            return scores
-        place = self.place
-        visible = (place.keys < self.plan.key_len) & self.plan.rule.visible(self.fixed.known, place)
-        if self.fixed.mask is not None:
-            visible = visible & self.of(self.fixed.mask)
-        return jnp.where(visible, scores, -jnp.inf)
-
-    def kept(self, shares: Array) -> Array:
-        """Shares with some dropped, and the others larger for it."""
-        if self.fixed.keep is None:
-            return shares
-        return jnp.where(self.of(self.fixed.keep), shares / (1.0 - self.plan.dropout_rate), 0.0)
 
 
 PAIRS = 4  # of a batch element and a key/value head; with one, XLA's threads have too little to share

@@ -56,9 +56,9 @@ def tiles_by_place(
     (query_len, key_len), (rows, columns) = lengths, sizes
     first_query = jnp.arange(-(-query_len // rows))[:, None] * rows + query_offset  # rows 1
     last_query = first_query + rows - 1
-    first_key = jnp.arange(-(-key_len // columns)) * columns  # columns
+    first_key = jnp.arange(-(-key_len // columns))[None] * columns  # 1 columns
     last_key = first_key + columns - 1
-    live = jnp.broadcast_to(first_key < key_len, (first_query.shape[0], first_key.shape[0]))
+    live = jnp.broadcast_to(first_key < key_len, (first_query.shape[0], first_key.shape[1]))
     full = jnp.broadcast_to(last_key < key_len, live.shape)
     if is_causal:
         live &= first_key <= last_query
@@ -93,13 +93,15 @@ def one_of(x: Array, n: Array, g: Array) -> Array:
     return x[n if x.shape[0] > 1 else 0, g if x.shape[1] > 1 else 0]
 
 
-def tile_of(x: Array, i: Array, j: Array, rows: int, columns: int) -> Array:
+def tile_of(x: Array, i: Array | int, j: Array | int, rows: int, columns: int) -> Array:
     """Of an array `(group|1, query|1, key|1)` what lies on the tile in row i and column j."""
     start, shape = _span(x.shape, i, j, rows, columns)
     return lax.dynamic_slice(x, start, shape)
 
 
-def add_tile(x: Array, part: Array, n: Array, g: Array, i: Array, j: Array, rows: int, columns: int) -> Array:
+def add_tile(
+    x: Array, part: Array, n: Array, g: Array, i: Array | int, j: Array | int, rows: int, columns: int
+) -> Array:
     """Add to what of an array `(batch|1, kv_heads|1, group|1, query|1, key|1)` lies on a tile."""
     start, shape = _span(x.shape[2:], i, j, rows, columns)
     start = (n if x.shape[0] > 1 else 0, g if x.shape[1] > 1 else 0, *start)
@@ -108,7 +110,7 @@ def add_tile(x: Array, part: Array, n: Array, g: Array, i: Array, j: Array, rows
 
 
 def _span(
-    shape: tuple[int, ...], i: Array, j: Array, rows: int, columns: int
+    shape: tuple[int, ...], i: Array | int, j: Array | int, rows: int, columns: int
 ) -> tuple[tuple[int | Array, ...], tuple[int, ...]]:
     group, query_len, key_len = shape
     start = (0, i * rows if query_len > 1 else 0, j * columns if key_len > 1 else 0)

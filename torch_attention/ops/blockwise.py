@@ -8,7 +8,8 @@ from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_values, call_weights, resolve_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
 from torch_attention.ops.rules import DotProductRule
-from torch_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
+from torch_attention.ops.tile import Fixed, Learned, Plan
+from torch_attention.ops.tile_loop import attend_tiles
 from torch_attention.ops.tiles import tile_size, tiling
 
 ROWS = 512  # of a tile, all query heads of a key/value head together

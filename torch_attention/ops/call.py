@@ -3,18 +3,17 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.checks import (
     align,
     check_attention,
-    check_bias,
     check_boolean,
-    check_dropout,
-    check_scoring,
     check_sinks,
 )
+from torch_attention.ops.arguments import check_bias, check_dropout, check_scoring
 
 
 class Call(NamedTuple):
@@ -87,7 +86,7 @@ def checked_call(
 
 def _for_all(x: Tensor, query: Tensor) -> Tensor:
     """Keys or values with a batch of 1, for the batch of the queries."""
-    return x.expand(*query.shape[:-3], *x.shape[-3:])
+    return torch.broadcast_to(x, (*query.shape[:-3], *x.shape[-3:]))
 
 
 class Implementation(NamedTuple):

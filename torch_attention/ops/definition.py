@@ -101,7 +101,8 @@ def call_scores(call: Call) -> tuple[Float[Tensor, "*batch heads query key"], Bo
     bias, mask = call_masks(call)
     query = at_least_float32(call.query)  # ... heads query head_dim
     key = repeat_heads(at_least_float32(call.key), query.shape[-3])  # ... heads key head_dim
-    scores = call.scale * torch.einsum("...qd,...kd->...qk", query, finite(key, mask))  # ... heads query key
+    scores = torch.einsum("...qd,...kd->...qk", query, finite(key, mask))  # ... heads query key
+    scores = scores * call.scale
     if bias is not None:
         scores = scores + bias
     if call.softcap is not None:
@@ -211,5 +212,6 @@ def resolve_masks(
 
     visible = None
     for restriction in masks:
+        restriction = restriction[(None,) * (len(shape) - restriction.ndim)]
         visible = restriction if visible is None else visible & restriction
     return bias, visible

@@ -38,7 +38,8 @@ from torch_attention.ops.blockwise import COLUMNS, ROWS
 from torch_attention.ops.known import known_values
 from torch_attention.ops.rules import Place
 from torch_attention.ops.softmax import at_least_float32
-from torch_attention.ops.tile_loop import Fixed, Learned, Plan, attend_tiles
+from torch_attention.ops.tile import Fixed, Learned, Plan
+from torch_attention.ops.tile_loop import attend_tiles
 from torch_attention.ops.tiles import Live, Tiling, tile_size, tiling
 
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -1,0 +1,27 @@
+"""Arrays and numbers as this framework knows them: what a check may ask of an argument."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+INTEGERS = (Integral, torch.SymInt)
+REALS = (Real, torch.SymFloat)
+
+
+def check_array(name: str, x: Any) -> None:
+    """Raise TypeError unless `x` is an array of this framework."""
+    if not isinstance(x, Tensor):
+        kind = f"{type(x).__module__.split('.')[0]}.{type(x).__name__}"
+        raise TypeError(f"{name} must be a torch.Tensor, got {kind}; convert it, as torch.from_numpy does")
+
+
+def is_floating(x: Tensor) -> bool:
+    """Whether an array holds floating-point numbers."""
+    return x.dtype.is_floating_point
+
+
+def is_integer(x: Tensor) -> bool:
+    """Whether an array holds integers."""
+    return not (x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool)
