@@ -254,7 +254,8 @@ def _positions(
 ) -> tuple[Int[Array, "query 1"], Int[Array, "1 key"]]:
     """Positions of the queries, as a column, and of the keys, as a row."""
     key_len = query_len if key_len is None else key_len
-    return jnp.arange(query_len)[:, None] + query_offset, jnp.arange(key_len)[None]
+    queries, keys = (jnp.arange(length) for length in (query_len, key_len))
+    return queries[:, None] + query_offset, keys[None]
 
 
 def _same_rank(masks: tuple[Array, ...]) -> list[Array]:

@@ -51,8 +51,18 @@ def dot_product_scores(
     Raises:
         TypeError, ValueError: as `dot_product_attention_weights`.
     """
-    options = {"is_causal": is_causal, "window": window, "query_offset": query_offset}
-    call = checked_call(query, key, key, bias, mask, **options, scale=scale, softcap=softcap)
+    call = checked_call(
+        query,
+        key,
+        key,
+        bias,
+        mask,
+        is_causal=is_causal,
+        window=window,
+        query_offset=query_offset,
+        scale=scale,
+        softcap=softcap,
+    )
     return call_scores(call)
 
 
@@ -91,8 +101,19 @@ def dot_product_attention_weights(
         TypeError: an argument of the wrong type: a mask that is not boolean, a bias that is, integer queries.
         ValueError: shapes that do not fit, or a number out of range.
     """
-    options = {"is_causal": is_causal, "window": window, "query_offset": query_offset}
-    call = checked_call(query, key, key, bias, mask, **options, scale=scale, softcap=softcap, sinks=sinks)
+    call = checked_call(
+        query,
+        key,
+        key,
+        bias,
+        mask,
+        is_causal=is_causal,
+        window=window,
+        query_offset=query_offset,
+        scale=scale,
+        softcap=softcap,
+        sinks=sinks,
+    )
     return call_weights(call)
 
 

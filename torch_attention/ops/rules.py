@@ -75,10 +75,11 @@ class DotProductRule:
 
     def visible(self, known: int | Int[Tensor, ""], place: Place) -> Bool[Tensor, "..."]:
         """Keys up to the query's position, which is `known` further than its number, and in its window."""
+        keys = place.keys[None]
         if not self.is_causal:
-            return place.keys >= 0
+            return keys >= 0
         positions = place.queries + known
-        visible = place.keys <= positions
+        visible = keys <= positions
         if self.window is not None:
-            visible = visible & (place.keys > positions - self.window)
+            visible = visible & (keys > positions - self.window)
         return visible

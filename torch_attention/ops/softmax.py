@@ -7,7 +7,7 @@ from torch import Tensor
 
 def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype == torch.float64 else x.to(torch.float32)
 
 
 def masked_softmax(
