@@ -40,7 +40,7 @@ def check_scoring(is_causal: Any, window: Any, query_offset: Any, scale: Any, so
     check_offset(query_offset)
     check_number("scale", scale)
     check_number("softcap", softcap)
-    if isinstance(softcap, Real) and not softcap > 0:
+    if isinstance(softcap, Real) and not float(softcap) > 0:
         raise ValueError(f"softcap must be above 0, got {softcap}")
 
 
@@ -62,7 +62,7 @@ def check_dropout(dropout_keep: Array | None, dropout_rate: Any, shape: Sequence
     """Raise unless `dropout_keep` fits the weights and `dropout_rate` is the rate that it was sampled with."""
     if isinstance(dropout_rate, bool) or not isinstance(dropout_rate, Real):
         raise TypeError(f"dropout_rate must be a number, got {dropout_rate!r}")
-    if not 0.0 <= dropout_rate < 1.0:
+    if not 0.0 <= float(dropout_rate) < 1.0:
         raise ValueError(f"dropout_rate must be at least 0 and below 1, got {dropout_rate}")
     check_keep(dropout_keep, shape)
     if dropout_keep is None and dropout_rate:

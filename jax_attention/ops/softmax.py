@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+    return x.astype(wide)
 
 
 def masked_softmax(

@@ -7,7 +7,8 @@ from torch import Tensor
 
 def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
-    return x if x.dtype == torch.float64 else x.to(torch.float32)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.to(wide)
 
 
 def masked_softmax(
