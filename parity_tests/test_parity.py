@@ -244,7 +244,7 @@ class TestIn16Bits:
         for factor in (0.0, 0.8, -1.0):
             wrong = transfer(ours, self.pair(dtype)[1])
             wrong.kernel[...] = wrong.kernel[...] * factor
-            with pytest.raises(AssertionError, match="^output `output` differs"):
+            with pytest.raises(AssertionError, match=r"^output `output` differs"):
                 assert_parity(ours, wrong, x)
 
     def test_the_bound_is_never_more_than_is_small(self) -> None:

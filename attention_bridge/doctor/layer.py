@@ -85,6 +85,8 @@ def _attention(port: Port, x: Array) -> Array:
         query = _rope(port, query, first=setting.query_offset)
     if "k" in port.roped:
         key = _rope(port, key, first=0)
+    early = port.merge == "heads"  # then each row of heads is a row of the output, and no other row is needed
+    query = query[:, :, port.rows] if early and port.rows is not ... else query
     repeats = setting.num_heads // setting.kv_heads
     key, value = np.repeat(key, repeats, axis=1), np.repeat(value, repeats, axis=1)
 
@@ -95,7 +97,8 @@ def _attention(port: Port, x: Array) -> Array:
     heads = _product(port, _stored(port, _weights(port, scores)), value)  # batch heads query value_dim
     if port.merge == "heads":
         heads = heads.swapaxes(1, 2)
-    merged = heads.reshape(*x.shape[:2], -1)[:, port.rows]  # batch rows features
+    merged = heads.reshape(len(x), heads.shape[1] if early else x.shape[1], -1)  # batch rows features
+    merged = merged if early else merged[:, port.rows]
     return _linear(port, "out_proj", merged) if "out_proj.weight" in port.weights else merged
 
 
@@ -125,7 +128,10 @@ def _rope(port: Port, x: Array, first: int) -> Array:
 
 def _weights(port: Port, scores: Array) -> Array:
     """The softmax over the keys that each query sees."""
-    seen = np.broadcast_to(_visible(port, *scores.shape[-2:]), scores.shape)
+    seen = _visible(port, port.x.shape[1], scores.shape[-1])
+    if port.merge == "heads" and seen.shape[-2] > 1:
+        seen = seen[..., port.rows, :] if port.rows is not ... else seen
+    seen = np.broadcast_to(seen, scores.shape)
     empty = ~seen.any(axis=-1, keepdims=True)
     if port.empty_rows == "unmasked":
         seen = seen | empty
