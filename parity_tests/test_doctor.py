@@ -16,7 +16,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from attention_bridge.cli import app
-from attention_bridge.doctor import SUSPECTS, Setting, diagnose
+from attention_bridge.doctor import SUSPECTS, Setting, diagnose, layer
+from attention_bridge.doctor.case import make_port
+from attention_bridge.doctor.layer import compute
 from attention_bridge.errors import InputError
 from attention_bridge.measure import error
 from parity_tests import faulty_layers as layers
@@ -481,6 +483,30 @@ def test_what_is_only_as_large_as_rounding_is_no_rounding(kind: str, size: float
         outputs = case.run(scale=lambda d: (1 + 4 * size) * d**-0.5)
     diagnosis = diagnose(reference, outputs.astype(np.float32), **case.given())
     assert (diagnosis.status, diagnosis.explanations) == ("unexplained", ())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_few_queries_are_computed_as_among_all(case: str) -> None:
+    port, rows = make_port(**CASES[case].given()), np.array([4, 0, 3])
+    for wrong in (port, *(planted for suspect in SUSPECTS for planted in suspect.plant(port))):
+        np.testing.assert_allclose(
+            compute(wrong.only(1, rows)), compute(wrong)[1:, rows], rtol=1e-9, atol=1e-9, equal_nan=True
+        )
+
+
+def test_a_long_sequence_is_diagnosed_by_few_of_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried, thousands of pairs, must not compute the scores of every query."""
+    draw = drawer(9)
+    setting = Setting(2, is_causal=True)
+    weights = random_weights(draw, 2, 2, 4, 8)
+    x, rows = draw(1, 96, 8), []
+    counted = layer._weights
+    monkeypatch.setattr(layer, "_weights", lambda port, s: (rows.append(s.shape[-2]), counted(port, s))[1])
+    right = compute(make_port(x, weights, setting))
+    wrong = compute(make_port(x, weights, replace(setting, scale=0.51)))
+    rows.clear()
+    assert diagnose(right, wrong, x=x, weights=weights, setting=setting).status == "unexplained"
+    assert sum(rows) < 0.5 * 96 * len(rows)
 
 
 LOW = {"float16": torch.float16, "bfloat16": torch.bfloat16}
