@@ -110,9 +110,9 @@ def _search(
     for number, most in (0, inf), (1, MOST * before):
         groups = [(*group, rounding) for group in combinations(wrong, number) for rounding in ROUNDING]
         if alike := _rounded_alike(port, groups, outputs, most):
-            found = Finding(alike, before, _after(port, alike, outputs))
-            if found.after < before:
-                return [found], _nearest(port, tried, outputs)
+            finding = Finding(alike, before, _after(port, alike, outputs))
+            if finding.after < before:
+                return [finding], _nearest(port, tried, outputs)
     return [], _nearest(port, tried, outputs)
 
 
