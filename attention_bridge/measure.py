@@ -1,7 +1,7 @@
 """The one measure of how far numbers are from what is right, and the bound that rounding explains.
 
-err(x) = max|x - reference| / max|reference|, and err <= 4 u sqrt(n): see `attention_bridge.parity`. Neither
-framework is needed.
+err(x) = max|x - reference| / max|reference|, and err <= 4 u sqrt(n): see `attention_bridge.parity`. In dtypes of 16
+bits the bound is four times what the reference errs by when it is run in that dtype. Neither framework is needed.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 CONSTANT = 4.0
+COARSE = ("float16", "bfloat16")  # in these 4 u sqrt(n) may exceed 1
+SMALL = 0.1  # the largest error that is small against the numbers themselves
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
@@ -34,6 +36,19 @@ def tolerances(dtype: str, terms: int) -> dict[str, float]:
         return {"output": 1e-12, "gradient": 1e-12}
     unit = CONSTANT * UNIT_ROUNDOFF[dtype]
     return {"output": unit * terms**0.5, "gradient": unit * (3 * terms) ** 0.5}
+
+
+def coarse_tolerance(dtype: str, reference_error: float) -> float:
+    """The largest error that rounding explains in 16 bits: four times that of the reference run in the dtype.
+
+    Args:
+        dtype: `float16` or `bfloat16`.
+        reference_error: of the reference, run in that dtype, against the reference in float64.
+
+    Returns:
+        At least four times the unit roundoff, and never more than is small against the numbers themselves.
+    """
+    return min(SMALL, CONSTANT * max(UNIT_ROUNDOFF[dtype], reference_error))
 
 
 def summed_terms(parameters: Mapping[str, np.ndarray], inputs: Mapping[str, Any]) -> int:

@@ -5,7 +5,8 @@ against a float64 reference; `assert_parity` raises if one is further away than 
 first tensor that is.
 
 The measure is err(x) = max|x - reference| / max|reference| and the bound is err <= 4 u sqrt(n): u is the unit
-roundoff of the dtype, n the number of terms summed on the way, and the constant is the same for everything.
+roundoff of the dtype, n the number of terms summed on the way, and the constant is the same for everything. In dtypes
+of 16 bits that exceeds 1 soon; there the bound is four times what PyTorch errs by in the same dtype, and at most 0.1.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from flax import nnx
 
+from attention_bridge.measure import COARSE, coarse_tolerance
 from attention_bridge.measure import CONSTANT as CONSTANT
 from attention_bridge.measure import UNIT_ROUNDOFF as UNIT_ROUNDOFF
 from attention_bridge.measure import error as error
@@ -167,7 +169,14 @@ def compare(
         torch_run = run_torch(torch_module, named)
         jax_run = run_jax(jax_module, named, positional=_positional(named, inputs))
         reference = run_torch(deepcopy(torch_module).double(), exact)
-    return differences(torch_run, jax_run, reference, tolerances(dtype, summed_terms(parameters, named)))
+    bounds = tolerances(dtype, summed_terms(parameters, named))
+    if dtype in COARSE:
+        own = differences(torch_run, torch_run, reference, bounds)
+        bounds = {
+            kind: coarse_tolerance(dtype, max((d.torch_err for d in own if d.kind == kind), default=0.0))
+            for kind in bounds
+        }
+    return differences(torch_run, jax_run, reference, bounds)
 
 
 def assert_parity(

@@ -16,7 +16,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from attention_bridge.cli import app
-from attention_bridge.doctor import SUSPECTS, Setting, diagnose
+from attention_bridge.doctor import SUSPECTS, Setting, diagnose, layer
+from attention_bridge.doctor.case import make_port
+from attention_bridge.doctor.layer import compute
 from attention_bridge.errors import InputError
 from attention_bridge.measure import error
 from parity_tests import faulty_layers as layers
@@ -374,6 +376,7 @@ def test_every_mistake_is_named_with_its_cure(
 def test_every_suspect_has_been_tested() -> None:
     tested = {name for *_, expected in FAULTS for name in expected}
     tested |= {"TF32 products", "bfloat16 products", "RoPE base 10000"}  # below
+    tested |= {f"weights in {dtype}" for dtype in ("float16", "bfloat16", "int8")}  # below
     assert {suspect.name for suspect in SUSPECTS} == tested
     assert len(SUSPECTS) == len(tested)
 
@@ -442,6 +445,110 @@ def test_the_model_in_bfloat16_is_told_from_a_mistake() -> None:
     port = case._replace(weights=half, x=case.x.bfloat16(), memory=case.memory.bfloat16())
     outputs = port.layer(half, port.x, port.memory, case.seen, **case.right).float()
     assert names(diagnose(case.run(), outputs, **case.given())) == {"bfloat16 products"}
+
+
+def in_int8(weight: Tensor, by_rows: bool) -> Tensor:
+    if weight.ndim < 2:
+        return weight
+    step = (weight.abs().amax(dim=-1, keepdim=True) if by_rows else weight.abs().max()) / 127
+    return (weight / step).round() * step
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("weights in float16", lambda w: w.half().to(w.dtype)),
+        ("weights in bfloat16", lambda w: w.bfloat16().to(w.dtype)),
+        ("weights in bfloat16", lambda w: w.bfloat16().to(w.dtype) if w.ndim > 1 else w),
+        ("weights in int8", partial(in_int8, by_rows=True)),
+        ("weights in int8", partial(in_int8, by_rows=False)),
+    ],
+)
+def test_rounded_weights_are_told_exactly(name: str, change: Callable[[Tensor], Tensor]) -> None:
+    wrong = CROSS.run(weights={key: change(w) for key, w in CROSS.weights.items()})
+    diagnosis = diagnose(CROSS.run(), wrong, **CROSS.given())
+    assert names(diagnosis) == {name}
+    assert diagnosis.explanations[0].after <= 1e-12
+
+
+@pytest.mark.parametrize("size", [3e-4, 3e-3, 1e-2])
+@pytest.mark.parametrize("kind", ["noise", "scores"])
+def test_what_is_only_as_large_as_rounding_is_no_rounding(kind: str, size: float) -> None:
+    case = single(CROSS)
+    reference = case.run()
+    if kind == "noise":
+        noise = np.random.default_rng(0).normal(size=reference.shape)
+        outputs = reference + size * np.abs(reference).max() / np.abs(noise).max() * noise
+    else:
+        outputs = case.run(scale=lambda d: (1 + 4 * size) * d**-0.5)
+    diagnosis = diagnose(reference, outputs.astype(np.float32), **case.given())
+    assert (diagnosis.status, diagnosis.explanations) == ("unexplained", ())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_few_queries_are_computed_as_among_all(case: str) -> None:
+    port, rows = make_port(**CASES[case].given()), np.array([4, 0, 3])
+    for wrong in (port, *(planted for suspect in SUSPECTS for planted in suspect.plant(port))):
+        np.testing.assert_allclose(
+            compute(wrong.only(1, rows)), compute(wrong)[1:, rows], rtol=1e-9, atol=1e-9, equal_nan=True
+        )
+
+
+def test_a_long_sequence_is_diagnosed_by_few_of_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried, thousands of pairs, must not compute the scores of every query."""
+    draw = drawer(9)
+    setting = Setting(2, is_causal=True)
+    weights = random_weights(draw, 2, 2, 4, 8)
+    x, rows = draw(1, 96, 8), []
+    counted = layer._weights
+    monkeypatch.setattr(layer, "_weights", lambda port, s: (rows.append(s.shape[-2]), counted(port, s))[1])
+    right = compute(make_port(x, weights, setting))
+    wrong = compute(make_port(x, weights, replace(setting, scale=0.51)))
+    rows.clear()
+    assert diagnose(right, wrong, x=x, weights=weights, setting=setting).status == "unexplained"
+    assert sum(rows) < 0.5 * 96 * len(rows)
+
+
+LOW = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+WRONG_IN_LOW = {
+    "zeros": lambda case: np.zeros_like(case.run()),
+    "noise": lambda case: np.random.default_rng(0).normal(size=case.run().shape) * case.run().std(),
+    "no scale": lambda case: case.run(scale=lambda d: 1),
+    "scale twice": lambda case: case.run(scale=lambda d: 1 / d),
+    "a tenth too large": lambda case: case.run() * 1.15,
+}
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("wrong", WRONG_IN_LOW)
+def test_in_16_bits_a_port_is_held_to_what_the_reference_errs_by(dtype: str, wrong: str) -> None:
+    def low(x: np.ndarray) -> Tensor:
+        return torch.as_tensor(x).to(LOW[dtype])
+
+    diagnosis = diagnose(CROSS.run(), low(WRONG_IN_LOW[wrong](CROSS)), **CROSS.given())
+    assert diagnosis.status in ("diagnosed", "unexplained")
+    assert diagnosis.tolerance <= 0.1
+    if "scale" in wrong:
+        assert "scale" in diagnosis.explanations[0].name
+    assert diagnose(CROSS.run(), low(CROSS.run()), **CROSS.given()).status == "healthy"
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_a_right_layer_run_in_16_bits_is_healthy(dtype: str) -> None:
+    low = {name: x.to(LOW[dtype]) for name, x in CROSS.weights.items()}
+    assert CROSS.memory is not None
+    outputs = layers.attention(
+        low, CROSS.x.to(LOW[dtype]), CROSS.memory.to(LOW[dtype]), CROSS.seen, **CROSS.right
+    )
+    assert diagnose(CROSS.run(), outputs, **CROSS.given()).status == "healthy"
+
+
+def test_a_large_constant_hides_no_error_in_16_bits() -> None:
+    weights = CROSS.weights | {"out_proj.bias": CROSS.weights["out_proj.bias"].clone()}
+    weights["out_proj.bias"][0] = 64.0
+    case = CROSS._replace(weights=weights)
+    wrong = torch.as_tensor(case.run(linear=kernel("v_proj"))).bfloat16()
+    assert diagnose(case.run(), wrong, **case.given()).status != "healthy"
 
 
 def single(case: Case) -> Case:

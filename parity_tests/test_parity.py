@@ -16,6 +16,7 @@ import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, Mechanism
 from attention_bridge.errors import PlatformError
+from attention_bridge.measure import SMALL, coarse_tolerance
 from attention_bridge.parity import (
     UNIT_ROUNDOFF,
     Difference,
@@ -128,6 +129,9 @@ class TestOurModules:
         found = compare(ours, theirs, given)
         assert all(difference.ok for difference in found), "\n".join(map(str, found))
         bounds = tolerances(dtype, summed_terms(dict.fromkeys("qkvo", np.empty((EMBED, EMBED))), {"x": x}))
+        if dtype == "bfloat16":
+            for kind in bounds:
+                bounds[kind] = coarse_tolerance(dtype, max(d.torch_err for d in found if d.kind == kind))
         assert {d.kind: d.tolerance for d in found} == bounds
         # The figures are those of this dtype: nothing has been rounded to a coarser one on the way.
         assert max(d.jax_err for d in found) < 20 * UNIT_ROUNDOFF[dtype]
@@ -219,6 +223,34 @@ class TestModulesOfAUser:
         assert all(parameter.grad is None for parameter in ours.parameters())
         assert given.requires_grad
         assert given.grad is None
+
+
+class TestIn16Bits:
+    """The bound is what PyTorch errs by in the same dtype, not 4 u sqrt(n), which lets anything pass."""
+
+    def pair(self, dtype: str) -> tuple[torch.nn.Linear, nnx.Linear]:
+        ours = torch.nn.Linear(512, 16).to(getattr(torch, dtype))
+        theirs = nnx.Linear(512, 16, rngs=nnx.Rngs(0), param_dtype=dtype, dtype=dtype)
+        return ours, transfer(ours, theirs)
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_zeros_and_a_wrong_scale_fail_and_what_is_right_passes(
+        self, dtype: str, rng: np.random.Generator
+    ) -> None:
+        x = rng.standard_normal((2, 512)).astype(getattr(ml_dtypes, dtype, dtype))
+        ours, theirs = self.pair(dtype)
+        assert_parity(ours, theirs, x)
+        assert all(d.tolerance <= SMALL for d in compare(ours, theirs, x))
+        for factor in (0.0, 0.8, -1.0):
+            wrong = transfer(ours, self.pair(dtype)[1])
+            wrong.kernel[...] = wrong.kernel[...] * factor
+            with pytest.raises(AssertionError, match=r"^output `output` differs"):
+                assert_parity(ours, wrong, x)
+
+    def test_the_bound_is_never_more_than_is_small(self) -> None:
+        assert coarse_tolerance("bfloat16", 0.0) == 4 * UNIT_ROUNDOFF["bfloat16"]
+        assert coarse_tolerance("float16", 0.01) == 0.04
+        assert coarse_tolerance("bfloat16", 0.5) == SMALL
 
 
 class TestWhatFails:

@@ -7,7 +7,7 @@ import numpy as np
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.oracles.common import ACTIVATIONS
 
-BITS = {"tf32": 11, "bfloat16": 8}  # significant ones, the hidden one included
+BITS = {"tf32": 11, "float16": 11, "bfloat16": 8}  # significant ones, the hidden one included
 
 
 def compute(port: Port) -> Array:
@@ -39,18 +39,23 @@ def rounded(x: Array, precision: str) -> Array:
 
 def _add(port: Port, norm: str, x: Array, y: Array) -> Array:
     """The residual, and the norm that stands after it."""
-    y = x + y if port.residual else y
+    y = _stored(port, x + y) if port.residual else y
     return y if port.setting.norm_first else _norm(port, norm, y)
 
 
 def _product(port: Port, a: Array, b: Array) -> Array:
-    return rounded(a, port.precision) @ rounded(b, port.precision)
+    return _stored(port, rounded(a, port.precision) @ rounded(b, port.precision))
+
+
+def _stored(port: Port, x: Array) -> Array:
+    """A result as the layer keeps it."""
+    return rounded(x, port.stored)
 
 
 def _linear(port: Port, name: str, x: Array) -> Array:
-    y = _product(port, x, port.weights[f"{name}.weight"].T)
+    y = rounded(x, port.precision) @ rounded(port.weights[f"{name}.weight"], port.precision).T
     bias = port.weights.get(f"{name}.bias")
-    return y if bias is None else y + bias
+    return _stored(port, y if bias is None else y + _stored(port, bias))
 
 
 def _norm(port: Port, name: str, x: Array) -> Array:
@@ -62,11 +67,11 @@ def _norm(port: Port, name: str, x: Array) -> Array:
     count = x.shape[-1] - port.unbiased
     x = x / np.sqrt((x * x).sum(axis=-1, keepdims=True) / count + port.setting.norm_eps)
     x = x * (1 + weight if port.setting.norm_offset else weight)
-    return x if bias is None else x + bias
+    return _stored(port, x if bias is None else x + bias)
 
 
 def _feed_forward(port: Port, x: Array) -> Array:
-    hidden = ACTIVATIONS[port.setting.activation](_linear(port, "ffn.up_proj", x))
+    hidden = _stored(port, ACTIVATIONS[port.setting.activation](_linear(port, "ffn.up_proj", x)))
     return _linear(port, "ffn.down_proj", hidden)
 
 
@@ -80,16 +85,20 @@ def _attention(port: Port, x: Array) -> Array:
         query = _rope(port, query, first=setting.query_offset)
     if "k" in port.roped:
         key = _rope(port, key, first=0)
+    early = port.merge == "heads"  # then each row of heads is a row of the output, and no other row is needed
+    query = query[:, :, port.rows] if early and port.rows is not ... else query
     repeats = setting.num_heads // setting.kv_heads
     key, value = np.repeat(key, repeats, axis=1), np.repeat(value, repeats, axis=1)
 
     scores = _product(port, query, key.swapaxes(-1, -2)) * port.scale  # batch heads query key
+    scores = _stored(port, scores)
     if setting.softcap is not None:
         scores = setting.softcap * np.tanh(scores / setting.softcap)
-    heads = _product(port, _weights(port, scores), value)  # batch heads query value_dim
+    heads = _product(port, _stored(port, _weights(port, scores)), value)  # batch heads query value_dim
     if port.merge == "heads":
         heads = heads.swapaxes(1, 2)
-    merged = heads.reshape(*x.shape[:2], -1)[:, port.rows]  # batch rows features
+    merged = heads.reshape(len(x), heads.shape[1] if early else x.shape[1], -1)  # batch rows features
+    merged = merged if early else merged[:, port.rows]
     return _linear(port, "out_proj", merged) if "out_proj.weight" in port.weights else merged
 
 
@@ -114,12 +123,15 @@ def _rope(port: Port, x: Array, first: int) -> Array:
     turned = x.copy()
     turned[..., pairs[0]] = a * np.cos(angle) - b * np.sin(angle)
     turned[..., pairs[1]] = b * np.cos(angle) + a * np.sin(angle)
-    return turned
+    return _stored(port, turned)
 
 
 def _weights(port: Port, scores: Array) -> Array:
     """The softmax over the keys that each query sees."""
-    seen = np.broadcast_to(_visible(port, *scores.shape[-2:]), scores.shape)
+    seen = _visible(port, port.x.shape[1], scores.shape[-1])
+    if port.merge == "heads" and seen.shape[-2] > 1:
+        seen = seen[..., port.rows, :] if port.rows is not ... else seen
+    seen = np.broadcast_to(seen, scores.shape)
     empty = ~seen.any(axis=-1, keepdims=True)
     if port.empty_rows == "unmasked":
         seen = seen | empty

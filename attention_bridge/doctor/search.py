@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import combinations
-from math import inf, log, sqrt
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
 
 from attention_bridge.doctor.case import as_array, as_float64, is_floating, make_port
 from attention_bridge.doctor.diagnosis import Diagnosis, Finding
-from attention_bridge.doctor.layer import BITS, compute
+from attention_bridge.doctor.layer import compute
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.doctor.setting import Setting
 from attention_bridge.doctor.suspects import ROUNDING, SUSPECTS, Suspect, planted
 from attention_bridge.errors import InputError
-from attention_bridge.measure import UNIT_ROUNDOFF, error, summed_terms, tolerances
+from attention_bridge.measure import COARSE, UNIT_ROUNDOFF, coarse_tolerance, error, summed_terms, tolerances
 
 Candidate = Any | Callable[[Mapping[str, Any]], Any]
 MOST = 0.1  # what is left of a difference that is explained: this share at most, and no more than rounding
-BAND = sqrt(2.0 ** (BITS["tf32"] - BITS["bfloat16"]))  # half way from one roundoff to the other
+ALIKE = 0.5  # of the squares of a difference: what is left at most when the rounding that made it is planted
 NEAREST = 10  # that are listed
 LESS = 0.999  # of the difference, or no effect is seen
 ROWS = 8  # queries that all is judged by at first
@@ -75,10 +75,17 @@ def diagnose(
     dtypes = (given.dtype.name, as_array("reference_outputs", reference_outputs).dtype.name)
     dtype = max(dtypes, key=UNIT_ROUNDOFF.__getitem__)
     terms = summed_terms(port.weights, {"x": port.x, "memory": port.memory})
-    tolerance = tolerances(dtype, terms)["output"]
     before, mine = error(outputs, reference), error(reference, own)
-    if before <= 2 * tolerance:  # both are rounded
-        return Diagnosis("healthy", before, 2 * tolerance)
+    if dtype in COARSE:
+        coarse = compute(replace(port, precision=dtype, stored=dtype))
+        tolerance = coarse_tolerance(dtype, error(coarse, own))
+        usual = coarse_tolerance(dtype, _mean_error(coarse, own))
+        healthy, most = before <= tolerance and _mean_error(outputs, reference) <= usual, tolerance
+    else:
+        tolerance = tolerances(dtype, terms)["output"]
+        healthy, most = before <= 2 * tolerance, 2 * tolerance  # both are rounded
+    if healthy:
+        return Diagnosis("healthy", before, most)
     if mine > tolerance:
         return Diagnosis("other setting", mine, tolerance)
 
@@ -102,9 +109,10 @@ def _search(
             return found, _nearest(port, tried, outputs)
     for number, most in (0, inf), (1, MOST * before):
         groups = [(*group, rounding) for group in combinations(wrong, number) for rounding in ROUNDING]
-        if of_size := _of_size(port, groups, outputs, most):
-            found = [Finding(of_size, before, _after(port, of_size, outputs))]
-            return found, _nearest(port, tried, outputs)
+        if alike := _rounded_alike(port, groups, outputs, most):
+            finding = Finding(alike, before, _after(port, alike, outputs))
+            if finding.after < before:
+                return [finding], _nearest(port, tried, outputs)
     return [], _nearest(port, tried, outputs)
 
 
@@ -169,27 +177,40 @@ def _tried(
     return findings
 
 
-def _of_size(
+def _rounded_alike(
     port: Port, groups: Iterable[tuple[Suspect, ...]], outputs: Array, most: float
 ) -> tuple[Suspect, ...] | None:
-    """Mistakes, the last of them a precision, that leave a difference of the size that this precision makes.
+    """Mistakes, the last of them a precision, whose rounding is to be seen in the numbers.
 
-    How products are rounded differs from device to device, so only sizes can be compared; the nearest is taken. The
-    mistakes must leave no more than `most`.
+    How products are rounded differs a little from device to device, so the numbers are not met exactly; but what a
+    precision does to the same factors takes away most of the difference, and what is no rounding it only makes
+    larger. The mistakes must leave no more than `most`; the precision that leaves least is taken.
     """
-    nearest, found = log(BAND), None
+    nearest, found = ALIKE, None
     for *wrong, rounding in groups:
         for exact in planted(port, wrong):
             truth = compute(exact)
-            left = _distance(outputs, truth)
-            if left > most:
+            if not 0 < _distance(outputs, truth) <= most:
                 continue
             for coarse in rounding.plant(exact):
-                size = _distance(compute(coarse), truth)
-                apart = abs(log(left / size)) if 0 < left < inf and 0 < size < inf else inf
-                if apart <= nearest:
-                    nearest, found = apart, (*wrong, rounding)
+                share = _squares(outputs, compute(coarse)) / _squares(outputs, truth)
+                if share <= nearest:
+                    nearest, found = share, (*wrong, rounding)
     return found
+
+
+def _squares(outputs: Array, computed: Array) -> float:
+    """The sum of the squares of the difference; where both are not numbers they are equal."""
+    if not np.array_equal(np.isfinite(outputs), np.isfinite(computed)):
+        return inf
+    finite = np.isfinite(computed)
+    return float(np.sum((outputs[finite] - computed[finite]) ** 2))
+
+
+def _mean_error(x: Array, reference: Array) -> float:
+    """The root of the mean square of the difference, relative to how far the numbers of the reference spread."""
+    spread = float(np.std(reference)) or float(np.max(np.abs(reference), initial=0.0)) or 1.0
+    return float(np.sqrt(np.mean((x - reference) ** 2))) / spread
 
 
 def _told_apart(

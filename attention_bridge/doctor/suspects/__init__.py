@@ -1,11 +1,12 @@
 """The suspects: every mistake that the doctor knows, one small function each."""
 
-from attention_bridge.doctor.suspects.blocks import BLOCKS, ROUNDING
+from attention_bridge.doctor.suspects.blocks import BLOCKS
 from attention_bridge.doctor.suspects.masks import MASKS
 from attention_bridge.doctor.suspects.matrices import MATRICES
+from attention_bridge.doctor.suspects.rounding import ROUNDED, ROUNDING
 from attention_bridge.doctor.suspects.scores import SCORES
 from attention_bridge.doctor.suspects.suspect import Suspect, planted
 
-SUSPECTS: tuple[Suspect, ...] = (*MATRICES, *SCORES, *MASKS, *BLOCKS, *ROUNDING)
+SUSPECTS: tuple[Suspect, ...] = (*MATRICES, *SCORES, *MASKS, *BLOCKS, *ROUNDED, *ROUNDING)
 
 __all__ = ["ROUNDING", "SUSPECTS", "Suspect", "planted"]

@@ -1,4 +1,4 @@
-"""What goes wrong around attention: norms, activations, residuals, and the precision of products."""
+"""What goes wrong around attention: norms, activations and residuals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from attention_bridge.oracles.common import ACTIVATIONS
 NORMS = ("attention_norm", "ffn_norm")
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-12)
 FORMS = {"relu": "ReLU", "gelu": "GELU by erf", "gelu_tanh": "GELU by tanh"}
-PRECISIONS = {"bfloat16": ("bfloat16",), "TF32": ("tf32", "tf32 cut")}
 
 
 def has_norm(port: Port) -> bool:
@@ -83,12 +82,6 @@ def other_activation(port: Port, *, activation: str) -> Iterator[Port]:
         yield port.set(activation=activation)
 
 
-def coarse(port: Port, *, precisions: tuple[str, ...]) -> Iterator[Port]:
-    """The factors of every product are rounded."""
-    for precision in precisions:
-        yield replace(port, precision=precision)
-
-
 BLOCKS: tuple[Suspect, ...] = (
     *(
         Suspect(
@@ -155,15 +148,4 @@ BLOCKS: tuple[Suspect, ...] = (
         other_place,
     ),
     Suspect("residuals missing", "does not add what came in", "add the residuals", without_residual),
-)
-
-ROUNDING: tuple[Suspect, ...] = tuple(
-    Suspect(
-        f"{words} products",
-        f"differs by rounding of the size that {words} products give",
-        'ask for full precision: jax.default_matmul_precision("highest"), '
-        'torch.set_float32_matmul_precision("highest")',
-        partial(coarse, precisions=precisions),
-    )
-    for words, precisions in PRECISIONS.items()
 )
