@@ -122,3 +122,23 @@ def test_declared_sizes_are_compared_with_the_tensors_before_a_model_is_built(fi
     tensors = {f"model.layers.{n}.weight": np.zeros((40, 20), np.float32) for n in range(2)}
     with pytest.raises(CheckpointError, match="must have"):
         read_config({**configuration("llama"), field: value}, tensors)
+
+
+def model_of(name, without=(), **changes):
+    given = {k: v for k, v in {**configuration(name), **changes}.items() if k not in without}
+    return read_config(given).model.arguments["config"].arguments
+
+
+def test_absent_fields_are_what_the_reference_takes():
+    assert model_of("llama", sliding_window=3)["windows"] == ()
+    assert model_of("qwen2 with windows", without=("layer_types", "max_window_layers"))["windows"] == (
+        None,
+        None,
+    )
+    caps = ("attn_logit_softcapping", "final_logit_softcapping")
+    gemma2 = model_of("gemma2", without=caps)
+    assert (gemma2["heads"].arguments["softcap"], gemma2["logit_softcap"]) == (50.0, 30.0)
+    assert model_of("gemma3", without=("sliding_window",))["windows"] == (4096, None)
+    vit = model_of("vit", without=("hidden_act", "layer_norm_eps", "patch_size"), image_size=32)
+    assert (vit["activation"], vit["norm_eps"], vit["patch_size"]) == ("gelu", 1e-12, (16, 16))
+    assert model_of("whisper", scale_embedding=True).get("embed_scale", 1.0) == 1.0

@@ -28,7 +28,7 @@ def read_vit(fields: Fields, names: Collection[str]) -> Reading:
     return Reading(
         model(
             "VisionTransformer",
-            **_image_sizes(fields),
+            **_image_sizes(fields, patch_size=16, activation="gelu", norm_eps=1e-12),
             pooler=any(name.endswith("pooler.dense.weight") for name in names),
             num_classes=len(labels) if classes else None,
         ),
@@ -56,7 +56,13 @@ def read_clip(fields: Fields, names: Collection[str]) -> Reading:
             "norm_eps": text.number("layer_norm_eps", default=1e-5),
         },
     )
-    looks = Part("VisionTransformerConfig", {**_image_sizes(image), "embedding_norm": True})
+    looks = Part(
+        "VisionTransformerConfig",
+        {
+            **_image_sizes(image, patch_size=32, activation="quick_gelu", norm_eps=1e-5),
+            "embedding_norm": True,
+        },
+    )
     for tower in (text, image):
         tower.raw("projection_dim")
         for name in _GENERATION:
@@ -85,10 +91,11 @@ _GENERATION = (
 )  # fmt: skip
 
 
-def _image_sizes(fields: Fields) -> dict[str, Any]:
+def _image_sizes(fields: Fields, *, patch_size: int, activation: str, norm_eps: float) -> dict[str, Any]:
+    """The sizes, with the family's own defaults where they differ."""
     dim, heads = fields.size("hidden_size", default=768), fields.size("num_attention_heads", default=12)
     fields.divides("hidden_size", dim, "num_attention_heads", heads)
-    image, patch = _pair(fields, "image_size", 224), _pair(fields, "patch_size", 32)
+    image, patch = _pair(fields, "image_size", 224), _pair(fields, "patch_size", patch_size)
     if image[0] < patch[0] or image[1] < patch[1]:
         raise CheckpointError(
             f"{fields.source} must have an image_size that holds a patch, got {image} and {patch}"
@@ -101,8 +108,8 @@ def _image_sizes(fields: Fields) -> dict[str, Any]:
         "num_heads": heads,
         "num_layers": fields.layers("num_hidden_layers", default=12),
         "ffn_dim": fields.size("intermediate_size", default=3072),
-        "activation": fields.word("hidden_act", words=ACTIVATIONS, default="quick_gelu"),
-        "norm_eps": fields.number("layer_norm_eps", default=1e-5),
+        "activation": fields.word("hidden_act", words=ACTIVATIONS, default=activation),
+        "norm_eps": fields.number("layer_norm_eps", default=norm_eps),
     }
 
 

@@ -17,6 +17,7 @@ from attention_bridge.layouts.hf_llama import HF_GEMMA, HF_LLAMA
 from attention_bridge.layouts.meta_llama import META_LLAMA
 
 EMBEDDINGS = "model.embed_tokens.weight"
+DEFAULT_WINDOW = 4096  # of Mistral, Qwen, Gemma 2 and 3, where the field is absent
 
 
 def read_llama(fields: Fields, names: Collection[str]) -> Reading:
@@ -45,14 +46,14 @@ def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
         "qkv_bias": bias,
         "out_bias": bias,
         "scale": fields.number("query_pre_attn_scalar") ** -0.5,
-        "softcap": fields.number("attn_logit_softcapping", default=None),
+        "softcap": _softcap(fields, "attn_logit_softcapping", None if third else 50.0),
         "qk_norm": third,
         "unit_offset": True,
     }
     others = {
         **_gemma(fields),
         "sandwich": True,
-        "logit_softcap": fields.number("final_logit_softcapping", default=None),
+        "logit_softcap": _softcap(fields, "final_logit_softcapping", None if third else 30.0),
     }
     if third:
         others["local_rope"] = rope(_local(fields), 2)
@@ -191,13 +192,17 @@ def _decoder(
 
 def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None, ...]:
     """How many keys each layer sees: every `pattern`-th layer sees all, if the configuration does not list them."""
-    window = fields.size("sliding_window", default=None)
     kind, kinds = fields.given.get("model_type"), fields.raw("layer_types")
+    windowed = "sliding_window" in fields.given or kind in ("llama", "gemma")
+    window = fields.size("sliding_window", default=None) if windowed else DEFAULT_WINDOW
+    fields.seen.add("sliding_window")
     from_layer = fields.whole("max_window_layers", default=28)
     if kind in ("qwen2", "qwen3") and not fields.flag("use_sliding_window", False):
         return ()
     if window is None or kind in ("llama", "gemma"):  # these models know no windows
         return ()
+    if kind == "mistral":  # and this one has them in all layers
+        kinds = None
     if kinds is None:
         kinds = [
             "full_attention"
@@ -212,6 +217,12 @@ def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None,
             f"{num_layers} layers, got {shown(kinds)}"
         )
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _softcap(fields: Fields, name: str, absent: float | None) -> float | None:
+    """A bound, which null takes away and which Gemma 2 has where nothing is said."""
+    cap: float | None = fields.number(name, default=None)
+    return cap if name in fields.given else absent
 
 
 def _gemma(fields: Fields) -> dict[str, Any]:

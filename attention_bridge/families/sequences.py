@@ -88,6 +88,7 @@ def read_whisper(fields: Fields, names: Collection[str]) -> Reading:
     fields.only("is_encoder_decoder", True)
     fields.only("tie_word_embeddings", True)
     fields.raw("num_hidden_layers")
+    fields.flag("scale_embedding", False)  # which the reference reads and never uses
     dim = fields.size("d_model")
     return Reading(
         model(
@@ -101,7 +102,6 @@ def read_whisper(fields: Fields, names: Collection[str]) -> Reading:
             max_frames=fields.size("max_source_positions"),
             max_len=fields.size("max_target_positions"),
             activation=fields.word("activation_function", words=ACTIVATIONS),
-            embed_scale=dim**0.5 if fields.flag("scale_embedding", False) else 1.0,
         ),
         HF_WHISPER,
     )
