@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from attention_bridge.errors import CheckpointError
+from attention_bridge.families.shown import cut, shown
 
 CONFIGS = ("config.json", "params.json")  # Hugging Face's, and Meta's
+LARGEST = 2**26  # bytes: a configuration has thousands
 
 
 def find_config(directory: Path) -> Path | None:
@@ -23,11 +25,30 @@ def read_json(path: Path, kind: type = dict) -> Any:
         CheckpointError: it cannot be read, is no JSON, or holds something else than a `kind`.
     """
     try:
-        content = json.loads(path.read_bytes())
+        if path.stat().st_size > LARGEST:
+            raise CheckpointError(f"{path} must have at most {LARGEST} bytes, got {path.stat().st_size}")
+        content = json.loads(path.read_bytes(), object_pairs_hook=_unique, parse_constant=_no_number)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except CheckpointError:
+        raise
+    except RecursionError as error:
+        raise CheckpointError(f"{path} must be JSON, but is nested too deep") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} must be JSON, but is not: {error}") from error
+        raise CheckpointError(f"{path} must be JSON, but is not: {cut(str(error), 120)}") from error
     if not isinstance(content, kind):
         raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, got {type(content).__name__}")
     return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"it gives {shown(name)} twice")
+        found[name] = value
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number there")

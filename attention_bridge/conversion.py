@@ -178,7 +178,7 @@ def layout_by_configuration(path: Path, config: Mapping[str, Any] | None) -> str
             "`attention-bridge inspect` names those that fit"
         )
     with checkpoints.open(path) as reader:
-        return read_config(config, reader.specs.keys()).layout.name
+        return read_config(config, reader.specs).layout.name
 
 
 def _goal(path: Path) -> Path:

@@ -65,7 +65,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     file = find_config(found.path if found.path.is_dir() else found.path.parent)
     if file is not None:
         try:
-            reading = read_config(read_json(file), specs.keys(), source=file)
+            reading = read_config(read_json(file), specs, source=file)
         except CheckpointError as error:
             note = str(error)
         else:

@@ -26,11 +26,14 @@ from attention_bridge.errors import CheckpointError, ConversionError, InputError
 from attention_bridge.extras import require
 from attention_bridge.families import Reading, read_config
 from attention_bridge.families.own import own_config
+from attention_bridge.families.shown import cut
 from attention_bridge.weights import convert, transfer
 from attention_bridge.weights.containers import open_container
 from attention_bridge.weights.leaves import to_numpy
 
 Framework = Literal["torch", "jax"]
+# What the configurations of the mirrors raise for sizes that cannot be.
+_UNBUILT = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
 PACKAGES = {"torch": "torch_attention", "jax": "jax_attention"}
 
 
@@ -81,20 +84,53 @@ def make_model(pretrained: Pretrained, framework: Framework) -> Any:
     Raises:
         ConversionError: weights that do not fit the configuration.
     """
-    name = _float_dtype(pretrained.weights)
-    if framework == "jax":
-        model = jax_shapes(pretrained.reading.model, {"param_dtype": name})
-    else:
-        import torch
-
-        options = {"device": "meta", "dtype": getattr(torch, name)}
-        model = build(pretrained.reading.model, PACKAGES["torch"], options).to_empty(device="cpu")
+    try:
+        model = _shapes(pretrained, framework)
+    except _UNBUILT as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            cut(f"The configuration in {pretrained.directory} describes no model that can be built: {reason}")
+        ) from error
+    if framework == "torch":
+        model = _with_memory(model, pretrained)
     model.eval()
     try:
         return transfer(pretrained.weights, model)
     except ConversionError as error:
-        message = f"The weights in {pretrained.directory} do not fit its configuration. {error}"
-        raise ConversionError(message, error.faults) from error
+        raise _unfit(pretrained.directory, error) from error
+
+
+def _with_memory(model: Any, pretrained: Pretrained) -> Any:
+    """A PyTorch model of shapes alone with memory behind them, if its weights could at all be those."""
+    wanted = sum(x.numel() for x in model.state_dict().values())
+    given = sum(x.size for x in pretrained.weights.values())
+    if wanted > 2 * given + 2**20:
+        raise ConversionError(
+            cut(
+                f"The weights in {pretrained.directory} do not fit its configuration: "
+                f"it describes {wanted} numbers, and they are {given}"
+            )
+        )
+    return model.to_empty(device="cpu")
+
+
+def _shapes(pretrained: Pretrained, framework: Framework) -> Any:
+    """The model without numbers."""
+    name = _float_dtype(pretrained.weights)
+    if framework == "jax":
+        return jax_shapes(pretrained.reading.model, {"param_dtype": name})
+    import torch
+
+    options = {"device": "meta", "dtype": getattr(torch, name)}
+    return build(pretrained.reading.model, PACKAGES["torch"], options)
+
+
+def _unfit(directory: Path, error: ConversionError) -> ConversionError:
+    """The same refusal on one line: how many faults of each kind, and the first of them."""
+    summary = str(error).partition("\n")[0].rpartition("nothing was written: ")[2]
+    first = f" The first: {error.faults[0].name}." if error.faults else ""
+    message = f"The weights in {directory} do not fit its configuration: {summary}{first}"
+    return ConversionError(cut(message), error.faults)
 
 
 def read_pretrained(
@@ -109,8 +145,11 @@ def read_pretrained(
         raise CheckpointError(
             f"{directory} has neither {' nor '.join(CONFIGS)}, which say what its weights mean"
         )
-    reading = read_config(read_json(path), tensors.keys(), source=path)
-    weights, _ = convert(tensors, reading.layout, "torch_attention", reading.axes)
+    reading = read_config(read_json(path), tensors, source=path)
+    try:
+        weights, _ = convert(tensors, reading.layout, "torch_attention", reading.axes)
+    except ConversionError as error:
+        raise _unfit(directory, error) from error
     return Pretrained(directory, reading, _with_dtype(weights, dtype))
 
 

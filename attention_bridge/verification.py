@@ -70,8 +70,7 @@ def verify(
     for path, layout in ((source_path, source), (target_path, target)):
         hub, _ = convert(dict(tensors_of(path)), layout, "torch_attention", axes, config)
         ends.append({name: x.astype(np.float32) for name, x in hub.items()})
-    names = [name for name, _ in tensors_of(source_path)]
-    part = read_config(config, names).model
+    part = read_config(config, dict(tensors_of(source_path))).model
     given = inputs(part)
     with pinned_precision(), torch.no_grad():
         model = build(part, "torch_attention", {"device": "meta"}).to_empty(device="cpu").eval()

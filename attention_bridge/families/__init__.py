@@ -13,8 +13,10 @@ from typing import Any
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families import decoders, encoders, images, own, rotary_decoders, sequences
+from attention_bridge.families.declared import check_sizes
 from attention_bridge.families.family import Family, Reading
 from attention_bridge.families.fields import Fields
+from attention_bridge.families.shown import cut, shown
 
 FAMILIES: dict[str, Family] = {
     model_type: family
@@ -31,22 +33,31 @@ def read_config(
 
     Args:
         given: what `config.json` holds, or Meta's `params.json`.
-        names: the names of the checkpoint's tensors, which tell whether there is a pooler or a classifier.
+        names: the names of the checkpoint's tensors, which tell whether there is a pooler or a classifier. Where they
+            lead to the tensors or their shapes, sizes that no tensor can have are refused before a model is built.
         source: how messages call the configuration.
 
     Raises:
         CheckpointError: a family that is not known, a size that is absent or impossible, or a field that may change
             the arithmetic and is not understood.
     """
-    fields = Fields(given, source)
+    try:
+        return _read(Fields(given, source), names)
+    except CheckpointError as error:
+        raise CheckpointError(cut(str(error))) from error
+
+
+def _read(fields: Fields, names: Collection[str]) -> Reading:
     model_type = fields.raw(
-        "model_type", default="meta.llama" if {"dim", "n_heads"} <= given.keys() else None
+        "model_type", default="meta.llama" if {"dim", "n_heads"} <= fields.given.keys() else None
     )
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(name for name in FAMILIES if name not in ("meta.llama", own.MODEL_TYPE))
-        raise CheckpointError(f"{source} must have a model_type of {known}, got {model_type!r}")
+        raise CheckpointError(f"{fields.source} must have a model_type of {known}, got {shown(model_type)}")
     reading = FAMILIES[model_type].read(fields, names)
     fields.finish()
+    if isinstance(names, Mapping):
+        check_sizes(reading, names, fields.source)
     return replace(reading, axes={**_head_axes(reading.model), **reading.axes})
 
 

@@ -31,7 +31,7 @@ def read_gpt2(fields: Fields, names: Collection[str]) -> Reading:
             vocab_size=fields.size("vocab_size"),
             embed_dim=dim,
             num_heads=heads,
-            num_layers=fields.size("n_layer", "num_hidden_layers"),
+            num_layers=fields.layers("n_layer", "num_hidden_layers"),
             ffn_dim=fields.size("n_inner", default=4 * dim),
             max_len=fields.size("n_positions", "max_position_embeddings"),
             activation=fields.word("activation_function", words=ACTIVATIONS),
@@ -47,15 +47,19 @@ def read_gpt_neox(fields: Fields, names: Collection[str]) -> Reading:
     tied = fields.flag("tie_word_embeddings", False)
     dim, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     fields.divides("hidden_size", dim, "num_attention_heads", heads)
-    share = parameters(fields).get("partial_rotary_factor", fields.raw("rotary_pct", default=0.25))
+    share = parameters(fields).number(
+        "partial_rotary_factor", default=fields.number("rotary_pct", default=0.25)
+    )
+    if share > 1.0:
+        raise CheckpointError(f"{fields.source} must have a rotary_pct of at most 1, got {share}")
     rotary_dim = int(dim // heads * share)
     base = _base(fields, rotary_dim)
-    fields.raw("max_position_embeddings")
+    fields.size("max_position_embeddings", default=None)
     return _reading(
         model(
             "ParallelDecoder",
             vocab_size=fields.size("vocab_size"),
-            num_layers=fields.size("num_hidden_layers"),
+            num_layers=fields.layers("num_hidden_layers"),
             ffn_dim=fields.size("intermediate_size"),
             heads=heads_part(dim, heads, heads, dim // heads, qkv_bias=True, out_bias=True),
             parallel=fields.flag("use_parallel_residual", True),
@@ -83,7 +87,7 @@ def read_bloom(fields: Fields, names: Collection[str]) -> Reading:
         model(
             "ParallelDecoder",
             vocab_size=fields.size("vocab_size"),
-            num_layers=fields.size("n_layer", "num_hidden_layers"),
+            num_layers=fields.layers("n_layer", "num_hidden_layers"),
             ffn_dim=fields.size("n_inner", default=4 * dim),
             heads=heads_part(dim, heads, heads, dim // heads, qkv_bias=True, out_bias=True),
             parallel=False,
@@ -111,15 +115,15 @@ def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
     one_key = fields.flag("multi_query", True)
     kv_heads = fields.size("num_kv_heads", "n_head_kv", default=heads)
     kv_heads = kv_heads if new else 1 if one_key else heads
-    two_norms = fields.raw("num_ln_in_parallel_attn", default=2) == 2 and new
+    two_norms = fields.size("num_ln_in_parallel_attn", default=2, most=2) == 2 and new
     layout = HF_FALCON_TWO_NORMS if two_norms else HF_FALCON
     base = _base(fields, dim // heads)
-    fields.raw("max_position_embeddings")
+    fields.size("max_position_embeddings", default=None)
     return _reading(
         model(
             "ParallelDecoder",
             vocab_size=fields.size("vocab_size"),
-            num_layers=fields.size("num_hidden_layers", "n_layer"),
+            num_layers=fields.layers("num_hidden_layers", "n_layer"),
             ffn_dim=fields.size("ffn_hidden_size", default=4 * dim),
             heads=heads_part(dim, heads, kv_heads, dim // heads),
             shared_norm=not two_norms,

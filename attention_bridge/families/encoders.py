@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from attention_bridge.errors import CheckpointError
 from attention_bridge.families.family import Family, Reading, model
 from attention_bridge.families.fields import ACTIVATIONS, Fields
 from attention_bridge.layouts.hf_albert import HF_ALBERT
@@ -15,9 +16,15 @@ def read_bert(fields: Fields, names: Collection[str]) -> Reading:
     """BERT (Devlin et al. 2018) and RoBERTa (Liu et al. 2019), whose positions count from behind the padding's."""
     first = 0
     if fields.given.get("model_type") == "roberta":
-        first = fields.raw("pad_token_id", default=1) + 1
+        first = fields.whole("pad_token_id", default=1) + 1
     sizes = _sizes(fields)
-    max_len = fields.size("max_position_embeddings") - first
+    positions = fields.size("max_position_embeddings")
+    if positions <= first:
+        raise CheckpointError(
+            f"{fields.source} must have max_position_embeddings above pad_token_id + 1, "
+            f"got {positions} and {first - 1}"
+        )
+    max_len = positions - first
     types = fields.size("type_vocab_size")
     return Reading(
         model(
@@ -62,7 +69,7 @@ def read_distilbert(fields: Fields, names: Collection[str]) -> Reading:
             vocab_size=fields.size("vocab_size"),
             embed_dim=dim,
             num_heads=heads,
-            num_layers=fields.size("n_layers"),
+            num_layers=fields.layers("n_layers"),
             ffn_dim=fields.size("hidden_dim"),
             max_len=fields.size("max_position_embeddings"),
             num_types=0,
@@ -82,7 +89,7 @@ def _sizes(fields: Fields) -> dict[str, Any]:
         "vocab_size": fields.size("vocab_size"),
         "embed_dim": dim,
         "num_heads": heads,
-        "num_layers": fields.size("num_hidden_layers"),
+        "num_layers": fields.layers("num_hidden_layers"),
         "ffn_dim": fields.size("intermediate_size"),
         "activation": fields.word("hidden_act", words=ACTIVATIONS),
         "norm_eps": fields.number("layer_norm_eps"),

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from attention_bridge.errors import CheckpointError
+from attention_bridge.families.shown import listed, shown
 
 Value = TypeVar("Value")
 _REQUIRED: Any = object()
+LARGEST, MOST_LAYERS = 2**31 - 1, 10_000
+LARGEST_NUMBER = 3.4028234e38  # in a float32 anything more is infinite
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -156,31 +159,42 @@ class Fields:
         self.seen.update(names)
         return next((self.given[name] for name in names if self.given.get(name) is not None), default)
 
-    def size(self, *names: str, default: int = _REQUIRED) -> int:
+    def size(self, *names: str, default: Any = _REQUIRED, most: int = LARGEST) -> int:
         """A positive whole number."""
+        return self.whole(*names, default=default, least=1, most=most)
+
+    def layers(self, *names: str, default: Any = _REQUIRED) -> int:
+        """A number of layers, each of which is built one by one."""
+        return self.size(*names, default=default, most=MOST_LAYERS)
+
+    def whole(self, *names: str, default: Any = _REQUIRED, least: int = 0, most: int = LARGEST) -> int:
+        """A whole number from `least` to `most`."""
         value = self._value(names, default)
         if value is default is not _REQUIRED:
             return default
-        if type(value) is not int or value < 1:
-            raise CheckpointError(
-                f"{self.source} must have a positive whole number {names[0]}, got {value!r}"
-            )
+        if type(value) is not int or value < least:
+            kind = "a positive whole number" if least == 1 else f"a whole number of at least {least} as"
+            raise CheckpointError(f"{self.source} must have {kind} {names[0]}, got {shown(value)}")
+        if value > most:
+            raise CheckpointError(f"{self.source} must have {names[0]} of at most {most}, got {shown(value)}")
         return value
 
-    def number(self, *names: str, default: float = _REQUIRED) -> float:
-        """A positive number."""
+    def number(self, *names: str, default: Any = _REQUIRED, zero: bool = False) -> float:
+        """A positive number that a float32 holds, or zero where that means something."""
         value = self._value(names, default)
         if value is default is not _REQUIRED:
             return default
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-            raise CheckpointError(f"{self.source} must have a positive number {names[0]}, got {value!r}")
+        given = type(value) in (int, float)
+        if not given or not (value > 0 or (zero and value == 0)) or value > LARGEST_NUMBER:
+            kind = "zero or a positive number" if zero else "a positive number"
+            raise CheckpointError(f"{self.source} must have {kind} {names[0]}, got {shown(value)}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """True or false."""
         value = self.raw(name, default=default)
         if not isinstance(value, bool):
-            raise CheckpointError(f"{self.source} must have {name} true or false, got {value!r}")
+            raise CheckpointError(f"{self.source} must have {name} true or false, got {shown(value)}")
         return value
 
     def word(self, *names: str, words: Mapping[str, Value], default: Value = _REQUIRED) -> Value:
@@ -189,15 +203,17 @@ class Fields:
         if value is default is not _REQUIRED:
             return default
         if not isinstance(value, str) or value not in words:
-            raise CheckpointError(f"{self.source} must have {names[0]} {', '.join(words)}, got {value!r}")
+            raise CheckpointError(
+                f"{self.source} must have {names[0]} {', '.join(words)}, got {shown(value)}"
+            )
         return words[value]
 
     def only(self, name: str, *accepted: object) -> None:
-        """Refuse any value but these; absent is the first."""
+        """Refuse any value but these, of their own types; absent is the first."""
         value = self.given.get(name, accepted[0])
         self.seen.add(name)
-        if value not in accepted:
-            raise CheckpointError(f"{self.source} must have {name} {accepted[0]!r}, got {value!r}")
+        if not any(type(value) is type(each) and value == each for each in accepted):
+            raise CheckpointError(f"{self.source} must have {name} {accepted[0]!r}, got {shown(value)}")
 
     def divides(self, whole: str, whole_size: int, part: str, part_size: int) -> None:
         """Refuse sizes of which one does not divide the other."""
@@ -209,8 +225,8 @@ class Fields:
     def part(self, name: str) -> Fields:
         """The fields below a field."""
         value = self.raw(name)
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{self.source} must have the fields {name}, got {value!r}")
+        if not isinstance(value, Mapping):
+            raise CheckpointError(f"{self.source} must have the fields {name}, got {shown(value)}")
         return Fields(value, f"{name} of {self.source}")
 
     def finish(self) -> None:
@@ -225,7 +241,7 @@ class Fields:
         if unknown := sorted(self.given.keys() - self.seen - HARMLESS):
             raise CheckpointError(
                 f"{self.source} has fields that may change the arithmetic and are not understood: "
-                f"{', '.join(unknown)}"
+                f"{listed(unknown)}"
             )
 
     def _value(self, names: tuple[str, ...], default: object) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.family import Family, Reading, model
-from attention_bridge.families.fields import ACTIVATIONS, Fields
+from attention_bridge.families.fields import ACTIVATIONS, LARGEST, Fields
+from attention_bridge.families.shown import shown
 from attention_bridge.layouts.hf_clip import HF_CLIP
 from attention_bridge.layouts.hf_vit import HF_VIT
 
@@ -21,11 +22,13 @@ def read_vit(fields: Fields, names: Collection[str]) -> Reading:
     fields.only("qkv_bias", True)
     fields.only("pooler_act", "tanh")
     labels = fields.raw("id2label", default={0: "LABEL_0", 1: "LABEL_1"})
+    if not isinstance(labels, Mapping) or not labels:
+        raise CheckpointError(f"{fields.source} must have the names of classes id2label, got {shown(labels)}")
     classes = "classifier.weight" in names
     return Reading(
         model(
             "VisionTransformer",
-            **_image_sizes(fields),
+            **_image_sizes(fields, patch_size=16, activation="gelu", norm_eps=1e-12),
             pooler=any(name.endswith("pooler.dense.weight") for name in names),
             num_classes=len(labels) if classes else None,
         ),
@@ -39,21 +42,27 @@ def read_clip(fields: Fields, names: Collection[str]) -> Reading:
     text, image = fields.part("text_config"), fields.part("vision_config")
     dim, heads = text.size("hidden_size", default=512), text.size("num_attention_heads", default=8)
     text.divides("hidden_size", dim, "num_attention_heads", heads)
-    end = text.raw("eos_token_id", default=49407)
+    end = text.whole("eos_token_id", default=49407)
     reads = Part(
         "DecoderConfig",
         {
             "vocab_size": text.size("vocab_size", default=49408),
             "embed_dim": dim,
             "num_heads": heads,
-            "num_layers": text.size("num_hidden_layers", default=12),
+            "num_layers": text.layers("num_hidden_layers", default=12),
             "ffn_dim": text.size("intermediate_size", default=2048),
             "max_len": text.size("max_position_embeddings", default=77),
             "activation": text.word("hidden_act", words=ACTIVATIONS, default="quick_gelu"),
             "norm_eps": text.number("layer_norm_eps", default=1e-5),
         },
     )
-    looks = Part("VisionTransformerConfig", {**_image_sizes(image), "embedding_norm": True})
+    looks = Part(
+        "VisionTransformerConfig",
+        {
+            **_image_sizes(image, patch_size=32, activation="quick_gelu", norm_eps=1e-5),
+            "embedding_norm": True,
+        },
+    )
     for tower in (text, image):
         tower.raw("projection_dim")
         for name in _GENERATION:
@@ -82,19 +91,25 @@ _GENERATION = (
 )  # fmt: skip
 
 
-def _image_sizes(fields: Fields) -> dict[str, Any]:
+def _image_sizes(fields: Fields, *, patch_size: int, activation: str, norm_eps: float) -> dict[str, Any]:
+    """The sizes, with the family's own defaults where they differ."""
     dim, heads = fields.size("hidden_size", default=768), fields.size("num_attention_heads", default=12)
     fields.divides("hidden_size", dim, "num_attention_heads", heads)
+    image, patch = _pair(fields, "image_size", 224), _pair(fields, "patch_size", patch_size)
+    if image[0] < patch[0] or image[1] < patch[1]:
+        raise CheckpointError(
+            f"{fields.source} must have an image_size that holds a patch, got {image} and {patch}"
+        )
     return {
-        "image_size": _pair(fields, "image_size", 224),
-        "patch_size": _pair(fields, "patch_size", 32),
+        "image_size": image,
+        "patch_size": patch,
         "in_channels": fields.size("num_channels", default=3),
         "embed_dim": dim,
         "num_heads": heads,
-        "num_layers": fields.size("num_hidden_layers", default=12),
+        "num_layers": fields.layers("num_hidden_layers", default=12),
         "ffn_dim": fields.size("intermediate_size", default=3072),
-        "activation": fields.word("hidden_act", words=ACTIVATIONS, default="quick_gelu"),
-        "norm_eps": fields.number("layer_norm_eps", default=1e-5),
+        "activation": fields.word("hidden_act", words=ACTIVATIONS, default=activation),
+        "norm_eps": fields.number("layer_norm_eps", default=norm_eps),
     }
 
 
@@ -104,9 +119,9 @@ def _pair(fields: Fields, name: str, default: int) -> tuple[int, int]:
     pair = (
         (given, given) if isinstance(given, int) else tuple(given) if isinstance(given, list | tuple) else ()
     )
-    if len(pair) != 2 or not all(type(size) is int and size > 0 for size in pair):
+    if len(pair) != 2 or not all(type(size) is int and 0 < size <= LARGEST for size in pair):
         raise CheckpointError(
-            f"{fields.source} must have {name} as one or two positive numbers, got {given!r}"
+            f"{fields.source} must have {name} as one or two positive numbers, got {shown(given)}"
         )
     return pair[0], pair[1]
 

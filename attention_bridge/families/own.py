@@ -10,6 +10,7 @@ from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.family import Family, Reading
 from attention_bridge.families.fields import Fields
+from attention_bridge.families.shown import shown
 from attention_bridge.layouts.torch_attention import TORCH_ATTENTION
 
 MODEL_TYPE = "attention_bridge"
@@ -25,7 +26,7 @@ def read_own(fields: Fields, names: Collection[str]) -> Reading:
     name, config = fields.raw("model"), fields.raw("config")
     if not isinstance(name, str) or not isinstance(config, dict) or "class" not in config:
         raise CheckpointError(
-            f"{fields.source} must have a model and its config, got {name!r} and {config!r}"
+            f"{fields.source} must have a model and its config, got {shown(name)} and {shown(config)}"
         )
     return Reading(Part(name, {"config": _as_part(config)}), TORCH_ATTENTION)
 

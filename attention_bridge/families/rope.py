@@ -9,6 +9,7 @@ from typing import Any
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.fields import Fields
+from attention_bridge.families.shown import listed, shown
 
 SCALED = ("linear", "llama3", "yarn")
 
@@ -26,34 +27,51 @@ def rope(fields: Fields, rotary_dim: int, layers: str | None = None, **others: o
         CheckpointError: a kind of scaling that is not known, or one that depends on the length of a text.
     """
     given = parameters(fields, layers)
-    base = float(given.get("rope_theta", fields.raw("rope_theta", "rotary_emb_base", default=10000.0)))
-    kind = given.get("rope_type", given.get("type", "default"))
-    known = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
+    if rotary_dim < 2 or rotary_dim % 2:
+        raise CheckpointError(
+            f"{fields.source} must turn an even number of a head's features, got {rotary_dim}"
+        )
+    base = given.number("rope_theta", default=fields.number("rope_theta", "rotary_emb_base", default=10000.0))
+    given.number("partial_rotary_factor", default=1.0)
+    kind = _kind(given)
     if kind == "default":
         arguments: dict[str, Any] = {"base": base}
-    elif kind in SCALED:
-        known |= _NAMES[kind]
-        arguments = _scaled(kind, given, fields, rotary_dim, base)
     else:
+        arguments = _scaled(kind, given, fields, rotary_dim, base)
+    if unknown := sorted(given.given.keys() - given.seen - {*_NAMES[kind]}):
         raise CheckpointError(
-            f"{fields.source} must have a rope_type default, {', '.join(SCALED)}, got {kind!r}"
-        )
-    if unknown := sorted(given.keys() - known):
-        raise CheckpointError(
-            f"{fields.source} has rope parameters that are not understood: {', '.join(unknown)}"
+            f"{fields.source} has rope parameters that are not understood: {listed(unknown)}"
         )
     return Part("RopeConfig", {**arguments, **others})
 
 
-def parameters(fields: Fields, layers: str | None = None) -> Mapping[str, Any]:
+def parameters(fields: Fields, layers: str | None = None) -> Fields:
     """What the configuration says of its positions: `rope_parameters` today, `rope_scaling` before."""
-    given = fields.raw("rope_parameters", "rope_scaling", default={})
-    if not isinstance(given, Mapping):
-        raise CheckpointError(f"{fields.source} must have rope_parameters with names, got {given!r}")
-    return given.get(layers, given) if layers is not None else given
+    today, before = fields.raw("rope_parameters"), fields.raw("rope_scaling")
+    for given in (today, before):
+        if given is not None and not isinstance(given, Mapping):
+            raise CheckpointError(f"{fields.source} must have rope_parameters with names, got {shown(given)}")
+    if today is not None and before is not None and today != before:
+        raise CheckpointError(
+            f"{fields.source} must have rope_parameters or rope_scaling, or both alike, "
+            f"got {shown(today)} and {shown(before)}"
+        )
+    given = before if today is None else today
+    found = Fields({} if given is None else given, fields.source)
+    return found.part(layers) if layers is not None and layers in found.given else found
 
 
-_NAMES = {
+def _kind(given: Fields) -> str:
+    kind = given.raw("rope_type", "type", default="default")
+    if kind not in ("default", *SCALED):
+        raise CheckpointError(
+            f"{given.source} must have a rope_type default, {', '.join(SCALED)}, got {shown(kind)}"
+        )
+    return str(kind)
+
+
+_NAMES: dict[str, set[str]] = {
+    "default": set(),
     "linear": {"factor"},
     "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
     "yarn": {
@@ -69,22 +87,28 @@ _NAMES = {
 }
 
 
-def _scaled(
-    kind: str, given: Mapping[str, Any], fields: Fields, rotary_dim: int, base: float
-) -> dict[str, Any]:
-    if "factor" not in given:
+def _scaled(kind: str, given: Fields, fields: Fields, rotary_dim: int, base: float) -> dict[str, Any]:
+    if given.raw("factor") is None:
         raise CheckpointError(f"{fields.source} must have a factor for rope_type {kind!r}, got none")
-    arguments: dict[str, Any] = {"rotary_dim": rotary_dim, "factor": float(given["factor"]), "base": base}
+    arguments: dict[str, Any] = {"rotary_dim": rotary_dim, "factor": given.number("factor"), "base": base}
     if kind == "linear":
         return {"base": base, "frequencies": Part("linear_frequencies", arguments)}
-    original = given.get("original_max_position_embeddings", fields.raw("max_position_embeddings"))
-    arguments["original_length"] = original
-    optional = ("low_freq_factor", "high_freq_factor") if kind == "llama3" else ("beta_fast", "beta_slow")
-    arguments |= {name: float(given[name]) for name in optional if given.get(name) is not None}
+    name = "original_max_position_embeddings"
+    arguments["original_length"] = (
+        fields.size("max_position_embeddings") if given.raw(name) is None else given.size(name)
+    )
+    below, above = ("low_freq_factor", "high_freq_factor") if kind == "llama3" else ("beta_slow", "beta_fast")
+    low, high = (1.0, 4.0) if kind == "llama3" else (1.0, 32.0)
+    low, high = given.number(below, default=low), given.number(above, default=high)
+    if low >= high:
+        raise CheckpointError(f"{fields.source} must have {below} below {above}, got {low} and {high}")
+    arguments |= {below: low, above: high}
     if kind == "llama3":
         return {"base": base, "frequencies": Part("llama3_frequencies", arguments)}
-    if given.get("truncate") is not None:
-        arguments["truncate"] = given["truncate"]
+    if base <= 1.0:
+        raise CheckpointError(f"{fields.source} must have a rope_theta above 1 for yarn, got {base}")
+    if given.raw("truncate") is not None:
+        arguments["truncate"] = given.flag("truncate", True)
     return {
         "base": base,
         "frequencies": Part("yarn_frequencies", arguments),
@@ -92,22 +116,25 @@ def _scaled(
     }
 
 
-def yarn_amplitude(given: Mapping[str, Any]) -> float:
+def yarn_amplitude(given: Fields) -> float:
     """What YaRN multiplies cosine and sine by (Peng et al. 2023, eq. 22; DeepSeek divides two of these)."""
-    if given.get("attention_factor") is not None:
-        return float(given["attention_factor"])
-    factor, weights = float(given["factor"]), (given.get("mscale"), given.get("mscale_all_dim"))
+    factor = given.number("factor")
+    weights = (
+        given.number("mscale", default=0.0, zero=True),
+        given.number("mscale_all_dim", default=0.0, zero=True),
+    )
+    if given.raw("attention_factor") is not None:
+        return given.number("attention_factor")
     if all(weights):
         return _mscale(factor, weights[0]) / _mscale(factor, weights[1])
     return _mscale(factor, 1.0)
 
 
-def yarn_scale(given: Mapping[str, Any]) -> float:
+def yarn_scale(given: Fields) -> float:
     """What DeepSeek multiplies scores by besides, where YaRN stretches its positions."""
-    weight = given.get("mscale_all_dim")
-    kind = given.get("rope_type", given.get("type", "default"))
-    return 1.0 if kind == "default" or not weight else _mscale(float(given["factor"]), weight) ** 2
+    weight = given.number("mscale_all_dim", default=0.0, zero=True)
+    return 1.0 if _kind(given) == "default" or not weight else _mscale(given.number("factor"), weight) ** 2
 
 
-def _mscale(factor: float, weight: Any) -> float:
-    return 0.1 * float(weight) * math.log(factor) + 1.0 if factor > 1.0 else 1.0
+def _mscale(factor: float, weight: float) -> float:
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0

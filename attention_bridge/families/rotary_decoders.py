@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import Any
 
@@ -10,13 +9,15 @@ from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.decoders import heads_part, with_tied
 from attention_bridge.families.family import Family, Reading, model
-from attention_bridge.families.fields import ACTIVATIONS, Fields
+from attention_bridge.families.fields import ACTIVATIONS, LARGEST, Fields
 from attention_bridge.families.rope import parameters, rope, yarn_scale
+from attention_bridge.families.shown import shown
 from attention_bridge.layouts.hf_deepseek import HF_DEEPSEEK_V3
 from attention_bridge.layouts.hf_llama import HF_GEMMA, HF_LLAMA
 from attention_bridge.layouts.meta_llama import META_LLAMA
 
 EMBEDDINGS = "model.embed_tokens.weight"
+DEFAULT_WINDOW = 4096  # of Mistral, Qwen, Gemma 2 and 3, where the field is absent
 
 
 def read_llama(fields: Fields, names: Collection[str]) -> Reading:
@@ -45,14 +46,18 @@ def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
         "qkv_bias": bias,
         "out_bias": bias,
         "scale": fields.number("query_pre_attn_scalar") ** -0.5,
-        "softcap": fields.raw("attn_logit_softcapping"),
+        "softcap": _softcap(fields, "attn_logit_softcapping", None if third else 50.0),
         "qk_norm": third,
         "unit_offset": True,
     }
-    others = {**_gemma(fields), "sandwich": True, "logit_softcap": fields.raw("final_logit_softcapping")}
+    others = {
+        **_gemma(fields),
+        "sandwich": True,
+        "logit_softcap": _softcap(fields, "final_logit_softcapping", None if third else 30.0),
+    }
     if third:
         others["local_rope"] = rope(_local(fields), 2)
-    pattern = fields.raw("sliding_window_pattern", "_sliding_window_pattern", default=6 if third else 2)
+    pattern = fields.size("sliding_window_pattern", "_sliding_window_pattern", default=6 if third else 2)
     return _decoder(fields, heads, others, tied=True, layout=HF_GEMMA, pattern=pattern)
 
 
@@ -62,17 +67,18 @@ def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
         fields.only(name, value)
     fields.only("scoring_func", "sigmoid")
     fields.only("topk_method", "noaux_tc")
-    fields.raw("num_key_value_heads", "qk_head_dim", "head_dim")
+    for name in ("num_key_value_heads", "qk_head_dim", "head_dim"):  # which the other sizes give
+        fields.size(name, default=None)
     tied = fields.flag("tie_word_embeddings", False)
     nope, turned = fields.size("qk_nope_head_dim"), fields.size("qk_rope_head_dim")
-    scale = (nope + turned) ** -0.5 * yarn_scale(parameters(fields))
     positions = rope(fields, turned, interleaved=fields.flag("rope_interleave", True))
-    fields.raw("max_position_embeddings")
+    scale = (nope + turned) ** -0.5 * yarn_scale(parameters(fields))
+    fields.size("max_position_embeddings", default=None)
     heads = {
         "embed_dim": fields.size("hidden_size"),
         "num_heads": fields.size("num_attention_heads"),
         "kv_lora_rank": fields.size("kv_lora_rank"),
-        "q_lora_rank": fields.raw("q_lora_rank"),
+        "q_lora_rank": fields.size("q_lora_rank", default=None),
         "nope_head_dim": nope,
         "rope_head_dim": turned,
         "value_head_dim": fields.size("v_head_dim"),
@@ -82,7 +88,7 @@ def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
         model(
             "LatentDecoder",
             vocab_size=fields.size("vocab_size"),
-            num_layers=fields.size("num_hidden_layers"),
+            num_layers=fields.layers("num_hidden_layers"),
             ffn_dim=fields.size("intermediate_size"),
             heads=Part("LatentHeadsConfig", heads),
             rope=positions,
@@ -99,7 +105,7 @@ def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
                     "routed_scale": fields.number("routed_scaling_factor"),
                 },
             ),
-            num_dense_layers=fields.raw("first_k_dense_replace", default=0),
+            num_dense_layers=fields.whole("first_k_dense_replace", default=0),
             norm_eps=fields.number("rms_norm_eps"),
             tied=tied,
         ),
@@ -114,7 +120,12 @@ def read_meta(fields: Fields, names: Collection[str]) -> Reading:
     ffn_dim = int(2 * 4 * dim / 3)
     ffn_dim = int(fields.number("ffn_dim_multiplier", default=1.0) * ffn_dim)
     multiple = fields.size("multiple_of")
-    ffn_dim = multiple * math.ceil(ffn_dim / multiple)
+    ffn_dim = multiple * -(-ffn_dim // multiple)
+    if not 0 < ffn_dim <= LARGEST:
+        raise CheckpointError(
+            f"{fields.source} must have an ffn_dim_multiplier that gives 1 to {LARGEST} features, "
+            f"got {shown(fields.raw('ffn_dim_multiplier'))}"
+        )
     fields.only("use_scaled_rope", False)
     if fields.raw("vocab_size") == -1:  # Meta's own loader asks the tokenizer
         raise CheckpointError(
@@ -125,7 +136,7 @@ def read_meta(fields: Fields, names: Collection[str]) -> Reading:
         model(
             "RotaryDecoder",
             vocab_size=fields.size("vocab_size"),
-            num_layers=fields.size("n_layers"),
+            num_layers=fields.layers("n_layers"),
             ffn_dim=ffn_dim,
             heads=heads_part(
                 dim,
@@ -158,10 +169,10 @@ def _decoder(
     kv_heads = fields.size("num_key_value_heads", default=num_heads)
     fields.divides("num_attention_heads", num_heads, "num_key_value_heads", kv_heads)
     eps = fields.number("rms_norm_eps")
-    num_layers = fields.size("num_hidden_layers")
+    num_layers = fields.layers("num_hidden_layers")
     windows = _windows(fields, num_layers, pattern)
     positions = rope(fields, head_dim, layers="full_attention")
-    fields.raw("max_position_embeddings")
+    fields.size("max_position_embeddings", default=None)
     return Reading(
         model(
             "RotaryDecoder",
@@ -181,13 +192,17 @@ def _decoder(
 
 def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None, ...]:
     """How many keys each layer sees: every `pattern`-th layer sees all, if the configuration does not list them."""
-    window = fields.raw("sliding_window")
     kind, kinds = fields.given.get("model_type"), fields.raw("layer_types")
-    from_layer = fields.raw("max_window_layers", default=0)
+    windowed = "sliding_window" in fields.given or kind in ("llama", "gemma")
+    window = fields.size("sliding_window", default=None) if windowed else DEFAULT_WINDOW
+    fields.seen.add("sliding_window")
+    from_layer = fields.whole("max_window_layers", default=28)
     if kind in ("qwen2", "qwen3") and not fields.flag("use_sliding_window", False):
         return ()
-    if window is None:
+    if window is None or kind in ("llama", "gemma"):  # these models know no windows
         return ()
+    if kind == "mistral":  # and this one has them in all layers
+        kinds = None
     if kinds is None:
         kinds = [
             "full_attention"
@@ -195,12 +210,19 @@ def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None,
             else "sliding_attention"
             for n in range(num_layers)
         ]
-    if len(kinds) != num_layers or not set(kinds) <= {"full_attention", "sliding_attention"}:
+    known = ("full_attention", "sliding_attention")
+    if not isinstance(kinds, list | tuple) or len(kinds) != num_layers or any(k not in known for k in kinds):
         raise CheckpointError(
             f"{fields.source} must have layer_types full_attention or sliding_attention for each of "
-            f"{num_layers} layers, got {kinds!r}"
+            f"{num_layers} layers, got {shown(kinds)}"
         )
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _softcap(fields: Fields, name: str, absent: float | None) -> float | None:
+    """A bound, which null takes away and which Gemma 2 has where nothing is said."""
+    cap: float | None = fields.number(name, default=None)
+    return cap if name in fields.given else absent
 
 
 def _gemma(fields: Fields) -> dict[str, Any]:
@@ -209,9 +231,8 @@ def _gemma(fields: Fields) -> dict[str, Any]:
 
 def _local(fields: Fields) -> Fields:
     """The positions of layers with a window, which nothing stretches."""
-    given = parameters(fields).get("sliding_attention")
-    if given is None:
-        given = {"rope_theta": fields.raw("rope_local_base_freq", default=10000.0)}
+    base = fields.number("rope_local_base_freq", default=10000.0)
+    given = parameters(fields).raw("sliding_attention", default={"rope_theta": base})
     return Fields({"rope_parameters": given}, fields.source)
 
 

@@ -30,7 +30,7 @@ def read_t5(fields: Fields, names: Collection[str]) -> Reading:
     tied = fields.flag("tie_word_embeddings", True)
     scaled = fields.flag("scale_decoder_outputs", True)
     gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
-    dim, layers = fields.size("d_model"), fields.size("num_layers")
+    dim, layers = fields.size("d_model"), fields.layers("num_layers")
     heads = fields.size("num_heads")
     layout = HF_T5_GATED if gated else HF_T5
     if tied:
@@ -42,7 +42,7 @@ def read_t5(fields: Fields, names: Collection[str]) -> Reading:
             vocab_size=fields.size("vocab_size"),
             heads=heads_part(dim, heads, heads, fields.size("d_kv"), scale=1.0),
             num_encoder_layers=layers,
-            num_decoder_layers=fields.size("num_decoder_layers", default=layers),
+            num_decoder_layers=fields.layers("num_decoder_layers", default=layers),
             ffn_dim=fields.size("d_ff"),
             activation=activation,
             gated=gated,
@@ -88,6 +88,7 @@ def read_whisper(fields: Fields, names: Collection[str]) -> Reading:
     fields.only("is_encoder_decoder", True)
     fields.only("tie_word_embeddings", True)
     fields.raw("num_hidden_layers")
+    fields.flag("scale_embedding", False)  # which the reference reads and never uses
     dim = fields.size("d_model")
     return Reading(
         model(
@@ -101,7 +102,6 @@ def read_whisper(fields: Fields, names: Collection[str]) -> Reading:
             max_frames=fields.size("max_source_positions"),
             max_len=fields.size("max_target_positions"),
             activation=fields.word("activation_function", words=ACTIVATIONS),
-            embed_scale=dim**0.5 if fields.flag("scale_embedding", False) else 1.0,
         ),
         HF_WHISPER,
     )
@@ -113,7 +113,7 @@ def _stack(fields: Fields, stack: str, dim: int) -> Part:
     return Part(
         "StackConfig",
         {
-            "num_layers": fields.size(f"{stack}_layers"),
+            "num_layers": fields.layers(f"{stack}_layers"),
             "num_heads": heads,
             "ffn_dim": fields.size(f"{stack}_ffn_dim"),
         },
