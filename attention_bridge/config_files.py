@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError
 
 CONFIGS = ("config.json", "params.json")  # Hugging Face's, and Meta's
@@ -23,10 +24,10 @@ def read_json(path: Path, kind: type = dict) -> Any:
         CheckpointError: it cannot be read, is no JSON, or holds something else than a `kind`.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_pairs_hook=unique)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} must be JSON, but is not: {error}") from error
     if not isinstance(content, kind):
         raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, got {type(content).__name__}")

@@ -1,16 +1,21 @@
 """Tricky files: all of their tensors or a refusal, and no code of the current directory."""
 
+import json
+import os
 import struct
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
+from flax import serialization
 
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints import hdf5_walk, isolated
+from attention_bridge.checkpoints.faults import writing
 from attention_bridge.checkpoints.zips import open_zip
-from attention_bridge.errors import CheckpointError
+from attention_bridge.config_files import read_json
+from attention_bridge.errors import CheckpointError, DiskError
 
 
 def npz(path):
@@ -101,3 +106,74 @@ class TestHdf5Links:
             file["group/again"] = file["group"]
         with pytest.raises(CheckpointError, match="nests more than"):
             checkpoints.open(tmp_path / "x.weights.h5")
+
+
+class TestKeysThatComeTwice:
+    def test_msgpack(self, tmp_path):
+        one = serialization.msgpack_serialize({"w": np.ones(3)})
+        (tmp_path / "x.msgpack").write_bytes(b"\x82" + 2 * one[1:])
+        with pytest.raises(CheckpointError, match="gives the key 'w' twice"):
+            checkpoints.open(tmp_path / "x.msgpack")
+
+    def test_config(self, tmp_path):
+        (tmp_path / "config.json").write_text('{"rope": {"theta": 1, "theta": 2}}')
+        with pytest.raises(CheckpointError, match="gives the key 'theta' twice"):
+            read_json(tmp_path / "config.json")
+
+
+def test_orbax_tensor_that_is_to_be_skipped_is_refused(tmp_path):
+    tensors = {"a": np.ones(3), "b": np.ones(4)}
+    specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
+    checkpoints.save(tmp_path / "x", tensors.items(), specs, format="orbax")
+    described = json.loads((tmp_path / "x" / "_METADATA").read_text())
+    next(iter(described["tree_metadata"].values()))["value_metadata"]["skip_deserialize"] = True
+    (tmp_path / "x" / "_METADATA").write_text(json.dumps(described))
+    with pytest.raises(CheckpointError, match="is not to be read"):
+        checkpoints.open(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.npz", "x.weights.h5"])
+def test_file_that_shrinks_while_it_is_read(tmp_path, name):
+    tensors = {"a": np.ones(2**16), "b": np.ones(2**16)}
+    specs = {key: checkpoints.Spec(array.shape, array.dtype) for key, array in tensors.items()}
+    checkpoints.save(tmp_path / name, tensors.items(), specs)
+    with checkpoints.open(tmp_path / name) as reader:
+        os.truncate(tmp_path / name, 2**12)
+        with pytest.raises(CheckpointError):
+            reader.read("b")
+
+
+def test_shard_name_of_300_characters(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "x" * 300}}))
+    with pytest.raises(CheckpointError, match="names a shard of more than 255 bytes"):
+        checkpoints.open(tmp_path)
+
+
+@pytest.mark.parametrize("shards", [None, 10**6])
+def test_one_file_replaces_index_and_shards(tmp_path, shards):
+    tensors = {"a": np.ones(30), "b": np.ones(40)}
+    specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
+    path = tmp_path / "model.safetensors"
+    checkpoints.save(path, tensors.items(), specs, max_shard_bytes=100)
+    checkpoints.save(path, tensors.items(), specs, max_shard_bytes=shards)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+class TestInterrupt:
+    @staticmethod
+    def interrupt():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected position")  # as torch.save does
+
+    def test_is_no_disk_error(self, tmp_path):
+        with pytest.raises(KeyboardInterrupt), writing(tmp_path, RuntimeError):
+            self.interrupt()
+
+    def test_handled_outside_is_not_raised_again(self, tmp_path):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            with pytest.raises(DiskError), writing(tmp_path, RuntimeError):
+                raise RuntimeError("no space") from None

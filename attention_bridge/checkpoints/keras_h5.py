@@ -37,6 +37,7 @@ def open(path: Path) -> Reader:
 
     with reading(path, "HDF5 file"):
         _check_end(path)
+        size = path.stat().st_size
         file = h5py.File(path, "r")
         try:
             specs: dict[str, Spec] = {}
@@ -51,6 +52,8 @@ def open(path: Path) -> Reader:
 
     def fetch(name: str) -> np.ndarray:
         array = np.asarray(file[name][()])
+        if path.stat().st_size < size:  # HDF5 reads zeros after the end of a file
+            raise CheckpointError(f"{path} has become shorter: it had {size} bytes")
         if array.dtype.kind == "V":
             return array.view(specs[name].dtype)
         return array.astype(native(array.dtype), copy=False)

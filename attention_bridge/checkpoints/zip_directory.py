@@ -128,14 +128,12 @@ def _check_local(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
     wide = _wide(file.read(extra), [size, packed])
     start = entry.header_offset + LOCAL.size + name + extra
     said, listed = (
-        [method, checksum, *wide],
-        [entry.compress_type, entry.CRC, entry.file_size, entry.compress_size],
+        [method, checksum, wide[1]],
+        [entry.compress_type, entry.CRC, entry.compress_size],
     )
     unsaid = flags & DESCRIPTOR and not any(said[1:])
     if said != listed and not (unsaid and said[0] == listed[0]):
         raise _DisagreeError(f"{entry.filename} says {said} of itself and the directory {listed}")
-    if entry.compress_type == zipfile.ZIP_STORED and entry.file_size != entry.compress_size:
-        raise _DisagreeError(f"{entry.filename} is not compressed and yet has two lengths")
     return start + entry.compress_size
 
 
