@@ -136,7 +136,7 @@ class TestSafetensors:
         checkpoints.save(tmp_path / "x.safetensors", backwards, specs_of(tensors))
         with checkpoints.open(tmp_path / "x.safetensors") as reader:
             assert bits(dict(reader.items())) == bits(tensors)
-            assert all(isinstance(array.base.base, np.memmap | np.ndarray) for _, array in reader.items())
+            assert all(array.flags.owndata for _, array in reader.items())
             assert all(array.ctypes.data % array.itemsize == 0 for _, array in reader.items())
 
     def test_only_the_header_is_read_until_a_tensor_is_asked_for(self, tmp_path):

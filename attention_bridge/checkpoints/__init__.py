@@ -10,13 +10,13 @@
 
 | format        | files                                  | needs     | read           | written        |
 |---------------|----------------------------------------|-----------|----------------|----------------|
-| `safetensors` | `.safetensors`, with or without index  |           | mapped         | piece by piece |
+| `safetensors` | `.safetensors`, with or without index  |           | piece by piece | piece by piece |
 | `torch`       | `.bin`, `.pt`, `.pth`; index: read     | torch     | mapped         | at once        |
 | `npz`         | `.npz`                                 |           | piece by piece | piece by piece |
 | `msgpack`     | `.msgpack`                             | flax      | at once        | at once        |
 | `orbax`       | a directory                            | orbax     | piece by piece | at once        |
 | `keras`       | `.weights.h5`                          | h5py      | piece by piece | piece by piece |
-| `gguf`        | `.gguf`, not quantised                 |           | mapped         | no             |
+| `gguf`        | `.gguf`, not quantised                 |           | piece by piece | no             |
 
 bfloat16 and the 8-bit floats are read and written as ml_dtypes. Names of nested tensors are joined with dots.
 """
@@ -166,6 +166,8 @@ def save(
         return
     with replacing(path) as temporary:
         WRITERS[format](temporary, items, specs, metadata or {})
+    if format == "safetensors":
+        safetensors_shards.remove_index(path)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -212,6 +214,7 @@ def write(
     check_writable(path, "safetensors", specs, DTYPES.values())
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata)
+    safetensors_shards.remove_index(path)
 
 
 def _find(directory: Path) -> Path:

@@ -106,11 +106,22 @@ def ahead(parts: Iterable[memoryview]) -> Iterator[memoryview]:
             yield part
 
 
-def mapped(path: Path, start: int, spec: Spec) -> np.ndarray:
-    """A tensor of a file, in the system's page cache for as long as the array lives; writes stay private."""
-    count = int(np.prod(spec.shape, dtype=np.int64)) * spec.dtype.itemsize
-    if count == 0:
-        return np.empty(spec.shape, spec.dtype)
-    raw = np.memmap(path, np.uint8, "c", start, (count,)).view(np.ndarray)
-    array = raw.view(spec.dtype).reshape(spec.shape)
-    return array if array.flags.aligned else array.copy()
+def read_at(path: Path, start: int, spec: Spec) -> np.ndarray:
+    """A tensor of a file, in memory of its own: a mapping would end the process where the file has become shorter.
+
+    Raises:
+        CheckpointError: the file ends before the tensor does.
+    """
+    array = np.empty(spec.shape, spec.dtype)
+    view = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        filled = 0
+        while filled < len(view):
+            count = file.readinto(view[filled : filled + BLOCK])
+            if not count:
+                raise CheckpointError(
+                    f"{path} has become shorter: a tensor ends {len(view) - filled} bytes after it"
+                )
+            filled += count
+    return array

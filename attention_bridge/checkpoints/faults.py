@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,11 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path, *kinds: type[BaseException]) -> Iterator[None]:
-    """Turn the system's errors, and those of the kinds given, into a `DiskError`."""
+    """Turn the system's errors, and those of the kinds given, into a `DiskError`.
+
+    Where a library answers Ctrl-C, or a request to exit, with such an error, the interruption is raised again.
+    """
+    outside = sys.exception()
     try:
         yield
     except CheckpointError:
@@ -51,7 +56,19 @@ def writing(path: Path, *kinds: type[BaseException]) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, (OSError, *kinds)):
             raise
+        if interruption := _interruption(error, outside):
+            raise interruption from None
         raise DiskError(f"{path} cannot be written: {_reason(error)}") from error
+
+
+def _interruption(error: BaseException, outside: BaseException | None) -> BaseException | None:
+    """Ctrl-C or a request to exit that led to an error, unless it was being handled `outside` already."""
+    first: BaseException | None = error
+    while first is not None and first is not outside:
+        if isinstance(first, KeyboardInterrupt | SystemExit):
+            return first
+        first = first.__cause__ or first.__context__
+    return None
 
 
 def _reason(error: BaseException) -> str:

@@ -14,8 +14,11 @@ from attention_bridge.checkpoints.faults import reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
 from attention_bridge.checkpoints.nests import flatten, nest
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.unique import unique
 from attention_bridge.extras import require
 from attention_bridge.weights.leaves import Spec
+
+EXTENSIONS = (1, 2, 3)  # arrays, complex numbers and numpy's scalars
 
 
 def open(path: Path) -> Reader:
@@ -30,7 +33,9 @@ def open(path: Path) -> Reader:
 
     with reading(path, "Flax msgpack file"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about names of dtypes that numpy will not know for ever
-        found = flatten(path, serialization.msgpack_restore(path.read_bytes()), _is_tensor)
+        encoded = path.read_bytes()
+        _check(encoded)
+        found = flatten(path, serialization.msgpack_restore(encoded), _is_tensor)
         tensors = {name: np.asarray(array) for name, array in found.items()}
         specs = {
             name: Spec(array.shape, supported(path, name, array.dtype)) for name, array in tensors.items()
@@ -41,6 +46,17 @@ def open(path: Path) -> Reader:
         return array.astype(native(array.dtype))
 
     return Reader(path, "msgpack", specs, {}, fetch, tensors.clear)
+
+
+def _check(encoded: bytes) -> None:
+    """Raise where Flax would leave something out: a key that comes twice, a type that it does not know."""
+    import msgpack
+
+    def known(code: int, data: bytes) -> None:
+        if code not in EXTENSIONS:
+            raise ValueError(f"it holds a value of the type {code}, which Flax does not know")
+
+    msgpack.unpackb(encoded, object_pairs_hook=unique, ext_hook=known, raw=False)
 
 
 def _is_tensor(leaf: Any) -> bool:

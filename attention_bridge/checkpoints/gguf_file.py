@@ -15,7 +15,7 @@ from typing import IO, Any
 import ml_dtypes
 import numpy as np
 
-from attention_bridge.checkpoints.dtypes import mapped
+from attention_bridge.checkpoints.dtypes import read_at
 from attention_bridge.checkpoints.faults import nbytes, reading
 from attention_bridge.checkpoints.giving import Items
 from attention_bridge.checkpoints.reader import Reader
@@ -111,7 +111,7 @@ class _Cursor:
 
 
 def open(path: Path) -> Reader:
-    """Open a GGUF file. Its tensors are mapped from it as they are read, axes in numpy's order.
+    """Open a GGUF file. Its tensors are read from it one at a time, axes in numpy's order.
 
     Raises:
         CheckpointError: the file is truncated or damaged, or a tensor is quantised.
@@ -137,7 +137,7 @@ def open(path: Path) -> Reader:
         _place(path, file.tell(), metadata.get("general.alignment", 32), starts, specs, cursor.size)
 
     def fetch(name: str) -> np.ndarray:
-        return mapped(path, starts[name], specs[name])
+        return read_at(path, starts[name], specs[name])
 
     return Reader(path, "gguf", specs, metadata, fetch)
 

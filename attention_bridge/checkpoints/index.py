@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.errors import CheckpointError
 
 LARGEST = 2**28  # bytes
+LONGEST_NAME = 255  # bytes, of a file in every usual system
 
 
 def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
@@ -28,6 +30,9 @@ def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
         CheckpointError: the index is none, a shard is missing, or both disagree about which tensors are in it.
     """
     shards, metadata = _parse(path)
+    for shard in shards:
+        if len(os.fsencode(shard)) > LONGEST_NAME:
+            raise CheckpointError(f"{path} names a shard of more than {LONGEST_NAME} bytes: {shard[:40]}...")
     absent = [shard for shard in shards if not (path.parent / shard).is_file()]
     if absent:
         raise CheckpointError(

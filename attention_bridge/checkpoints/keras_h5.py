@@ -5,9 +5,7 @@ HDF5 has no bfloat16: it is stored as raw bytes with the attribute `dtype`, as K
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from attention_bridge.checkpoints import hdf5_walk, isolated
 from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, check_writable, native, supported
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, no_metadata, promised
@@ -38,17 +37,12 @@ def open(path: Path) -> Reader:
 
     with reading(path, "HDF5 file"):
         _check_end(path)
+        size = path.stat().st_size
         file = h5py.File(path, "r")
         try:
             specs: dict[str, Spec] = {}
-
-            def visit(name: str | bytes, node: Any) -> None:
-                if isinstance(name, bytes):
-                    raise CheckpointError(f"{path} is damaged: a name in it is no text, {name!r}")
-                if isinstance(node, h5py.Dataset):
-                    specs[name] = _spec(path, name, node)
-
-            file.visititems(visit)
+            for name, dataset in hdf5_walk.datasets(file):
+                specs[name] = _spec(path, name, dataset)
             if not specs:
                 raise CheckpointError(f"{path} holds no tensors")
             check_inflation(path, sum(map(nbytes, specs.values())))
@@ -58,6 +52,8 @@ def open(path: Path) -> Reader:
 
     def fetch(name: str) -> np.ndarray:
         array = np.asarray(file[name][()])
+        if path.stat().st_size < size:  # HDF5 reads zeros after the end of a file
+            raise CheckpointError(f"{path} has become shorter: it had {size} bytes")
         if array.dtype.kind == "V":
             return array.view(specs[name].dtype)
         return array.astype(native(array.dtype), copy=False)
@@ -70,7 +66,7 @@ def _spec(path: Path, name: str, dataset: Any) -> Spec:
         raise CheckpointError(f"{path} is refused: the values of {name} are in another file")
     if dataset.shape is None:
         raise CheckpointError(f"{path} cannot be read: {name} has no values")
-    stored, said = dataset.dtype, _said(dataset)
+    stored, said = dataset.dtype, hdf5_walk.said(dataset)
     if isinstance(said, str) and said in EXTENDED:
         if stored.itemsize == EXTENDED[said].itemsize:
             return Spec(dataset.shape, EXTENDED[said])
@@ -78,24 +74,16 @@ def _spec(path: Path, name: str, dataset: Any) -> Spec:
     return Spec(dataset.shape, supported(path, name, stored))
 
 
-def _said(dataset: Any) -> Any:
-    """The dtype that an attribute names, of what HDF5 has no dtype for."""
-    return dataset.attrs.get("dtype") if dataset.dtype.kind == "V" else None
-
-
 def _check_end(path: Path) -> None:
     """Raise unless all names, shapes and attributes of a file can be read, within `DEADLINE`.
 
     On damaged files the library may go round for ever or take its process with it: let it be another's.
     """
-    command = f"import sys; from {__name__} import walk; walk(sys.argv[1])"
-    modules = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with path.open("rb"):
+        pass  # what the system refuses is said in its words
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", command, str(path)],
-            env={**os.environ, **modules},
-            capture_output=True,
-            timeout=DEADLINE,
+        done = isolated.run(
+            Path(hdf5_walk.__file__), str(path.absolute()), modules=["h5py", "numpy"], timeout=DEADLINE
         )
     except subprocess.TimeoutExpired as error:
         raise CheckpointError(
@@ -103,18 +91,9 @@ def _check_end(path: Path) -> None:
         ) from error
     if done.returncode < 0:
         raise CheckpointError(f"{path} is damaged: reading its names ends in signal {-done.returncode}")
-
-
-def walk(path: str) -> None:
-    """Read all of an HDF5 file but values; what it raises is raised again, and told, where the file is opened."""
-    import h5py
-
-    def visit(_: Any, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            _said(node)
-
-    with suppress(Exception), h5py.File(path, "r") as file:
-        file.visititems(visit)
+    if done.returncode:
+        told = (done.stdout or done.stderr.rstrip().rpartition(b"\n")[2]).decode(errors="replace")
+        raise ValueError(told or f"reading its names ends with exit status {done.returncode}")
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:

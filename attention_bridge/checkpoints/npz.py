@@ -19,6 +19,7 @@ from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, blocks, check_wri
 from attention_bridge.checkpoints.faults import nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, promised
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.unique import unique
 from attention_bridge.checkpoints.zips import CHUNK, open_zip
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
@@ -156,7 +157,7 @@ def _note(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) 
     if member.file_size > LONGEST_NOTE:
         raise CheckpointError(f"{path} is damaged: {member.filename} has more than {LONGEST_NOTE} bytes")
     with archive.open(member) as file:
-        note = json.loads(str(np.lib.format.read_array(file, allow_pickle=False)))
+        note = json.loads(str(np.lib.format.read_array(file, allow_pickle=False)), object_pairs_hook=unique)
     if not isinstance(note, dict):
         raise CheckpointError(f"{path} is damaged: {member.filename} holds no names")
     return note

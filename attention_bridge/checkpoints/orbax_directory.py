@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from attention_bridge.checkpoints.faults import nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
 from attention_bridge.checkpoints.nests import flatten, nest
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError
 from attention_bridge.extras import require
 from attention_bridge.weights.leaves import Spec
 
 KIND = "Orbax checkpoint"
+EMPTY = ("None", "Dict", "List", "Tuple", "NamedTuple")  # what has no values
 
 
 def open(path: Path) -> Reader:
@@ -37,6 +40,7 @@ def open(path: Path) -> Reader:
             raise CheckpointError(f"{path} is damaged or no {KIND} of one tree: Orbax finds no tensors in it")
         tree = described.tree
         found = flatten(path, tree, lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+        _check_none_skipped(path)
         specs = {
             name: Spec(tuple(leaf.shape), supported(path, name, np.dtype(leaf.dtype)))
             for name, leaf in found.items()
@@ -53,6 +57,18 @@ def open(path: Path) -> Reader:
         return flatten(path, restored, lambda leaf: isinstance(leaf, np.ndarray))[name]
 
     return Reader(path, "orbax", specs, {}, fetch)
+
+
+def _check_none_skipped(path: Path) -> None:
+    """Refuse a checkpoint that says of a tensor that Orbax should leave it out."""
+    described = path / "_METADATA"
+    if not described.is_file():
+        return
+    entries = json.loads(described.read_bytes(), object_pairs_hook=unique)["tree_metadata"]
+    for name, entry in entries.items():
+        value = entry["value_metadata"]
+        if value.get("skip_deserialize") and value.get("value_type") not in EMPTY:
+            raise CheckpointError(f"{path} is refused: it says that {name} is not to be read")
 
 
 def _alone(tree: Any, name: str, chosen: Any, other: Any, above: str = "") -> Any:

@@ -40,7 +40,7 @@ class Reader:
         check_specs(self.path, self.specs)
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, mapped from the file where the format allows.
+        """One tensor, read from the file where the format allows.
 
         Args:
             name: one of `specs`.

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import safe_open
 
-from attention_bridge.checkpoints.dtypes import ahead, blocks, check_writable, mapped, native
+from attention_bridge.checkpoints.dtypes import ahead, blocks, check_writable, native, read_at
 from attention_bridge.checkpoints.faults import nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, promised
 from attention_bridge.checkpoints.reader import Reader
@@ -56,7 +56,7 @@ class Place(NamedTuple):
 
 
 def open(path: Path) -> Reader:
-    """Open a safetensors file. Its tensors are mapped from it as they are read.
+    """Open a safetensors file. Its tensors are read from it one at a time.
 
     Raises:
         CheckpointError: the file is empty, truncated, damaged or no safetensors file.
@@ -65,7 +65,7 @@ def open(path: Path) -> Reader:
         places, metadata = _read_header(path)
 
     def fetch(name: str) -> np.ndarray:
-        return mapped(path, *places[name])
+        return read_at(path, *places[name])
 
     return Reader(path, "safetensors", {name: place.spec for name, place in places.items()}, metadata, fetch)
 

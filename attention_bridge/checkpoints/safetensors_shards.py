@@ -59,6 +59,7 @@ def write(
     if len(parts) < 2:
         with replacing(path) as temporary:
             safetensors_file.write(temporary, items, specs, metadata)
+        remove_index(path)
         return
     names = _shard_names(path, len(parts))
     target = path.with_name(f"{path.name}.index.json")
@@ -90,6 +91,16 @@ def write(
         for name in {path.name, *before} - {*names}:
             path.with_name(name).unlink(missing_ok=True)
         flush_entries(path.parent)
+
+
+def remove_index(path: Path) -> None:
+    """Remove the index of an older checkpoint in shards, and its shards, once `path` itself is the checkpoint."""
+    target = path.with_name(f"{path.name}.index.json")
+    before = _names_before(target)
+    with suppress(OSError):  # the new checkpoint is whole without this
+        for name in [target.name, *before]:
+            if name != path.name:
+                path.with_name(name).unlink(missing_ok=True)
 
 
 def plan(specs: Mapping[str, Spec], max_shard_bytes: int) -> list[list[str]]:

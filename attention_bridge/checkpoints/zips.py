@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from attention_bridge.checkpoints.faults import check_inflation
+from attention_bridge.checkpoints.zip_directory import check_directory
 from attention_bridge.errors import CheckpointError
 
 CHUNK = 2**20
@@ -13,6 +14,8 @@ CHUNK = 2**20
 
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip file whose entries have different names and are not absurdly larger than the file.
+
+    Directory, end record and entries must agree: what stands in the file is listed, and the other way round.
 
     Raises:
         CheckpointError: they do not, or are.
@@ -26,6 +29,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
             if entry.filename in names:
                 raise CheckpointError(f"{path} holds two entries that are both called {entry.filename}")
             names.add(entry.filename)
+        check_directory(path, archive)
     except BaseException:
         archive.close()
         raise

@@ -1,0 +1,38 @@
+"""Child processes that run one script of this package and no code of the current directory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def run(
+    script: Path, *arguments: str, modules: Sequence[str], timeout: float
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a script with `python -I`, in an empty directory of its own.
+
+    Isolated, Python reads no `PYTHON*` variables and puts neither the script's directory nor the current one on the
+    path. The directories in which this process found `modules` are passed on as the script's last arguments.
+
+    Args:
+        script: the file to run.
+        arguments: its first arguments; paths must be absolute.
+        modules: imported modules that the script imports, too.
+        timeout: in seconds.
+
+    Raises:
+        subprocess.TimeoutExpired: the script did not end in time.
+        OSError: no process can be started.
+    """
+    found = [Path(str(sys.modules[name].__file__)).absolute().parents[1] for name in modules]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
+        return subprocess.run(
+            [sys.executable, "-I", str(script.absolute()), *arguments, *dict.fromkeys(map(str, found))],
+            cwd=empty,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+        )

@@ -1,0 +1,150 @@
+"""The directory of a zip file, compared with its end record and with the entries themselves.
+
+zipfile believes the directory's length and reads no more than it lists: an entry that is not listed would be missing
+without a word.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from attention_bridge.errors import CheckpointError
+
+END = struct.Struct("<4s4H2LH")
+END_64 = struct.Struct("<4sQ2H2L4Q")
+LOCATOR_64 = struct.Struct("<4sLQL")
+LISTED = struct.Struct("<4s6H3L5H2L")
+LOCAL = struct.Struct("<4s5H3L2H")
+DESCRIPTOR = 0x08  # the flag that says that lengths and checksum follow the bytes
+DESCRIPTORS = (12, 16, 20, 24)  # bytes
+FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF  # the number is in a wider field elsewhere
+
+
+class _End(NamedTuple):
+    """What the end record says of the directory, and where the directory must end."""
+
+    count: int
+    size: int
+    start: int
+    here: int
+
+
+def check_directory(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse a zip file that holds other entries than it lists.
+
+    Raises:
+        CheckpointError: directory, end record and entries disagree, or bytes of the file belong to none of them.
+    """
+    with path.open("rb") as file:
+        try:
+            _check_listed(file, archive, _end(file, archive, path.stat().st_size))
+            _check_entries(file, archive)
+        except (struct.error, _DisagreeError) as error:
+            why = error if isinstance(error, _DisagreeError) else "it ends too early"
+            raise CheckpointError(
+                f"{path} is damaged: the directory of the zip file disagrees with what is in it: {why}"
+            ) from error
+
+
+class _DisagreeError(ValueError):
+    pass
+
+
+def _take(file: IO[bytes], record: struct.Struct, start: int, signature: bytes, what: str) -> tuple[int, ...]:
+    if start < 0:
+        raise _DisagreeError(f"there is no room for {what}")
+    file.seek(start)
+    found, *numbers = record.unpack(file.read(record.size))
+    if found != signature:
+        raise _DisagreeError(f"there is no {what} at {start}")
+    return tuple(numbers)
+
+
+def _end(file: IO[bytes], archive: zipfile.ZipFile, file_size: int) -> _End:
+    at = file_size - END.size - len(archive.comment)
+    disk, first_disk, here, count, size, start, comment = _take(file, END, at, b"PK\5\6", "end record")
+    if comment != len(archive.comment):
+        raise _DisagreeError("bytes follow the end record")
+    short = _End(count, size, start, at)
+    file.seek(max(0, at - LOCATOR_64.size))
+    if file.read(4) != b"PK\x06\x07":
+        found = short
+    else:
+        _, at, _ = _take(file, LOCATOR_64, at - LOCATOR_64.size, b"PK\6\7", "locator")
+        length, _, _, disk, first_disk, here, count, size, start = _take(
+            file, END_64, at, b"PK\6\6", "wide end record"
+        )
+        found = _End(count, size, start, at)
+        if at + 12 + length != short.here - LOCATOR_64.size:
+            raise _DisagreeError("the wide end record has another length than it says")
+        for said, wide, full in zip(short[:3], found[:3], (FULL_16, FULL_32, FULL_32), strict=True):
+            if said not in (wide, full):
+                raise _DisagreeError(f"the end records say {said} and {wide}")
+    if disk or first_disk or here != count:
+        raise _DisagreeError("it is one part of several")
+    return found
+
+
+def _check_listed(file: IO[bytes], archive: zipfile.ZipFile, end: _End) -> None:
+    if end.count != len(archive.infolist()):
+        raise _DisagreeError(
+            f"the end record counts {end.count} entries, but {len(archive.infolist())} are listed"
+        )
+    if end.start + end.size != end.here:
+        raise _DisagreeError(
+            f"the directory ends at {end.start + end.size}, and the end record is at {end.here}"
+        )
+    at = end.start
+    for _ in range(end.count):
+        numbers = _take(file, LISTED, at, b"PK\1\2", "entry of the directory")
+        at += LISTED.size + sum(numbers[9:12])
+    if at != end.here or archive.start_dir != end.start:
+        raise _DisagreeError(f"the directory ends at {at}, and the end record is at {end.here}")
+
+
+def _check_entries(file: IO[bytes], archive: zipfile.ZipFile) -> None:
+    """The entries, as the directory lists them, must fill the file from its beginning to the directory."""
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    ends = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
+    if (entries[0].header_offset if entries else archive.start_dir) != 0:
+        raise _DisagreeError("bytes before the first entry are not listed")
+    for entry, end in zip(entries, ends, strict=True):
+        left = end - _check_local(file, entry)
+        if left and not (entry.flag_bits & DESCRIPTOR and left in DESCRIPTORS):
+            raise _DisagreeError(
+                f"{entry.filename} ends {abs(left)} bytes {'before' if left > 0 else 'after'} the next"
+            )
+
+
+def _check_local(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
+    """Where the bytes of an entry end, by its own header and the directory's."""
+    _, flags, method, _, _, checksum, packed, size, name, extra = _take(
+        file, LOCAL, entry.header_offset, b"PK\3\4", "entry"
+    )
+    file.seek(name, 1)
+    wide = _wide(file.read(extra), [size, packed])
+    start = entry.header_offset + LOCAL.size + name + extra
+    said, listed = (
+        [method, checksum, wide[1]],
+        [entry.compress_type, entry.CRC, entry.compress_size],
+    )
+    unsaid = flags & DESCRIPTOR and not any(said[1:])
+    if said != listed and not (unsaid and said[0] == listed[0]):
+        raise _DisagreeError(f"{entry.filename} says {said} of itself and the directory {listed}")
+    return start + entry.compress_size
+
+
+def _wide(extra: bytes, sizes: list[int]) -> list[int]:
+    """The lengths of an entry, from the extra field for large files where it has them."""
+    if FULL_32 not in sizes:
+        return sizes
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<2H", extra)
+        if kind == 1:
+            wide = iter(struct.unpack_from(f"<{length // 8}Q", extra, 4))
+            return [next(wide, size) if size == FULL_32 else size for size in sizes]
+        extra = extra[4 + length :]
+    return sizes
