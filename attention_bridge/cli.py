@@ -66,6 +66,7 @@ def demo(
     from attention_bridge.demo import report, run
 
     result = run(text or (), file=file, query=query, checkpoint=checkpoint, figure=figure, step=_step)
+    _warn_of_miscompilation(result.platform)
     if as_json:
         typer.echo(report.as_json(result))
     else:
@@ -116,6 +117,7 @@ def parity(
 
     dtypes = proof.check_dtypes(dtype or proof.DTYPES)
     proofs = [(m, dtype) for m in mechanisms for dtype in dtypes if dtype in m.dtypes]
+    _warn_of_miscompilation(platform)
     verdicts = []
     for mechanism, each_dtype in track(
         proofs, description="prove", console=Console(stderr=True), transient=True
@@ -274,6 +276,23 @@ def convert(
 
 
 app.command()(plot)
+
+
+@app.command()
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Versions, devices, matmul precision, and known miscompilations, tried in child processes."""
+    from attention_bridge.info import collect, lines
+
+    found = collect()
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
+
+
+def _warn_of_miscompilation(platform: str) -> None:
+    """Say on stderr, once per process, that JAX on this CPU fails a canary."""
+    from attention_bridge import canaries
+
+    if platform == "cpu" and (said := canaries.warn_once()):
+        typer.echo(f"attention-bridge: {said}", err=True)
 
 
 def _watched(items: Any, count: int) -> Any:

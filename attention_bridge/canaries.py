@@ -1,0 +1,157 @@
+"""Canaries: known miscompilations of JAX, each tried in a child process.
+
+A compiler can return a wrong number, or end the whole process. A canary is a short program that shows one such
+defect. It runs isolated (`python -I`, in its own empty directory) with the environment variables of the caller, so
+its result holds for the `XLA_FLAGS` that are set. Nothing here imports a framework.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
+DEADLINE = 120.0
+NO_REDUCE_FUSION = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A program that a defective compiler gets wrong.
+
+    Attributes:
+        name: what the defect does, in a few words.
+        code: computes `got` and `want`, arrays that should be equal; `jax`, `jnp` and `np` are imported.
+        cure: what to do about the defect: a flag to set, a version to install.
+    """
+
+    name: str
+    code: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one canary.
+
+    Attributes:
+        canary: the canary that was tried.
+        status: `ok`, `wrong`, `crashed`, `timed out`, or `not run`.
+        detail: what happened, in one sentence; empty if all is well.
+    """
+
+    canary: Canary
+    status: str
+    detail: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the defect is present."""
+        return self.status not in ("ok", "not run")
+
+
+CURE = f"add {NO_REDUCE_FUSION} to XLA_FLAGS, or install jaxlib 0.12 or newer"
+
+CANARIES = (
+    Canary(
+        name="last row of a compiled vmap over 32,769 rows, JAX on CPU",
+        code="""
+x = np.random.default_rng(0).standard_normal((32_769, 3)).astype(np.float32)
+M = np.ones((3, 3), np.float32)
+got = jax.jit(jax.vmap(lambda r: jnp.sum((M @ r) ** 2)))(x)
+want = ((x @ M.T) ** 2).sum(-1)
+""",
+        cure=CURE,
+    ),
+    Canary(
+        name="sum of a product over an inner axis of seven, JAX on CPU",
+        code="""
+a = np.random.default_rng(0).standard_normal((3, 1, 2, 2, 8, 8, 8)).astype(np.float32)
+b = np.random.default_rng(1).standard_normal(a.shape).astype(np.float32)
+got = jax.jit(lambda a, b: jnp.sum(a * b, axis=3))(a, b)
+want = (a * b).sum(3)
+""",
+        cure=CURE,
+    ),
+)
+
+PRELUDE = """
+try:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+except ImportError as error:
+    print("not run:", error)
+    raise SystemExit(0)
+"""
+COMPARISON = """
+wrong = np.argwhere(~np.isclose(np.asarray(got), np.asarray(want), rtol=1e-4, atol=1e-4))
+if wrong.size:
+    first = ", ".join(map(str, wrong[0]))
+    print(f"wrong: {len(wrong):,} of {want.size:,} elements differ, the first at [{first}]")
+else:
+    print("ok:")
+"""
+
+
+def try_canary(canary: Canary, deadline: float = DEADLINE) -> Finding:
+    """Run one canary in a child process, on the CPU.
+
+    Args:
+        canary: the canary to try.
+        deadline: seconds after which the child process is killed.
+    """
+    if find_spec("jax") is None:
+        return Finding(canary, "not run", "JAX is not installed")
+    with tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as directory:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-c", PRELUDE + canary.code + COMPARISON],
+                cwd=directory,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=deadline,
+            )
+        except subprocess.TimeoutExpired:
+            return Finding(canary, "timed out", f"no result within {deadline:g} s")
+        except OSError as error:
+            return Finding(canary, "not run", f"no child process can be started: {error}")
+    if done.returncode < 0:
+        return Finding(canary, "crashed", f"the process ended with signal {-done.returncode}")
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()[-1:]
+    if done.returncode:
+        return Finding(canary, "crashed", " ".join([f"exit code {done.returncode}:", *said]).rstrip(":"))
+    status, colon, detail = "".join(said).partition(":")
+    if not colon:
+        return Finding(canary, "crashed", "the process ended without a result")
+    return Finding(canary, status, detail.strip())
+
+
+def try_canaries(canaries: Sequence[Canary] = CANARIES) -> list[Finding]:
+    """Run all canaries, two at a time; findings come in the order of the canaries."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(try_canary, canaries))
+
+
+@cache
+def _warnings() -> list[str]:
+    failed = [finding for finding in try_canaries() if finding.failed]
+    if not failed:
+        return []
+    named = "; ".join(f"{finding.canary.name} ({finding.status})" for finding in failed)
+    cures = "; ".join(dict.fromkeys(finding.canary.cure for finding in failed))
+    return [f"warning: JAX miscompiles known programs here: {named}; to cure: {cures}"]
+
+
+def warn_once() -> str | None:
+    """One line about the canaries that fail here, at the first call of the process that finds any; then None."""
+    return _warnings().pop() if _warnings() else None
