@@ -122,4 +122,6 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
             f"largest difference {verified.error:.1e} of the largest of {verified.outputs} outputs, "
             f"rounding explains {verified.tolerance:.1e}"
         )
+        if verified.differing:
+            lines.append(f"not the same bits at both ends: {', '.join(verified.differing[:SHOWN])}")
     return lines
