@@ -242,6 +242,9 @@ def convert(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only; write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a target that exists.")] = False,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Convert tensors that no module of the mirrors has.")
+    ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Run both ends on random input.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what is done to each tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -269,11 +272,16 @@ def convert(
         config=given,
         dry_run=dry_run,
         force=force,
+        allow_unknown=allow_unknown,
         watch=_watched,
     )
     verified = None
     if verify:
         verified = verification.verify(source, done.target, layout, target_layout, config=known, axes=axes)
+    for name in done.unknown:
+        typer.echo(
+            f"attention-bridge: warning: no module of the mirrors has {name}; it was taken as it is", err=True
+        )
     for name in done.not_finite:
         typer.echo(f"attention-bridge: warning: {name} holds numbers that are not finite", err=True)
     if as_json:

@@ -33,6 +33,7 @@ class Conversion:
         format: of the target.
         report: what happened to each tensor.
         specs: shape and dtype of each tensor of the target.
+        unknown: tensors of the source that no module of the mirrors has, let through.
         not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
     """
 
@@ -41,6 +42,7 @@ class Conversion:
     format: str
     report: Report
     specs: dict[str, Spec]
+    unknown: tuple[str, ...]
     not_finite: tuple[str, ...]
 
 
@@ -54,6 +56,7 @@ def convert_checkpoint(
     config: Mapping[str, Any] | None = None,
     dry_run: bool = False,
     force: bool = False,
+    allow_unknown: bool = False,
     watch: Callable[[Items, int], Items] = lambda items, count: items,
 ) -> Conversion:
     """Convert a checkpoint; until the new one is complete, an older one of that name stays as it was.
@@ -66,6 +69,7 @@ def convert_checkpoint(
         config: the model's configuration; by default that beside the source, if it is of a known family.
         dry_run: whether to plan only.
         force: whether a target that exists is overwritten.
+        allow_unknown: whether tensors that no module of the mirrors has are converted from a layout of theirs.
         watch: passes the tensors on, and may show how many of them were written.
 
     Returns:
@@ -95,7 +99,9 @@ def convert_checkpoint(
                 not_finite.append(name)
             return array
 
-        planned = stream(reader.specs, read, source, target, axes=axes, config=config)
+        planned = stream(
+            reader.specs, read, source, target, axes=axes, config=config, allow_unknown=allow_unknown
+        )
         if not dry_run:
             made = _make_directory(goal.parent, Path(target_path))
             try:
@@ -106,7 +112,7 @@ def convert_checkpoint(
                     shutil.rmtree(directory, ignore_errors=True)
                 raise
     noted = tuple(dict.fromkeys(not_finite))
-    return Conversion(found.path, goal, format, planned.report, planned.specs, noted)
+    return Conversion(found.path, goal, format, planned.report, planned.specs, planned.unknown, noted)
 
 
 def is_finite(array: np.ndarray, block: int = 2**20) -> bool:

@@ -100,6 +100,7 @@ def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) 
         "matched": [match._asdict() for match in report.matched],
         "synthesised": [note._asdict() for note in report.synthesised],
         "ignored": [note._asdict() for note in report.ignored],
+        "unknown": list(done.unknown),
         "not_finite": list(done.not_finite),
         "verified": None if verified is None else {**verified._asdict(), "ok": verified.ok},
     }
