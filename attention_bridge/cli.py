@@ -243,27 +243,47 @@ def convert(
         typer.Option(help="Size that no shape gives, such as d=64; may be given many times."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only; write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a target that exists.")] = False,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Convert tensors that no module of the mirrors has.")
+    ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Run both ends on random input.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what is done to each tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Convert a checkpoint from one layout and format to another, bit for bit."""
-    from attention_bridge import conversion, weight_tables, weights
+    from attention_bridge import checkpoints, conversion, weight_tables, weights
 
     if dry_run and verify:
         raise errors.InputError("expected --dry-run or --verify, and not both: there would be nothing to run")
     given = None if config is None else conversion.read_configuration(config)
     axes = conversion.read_axes(axis or [])
     layout = source_layout or conversion.layout_by_configuration(source, given)
+    known = given
+    if verify:
+        from attention_bridge import verification
+
+        known = given if given is not None else conversion.configuration_beside(checkpoints.find(source).path)
+        verification.check(source, layout, target_layout, config=known, axes=axes)
     done = conversion.convert_checkpoint(
-        source, target, layout, target_layout, axes=axes, config=given, dry_run=dry_run, watch=_watched
+        source,
+        target,
+        layout,
+        target_layout,
+        axes=axes,
+        config=given,
+        dry_run=dry_run,
+        force=force,
+        allow_unknown=allow_unknown,
+        watch=_watched,
     )
     verified = None
     if verify:
-        from attention_bridge.verification import verify as run_both
-
-        known = given if given is not None else conversion.configuration_beside(done.source)
-        verified = run_both(source, done.target, layout, target_layout, config=known, axes=axes)
+        verified = verification.verify(source, done.target, layout, target_layout, config=known, axes=axes)
+    for name in done.unknown:
+        typer.echo(
+            f"attention-bridge: warning: no module of the mirrors has {name}; it was taken as it is", err=True
+        )
     for name in done.not_finite:
         typer.echo(f"attention-bridge: warning: {name} holds numbers that are not finite", err=True)
     if as_json:

@@ -33,6 +33,7 @@ class Conversion:
         format: of the target.
         report: what happened to each tensor.
         specs: shape and dtype of each tensor of the target.
+        unknown: tensors of the source that no module of the mirrors has, let through.
         not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
     """
 
@@ -41,6 +42,7 @@ class Conversion:
     format: str
     report: Report
     specs: dict[str, Spec]
+    unknown: tuple[str, ...]
     not_finite: tuple[str, ...]
 
 
@@ -53,6 +55,8 @@ def convert_checkpoint(
     axes: Mapping[str, int] | None = None,
     config: Mapping[str, Any] | None = None,
     dry_run: bool = False,
+    force: bool = False,
+    allow_unknown: bool = False,
     watch: Callable[[Items, int], Items] = lambda items, count: items,
 ) -> Conversion:
     """Convert a checkpoint; until the new one is complete, an older one of that name stays as it was.
@@ -64,6 +68,8 @@ def convert_checkpoint(
         axes: sizes of axes that the shapes do not give.
         config: the model's configuration; by default that beside the source, if it is of a known family.
         dry_run: whether to plan only.
+        force: whether a target that exists is overwritten.
+        allow_unknown: whether tensors that no module of the mirrors has are converted from a layout of theirs.
         watch: passes the tensors on, and may show how many of them were written.
 
     Returns:
@@ -72,13 +78,17 @@ def convert_checkpoint(
     Raises:
         CheckpointError: a file that cannot be read or written, or a configuration that is not understood.
         ConversionError: tensors that do not fit; all faults together, before anything is written.
-        InputError: source and target are one file, or there is no layout of that name.
+        InputError: source and target are one file, the target exists and `force` is not set, or there is no layout
+            of that name.
     """
     found = checkpoints.find(source_path)
     goal = _goal(Path(target_path))
     if goal.exists() and goal.resolve() == found.path.resolve():
         raise InputError(f"source and target must be two files, but both are {goal}")
     check_layouts(source, target)
+    format = _format(goal)
+    if goal.exists() and not (force or dry_run):
+        raise InputError(f"{goal} exists and was left as it is; --force overwrites it")
     config = configuration_beside(found.path) if config is None else config
     not_finite: list[str] = []
     with checkpoints.open(source_path) as reader:
@@ -89,8 +99,9 @@ def convert_checkpoint(
                 not_finite.append(name)
             return array
 
-        planned = stream(reader.specs, read, source, target, axes=axes, config=config)
-        format = _format(goal)
+        planned = stream(
+            reader.specs, read, source, target, axes=axes, config=config, allow_unknown=allow_unknown
+        )
         if not dry_run:
             made = _make_directory(goal.parent, Path(target_path))
             try:
@@ -101,7 +112,7 @@ def convert_checkpoint(
                     shutil.rmtree(directory, ignore_errors=True)
                 raise
     noted = tuple(dict.fromkeys(not_finite))
-    return Conversion(found.path, goal, format, planned.report, planned.specs, noted)
+    return Conversion(found.path, goal, format, planned.report, planned.specs, planned.unknown, noted)
 
 
 def is_finite(array: np.ndarray, block: int = 2**20) -> bool:

@@ -10,11 +10,14 @@ import numpy as np
 
 from attention_bridge.building import build, jax_shapes
 from attention_bridge.catalogue.mechanism import Part
-from attention_bridge.conversion import tensors_of
+from attention_bridge.checkpoints import open as open_checkpoint
+from attention_bridge.conversion import check_layouts, tensors_of
 from attention_bridge.errors import InputError
 from attention_bridge.extras import require
 from attention_bridge.families import read_config
-from attention_bridge.weights import convert, transfer
+from attention_bridge.weights import convert, stream, transfer
+
+UNIT = 2.0**-24  # of rounding to float32
 
 
 class Verified(NamedTuple):
@@ -22,20 +25,53 @@ class Verified(NamedTuple):
 
     Attributes:
         model: the class that was run.
-        error: the largest difference, relative to the largest output.
-        tolerance: what rounding explains.
+        error: the largest difference of the outputs, relative to the largest of them.
+        tolerance: what rounding explains, in this model on this input.
         outputs: how many numbers were compared.
+        differing: the tensors that are not the same bits at both ends, by the names of `torch_attention`.
     """
 
     model: str
     error: float
     tolerance: float
     outputs: int
+    differing: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether the two are equal but for rounding."""
-        return self.error <= self.tolerance
+        """Whether the tensors are the same bits and the outputs equal but for rounding."""
+        return not self.differing and self.error <= self.tolerance
+
+
+def check(
+    source_path: str | os.PathLike[str],
+    source: str,
+    target: str,
+    *,
+    config: Mapping[str, Any] | None,
+    axes: Mapping[str, int] | None = None,
+) -> None:
+    """Raise unless `verify` could run, before anything is written; arguments as there.
+
+    Raises:
+        CheckpointError: the source or the configuration is not understood.
+        ConversionError: the source does not fit its layout.
+        InputError: packages are missing, or there is no configuration of a model that has these tensors.
+    """
+    require(("torch", "jax", "flax"), extra="torch,jax")
+    if config is None:
+        raise InputError("--verify needs the model's config.json beside the source, or --config")
+    check_layouts(source, target)
+    with open_checkpoint(source_path) as reader:
+        hub = stream(reader.specs, reader.read, source, "torch_attention", axes=axes, config=config).specs
+        part = read_config(config, reader.specs.keys()).model
+    wanted = build(part, "torch_attention", {"device": "meta"}).state_dict()
+    for name, spec in hub.items():
+        if name not in wanted or tuple(wanted[name].shape) != spec.shape:
+            raise InputError(
+                f"--verify cannot run: the configuration makes a {part.name} without a tensor {name} of shape "
+                f"{spec.shape}, which {source_path} has"
+            )
 
 
 def verify(
@@ -69,19 +105,44 @@ def verify(
     ends = []
     for path, layout in ((source_path, source), (target_path, target)):
         hub, _ = convert(dict(tensors_of(path)), layout, "torch_attention", axes, config)
-        ends.append({name: x.astype(np.float32) for name, x in hub.items()})
+        ends.append(hub)
+    differing = _differing(*ends)
+    first, second = ({name: x.astype(np.float32) for name, x in end.items()} for end in ends)
     part = read_config(config, dict(tensors_of(source_path))).model
     given = inputs(part)
     with pinned_precision(), torch.no_grad():
         model = build(part, "torch_attention", {"device": "meta"}).to_empty(device="cpu").eval()
-        found = transfer(ends[0], model)(*map(torch.from_numpy, given))
+        found, nearby = (
+            transfer(weights, model)(*map(torch.from_numpy, given)) for weights in (first, _nudged(first))
+        )
         other_model = jax_shapes(part, {})
         other_model.eval()
-        other = transfer(ends[1], other_model)(*map(jnp.asarray, given))
-    expected, output = (np.asarray(x[0], dtype=np.float64) for x in (found, other))
-    error = float(np.abs(output - expected).max() / np.abs(expected).max())
-    sums = sum(x.shape[-1] for name, x in ends[0].items() if x.ndim >= 2 and "embedding" not in name)
-    return Verified(part.name, error, 8 * 2.0**-24 * float(np.sqrt(sums)), expected.size)
+        other = transfer(second, other_model)(*map(jnp.asarray, given))
+    expected, near, output = (np.asarray(x[0], dtype=np.float64) for x in (found, nearby, other))
+    scale = float(np.abs(expected).max()) or 1.0
+    error, moved = (float(np.abs(x - expected).max() / scale) for x in (output, near))
+    sums = sum(x.shape[-1] for name, x in first.items() if x.ndim >= 2 and "embedding" not in name)
+    tolerance = 8 * max(UNIT * float(np.sqrt(sums)), moved)
+    return Verified(part.name, error, tolerance, expected.size, differing)
+
+
+def _differing(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The names whose tensors are not the same bits."""
+
+    def bits(tensors: Mapping[str, np.ndarray], name: str) -> Any:
+        return name in tensors and (tensors[name].shape, tensors[name].dtype, tensors[name].tobytes())
+
+    names = dict.fromkeys((*first, *second))
+    return tuple(name for name in names if bits(first, name) != bits(second, name))
+
+
+def _nudged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors, each number moved as far as rounding moves one: what a model makes of that is its conditioning."""
+    rng = np.random.default_rng(1)
+    return {
+        name: (x * (1 + 2 * UNIT * rng.choice((-1, 1), x.shape))).astype(x.dtype)
+        for name, x in tensors.items()
+    }
 
 
 def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:

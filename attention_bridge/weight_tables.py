@@ -100,6 +100,7 @@ def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) 
         "matched": [match._asdict() for match in report.matched],
         "synthesised": [note._asdict() for note in report.synthesised],
         "ignored": [note._asdict() for note in report.ignored],
+        "unknown": list(done.unknown),
         "not_finite": list(done.not_finite),
         "verified": None if verified is None else {**verified._asdict(), "ok": verified.ok},
     }
@@ -122,4 +123,6 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
             f"largest difference {verified.error:.1e} of the largest of {verified.outputs} outputs, "
             f"rounding explains {verified.tolerance:.1e}"
         )
+        if verified.differing:
+            lines.append(f"not the same bits at both ends: {', '.join(verified.differing[:SHOWN])}")
     return lines

@@ -99,7 +99,7 @@ def negate(name: str, array: np.ndarray) -> np.ndarray:
 
 def convert(source: Path, target: Path) -> None:
     """Convert a checkpoint: every matrix is transposed, and all numbers are looked at."""
-    convert_checkpoint(source, target / NAME, "hf.llama", "jax_attention")
+    convert_checkpoint(source, target / NAME, "hf.llama", "jax_attention", force=True)
 
 
 WAYS: dict[str, Callable[[Path, Path], Any]] = {

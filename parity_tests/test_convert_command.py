@@ -123,6 +123,34 @@ class TestConvert:
         assert not found.ok
         assert found.error > 1e-2
 
+    def test_verifying_a_model_of_constants_finds_it_equal(self, gpt2, tmp_path):
+        (tmp_path / "config.json").write_bytes((gpt2 / "config.json").read_bytes())
+        same = {
+            name: np.full_like(x, 0.02 if x.ndim > 1 else "ln" in name and "weight" in name)
+            for name, x in checkpoints.read(gpt2).items()
+        }
+        checkpoints.write(tmp_path / "model.safetensors", same)
+        done = run("convert", tmp_path, tmp_path / "new.npz", "--to", "jax_attention", "--verify")
+        assert done.exit_code == 0, done.output
+
+    @pytest.mark.parametrize("suffix", ["safetensors", "msgpack"])
+    def test_a_state_with_value_behind_its_names_is_read_as_what_it_is(self, tmp_path, suffix):
+        weight = np.arange(15, dtype=np.float32).reshape(5, 3)
+        given = {
+            "a.q_proj.kernel.value": weight,
+            "a.norm.scale.value": weight[0],
+            "drop.rngs.count.value": weight[0],
+        }
+        specs = {name: checkpoints.Spec(x.shape, x.dtype) for name, x in given.items()}
+        checkpoints.save(tmp_path / f"old.{suffix}", given.items(), specs)
+        done = run(
+            "convert", tmp_path / f"old.{suffix}", tmp_path / "new.safetensors", "--from", "jax_attention"
+        )
+        assert done.exit_code == 0, done.output
+        found = checkpoints.read(tmp_path / "new.safetensors")
+        assert found.keys() == {"a.q_proj.weight", "a.norm.weight"}
+        assert (found["a.q_proj.weight"] == weight.T).all()
+
     def test_a_directory_gets_a_safetensors_file(self, gpt2, tmp_path):
         assert run("convert", gpt2, tmp_path / "new", "--to", "torch_attention").exit_code == 0
         assert "token_embedding.weight" in checkpoints.read(tmp_path / "new")
@@ -152,7 +180,9 @@ class TestConvert:
             bits = np.frombuffer(rng.bytes(15 * 5 * np.dtype(dtype).itemsize), dtype).reshape(15, 5)
             checkpoints.write(tmp_path / "old.safetensors", {"in_proj_weight": bits})
             ways = ("--from", "torch.mha", "--to", "jax_attention")
-            done = run("convert", tmp_path / "old.safetensors", tmp_path / "new.safetensors", *ways)
+            done = run(
+                "convert", tmp_path / "old.safetensors", tmp_path / "new.safetensors", *ways, "--force"
+            )
             assert done.exit_code == 0, done.output
             back, _ = convert(checkpoints.read(tmp_path / "new.safetensors"), "jax_attention", "torch.mha")
             assert back["in_proj_weight"].tobytes() == bits.tobytes()
@@ -172,6 +202,7 @@ def wrong(gpt2, tmp_path):
     checkpoints.write(old, {"in_proj_weight": np.ones((15, 5), np.float32)})
     (tmp_path / "cut.safetensors").write_bytes(old.read_bytes()[:-7])
     (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "there.safetensors").write_bytes(b"precious")
     (tmp_path / "strange.json").write_text(json.dumps({"model_type": "mamba"}))
     new = tmp_path / "new.safetensors"
     ways = ("--from", "torch.mha")
@@ -191,6 +222,9 @@ def wrong(gpt2, tmp_path):
         ((old, new, *ways, "--config", tmp_path / "strange.json"), "must have a model_type of"),
         ((old, new, *ways, "--verify", "--dry-run"), "and not both"),
         ((gpt2, new, "--from", "hf.llama"), "unexpected"),
+        ((old, tmp_path / "there.safetensors", *ways), "--force overwrites it"),
+        ((old, new, *ways, "--verify"), "--verify needs the model's config.json"),
+        ((old, new, *ways, "--verify", "--config", gpt2 / "config.json"), "--verify cannot run"),
     ]
 
 
@@ -213,7 +247,7 @@ def test_an_older_target_survives_a_conversion_that_fails(gpt2, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("attention_bridge.checkpoints.atomic._fsync", full)
-    done = run("convert", gpt2, target, "--to", "jax_attention")
+    done = run("convert", gpt2, target, "--to", "jax_attention", "--force")
     assert done.exit_code == 2, done.output
     assert "No space left on device" in done.stderr
     assert everything_in(tmp_path) == {target: b"precious"}

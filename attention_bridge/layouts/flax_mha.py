@@ -5,6 +5,9 @@ Their kernels keep the axis of the heads; on the way from the hub `axes={"d": he
 https://flax.readthedocs.io/en/stable/api_reference/flax.nnx/nn/attention.html
 """
 
+from attention_bridge.layouts.jax_attention import DROPPED
+from attention_bridge.layouts.jax_attention import SPELLINGS as NNX_SPELLINGS
+from attention_bridge.layouts.linen import SPELLINGS
 from attention_bridge.weights.layout import Layout, Refused
 from attention_bridge.weights.rule import Rule
 
@@ -19,7 +22,5 @@ REFUSED = tuple(
     for name in ("{path}query_ln.scale", "{path}key_ln.scale")
 )
 
-FLAX_NNX_MHA = Layout("flax.nnx.mha", rules=RULES, refused=REFUSED)
-FLAX_LINEN_MHA = Layout(
-    "flax.linen.mha", rules=RULES, refused=REFUSED, spellings=(("params.{rest}", "{rest}"),)
-)
+FLAX_NNX_MHA = Layout("flax.nnx.mha", rules=RULES, refused=REFUSED, spellings=NNX_SPELLINGS, dropped=DROPPED)
+FLAX_LINEN_MHA = Layout("flax.linen.mha", rules=RULES, refused=REFUSED, spellings=SPELLINGS, dropped=DROPPED)

@@ -5,11 +5,14 @@ A name does not depend on its collection, so the `params` in front may be there 
 `layers` in one tensor, as Linen's `nn.scan` makes them.
 """
 
-from attention_bridge.layouts.jax_attention import JAX_ATTENTION
+from attention_bridge.layouts.jax_attention import DROPPED, JAX_ATTENTION
+from attention_bridge.layouts.jax_attention import SPELLINGS as NNX_SPELLINGS
 from attention_bridge.weights.layout import Layout
 
-LINEN = Layout("linen", rules=JAX_ATTENTION.rules, spellings=(("params.{rest}", "{rest}"),))
+SPELLINGS = (*NNX_SPELLINGS, ("params.{rest}", "{rest}"))
+
+LINEN = Layout("linen", rules=JAX_ATTENTION.rules, spellings=SPELLINGS, dropped=DROPPED)
 
 LINEN_SCAN = Layout(
-    "linen.scan", rules=JAX_ATTENTION.rules, spellings=(("params.{rest}", "{rest}"),), stacked="layers"
+    "linen.scan", rules=JAX_ATTENTION.rules, spellings=SPELLINGS, dropped=DROPPED, stacked="layers"
 )

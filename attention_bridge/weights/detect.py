@@ -10,6 +10,7 @@ from attention_bridge.weights.ghosts import ghost
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import Spec
 from attention_bridge.weights.report import Report
+from attention_bridge.weights.unknown import takes_anything
 
 
 class Candidate(NamedTuple):
@@ -36,17 +37,13 @@ def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
 
     found = []
     for layout in LAYOUTS.values():
-        if specs and not _takes_anything(layout) and all(_has_place(name, layout) for name in specs):
+        if specs and not takes_anything(layout) and all(_has_place(name, layout) for name in specs):
             shapes = _misfits(specs, layout)
             if not shapes:
                 example = max(specs, key=len)
                 evidence = f"it has a place for all {len(specs)} names and shapes, such as {example}"
                 found.append((len(layout.rules), Candidate(layout.name, evidence)))
     return [candidate for _, candidate in sorted(found, key=lambda pair: -pair[0])]
-
-
-def _takes_anything(layout: Layout) -> bool:
-    return any(rule.theirs == "{rest}" for rule in layout.rules)
 
 
 def _has_place(name: str, layout: Layout) -> bool:

@@ -106,13 +106,13 @@ def route(
     report: Report,
 ) -> dict[str, Traced]:
     """Take every tensor from `source` to the hub and from there to `target`; faults go into `report`."""
-    arrays = _enter(tensors, source, report)
-    hub = _move(arrays, source.to_hub, axes, report)
+    arrays = enter(tensors, source, report)
+    hub = move(arrays, source.to_hub, axes, report)
     for rule in source.zero_biases:
         _add_zero_bias(hub, rule, report)
     for rule in target.zero_biases:
         _remove_zero_bias(hub, rule, report)
-    return _leave(_move(hub, target.from_hub, axes, report), target, report)
+    return _leave(move(hub, target.from_hub, axes, report), target, report)
 
 
 def describe(*arrays: np.ndarray) -> str:
@@ -120,7 +120,7 @@ def describe(*arrays: np.ndarray) -> str:
     return ", ".join(f"{array.shape} {array.dtype}" for array in arrays)
 
 
-def _enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> dict[str, Traced]:
+def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> dict[str, Traced]:
     """The tensors that the rules are about, in the rules' spelling; the others are checked off."""
     arrays: dict[str, Traced] = {}
     canonical = {layout.canonical(given): array for given, array in tensors.items()}
@@ -179,7 +179,7 @@ def _leave(arrays: dict[str, Traced], layout: Layout, report: Report) -> dict[st
     return joined
 
 
-def _move(
+def move(
     arrays: Mapping[str, Traced], moves: Sequence[Move | GroupedMove], axes: Mapping[str, int], report: Report
 ) -> dict[str, Traced]:
     """Apply to each array, once, the first move that fits it."""
@@ -207,27 +207,27 @@ def _first_fit(
 ) -> tuple[list[str], dict[str, Traced]]:
     """The names that move together with `name`, and what they become: nothing if there is a fault."""
     misfits = []
-    for move in moves:
-        matched = move.match(name)
+    for each in moves:
+        matched = each.match(name)
         if matched is None:
             continue
         names, targets = matched
         items = [arrays[n] for n in names if n in arrays]
         origins = _union(item.origins for item in items)
         faults = [Fault(n, "missing", f"beside {', '.join(origins)}", "") for n in names if n not in arrays]
-        if unknown := move.unknown_axes(axes):
-            expected = f"a size for {' or '.join(unknown)} in axes, for {move.pattern!r}"
+        if unknown := each.unknown_axes(axes):
+            expected = f"a size for {' or '.join(unknown)} in axes, for {each.pattern!r}"
             faults.append(Fault(", ".join(origins), "unknown axis", expected, ""))
         if faults:
             report.faults += faults
             return names, {}
         try:
-            results = move.apply([item.array for item in items], axes)
+            results = each.apply([item.array for item in items], axes)
         except ValueError:
-            misfits.append(move.pattern)
+            misfits.append(each.pattern)
             continue
         patterns = _union(item.patterns for item in items)
-        patterns += () if move.pattern == IDENTITY else (move.pattern,)
+        patterns += () if each.pattern == IDENTITY else (each.pattern,)
         needs = _union(item.needs for item in items)
         traced = (Traced(result, origins, patterns, needs) for result in results)
         return names, dict(zip(targets, traced, strict=True))

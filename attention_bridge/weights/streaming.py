@@ -13,7 +13,10 @@ from attention_bridge.weights.ghosts import ghost
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import Spec
 from attention_bridge.weights.names import NamePattern
-from attention_bridge.weights.report import Match, Report
+from attention_bridge.weights.report import Fault, Match, Report
+from attention_bridge.weights.unknown import unknown
+
+UNKNOWN = "a name and as many axes as a module of the mirrors has; --allow-unknown takes it as it is"
 
 Read = Callable[[str], np.ndarray]
 
@@ -26,11 +29,13 @@ class Stream:
         specs: shape and dtype of each tensor that will come.
         report: what happens to each.
         pieces: the given names that move together, one after the other.
+        unknown: the given names that were let through, though no module of the mirrors has them.
     """
 
     specs: dict[str, Spec]
     report: Report
     pieces: tuple[tuple[str, ...], ...]
+    unknown: tuple[str, ...]
     _read: Read
     _source: Layout
     _target: Layout
@@ -54,6 +59,7 @@ def stream(
     *,
     axes: Mapping[str, int] | None = None,
     config: Mapping[str, Any] | None = None,
+    allow_unknown: bool = True,
 ) -> Stream:
     """Plan a conversion of tensors that are read one at a time.
 
@@ -61,6 +67,8 @@ def stream(
         specs: shape and dtype of each given tensor.
         read: gives the values of the tensor of that name.
         source, target, axes, config: as in `convert`.
+        allow_unknown: whether tensors that no module of the mirrors has are let through, where `source` is one of
+            the mirrors' layouts, which take any name.
 
     Raises:
         ConversionError: as `convert`, before anything is made.
@@ -74,10 +82,13 @@ def stream(
         for name, spec in specs.items()
     }
     converted = route(given, source, target, sizes, report)
+    strange = unknown(given, source, sizes)
+    if not allow_unknown:
+        report.faults += [Fault(name, "unexpected", UNKNOWN, str(specs[name])) for name in strange]
     report.raise_faults()
     report.matched += [Match(name, item.origins, item.patterns) for name, item in converted.items()]
     made = {name: Spec(item.array.shape, item.array.dtype) for name, item in converted.items()}
-    return Stream(made, report, _pieces(converted), read, source, target, sizes)
+    return Stream(made, report, _pieces(converted), tuple(strange), read, source, target, sizes)
 
 
 def _is_looked_at(name: str, source: Layout, target: Layout) -> bool:

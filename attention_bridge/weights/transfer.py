@@ -11,6 +11,7 @@ from attention_bridge.weights.containers import Container, open_container, tied_
 from attention_bridge.weights.engine import Traced, describe, find_layout, route
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import spec, to_numpy
+from attention_bridge.weights.live import refusals
 from attention_bridge.weights.report import Fault, Match, Note, Report
 
 
@@ -80,6 +81,8 @@ def _prepare(
     from_layout = find_layout(source_layout or given.layout)
     to_layout = find_layout(target_layout or wanted.layout)
     report = Report(from_layout.name, to_layout.name)
+    for holder, layout in ((source, from_layout), (target, to_layout)):
+        report.faults += [Fault(name, "refused", why, "") for name, why in refusals(holder, layout.name)]
     tensors = {name: to_numpy(name, leaf) for name, leaf in given.leaves.items()}
     converted = route(tensors, from_layout, to_layout, axes or {}, report)
     filled = _fill(converted, wanted, to_layout, report)

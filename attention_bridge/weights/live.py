@@ -1,0 +1,45 @@
+"""What a live module says and its tensors cannot: modules whose weights would be carried to something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from attention_bridge.weights.leaves import framework
+
+ZERO_KEY = "add_zero_attn=True gives every query a key of zeros, which no class of the mirrors does"
+TRANSPOSED = "a transposed convolution stores its kernel in another order in each framework"
+CONV1D = (
+    "Conv1D of transformers stores its weight as (in, out), so take source_layout='hf.gpt2' and its model"
+)
+
+
+def refusals(holder: Any, layout: str) -> Iterator[tuple[str, str]]:
+    """The names of modules inside `holder` that cannot be carried by their tensors alone, each with the reason.
+
+    Args:
+        holder: a module of either framework, or anything else, which says nothing.
+        layout: the name of the layout that its tensors are taken to have.
+    """
+    by_type = layout in ("torch_attention", "jax_attention", "linen")
+    torch, nnx = framework("torch"), framework("flax.nnx")
+    if torch is not None and isinstance(holder, torch.nn.Module):
+        for name, module in holder.named_modules():
+            if isinstance(module, torch.nn.MultiheadAttention) and module.add_zero_attn:
+                yield name or "the module", ZERO_KEY
+            elif by_type and isinstance(module, torch.nn.modules.conv._ConvTransposeNd):
+                yield name or "the module", TRANSPOSED
+            elif by_type and _is_conv1d(module):
+                yield name or "the module", CONV1D
+    elif nnx is not None and isinstance(holder, nnx.Module):
+        for path, module in nnx.iter_graph(holder):
+            if by_type and isinstance(module, nnx.ConvTranspose):
+                yield ".".join(map(str, path)) or "the module", TRANSPOSED
+
+
+def _is_conv1d(module: Any) -> bool:
+    """Whether it is GPT-2's layer, told without an import."""
+    return any(
+        (each.__module__, each.__name__) == ("transformers.pytorch_utils", "Conv1D")
+        for each in type(module).__mro__
+    )
