@@ -84,7 +84,8 @@ def _jax() -> dict[str, Any]:
     import jax
 
     devices = [f"{device.platform}:{device.id} ({device.device_kind})" for device in jax.devices()]
-    return {"devices": devices, "matmul_precision": jax.config.jax_default_matmul_precision or "default"}
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return {"devices": devices, "matmul_precision": precision or "default"}
 
 
 def _row(finding: Finding) -> dict[str, Any]:

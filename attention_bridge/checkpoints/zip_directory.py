@@ -26,7 +26,7 @@ FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF  # the number is in a wider field elsewher
 class _End(NamedTuple):
     """What the end record says of the directory, and where the directory must end."""
 
-    count: int
+    entries: int
     size: int
     start: int
     here: int
@@ -89,16 +89,16 @@ def _end(file: IO[bytes], archive: zipfile.ZipFile, file_size: int) -> _End:
 
 
 def _check_listed(file: IO[bytes], archive: zipfile.ZipFile, end: _End) -> None:
-    if end.count != len(archive.infolist()):
+    if end.entries != len(archive.infolist()):
         raise _DisagreeError(
-            f"the end record counts {end.count} entries, but {len(archive.infolist())} are listed"
+            f"the end record counts {end.entries} entries, but {len(archive.infolist())} are listed"
         )
     if end.start + end.size != end.here:
         raise _DisagreeError(
             f"the directory ends at {end.start + end.size}, and the end record is at {end.here}"
         )
     at = end.start
-    for _ in range(end.count):
+    for _ in range(end.entries):
         numbers = _take(file, LISTED, at, b"PK\1\2", "entry of the directory")
         at += LISTED.size + sum(numbers[9:12])
     if at != end.here or archive.start_dir != end.start:
