@@ -45,7 +45,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"it gives {shown(name)} twice")
+            raise ValueError(f"it gives the key {shown(name)} twice")
         found[name] = value
     return found
 

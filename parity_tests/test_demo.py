@@ -379,7 +379,7 @@ class TestBadInput:
         (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
         result = invoke("--checkpoint", broken)
         assert result.exit_code == 2
-        told = f"attention-bridge: The weights in {broken} do not fit its configuration. Cannot convert "
+        told = f"attention-bridge: The weights in {broken} do not fit its configuration: 16 missing. "
         assert told in result.stderr
         assert "layers.2.attention.q_proj.weight" in result.stderr
         assert not (tmp_path / "attention-demo.png").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,7 +30,7 @@ def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
     """
     shards, metadata = _parse(path)
     for shard in shards:
-        if len(os.fsencode(shard)) > LONGEST_NAME:
+        if len(shard.encode(errors="surrogatepass")) > LONGEST_NAME:
             raise CheckpointError(f"{path} names a shard of more than {LONGEST_NAME} bytes: {shard[:40]}...")
     absent = [shard for shard in shards if not (path.parent / shard).is_file()]
     if absent:
