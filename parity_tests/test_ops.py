@@ -252,7 +252,7 @@ class TestPrecision:
             return str(x.dtype).removeprefix("torch.")
 
         arrays = GROUPED.draw(rng, getattr(ml_dtypes, dtype, dtype))
-        masks = {"bias": np.zeros((5, 7), np.float32), "is_causal": True}
+        masks = {"bias": np.zeros((5, 7), getattr(ml_dtypes, dtype, dtype)), "is_causal": True}
         names = implementations(mirror, GROUPED, {}, dtype)
         for options in ({}, masks):
             for implementation in names:

@@ -32,7 +32,7 @@ def sdpa_refusal(call: Call) -> str | None:
         return "scaled_dot_product_attention has no sinks"
     if call.dropout_keep is not None:
         return "scaled_dot_product_attention takes no dropout mask"
-    if call.bias is not None and call.bias.dtype != call.query.dtype:
+    if call.bias is not None and torch.promote_types(call.bias.dtype, call.query.dtype) != call.query.dtype:
         kinds = dtype_name(call.bias), dtype_name(call.query)
         return f"scaled_dot_product_attention rounds a bias to the dtype of the query, got {kinds[0]} and {kinds[1]}"
     if isinstance(call.scale, Tensor) or not call.scale > 0:
