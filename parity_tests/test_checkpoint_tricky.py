@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
 import zipfile
 
 import h5py
@@ -177,3 +180,13 @@ class TestInterrupt:
         except KeyboardInterrupt:
             with pytest.raises(DiskError), writing(tmp_path, RuntimeError):
                 raise RuntimeError("no space") from None
+
+
+def test_sigterm_removes_the_temporary_and_ends_the_process(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from attention_bridge.checkpoints.atomic import replacing\n"
+        "with replacing(Path(sys.argv[1])) as file: file.write_bytes(b'x'); os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], timeout=60)
+    assert done.returncode == -signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +42,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     check_place(path)
     temporary = temporary_name(path)
+    with ending_by_signal():
+        yield from _replacing(path, temporary)
+
+
+def _replacing(path: Path, temporary: Path) -> Iterator[Path]:
     try:
         with writing(path), calling(temporary, path):
             yield temporary
@@ -48,6 +55,31 @@ def replacing(path: Path) -> Iterator[Path]:
             flush_entries(path.parent)
     finally:
         remove(temporary)
+
+
+@contextmanager
+def ending_by_signal() -> Iterator[None]:
+    """Have SIGTERM leave the block as an exception, so that temporaries are removed; only then it ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # the program, or a block around this one, has its own way
+        return
+    came = False
+
+    def leave(number: int, _: object) -> None:
+        nonlocal came
+        came = True
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if came:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def read_at(path: Path, start: int, spec: Spec) -> np.ndarray:
             count = file.readinto(view[filled : filled + BLOCK])
             if not count:
                 raise CheckpointError(
-                    f"{path} has become shorter: a tensor ends {len(view) - filled} bytes after it"
+                    f"{path} is damaged: it has become shorter, a tensor ends {len(view) - filled} bytes after it"
                 )
             filled += count
     return array

@@ -53,7 +53,7 @@ def open(path: Path) -> Reader:
     def fetch(name: str) -> np.ndarray:
         array = np.asarray(file[name][()])
         if path.stat().st_size < size:  # HDF5 reads zeros after the end of a file
-            raise CheckpointError(f"{path} has become shorter: it had {size} bytes")
+            raise CheckpointError(f"{path} is damaged: it has become shorter, it had {size} bytes")
         if array.dtype.kind == "V":
             return array.view(specs[name].dtype)
         return array.astype(native(array.dtype), copy=False)
