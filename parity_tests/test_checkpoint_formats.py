@@ -144,7 +144,7 @@ class TestSafetensors:
         with checkpoints.open(tmp_path / "x.safetensors") as reader:
             (tmp_path / "x.safetensors").write_bytes(b"")
             assert reader.specs == specs_of(few())
-            with pytest.raises(CheckpointError, match=r"x\.safetensors has become shorter"):
+            with pytest.raises(CheckpointError, match=r"x\.safetensors is damaged: it has become shorter"):
                 reader.read("encoder.0.weight")
 
 

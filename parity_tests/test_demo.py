@@ -118,7 +118,10 @@ class TestTheRealModel:
     @pytest.mark.slow
     def test_progress_is_shown_on_stderr_and_nothing_else_is(self, real):
         result, _ = real
-        steps = [line.split(" s  ")[1] for line in result.stderr.splitlines()]
+        lines = result.stderr.splitlines()
+        steps = [line.split(" s  ")[1] for line in lines if " s  " in line]
+        others = [line for line in lines if " s  " not in line]
+        assert all(line.startswith("attention-bridge: warning: JAX miscompiles") for line in others), others
         assert steps == [
             "start PyTorch and JAX",
             "read the checkpoint",
