@@ -56,7 +56,8 @@ class Finding:
         return self.status not in ("ok", "not run")
 
 
-CURE = f"add {NO_REDUCE_FUSION} to XLA_FLAGS, or install jaxlib 0.12 or newer"
+FLAG = f"add {NO_REDUCE_FUSION} to XLA_FLAGS"
+FLAG_OR_VERSION = f"{FLAG}, or install jaxlib 0.12 or newer"
 
 CANARIES = (
     Canary(
@@ -67,7 +68,7 @@ M = np.ones((3, 3), np.float32)
 got = jax.jit(jax.vmap(lambda r: jnp.sum((M @ r) ** 2)))(x)
 want = ((x @ M.T) ** 2).sum(-1)
 """,
-        cure=CURE,
+        cure=FLAG_OR_VERSION,
     ),
     Canary(
         name="unit vectors from a product with constant ones, 32,769 rows, JAX on CPU",
@@ -78,7 +79,7 @@ def unit(y):
 got = jax.jit(lambda x: unit(x @ jnp.ones((3, 3))))(x)
 want = unit(x @ np.ones((3, 3), np.float32))
 """,
-        cure=CURE,
+        cure=FLAG,
     ),
     Canary(
         name="sum of a product over an inner axis of seven, JAX on CPU",
@@ -88,7 +89,7 @@ b = np.random.default_rng(1).standard_normal(a.shape).astype(np.float32)
 got = jax.jit(lambda a, b: jnp.sum(a * b, axis=3))(a, b)
 want = (a * b).sum(3)
 """,
-        cure=CURE,
+        cure=FLAG_OR_VERSION,
     ),
 )
 
@@ -180,9 +181,11 @@ def _warnings() -> list[str]:
     failed = [finding for finding in try_canaries() if finding.failed]
     if not failed:
         return []
-    named = "; ".join(f"{finding.canary.name} ({finding.status})" for finding in failed)
-    cures = "; ".join(dict.fromkeys(finding.canary.cure for finding in failed))
-    return [f"warning: JAX miscompiles known programs here: {named}; to cure: {cures}"]
+    said = []
+    for cure in dict.fromkeys(finding.canary.cure for finding in failed):
+        named = [f"{each.canary.name} ({each.status})" for each in failed if each.canary.cure == cure]
+        said.append(f"{'; '.join(named)}: to cure, {cure}")
+    return [f"warning: JAX miscompiles known programs here: {'; '.join(said)}"]
 
 
 def warn_once() -> str | None:

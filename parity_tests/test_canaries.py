@@ -101,7 +101,7 @@ def test_parity_warns_once_of_a_failed_canary(monkeypatch: pytest.MonkeyPatch) -
 
     def fail() -> list[Finding]:
         tried.append(1)
-        return [Finding(CANARIES[0], "wrong"), Finding(CANARIES[1], "crashed")]
+        return [Finding(CANARIES[0], "wrong"), Finding(CANARIES[-1], "crashed")]
 
     monkeypatch.setattr(canaries, "try_canaries", fail)
     monkeypatch.setattr(proof, "prove_case", lambda *_: [])
