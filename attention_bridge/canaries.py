@@ -56,7 +56,8 @@ class Finding:
         return self.status not in ("ok", "not run")
 
 
-CURE = f"add {NO_REDUCE_FUSION} to XLA_FLAGS, or install jaxlib 0.12 or newer"
+FLAG = f"add {NO_REDUCE_FUSION} to XLA_FLAGS"
+FLAG_OR_VERSION = f"{FLAG}, or install jaxlib 0.12 or newer"
 
 CANARIES = (
     Canary(
@@ -67,7 +68,18 @@ M = np.ones((3, 3), np.float32)
 got = jax.jit(jax.vmap(lambda r: jnp.sum((M @ r) ** 2)))(x)
 want = ((x @ M.T) ** 2).sum(-1)
 """,
-        cure=CURE,
+        cure=FLAG_OR_VERSION,
+    ),
+    Canary(
+        name="unit vectors from a product with constant ones, 32,769 rows, JAX on CPU",
+        code="""
+x = np.random.default_rng(0).standard_normal((32_769, 3)).astype(np.float32)
+def unit(y):
+    return y / (1 + (y**2).sum(-1, keepdims=True)) ** 0.5
+got = jax.jit(lambda x: unit(x @ jnp.ones((3, 3))))(x)
+want = unit(x @ np.ones((3, 3), np.float32))
+""",
+        cure=FLAG,
     ),
     Canary(
         name="sum of a product over an inner axis of seven, JAX on CPU",
@@ -77,7 +89,7 @@ b = np.random.default_rng(1).standard_normal(a.shape).astype(np.float32)
 got = jax.jit(lambda a, b: jnp.sum(a * b, axis=3))(a, b)
 want = (a * b).sum(3)
 """,
-        cure=CURE,
+        cure=FLAG_OR_VERSION,
     ),
 )
 
@@ -89,6 +101,8 @@ try:
 except ImportError as error:
     print("not run:", error)
     raise SystemExit(0)
+jax.devices()
+print("started", flush=True)
 """
 COMPARISON = """
 wrong = np.argwhere(~np.isclose(np.asarray(got), np.asarray(want), rtol=1e-4, atol=1e-4))
@@ -100,6 +114,38 @@ else:
 """
 
 
+def run_isolated(code: str, deadline: float, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in an isolated child process, in an empty directory of its own.
+
+    Args:
+        code: the program, in Python.
+        deadline: seconds after which the process is killed.
+        variables: environment variables besides those of this process.
+
+    Raises:
+        subprocess.TimeoutExpired: the program takes longer than `deadline`.
+        OSError: the process cannot be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as directory:
+        return subprocess.run(
+            [sys.executable, "-I", "-c", code],
+            cwd=directory,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=deadline,
+        )
+
+
+def how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
+    """The end of a process that failed, in one line: a signal or exit code, and its last words."""
+    end = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return f"the process ended with {end}" + (f": {words[-1]}" if words else "")
+
+
 def try_canary(canary: Canary, deadline: float = DEADLINE) -> Finding:
     """Run one canary in a child process, on the CPU.
 
@@ -109,28 +155,16 @@ def try_canary(canary: Canary, deadline: float = DEADLINE) -> Finding:
     """
     if find_spec("jax") is None:
         return Finding(canary, "not run", "JAX is not installed")
-    with tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as directory:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-c", PRELUDE + canary.code + COMPARISON],
-                cwd=directory,
-                env={**os.environ, "JAX_PLATFORMS": "cpu"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=deadline,
-            )
-        except subprocess.TimeoutExpired:
-            return Finding(canary, "timed out", f"no result within {deadline:g} s")
-        except OSError as error:
-            return Finding(canary, "not run", f"no child process can be started: {error}")
-    if done.returncode < 0:
-        return Finding(canary, "crashed", f"the process ended with signal {-done.returncode}")
-    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()[-1:]
+    try:
+        done = run_isolated(PRELUDE + canary.code + COMPARISON, deadline, JAX_PLATFORMS="cpu")
+    except subprocess.TimeoutExpired:
+        return Finding(canary, "timed out", f"no result within {deadline:g} s")
+    except OSError as error:
+        return Finding(canary, "not run", f"no child process can be started: {error}")
     if done.returncode:
-        return Finding(canary, "crashed", " ".join([f"exit code {done.returncode}:", *said]).rstrip(":"))
-    status, colon, detail = "".join(said).partition(":")
+        started = done.stdout.startswith("started")
+        return Finding(canary, "crashed" if started else "not run", how_it_ended(done))
+    status, colon, detail = "".join(done.stdout.strip().splitlines()[-1:]).partition(":")
     if not colon:
         return Finding(canary, "crashed", "the process ended without a result")
     return Finding(canary, status, detail.strip())
@@ -147,9 +181,11 @@ def _warnings() -> list[str]:
     failed = [finding for finding in try_canaries() if finding.failed]
     if not failed:
         return []
-    named = "; ".join(f"{finding.canary.name} ({finding.status})" for finding in failed)
-    cures = "; ".join(dict.fromkeys(finding.canary.cure for finding in failed))
-    return [f"warning: JAX miscompiles known programs here: {named}; to cure: {cures}"]
+    said = []
+    for cure in dict.fromkeys(finding.canary.cure for finding in failed):
+        named = [f"{each.canary.name} ({each.status})" for each in failed if each.canary.cure == cure]
+        said.append(f"{'; '.join(named)}: to cure, {cure}")
+    return [f"warning: JAX miscompiles known programs here: {'; '.join(said)}"]
 
 
 def warn_once() -> str | None:

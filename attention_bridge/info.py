@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from collections.abc import Callable
+import subprocess
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from attention_bridge.canaries import Finding, try_canaries
+from attention_bridge.canaries import DEADLINE, Finding, how_it_ended, run_isolated, try_canaries
 
 PACKAGES = ("attention-bridge", "numpy", "safetensors", "torch", "jax", "jaxlib", "flax", "optax")
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
+
+
+# A framework can end its process as it starts: an unknown flag in XLA_FLAGS is enough.
+PROGRAMS = {
+    "torch": """
+import torch
+devices = ["cpu"]
+if torch.cuda.is_available():
+    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+if torch.backends.mps.is_available():
+    devices.append("mps")
+precision = torch.get_float32_matmul_precision()
+""",
+    "jax": """
+import jax
+devices = [f"{device.platform}:{device.id} ({device.device_kind})" for device in jax.devices()]
+precision = jax.config.jax_default_matmul_precision or "default"
+""",
+}
+REPORT = """
+import json
+print(json.dumps({"devices": devices, "matmul_precision": precision}))
+"""
 
 
 def collect() -> dict[str, Any]:
@@ -24,8 +48,8 @@ def collect() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: _version(name) for name in PACKAGES},
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-        "torch": _started("torch", _torch),
-        "jax": _started("jax", _jax),
+        "torch": _started("torch"),
+        "jax": _started("jax"),
         "canaries": [_row(finding) for finding in findings],
         "ok": not any(finding.failed for finding in findings),
     }
@@ -59,33 +83,20 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _started(package: str, describe: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """What a framework says of itself; None if it is not installed."""
+def _started(package: str) -> dict[str, Any] | None:
+    """The devices and precision of a framework, asked in a child process; None if it is not installed."""
     if find_spec(package) is None:
         return None
     try:
-        return describe()
-    except Exception as error:  # an installation can be broken in any way
-        return {"error": " ".join(f"{type(error).__name__}: {error}".split())}
-
-
-def _torch() -> dict[str, Any]:
-    import torch
-
-    devices = ["cpu"]
-    if torch.cuda.is_available():
-        devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        devices.append("mps")
-    return {"devices": devices, "matmul_precision": torch.get_float32_matmul_precision()}
-
-
-def _jax() -> dict[str, Any]:
-    import jax
-
-    devices = [f"{device.platform}:{device.id} ({device.device_kind})" for device in jax.devices()]
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    return {"devices": devices, "matmul_precision": precision or "default"}
+        done = run_isolated(PROGRAMS[package] + REPORT, DEADLINE)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {DEADLINE:g} s"}
+    except OSError as error:
+        return {"error": f"no child process can be started: {error}"}
+    if done.returncode:
+        return {"error": how_it_ended(done)}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _row(finding: Finding) -> dict[str, Any]:

@@ -119,9 +119,10 @@ class TestTheRealModel:
     def test_progress_is_shown_on_stderr_and_nothing_else_is(self, real):
         result, _ = real
         lines = result.stderr.splitlines()
-        steps = [line.split(" s  ")[1] for line in lines if " s  " in line]
-        others = [line for line in lines if " s  " not in line]
-        assert all(line.startswith("attention-bridge: warning: JAX miscompiles") for line in others), others
+        warned = [line for line in lines if line.startswith("attention-bridge: warning: JAX miscompiles ")]
+        assert lines[len(lines) - len(warned) :] == warned  # after the steps, where a canary fails
+        assert len(warned) <= 1
+        steps = [line.split(" s  ")[1] for line in lines if line not in warned]
         assert steps == [
             "start PyTorch and JAX",
             "read the checkpoint",
