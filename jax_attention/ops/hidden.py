@@ -29,15 +29,16 @@ def spoiled(
     if mask is None:
         return scores
     bad = ~jnp.isfinite(key).all(axis=-1)[..., None, :]  # ... heads 1 key
-    return jnp.where(bad & mask, jnp.nan, scores)
+    # A sum, whose layout in memory is that of the scores, whatever the mask's.
+    return scores + jnp.where(bad & mask, jnp.nan, 0.0)
 
 
 def touched(
     weights: Float[Array, "... query key"], value: Float[Array, "... key value_dim"]
 ) -> Bool[Array, "... query 1"]:
     """Whether a query gives weight to a value that is not finite."""
-    bad = (~jnp.isfinite(value).all(axis=-1, keepdims=True)).astype(weights.dtype)  # ... key 1
-    return jnp.einsum("...qk,...kd->...qd", (weights != 0).astype(weights.dtype), bad) > 0
+    bad = ~jnp.isfinite(value).all(axis=-1)[..., None, :]  # ... heads 1 key
+    return ((weights != 0) & bad).any(axis=-1, keepdims=True)
 
 
 def ignoring_dead_keys(run: Callable[[Call], Array]) -> Callable[[Call], Array]:

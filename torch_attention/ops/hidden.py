@@ -29,15 +29,16 @@ def spoiled(
     if mask is None:
         return scores
     bad = ~torch.isfinite(key).all(dim=-1)[..., None, :]  # ... heads 1 key
-    return torch.where(bad & mask, torch.nan, scores)
+    # A sum, whose layout in memory is that of the scores, whatever the mask's.
+    return scores + torch.where(bad & mask, torch.nan, 0.0)
 
 
 def touched(
     weights: Float[Tensor, "... query key"], value: Float[Tensor, "... key value_dim"]
 ) -> Bool[Tensor, "... query 1"]:
     """Whether a query gives weight to a value that is not finite."""
-    bad = (~torch.isfinite(value).all(dim=-1, keepdim=True)).to(weights.dtype)  # ... key 1
-    return torch.einsum("...qk,...kd->...qd", (weights != 0).to(weights.dtype), bad) > 0
+    bad = ~torch.isfinite(value).all(dim=-1)[..., None, :]  # ... heads 1 key
+    return ((weights != 0) & bad).any(dim=-1, keepdim=True)
 
 
 def ignoring_dead_keys(run: Callable[[Call], Tensor]) -> Callable[[Call], Tensor]:
