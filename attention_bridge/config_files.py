@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError
-from attention_bridge.families.shown import cut, shown
+from attention_bridge.families.shown import cut
 
 CONFIGS = ("config.json", "params.json")  # Hugging Face's, and Meta's
 LARGEST = 2**26  # bytes: a configuration has thousands
@@ -27,7 +28,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     try:
         if path.stat().st_size > LARGEST:
             raise CheckpointError(f"{path} must have at most {LARGEST} bytes, got {path.stat().st_size}")
-        content = json.loads(path.read_bytes(), object_pairs_hook=_unique, parse_constant=_no_number)
+        content = json.loads(path.read_bytes(), object_pairs_hook=unique, parse_constant=_no_number)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except CheckpointError:
@@ -39,15 +40,6 @@ def read_json(path: Path, kind: type = dict) -> Any:
     if not isinstance(content, kind):
         raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, got {type(content).__name__}")
     return content
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"it gives the key {shown(name)} twice")
-        found[name] = value
-    return found
 
 
 def _no_number(name: str) -> None:

@@ -39,7 +39,7 @@ def tolerances(dtype: str, terms: int) -> dict[str, float]:
 
 
 def coarse_tolerance(dtype: str, reference_error: float) -> float:
-    """The largest error that rounding explains in 16 bits: four times that of the reference run in the dtype.
+    """The 16-bit tolerance: four times the error of the reference run in the same dtype.
 
     Args:
         dtype: `float16` or `bfloat16`.

@@ -115,7 +115,7 @@ def _with_memory(model: Any, pretrained: Pretrained) -> Any:
 
 
 def _shapes(pretrained: Pretrained, framework: Framework) -> Any:
-    """The model without numbers."""
+    """The model with shapes and dtypes only, without memory for its weights."""
     name = _float_dtype(pretrained.weights)
     if framework == "jax":
         return jax_shapes(pretrained.reading.model, {"param_dtype": name})

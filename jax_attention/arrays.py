@@ -7,15 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+ARRAYS = (Array, np.ndarray)
 INTEGERS = (Integral,)
 REALS = (Real,)
 
 
 def check_array(name: str, x: Any) -> None:
     """Raise TypeError unless `x` is an array of this framework."""
-    if not isinstance(x, Array | np.ndarray):
+    if not isinstance(x, ARRAYS):
         kind = f"{type(x).__module__.split('.')[0]}.{type(x).__name__}"
         raise TypeError(f"{name} must be a jax.Array, got {kind}; convert it, as jnp.asarray does")
+
+
+def as_array(x: Array) -> Array:
+    """An array that `check_array` accepts, as this framework's own."""
+    return jnp.asarray(x)
 
 
 def is_floating(x: Array) -> bool:

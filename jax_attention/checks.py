@@ -84,7 +84,7 @@ def check_attention(query: Array, key: Array, value: Array | None = None) -> Non
         )
 
 
-def check_floating(name: str, x: Array) -> None:
+def check_floating(name: str, x: Any) -> None:
     """Raise TypeError unless `x` is an array of floating-point numbers."""
     check_array(name, x)
     if not is_floating(x):

@@ -293,7 +293,11 @@ def test_arrays_of_another_framework_are_refused():
         torch_ops.dot_product_attention(*map(jnp.asarray, given))
     with pytest.raises(TypeError, match=r"torch\.Tensor"):
         jax_ops.dot_product_attention(*map(torch.tensor, given))
-    assert jax_ops.dot_product_attention(*given).shape == (2, 6, 5, 3)
+    right = jax_ops.dot_product_attention(*map(jnp.asarray, given), is_causal=True, query_offset=2)
+    wide = [x.astype(np.float64) for x in given]  # as `jnp.asarray` takes them: in float32
+    came = jax_ops.dot_product_attention(*wide, is_causal=True, query_offset=np.array(2))
+    assert came.dtype == jnp.float32
+    assert (came == right).all()
 
 
 # Shapes

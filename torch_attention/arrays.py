@@ -6,15 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ARRAYS = (Tensor,)
 INTEGERS = (Integral, torch.SymInt)
 REALS = (Real, torch.SymFloat)
 
 
 def check_array(name: str, x: Any) -> None:
     """Raise TypeError unless `x` is an array of this framework."""
-    if not isinstance(x, Tensor):
+    if not isinstance(x, ARRAYS):
         kind = f"{type(x).__module__.split('.')[0]}.{type(x).__name__}"
         raise TypeError(f"{name} must be a torch.Tensor, got {kind}; convert it, as torch.from_numpy does")
+
+
+def as_array(x: Tensor) -> Tensor:
+    """An array that `check_array` accepts, as this framework's own."""
+    return x
 
 
 def is_floating(x: Tensor) -> bool:

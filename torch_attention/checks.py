@@ -84,7 +84,7 @@ def check_attention(query: Tensor, key: Tensor, value: Tensor | None = None) -> 
         )
 
 
-def check_floating(name: str, x: Tensor) -> None:
+def check_floating(name: str, x: Any) -> None:
     """Raise TypeError unless `x` is an array of floating-point numbers."""
     check_array(name, x)
     if not is_floating(x):

@@ -1,7 +1,7 @@
 """The names and ranks of the tensors that modules of the mirrors have, as `torch_attention` spells them.
 
-A tensor is known by the last of its names: that of the layer and `weight` or `bias`, or that of a parameter which
-belongs to no layer. What stands before, the place of a module in another, is free.
+`is_known` compares the end of a tensor name, either a layer's name with `weight` or `bias`, or the name of a
+parameter that belongs to no layer, and the number of axes. The module path before it is free.
 """
 
 LINEARS = (
@@ -110,32 +110,44 @@ BIASES = {*LINEARS, *NORMS, *CONVOLUTIONS}
 PARAMETERS = {
     0: ("logit_scale",),
     1: (
-        *(
-            "A_log",
-            "D",
-            "bias_hh",
-            "bias_ih",
-            "class_token",
-            "dt_bias",
-            "lambda_k1",
-            "lambda_k2",
-            "lambda_q1",
-        ),
-        *("lambda_q2", "log_sigma", "logit_scale", "mean", "norm_scale", "router_bias", "sinks"),
+        "A_log",
+        "D",
+        "bias_hh",
+        "bias_ih",
+        "class_token",
+        "dt_bias",
+        "lambda_k1",
+        "lambda_k2",
+        "lambda_q1",
+        "lambda_q2",
+        "log_sigma",
+        "logit_scale",
+        "mean",
+        "norm_scale",
+        "router_bias",
+        "sinks",
     ),
     2: (
-        *("content_bias", "distance_bias", "features", "height_positions", "inducing_points", "key_mixtures"),
-        *(
-            "latents",
-            "memory_key",
-            "memory_value",
-            "places",
-            "position_bias",
-            "positions",
-            "post_map",
-            "pre_map",
-        ),
-        *("probes", "seeds", "value_mixtures", "weight_hh", "weight_ih", "width_positions"),
+        "content_bias",
+        "distance_bias",
+        "features",
+        "height_positions",
+        "inducing_points",
+        "key_mixtures",
+        "latents",
+        "memory_key",
+        "memory_value",
+        "places",
+        "position_bias",
+        "positions",
+        "post_map",
+        "pre_map",
+        "probes",
+        "seeds",
+        "value_mixtures",
+        "weight_hh",
+        "weight_ih",
+        "width_positions",
     ),
     3: ("distance_weight",),
     4: ("rotations",),

@@ -1,8 +1,8 @@
 """Masked keys and values have no influence, whatever they hold: 0 · NaN is NaN, so a weight of zero is not enough.
 
-The reference implementation hides a value from each query that does not attend to it (`finite`, `spoiled`,
-`touched`). Other implementations promise it for keys that no query attends to, such as padding and unwritten slots
-of a KV cache: `without_dead_keys` replaces them by zeros.
+The reference implementation hides a value from each query that does not attend to it (`finite`, `spoiled_scores`,
+`spoiled_output`). Other implementations promise it for keys that no query attends to, such as padding and unwritten
+slots of a KV cache: `without_dead_keys` replaces them by zeros.
 """
 
 from collections.abc import Callable
@@ -13,32 +13,35 @@ from jaxtyping import Bool, Float
 
 from jax_attention.masks import causal_mask, sliding_window_mask
 from jax_attention.ops.call import Call
+from jax_attention.ops.known import known_finite
 
 
-def finite(x: Float[Array, "... key dim"], mask: Array | None) -> Float[Array, "... key dim"]:
-    """`x` with 0 in place of NaN and inf, where there is a mask that may hide them."""
-    return x if mask is None else jnp.where(jnp.isfinite(x), x, 0.0)
+def finite(x: Float[Array, "... key dim"]) -> Float[Array, "... key dim"]:
+    """`x` with 0 in place of NaN and inf."""
+    return x if known_finite(x) else jnp.where(jnp.isfinite(x), x, 0.0)
 
 
-def spoiled(
-    scores: Float[Array, "... query key"],
-    key: Float[Array, "... key head_dim"],
-    mask: Bool[Array, "..."] | None,
+def spoiled_scores(
+    scores: Float[Array, "... query key"], key: Float[Array, "... key head_dim"], mask: Bool[Array, "..."]
 ) -> Float[Array, "... query key"]:
-    """Scores of `finite` keys, NaN where the query does attend to a key that is not finite."""
-    if mask is None:
+    """Scores of `finite` keys, NaN where the query attends to a key that is not finite."""
+    if known_finite(key):
         return scores
     bad = ~jnp.isfinite(key).all(axis=-1)[..., None, :]  # ... heads 1 key
-    # A sum, whose layout in memory is that of the scores, whatever the mask's.
+    # Adding keeps the memory layout of the scores; `where` would take the mask's, and round otherwise after it.
     return scores + jnp.where(bad & mask, jnp.nan, 0.0)
 
 
-def touched(
-    weights: Float[Array, "... query key"], value: Float[Array, "... key value_dim"]
-) -> Bool[Array, "... query 1"]:
-    """Whether a query gives weight to a value that is not finite."""
+def spoiled_output(
+    output: Float[Array, "... query value_dim"],
+    weights: Float[Array, "... query key"],
+    value: Float[Array, "... key value_dim"],
+) -> Float[Array, "... query value_dim"]:
+    """Output from `finite` values, NaN where a weight other than zero falls on a value that is not finite."""
+    if known_finite(value):
+        return output
     bad = ~jnp.isfinite(value).all(axis=-1)[..., None, :]  # ... heads 1 key
-    return ((weights != 0) & bad).any(axis=-1, keepdims=True)
+    return jnp.where(((weights != 0) & bad).any(axis=-1, keepdims=True), jnp.nan, output)
 
 
 def ignoring_dead_keys(run: Callable[[Call], Array]) -> Callable[[Call], Array]:

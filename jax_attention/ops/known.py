@@ -10,6 +10,11 @@ def known_values(x: Array) -> np.ndarray | None:
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
+def known_finite(x: Array) -> bool:
+    """Whether `x` is known to hold neither NaN nor inf; False, since a look would wait for the device."""
+    return False
+
+
 def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
     try:

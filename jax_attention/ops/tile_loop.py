@@ -99,7 +99,7 @@ def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Any, Any]:
 
 
 def _backward(plan: Plan, saved: Any, cotangents: Any) -> tuple[Learned, None]:
-    d_output, d_log_sum, _, _ = cotangents  # nothing else is given away
+    d_output, d_log_sum, _, _ = cotangents  # the others never leave this file
     return _gradient(plan, *saved, (d_output, d_log_sum)), None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torch_attention.arrays import INTEGERS, REALS, check_array, is_integer
+from torch_attention.arrays import ARRAYS, INTEGERS, REALS, check_array, is_integer
 from torch_attention.checks import check_flag, check_floating, check_keep, check_window, dtype_name
 
 
@@ -24,7 +24,7 @@ def check_bias(bias: Tensor | None) -> None:
 def check_offset(query_offset: Any) -> None:
     """Raise TypeError unless `query_offset` is an integer, or an integer array of rank 0."""
     x = query_offset
-    if isinstance(x, Tensor):
+    if isinstance(x, ARRAYS):
         if not is_integer(x):
             raise TypeError(f"query_offset must be an integer, got dtype {dtype_name(x)}")
         if x.ndim:
@@ -48,7 +48,7 @@ def check_number(name: str, x: Any) -> None:
     """Raise unless `x` is None, a finite number, or a floating-point array of rank 0."""
     if x is None:
         return
-    if isinstance(x, Tensor):
+    if isinstance(x, ARRAYS):
         check_floating(name, x)
         if x.ndim:
             raise ValueError(f"{name} must have rank 0, got shape {tuple(x.shape)}")

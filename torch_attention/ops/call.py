@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arrays import as_array
 from torch_attention.checks import (
     align,
     check_attention,
@@ -57,8 +58,8 @@ def checked_call(
             dropout_rate: as in `dot_product_attention`.
 
     Returns:
-        The call, with the default scale filled in, mask and bias of the rank of the scores (or `(query, key)`),
-        and keys and values of the batch of the queries.
+        The call, with the default scale filled in, mask and bias of the rank of the scores, and keys and values of the
+        batch of the queries.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -70,11 +71,12 @@ def checked_call(
     shape = (*query.shape[:-1], key.shape[-2])
     if mask is not None:
         check_boolean("mask", mask)
-        mask = align("mask", mask, shape)
+        mask = align("mask", as_array(mask), shape)
     if bias is not None:
-        bias = align("bias", bias, shape)
+        bias = align("bias", as_array(bias), shape)
     check_sinks(sinks, query)
     check_dropout(dropout_keep, dropout_rate, shape)
+    query, key, value = as_array(query), as_array(key), as_array(value)
     if key.shape[:-3] != query.shape[:-3]:
         key = _for_all(key, query)
     if value.shape[:-3] != query.shape[:-3]:

@@ -22,7 +22,7 @@ from torch_attention.checks import align, check_boolean, check_keep, check_windo
 from torch_attention.masks import causal_mask, sliding_window_mask
 from torch_attention.ops.call import Call, checked_call
 from torch_attention.ops.heads import repeat_heads
-from torch_attention.ops.hidden import finite, spoiled, touched
+from torch_attention.ops.hidden import finite, spoiled_output, spoiled_scores
 from torch_attention.ops.softmax import at_least_float32, masked_softmax, sink_softmax
 
 
@@ -122,13 +122,14 @@ def call_scores(call: Call) -> tuple[Float[Tensor, "*batch heads query key"], Bo
     bias, mask = call_masks(call)
     query = at_least_float32(call.query)  # ... heads query head_dim
     key = repeat_heads(at_least_float32(call.key), query.shape[-3])  # ... heads key head_dim
-    scores = torch.einsum("...qd,...kd->...qk", query, finite(key, mask))  # ... heads query key
+    offered = key if mask is None else finite(key)
+    scores = torch.einsum("...qd,...kd->...qk", query, offered)  # ... heads query key
     scores = scores * call.scale
     if bias is not None:
         scores = scores + bias
     if call.softcap is not None:
         scores = call.softcap * torch.tanh(scores / call.softcap)
-    return spoiled(scores, key, mask), mask
+    return (scores if mask is None else spoiled_scores(scores, key, mask)), mask
 
 
 def call_weights(call: Call) -> Float[Tensor, "*batch heads query key"]:
@@ -142,7 +143,11 @@ def call_values(
 ) -> Float[Tensor, "*batch heads query value_dim"]:
     """Output of a checked call for its weights, as `weighted_values` returns it."""
     return weighted_values(
-        weights, call.value, dropout_keep=call.dropout_keep, dropout_rate=call.dropout_rate
+        weights,
+        call.value,
+        dropout_keep=call.dropout_keep,
+        dropout_rate=call.dropout_rate,
+        has_masked=call.is_causal or call.mask is not None or call.bias is not None,
     )
 
 
@@ -165,6 +170,7 @@ def weighted_values(
     *,
     dropout_keep: Bool[Tensor, "*batch heads query key"] | None = None,
     dropout_rate: float = 0.0,
+    has_masked: bool = True,
 ) -> Float[Tensor, "*batch heads query value_dim"]:
     """The mean of the values under the weights, some of which may be dropped (Srivastava et al. 2014).
 
@@ -173,6 +179,8 @@ def weighted_values(
         value: what is read.
         dropout_keep: False where a weight is dropped; those kept are divided by `1 - dropout_rate`.
         dropout_rate: the probability with which `dropout_keep` was drawn.
+        has_masked: whether weights may be zero because their keys are masked; such values have no influence, NaN
+            and inf included. False skips that protection.
 
     Returns:
         One value a query, in the dtype of `value`.
@@ -185,8 +193,9 @@ def weighted_values(
     if dropout_keep is not None:
         weights = torch.where(dropout_keep, weights / (1.0 - dropout_rate), 0.0)
     values = repeat_heads(value.to(weights.dtype), weights.shape[-3])  # ... heads key value_dim
-    output = torch.einsum("...qk,...kd->...qd", weights, finite(values, weights))  # ... heads query value_dim
-    output = torch.where(touched(weights, values), torch.nan, output)
+    read = finite(values) if has_masked else values
+    output = torch.einsum("...qk,...kd->...qd", weights, read)  # ... heads query value_dim
+    output = spoiled_output(output, weights, values) if has_masked else output
     return output.to(value.dtype)
 
 

@@ -1,8 +1,8 @@
 """Masked keys and values have no influence, whatever they hold: 0 · NaN is NaN, so a weight of zero is not enough.
 
-The reference implementation hides a value from each query that does not attend to it (`finite`, `spoiled`,
-`touched`). Other implementations promise it for keys that no query attends to, such as padding and unwritten slots
-of a KV cache: `without_dead_keys` replaces them by zeros.
+The reference implementation hides a value from each query that does not attend to it (`finite`, `spoiled_scores`,
+`spoiled_output`). Other implementations promise it for keys that no query attends to, such as padding and unwritten
+slots of a KV cache: `without_dead_keys` replaces them by zeros.
 """
 
 from collections.abc import Callable
@@ -13,32 +13,35 @@ from torch import Tensor
 
 from torch_attention.masks import causal_mask, sliding_window_mask
 from torch_attention.ops.call import Call
+from torch_attention.ops.known import known_finite
 
 
-def finite(x: Float[Tensor, "... key dim"], mask: Tensor | None) -> Float[Tensor, "... key dim"]:
-    """`x` with 0 in place of NaN and inf, where there is a mask that may hide them."""
-    return x if mask is None else torch.where(torch.isfinite(x), x, 0.0)
+def finite(x: Float[Tensor, "... key dim"]) -> Float[Tensor, "... key dim"]:
+    """`x` with 0 in place of NaN and inf."""
+    return x if known_finite(x) else torch.where(torch.isfinite(x), x, 0.0)
 
 
-def spoiled(
-    scores: Float[Tensor, "... query key"],
-    key: Float[Tensor, "... key head_dim"],
-    mask: Bool[Tensor, "..."] | None,
+def spoiled_scores(
+    scores: Float[Tensor, "... query key"], key: Float[Tensor, "... key head_dim"], mask: Bool[Tensor, "..."]
 ) -> Float[Tensor, "... query key"]:
-    """Scores of `finite` keys, NaN where the query does attend to a key that is not finite."""
-    if mask is None:
+    """Scores of `finite` keys, NaN where the query attends to a key that is not finite."""
+    if known_finite(key):
         return scores
     bad = ~torch.isfinite(key).all(dim=-1)[..., None, :]  # ... heads 1 key
-    # A sum, whose layout in memory is that of the scores, whatever the mask's.
+    # Adding keeps the memory layout of the scores; `where` would take the mask's, and round otherwise after it.
     return scores + torch.where(bad & mask, torch.nan, 0.0)
 
 
-def touched(
-    weights: Float[Tensor, "... query key"], value: Float[Tensor, "... key value_dim"]
-) -> Bool[Tensor, "... query 1"]:
-    """Whether a query gives weight to a value that is not finite."""
+def spoiled_output(
+    output: Float[Tensor, "... query value_dim"],
+    weights: Float[Tensor, "... query key"],
+    value: Float[Tensor, "... key value_dim"],
+) -> Float[Tensor, "... query value_dim"]:
+    """Output from `finite` values, NaN where a weight other than zero falls on a value that is not finite."""
+    if known_finite(value):
+        return output
     bad = ~torch.isfinite(value).all(dim=-1)[..., None, :]  # ... heads 1 key
-    return ((weights != 0) & bad).any(dim=-1, keepdim=True)
+    return torch.where(((weights != 0) & bad).any(dim=-1, keepdim=True), torch.nan, output)
 
 
 def ignoring_dead_keys(run: Callable[[Call], Tensor]) -> Callable[[Call], Tensor]:

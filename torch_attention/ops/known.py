@@ -18,13 +18,23 @@ def known_values(x: Tensor) -> np.ndarray | None:
         return None
 
 
+def known_finite(x: Tensor) -> bool:
+    """Whether `x` is known to hold neither NaN nor inf; False where a look would cost more than it saves."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or type(x) not in (Tensor, torch.nn.Parameter):
+        return False
+    try:
+        return bool(x.detach().sum().isfinite())
+    except RuntimeError:  # `torch.func.vmap` keeps what it maps over to itself
+        return False
+
+
 def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is known to be at most `most`."""
     return bool(count <= most)
 
 
 def may_be_learned(x: Tensor) -> bool:
-    """Whether a gradient may be asked for `x`; within `torch.func` an array does not tell."""
+    """Whether a gradient may flow to `x`; inside `torch.func` `requires_grad` does not show it, so True there."""
     if x.requires_grad or torch.compiler.is_compiling():
         return x.requires_grad
     return bool(retrieve_all_functorch_interpreters())
