@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-ARRAYS = (Array, np.ndarray)
+ARRAYS: tuple[type[Any], ...] = (Array, np.ndarray)
 INTEGERS = (Integral,)
 REALS = (Real,)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ARRAYS = (Tensor,)
+ARRAYS: tuple[type[Any], ...] = (Tensor,)
 INTEGERS = (Integral, torch.SymInt)
 REALS = (Real, torch.SymFloat)
 
