@@ -19,6 +19,8 @@ from jax_attention.ops.shards import Shards, over_shards, shards_of
 
 def exchange_refusal(call: Call) -> str | None:
     """What attention with an exchange cannot do of a call."""
+    if call.return_logsumexp:
+        return "all_to_all attention gives no logsumexp"
     shards = shards_of(call)
     if shards is None or shards.sequence is None:
         lengths = call.query.shape[-2], call.key.shape[-2]

@@ -1,7 +1,6 @@
 """Which implementation answers a call that asks for none."""
 
-from jaxtyping import Float
-from torch import Tensor
+from typing import Any
 
 from torch_attention.ops.blockwise import BLOCKWISE
 from torch_attention.ops.call import Call
@@ -14,13 +13,13 @@ from torch_attention.ops.shards import over_shards, shards_of
 SHORT = 512 * 512  # pairs of a query and a key, up to which all scores are made at once
 
 
-def fastest(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+def fastest(call: Call) -> Any:
     """Answer a call by the implementation that is fastest for it where its tensors are."""
     shards = shards_of(call)
-    if shards is not None and shards.sequence is not None:
+    if shards is not None and shards.sequence is not None and not RING.refusal(call):
         return RING.run(call)
     if shards is not None:
-        return over_shards(call, shards, fastest)
+        return over_shards(call, shards._replace(sequence=None), fastest)
     if is_dual(call):  # only operations of PyTorch itself have forward mode
         return REFERENCE.run(call)
     # For the gradient of a bias the fused kernel gives way to one that makes all scores.

@@ -52,12 +52,12 @@ class Plan(NamedTuple):
 
     Attributes:
         shards: how the devices share out the sequence.
-        is_causal, window, scale, softcap, dropout_rate: as in `Call`.
+        window: how many keys before and after its own position a query sees; None: all.
+        scale, softcap, dropout_rate: as in `Call`.
     """
 
     shards: Shards
-    is_causal: bool
-    window: int | None
+    window: tuple[int | None, int | None]
     scale: float
     softcap: float | None
     dropout_rate: float
@@ -65,6 +65,8 @@ class Plan(NamedTuple):
 
 def ring_refusal(call: Call) -> str | None:
     """What ring attention cannot do of a call."""
+    if call.return_logsumexp:
+        return "ring attention gives no logsumexp"
     shards = shards_of(call)
     if shards is not None and shards.sequence is not None:
         return None
@@ -84,9 +86,10 @@ def ring_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
 
 def ring_part(call: Call, *, shards: Shards) -> Float[Tensor, "*batch heads query value_dim"]:
     """What one device reads: of the call it has its own queries, keys and values."""
-    plan = Plan(shards, call.is_causal, call.window, call.scale, call.softcap, call.dropout_rate)
+    seen = call.visibility
+    plan = Plan(shards, (seen.before, seen.after), call.scale, call.softcap, call.dropout_rate)
     learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
-    return _Ring.apply(plan, Fixed(call.mask, call.dropout_keep, call.query_offset), *learned)
+    return _Ring.apply(plan, Fixed(call.mask, call.dropout_keep, seen.query_offset), *learned)
 
 
 class _Ring(torch.autograd.Function):
@@ -183,7 +186,6 @@ def _scores(plan: Plan, learned: Learned, fixed: Fixed, source: Any) -> tuple[Te
         learned.key,
         part_of(learned.bias, source, plan.shards, axis=-1),
         part_of(fixed.mask, source, plan.shards, axis=-1),
-        is_causal=plan.is_causal,
         window=plan.window,
         query_offset=fixed.query_offset + own_number(plan.shards) * query_len - source * key_len,
         scale=plan.scale,

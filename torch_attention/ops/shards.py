@@ -9,12 +9,12 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-from jaxtyping import Float
 from torch import Tensor
 
 from torch_attention.checks import align, check_boolean
 from torch_attention.ops.call import Call
 from torch_attention.ops.heads import repeat_heads
+from torch_attention.ops.visibility import Visibility
 
 # What the axes of a mesh are called.
 DATA = "data"
@@ -72,9 +72,7 @@ def shards_of(call: Call) -> Shards | None:
     return Shards(mesh, tuple(batch), tuple(heads), sequence[0] if sequence else None)
 
 
-def over_shards(
-    call: Call, shards: Shards, run: Callable[[Call], Tensor], *, whole_rows: bool = False
-) -> Float[Tensor, "*batch heads query value_dim"]:
+def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole_rows: bool = False) -> Any:
     """Answer a call on every device for its own part.
 
     Args:
@@ -86,6 +84,10 @@ def over_shards(
     from torch.distributed.tensor import Partial, Placement, Replicate, Shard
     from torch.distributed.tensor.experimental import local_map
 
+    if not call.visibility.is_uniform:  # what each batch element has of its own becomes a part of the mask
+        seen = call.visibility.mask((*call.query.shape[:-1], call.key.shape[-2]), device=call.query.device)
+        mask = seen if call.mask is None or seen is None else call.mask & seen
+        call = call._replace(mask=mask, visibility=Visibility())
     key, value = call.key, call.value
     if key.shape[-3] % shards.head_count:
         key, value = (repeat_heads(x, call.query.shape[-3]) for x in (key, value))
@@ -122,7 +124,7 @@ def over_shards(
         "mask": (mask, placed(across, mask)),
         "dropout_keep": (keep, placed(across, keep)),
         "sinks": (call.sinks, placed({0: shards.heads})),
-        "query_offset": (call.query_offset, placed({})),
+        "query_offset": (call.visibility.query_offset, placed({})),
     }
     arrays = {name: pair for name, pair in given.items() if isinstance(pair[0], Tensor)}
     shared = {axis for axes in (shards.batch, shards.heads, sequence) for axis in axes}
@@ -134,14 +136,15 @@ def over_shards(
             for axis, each in enumerate(placements)
         )
 
-    def part(*parts: Tensor) -> Tensor:
+    def part(*parts: Tensor) -> Any:
         own: dict[str, Any] = dict(zip(arrays, parts, strict=True))
-        return run(call._replace(**own))
+        offset = own.pop("query_offset", call.visibility.query_offset)
+        return run(call._replace(**own, visibility=call.visibility._replace(query_offset=offset)))
 
     placements = tuple(where for _, where in arrays.values())
     mapped = local_map(
         part,
-        out_placements=list(features),
+        out_placements=(list(features), list(features)) if call.return_logsumexp else list(features),
         in_placements=placements,
         in_grad_placements=tuple(map(of_gradient, placements)),
         device_mesh=shards.mesh,

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from torch_attention.ops.rules import Place, Rule
 from torch_attention.ops.softmax import at_least_float32
@@ -88,23 +89,25 @@ class _Attend(torch.autograd.Function):
         plan, tiling, mask, keep, known, *learned = inputs
         output, log_sum, top, part = output
         ctx.mark_non_differentiable(top, part)
-        ctx.plan, ctx.tiling, ctx.known = plan, tiling, None if isinstance(known, Tensor) else known
-        ctx.save_for_backward(
-            mask, keep, known if isinstance(known, Tensor) else None, *learned, output, log_sum, top, part
-        )
+        found, ctx.shape_of_known = tree_flatten(known)
+        ctx.plan, ctx.tiling, ctx.known = plan, tiling, [None if isinstance(x, Tensor) else x for x in found]
+        arrays = [x if isinstance(x, Tensor) else None for x in found]
+        ctx.save_for_backward(*arrays, mask, keep, *learned, output, log_sum, top, part)
 
     @staticmethod
     def backward(ctx, d_output, d_log_sum, *_):  # type: ignore[no-untyped-def]
         plan, tiling = ctx.plan, ctx.tiling
-        mask, keep, known, query, key, value, bias, sinks, *arrays, output, log_sum, top, part = (
-            ctx.saved_tensors
-        )
-        fixed = Fixed(tiling, mask, keep, ctx.known if known is None else known)
+        count = len(ctx.known)
+        found, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        known = [x if array is None else array for x, array in zip(ctx.known, found, strict=True)]
+        mask, keep, query, key, value, bias, sinks, *arrays, output, log_sum, top, part = saved
+        fixed = Fixed(tiling, mask, keep, tree_unflatten(known, ctx.shape_of_known))
         wide = top.dtype
         # Top and part have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
         part = part * torch.exp(torch.where(part > 0, log_sum.detach() - log_sum, 0.0))
         # What is taken from every score's gradient, because the weights of a row sum to one.
-        mean = (d_output.to(wide) * output.to(wide)).sum(-1) - d_log_sum
+        mean = (d_output.to(wide) * output.to(wide)).sum(-1)
+        mean = mean - torch.where(part > 0, d_log_sum, 0.0)  # a row that sees nothing has no gradient
         d_queries: list[Tensor] = []
         d_keys: dict[int, Tensor] = {}
         d_values: dict[int, Tensor] = {}
