@@ -88,7 +88,7 @@ def ring_part(call: Call, *, shards: Shards) -> Float[Array, "*batch heads query
     plan = Plan(shards, call.is_causal, call.window, call.scale, call.softcap, call.dropout_rate)
     learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
     output, *_ = _ring(plan, learned, Fixed(call.mask, call.dropout_keep, call.query_offset))
-    return output
+    return output.astype(call.query.dtype)  # rounded at last: its gradient is made of what it was before
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -131,7 +131,7 @@ def _ring(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Array, Arr
     visible = total > 0
     top = jnp.where(visible, top, 0.0)
     share = jnp.where(visible, 1.0 / jnp.where(visible, total, 1.0), 0.0)
-    output = (share[..., None] * read).astype(query.dtype)
+    output = share[..., None] * read
     log_sum = jnp.where(visible, top + jnp.log(jnp.where(visible, total, 1.0)), -jnp.inf)
     return output, log_sum, top, share
 
@@ -148,9 +148,8 @@ def _backward(plan: Plan, saved: Any, cotangents: Any) -> tuple[Learned, None]:
     d_output, d_log_sum, _, _ = cotangents
     # Top and share have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
     share = share * jnp.exp(jnp.where(share > 0, lax.stop_gradient(log_sum) - log_sum, 0.0))
-    d_read = d_output.astype(wide)
     # What is taken from every score's gradient, because the weights of a row sum to one.
-    mean = (d_read * output.astype(wide)).sum(-1) - d_log_sum  # ... heads query
+    mean = (d_output * output).sum(-1) - d_log_sum  # ... heads query
 
     def turn(carry: Any, hops: Array) -> Any:
         (key, value, d_key, d_value), d_query, d_bias = carry
@@ -166,7 +165,7 @@ def _backward(plan: Plan, saved: Any, cotangents: Any) -> tuple[Learned, None]:
         _, pull_read = vjp(
             lambda shares, value: _read(plan, shares, value, fixed, source), shares, value.astype(wide)
         )
-        d_shares, d_value_here = pull_read(d_read)
+        d_shares, d_value_here = pull_read(d_output)
         d_query_here, d_key_here, d_bias_here = pull(shares * (d_shares - mean[..., None]))
         held = key, value, d_key + d_key_here.astype(wide), d_value + d_value_here
         d_bias = None if bias is None else d_bias + d_bias_here.astype(wide)

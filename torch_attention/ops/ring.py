@@ -87,7 +87,7 @@ def ring_part(call: Call, *, shards: Shards) -> Float[Tensor, "*batch heads quer
     plan = Plan(shards, call.is_causal, call.window, call.scale, call.softcap, call.dropout_rate)
     learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
     output, *_ = _Ring.apply(plan, Fixed(call.mask, call.dropout_keep, call.query_offset), *learned)
-    return output
+    return output.to(call.query.dtype)  # rounded at last: its gradient is made of what it was before
 
 
 class _Ring(torch.autograd.Function):
@@ -122,7 +122,7 @@ class _Ring(torch.autograd.Function):
         visible = total > 0
         top = torch.where(visible, top, 0.0)
         share = torch.where(visible, 1.0 / torch.where(visible, total, 1.0), 0.0)
-        output = (share[..., None] * read).to(query.dtype)
+        output = share[..., None] * read
         log_sum = torch.where(visible, top + torch.log(torch.where(visible, total, 1.0)), -torch.inf)
         ctx.plan, ctx.fixed = plan, fixed
         ctx.mark_non_differentiable(top, share)
@@ -138,9 +138,8 @@ class _Ring(torch.autograd.Function):
         wide = top.dtype
         # Top and share have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
         share = share * torch.exp(torch.where(share > 0, log_sum.detach() - log_sum, 0.0))
-        d_read = d_output.to(wide)
         # What is taken from every score's gradient, because the weights of a row sum to one.
-        mean = (d_read * output.to(wide)).sum(-1) - d_log_sum  # ... heads query
+        mean = (d_output * output).sum(-1) - d_log_sum  # ... heads query
 
         zeros: list[Any] = [
             None if x is None else torch.zeros_like(x, dtype=wide) for x in (key, value, query, bias)
@@ -160,7 +159,7 @@ class _Ring(torch.autograd.Function):
             scores = torch.where(seen, scores, -torch.inf) if isinstance(seen, Tensor) else scores
             shares = torch.exp(scores - top[..., None]) * share[..., None]  # ... heads query key
             _, pull_read = vjp(partial(_read, plan, fixed=fixed, source=source), shares, value.to(wide))
-            d_shares, d_value_here = pull_read(d_read)
+            d_shares, d_value_here = pull_read(d_output)
             d_query_here, d_key_here, *d_bias_here = pull(shares * (d_shares - mean[..., None]))
             d_query = d_query + d_query_here.to(wide)
             d_bias = None if bias is None else d_bias + d_bias_here[0].to(wide)
