@@ -6,18 +6,14 @@ one brings what was read back to where its query is.
 """
 
 from functools import partial
-from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from torch_attention.ops.call import Call, Implementation
-from torch_attention.ops.choice import fastest
+from torch_attention.ops.choice import differentiable
 from torch_attention.ops.collectives import device_count, exchange, own_number, part_of
 from torch_attention.ops.heads import repeat_heads
-from torch_attention.ops.native import SDPA
-from torch_attention.ops.reference import REFERENCE
 from torch_attention.ops.shards import Shards, over_shards, shards_of
 
 
@@ -61,46 +57,7 @@ def exchange_part(call: Call, *, shards: Shards) -> Float[Tensor, "*batch heads 
         sinks=part_of(call.sinks, own, shards, axis=-1),
         dropout_keep=part_of(call.dropout_keep, own, shards, axis=-3),
     )
-    return exchange(_attended(whole), shards, parted=-2, joined=-3)
-
-
-def _attended(call: Call) -> Tensor:
-    """`fastest`, with derivatives of every order."""
-    if SDPA.refusal(call) or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return fastest(call)
-    return _Attended.apply(call, call.query, call.key, call.value, call.bias)
-
-
-class _Attended(torch.autograd.Function):
-    """A fused kernel, which is differentiable once, and for the derivatives of its gradient the definition."""
-
-    @staticmethod
-    def forward(ctx: Any, call: Call, *learned: Any) -> Tensor:
-        given = [None if x is None else x.detach().requires_grad_(x.requires_grad) for x in learned]
-        with torch.enable_grad():
-            output = fastest(_with_learned(call, given))
-        ctx.call, ctx.given, ctx.output = call, given, output
-        ctx.save_for_backward(*learned)
-        return output.detach()
-
-    @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
-        again = torch.is_grad_enabled()  # a derivative of this gradient may be asked for
-        given = list(ctx.saved_tensors) if again else ctx.given
-        output = REFERENCE.run(_with_learned(ctx.call, given)) if again else ctx.output
-        asked = [i for i, x in enumerate(given) if x is not None and x.requires_grad]
-        found = torch.autograd.grad(
-            output, [given[i] for i in asked], d_output, retain_graph=True, create_graph=again
-        )
-        gradients: list[Tensor | None] = [None] * len(given)
-        for i, gradient in zip(asked, found, strict=True):
-            gradients[i] = gradient
-        return None, *gradients
-
-
-def _with_learned(call: Call, learned: list[Any]) -> Call:
-    query, key, value, bias = learned
-    return call._replace(query=query, key=key, value=value, bias=bias)
+    return exchange(differentiable(whole), shards, parted=-2, joined=-3)
 
 
 ALL_TO_ALL = Implementation("all_to_all", exchange_refusal, exchange_attention)

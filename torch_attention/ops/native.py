@@ -8,6 +8,7 @@ kernel meets an empty row. A window is cut into bands first, so that its cost is
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,10 +51,9 @@ def sdpa_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
     given = call.query, call.key, call.value, call.bias
     is_narrow = call.query.device.type == "cpu" and call.query.dtype in (torch.float16, torch.bfloat16)
     if is_narrow and torch.is_grad_enabled() and any(x is not None and may_be_learned(x) for x in given):
-        query, key, value, bias = (None if x is None else x.float() for x in given)
-        assert query is not None and key is not None and value is not None
-        wide = call._replace(query=query, key=key, value=value, bias=bias)
-        return native_attention(wide).to(call.query.dtype)
+        query, key, value, bias = (x if x is None else x.float() for x in given)
+        wide: Any = {"query": query, "key": key, "value": value, "bias": bias}
+        return native_attention(call._replace(**wide)).to(call.query.dtype)
     return native_attention(call)
 
 
