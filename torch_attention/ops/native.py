@@ -20,6 +20,7 @@ from torch_attention.checks import dtype_name
 from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
+from torch_attention.ops.known import may_be_learned
 from torch_attention.ops.visibility import Visibility
 
 BAND = 256  # queries in a band of a window
@@ -41,6 +42,21 @@ def sdpa_refusal(call: Call) -> str | None:
     if isinstance(call.scale, Tensor) or not call.scale > 0:
         return f"scaled_dot_product_attention needs a scale above 0 that is no tensor, got {call.scale}"
     return None
+
+
+def sdpa_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+    """The call through the fused kernel; on the CPU in float32 where gradients of 16 bits are asked for.
+
+    In 16 bits the kernel makes its gradients from weights and an output that are rounded, which at large scores costs
+    several times the precision of the definition; the CPU computes as fast in float32.
+    """
+    given = call.query, call.key, call.value, call.bias
+    is_narrow = call.query.device.type == "cpu" and call.query.dtype in (torch.float16, torch.bfloat16)
+    if is_narrow and torch.is_grad_enabled() and any(x is not None and may_be_learned(x) for x in given):
+        query, key, value, bias = (x if x is None else x.float() for x in given)
+        wide: Any = {"query": query, "key": key, "value": value, "bias": bias}
+        return native_attention(call._replace(**wide)).to(call.query.dtype)
+    return native_attention(call)
 
 
 def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
@@ -172,6 +188,6 @@ def _compiled_flex():  # type: ignore[no-untyped-def]
     return torch.compile(flex.flex_attention, dynamic=False)
 
 
-SDPA = Implementation("sdpa", sdpa_refusal, ignoring_dead_keys(native_attention))
+SDPA = Implementation("sdpa", sdpa_refusal, ignoring_dead_keys(sdpa_attention))
 FLEX = Implementation("flex", flex_refusal, ignoring_dead_keys(flex_kernel))
 NATIVE = (SDPA, FLEX)

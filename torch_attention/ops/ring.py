@@ -89,14 +89,15 @@ def ring_part(call: Call, *, shards: Shards) -> Float[Tensor, "*batch heads quer
     seen = call.visibility
     plan = Plan(shards, (seen.before, seen.after), call.scale, call.softcap, call.dropout_rate)
     learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
-    return _Ring.apply(plan, Fixed(call.mask, call.dropout_keep, seen.query_offset), *learned)
+    output, *_ = _Ring.apply(plan, Fixed(call.mask, call.dropout_keep, seen.query_offset), *learned)
+    return output.to(call.query.dtype)  # rounded at last: its gradient is made of what it was before
 
 
 class _Ring(torch.autograd.Function):
-    """The ring forward, and once more backward."""
+    """The ring forward, and once more backward; gradients of gradients go round as the arrays did."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, fixed: Fixed, *arrays: Any) -> Tensor:
+    def forward(ctx: Any, plan: Plan, fixed: Fixed, *arrays: Any) -> tuple[Tensor, ...]:
         learned = Learned(*arrays)
         query, key, value, _, sinks = learned
         wide = at_least_float32(query).dtype
@@ -124,21 +125,24 @@ class _Ring(torch.autograd.Function):
         visible = total > 0
         top = torch.where(visible, top, 0.0)
         share = torch.where(visible, 1.0 / torch.where(visible, total, 1.0), 0.0)
-        output = (share[..., None] * read).to(query.dtype)
+        output = share[..., None] * read
+        log_sum = torch.where(visible, top + torch.log(torch.where(visible, total, 1.0)), -torch.inf)
         ctx.plan, ctx.fixed = plan, fixed
-        ctx.save_for_backward(*learned, output, top, share)
-        return output
+        ctx.mark_non_differentiable(top, share)
+        ctx.save_for_backward(*learned, output, log_sum, top, share)
+        return output, log_sum, top, share
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_output: Tensor, d_log_sum: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         plan, fixed = ctx.plan, ctx.fixed
-        *arrays, output, top, share = ctx.saved_tensors
+        *arrays, output, log_sum, top, share = ctx.saved_tensors
         learned = Learned(*arrays)
         query, key, value, bias, sinks = learned
         wide = top.dtype
-        d_read = d_output.to(wide)
+        # Top and share have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
+        share = share * torch.exp(torch.where(share > 0, log_sum.detach() - log_sum, 0.0))
         # What is taken from every score's gradient, because the weights of a row sum to one.
-        mean = (d_read * output.to(wide)).sum(-1)  # ... heads query
+        mean = (d_output * output).sum(-1) - d_log_sum  # ... heads query
 
         zeros: list[Any] = [
             None if x is None else torch.zeros_like(x, dtype=wide) for x in (key, value, query, bias)
@@ -155,10 +159,10 @@ class _Ring(torch.autograd.Function):
             given = (query, key) if bias is None else (query, key, bias)
             vjp: Any = torch.func.vjp  # whose type does not tell with `has_aux` from without
             scores, pull, seen = vjp(scored, *given, has_aux=True)
+            scores = torch.where(seen, scores, -torch.inf) if isinstance(seen, Tensor) else scores
             shares = torch.exp(scores - top[..., None]) * share[..., None]  # ... heads query key
-            shares = torch.where(seen, shares, 0.0) if isinstance(seen, Tensor) else shares
             _, pull_read = vjp(partial(_read, plan, fixed=fixed, source=source), shares, value.to(wide))
-            d_shares, d_value_here = pull_read(d_read)
+            d_shares, d_value_here = pull_read(d_output)
             d_query_here, d_key_here, *d_bias_here = pull(shares * (d_shares - mean[..., None]))
             d_query = d_query + d_query_here.to(wide)
             d_bias = None if bias is None else d_bias + d_bias_here[0].to(wide)
