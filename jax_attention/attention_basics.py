@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_pairs, check_query_key_value
 from jax_attention.classic.scores import GeneralScore
 from jax_attention.layers import Dropout, Factory, linear
@@ -47,6 +48,7 @@ class BasicAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -94,6 +96,7 @@ class BasicAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_query_key_value(query, key, value, self.query_dim, self.key_dim)
         check_pairs(query, key, mask, dropout_keep)
         features = additive_features(self.q_proj(query), self.k_proj(key))  # batch query key hidden
@@ -118,6 +121,7 @@ class LuongAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(self, score: nnx.Module, *, dropout: float = 0.0, rngs: nnx.Rngs | None = None):
         self.score = score
         self.dropout = Dropout(dropout, rngs=rngs)
@@ -133,6 +137,7 @@ class LuongAttention(nnx.Module):
         dropout_keep: Bool[Array, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys score high; arguments, result and errors as in `BasicAttention`."""
+        check_flag(need_weights=need_weights)
         check_query_key_value(query, key, value)
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)
@@ -159,6 +164,7 @@ class ScaledDotProductAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self, *, position: nnx.Module | None = None, dropout: float = 0.0, rngs: nnx.Rngs | None = None
     ):
@@ -176,6 +182,7 @@ class ScaledDotProductAttention(nnx.Module):
         dropout_keep: Bool[Array, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
+        check_flag(need_weights=need_weights)
         check_query_key_value(query, key, value, key_dim=query.shape[-1])
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array
 
+from jax_attention.arrays import check_array, check_floats
+
 
 def dtype_name(x: Array) -> str:
     """Name of the dtype of `x`, as `float32`."""
@@ -27,14 +29,16 @@ def check_rate(rate: float) -> None:
 
 
 def check_sequence(name: str, x: Array, dim: int | None = None, batch: int | None = None) -> None:
-    """Raise ValueError unless `x` is `(batch, length, dim)`; None accepts any size."""
+    """Raise unless `x` is floating-point and `(batch, length, dim)`; None accepts any size."""
+    check_floats(name, x)
     expected = f"({'batch' if batch is None else batch}, length, {'dim' if dim is None else dim})"
     if x.ndim != 3 or dim not in (None, x.shape[-1]) or batch not in (None, x.shape[0]):
         raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
 
 
 def check_tokens(tokens: Array, name: str = "tokens") -> None:
-    """Raise ValueError unless `tokens` is `(batch, length)`."""
+    """Raise ValueError unless `tokens` is an array `(batch, length)`."""
+    check_array(name, tokens)
     if tokens.ndim != 2:
         raise ValueError(f"{name} must have shape (batch, length), got {tuple(tokens.shape)}")
 

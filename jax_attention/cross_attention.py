@@ -18,6 +18,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
@@ -41,6 +42,7 @@ class CrossAttention(nnx.Module):
         dropout: rate, at least 0 and below 1, at which weights are dropped in training.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -90,6 +92,7 @@ class CrossAttention(nnx.Module):
         Raises:
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
         check_pairs(query, memory, mask, dropout_keep)
@@ -117,6 +120,7 @@ class MultiHeadCrossAttention(nnx.Module):
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -159,6 +163,7 @@ class MultiHeadCrossAttention(nnx.Module):
         dropout_keep: Bool[Array, "batch heads query key"] | None = None,
     ) -> AttentionOutput:
         """Attend once for each head; as `CrossAttention`, but for weights `(batch, heads, query, key)`."""
+        check_flag(need_weights=need_weights)
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
         check_pairs(query, memory, mask, dropout_keep, self.num_heads)
@@ -202,6 +207,7 @@ class EncoderDecoderAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -258,6 +264,7 @@ class EncoderDecoderAttention(nnx.Module):
             Output `(batch, query, embed_dim)`, self-attention weights `(batch, heads, query, query)` and
             cross-attention weights `(batch, heads, query, key)`; errors as in `CrossAttention`.
         """
+        check_flag(need_weights=need_weights)
         keep = dropout_keep or DecoderKeep()
         check_sequence("x", x, self.embed_dim)
         check_sequence("memory", memory, self.embed_dim, batch=x.shape[0])

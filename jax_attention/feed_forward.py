@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import activation_function
+from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 
@@ -25,6 +26,7 @@ class FeedForward(nnx.Module):
         ValueError: an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -69,6 +71,7 @@ class GatedFeedForward(nnx.Module):
         ValueError: an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,

@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -45,6 +46,7 @@ class SelfAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -90,6 +92,7 @@ class SelfAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep)
         check_positions("positions", positions, x, self.position)
@@ -122,6 +125,7 @@ class MultiHeadSelfAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -174,6 +178,7 @@ class MultiHeadSelfAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_positions("positions", positions, x, self.position)
@@ -210,6 +215,7 @@ class CausalSelfAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -260,6 +266,7 @@ class CausalSelfAttention(nnx.Module):
         Raises:
             TypeError, ValueError: as there, or a cache that does not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(x, mask, positions, dropout_keep, cache, position=self.position, num_heads=self.num_heads)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

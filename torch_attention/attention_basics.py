@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_pairs, check_query_key_value
 from torch_attention.classic.scores import GeneralScore
 from torch_attention.layers import Dropout, Factory, linear
@@ -45,6 +46,7 @@ class BasicAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -92,6 +94,7 @@ class BasicAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_query_key_value(query, key, value, self.query_dim, self.key_dim)
         check_pairs(query, key, mask, dropout_keep)
         features = additive_features(self.q_proj(query), self.k_proj(key))  # batch query key hidden
@@ -116,6 +119,7 @@ class LuongAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(self, score: nn.Module, *, dropout: float = 0.0):
         super().__init__()
         self.score = score
@@ -132,6 +136,7 @@ class LuongAttention(nn.Module):
         dropout_keep: Bool[Tensor, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys score high; arguments, result and errors as in `BasicAttention`."""
+        check_flag(need_weights=need_weights)
         check_query_key_value(query, key, value)
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)
@@ -158,6 +163,7 @@ class ScaledDotProductAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(self, *, position: nn.Module | None = None, dropout: float = 0.0):
         super().__init__()
         self.position = position
@@ -174,6 +180,7 @@ class ScaledDotProductAttention(nn.Module):
         dropout_keep: Bool[Tensor, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
+        check_flag(need_weights=need_weights)
         check_query_key_value(query, key, value, key_dim=query.shape[-1])
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)

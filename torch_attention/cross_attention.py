@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
@@ -39,6 +40,7 @@ class CrossAttention(nn.Module):
         dropout: rate, at least 0 and below 1, at which weights are dropped in training.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -88,6 +90,7 @@ class CrossAttention(nn.Module):
         Raises:
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
         check_pairs(query, memory, mask, dropout_keep)
@@ -115,6 +118,7 @@ class MultiHeadCrossAttention(nn.Module):
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -157,6 +161,7 @@ class MultiHeadCrossAttention(nn.Module):
         dropout_keep: Bool[Tensor, "batch heads query key"] | None = None,
     ) -> AttentionOutput:
         """Attend once for each head; as `CrossAttention`, but for weights `(batch, heads, query, key)`."""
+        check_flag(need_weights=need_weights)
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
         check_pairs(query, memory, mask, dropout_keep, self.num_heads)
@@ -200,6 +205,7 @@ class EncoderDecoderAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -256,6 +262,7 @@ class EncoderDecoderAttention(nn.Module):
             Output `(batch, query, embed_dim)`, self-attention weights `(batch, heads, query, query)` and
             cross-attention weights `(batch, heads, query, key)`; errors as in `CrossAttention`.
         """
+        check_flag(need_weights=need_weights)
         keep = dropout_keep or DecoderKeep()
         check_sequence("x", x, self.embed_dim)
         check_sequence("memory", memory, self.embed_dim, batch=x.shape[0])

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -43,6 +44,7 @@ class SelfAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -88,6 +90,7 @@ class SelfAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep)
         check_positions("positions", positions, x, self.position)
@@ -120,6 +123,7 @@ class MultiHeadSelfAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -172,6 +176,7 @@ class MultiHeadSelfAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_positions("positions", positions, x, self.position)
@@ -208,6 +213,7 @@ class CausalSelfAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -258,6 +264,7 @@ class CausalSelfAttention(nn.Module):
         Raises:
             TypeError, ValueError: as there, or a cache that does not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(x, mask, positions, dropout_keep, cache, position=self.position, num_heads=self.num_heads)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_key_mask, check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import score_attention
@@ -34,6 +35,7 @@ class HierarchicalAttentionPooling(nnx.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -69,6 +71,7 @@ class HierarchicalAttentionPooling(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_key_mask(mask, *x.shape[:2])
         hidden = jnp.tanh(self.hidden_proj(x))  # batch length hidden

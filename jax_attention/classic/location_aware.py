@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import align, check_pairs, check_query_key_value, check_state
 from jax_attention.layers import Dropout, Factory, conv1d, linear
 from jax_attention.ops import at_least_float32, masked_softmax, scan, weighted_values
@@ -77,6 +78,7 @@ class LocationAwareAttention(nnx.Module):
         ValueError: a `kernel_size` that is not odd, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -130,6 +132,7 @@ class LocationAwareAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_query_key_value(query, key, value, self.query_dim, self.key_dim)
         check_pairs(query, key, mask, dropout_keep)
         batch, query_len, key_len = *query.shape[:2], key.shape[1]

@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import align, check_pairs, check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import additive_features, masked_softmax
@@ -33,6 +34,7 @@ class PointerAttention(nnx.Module):
         bias: whether the hidden layer has a bias.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -75,6 +77,7 @@ class PointerAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("query", query, self.query_dim)
         check_sequence("key", key, self.key_dim, batch=query.shape[0])
         check_pairs(query, key, mask)

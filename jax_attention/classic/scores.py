@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import at_least_float32
@@ -37,6 +38,7 @@ class GeneralScore(nnx.Module):
         key_dim: features of a key.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -69,6 +71,7 @@ class ConcatScore(nnx.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,

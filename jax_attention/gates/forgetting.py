@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import softplus
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -73,6 +74,7 @@ class ForgettingAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -110,6 +112,7 @@ class ForgettingAttention(nnx.Module):
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
     ) -> AttentionOutput | CachedOutput:
         """Attend to what is not yet forgotten; the rest as in `CausalSelfAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

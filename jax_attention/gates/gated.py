@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import sigmoid
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -53,6 +54,7 @@ class GatedAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -105,6 +107,7 @@ class GatedAttention(nnx.Module):
         The weights are those before the gate; the rest as in `MultiHeadSelfAttention`. With `is_causal` a cache can be
         given, as in `CausalSelfAttention`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,
@@ -158,6 +161,7 @@ class HeadwiseGatedAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -209,6 +213,7 @@ class HeadwiseGatedAttention(nnx.Module):
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

@@ -20,6 +20,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag
 from jax_attention.caches import Cache, GrowingCache
 from jax_attention.checks import check_sequence
 from jax_attention.heads.latent import Latents, _LatentProjections
@@ -93,6 +94,7 @@ class AbsorbedLatentAttention(_LatentProjections):
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
     ) -> AttentionOutput | CachedOutput:
         """Attend to latents and make no key; everything as in `MultiHeadLatentAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, rms_norm
@@ -47,6 +48,7 @@ class Latents(NamedTuple):
 class _LatentProjections(nnx.Module):
     """The parameters of latent attention, in either of its forms."""
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -165,6 +167,7 @@ class MultiHeadLatentAttention(_LatentProjections):
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`; it holds `Latents`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import activation_function
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, layer_norm, linear
 from jax_attention.ops import attend, merge_heads, split_heads
@@ -45,6 +46,7 @@ class MultiheadAttentionBlock(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -85,6 +87,7 @@ class MultiheadAttentionBlock(nnx.Module):
         dropout_keep: Bool[Array, "batch heads query key"] | None = None,
     ) -> AttentionOutput:
         """Let every element of `query` attend to `memory`; arguments and errors as in `MultiHeadCrossAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("query", query, self.embed_dim)
         check_sequence("memory", memory, self.embed_dim, batch=query.shape[0])
         check_pairs(query, memory, mask, dropout_keep, self.num_heads)

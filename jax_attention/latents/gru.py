@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from jax_attention.activations import sigmoid
+from jax_attention.arguments import checked
 from jax_attention.layers import Factory, constant_parameter, parameter
 from jax_attention.ops import at_least_float32
 
@@ -49,6 +50,7 @@ class GRUCell(nnx.Module):
         hidden_dim: features of a state.
     """
 
+    @checked
     def __init__(
         self,
         input_dim: int,

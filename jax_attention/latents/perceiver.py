@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.latents.learned import check_masks, for_each_element
 from jax_attention.layers import Dropout, Factory, layer_norm, linear, parameter
@@ -45,6 +46,7 @@ class PerceiverAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, no latents, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         num_latents: int,
@@ -106,6 +108,7 @@ class PerceiverAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.input_dim)
         if latents is not None:
             check_sequence("latents", latents, self.latent_dim, batch=x.shape[0])

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.cross_attention import MultiHeadCrossAttention
 from jax_attention.feed_forward import FeedForward
@@ -45,6 +46,7 @@ class AttentionPooling(nnx.Module):
             [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -99,6 +101,7 @@ class AttentionPooling(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_masks(x, self.num_probes, self.num_heads, mask, dropout_keep)
         probes = for_each_element(self.probes[...], x.shape[0])  # batch probes embed

@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import activation_function
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_keep, check_key_mask, check_positive, check_sequence
 from jax_attention.latents.attention_block import MultiheadAttentionBlock
 from jax_attention.latents.learned import check_masks, for_each_element
@@ -70,6 +71,7 @@ class SetAttentionBlock(nnx.Module):
         ValueError: as `MultiheadAttentionBlock`.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -96,6 +98,7 @@ class SetAttentionBlock(nnx.Module):
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
         """Relate the elements with one another; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.block.embed_dim)
         return self.block(x, x, mask, need_weights=need_weights, dropout_keep=dropout_keep)
 
@@ -111,6 +114,7 @@ class InducedSetAttentionBlock(nnx.Module):
         ValueError: as `MultiheadAttentionBlock`, or no points.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -155,6 +159,7 @@ class InducedSetAttentionBlock(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.block.embed_dim)
         batch, length, _ = x.shape
         check_key_mask(mask, batch, length)
@@ -181,6 +186,7 @@ class PoolingByAttention(nnx.Module):
         ValueError: as `MultiheadAttentionBlock`, or no seeds.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -213,6 +219,7 @@ class PoolingByAttention(nnx.Module):
         dropout_keep: Bool[Array, "batch heads seeds key"] | None = None,
     ) -> AttentionOutput:
         """Read the set into `(batch, num_seeds, embed_dim)`; arguments and errors as in `AttentionPooling`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.block.embed_dim)
         check_masks(x, self.num_seeds, self.block.num_heads, mask, dropout_keep)
         seeds = for_each_element(self.seeds[...], x.shape[0])  # batch seeds embed

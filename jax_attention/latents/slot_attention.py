@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_key_mask, check_positive, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.latents.gru import GRUCell
@@ -90,6 +91,7 @@ class SlotAttention(nnx.Module):
         ValueError: no iterations, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         input_dim: int,
@@ -143,6 +145,7 @@ class SlotAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.input_dim)
         check_sequence("noise", noise, self.slot_dim, batch=x.shape[0])
         check_key_mask(mask, x.shape[0], x.shape[1])

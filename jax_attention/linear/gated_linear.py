@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu, softplus
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear, rms_norm
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -132,6 +133,7 @@ class GatedLinearAttention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1, or a number that is not above 0.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -191,6 +193,7 @@ class GatedLinearAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or an empty sequence.
         """
+        check_flag(need_weights=need_weights)
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = at_least_float32(query) * self.head_dim**-0.5

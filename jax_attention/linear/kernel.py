@@ -27,6 +27,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear
 from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -183,6 +184,7 @@ class LinearAttention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1, or an `eps` that is not above 0.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -237,6 +239,7 @@ class LinearAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, an empty sequence, or a state without `is_causal`.
         """
+        check_flag(need_weights=need_weights)
         memory_shape = (self.num_heads, self.head_dim, self.head_dim)
         check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2])
         check_one_way(state, self.is_causal)

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import sigmoid
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from jax_attention.linear.delta import unit_length
@@ -149,6 +150,7 @@ class KimiDeltaAttention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -200,6 +202,7 @@ class KimiDeltaAttention(nnx.Module):
         need_weights: bool = False,
     ) -> RecurrentOutput:
         """Read the sequence token by token; arguments, result and errors as in `DeltaNet`."""
+        check_flag(need_weights=need_weights)
         memory_shape = (self.num_heads, self.head_dim, self.value_dim)
         inputs_shape = (self.conv_width - 1, 2 * self.keys + self.values)
         check_read(x, self.embed_dim, mask, state, memory_shape, inputs_shape)

@@ -30,6 +30,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, linear, normal_buffer
 from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -215,6 +216,7 @@ class PerformerAttention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -257,6 +259,7 @@ class PerformerAttention(nnx.Module):
         need_weights: bool = False,
     ) -> RecurrentOutput:
         """Read the sequence; arguments, result and errors as in `LinearAttention`."""
+        check_flag(need_weights=need_weights)
         memory_shape = (self.num_heads, self.num_features, self.head_dim)
         check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2], memory_shape[:1])
         check_one_way(state, self.is_causal)

@@ -30,6 +30,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -172,6 +173,7 @@ class MultiScaleRetention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1, an `eps` that is not above 0, or not one frequency a pair.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -238,6 +240,7 @@ class MultiScaleRetention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or an empty sequence.
         """
+        check_flag(need_weights=need_weights)
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         wide = at_least_float32(x).dtype
         there = jnp.ones(x.shape[:2], dtype=wide)  # batch length

@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from jax_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
@@ -166,6 +167,7 @@ class Mamba2(nnx.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -218,6 +220,7 @@ class Mamba2(nnx.Module):
 
         The weights are those of x, after the convolution: Δ and D are in them.
         """
+        check_flag(need_weights=need_weights)
         memory_shape = (self.num_heads, self.state_dim, self.head_dim)
         features = self.values + 2 * self.keys
         check_read(x, self.embed_dim, mask, state, memory_shape, (self.conv_width - 1, features))

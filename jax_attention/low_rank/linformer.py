@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -59,6 +60,7 @@ class LinformerAttention(nnx.Module):
             [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -119,6 +121,7 @@ class LinformerAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a sequence longer than `length`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
         if length > self.length:

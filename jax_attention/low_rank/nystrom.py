@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence
 from jax_attention.layers import Factory, conv1d, linear
 from jax_attention.ops import (
@@ -88,6 +89,7 @@ class NystromAttention(nnx.Module):
         ValueError: sizes that do not divide, sizes below 1, or an even kernel.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -154,6 +156,7 @@ class NystromAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a length that is no multiple of `num_landmarks`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
         check_divisible(length=length, num_landmarks=self.num_landmarks)

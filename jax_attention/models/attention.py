@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Factory, linear, rms_norm
@@ -102,6 +103,7 @@ class ModelAttention(nnx.Module):
         ValueError: `num_kv_heads` does not divide `num_heads`.
     """
 
+    @checked
     def __init__(
         self,
         config: HeadsConfig,
@@ -156,6 +158,7 @@ class ModelAttention(nnx.Module):
         Raises:
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         heads, window = self.config.num_heads, self.window
         check_sequence("x", x, self.config.embed_dim)
         if memory is None:

@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.layers import Factory, constant_parameter, linear
 from jax_attention.models.decoder import Decoder, DecoderConfig
 from jax_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
@@ -47,6 +48,7 @@ class ContrastiveModel(nnx.Module):
         ValueError: as the two towers.
     """
 
+    @checked
     def __init__(
         self,
         config: ContrastiveConfig,

@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
@@ -70,6 +71,7 @@ class DecoderLayer(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -96,6 +98,7 @@ class DecoderLayer(nnx.Module):
         dropout_keep: LayerKeep | None = None,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `CausalSelfAttention`."""
+        check_flag(need_weights=need_weights)
         keep = dropout_keep or LayerKeep()
         attended = self.attention(
             self.attention_norm(x), mask, cache=cache, need_weights=need_weights, dropout_keep=keep.weights
@@ -115,6 +118,7 @@ class Decoder(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -160,6 +164,7 @@ class Decoder(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a position that has no embedding.
         """
+        check_flag(need_weights=need_weights)
         read = self.read(
             tokens,
             mask,
@@ -181,6 +186,7 @@ class Decoder(nnx.Module):
         dropout_keep: ModelKeep | None = None,
     ) -> LanguageOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the decoder."""
+        check_flag(need_weights=need_weights)
         check_tokens(tokens)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)

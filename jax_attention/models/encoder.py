@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
 from jax_attention.keeps import LayerKeep, ModelKeep
@@ -67,6 +68,7 @@ class EncoderLayer(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -92,6 +94,7 @@ class EncoderLayer(nnx.Module):
         dropout_keep: LayerKeep | None = None,
     ) -> AttentionOutput:
         """Encode one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         keep = dropout_keep or LayerKeep()
         attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
         x = self.attention_norm(x + self.dropout(attended, keep.attention_output))  # batch length embed
@@ -109,6 +112,7 @@ class Encoder(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -156,6 +160,7 @@ class Encoder(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or more positions than have an embedding.
         """
+        check_flag(need_weights=need_weights)
         check_tokens(tokens)
         if token_types is not None and token_types.shape != tokens.shape:
             raise ValueError(

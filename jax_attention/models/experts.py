@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_at_least, check_divisible
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.layers import Factory, constant_parameter, linear
@@ -70,6 +71,7 @@ class MixtureOfExperts(nnx.Module):
         ValueError: groups that do not divide or are too small, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,

@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
 from jax_attention.layers import similarities
@@ -56,6 +57,7 @@ class LanguageModel(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         read = self.read(tokens, mask, positions=positions, caches=caches, need_weights=need_weights)
         return read._replace(output=self.logits(read.output))
 
@@ -69,6 +71,7 @@ class LanguageModel(nnx.Module):
         need_weights: bool = False,
     ) -> LanguageOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the model."""
+        check_flag(need_weights=need_weights)
         check_tokens(tokens)
         check_shape("positions", positions, tokens)
         if caches is None:

@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.heads.latent import MultiHeadLatentAttention
@@ -92,6 +93,7 @@ class LatentDecoderLayer(nnx.Module):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
+    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,
@@ -134,6 +136,7 @@ class LatentDecoderLayer(nnx.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `MultiHeadLatentAttention`."""
+        check_flag(need_weights=need_weights)
         attended = self.attention(
             self.attention_norm(x), mask, positions=positions, cache=cache, need_weights=need_weights
         )

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Factory, embedding, layer_norm, linear
@@ -86,6 +87,7 @@ class ParallelDecoderLayer(nnx.Module):
         ValueError: heads that do not divide, an unknown activation, or one norm for what is not parallel.
     """
 
+    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,
@@ -119,6 +121,7 @@ class ParallelDecoderLayer(nnx.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `ModelAttention`."""
+        check_flag(need_weights=need_weights)
         normed = self.attention_norm(x)  # batch length embed
         attended = self.attention(
             normed,

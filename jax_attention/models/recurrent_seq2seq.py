@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence, check_tokens
 from jax_attention.latents.gru import GRUCell
 from jax_attention.layers import Dropout, Factory, embedding, linear
@@ -82,6 +83,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         ValueError: an odd `hidden_dim`, a rate outside [0, 1), or an attention that drops weights.
     """
 
+    @checked
     def __init__(
         self,
         src_vocab_size: int,

@@ -15,6 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_tokens
 from jax_attention.feed_forward import FeedForward, GatedFeedForward
@@ -74,6 +75,7 @@ class RelativeLayer(nnx.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,
@@ -107,6 +109,7 @@ class RelativeLayer(nnx.Module):
         need_weights: bool = True,
     ) -> DecoderOutput | CachedDecoderOutput:
         """Run one layer; arguments and errors as in `ModelAttention`, which stands here once or twice."""
+        check_flag(need_weights=need_weights)
         read = self.self_attention(
             self.self_norm(x), mask, position=position, cache=cache, need_weights=need_weights
         )

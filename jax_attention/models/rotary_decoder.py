@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.layers import Factory, embedding, linear, rms_norm
@@ -88,6 +89,7 @@ class RotaryDecoderLayer(nnx.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: RotaryDecoderConfig,
@@ -122,6 +124,7 @@ class RotaryDecoderLayer(nnx.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `ModelAttention`."""
+        check_flag(need_weights=need_weights)
         attended = self.attention(
             self.attention_norm(x),
             mask,

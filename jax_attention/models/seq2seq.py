@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
@@ -53,6 +54,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         ValueError: `embed_dim` is not divisible by `num_heads`, no position, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         src_vocab_size: int,

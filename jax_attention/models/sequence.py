@@ -6,6 +6,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arguments import check_flag
 from jax_attention.caches import Cache, StaticCache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
 from jax_attention.outputs import CachedDecoderOutput, EncoderOutput, SequenceOutput, all_weights
@@ -97,6 +98,7 @@ class SequenceModel(SequenceToSequence):
         need_weights: bool = False,
     ) -> SequenceOutput:
         """As `run`, but for the weights, which are to be asked for."""
+        check_flag(need_weights=need_weights)
         return self.run(source, target, source_mask, target_mask, need_weights=need_weights)
 
 

@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.layers import Factory, layer_norm, linear
 from jax_attention.outputs import EncoderOutput, all_weights
 from jax_attention.vision.vit import PatchEmbedding, ViTBlock
@@ -62,6 +63,7 @@ class VisionTransformer(nnx.Module):
         ValueError: patches that do not tile the image, heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: VisionTransformerConfig,
@@ -110,6 +112,7 @@ class VisionTransformer(nnx.Module):
         Raises:
             ValueError: images of another size.
         """
+        check_flag(need_weights=need_weights)
         x = self.patches(image)  # batch length embed
         x = x if self.embedding_norm is None else self.embedding_norm(x)
         layers = []

@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence, dtype_name
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.masks import and_masks
@@ -71,6 +72,7 @@ class LongformerAttention(nnx.Module):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -132,6 +134,7 @@ class LongformerAttention(nnx.Module):
             TypeError: a mask or `global_tokens` that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_positions("positions", positions, x, self.position)

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_keep, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter
@@ -64,6 +65,7 @@ class PersistentMemoryAttention(nnx.Module):
         ValueError: sizes that do not divide, no memory, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -124,6 +126,7 @@ class PersistentMemoryAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a cache that does not.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
         check_call(

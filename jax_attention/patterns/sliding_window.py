@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence, check_window
 from jax_attention.layers import Dropout, Factory, linear
@@ -52,6 +53,7 @@ class SlidingWindowAttention(nnx.Module):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -101,6 +103,7 @@ class SlidingWindowAttention(nnx.Module):
 
         The window counts elements of the sequence; `positions` are for `position` alone.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

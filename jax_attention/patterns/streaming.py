@@ -26,6 +26,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_at_least, check_divisible, check_sequence, check_window
 from jax_attention.layers import Dropout, Factory, linear
@@ -103,6 +104,7 @@ class StreamingAttention(nnx.Module):
             rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -156,6 +158,7 @@ class StreamingAttention(nnx.Module):
         There are no `positions` to give, for those inside the cache follow from the pattern. Any cache will do;
         `RollingCache(window, num_sinks)` remembers no more than is seen.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

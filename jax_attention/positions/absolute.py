@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Factory, embedding
 from jax_attention.ops import at_least_float32
@@ -55,6 +56,7 @@ class SinusoidalEmbedding(nnx.Module):
         ValueError: `embed_dim` is odd.
     """
 
+    @checked
     def __init__(self, embed_dim: int, *, base: float = 10000.0, interleaved: bool = True):
         check_divisible(embed_dim=embed_dim, pair=2)
         self.embed_dim = embed_dim
@@ -92,6 +94,7 @@ class LearnedEmbedding(nnx.Module):
         ValueError: no position.
     """
 
+    @checked
     def __init__(
         self,
         max_len: int,

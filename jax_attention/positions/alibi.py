@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads, distances
@@ -46,6 +47,7 @@ class ALiBi(nnx.Module):
         ValueError: no head.
     """
 
+    @checked
     def __init__(self, num_heads: int):
         self.num_heads = num_heads
         self.slopes = alibi_slopes(num_heads)

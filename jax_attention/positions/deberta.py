@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, embedding, linear
 from jax_attention.ops import attend, merge_heads, split_heads
@@ -67,6 +68,7 @@ class DisentangledSelfAttention(nnx.Module):
         ValueError: sizes that do not fit, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -119,6 +121,7 @@ class DisentangledSelfAttention(nnx.Module):
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
         """Attend by content and by distance; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_shape("positions", positions, x)

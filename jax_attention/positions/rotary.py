@@ -18,6 +18,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads, positions_or_count
@@ -78,6 +79,7 @@ class RotaryEmbedding(nnx.Module):
         ValueError: `rotary_dim` is odd or above `head_dim`, or there is not one frequency a pair.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,

@@ -21,6 +21,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads
@@ -64,6 +65,7 @@ class MultiAxisRotaryEmbedding(nnx.Module):
         ValueError: the sections are not as many pairs as there are.
     """
 
+    @checked
     def __init__(self, head_dim: int, sections: Sequence[int], *, base: float = 10000.0):
         frequencies = rotary_frequencies(head_dim, base)
         if min(sections, default=0) < 1 or sum(sections) != len(frequencies):
@@ -108,6 +110,7 @@ class AxialRotaryEmbedding(nnx.Module):
         ValueError: `head_dim` does not divide.
     """
 
+    @checked
     def __init__(self, head_dim: int, *, num_axes: int = 2, base: float = 10000.0):
         check_divisible(head_dim=head_dim, pairs=2 * num_axes)
         share = rotary_frequencies(head_dim // num_axes, base)

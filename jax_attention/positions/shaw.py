@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, embedding, linear
@@ -62,6 +63,7 @@ class ShawEmbedding(nnx.Module):
         ValueError: no distance.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,
@@ -112,6 +114,7 @@ class ShawSelfAttention(nnx.Module):
         ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -153,6 +156,7 @@ class ShawSelfAttention(nnx.Module):
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, embedding
 from jax_attention.ops import Placed
@@ -57,6 +58,7 @@ class T5Bias(nnx.Module):
         ValueError: too few buckets or too small a distance to fill them.
     """
 
+    @checked
     def __init__(
         self,
         num_heads: int,

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible
 from jax_attention.layers import Factory, parameter
 from jax_attention.ops import Placed, at_least_float32
@@ -79,6 +80,7 @@ class TransformerXLEmbedding(nnx.Module):
         ValueError: `embed_dim` is odd.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,

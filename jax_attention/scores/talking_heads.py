@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter
@@ -60,6 +61,7 @@ class TalkingHeadsAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -113,6 +115,7 @@ class TalkingHeadsAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         if cache is None:
             check_pairs(x, x, mask)

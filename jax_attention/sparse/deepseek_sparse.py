@@ -21,6 +21,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import align, check_positive, check_sequence
 from jax_attention.heads.grouped_query import GroupedQueryAttention
@@ -100,6 +101,7 @@ class DeepSeekSparseAttention(nnx.Module):
         ValueError: `top_k` below 1, or an indexer for other features than `attention` has.
     """
 
+    @checked
     def __init__(
         self,
         attention: MultiHeadLatentAttention | GroupedQueryAttention,
@@ -136,6 +138,7 @@ class DeepSeekSparseAttention(nnx.Module):
         A key that the mask hides from all heads takes up no place among them. With a cache `attention` must be causal
         itself; the cache holds `Indexed`.
         """
+        check_flag(need_weights=need_weights)
         attention = self.attention
         check_sequence("x", x, attention.embed_dim)
         check_call(

@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jax_attention.activations import relu
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.layers import Factory, layer_norm, linear
 from jax_attention.ops import at_least_float32, split_heads
@@ -67,6 +68,7 @@ class LightningIndexer(nnx.Module):
         ValueError: a size below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,

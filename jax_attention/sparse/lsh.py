@@ -26,6 +26,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -60,6 +61,7 @@ class LSHAttention(nnx.Module):
         ValueError: sizes that do not divide, sizes below 1, an odd number of buckets, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -120,6 +122,7 @@ class LSHAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a length that is no multiple of `chunk_length`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
         check_divisible(length=length, chunk_length=self.chunk_length)

@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import relu, sigmoid
+from jax_attention.arguments import check_flag, checked
 from jax_attention.caches import Cache
 from jax_attention.checks import (
     align,
@@ -63,6 +64,7 @@ class BlockCompression(nnx.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,
@@ -120,6 +122,7 @@ class NativeSparseAttention(nnx.Module):
         ValueError: sizes that do not divide, sizes below 1, or `num_selected` below 3.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -181,6 +184,7 @@ class NativeSparseAttention(nnx.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to its past in three ways; the rest as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(x, mask, positions, None, cache, position=self.position, num_heads=self.num_heads)
         asked = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

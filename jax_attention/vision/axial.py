@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_keep
 from jax_attention.layers import Factory
 from jax_attention.self_attention import MultiHeadSelfAttention
@@ -68,6 +69,7 @@ class AxialAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -110,6 +112,7 @@ class AxialAttention(nnx.Module):
             TypeError: a keep-mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_grid("x", x, self.embed_dim)
         batch, height, width, _ = x.shape
         keep = dropout_keep or AxialKeep()

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, conv2d, layer_norm, linear
 from jax_attention.ops import attend, merge_heads, split_heads
@@ -42,6 +43,7 @@ class SpatialReductionAttention(nnx.Module):
         ValueError: sizes that do not divide, an empty patch, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -94,6 +96,7 @@ class SpatialReductionAttention(nnx.Module):
             TypeError: a keep-mask that is not boolean.
             ValueError: shapes that do not fit, or a grid smaller than a patch.
         """
+        check_flag(need_weights=need_weights)
         check_grid("x", x, self.embed_dim)
         batch, height, width, _ = x.shape
         patches = (height // self.reduction) * (width // self.reduction)

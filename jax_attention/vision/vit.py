@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Factory, conv2d, layer_norm, parameter
@@ -44,6 +45,7 @@ class PatchEmbedding(nnx.Module):
         ValueError: patches that do not tile the image.
     """
 
+    @checked
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -105,6 +107,7 @@ class ViTBlock(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -137,6 +140,7 @@ class ViTBlock(nnx.Module):
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
         """Encode one block; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         attended, weights = self.attention(

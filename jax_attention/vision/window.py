@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arguments import check_flag, checked
 from jax_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import attend
@@ -101,6 +102,7 @@ class WindowAttention(nnx.Module):
         ValueError: sizes that do not divide, an empty window, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -151,6 +153,7 @@ class WindowAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_grid("x", x, self.embed_dim)
         _, height, width, _ = x.shape
         side, shape = self.window_size, self.weights_shape(x.shape)
@@ -204,6 +207,7 @@ class ShiftedWindowAttention(nnx.Module):
         ValueError: as `WindowAttention`, or a shift outside of the window.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -240,6 +244,7 @@ class ShiftedWindowAttention(nnx.Module):
             Output, and weights `(batch, windows, heads, area, area)` of the rolled grid: its place (y, x) is the
             place (y + shift, x + shift) of `x`, counted around the edges.
         """
+        check_flag(need_weights=need_weights)
         check_grid("x", x, self.attention.embed_dim)
         check_keep(dropout_keep, self.attention.weights_shape(x.shape))
         _, height, width, _ = x.shape

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_key_mask, check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import score_attention
@@ -32,6 +33,7 @@ class HierarchicalAttentionPooling(nn.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -67,6 +69,7 @@ class HierarchicalAttentionPooling(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_key_mask(mask, *x.shape[:2])
         hidden = torch.tanh(self.hidden_proj(x))  # batch length hidden

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import align, check_pairs, check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import additive_features, masked_softmax
@@ -31,6 +32,7 @@ class PointerAttention(nn.Module):
         bias: whether the hidden layer has a bias.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -73,6 +75,7 @@ class PointerAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("query", query, self.query_dim)
         check_sequence("key", key, self.key_dim, batch=query.shape[0])
         check_pairs(query, key, mask)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import at_least_float32
@@ -35,6 +36,7 @@ class GeneralScore(nn.Module):
         key_dim: features of a key.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -67,6 +69,7 @@ class ConcatScore(nn.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,

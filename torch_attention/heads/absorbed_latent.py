@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arguments import check_flag
 from torch_attention.caches import Cache, GrowingCache
 from torch_attention.checks import check_sequence
 from torch_attention.heads.latent import Latents, _LatentProjections
@@ -92,6 +93,7 @@ class AbsorbedLatentAttention(_LatentProjections):
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput | CachedOutput:
         """Attend to latents and make no key; everything as in `MultiHeadLatentAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, rms_norm
@@ -45,6 +46,7 @@ class Latents(NamedTuple):
 class _LatentProjections(nn.Module):
     """The parameters of latent attention, in either of its forms."""
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -163,6 +165,7 @@ class MultiHeadLatentAttention(_LatentProjections):
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`; it holds `Latents`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

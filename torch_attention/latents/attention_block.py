@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
@@ -43,6 +44,7 @@ class MultiheadAttentionBlock(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -83,6 +85,7 @@ class MultiheadAttentionBlock(nn.Module):
         dropout_keep: Bool[Tensor, "batch heads query key"] | None = None,
     ) -> AttentionOutput:
         """Let every element of `query` attend to `memory`; arguments and errors as in `MultiHeadCrossAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("query", query, self.embed_dim)
         check_sequence("memory", memory, self.embed_dim, batch=query.shape[0])
         check_pairs(query, memory, mask, dropout_keep, self.num_heads)

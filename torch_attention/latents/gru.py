@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arguments import checked
 from torch_attention.layers import Factory, constant_parameter, parameter
 from torch_attention.ops import at_least_float32
 
@@ -47,6 +48,7 @@ class GRUCell(nn.Module):
         hidden_dim: features of a state.
     """
 
+    @checked
     def __init__(
         self,
         input_dim: int,

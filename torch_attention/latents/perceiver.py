@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.latents.learned import check_masks, for_each_element
 from torch_attention.layers import Dropout, Factory, layer_norm, linear, parameter
@@ -43,6 +44,7 @@ class PerceiverAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, no latents, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         num_latents: int,
@@ -104,6 +106,7 @@ class PerceiverAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.input_dim)
         if latents is not None:
             check_sequence("latents", latents, self.latent_dim, batch=x.shape[0])

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.cross_attention import MultiHeadCrossAttention
 from torch_attention.feed_forward import FeedForward
@@ -43,6 +44,7 @@ class AttentionPooling(nn.Module):
             [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -97,6 +99,7 @@ class AttentionPooling(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_masks(x, self.num_probes, self.num_heads, mask, dropout_keep)
         probes = for_each_element(self.probes[...], x.shape[0])  # batch probes embed

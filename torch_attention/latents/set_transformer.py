@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_keep, check_key_mask, check_positive, check_sequence
 from torch_attention.latents.attention_block import MultiheadAttentionBlock
 from torch_attention.latents.learned import check_masks, for_each_element
@@ -68,6 +69,7 @@ class SetAttentionBlock(nn.Module):
         ValueError: as `MultiheadAttentionBlock`.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -94,6 +96,7 @@ class SetAttentionBlock(nn.Module):
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
         """Relate the elements with one another; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.block.embed_dim)
         return self.block(x, x, mask, need_weights=need_weights, dropout_keep=dropout_keep)
 
@@ -109,6 +112,7 @@ class InducedSetAttentionBlock(nn.Module):
         ValueError: as `MultiheadAttentionBlock`, or no points.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -153,6 +157,7 @@ class InducedSetAttentionBlock(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.block.embed_dim)
         batch, length, _ = x.shape
         check_key_mask(mask, batch, length)
@@ -179,6 +184,7 @@ class PoolingByAttention(nn.Module):
         ValueError: as `MultiheadAttentionBlock`, or no seeds.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -211,6 +217,7 @@ class PoolingByAttention(nn.Module):
         dropout_keep: Bool[Tensor, "batch heads seeds key"] | None = None,
     ) -> AttentionOutput:
         """Read the set into `(batch, num_seeds, embed_dim)`; arguments and errors as in `AttentionPooling`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.block.embed_dim)
         check_masks(x, self.num_seeds, self.block.num_heads, mask, dropout_keep)
         seeds = for_each_element(self.seeds[...], x.shape[0])  # batch seeds embed

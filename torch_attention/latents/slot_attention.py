@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_key_mask, check_positive, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.latents.gru import GRUCell
@@ -87,6 +88,7 @@ class SlotAttention(nn.Module):
         ValueError: no iterations, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         input_dim: int,
@@ -140,6 +142,7 @@ class SlotAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.input_dim)
         check_sequence("noise", noise, self.slot_dim, batch=x.shape[0])
         check_key_mask(mask, x.shape[0], x.shape[1])

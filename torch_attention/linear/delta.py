@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, conv1d, linear, rms_norm
 from torch_attention.linear.memory import check_read, first_memory
@@ -160,6 +161,7 @@ class DeltaNet(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -219,6 +221,7 @@ class DeltaNet(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or an empty sequence.
         """
+        check_flag(need_weights=need_weights)
         memory_shape = (self.num_heads, self.head_dim, self.value_dim)
         inputs_shape = (self.conv_width - 1, 2 * self.keys + self.values)
         check_read(x, self.embed_dim, mask, state, memory_shape, inputs_shape)

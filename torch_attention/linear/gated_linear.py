@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu, softplus
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear, rms_norm
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -130,6 +131,7 @@ class GatedLinearAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1, or a number that is not above 0.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -189,6 +191,7 @@ class GatedLinearAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or an empty sequence.
         """
+        check_flag(need_weights=need_weights)
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = at_least_float32(query) * self.head_dim**-0.5

@@ -25,6 +25,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear
 from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -181,6 +182,7 @@ class LinearAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1, or an `eps` that is not above 0.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -235,6 +237,7 @@ class LinearAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, an empty sequence, or a state without `is_causal`.
         """
+        check_flag(need_weights=need_weights)
         memory_shape = (self.num_heads, self.head_dim, self.head_dim)
         check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2])
         check_one_way(state, self.is_causal)

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from torch_attention.linear.delta import unit_length
@@ -147,6 +148,7 @@ class KimiDeltaAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -198,6 +200,7 @@ class KimiDeltaAttention(nn.Module):
         need_weights: bool = False,
     ) -> RecurrentOutput:
         """Read the sequence token by token; arguments, result and errors as in `DeltaNet`."""
+        check_flag(need_weights=need_weights)
         memory_shape = (self.num_heads, self.head_dim, self.value_dim)
         inputs_shape = (self.conv_width - 1, 2 * self.keys + self.values)
         check_read(x, self.embed_dim, mask, state, memory_shape, inputs_shape)

@@ -28,6 +28,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, linear, normal_buffer
 from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -213,6 +214,7 @@ class PerformerAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -255,6 +257,7 @@ class PerformerAttention(nn.Module):
         need_weights: bool = False,
     ) -> RecurrentOutput:
         """Read the sequence; arguments, result and errors as in `LinearAttention`."""
+        check_flag(need_weights=need_weights)
         memory_shape = (self.num_heads, self.num_features, self.head_dim)
         check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2], memory_shape[:1])
         check_one_way(state, self.is_causal)

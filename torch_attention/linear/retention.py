@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -170,6 +171,7 @@ class MultiScaleRetention(nn.Module):
         ValueError: sizes that do not divide, or are below 1, an `eps` that is not above 0, or not one frequency a pair.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -236,6 +238,7 @@ class MultiScaleRetention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or an empty sequence.
         """
+        check_flag(need_weights=need_weights)
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         wide = at_least_float32(x).dtype
         there = torch.ones(x.shape[:2], dtype=wide, device=x.device)  # batch length

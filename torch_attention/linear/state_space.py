@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from torch_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
@@ -164,6 +165,7 @@ class Mamba2(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -216,6 +218,7 @@ class Mamba2(nn.Module):
 
         The weights are those of x, after the convolution: Δ and D are in them.
         """
+        check_flag(need_weights=need_weights)
         memory_shape = (self.num_heads, self.state_dim, self.head_dim)
         features = self.values + 2 * self.keys
         check_read(x, self.embed_dim, mask, state, memory_shape, (self.conv_width - 1, features))

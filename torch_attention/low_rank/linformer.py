@@ -18,6 +18,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -57,6 +58,7 @@ class LinformerAttention(nn.Module):
             [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -117,6 +119,7 @@ class LinformerAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a sequence longer than `length`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
         if length > self.length:

@@ -22,6 +22,7 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence
 from torch_attention.layers import Factory, conv1d, linear
 from torch_attention.ops import (
@@ -86,6 +87,7 @@ class NystromAttention(nn.Module):
         ValueError: sizes that do not divide, sizes below 1, or an even kernel.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -152,6 +154,7 @@ class NystromAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a length that is no multiple of `num_landmarks`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
         check_divisible(length=length, num_landmarks=self.num_landmarks)

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Factory, linear, rms_norm
@@ -100,6 +101,7 @@ class ModelAttention(nn.Module):
         ValueError: `num_kv_heads` does not divide `num_heads`.
     """
 
+    @checked
     def __init__(
         self,
         config: HeadsConfig,
@@ -154,6 +156,7 @@ class ModelAttention(nn.Module):
         Raises:
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         heads, window = self.config.num_heads, self.window
         check_sequence("x", x, self.config.embed_dim)
         if memory is None:

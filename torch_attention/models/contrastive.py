@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.layers import Factory, constant_parameter, linear
 from torch_attention.models.decoder import Decoder, DecoderConfig
 from torch_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
@@ -45,6 +46,7 @@ class ContrastiveModel(nn.Module):
         ValueError: as the two towers.
     """
 
+    @checked
     def __init__(
         self,
         config: ContrastiveConfig,

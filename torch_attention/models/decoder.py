@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
@@ -68,6 +69,7 @@ class DecoderLayer(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -94,6 +96,7 @@ class DecoderLayer(nn.Module):
         dropout_keep: LayerKeep | None = None,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `CausalSelfAttention`."""
+        check_flag(need_weights=need_weights)
         keep = dropout_keep or LayerKeep()
         attended = self.attention(
             self.attention_norm(x), mask, cache=cache, need_weights=need_weights, dropout_keep=keep.weights
@@ -113,6 +116,7 @@ class Decoder(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -158,6 +162,7 @@ class Decoder(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a position that has no embedding.
         """
+        check_flag(need_weights=need_weights)
         read = self.read(
             tokens,
             mask,
@@ -179,6 +184,7 @@ class Decoder(nn.Module):
         dropout_keep: ModelKeep | None = None,
     ) -> LanguageOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the decoder."""
+        check_flag(need_weights=need_weights)
         check_tokens(tokens)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
@@ -65,6 +66,7 @@ class EncoderLayer(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -90,6 +92,7 @@ class EncoderLayer(nn.Module):
         dropout_keep: LayerKeep | None = None,
     ) -> AttentionOutput:
         """Encode one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         keep = dropout_keep or LayerKeep()
         attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
         x = self.attention_norm(x + self.dropout(attended, keep.attention_output))  # batch length embed
@@ -107,6 +110,7 @@ class Encoder(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -154,6 +158,7 @@ class Encoder(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or more positions than have an embedding.
         """
+        check_flag(need_weights=need_weights)
         check_tokens(tokens)
         if token_types is not None and token_types.shape != tokens.shape:
             raise ValueError(

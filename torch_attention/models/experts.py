@@ -21,6 +21,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_at_least, check_divisible
 from torch_attention.feed_forward import GatedFeedForward
 from torch_attention.layers import Factory, constant_parameter, linear
@@ -67,6 +68,7 @@ class MixtureOfExperts(nn.Module):
         ValueError: groups that do not divide or are too small, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.layers import similarities
@@ -55,6 +56,7 @@ class LanguageModel(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         read = self.read(tokens, mask, positions=positions, caches=caches, need_weights=need_weights)
         return read._replace(output=self.logits(read.output))
 
@@ -68,6 +70,7 @@ class LanguageModel(nn.Module):
         need_weights: bool = False,
     ) -> LanguageOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the model."""
+        check_flag(need_weights=need_weights)
         check_tokens(tokens)
         check_shape("positions", positions, tokens)
         if caches is None:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import GatedFeedForward
 from torch_attention.heads.latent import MultiHeadLatentAttention
@@ -90,6 +91,7 @@ class LatentDecoderLayer(nn.Module):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
+    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,
@@ -132,6 +134,7 @@ class LatentDecoderLayer(nn.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `MultiHeadLatentAttention`."""
+        check_flag(need_weights=need_weights)
         attended = self.attention(
             self.attention_norm(x), mask, positions=positions, cache=cache, need_weights=need_weights
         )

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Factory, embedding, layer_norm, linear
@@ -84,6 +85,7 @@ class ParallelDecoderLayer(nn.Module):
         ValueError: heads that do not divide, an unknown activation, or one norm for what is not parallel.
     """
 
+    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,
@@ -117,6 +119,7 @@ class ParallelDecoderLayer(nn.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `ModelAttention`."""
+        check_flag(need_weights=need_weights)
         normed = self.attention_norm(x)  # batch length embed
         attended = self.attention(
             normed,

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import (
     check_divisible,
     check_key_mask,
@@ -86,6 +87,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         ValueError: an odd `hidden_dim`, a rate outside [0, 1), or an attention that drops weights.
     """
 
+    @checked
     def __init__(
         self,
         src_vocab_size: int,

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_tokens
 from torch_attention.feed_forward import FeedForward, GatedFeedForward
@@ -72,6 +73,7 @@ class RelativeLayer(nn.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,
@@ -105,6 +107,7 @@ class RelativeLayer(nn.Module):
         need_weights: bool = True,
     ) -> DecoderOutput | CachedDecoderOutput:
         """Run one layer; arguments and errors as in `ModelAttention`, which stands here once or twice."""
+        check_flag(need_weights=need_weights)
         read = self.self_attention(
             self.self_norm(x), mask, position=position, cache=cache, need_weights=need_weights
         )

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import GatedFeedForward
 from torch_attention.layers import Factory, embedding, linear, rms_norm
@@ -86,6 +87,7 @@ class RotaryDecoderLayer(nn.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: RotaryDecoderConfig,
@@ -120,6 +122,7 @@ class RotaryDecoderLayer(nn.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `ModelAttention`."""
+        check_flag(need_weights=need_weights)
         attended = self.attention(
             self.attention_norm(x),
             mask,

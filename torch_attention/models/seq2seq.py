@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
 from torch_attention.cross_attention import EncoderDecoderAttention
@@ -51,6 +52,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         ValueError: `embed_dim` is not divisible by `num_heads`, no position, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         src_vocab_size: int,

@@ -5,6 +5,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag
 from torch_attention.caches import Cache, StaticCache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.outputs import CachedDecoderOutput, EncoderOutput, SequenceOutput, all_weights
@@ -96,6 +97,7 @@ class SequenceModel(SequenceToSequence):
         need_weights: bool = False,
     ) -> SequenceOutput:
         """As `run`, but for the weights, which are to be asked for."""
+        check_flag(need_weights=need_weights)
         return self.run(source, target, source_mask, target_mask, need_weights=need_weights)
 
 

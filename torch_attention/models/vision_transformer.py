@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.layers import Factory, layer_norm, linear
 from torch_attention.outputs import EncoderOutput, all_weights
 from torch_attention.vision.vit import PatchEmbedding, ViTBlock
@@ -60,6 +61,7 @@ class VisionTransformer(nn.Module):
         ValueError: patches that do not tile the image, heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: VisionTransformerConfig,
@@ -108,6 +110,7 @@ class VisionTransformer(nn.Module):
         Raises:
             ValueError: images of another size.
         """
+        check_flag(need_weights=need_weights)
         x = self.patches(image)  # batch length embed
         x = x if self.embedding_norm is None else self.embedding_norm(x)
         layers = []

@@ -21,6 +21,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import (
     check_at_least,
     check_divisible,
@@ -149,6 +150,7 @@ class BigBirdAttention(nn.Module):
         ValueError: as `block_sparse_mask`, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -211,6 +213,7 @@ class BigBirdAttention(nn.Module):
             TypeError: a mask that is not boolean, or blocks that are not integers.
             ValueError: shapes that do not fit, among them a length that is no multiple of `block_size`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_divisible(length=x.shape[1], block_size=self.block_size)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)

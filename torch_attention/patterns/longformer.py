@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_pairs, check_positive, check_sequence, dtype_name
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
@@ -69,6 +70,7 @@ class LongformerAttention(nn.Module):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -130,6 +132,7 @@ class LongformerAttention(nn.Module):
             TypeError: a mask or `global_tokens` that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_positions("positions", positions, x, self.position)

@@ -19,6 +19,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_keep, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, parameter
@@ -62,6 +63,7 @@ class PersistentMemoryAttention(nn.Module):
         ValueError: sizes that do not divide, no memory, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -122,6 +124,7 @@ class PersistentMemoryAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a cache that does not.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
         check_call(

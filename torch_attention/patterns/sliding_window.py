@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence, check_window
 from torch_attention.layers import Dropout, Factory, linear
@@ -50,6 +51,7 @@ class SlidingWindowAttention(nn.Module):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -99,6 +101,7 @@ class SlidingWindowAttention(nn.Module):
 
         The window counts elements of the sequence; `positions` are for `position` alone.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_at_least, check_divisible, check_sequence, check_window
 from torch_attention.layers import Dropout, Factory, linear
@@ -101,6 +102,7 @@ class StreamingAttention(nn.Module):
             rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -154,6 +156,7 @@ class StreamingAttention(nn.Module):
         There are no `positions` to give, for those inside the cache follow from the pattern. Any cache will do;
         `RollingCache(window, num_sinks)` remembers no more than is seen.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import at_least_float32
@@ -53,6 +54,7 @@ class SinusoidalEmbedding(nn.Module):
         ValueError: `embed_dim` is odd.
     """
 
+    @checked
     def __init__(self, embed_dim: int, *, base: float = 10000.0, interleaved: bool = True):
         super().__init__()
         check_divisible(embed_dim=embed_dim, pair=2)
@@ -91,6 +93,7 @@ class LearnedEmbedding(nn.Module):
         ValueError: no position.
     """
 
+    @checked
     def __init__(
         self,
         max_len: int,

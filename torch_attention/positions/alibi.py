@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads, distances
@@ -45,6 +46,7 @@ class ALiBi(nn.Module):
         ValueError: no head.
     """
 
+    @checked
     def __init__(self, num_heads: int):
         super().__init__()
         self.num_heads = num_heads

@@ -23,6 +23,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.ops import attend, merge_heads, split_heads
@@ -65,6 +66,7 @@ class DisentangledSelfAttention(nn.Module):
         ValueError: sizes that do not fit, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -117,6 +119,7 @@ class DisentangledSelfAttention(nn.Module):
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
         """Attend by content and by distance; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_shape("positions", positions, x)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads, positions_or_count
@@ -77,6 +78,7 @@ class RotaryEmbedding(nn.Module):
         ValueError: `rotary_dim` is odd or above `head_dim`, or there is not one frequency a pair.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,

@@ -20,6 +20,7 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads
@@ -63,6 +64,7 @@ class MultiAxisRotaryEmbedding(nn.Module):
         ValueError: the sections are not as many pairs as there are.
     """
 
+    @checked
     def __init__(self, head_dim: int, sections: Sequence[int], *, base: float = 10000.0):
         super().__init__()
         frequencies = rotary_frequencies(head_dim, base)
@@ -108,6 +110,7 @@ class AxialRotaryEmbedding(nn.Module):
         ValueError: `head_dim` does not divide.
     """
 
+    @checked
     def __init__(self, head_dim: int, *, num_axes: int = 2, base: float = 10000.0):
         super().__init__()
         check_divisible(head_dim=head_dim, pairs=2 * num_axes)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
@@ -60,6 +61,7 @@ class ShawEmbedding(nn.Module):
         ValueError: no distance.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,
@@ -110,6 +112,7 @@ class ShawSelfAttention(nn.Module):
         ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -151,6 +154,7 @@ class ShawSelfAttention(nn.Module):
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

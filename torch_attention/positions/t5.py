@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import Placed
@@ -55,6 +56,7 @@ class T5Bias(nn.Module):
         ValueError: too few buckets or too small a distance to fill them.
     """
 
+    @checked
     def __init__(
         self,
         num_heads: int,

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, parameter
 from torch_attention.ops import Placed, at_least_float32
@@ -77,6 +78,7 @@ class TransformerXLEmbedding(nn.Module):
         ValueError: `embed_dim` is odd.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,

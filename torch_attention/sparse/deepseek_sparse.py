@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import align, check_positive, check_sequence
 from torch_attention.heads.grouped_query import GroupedQueryAttention
@@ -101,6 +102,7 @@ class DeepSeekSparseAttention(nn.Module):
         ValueError: `top_k` below 1, or an indexer for other features than `attention` has.
     """
 
+    @checked
     def __init__(
         self,
         attention: MultiHeadLatentAttention | GroupedQueryAttention,
@@ -138,6 +140,7 @@ class DeepSeekSparseAttention(nn.Module):
         A key that the mask hides from all heads takes up no place among them. With a cache `attention` must be causal
         itself; the cache holds `Indexed`.
         """
+        check_flag(need_weights=need_weights)
         attention = self.attention
         check_sequence("x", x, attention.embed_dim)
         check_call(

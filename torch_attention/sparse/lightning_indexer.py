@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import relu
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.layers import Factory, layer_norm, linear
 from torch_attention.ops import at_least_float32, split_heads
@@ -65,6 +66,7 @@ class LightningIndexer(nn.Module):
         ValueError: a size below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,

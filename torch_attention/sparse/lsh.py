@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -58,6 +59,7 @@ class LSHAttention(nn.Module):
         ValueError: sizes that do not divide, sizes below 1, an odd number of buckets, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -118,6 +120,7 @@ class LSHAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a length that is no multiple of `chunk_length`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
         check_divisible(length=length, chunk_length=self.chunk_length)

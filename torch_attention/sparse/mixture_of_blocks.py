@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -90,6 +91,7 @@ class MixtureOfBlockAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, sizes below 1, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -134,6 +136,7 @@ class MixtureOfBlockAttention(nn.Module):
 
         A block is scored by the keys that the mask leaves of it; one with none is not chosen.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

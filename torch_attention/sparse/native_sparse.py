@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import relu, sigmoid
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache
 from torch_attention.checks import (
     align,
@@ -61,6 +62,7 @@ class BlockCompression(nn.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,
@@ -118,6 +120,7 @@ class NativeSparseAttention(nn.Module):
         ValueError: sizes that do not divide, sizes below 1, or `num_selected` below 3.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -179,6 +182,7 @@ class NativeSparseAttention(nn.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to its past in three ways; the rest as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(x, mask, positions, None, cache, position=self.position, num_heads=self.num_heads)
         asked = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

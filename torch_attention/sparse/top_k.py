@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -76,6 +77,7 @@ class TopKAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, `top_k` below 1, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -121,6 +123,7 @@ class TopKAttention(nn.Module):
         A key that the mask hides takes up no place among them. With `is_causal` a cache can be given, as in
         `CausalSelfAttention`.
         """
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,

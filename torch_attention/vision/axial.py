@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_keep
 from torch_attention.layers import Factory
 from torch_attention.self_attention import MultiHeadSelfAttention
@@ -66,6 +67,7 @@ class AxialAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -108,6 +110,7 @@ class AxialAttention(nn.Module):
             TypeError: a keep-mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_grid("x", x, self.embed_dim)
         batch, height, width, _ = x.shape
         keep = dropout_keep or AxialKeep()

@@ -21,6 +21,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
@@ -73,6 +74,7 @@ class DecomposedPositionAttention(nn.Module):
         ValueError: sizes that do not divide, an empty grid, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -123,6 +125,7 @@ class DecomposedPositionAttention(nn.Module):
             TypeError: a keep-mask that is not boolean.
             ValueError: shapes that do not fit, or a grid of another size.
         """
+        check_flag(need_weights=need_weights)
         check_grid("x", x, self.embed_dim)
         batch, height, width, _ = x.shape
         if (height, width) != self.grid_size:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, conv2d, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
@@ -40,6 +41,7 @@ class SpatialReductionAttention(nn.Module):
         ValueError: sizes that do not divide, an empty patch, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -92,6 +94,7 @@ class SpatialReductionAttention(nn.Module):
             TypeError: a keep-mask that is not boolean.
             ValueError: shapes that do not fit, or a grid smaller than a patch.
         """
+        check_flag(need_weights=need_weights)
         check_grid("x", x, self.embed_dim)
         batch, height, width, _ = x.shape
         patches = (height // self.reduction) * (width // self.reduction)

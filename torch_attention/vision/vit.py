@@ -19,6 +19,7 @@ from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Factory, conv2d, layer_norm, parameter
@@ -42,6 +43,7 @@ class PatchEmbedding(nn.Module):
         ValueError: patches that do not tile the image.
     """
 
+    @checked
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -103,6 +105,7 @@ class ViTBlock(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -135,6 +138,7 @@ class ViTBlock(nn.Module):
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
         """Encode one block; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        check_flag(need_weights=need_weights)
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         attended, weights = self.attention(

@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from torch_attention.arguments import check_flag, checked
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
@@ -99,6 +100,7 @@ class WindowAttention(nn.Module):
         ValueError: sizes that do not divide, an empty window, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -149,6 +151,7 @@ class WindowAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
+        check_flag(need_weights=need_weights)
         check_grid("x", x, self.embed_dim)
         _, height, width, _ = x.shape
         side, shape = self.window_size, self.weights_shape(x.shape)
@@ -202,6 +205,7 @@ class ShiftedWindowAttention(nn.Module):
         ValueError: as `WindowAttention`, or a shift outside of the window.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -238,6 +242,7 @@ class ShiftedWindowAttention(nn.Module):
             Output, and weights `(batch, windows, heads, area, area)` of the rolled grid: its place (y, x) is the
             place (y + shift, x + shift) of `x`, counted around the edges.
         """
+        check_flag(need_weights=need_weights)
         check_grid("x", x, self.attention.embed_dim)
         check_keep(dropout_keep, self.attention.weights_shape(x.shape))
         _, height, width, _ = x.shape
