@@ -91,6 +91,7 @@ def check_key_mask(mask: Tensor | None, batch: int, key_len: int, *, name: str =
     """Raise unless `mask` hides a key from all queries or from none, as what `padding_mask` returns."""
     if mask is None:
         return
+    check_array(name, mask)
     check_boolean(name, mask)
     if tuple(mask.shape) != (batch, 1, 1, key_len):
         raise ValueError(
@@ -174,6 +175,7 @@ def check_pairs(
     """
     batch, query_len, key_len = *query.shape[:2], key.shape[1]
     if mask is not None:
+        check_array(name, mask)
         check_boolean(name, mask)
         align(name, mask, (batch, num_heads or 1, query_len, key_len))
     heads = () if num_heads is None else (num_heads,)

@@ -9,6 +9,8 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.arrays import check_floats
+
 
 class GridOutput(NamedTuple):
     """`output, weights = attention(grid)`.
@@ -24,7 +26,8 @@ class GridOutput(NamedTuple):
 
 
 def check_grid(name: str, x: Array, dim: int) -> None:
-    """Raise ValueError unless `x` is `(batch, height, width, dim)`."""
+    """Raise unless `x` is floating-point and `(batch, height, width, dim)`."""
+    check_floats(name, x)
     if x.ndim != 4 or x.shape[-1] != dim:
         raise ValueError(f"{name} must have shape (batch, height, width, {dim}), got {tuple(x.shape)}")
 

@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import check_flag, checked
+from jax_attention.arrays import check_array
 from jax_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import attend
@@ -158,6 +159,7 @@ class WindowAttention(nnx.Module):
         _, height, width, _ = x.shape
         side, shape = self.window_size, self.weights_shape(x.shape)
         if mask is not None:
+            check_array("mask", mask)
             check_boolean("mask", mask)
             mask = align("mask", mask, shape)
         check_keep(dropout_keep, shape)

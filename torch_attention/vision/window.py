@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import check_flag, checked
+from torch_attention.arrays import check_array
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
@@ -156,6 +157,7 @@ class WindowAttention(nn.Module):
         _, height, width, _ = x.shape
         side, shape = self.window_size, self.weights_shape(x.shape)
         if mask is not None:
+            check_array("mask", mask)
             check_boolean("mask", mask)
             mask = align("mask", mask, shape)
         check_keep(dropout_keep, shape)
