@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_pairs, check_query_key_value
 from jax_attention.classic.scores import GeneralScore
 from jax_attention.layers import Dropout, Factory, linear
@@ -47,6 +48,7 @@ class BasicAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -67,6 +69,7 @@ class BasicAttention(nnx.Module):
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],
@@ -118,10 +121,12 @@ class LuongAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(self, score: nnx.Module, *, dropout: float = 0.0, rngs: nnx.Rngs | None = None):
         self.score = score
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],
@@ -159,12 +164,14 @@ class ScaledDotProductAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self, *, position: nnx.Module | None = None, dropout: float = 0.0, rngs: nnx.Rngs | None = None
     ):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch query dim"],

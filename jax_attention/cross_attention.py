@@ -18,6 +18,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
@@ -41,6 +42,7 @@ class CrossAttention(nnx.Module):
         dropout: rate, at least 0 and below 1, at which weights are dropped in training.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -64,6 +66,7 @@ class CrossAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],
@@ -117,6 +120,7 @@ class MultiHeadCrossAttention(nnx.Module):
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -147,6 +151,7 @@ class MultiHeadCrossAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],
@@ -202,6 +207,7 @@ class EncoderDecoderAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -234,6 +240,7 @@ class EncoderDecoderAttention(nnx.Module):
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch query embed"],

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import activation_function
+from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 
@@ -25,6 +26,7 @@ class FeedForward(nnx.Module):
         ValueError: an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -44,6 +46,7 @@ class FeedForward(nnx.Module):
         self.activation = activation_function(activation)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -69,6 +72,7 @@ class GatedFeedForward(nnx.Module):
         ValueError: an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -87,6 +91,7 @@ class GatedFeedForward(nnx.Module):
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
         self.activation = activation_function(activation)
 
+    @checked
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         """Transform each position."""
         check_sequence("x", x, self.embed_dim)

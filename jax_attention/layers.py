@@ -12,6 +12,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_keep, check_rate
 from jax_attention.ops import at_least_float32
 
@@ -24,6 +25,7 @@ class Factory(TypedDict):
     dtype: DTypeLike | None
 
 
+@checked
 def linear(
     in_features: int, out_features: int, *, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.Linear:
@@ -39,6 +41,7 @@ def weight_matrix(layer: nnx.Linear) -> Float[Array, "in_features out_features"]
     return layer.kernel[...]
 
 
+@checked
 def layer_norm(
     dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.LayerNorm:
@@ -60,6 +63,7 @@ class _OffsetRMSNorm(nnx.RMSNorm):
         return (normed * (1.0 + self.scale[...].astype(wide.dtype))).astype(x.dtype)
 
 
+@checked
 def rms_norm(
     dim: int, *, eps: float = 1e-6, unit_offset: bool = False, **factory: Unpack[Factory]
 ) -> nnx.RMSNorm:
@@ -72,11 +76,13 @@ def rms_norm(
     return nnx.RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
 
 
+@checked
 def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nnx.Embed:
     """A table of vectors, drawn from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
     return nnx.Embed(num_embeddings, dim, embedding_init=initializers.normal(0.02), **factory)
 
 
+@checked
 def similarities(table: nnx.Embed, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch num_embeddings"]:
     """Return x E^T: the dot product of `x` with each vector of the table."""
     return table.attend(x)
@@ -114,6 +120,7 @@ def normal_buffer(*shape: int, std: float = 1.0, **factory: Unpack[Factory]) -> 
     return _Buffer(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))
 
 
+@checked
 def conv1d(
     in_channels: int,
     out_channels: int,
@@ -129,6 +136,7 @@ def conv1d(
     return _conv(in_channels, out_channels, (kernel_size,), (stride,), (padding,), groups, bias, factory)
 
 
+@checked
 def conv2d(
     in_channels: int,
     out_channels: int,
@@ -201,6 +209,7 @@ class Dropout(nnx.Module):
         ValueError: `rate` is not in [0, 1), or there is nothing to draw from.
     """
 
+    @checked
     def __init__(self, rate: float, *, rngs: nnx.Rngs | None = None):
         check_rate(rate)
         if rate > 0.0 and rngs is None:
@@ -209,6 +218,7 @@ class Dropout(nnx.Module):
         self.deterministic = False  # set by `module.eval()` and `module.train()`
         self.rngs = None if rngs is None or rate == 0.0 else rngs.dropout.fork()
 
+    @checked
     def __call__(
         self, x: Float[Array, "*axes"], keep: Bool[Array, "*axes"] | None = None
     ) -> Float[Array, "*axes"]:

@@ -37,6 +37,7 @@ FILES = sorted(str(path.relative_to(ROOTS["torch"])) for path in ROOTS["torch"].
 # Where the frameworks differ so much that the code does; every other file differs in the words below alone.
 OWN_CODE = {
     "activations.py",
+    "arrays.py",
     "demonstration.py",
     "layers.py",
     "models/evaluation.py",

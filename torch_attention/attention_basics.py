@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_pairs, check_query_key_value
 from torch_attention.classic.scores import GeneralScore
 from torch_attention.layers import Dropout, Factory, linear
@@ -45,6 +46,7 @@ class BasicAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -65,6 +67,7 @@ class BasicAttention(nn.Module):
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],
@@ -116,11 +119,13 @@ class LuongAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(self, score: nn.Module, *, dropout: float = 0.0):
         super().__init__()
         self.score = score
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],
@@ -158,11 +163,13 @@ class ScaledDotProductAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(self, *, position: nn.Module | None = None, dropout: float = 0.0):
         super().__init__()
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query dim"],

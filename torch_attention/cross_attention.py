@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
@@ -39,6 +40,7 @@ class CrossAttention(nn.Module):
         dropout: rate, at least 0 and below 1, at which weights are dropped in training.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -62,6 +64,7 @@ class CrossAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],
@@ -115,6 +118,7 @@ class MultiHeadCrossAttention(nn.Module):
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -145,6 +149,7 @@ class MultiHeadCrossAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],
@@ -200,6 +205,7 @@ class EncoderDecoderAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -232,6 +238,7 @@ class EncoderDecoderAttention(nn.Module):
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch query embed"],

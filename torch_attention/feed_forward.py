@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
+from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 
@@ -23,6 +24,7 @@ class FeedForward(nn.Module):
         ValueError: an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -42,6 +44,7 @@ class FeedForward(nn.Module):
         self.activation = activation_function(activation)
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -67,6 +70,7 @@ class GatedFeedForward(nn.Module):
         ValueError: an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -85,6 +89,7 @@ class GatedFeedForward(nn.Module):
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
         self.activation = activation_function(activation)
 
+    @checked
     def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
         """Transform each position."""
         check_sequence("x", x, self.embed_dim)

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -43,6 +44,7 @@ class SelfAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -63,6 +65,7 @@ class SelfAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -120,6 +123,7 @@ class MultiHeadSelfAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -147,6 +151,7 @@ class MultiHeadSelfAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -208,6 +213,7 @@ class CausalSelfAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -235,6 +241,7 @@ class CausalSelfAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

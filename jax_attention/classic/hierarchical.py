@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_key_mask, check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import score_attention
@@ -34,6 +35,7 @@ class HierarchicalAttentionPooling(nnx.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -48,6 +50,7 @@ class HierarchicalAttentionPooling(nnx.Module):
         self.hidden_proj = linear(embed_dim, hidden_dim, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -25,12 +25,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import align, check_pairs, check_query_key_value, check_state
 from jax_attention.layers import Dropout, Factory, conv1d, linear
 from jax_attention.ops import at_least_float32, masked_softmax, scan, weighted_values
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def align_in_turn(
     score: Callable[[Array, Array], Array],
     query: Float[Array, "batch query hidden"],
@@ -77,6 +79,7 @@ class LocationAwareAttention(nnx.Module):
         ValueError: a `kernel_size` that is not odd, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -104,6 +107,7 @@ class LocationAwareAttention(nnx.Module):
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],

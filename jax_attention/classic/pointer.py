@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import align, check_pairs, check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import additive_features, masked_softmax
@@ -33,6 +34,7 @@ class PointerAttention(nnx.Module):
         bias: whether the hidden layer has a bias.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -51,6 +53,7 @@ class PointerAttention(nnx.Module):
         self.k_proj = linear(key_dim, hidden_dim, bias=bias, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],

@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import at_least_float32
@@ -21,6 +22,7 @@ from jax_attention.ops import at_least_float32
 class DotScore(nnx.Module):
     """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
 
+    @checked
     def __call__(
         self, query: Float[Array, "batch query dim"], key: Float[Array, "batch key dim"]
     ) -> Float[Array, "batch query key"]:
@@ -37,6 +39,7 @@ class GeneralScore(nnx.Module):
         key_dim: features of a key.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -51,6 +54,7 @@ class GeneralScore(nnx.Module):
         self.key_dim = key_dim
         self.proj = linear(key_dim, query_dim, bias=False, **factory)
 
+    @checked
     def __call__(
         self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
     ) -> Float[Array, "batch query key"]:
@@ -69,6 +73,7 @@ class ConcatScore(nnx.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -85,6 +90,7 @@ class ConcatScore(nnx.Module):
         self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
+    @checked
     def __call__(
         self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
     ) -> Float[Array, "batch query key"]:

@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter, rms_norm
@@ -33,6 +34,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def lambda_init_at(depth: int) -> float:
     """0.8 - 0.6 exp(-0.3 depth), for a layer with `depth` layers before it (Ye et al. 2024, section 2.1)."""
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
@@ -55,6 +57,7 @@ class DifferentialAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -98,6 +101,7 @@ class DifferentialAttention(nnx.Module):
         second = at_least_float32(self.lambda_q2[...]) * at_least_float32(self.lambda_k2[...])  # head_dim
         return jnp.exp(first.sum(-1)) - jnp.exp(second.sum(-1)) + self.lambda_init
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

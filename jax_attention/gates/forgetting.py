@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import softplus
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -43,6 +44,7 @@ class Remembered(NamedTuple):
     log_forget: Float[Array, "batch heads length 1"]
 
 
+@checked
 def forgetting_bias(
     log_forget: Float[Array, "batch heads key 1"], query_len: int, query_offset: int | Int[Array, ""] = 0
 ) -> Float[Array, "batch heads query key"]:
@@ -73,6 +75,7 @@ class ForgettingAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -99,6 +102,7 @@ class ForgettingAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

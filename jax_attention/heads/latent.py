@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, rms_norm
@@ -47,6 +48,7 @@ class Latents(NamedTuple):
 class _LatentProjections(nnx.Module):
     """The parameters of latent attention, in either of its forms."""
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -151,6 +153,7 @@ class MultiHeadLatentAttention(_LatentProjections):
         ValueError: a size below 1, a position scheme for other features, or a rate outside [0, 1).
     """
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -17,10 +17,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from jax_attention.activations import sigmoid
+from jax_attention.arguments import checked
 from jax_attention.layers import Factory, constant_parameter, parameter
 from jax_attention.ops import at_least_float32
 
 
+@checked
 def gru_step(
     from_input: Float[Array, "... gates"],
     from_state: Float[Array, "... gates"],
@@ -49,6 +51,7 @@ class GRUCell(nnx.Module):
         hidden_dim: features of a state.
     """
 
+    @checked
     def __init__(
         self,
         input_dim: int,
@@ -65,6 +68,7 @@ class GRUCell(nnx.Module):
         self.bias_ih = constant_parameter(3 * hidden_dim, value=0.0, **factory)
         self.bias_hh = constant_parameter(3 * hidden_dim, value=0.0, **factory)
 
+    @checked
     def __call__(
         self, x: Float[Array, "... input"], state: Float[Array, "... hidden"]
     ) -> Float[Array, "... hidden"]:

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.latents.learned import check_masks, for_each_element
 from jax_attention.layers import Dropout, Factory, layer_norm, linear, parameter
@@ -45,6 +46,7 @@ class PerceiverAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, no latents, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         num_latents: int,
@@ -80,6 +82,7 @@ class PerceiverAttention(nnx.Module):
         self.out_proj = linear(embed_dim, latent_dim, bias=bias, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch key input_dim"],

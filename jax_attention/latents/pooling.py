@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.cross_attention import MultiHeadCrossAttention
 from jax_attention.feed_forward import FeedForward
@@ -45,6 +46,7 @@ class AttentionPooling(nnx.Module):
             [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -76,6 +78,7 @@ class AttentionPooling(nnx.Module):
             else FeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
         )
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch key embed"],

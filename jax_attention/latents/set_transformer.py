@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import activation_function
+from jax_attention.arguments import checked
 from jax_attention.checks import check_keep, check_key_mask, check_positive, check_sequence
 from jax_attention.latents.attention_block import MultiheadAttentionBlock
 from jax_attention.latents.learned import check_masks, for_each_element
@@ -70,6 +71,7 @@ class SetAttentionBlock(nnx.Module):
         ValueError: as `MultiheadAttentionBlock`.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -87,6 +89,7 @@ class SetAttentionBlock(nnx.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -111,6 +114,7 @@ class InducedSetAttentionBlock(nnx.Module):
         ValueError: as `MultiheadAttentionBlock`, or no points.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -135,6 +139,7 @@ class InducedSetAttentionBlock(nnx.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -181,6 +186,7 @@ class PoolingByAttention(nnx.Module):
         ValueError: as `MultiheadAttentionBlock`, or no seeds.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -204,6 +210,7 @@ class PoolingByAttention(nnx.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch key embed"],

@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_key_mask, check_positive, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.latents.gru import GRUCell
@@ -48,6 +49,7 @@ class SlotOutput(NamedTuple):
     assignments: Float[Array, "batch slots key"] | None
 
 
+@checked
 def slot_assignments(
     query: Float[Array, "batch slots slot_dim"],
     key: Float[Array, "batch key slot_dim"],
@@ -59,6 +61,7 @@ def slot_assignments(
     return shares if mask is None else jnp.where(mask[:, 0], shares, 0.0)
 
 
+@checked
 def slot_weights(
     assignments: Float[Array, "batch slots key"],
     mask: Bool[Array, "batch 1 1 key"] | None = None,
@@ -90,6 +93,7 @@ class SlotAttention(nnx.Module):
         ValueError: no iterations, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         input_dim: int,
@@ -123,6 +127,7 @@ class SlotAttention(nnx.Module):
         self.gru = GRUCell(slot_dim, slot_dim, **factory)
         self.ffn = FeedForward(slot_dim, ffn_dim, activation=activation, **factory)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch key input_dim"],

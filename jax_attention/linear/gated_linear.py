@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu, softplus
+from jax_attention.arguments import checked
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear, rms_norm
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -41,6 +42,7 @@ from jax_attention.ops import (
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_gated_linear_attention(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -74,6 +76,7 @@ def recurrent_gated_linear_attention(
     return rearrange(output, "l b h v -> b h l v").astype(value.dtype), memory
 
 
+@checked
 def chunked_gated_linear_attention(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -103,6 +106,7 @@ def chunked_gated_linear_attention(
     return join_chunks(output, query.shape[2]).astype(value.dtype), memory
 
 
+@checked
 def gated_linear_attention_weights(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -132,6 +136,7 @@ class GatedLinearAttention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1, or a number that is not above 0.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -167,6 +172,7 @@ class GatedLinearAttention(nnx.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(num_heads * self.value_dim, embed_dim, bias=False, **factory)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -30,6 +30,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, linear, normal_buffer
 from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -59,6 +60,7 @@ class PerformerState(NamedTuple):
     exponent: Float[Array, "batch heads"]
 
 
+@checked
 def recurrent_performer(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -95,6 +97,7 @@ def recurrent_performer(
     return rearrange(output, "l b h v -> b h l v").astype(value.dtype), last
 
 
+@checked
 def chunked_performer(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -128,6 +131,7 @@ def chunked_performer(
     return join_chunks(output, query.shape[2]).astype(value.dtype), last
 
 
+@checked
 def bidirectional_performer(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -141,6 +145,7 @@ def bidirectional_performer(
     return divide(output, jnp.einsum("bhqf,bhf->bhq", query, key.sum(-2))).astype(value.dtype)
 
 
+@checked
 def performer_weights(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -165,6 +170,7 @@ def performer_weights(
     return divide(scores, total)
 
 
+@checked
 def over_largest(
     key: Float[Array, "batch heads size features"], before: Float[Array, "batch heads"] | None
 ) -> tuple[Float[Array, "batch heads size features"], Float[Array, "batch heads"]]:
@@ -176,6 +182,7 @@ def over_largest(
     return jnp.where(seen, jnp.exp(key - exponent[..., None, None]), 0.0), exponent
 
 
+@checked
 def moved(state: PerformerState, exponent: Float[Array, "batch heads"]) -> PerformerState:
     """The same state over another feature."""
     factor = jnp.exp(state.exponent - exponent)  # batch heads
@@ -184,6 +191,7 @@ def moved(state: PerformerState, exponent: Float[Array, "batch heads"]) -> Perfo
     )
 
 
+@checked
 def first_sums(
     key: Float[Array, "batch heads length features"],
     value: Float[Array, "batch heads length value_dim"],
@@ -215,6 +223,7 @@ class PerformerAttention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -248,6 +257,7 @@ class PerformerAttention(nnx.Module):
         self.features = normal_buffer(num_features, head_dim, **factory)
         self.features[...] = orthogonal_features(self.features[...])
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 from jax_attention.ops import at_least_float32
 
 
+@checked
 def orthogonal_features(
     normal: Float[Array, "features head_dim"],
 ) -> Float[Array, "features head_dim"]:
@@ -35,6 +37,7 @@ def orthogonal_features(
     return jnp.concatenate(blocks, axis=0).astype(normal.dtype)
 
 
+@checked
 def log_softmax_features(
     x: Float[Array, "batch heads length head_dim"], features: Float[Array, "features head_dim"]
 ) -> Float[Array, "batch heads length features"]:
@@ -44,12 +47,14 @@ def log_softmax_features(
     return along - (x * x).sum(-1)[..., None] / 2
 
 
+@checked
 def query_features(query: Float[Array, "... features"]) -> Float[Array, "... features"]:
     """Φ(q) over its largest feature, from log φ(q)."""
     query = at_least_float32(query)
     return jnp.exp(query - jnp.amax(query, axis=-1, keepdims=True))
 
 
+@checked
 def divide(
     x: Float[Array, "... length dim"], total: Float[Array, "... length"]
 ) -> Float[Array, "... length dim"]:

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -34,6 +35,7 @@ from jax_attention.positions.protocol import check_positions, check_scheme, plac
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def mix_positions(
     x: Float[Array, "batch heads length head_dim"], mixtures: Float[Array, "length projected"]
 ) -> Float[Array, "batch heads projected head_dim"]:
@@ -59,6 +61,7 @@ class LinformerAttention(nnx.Module):
             [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -93,6 +96,7 @@ class LinformerAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
@@ -33,6 +34,7 @@ from jax_attention.outputs import AttentionOutput, CachedOutput, LanguageOutput
 from jax_attention.self_attention import CausalSelfAttention
 
 
+@checked
 @dataclass(frozen=True)
 class DecoderConfig:
     """The sizes of a decoder.
@@ -70,6 +72,7 @@ class DecoderLayer(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -86,6 +89,7 @@ class DecoderLayer(nnx.Module):
         self.ffn = FeedForward(dim, config.ffn_dim, activation=config.activation, **factory)
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -115,6 +119,7 @@ class Decoder(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -131,6 +136,7 @@ class Decoder(nnx.Module):
         self.final_norm = layer_norm(config.embed_dim, eps=config.norm_eps, **factory)
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         tokens: Int[Array, "batch length"],
@@ -170,6 +176,7 @@ class Decoder(nnx.Module):
         )
         return read._replace(output=self.logits(read.output))
 
+    @checked
     def read(
         self,
         tokens: Int[Array, "batch length"],
@@ -208,6 +215,7 @@ class Decoder(nnx.Module):
             tuple(layer.weights for layer in layers if layer.weights is not None) or None,
         )
 
+    @checked
     def logits(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
         return similarities(self.token_embedding, x)

@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
 from jax_attention.keeps import LayerKeep, ModelKeep
@@ -20,6 +21,7 @@ from jax_attention.outputs import AttentionOutput, EncoderOutput
 from jax_attention.self_attention import MultiHeadSelfAttention
 
 
+@checked
 @dataclass(frozen=True)
 class EncoderConfig:
     """The sizes of an encoder.
@@ -67,6 +69,7 @@ class EncoderLayer(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -83,6 +86,7 @@ class EncoderLayer(nnx.Module):
         self.ffn_norm = layer_norm(dim, eps=eps, **factory)
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -109,6 +113,7 @@ class Encoder(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -130,6 +135,7 @@ class Encoder(nnx.Module):
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         tokens: Int[Array, "batch length"],

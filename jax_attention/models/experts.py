@@ -24,12 +24,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_at_least, check_divisible
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.layers import Factory, constant_parameter, linear
 from jax_attention.ops import at_least_float32, top_k_mask
 
 
+@checked
 @dataclass(frozen=True)
 class ExpertsConfig:
     """The sizes of a mixture of experts.
@@ -70,6 +72,7 @@ class MixtureOfExperts(nnx.Module):
         ValueError: groups that do not divide or are too small, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -97,6 +100,7 @@ class MixtureOfExperts(nnx.Module):
             embed_dim, config.num_shared * config.ffn_dim, activation=activation, **factory
         )
 
+    @checked
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         """Transform each position."""
         shares = self.shares(x).astype(x.dtype)  # batch length experts
@@ -105,6 +109,7 @@ class MixtureOfExperts(nnx.Module):
             output = output + shares[..., index, None] * expert(x)  # batch length embed
         return output
 
+    @checked
     def shares(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length experts"]:
         """What part each expert has in the result, zero for all that are not chosen."""
         config = self.config

@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.heads.latent import MultiHeadLatentAttention
@@ -24,6 +25,7 @@ from jax_attention.models.language import LanguageModel
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
+@checked
 @dataclass(frozen=True)
 class LatentHeadsConfig:
     """The heads of latent attention.
@@ -49,6 +51,7 @@ class LatentHeadsConfig:
     scale: float | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class LatentDecoderConfig:
     """The sizes of a decoder with latent attention.
@@ -92,6 +95,7 @@ class LatentDecoderLayer(nnx.Module):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
+    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,
@@ -124,6 +128,7 @@ class LatentDecoderLayer(nnx.Module):
             else MixtureOfExperts(dim, config.experts, **factory)
         )
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -152,6 +157,7 @@ class LatentDecoder(LanguageModel):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
+    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Factory, embedding, layer_norm, linear
@@ -30,6 +31,7 @@ from jax_attention.positions.alibi import ALiBi
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 @dataclass(frozen=True)
 class ParallelDecoderConfig:
     """The sizes of a decoder with layer norms, and what its family adds.
@@ -86,6 +88,7 @@ class ParallelDecoderLayer(nnx.Module):
         ValueError: heads that do not divide, an unknown activation, or one norm for what is not parallel.
     """
 
+    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,
@@ -109,6 +112,7 @@ class ParallelDecoderLayer(nnx.Module):
         )
         self.position = config.position()
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -144,6 +148,7 @@ class ParallelDecoder(LanguageModel):
         ValueError: as `ParallelDecoderLayer`.
     """
 
+    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,
@@ -161,6 +166,7 @@ class ParallelDecoder(LanguageModel):
         self.final_norm = layer_norm(dim, eps=eps, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
         """The vectors that the first layer reads."""
         x = super().embed(tokens)  # batch length embed

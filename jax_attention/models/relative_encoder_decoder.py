@@ -15,6 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_tokens
 from jax_attention.feed_forward import FeedForward, GatedFeedForward
@@ -32,6 +33,7 @@ from jax_attention.outputs import (
 from jax_attention.positions.t5 import T5Bias
 
 
+@checked
 @dataclass(frozen=True)
 class RelativeEncoderDecoderConfig:
     """The sizes of an encoder-decoder with relative positions.
@@ -74,6 +76,7 @@ class RelativeLayer(nnx.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,
@@ -95,6 +98,7 @@ class RelativeLayer(nnx.Module):
         ffn = GatedFeedForward if config.gated else FeedForward
         self.ffn = ffn(dim, config.ffn_dim, activation=config.activation, bias=False, **factory)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -131,6 +135,7 @@ class RelativeEncoderDecoder(SequenceModel):
         ValueError: heads that do not divide, an unknown activation, or too few buckets.
     """
 
+    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,
@@ -156,6 +161,7 @@ class RelativeEncoderDecoder(SequenceModel):
         self.decoder_norm = rms_norm(dim, eps=eps, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def encode(
         self,
         source: Int[Array, "batch source"],
@@ -176,6 +182,7 @@ class RelativeEncoderDecoder(SequenceModel):
         weights = all_weights(layer.self_weights for layer in layers)
         return EncoderOutput(self.encoder_norm(x), None, weights)
 
+    @checked
     def decode(
         self,
         target: Int[Array, "batch target"],

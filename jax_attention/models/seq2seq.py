@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
@@ -53,6 +54,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         ValueError: `embed_dim` is not divisible by `num_heads`, no position, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         src_vocab_size: int,
@@ -116,6 +118,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         """How many tokens can be written."""
         return self.max_len
 
+    @checked
     def __call__(
         self,
         src_tokens: Int[Array, "batch source"],
@@ -140,6 +143,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         """
         return self.run(src_tokens, tgt_tokens, src_mask, tgt_mask, need_weights=False).output
 
+    @checked
     def encode(
         self,
         source: Int[Array, "batch source"],
@@ -160,6 +164,7 @@ class SimpleSeq2Seq(SequenceToSequence):
             x = layers[-1].output  # batch source embed
         return EncoderOutput(self.encoder_norm(x), None, all_weights(layer.weights for layer in layers))
 
+    @checked
     def decode(
         self,
         target: Int[Array, "batch target"],

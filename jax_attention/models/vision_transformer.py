@@ -14,11 +14,13 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 from jax_attention.layers import Factory, layer_norm, linear
 from jax_attention.outputs import EncoderOutput, all_weights
 from jax_attention.vision.vit import PatchEmbedding, ViTBlock
 
 
+@checked
 @dataclass(frozen=True)
 class VisionTransformerConfig:
     """The sizes of a Vision Transformer.
@@ -62,6 +64,7 @@ class VisionTransformer(nnx.Module):
         ValueError: patches that do not tile the image, heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: VisionTransformerConfig,
@@ -94,6 +97,7 @@ class VisionTransformer(nnx.Module):
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.head = None if config.num_classes is None else linear(dim, config.num_classes, **factory)
 
+    @checked
     def __call__(
         self, image: Float[Array, "batch height width channels"], *, need_weights: bool = False
     ) -> EncoderOutput:

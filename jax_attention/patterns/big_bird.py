@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import (
     check_at_least,
     check_divisible,
@@ -38,6 +39,7 @@ from jax_attention.outputs import AttentionOutput
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
+@checked
 def block_sparse_mask(
     num_blocks: int,
     block_size: int,
@@ -93,6 +95,7 @@ def block_sparse_mask(
     return repeat(seen, "heads q k -> 1 heads (q i) (k j)", i=block_size, j=block_size)
 
 
+@checked
 def draw_random_blocks(
     num_heads: int,
     num_blocks: int,
@@ -149,6 +152,7 @@ class BigBirdAttention(nnx.Module):
         ValueError: as `block_sparse_mask`, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -183,6 +187,7 @@ class BigBirdAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

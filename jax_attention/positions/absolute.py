@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Factory, embedding
 from jax_attention.ops import at_least_float32
@@ -31,6 +32,7 @@ from jax_attention.positions.protocol import check_shape, positions_or_count
 from jax_attention.positions.rotary import rotary_frequencies
 
 
+@checked
 def sinusoid(
     positions: Int[Array, "... length"], frequencies: Float[Array, " pairs"], *, interleaved: bool = True
 ) -> Float[Array, "... length embed"]:
@@ -55,12 +57,14 @@ class SinusoidalEmbedding(nnx.Module):
         ValueError: `embed_dim` is odd.
     """
 
+    @checked
     def __init__(self, embed_dim: int, *, base: float = 10000.0, interleaved: bool = True):
         check_divisible(embed_dim=embed_dim, pair=2)
         self.embed_dim = embed_dim
         self.interleaved = interleaved
         self.frequencies = rotary_frequencies(embed_dim, base)
 
+    @checked
     def __call__(
         self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None = None
     ) -> Float[Array, "batch length embed"]:
@@ -92,6 +96,7 @@ class LearnedEmbedding(nnx.Module):
         ValueError: no position.
     """
 
+    @checked
     def __init__(
         self,
         max_len: int,
@@ -107,6 +112,7 @@ class LearnedEmbedding(nnx.Module):
         self.embed_dim = embed_dim
         self.position_embedding = embedding(max_len, embed_dim, **factory)
 
+    @checked
     def __call__(
         self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None = None
     ) -> Float[Array, "batch length embed"]:

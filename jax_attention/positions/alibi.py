@@ -15,11 +15,13 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads, distances
 
 
+@checked
 def alibi_slopes(num_heads: int) -> tuple[float, ...]:
     """The slope m_h of each head (Press et al. 2021, section 3).
 
@@ -46,10 +48,12 @@ class ALiBi(nnx.Module):
         ValueError: no head.
     """
 
+    @checked
     def __init__(self, num_heads: int):
         self.num_heads = num_heads
         self.slopes = alibi_slopes(num_heads)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],

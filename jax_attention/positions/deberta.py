@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, embedding, linear
 from jax_attention.ops import attend, merge_heads, split_heads
@@ -33,6 +34,7 @@ from jax_attention.positions.protocol import check_shape, distances, look_up
 from jax_attention.positions.shaw import relative_scores
 
 
+@checked
 def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int:
     """The bucket of a distance i - j, with its sign (He et al. 2021, the code of DeBERTa-v2).
 
@@ -67,6 +69,7 @@ class DisentangledSelfAttention(nnx.Module):
         ValueError: sizes that do not fit, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -109,6 +112,7 @@ class DisentangledSelfAttention(nnx.Module):
         self.row_of = tuple(min(max(bucket + num_buckets, 0), 2 * num_buckets - 1) for bucket in buckets)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -21,12 +21,14 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads
 from jax_attention.positions.rotary import rotary_frequencies, rotate
 
 
+@checked
 def axis_angles(
     positions: Int[Array, "... length axes"], axes: Sequence[int], frequencies: Float[Array, " pairs"]
 ) -> Float[Array, "... length pairs"]:
@@ -35,6 +37,7 @@ def axis_angles(
     return followed.astype(frequencies.dtype) * frequencies  # ... length pairs
 
 
+@checked
 def turn(
     x: Float[Array, "batch heads length head_dim"],
     positions: Int[Array, "..."] | None,
@@ -64,6 +67,7 @@ class MultiAxisRotaryEmbedding(nnx.Module):
         ValueError: the sections are not as many pairs as there are.
     """
 
+    @checked
     def __init__(self, head_dim: int, sections: Sequence[int], *, base: float = 10000.0):
         frequencies = rotary_frequencies(head_dim, base)
         if min(sections, default=0) < 1 or sum(sections) != len(frequencies):
@@ -76,6 +80,7 @@ class MultiAxisRotaryEmbedding(nnx.Module):
         self.axes = tuple(axis for axis, pairs in enumerate(sections) for _ in range(pairs))
         self.frequencies = frequencies
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],
@@ -108,6 +113,7 @@ class AxialRotaryEmbedding(nnx.Module):
         ValueError: `head_dim` does not divide.
     """
 
+    @checked
     def __init__(self, head_dim: int, *, num_axes: int = 2, base: float = 10000.0):
         check_divisible(head_dim=head_dim, pairs=2 * num_axes)
         share = rotary_frequencies(head_dim // num_axes, base)
@@ -116,6 +122,7 @@ class AxialRotaryEmbedding(nnx.Module):
         self.axes = tuple(axis for axis in range(num_axes) for _ in share)
         self.frequencies = share * num_axes
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, embedding, linear
@@ -34,6 +35,7 @@ from jax_attention.positions.protocol import check_heads, distances, look_up
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def relative_scores(
     x: Float[Array, "batch heads length head_dim"],
     rows: Float[Array, "... rows head_dim"],
@@ -62,6 +64,7 @@ class ShawEmbedding(nnx.Module):
         ValueError: no distance.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,
@@ -79,6 +82,7 @@ class ShawEmbedding(nnx.Module):
         self.rows = tuple(range(2 * max_distance + 1))
         self.key_embedding = embedding(len(self.rows), head_dim, **factory)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],
@@ -112,6 +116,7 @@ class ShawSelfAttention(nnx.Module):
         ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -139,6 +144,7 @@ class ShawSelfAttention(nnx.Module):
         self.value_embedding = embedding(2 * max_distance + 1, self.head_dim, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -20,12 +20,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, embedding
 from jax_attention.ops import Placed
 from jax_attention.positions.protocol import check_heads, distances, look_up
 
 
+@checked
 def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirectional: bool) -> int:
     """The bucket of a key that stands `distance` behind the query, j - i.
 
@@ -57,6 +59,7 @@ class T5Bias(nnx.Module):
         ValueError: too few buckets or too small a distance to fill them.
     """
 
+    @checked
     def __init__(
         self,
         num_heads: int,
@@ -86,6 +89,7 @@ class T5Bias(nnx.Module):
         )
         self.bias_embedding = embedding(num_buckets, num_heads, **factory)
 
+    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -35,6 +36,7 @@ from jax_attention.recall import check_call, recall
 from jax_attention.scores.sparsemax import below_the_top, descending
 
 
+@checked
 def entmax15(
     scores: Float[Array, "... query key"], mask: Bool[Array, "..."] | None = None
 ) -> Float[Array, "... query key"]:
@@ -85,6 +87,7 @@ class Entmax15Attention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -112,6 +115,7 @@ class Entmax15Attention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

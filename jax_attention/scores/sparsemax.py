@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -32,6 +33,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"]) -> Float[Array, "... key"]:
     """Scores less the largest visible one, between -1 and 0; -1 where masked.
 
@@ -42,11 +44,13 @@ def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"])
     return jnp.where(mask, jnp.clip(seen - top, min=-1.0), -1.0)
 
 
+@checked
 def descending(x: Float[Array, "... key"]) -> Float[Array, "... key"]:
     """Sorted along the last axis, the largest first."""
     return jnp.take_along_axis(x, jnp.argsort(-x, axis=-1, stable=True), axis=-1)
 
 
+@checked
 def sparsemax(
     scores: Float[Array, "... query key"], mask: Bool[Array, "..."] | None = None
 ) -> Float[Array, "... query key"]:
@@ -92,6 +96,7 @@ class SparsemaxAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -119,6 +124,7 @@ class SparsemaxAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

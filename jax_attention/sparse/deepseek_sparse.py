@@ -21,6 +21,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import align, check_positive, check_sequence
 from jax_attention.heads.grouped_query import GroupedQueryAttention
@@ -100,6 +101,7 @@ class DeepSeekSparseAttention(nnx.Module):
         ValueError: `top_k` below 1, or an indexer for other features than `attention` has.
     """
 
+    @checked
     def __init__(
         self,
         attention: MultiHeadLatentAttention | GroupedQueryAttention,
@@ -121,6 +123,7 @@ class DeepSeekSparseAttention(nnx.Module):
         self.indexer = indexer
         self.top_k = top_k
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

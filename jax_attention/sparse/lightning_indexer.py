@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jax_attention.activations import relu
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.layers import Factory, layer_norm, linear
 from jax_attention.ops import at_least_float32, split_heads
@@ -29,6 +30,7 @@ from jax_attention.positions.protocol import check_positions, check_scheme, plac
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def lightning_scores(
     query: Float[Array, "batch heads query head_dim"],
     key: Float[Array, "batch key head_dim"],
@@ -67,6 +69,7 @@ class LightningIndexer(nnx.Module):
         ValueError: a size below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -92,6 +95,7 @@ class LightningIndexer(nnx.Module):
         self.weight_proj = linear(embed_dim, num_heads, bias=False, **factory)
         self.position = position
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -26,6 +26,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -60,6 +61,7 @@ class LSHAttention(nnx.Module):
         ValueError: sizes that do not divide, sizes below 1, an odd number of buckets, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -95,6 +97,7 @@ class LSHAttention(nnx.Module):
         self.rotations = normal_buffer(num_heads, self.head_dim, num_rounds, num_buckets // 2, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

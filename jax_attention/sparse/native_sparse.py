@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import relu, sigmoid
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import (
     align,
@@ -63,6 +64,7 @@ class BlockCompression(nnx.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,
@@ -78,6 +80,7 @@ class BlockCompression(nnx.Module):
         self.up_proj = linear(size * head_dim, hidden_dim, **factory)
         self.down_proj = linear(hidden_dim, head_dim, **factory)
 
+    @checked
     def __call__(
         self, x: Float[Array, "batch kv_heads runs size head_dim"]
     ) -> Float[Array, "batch kv_heads runs head_dim"]:
@@ -120,6 +123,7 @@ class NativeSparseAttention(nnx.Module):
         ValueError: sizes that do not divide, sizes below 1, or `num_selected` below 3.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -171,6 +175,7 @@ class NativeSparseAttention(nnx.Module):
             self.key_compression = BlockCompression(self.head_dim, compressed_size, hidden_dim, **factory)
             self.value_compression = BlockCompression(self.head_dim, compressed_size, hidden_dim, **factory)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

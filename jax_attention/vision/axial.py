@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_keep
 from jax_attention.layers import Factory
 from jax_attention.self_attention import MultiHeadSelfAttention
@@ -68,6 +69,7 @@ class AxialAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -89,6 +91,7 @@ class AxialAttention(nnx.Module):
             embed_dim, num_heads, bias=bias, dropout=dropout, **factory
         )
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch height width embed"],

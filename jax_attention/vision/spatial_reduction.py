@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, conv2d, layer_norm, linear
 from jax_attention.ops import attend, merge_heads, split_heads
@@ -42,6 +43,7 @@ class SpatialReductionAttention(nnx.Module):
         ValueError: sizes that do not divide, an empty patch, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -72,6 +74,7 @@ class SpatialReductionAttention(nnx.Module):
             self.reduction_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch height width embed"],

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Factory, conv2d, layer_norm, parameter
@@ -44,6 +45,7 @@ class PatchEmbedding(nnx.Module):
         ValueError: patches that do not tile the image.
     """
 
+    @checked
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -64,6 +66,7 @@ class PatchEmbedding(nnx.Module):
         self.class_token = parameter(embed_dim, **factory)
         self.positions = parameter(1 + num_patches, embed_dim, **factory)
 
+    @checked
     def __call__(
         self, image: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch length embed"]:
@@ -105,6 +108,7 @@ class ViTBlock(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -128,6 +132,7 @@ class ViTBlock(nnx.Module):
         self.ffn = FeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

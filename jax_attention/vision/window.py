@@ -22,12 +22,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arguments import checked
 from jax_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import attend
 from jax_attention.vision.grids import GridOutput, check_grid
 
 
+@checked
 def pad_to_windows(
     x: Float[Array, "batch height width embed"], window_size: int
 ) -> Float[Array, "batch padded_height padded_width embed"]:
@@ -43,6 +45,7 @@ def pad_to_windows(
     return x
 
 
+@checked
 def split_windows(
     x: Shaped[Array, "batch height width embed"], window_size: int
 ) -> Shaped[Array, "batch windows area embed"]:
@@ -50,6 +53,7 @@ def split_windows(
     return rearrange(x, "b (y r) (x c) e -> b (y x) (r c) e", r=window_size, c=window_size)
 
 
+@checked
 def merge_windows(
     windows: Float[Array, "batch windows area embed"], window_size: int, height: int
 ) -> Float[Array, "batch height width embed"]:
@@ -58,6 +62,7 @@ def merge_windows(
     return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", y=rows, r=window_size)
 
 
+@checked
 def relative_positions(window_size: int) -> Int[Array, "area area"]:
     """Which row of the table of biases belongs to a query and a key of a window: one for each difference."""
     places = jnp.arange(window_size**2)  # area
@@ -67,6 +72,7 @@ def relative_positions(window_size: int) -> Int[Array, "area area"]:
     return down * (2 * window_size - 1) + across
 
 
+@checked
 def shifted_regions(
     height: int, width: int, window_size: int, shift: int
 ) -> Bool[Array, "windows area area"]:
@@ -101,6 +107,7 @@ class WindowAttention(nnx.Module):
         ValueError: sizes that do not divide, an empty window, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -126,6 +133,7 @@ class WindowAttention(nnx.Module):
         self.position_bias = parameter((2 * window_size - 1) ** 2, num_heads, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch height width embed"],
@@ -204,6 +212,7 @@ class ShiftedWindowAttention(nnx.Module):
         ValueError: as `WindowAttention`, or a shift outside of the window.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -227,6 +236,7 @@ class ShiftedWindowAttention(nnx.Module):
             embed_dim, num_heads, window_size, bias=bias, dropout=dropout, **factory
         )
 
+    @checked
     def __call__(
         self,
         x: Float[Array, "batch height width embed"],

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_key_mask, check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import score_attention
@@ -32,6 +33,7 @@ class HierarchicalAttentionPooling(nn.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -46,6 +48,7 @@ class HierarchicalAttentionPooling(nn.Module):
         self.hidden_proj = linear(embed_dim, hidden_dim, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -23,12 +23,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import align, check_pairs, check_query_key_value, check_state
 from torch_attention.layers import Dropout, Factory, conv1d, linear
 from torch_attention.ops import at_least_float32, masked_softmax, scan, weighted_values
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def align_in_turn(
     score: Callable[[Tensor, Tensor], Tensor],
     query: Float[Tensor, "batch query hidden"],
@@ -75,6 +77,7 @@ class LocationAwareAttention(nn.Module):
         ValueError: a `kernel_size` that is not odd, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -102,6 +105,7 @@ class LocationAwareAttention(nn.Module):
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import align, check_pairs, check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import additive_features, masked_softmax
@@ -31,6 +32,7 @@ class PointerAttention(nn.Module):
         bias: whether the hidden layer has a bias.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -49,6 +51,7 @@ class PointerAttention(nn.Module):
         self.k_proj = linear(key_dim, hidden_dim, bias=bias, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],

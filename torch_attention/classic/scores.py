@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import at_least_float32
@@ -19,6 +20,7 @@ from torch_attention.ops import at_least_float32
 class DotScore(nn.Module):
     """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
 
+    @checked
     def forward(
         self, query: Float[Tensor, "batch query dim"], key: Float[Tensor, "batch key dim"]
     ) -> Float[Tensor, "batch query key"]:
@@ -35,6 +37,7 @@ class GeneralScore(nn.Module):
         key_dim: features of a key.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -49,6 +52,7 @@ class GeneralScore(nn.Module):
         self.key_dim = key_dim
         self.proj = linear(key_dim, query_dim, bias=False, **factory)
 
+    @checked
     def forward(
         self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
     ) -> Float[Tensor, "batch query key"]:
@@ -67,6 +71,7 @@ class ConcatScore(nn.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         query_dim: int,
@@ -83,6 +88,7 @@ class ConcatScore(nn.Module):
         self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
+    @checked
     def forward(
         self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
     ) -> Float[Tensor, "batch query key"]:

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, parameter, rms_norm
@@ -31,6 +32,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def lambda_init_at(depth: int) -> float:
     """0.8 - 0.6 exp(-0.3 depth), for a layer with `depth` layers before it (Ye et al. 2024, section 2.1)."""
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
@@ -53,6 +55,7 @@ class DifferentialAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -96,6 +99,7 @@ class DifferentialAttention(nn.Module):
         second = at_least_float32(self.lambda_q2[...]) * at_least_float32(self.lambda_k2[...])  # head_dim
         return torch.exp(first.sum(-1)) - torch.exp(second.sum(-1)) + self.lambda_init
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

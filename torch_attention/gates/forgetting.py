@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import softplus
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -40,6 +41,7 @@ class Remembered(NamedTuple):
     log_forget: Float[Tensor, "batch heads length 1"]
 
 
+@checked
 def forgetting_bias(
     log_forget: Float[Tensor, "batch heads key 1"], query_len: int, query_offset: int | Int[Tensor, ""] = 0
 ) -> Float[Tensor, "batch heads query key"]:
@@ -70,6 +72,7 @@ class ForgettingAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -96,6 +99,7 @@ class ForgettingAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

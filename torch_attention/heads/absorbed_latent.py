@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, GrowingCache
 from torch_attention.checks import check_sequence
 from torch_attention.heads.latent import Latents, _LatentProjections
@@ -29,6 +30,7 @@ from torch_attention.positions.rotary import RotaryEmbedding
 from torch_attention.recall import check_call
 
 
+@checked
 def absorbed_latent_attention(
     query: Float[Tensor, "batch heads query head_dim"],
     latents: Latents,
@@ -81,6 +83,7 @@ class AbsorbedLatentAttention(_LatentProjections):
     wins where queries are few and cached positions many.
     """
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

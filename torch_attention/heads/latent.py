@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, rms_norm
@@ -45,6 +46,7 @@ class Latents(NamedTuple):
 class _LatentProjections(nn.Module):
     """The parameters of latent attention, in either of its forms."""
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -149,6 +151,7 @@ class MultiHeadLatentAttention(_LatentProjections):
         ValueError: a size below 1, a position scheme for other features, or a rate outside [0, 1).
     """
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
@@ -43,6 +44,7 @@ class MultiheadAttentionBlock(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -73,6 +75,7 @@ class MultiheadAttentionBlock(nn.Module):
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory) if norm else None
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query embed"],

@@ -15,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arguments import checked
 from torch_attention.layers import Factory, constant_parameter, parameter
 from torch_attention.ops import at_least_float32
 
 
+@checked
 def gru_step(
     from_input: Float[Tensor, "... gates"],
     from_state: Float[Tensor, "... gates"],
@@ -47,6 +49,7 @@ class GRUCell(nn.Module):
         hidden_dim: features of a state.
     """
 
+    @checked
     def __init__(
         self,
         input_dim: int,
@@ -63,6 +66,7 @@ class GRUCell(nn.Module):
         self.bias_ih = constant_parameter(3 * hidden_dim, value=0.0, **factory)
         self.bias_hh = constant_parameter(3 * hidden_dim, value=0.0, **factory)
 
+    @checked
     def forward(
         self, x: Float[Tensor, "... input"], state: Float[Tensor, "... hidden"]
     ) -> Float[Tensor, "... hidden"]:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.latents.learned import check_masks, for_each_element
 from torch_attention.layers import Dropout, Factory, layer_norm, linear, parameter
@@ -43,6 +44,7 @@ class PerceiverAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, no latents, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         num_latents: int,
@@ -78,6 +80,7 @@ class PerceiverAttention(nn.Module):
         self.out_proj = linear(embed_dim, latent_dim, bias=bias, **factory)
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch key input_dim"],

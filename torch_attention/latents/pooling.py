@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.cross_attention import MultiHeadCrossAttention
 from torch_attention.feed_forward import FeedForward
@@ -43,6 +44,7 @@ class AttentionPooling(nn.Module):
             [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -74,6 +76,7 @@ class AttentionPooling(nn.Module):
             else FeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
         )
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch key embed"],

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
+from torch_attention.arguments import checked
 from torch_attention.checks import check_keep, check_key_mask, check_positive, check_sequence
 from torch_attention.latents.attention_block import MultiheadAttentionBlock
 from torch_attention.latents.learned import check_masks, for_each_element
@@ -68,6 +69,7 @@ class SetAttentionBlock(nn.Module):
         ValueError: as `MultiheadAttentionBlock`.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -85,6 +87,7 @@ class SetAttentionBlock(nn.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -109,6 +112,7 @@ class InducedSetAttentionBlock(nn.Module):
         ValueError: as `MultiheadAttentionBlock`, or no points.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -133,6 +137,7 @@ class InducedSetAttentionBlock(nn.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -179,6 +184,7 @@ class PoolingByAttention(nn.Module):
         ValueError: as `MultiheadAttentionBlock`, or no seeds.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -202,6 +208,7 @@ class PoolingByAttention(nn.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch key embed"],

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_key_mask, check_positive, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.latents.gru import GRUCell
@@ -45,6 +46,7 @@ class SlotOutput(NamedTuple):
     assignments: Float[Tensor, "batch slots key"] | None
 
 
+@checked
 def slot_assignments(
     query: Float[Tensor, "batch slots slot_dim"],
     key: Float[Tensor, "batch key slot_dim"],
@@ -56,6 +58,7 @@ def slot_assignments(
     return shares if mask is None else torch.where(mask[:, 0], shares, 0.0)
 
 
+@checked
 def slot_weights(
     assignments: Float[Tensor, "batch slots key"],
     mask: Bool[Tensor, "batch 1 1 key"] | None = None,
@@ -87,6 +90,7 @@ class SlotAttention(nn.Module):
         ValueError: no iterations, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         input_dim: int,
@@ -120,6 +124,7 @@ class SlotAttention(nn.Module):
         self.gru = GRUCell(slot_dim, slot_dim, **factory)
         self.ffn = FeedForward(slot_dim, ffn_dim, activation=activation, **factory)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch key input_dim"],

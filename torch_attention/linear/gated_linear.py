@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu, softplus
+from torch_attention.arguments import checked
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear, rms_norm
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -39,6 +40,7 @@ from torch_attention.ops import (
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_gated_linear_attention(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -72,6 +74,7 @@ def recurrent_gated_linear_attention(
     return rearrange(output, "l b h v -> b h l v").to(value.dtype), memory
 
 
+@checked
 def chunked_gated_linear_attention(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -101,6 +104,7 @@ def chunked_gated_linear_attention(
     return join_chunks(output, query.shape[2]).to(value.dtype), memory
 
 
+@checked
 def gated_linear_attention_weights(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -130,6 +134,7 @@ class GatedLinearAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1, or a number that is not above 0.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -165,6 +170,7 @@ class GatedLinearAttention(nn.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(num_heads * self.value_dim, embed_dim, bias=False, **factory)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

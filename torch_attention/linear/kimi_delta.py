@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from torch_attention.linear.delta import unit_length
@@ -47,6 +48,7 @@ from torch_attention.ops import (
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_kimi_delta_rule(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -80,6 +82,7 @@ def recurrent_kimi_delta_rule(
     return rearrange(output, "l b h v -> b h l v").to(query.dtype), memory
 
 
+@checked
 def chunked_kimi_delta_rule(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -116,6 +119,7 @@ def chunked_kimi_delta_rule(
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 
 
+@checked
 def kimi_delta_rule_weights(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -147,6 +151,7 @@ class KimiDeltaAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -189,6 +194,7 @@ class KimiDeltaAttention(nn.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(self.values, embed_dim, bias=False, **factory)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

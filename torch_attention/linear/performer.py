@@ -28,6 +28,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, linear, normal_buffer
 from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -57,6 +58,7 @@ class PerformerState(NamedTuple):
     exponent: Float[Tensor, "batch heads"]
 
 
+@checked
 def recurrent_performer(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -93,6 +95,7 @@ def recurrent_performer(
     return rearrange(output, "l b h v -> b h l v").to(value.dtype), last
 
 
+@checked
 def chunked_performer(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -126,6 +129,7 @@ def chunked_performer(
     return join_chunks(output, query.shape[2]).to(value.dtype), last
 
 
+@checked
 def bidirectional_performer(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -139,6 +143,7 @@ def bidirectional_performer(
     return divide(output, torch.einsum("bhqf,bhf->bhq", query, key.sum(-2))).to(value.dtype)
 
 
+@checked
 def performer_weights(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -163,6 +168,7 @@ def performer_weights(
     return divide(scores, total)
 
 
+@checked
 def over_largest(
     key: Float[Tensor, "batch heads size features"], before: Float[Tensor, "batch heads"] | None
 ) -> tuple[Float[Tensor, "batch heads size features"], Float[Tensor, "batch heads"]]:
@@ -174,6 +180,7 @@ def over_largest(
     return torch.where(seen, torch.exp(key - exponent[..., None, None]), 0.0), exponent
 
 
+@checked
 def moved(state: PerformerState, exponent: Float[Tensor, "batch heads"]) -> PerformerState:
     """The same state over another feature."""
     factor = torch.exp(state.exponent - exponent)  # batch heads
@@ -182,6 +189,7 @@ def moved(state: PerformerState, exponent: Float[Tensor, "batch heads"]) -> Perf
     )
 
 
+@checked
 def first_sums(
     key: Float[Tensor, "batch heads length features"],
     value: Float[Tensor, "batch heads length value_dim"],
@@ -213,6 +221,7 @@ class PerformerAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -246,6 +255,7 @@ class PerformerAttention(nn.Module):
         self.features = normal_buffer(num_features, head_dim, **factory)
         self.features[...] = orthogonal_features(self.features[...])
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

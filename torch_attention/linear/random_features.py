@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.ops import at_least_float32
 
 
+@checked
 def orthogonal_features(
     normal: Float[Tensor, "features head_dim"],
 ) -> Float[Tensor, "features head_dim"]:
@@ -35,6 +37,7 @@ def orthogonal_features(
     return torch.concatenate(blocks, dim=0).to(normal.dtype)
 
 
+@checked
 def log_softmax_features(
     x: Float[Tensor, "batch heads length head_dim"], features: Float[Tensor, "features head_dim"]
 ) -> Float[Tensor, "batch heads length features"]:
@@ -44,12 +47,14 @@ def log_softmax_features(
     return along - (x * x).sum(-1)[..., None] / 2
 
 
+@checked
 def query_features(query: Float[Tensor, "... features"]) -> Float[Tensor, "... features"]:
     """Φ(q) over its largest feature, from log φ(q)."""
     query = at_least_float32(query)
     return torch.exp(query - torch.amax(query, dim=-1, keepdim=True))
 
 
+@checked
 def divide(
     x: Float[Tensor, "... length dim"], total: Float[Tensor, "... length"]
 ) -> Float[Tensor, "... length dim"]:

@@ -18,6 +18,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -32,6 +33,7 @@ from torch_attention.positions.protocol import check_positions, check_scheme, pl
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def mix_positions(
     x: Float[Tensor, "batch heads length head_dim"], mixtures: Float[Tensor, "length projected"]
 ) -> Float[Tensor, "batch heads projected head_dim"]:
@@ -57,6 +59,7 @@ class LinformerAttention(nn.Module):
             [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -91,6 +94,7 @@ class LinformerAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

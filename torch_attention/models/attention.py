@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Factory, linear, rms_norm
@@ -31,6 +32,7 @@ from torch_attention.positions.rotary import RotaryEmbedding
 from torch_attention.recall import check_call, recall
 
 
+@checked
 @dataclass(frozen=True)
 class HeadsConfig:
     """The heads of a model's attention.
@@ -61,6 +63,7 @@ class HeadsConfig:
     unit_offset: bool = False
 
 
+@checked
 @dataclass(frozen=True)
 class RopeConfig:
     """How positions turn a model's queries and keys.
@@ -100,6 +103,7 @@ class ModelAttention(nn.Module):
         ValueError: `num_kv_heads` does not divide `num_heads`.
     """
 
+    @checked
     def __init__(
         self,
         config: HeadsConfig,
@@ -125,6 +129,7 @@ class ModelAttention(nn.Module):
             self.q_norm = rms_norm(head_dim, eps=config.norm_eps, unit_offset=offset, **factory)
             self.k_norm = rms_norm(head_dim, eps=config.norm_eps, unit_offset=offset, **factory)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
@@ -31,6 +32,7 @@ from torch_attention.outputs import AttentionOutput, CachedOutput, LanguageOutpu
 from torch_attention.self_attention import CausalSelfAttention
 
 
+@checked
 @dataclass(frozen=True)
 class DecoderConfig:
     """The sizes of a decoder.
@@ -68,6 +70,7 @@ class DecoderLayer(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -84,6 +87,7 @@ class DecoderLayer(nn.Module):
         self.ffn = FeedForward(dim, config.ffn_dim, activation=config.activation, **factory)
         self.dropout = Dropout(config.dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -113,6 +117,7 @@ class Decoder(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -129,6 +134,7 @@ class Decoder(nn.Module):
         self.final_norm = layer_norm(config.embed_dim, eps=config.norm_eps, **factory)
         self.dropout = Dropout(config.dropout)
 
+    @checked
     def forward(
         self,
         tokens: Int[Tensor, "batch length"],
@@ -168,6 +174,7 @@ class Decoder(nn.Module):
         )
         return read._replace(output=self.logits(read.output))
 
+    @checked
     def read(
         self,
         tokens: Int[Tensor, "batch length"],
@@ -206,6 +213,7 @@ class Decoder(nn.Module):
             tuple(layer.weights for layer in layers if layer.weights is not None) or None,
         )
 
+    @checked
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
         return similarities(self.token_embedding, x)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
@@ -18,6 +19,7 @@ from torch_attention.outputs import AttentionOutput, EncoderOutput
 from torch_attention.self_attention import MultiHeadSelfAttention
 
 
+@checked
 @dataclass(frozen=True)
 class EncoderConfig:
     """The sizes of an encoder.
@@ -65,6 +67,7 @@ class EncoderLayer(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -81,6 +84,7 @@ class EncoderLayer(nn.Module):
         self.ffn_norm = layer_norm(dim, eps=eps, **factory)
         self.dropout = Dropout(config.dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -107,6 +111,7 @@ class Encoder(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -128,6 +133,7 @@ class Encoder(nn.Module):
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout)
 
+    @checked
     def forward(
         self,
         tokens: Int[Tensor, "batch length"],

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import GatedFeedForward
 from torch_attention.heads.latent import MultiHeadLatentAttention
@@ -22,6 +23,7 @@ from torch_attention.models.language import LanguageModel
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
 
+@checked
 @dataclass(frozen=True)
 class LatentHeadsConfig:
     """The heads of latent attention.
@@ -47,6 +49,7 @@ class LatentHeadsConfig:
     scale: float | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class LatentDecoderConfig:
     """The sizes of a decoder with latent attention.
@@ -90,6 +93,7 @@ class LatentDecoderLayer(nn.Module):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
+    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,
@@ -122,6 +126,7 @@ class LatentDecoderLayer(nn.Module):
             else MixtureOfExperts(dim, config.experts, **factory)
         )
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -150,6 +155,7 @@ class LatentDecoder(LanguageModel):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
+    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Factory, embedding, layer_norm, linear
@@ -28,6 +29,7 @@ from torch_attention.positions.alibi import ALiBi
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 @dataclass(frozen=True)
 class ParallelDecoderConfig:
     """The sizes of a decoder with layer norms, and what its family adds.
@@ -84,6 +86,7 @@ class ParallelDecoderLayer(nn.Module):
         ValueError: heads that do not divide, an unknown activation, or one norm for what is not parallel.
     """
 
+    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,
@@ -107,6 +110,7 @@ class ParallelDecoderLayer(nn.Module):
         )
         self.position = config.position()
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -142,6 +146,7 @@ class ParallelDecoder(LanguageModel):
         ValueError: as `ParallelDecoderLayer`.
     """
 
+    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,
@@ -161,6 +166,7 @@ class ParallelDecoder(LanguageModel):
         self.final_norm = layer_norm(dim, eps=eps, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length embed"]:
         """The vectors that the first layer reads."""
         x = super().embed(tokens)  # batch length embed

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_tokens
 from torch_attention.feed_forward import FeedForward, GatedFeedForward
@@ -30,6 +31,7 @@ from torch_attention.outputs import (
 from torch_attention.positions.t5 import T5Bias
 
 
+@checked
 @dataclass(frozen=True)
 class RelativeEncoderDecoderConfig:
     """The sizes of an encoder-decoder with relative positions.
@@ -72,6 +74,7 @@ class RelativeLayer(nn.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,
@@ -93,6 +96,7 @@ class RelativeLayer(nn.Module):
         ffn = GatedFeedForward if config.gated else FeedForward
         self.ffn = ffn(dim, config.ffn_dim, activation=config.activation, bias=False, **factory)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -129,6 +133,7 @@ class RelativeEncoderDecoder(SequenceModel):
         ValueError: heads that do not divide, an unknown activation, or too few buckets.
     """
 
+    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,
@@ -154,6 +159,7 @@ class RelativeEncoderDecoder(SequenceModel):
         self.decoder_norm = rms_norm(dim, eps=eps, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def encode(
         self,
         source: Int[Tensor, "batch source"],
@@ -174,6 +180,7 @@ class RelativeEncoderDecoder(SequenceModel):
         weights = all_weights(layer.self_weights for layer in layers)
         return EncoderOutput(self.encoder_norm(x), None, weights)
 
+    @checked
     def decode(
         self,
         target: Int[Tensor, "batch target"],

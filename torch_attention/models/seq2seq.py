@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
 from torch_attention.cross_attention import EncoderDecoderAttention
@@ -51,6 +52,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         ValueError: `embed_dim` is not divisible by `num_heads`, no position, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         src_vocab_size: int,
@@ -114,6 +116,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         """How many tokens can be written."""
         return self.max_len
 
+    @checked
     def forward(
         self,
         src_tokens: Int[Tensor, "batch source"],
@@ -138,6 +141,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         """
         return self.run(src_tokens, tgt_tokens, src_mask, tgt_mask, need_weights=False).output
 
+    @checked
     def encode(
         self,
         source: Int[Tensor, "batch source"],
@@ -158,6 +162,7 @@ class SimpleSeq2Seq(SequenceToSequence):
             x = layers[-1].output  # batch source embed
         return EncoderOutput(self.encoder_norm(x), None, all_weights(layer.weights for layer in layers))
 
+    @checked
     def decode(
         self,
         target: Int[Tensor, "batch target"],

@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.layers import Factory, layer_norm, linear
 from torch_attention.outputs import EncoderOutput, all_weights
 from torch_attention.vision.vit import PatchEmbedding, ViTBlock
 
 
+@checked
 @dataclass(frozen=True)
 class VisionTransformerConfig:
     """The sizes of a Vision Transformer.
@@ -60,6 +62,7 @@ class VisionTransformer(nn.Module):
         ValueError: patches that do not tile the image, heads that do not divide, or an unknown activation.
     """
 
+    @checked
     def __init__(
         self,
         config: VisionTransformerConfig,
@@ -92,6 +95,7 @@ class VisionTransformer(nn.Module):
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.head = None if config.num_classes is None else linear(dim, config.num_classes, **factory)
 
+    @checked
     def forward(
         self, image: Float[Tensor, "batch height width channels"], *, need_weights: bool = False
     ) -> EncoderOutput:

@@ -21,6 +21,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import (
     check_at_least,
     check_divisible,
@@ -36,6 +37,7 @@ from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
+@checked
 def block_sparse_mask(
     num_blocks: int,
     block_size: int,
@@ -92,6 +94,7 @@ def block_sparse_mask(
     return repeat(seen, "heads q k -> 1 heads (q i) (k j)", i=block_size, j=block_size)
 
 
+@checked
 def draw_random_blocks(
     num_heads: int,
     num_blocks: int,
@@ -149,6 +152,7 @@ class BigBirdAttention(nn.Module):
         ValueError: as `block_sparse_mask`, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -183,6 +187,7 @@ class BigBirdAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_positive, check_sequence, dtype_name
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
@@ -30,6 +31,7 @@ from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
+@checked
 def local_global_mask(
     global_tokens: Bool[Tensor, "batch length"], *, one_sided_window: int
 ) -> Bool[Tensor, "batch 1 length length"]:
@@ -69,6 +71,7 @@ class LongformerAttention(nn.Module):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -102,6 +105,7 @@ class LongformerAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

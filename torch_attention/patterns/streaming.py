@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_at_least, check_divisible, check_sequence, check_window
 from torch_attention.layers import Dropout, Factory, linear
@@ -40,6 +41,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def streaming_scores(
     position: nn.Module | None,
     query: Float[Tensor, "batch heads query head_dim"],
@@ -101,6 +103,7 @@ class StreamingAttention(nn.Module):
             rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -140,6 +143,7 @@ class StreamingAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

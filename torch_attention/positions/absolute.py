@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import at_least_float32
@@ -29,6 +30,7 @@ from torch_attention.positions.protocol import check_shape, positions_or_count
 from torch_attention.positions.rotary import rotary_frequencies
 
 
+@checked
 def sinusoid(
     positions: Int[Tensor, "... length"], frequencies: Float[Tensor, " pairs"], *, interleaved: bool = True
 ) -> Float[Tensor, "... length embed"]:
@@ -53,6 +55,7 @@ class SinusoidalEmbedding(nn.Module):
         ValueError: `embed_dim` is odd.
     """
 
+    @checked
     def __init__(self, embed_dim: int, *, base: float = 10000.0, interleaved: bool = True):
         super().__init__()
         check_divisible(embed_dim=embed_dim, pair=2)
@@ -60,6 +63,7 @@ class SinusoidalEmbedding(nn.Module):
         self.interleaved = interleaved
         self.frequencies = rotary_frequencies(embed_dim, base)
 
+    @checked
     def forward(
         self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "batch length embed"]:
@@ -91,6 +95,7 @@ class LearnedEmbedding(nn.Module):
         ValueError: no position.
     """
 
+    @checked
     def __init__(
         self,
         max_len: int,
@@ -106,6 +111,7 @@ class LearnedEmbedding(nn.Module):
         self.embed_dim = embed_dim
         self.position_embedding = embedding(max_len, embed_dim, **factory)
 
+    @checked
     def forward(
         self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "batch length embed"]:

@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads, distances
 
 
+@checked
 def alibi_slopes(num_heads: int) -> tuple[float, ...]:
     """The slope m_h of each head (Press et al. 2021, section 3).
 
@@ -45,11 +47,13 @@ class ALiBi(nn.Module):
         ValueError: no head.
     """
 
+    @checked
     def __init__(self, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
         self.slopes = alibi_slopes(num_heads)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],

@@ -23,6 +23,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.ops import attend, merge_heads, split_heads
@@ -31,6 +32,7 @@ from torch_attention.positions.protocol import check_shape, distances, look_up
 from torch_attention.positions.shaw import relative_scores
 
 
+@checked
 def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int:
     """The bucket of a distance i - j, with its sign (He et al. 2021, the code of DeBERTa-v2).
 
@@ -65,6 +67,7 @@ class DisentangledSelfAttention(nn.Module):
         ValueError: sizes that do not fit, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -107,6 +110,7 @@ class DisentangledSelfAttention(nn.Module):
         self.row_of = tuple(min(max(bucket + num_buckets, 0), 2 * num_buckets - 1) for bucket in buckets)
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

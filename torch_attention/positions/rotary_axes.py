@@ -20,12 +20,14 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads
 from torch_attention.positions.rotary import rotary_frequencies, rotate
 
 
+@checked
 def axis_angles(
     positions: Int[Tensor, "... length axes"], axes: Sequence[int], frequencies: Float[Tensor, " pairs"]
 ) -> Float[Tensor, "... length pairs"]:
@@ -34,6 +36,7 @@ def axis_angles(
     return followed.to(frequencies.dtype) * frequencies  # ... length pairs
 
 
+@checked
 def turn(
     x: Float[Tensor, "batch heads length head_dim"],
     positions: Int[Tensor, "..."] | None,
@@ -63,6 +66,7 @@ class MultiAxisRotaryEmbedding(nn.Module):
         ValueError: the sections are not as many pairs as there are.
     """
 
+    @checked
     def __init__(self, head_dim: int, sections: Sequence[int], *, base: float = 10000.0):
         super().__init__()
         frequencies = rotary_frequencies(head_dim, base)
@@ -76,6 +80,7 @@ class MultiAxisRotaryEmbedding(nn.Module):
         self.axes = tuple(axis for axis, pairs in enumerate(sections) for _ in range(pairs))
         self.frequencies = frequencies
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],
@@ -108,6 +113,7 @@ class AxialRotaryEmbedding(nn.Module):
         ValueError: `head_dim` does not divide.
     """
 
+    @checked
     def __init__(self, head_dim: int, *, num_axes: int = 2, base: float = 10000.0):
         super().__init__()
         check_divisible(head_dim=head_dim, pairs=2 * num_axes)
@@ -117,6 +123,7 @@ class AxialRotaryEmbedding(nn.Module):
         self.axes = tuple(axis for axis in range(num_axes) for _ in share)
         self.frequencies = share * num_axes
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
@@ -32,6 +33,7 @@ from torch_attention.positions.protocol import check_heads, distances, look_up
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def relative_scores(
     x: Float[Tensor, "batch heads length head_dim"],
     rows: Float[Tensor, "... rows head_dim"],
@@ -60,6 +62,7 @@ class ShawEmbedding(nn.Module):
         ValueError: no distance.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,
@@ -77,6 +80,7 @@ class ShawEmbedding(nn.Module):
         self.rows = tuple(range(2 * max_distance + 1))
         self.key_embedding = embedding(len(self.rows), head_dim, **factory)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],
@@ -110,6 +114,7 @@ class ShawSelfAttention(nn.Module):
         ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -137,6 +142,7 @@ class ShawSelfAttention(nn.Module):
         self.value_embedding = embedding(2 * max_distance + 1, self.head_dim, **factory)
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

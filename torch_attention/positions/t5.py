@@ -18,12 +18,14 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import Placed
 from torch_attention.positions.protocol import check_heads, distances, look_up
 
 
+@checked
 def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirectional: bool) -> int:
     """The bucket of a key that stands `distance` behind the query, j - i.
 
@@ -55,6 +57,7 @@ class T5Bias(nn.Module):
         ValueError: too few buckets or too small a distance to fill them.
     """
 
+    @checked
     def __init__(
         self,
         num_heads: int,
@@ -84,6 +87,7 @@ class T5Bias(nn.Module):
         )
         self.bias_embedding = embedding(num_buckets, num_heads, **factory)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, parameter
 from torch_attention.ops import Placed, at_least_float32
@@ -27,6 +28,7 @@ from torch_attention.positions.rotary import rotary_frequencies
 from torch_attention.positions.shaw import relative_scores
 
 
+@checked
 def counted_distance_scores(
     query: Float[Tensor, "batch heads query head_dim"],
     key: Float[Tensor, "batch kv_heads key head_dim"],
@@ -41,6 +43,7 @@ def counted_distance_scores(
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
 
 
+@checked
 def distance_scores(
     query: Float[Tensor, "batch heads query head_dim"],
     weight: Float[Tensor, "embed heads head_dim"],
@@ -77,6 +80,7 @@ class TransformerXLEmbedding(nn.Module):
         ValueError: `embed_dim` is odd.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -98,6 +102,7 @@ class TransformerXLEmbedding(nn.Module):
         self.content_bias = parameter(num_heads, head_dim, **factory)
         self.distance_bias = parameter(num_heads, head_dim, **factory)
 
+    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],

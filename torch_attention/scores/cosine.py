@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, constant_parameter, linear
@@ -28,6 +29,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def unit_vectors(x: Float[Tensor, "... dim"], *, eps: float = 1e-12) -> Float[Tensor, "... dim"]:
     """X / max(|x|, eps), in at least float32: of length 1 along the last axis, but for vectors shorter than `eps`."""
     x = at_least_float32(x)
@@ -52,6 +54,7 @@ class CosineAttention(nn.Module):
             outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -84,6 +87,7 @@ class CosineAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -33,6 +34,7 @@ from torch_attention.recall import check_call, recall
 from torch_attention.scores.sparsemax import below_the_top, descending
 
 
+@checked
 def entmax15(
     scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "..."] | None = None
 ) -> Float[Tensor, "... query key"]:
@@ -83,6 +85,7 @@ class Entmax15Attention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -110,6 +113,7 @@ class Entmax15Attention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

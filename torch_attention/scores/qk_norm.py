@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, rms_norm
@@ -52,6 +53,7 @@ class QKNormAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -87,6 +89,7 @@ class QKNormAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -150,6 +153,7 @@ class FullWidthQKNormAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -185,6 +189,7 @@ class FullWidthQKNormAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -30,6 +31,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def below_the_top(
     scores: Float[Tensor, "... key"], mask: Bool[Tensor, "... key"]
 ) -> Float[Tensor, "... key"]:
@@ -42,11 +44,13 @@ def below_the_top(
     return torch.where(mask, torch.clip(seen - top, min=-1.0), -1.0)
 
 
+@checked
 def descending(x: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
     """Sorted along the last axis, the largest first."""
     return torch.take_along_dim(x, torch.argsort(-x, dim=-1, stable=True), dim=-1)
 
 
+@checked
 def sparsemax(
     scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "..."] | None = None
 ) -> Float[Tensor, "... query key"]:
@@ -92,6 +96,7 @@ class SparsemaxAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -119,6 +124,7 @@ class SparsemaxAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

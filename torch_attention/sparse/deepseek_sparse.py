@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import align, check_positive, check_sequence
 from torch_attention.heads.grouped_query import GroupedQueryAttention
@@ -101,6 +102,7 @@ class DeepSeekSparseAttention(nn.Module):
         ValueError: `top_k` below 1, or an indexer for other features than `attention` has.
     """
 
+    @checked
     def __init__(
         self,
         attention: MultiHeadLatentAttention | GroupedQueryAttention,
@@ -123,6 +125,7 @@ class DeepSeekSparseAttention(nn.Module):
         self.indexer = indexer
         self.top_k = top_k
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import relu
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.layers import Factory, layer_norm, linear
 from torch_attention.ops import at_least_float32, split_heads
@@ -27,6 +28,7 @@ from torch_attention.positions.protocol import check_positions, check_scheme, pl
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def lightning_scores(
     query: Float[Tensor, "batch heads query head_dim"],
     key: Float[Tensor, "batch key head_dim"],
@@ -65,6 +67,7 @@ class LightningIndexer(nn.Module):
         ValueError: a size below 1.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -90,6 +93,7 @@ class LightningIndexer(nn.Module):
         self.weight_proj = linear(embed_dim, num_heads, bias=False, **factory)
         self.position = position
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -58,6 +59,7 @@ class LSHAttention(nn.Module):
         ValueError: sizes that do not divide, sizes below 1, an odd number of buckets, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -93,6 +95,7 @@ class LSHAttention(nn.Module):
         self.rotations = normal_buffer(num_heads, self.head_dim, num_rounds, num_buckets // 2, **factory)
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import relu, sigmoid
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import (
     align,
@@ -61,6 +62,7 @@ class BlockCompression(nn.Module):
         hidden_dim: features of the hidden layer.
     """
 
+    @checked
     def __init__(
         self,
         head_dim: int,
@@ -76,6 +78,7 @@ class BlockCompression(nn.Module):
         self.up_proj = linear(size * head_dim, hidden_dim, **factory)
         self.down_proj = linear(hidden_dim, head_dim, **factory)
 
+    @checked
     def forward(
         self, x: Float[Tensor, "batch kv_heads runs size head_dim"]
     ) -> Float[Tensor, "batch kv_heads runs head_dim"]:
@@ -118,6 +121,7 @@ class NativeSparseAttention(nn.Module):
         ValueError: sizes that do not divide, sizes below 1, or `num_selected` below 3.
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -169,6 +173,7 @@ class NativeSparseAttention(nn.Module):
             self.key_compression = BlockCompression(self.head_dim, compressed_size, hidden_dim, **factory)
             self.value_compression = BlockCompression(self.head_dim, compressed_size, hidden_dim, **factory)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

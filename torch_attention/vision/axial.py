@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_keep
 from torch_attention.layers import Factory
 from torch_attention.self_attention import MultiHeadSelfAttention
@@ -66,6 +67,7 @@ class AxialAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -87,6 +89,7 @@ class AxialAttention(nn.Module):
             embed_dim, num_heads, bias=bias, dropout=dropout, **factory
         )
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch height width embed"],

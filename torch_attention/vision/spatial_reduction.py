@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, conv2d, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
@@ -40,6 +41,7 @@ class SpatialReductionAttention(nn.Module):
         ValueError: sizes that do not divide, an empty patch, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -70,6 +72,7 @@ class SpatialReductionAttention(nn.Module):
             self.reduction_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.dropout = Dropout(dropout)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch height width embed"],

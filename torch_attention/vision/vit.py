@@ -19,6 +19,7 @@ from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Factory, conv2d, layer_norm, parameter
@@ -42,6 +43,7 @@ class PatchEmbedding(nn.Module):
         ValueError: patches that do not tile the image.
     """
 
+    @checked
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -62,6 +64,7 @@ class PatchEmbedding(nn.Module):
         self.class_token = parameter(embed_dim, **factory)
         self.positions = parameter(1 + num_patches, embed_dim, **factory)
 
+    @checked
     def forward(
         self, image: Float[Tensor, "batch height width channels"]
     ) -> Float[Tensor, "batch length embed"]:
@@ -103,6 +106,7 @@ class ViTBlock(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
+    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -126,6 +130,7 @@ class ViTBlock(nn.Module):
         self.ffn = FeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

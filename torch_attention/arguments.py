@@ -1,0 +1,297 @@
+"""Arguments of modules, functions and configurations, checked against their annotations before anything is computed.
+
+`checked` stands above a constructor, a call, a function or a configuration, and its signature says the rest:
+
+| annotation                     | accepted                                                                  |
+|--------------------------------|---------------------------------------------------------------------------|
+| `Float[...]`, `Int[...]`, ...  | an array of this framework and of that kind of number                     |
+| `int`                          | an integer, from 1 on unless `_FROM_ZERO` or `_ANY_INTEGER` names it      |
+| `float`                        | a finite number, in the range that `_NOT_NEGATIVE` and the like give it   |
+| `bool`, `str`                  | True or False, a string                                                   |
+| `tuple[...]`, `Sequence[...]`  | a list, tuple or array of rank 1, of as many as the annotation says       |
+| a class                        | an instance of it                                                         |
+
+Integers and numbers of NumPy become Python's own, and lists tuples. Anything else is not looked at.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, is_typeddict
+
+import numpy as np
+
+from torch_attention.arrays import ARRAYS, REALS, as_array, check_array, check_dtype, is_integer, is_size
+from torch_attention.checks import check_boolean, check_floating, dtype_name
+
+_Made = TypeVar("_Made", bound=Callable[..., Any])
+_Check = Callable[[Any], Any]
+
+_FROM_ZERO = {
+    *("batch", "count", "depth", "first_position", "global_blocks", "height", "key_len", "length", "new"),
+    *(
+        "num_decoder_layers",
+        "num_dense_layers",
+        "num_encoder_layers",
+        "num_layers",
+        "num_random",
+        "num_shared",
+    ),
+    *("num_sinks", "num_tokens", "padding", "prefix_len", "query_len", "shift", "width"),
+}
+_ANY_INTEGER = {
+    *(
+        "axes",
+        "distance",
+        "end_token",
+        "pad_id",
+        "pad_token",
+        "query_offset",
+        "seed",
+        "start_token",
+        "stop_token",
+    ),
+}
+_NOT_NEGATIVE = {"eps", "norm_eps", "std"}
+_ABOVE_ZERO = {"base", "factor", "gate_temperature", "logit_softcap", "max_scale", "rope_base", "softcap"}
+_RATES = {"dropout": "dropout", "rate": "dropout", "dropout_rate": "dropout_rate"}
+_LARGEST_SIZE = 2**31 - 1
+_LARGEST_INTEGER = 2**63 - 1
+
+
+def checked(target: _Made) -> _Made:
+    """Check each argument of a function, a constructor or a dataclass against its annotation.
+
+    Arrays of a function, not of a method, must also have the axes of their annotations, and axes of one name one size.
+    """
+    if inspect.isclass(target):
+        target.__init__ = checked(target.__init__)
+        return target
+    parameters = inspect.signature(target).parameters
+    checks = {name: _check_of(x) for name, x in parameters.items()}
+    in_order = [checks[name] for name, x in parameters.items() if x.kind is x.POSITIONAL_OR_KEYWORD]
+    others = next((checks[name] for name, x in parameters.items() if x.kind is x.VAR_POSITIONAL), None)
+    named = {name: check for name, check in checks.items() if check is not None}
+    axes = {} if "self" in parameters else _axes_of(parameters)
+
+    @wraps(target)
+    def check_and_call(*args: Any, **kwargs: Any) -> Any:
+        given = [x if check is None else check(x) for check, x in zip(in_order, args, strict=False)]
+        more = args[len(in_order) :]
+        given += more if others is None else [others(x) for x in more]
+        named_given = {name: named[name](x) if name in named else x for name, x in kwargs.items()}
+        if axes:
+            _check_axes(axes, {**dict(zip(parameters, given, strict=False)), **named_given})
+        return target(*given, **named_given)
+
+    return check_and_call  # type: ignore[return-value]
+
+
+def check_size(name: str, value: Any, *, least: int = 1, most: int = _LARGEST_SIZE) -> int:
+    """The integer that was given; TypeError unless it is one, and ValueError unless it is from `least` to `most`."""
+    if not is_size(value):
+        raise TypeError(_text(name, "an integer", value))
+    if not isinstance(value, Integral):  # a size that is not known while code is traced
+        return value
+    if value < least:
+        note = " (it counts the query's own key)" if name == "window" else ""
+        raise ValueError(f"{name} must be at least {least}{note}, got {_shown(value)}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {_shown(value)}")
+    return int(value) if isinstance(value, np.generic) else value
+
+
+def check_number(name: str, value: Any) -> float:
+    """The number that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
+    if isinstance(value, bool) or not isinstance(value, REALS):
+        raise TypeError(_text(name, "a number", value))
+    if not isinstance(value, Real):
+        return value
+    if name in _RATES and not 0 <= value < 1:
+        raise ValueError(f"{_RATES[name]} must be at least 0 and below 1, got {_shown(value)}")
+    if not -sys.float_info.max <= value <= sys.float_info.max:
+        raise ValueError(f"{name} must be finite, got {_shown(value)}")
+    if name in _NOT_NEGATIVE and value < 0:
+        raise ValueError(f"{name} must be at least 0, got {_shown(value)}")
+    if name in _ABOVE_ZERO and value <= 0:
+        raise ValueError(f"{name} must be above 0, got {_shown(value)}")
+    return float(value) if isinstance(value, np.generic) else value
+
+
+def _check_of(parameter: inspect.Parameter) -> _Check | None:
+    """What checks and returns an argument of that parameter; None where all are accepted."""
+    name, kind = parameter.name, parameter.annotation
+    if kind is parameter.empty or parameter.kind is parameter.VAR_KEYWORD:
+        return None
+    if name in ("dtype", "param_dtype"):
+        return lambda x: x if x is None and parameter.default is None else check_dtype(name, x)
+    return _check_of_kind(
+        name.removesuffix("s") if parameter.kind is parameter.VAR_POSITIONAL else name, kind
+    )
+
+
+def _check_of_kind(name: str, kind: Any) -> _Check | None:
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return _check_of_union(name, list(get_args(kind)))
+    if _is_array(kind):
+        return _check_of_array(name, kind)
+    if kind is bool:
+        return lambda x: x if x is True or x is False else _as_flag(name, x)
+    if kind is int:
+        return _check_of_integer(name)
+    if kind is float:
+        return lambda x: check_number(name, x)
+    if get_origin(kind) in (tuple, Sequence):
+        return _check_of_sequence(name, kind)
+    if inspect.isclass(kind) and kind is not object and not is_typeddict(kind):
+        if getattr(kind, "_is_protocol", False):
+            return lambda x: x if hasattr(x, "entries") else _refuse(name, _article(kind.__name__), x)
+        what = "a string" if kind is str else _article(kind.__name__)
+        return lambda x: x if isinstance(x, kind) else _refuse(name, what, x)
+    return None
+
+
+def _check_of_integer(name: str) -> _Check:
+    if name in _ANY_INTEGER:
+        return lambda x: check_size(name, x, least=-_LARGEST_INTEGER, most=_LARGEST_INTEGER)
+    least = 0 if name in _FROM_ZERO else 1
+    return lambda x: check_size(name, x, least=least)
+
+
+def _check_of_union(name: str, kinds: list[Any]) -> _Check | None:
+    some = [x for x in kinds if x is not type(None)]
+    checks = [_check_of_kind(name, x) for x in some]
+    nothing = len(some) < len(kinds)
+    if any(check is None for check in checks):
+        return None
+    if len(some) == 1:
+        check = checks[0]
+    elif any(map(_is_array, some)):
+        of_array = next(each for each, x in zip(checks, some, strict=True) if _is_array(x))
+        of_other = next(each for each, x in zip(checks, some, strict=True) if not _is_array(x))
+        check = lambda x: of_array(x) if isinstance(x, ARRAYS) else of_other(x)  # noqa: E731
+    elif all(inspect.isclass(x) and x not in (int, float, bool, str) for x in some):
+        what = " or ".join(_article(x.__name__) for x in some)
+        check = lambda x: x if isinstance(x, tuple(some)) else _refuse(name, what, x)  # noqa: E731
+    else:
+        return None
+    return (lambda x: x if x is None else check(x)) if nothing else check
+
+
+def _check_of_array(name: str, kind: Any) -> _Check:
+    dtypes = getattr(kind, "dtypes", ())
+    accept: Callable[[str, Any], None] = check_array
+    if isinstance(dtypes, tuple) and "float32" in dtypes:
+        accept = check_floating
+    elif isinstance(dtypes, tuple) and "bool" in dtypes:
+        accept = check_boolean
+    elif isinstance(dtypes, tuple) and "int32" in dtypes:
+        accept = _check_integers
+
+    def check(x: Any) -> Any:
+        accept(name, x)
+        return as_array(x)
+
+    return check
+
+
+def _check_integers(name: str, x: Any) -> None:
+    check_array(name, x)
+    if not is_integer(x):
+        raise TypeError(f"{name} must hold integers, got {dtype_name(x)}")
+
+
+def _check_of_sequence(name: str, kind: Any) -> _Check:
+    elements = get_args(kind)
+    count = None if get_origin(kind) is Sequence or elements[-1:] == (Ellipsis,) else len(elements)
+    of_element = _check_of_integer(name) if elements[0] is int else _check_of_kind(name, elements[0])
+
+    def check(x: Any) -> Any:
+        if getattr(x, "ndim", None) == 1:
+            x = x.tolist()
+        if isinstance(x, str | bytes) or not isinstance(x, Sequence):
+            _refuse(name, "a sequence", x)
+        if count is not None and len(x) != count:
+            raise ValueError(f"{name} must hold {count} values, got {len(x)}")
+        return tuple(x) if of_element is None else tuple([of_element(each) for each in x])
+
+    return check
+
+
+class _Axes(NamedTuple):
+    """The axes that an annotation names: those before and behind `...`, and whether it is there."""
+
+    text: str
+    before: tuple[str, ...]
+    rest: bool
+    behind: tuple[str, ...]
+
+
+def _axes_of(parameters: Any) -> dict[str, _Axes]:
+    """The axes of each parameter whose annotation is an array."""
+    found = {}
+    for name, parameter in parameters.items():
+        kinds = get_args(parameter.annotation) if isinstance(parameter.annotation, UnionType) else ()
+        for kind in kinds or (parameter.annotation,):
+            if (
+                _is_array(kind)
+                and hasattr(kind, "dim_str")
+                and parameter.kind is not parameter.VAR_POSITIONAL
+            ):
+                words = tuple(kind.dim_str.split())
+                cut = next((i for i, word in enumerate(words) if word[0] in "*."), None)
+                rest = cut is not None
+                text = ", ".join("..." if word[0] in "*." else word for word in words)
+                before, behind = (words[:cut], words[cut + 1 :]) if rest else (words, ())
+                found[name] = _Axes(text, before, rest, behind)
+    return found
+
+
+def _check_axes(axes: dict[str, _Axes], given: dict[str, Any]) -> None:
+    """Raise ValueError unless each array has its axes, and axes of one name have one size."""
+    sizes: dict[str, Any] = {}
+    for name, (text, before, rest, behind) in axes.items():
+        x = given.get(name)
+        if x is None or not isinstance(x, ARRAYS):
+            continue
+        shape, least = x.shape, len(before) + len(behind)
+        if len(shape) < least or (len(shape) > least and not rest):
+            raise ValueError(f"{name} must have shape ({text}), got {tuple(shape)}")
+        ends = shape[len(shape) - len(behind) :] if behind else ()
+        for word, size in (*zip(before, shape, strict=False), *zip(behind, ends, strict=True)):
+            if word.isidentifier() and word != "_" and sizes.setdefault(word, size) != size:
+                raise ValueError(f"{name} must have {word}={sizes[word]} as the others, got {tuple(shape)}")
+
+
+def _is_array(kind: Any) -> bool:
+    return kind in ARRAYS or hasattr(kind, "array_type")
+
+
+def _as_flag(name: str, value: Any) -> bool:
+    return bool(value) if isinstance(value, np.bool_) else _refuse(name, "True or False", value)
+
+
+def _refuse(name: str, expected: str, value: Any) -> Any:
+    raise TypeError(_text(name, expected, value))
+
+
+def _text(name: str, expected: str, value: Any) -> str:
+    plain = value is None or isinstance(value, bool | int | float | complex | str)
+    return f"{name} must be {expected}, got {_shown(value) if plain else type(value).__name__}"
+
+
+def _shown(value: Any) -> str:
+    """What a message shows of a value: all of a short one."""
+    if isinstance(value, Integral) and abs(value) > _LARGEST_INTEGER:
+        return "an integer of more than 64 bits"
+    text = (
+        repr(value) if isinstance(value, str) or value is None or isinstance(value, complex) else str(value)
+    )
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _article(word: str) -> str:
+    return f"an {word}" if word[0] in "AEIO" else f"a {word}"
