@@ -43,12 +43,12 @@ def is_size(x: Any) -> bool:
     return (isinstance(x, INTEGERS) and not isinstance(x, bool)) or hasattr(x, "dimension_as_value")
 
 
-def check_dtype(name: str, dtype: Any) -> Any:
+def check_dtype(name: str, given: Any) -> Any:
     """The dtype of parameters that was given; TypeError unless it is floating point."""
     try:
-        floating = dtype is not None and jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+        floating = given is not None and jnp.issubdtype(jnp.dtype(given), jnp.floating)
     except TypeError:
         floating = False
     if not floating:
-        raise TypeError(f"{name} must be a floating-point dtype, got {dtype!r}")
-    return dtype
+        raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
+    return given

@@ -34,6 +34,7 @@ from jax_attention.outputs import AttentionOutput
 from jax_attention.positions.protocol import place
 
 
+@checked
 class BasicAttention(nnx.Module):
     """Additive attention: a small network scores each pair (Bahdanau, Cho & Bengio 2014).
 
@@ -48,7 +49,6 @@ class BasicAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -69,7 +69,6 @@ class BasicAttention(nnx.Module):
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],
@@ -107,6 +106,7 @@ class BasicAttention(nnx.Module):
         )
 
 
+@checked
 class LuongAttention(nnx.Module):
     """Multiplicative attention with the score it is given; scores are not scaled (Luong et al. 2015).
 
@@ -121,12 +121,10 @@ class LuongAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
-    @checked
     def __init__(self, score: nnx.Module, *, dropout: float = 0.0, rngs: nnx.Rngs | None = None):
         self.score = score
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],
@@ -151,6 +149,7 @@ class LuongAttention(nnx.Module):
         )
 
 
+@checked
 class ScaledDotProductAttention(nnx.Module):
     """softmax(Q K^T / sqrt(d)) V, without parameters (Vaswani et al. 2017, equation 1).
 
@@ -164,14 +163,12 @@ class ScaledDotProductAttention(nnx.Module):
         ValueError: a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self, *, position: nnx.Module | None = None, dropout: float = 0.0, rngs: nnx.Rngs | None = None
     ):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch query dim"],

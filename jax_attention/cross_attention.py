@@ -12,6 +12,8 @@ $$ Q = X W_Q, \quad K = M W_K, \quad V = M W_V, \qquad
 X is `query`, of shape `(batch, query, query_dim)`; M is `memory`, of shape `(batch, key, key_dim)`.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -31,6 +33,7 @@ from jax_attention.recall import check_call
 from jax_attention.self_attention import CausalSelfAttention
 
 
+@checked
 class CrossAttention(nnx.Module):
     """Scaled dot-product attention with one head from one sequence to another (Vaswani et al. 2017).
 
@@ -42,7 +45,6 @@ class CrossAttention(nnx.Module):
         dropout: rate, at least 0 and below 1, at which weights are dropped in training.
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -66,7 +68,6 @@ class CrossAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],
@@ -111,6 +112,7 @@ class CrossAttention(nnx.Module):
         )
 
 
+@checked
 class MultiHeadCrossAttention(nnx.Module):
     """Several heads from one sequence to another, joined by a linear map (Vaswani et al. 2017).
 
@@ -120,7 +122,6 @@ class MultiHeadCrossAttention(nnx.Module):
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -151,7 +152,6 @@ class MultiHeadCrossAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],
@@ -187,6 +187,7 @@ class MultiHeadCrossAttention(nnx.Module):
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 
+@checked
 class EncoderDecoderAttention(nnx.Module):
     """A Transformer decoder block: it looks back at itself, then across at the encoder (Vaswani et al. 2017).
 
@@ -207,7 +208,6 @@ class EncoderDecoderAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -224,23 +224,18 @@ class EncoderDecoderAttention(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        ffn_dim = 4 * embed_dim if ffn_dim is None else ffn_dim
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.norm_first = norm_first
-        self.self_attention = CausalSelfAttention(embed_dim, num_heads, bias=bias, dropout=dropout, **factory)
-        self.cross_attention = MultiHeadCrossAttention(
-            embed_dim, embed_dim, embed_dim, num_heads, bias=bias, dropout=dropout, **factory
-        )
-        self.ffn = FeedForward(
-            embed_dim, ffn_dim, activation=activation, bias=bias, dropout=dropout, **factory
-        )
+        shared: dict[str, Any] = {"bias": bias, "dropout": dropout, **factory}
+        self.self_attention = CausalSelfAttention(embed_dim, num_heads, **shared)
+        self.cross_attention = MultiHeadCrossAttention(embed_dim, embed_dim, embed_dim, num_heads, **shared)
+        self.ffn = FeedForward(embed_dim, ffn_dim or 4 * embed_dim, activation=activation, **shared)
         self.self_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.cross_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch query embed"],
@@ -295,10 +290,8 @@ def main() -> None:
 
     source, target = ["le", "chat", "noir"], ["the", "black"]
     query, memory = draw(1, 2, 6), draw(1, 3, 6, seed=1)
-    looked = fill(CrossAttention(6, 6, embed_dim=4, rngs=nnx.Rngs(0)))(query, memory)
-    show("CrossAttention", looked, target, source)
-    decoder = fill(EncoderDecoderAttention(embed_dim=6, num_heads=2, ffn_dim=8, rngs=nnx.Rngs(0)))
-    output, *_, itself, across = decoder(query, memory)
+    show("CrossAttention", fill(CrossAttention(6, 6, 4, rngs=nnx.Rngs(0)))(query, memory), target, source)
+    output, *_, itself, across = fill(EncoderDecoderAttention(6, 2, 8, rngs=nnx.Rngs(0)))(query, memory)
     show("EncoderDecoderAttention, at itself", AttentionOutput(output, itself), target, target)
     show("EncoderDecoderAttention, at the source", AttentionOutput(output, across), target, source)
 

@@ -12,6 +12,7 @@ from jax_attention.checks import check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 
 
+@checked
 class FeedForward(nnx.Module):
     """down(activation(up(x))) (Vaswani et al. 2017, section 3.3).
 
@@ -26,7 +27,6 @@ class FeedForward(nnx.Module):
         ValueError: an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -46,7 +46,6 @@ class FeedForward(nnx.Module):
         self.activation = activation_function(activation)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -59,6 +58,7 @@ class FeedForward(nnx.Module):
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed
 
 
+@checked
 class GatedFeedForward(nnx.Module):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020; with `"silu"` it is SwiGLU, with `"gelu"` GEGLU).
 
@@ -72,7 +72,6 @@ class GatedFeedForward(nnx.Module):
         ValueError: an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -91,7 +90,6 @@ class GatedFeedForward(nnx.Module):
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
         self.activation = activation_function(activation)
 
-    @checked
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         """Transform each position."""
         check_sequence("x", x, self.embed_dim)

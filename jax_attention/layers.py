@@ -196,6 +196,7 @@ def _conv(
     )
 
 
+@checked
 class Dropout(nnx.Module):
     """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
 
@@ -209,7 +210,6 @@ class Dropout(nnx.Module):
         ValueError: `rate` is not in [0, 1), or there is nothing to draw from.
     """
 
-    @checked
     def __init__(self, rate: float, *, rngs: nnx.Rngs | None = None):
         check_rate(rate)
         if rate > 0.0 and rngs is None:
@@ -218,7 +218,6 @@ class Dropout(nnx.Module):
         self.deterministic = False  # set by `module.eval()` and `module.train()`
         self.rngs = None if rngs is None or rate == 0.0 else rngs.dropout.fork()
 
-    @checked
     def __call__(
         self, x: Float[Array, "*axes"], keep: Bool[Array, "*axes"] | None = None
     ) -> Float[Array, "*axes"]:

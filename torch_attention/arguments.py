@@ -1,6 +1,6 @@
-"""Arguments of modules, functions and configurations, checked against their annotations before anything is computed.
+"""Check arguments of modules, functions and configurations against their annotations, before any arithmetic.
 
-`checked` stands above a constructor, a call, a function or a configuration, and its signature says the rest:
+`checked` stands above a function, a module or a configuration, and the annotations say the rest:
 
 | annotation                     | accepted                                                                  |
 |--------------------------------|---------------------------------------------------------------------------|
@@ -63,12 +63,13 @@ _LARGEST_INTEGER = 2**63 - 1
 
 
 def checked(target: _Made) -> _Made:
-    """Check each argument of a function, a constructor or a dataclass against its annotation.
+    """Check each argument of a function, or of a class's constructor and call, against its annotation.
 
     Arrays of a function, not of a method, must also have the axes of their annotations, and axes of one name one size.
     """
     if inspect.isclass(target):
-        target.__init__ = checked(target.__init__)
+        for name in {"__init__", "forward", "__call__"} & vars(target).keys():
+            setattr(target, name, checked(vars(target)[name]))
         return target
     parameters = inspect.signature(target).parameters
     checks = {name: _check_of(x) for name, x in parameters.items()}

@@ -41,8 +41,8 @@ def is_size(x: Any) -> bool:
     return isinstance(x, INTEGERS) and not isinstance(x, bool)
 
 
-def check_dtype(name: str, dtype: Any) -> Any:
+def check_dtype(name: str, given: Any) -> Any:
     """The dtype of parameters that was given; TypeError unless it is floating point."""
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"{name} must be a floating-point dtype, got {dtype!r}")
-    return dtype
+    if not isinstance(given, torch.dtype) or not given.is_floating_point:
+        raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
+    return given

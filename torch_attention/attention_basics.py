@@ -32,6 +32,7 @@ from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import place
 
 
+@checked
 class BasicAttention(nn.Module):
     """Additive attention: a small network scores each pair (Bahdanau, Cho & Bengio 2014).
 
@@ -46,7 +47,6 @@ class BasicAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -67,7 +67,6 @@ class BasicAttention(nn.Module):
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],
@@ -105,6 +104,7 @@ class BasicAttention(nn.Module):
         )
 
 
+@checked
 class LuongAttention(nn.Module):
     """Multiplicative attention with the score it is given; scores are not scaled (Luong et al. 2015).
 
@@ -119,13 +119,11 @@ class LuongAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
-    @checked
     def __init__(self, score: nn.Module, *, dropout: float = 0.0):
         super().__init__()
         self.score = score
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],
@@ -150,6 +148,7 @@ class LuongAttention(nn.Module):
         )
 
 
+@checked
 class ScaledDotProductAttention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V, without parameters (Vaswani et al. 2017, equation 1).
 
@@ -163,13 +162,11 @@ class ScaledDotProductAttention(nn.Module):
         ValueError: a rate outside [0, 1).
     """
 
-    @checked
     def __init__(self, *, position: nn.Module | None = None, dropout: float = 0.0):
         super().__init__()
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query dim"],

@@ -10,6 +10,7 @@ from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 
 
+@checked
 class FeedForward(nn.Module):
     """down(activation(up(x))) (Vaswani et al. 2017, section 3.3).
 
@@ -24,7 +25,6 @@ class FeedForward(nn.Module):
         ValueError: an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -44,7 +44,6 @@ class FeedForward(nn.Module):
         self.activation = activation_function(activation)
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -57,6 +56,7 @@ class FeedForward(nn.Module):
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed
 
 
+@checked
 class GatedFeedForward(nn.Module):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020; with `"silu"` it is SwiGLU, with `"gelu"` GEGLU).
 
@@ -70,7 +70,6 @@ class GatedFeedForward(nn.Module):
         ValueError: an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -89,7 +88,6 @@ class GatedFeedForward(nn.Module):
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
         self.activation = activation_function(activation)
 
-    @checked
     def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
         """Transform each position."""
         check_sequence("x", x, self.embed_dim)

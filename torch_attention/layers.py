@@ -216,6 +216,7 @@ def conv2d(
     return layer
 
 
+@checked
 class Dropout(nn.Module):
     """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
 
@@ -228,13 +229,11 @@ class Dropout(nn.Module):
         ValueError: `rate` is not in [0, 1).
     """
 
-    @checked
     def __init__(self, rate: float):
         super().__init__()
         check_rate(rate)
         self.rate = rate
 
-    @checked
     def forward(
         self, x: Float[Tensor, "*axes"], keep: Bool[Tensor, "*axes"] | None = None
     ) -> Float[Tensor, "*axes"]:

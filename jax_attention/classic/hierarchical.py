@@ -27,6 +27,7 @@ from jax_attention.ops import score_attention
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class HierarchicalAttentionPooling(nnx.Module):
     """The mean of a sequence, weighted by how well each element answers a learned question (Yang et al. 2016).
 
@@ -35,7 +36,6 @@ class HierarchicalAttentionPooling(nnx.Module):
         hidden_dim: features of the hidden layer.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -50,7 +50,6 @@ class HierarchicalAttentionPooling(nnx.Module):
         self.hidden_proj = linear(embed_dim, hidden_dim, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -63,6 +63,7 @@ def _align(
     return weights, weights
 
 
+@checked
 class LocationAwareAttention(nnx.Module):
     """Additive attention that sees where it looked a step ago (Chorowski et al. 2015, section 2.2).
 
@@ -79,7 +80,6 @@ class LocationAwareAttention(nnx.Module):
         ValueError: a `kernel_size` that is not odd, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -107,7 +107,6 @@ class LocationAwareAttention(nnx.Module):
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],

@@ -24,6 +24,7 @@ from jax_attention.ops import additive_features, masked_softmax
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class PointerAttention(nnx.Module):
     """The probability with which each query points at each key (Vinyals, Fortunato & Jaitly 2015, section 2.3).
 
@@ -34,7 +35,6 @@ class PointerAttention(nnx.Module):
         bias: whether the hidden layer has a bias.
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -53,7 +53,6 @@ class PointerAttention(nnx.Module):
         self.k_proj = linear(key_dim, hidden_dim, bias=bias, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],

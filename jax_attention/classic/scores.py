@@ -19,10 +19,10 @@ from jax_attention.layers import Factory, linear
 from jax_attention.ops import at_least_float32
 
 
+@checked
 class DotScore(nnx.Module):
     """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
 
-    @checked
     def __call__(
         self, query: Float[Array, "batch query dim"], key: Float[Array, "batch key dim"]
     ) -> Float[Array, "batch query key"]:
@@ -31,6 +31,7 @@ class DotScore(nnx.Module):
         return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
 
 
+@checked
 class GeneralScore(nnx.Module):
     """q^T W k: a learned bilinear form (Luong, Pham & Manning 2015).
 
@@ -39,7 +40,6 @@ class GeneralScore(nnx.Module):
         key_dim: features of a key.
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -54,7 +54,6 @@ class GeneralScore(nnx.Module):
         self.key_dim = key_dim
         self.proj = linear(key_dim, query_dim, bias=False, **factory)
 
-    @checked
     def __call__(
         self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
     ) -> Float[Array, "batch query key"]:
@@ -64,6 +63,7 @@ class GeneralScore(nnx.Module):
         return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
 
 
+@checked
 class ConcatScore(nnx.Module):
     """w^T tanh(W [q; k]): a network on query and key laid end to end (Luong, Pham & Manning 2015).
 
@@ -73,7 +73,6 @@ class ConcatScore(nnx.Module):
         hidden_dim: features of the hidden layer.
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -90,7 +89,6 @@ class ConcatScore(nnx.Module):
         self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
-    @checked
     def __call__(
         self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
     ) -> Float[Array, "batch query key"]:

@@ -40,6 +40,7 @@ def lambda_init_at(depth: int) -> float:
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
 
 
+@checked
 class DifferentialAttention(nnx.Module):
     """Multi-head self-attention whose weights are the difference of two softmaxes (Ye et al. 2024).
 
@@ -57,7 +58,6 @@ class DifferentialAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -101,7 +101,6 @@ class DifferentialAttention(nnx.Module):
         second = at_least_float32(self.lambda_q2[...]) * at_least_float32(self.lambda_k2[...])  # head_dim
         return jnp.exp(first.sum(-1)) - jnp.exp(second.sum(-1)) + self.lambda_init
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -61,6 +61,7 @@ def forgetting_bias(
     return totals[..., queries][..., None] - totals[..., None, :]
 
 
+@checked
 class ForgettingAttention(nnx.Module):
     """Causal multi-head self-attention with a forget gate (Lin et al. 2025).
 
@@ -75,7 +76,6 @@ class ForgettingAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -102,7 +102,6 @@ class ForgettingAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

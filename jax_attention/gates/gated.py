@@ -35,6 +35,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class GatedAttention(nnx.Module):
     """Grouped-query attention with a sigmoid gate for every feature of every head (Qiu et al. 2025).
 
@@ -54,7 +55,6 @@ class GatedAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -92,7 +92,6 @@ class GatedAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -142,6 +141,7 @@ class GatedAttention(nnx.Module):
         return attention_output(self.out_proj(merge_heads(heads * sigmoid(gate))), weights, seen.cache)
 
 
+@checked
 class HeadwiseGatedAttention(nnx.Module):
     """Grouped-query attention with one sigmoid gate for every head (Qiu et al. 2025).
 
@@ -161,7 +161,6 @@ class HeadwiseGatedAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -199,7 +198,6 @@ class HeadwiseGatedAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

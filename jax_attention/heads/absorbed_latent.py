@@ -77,6 +77,7 @@ def absorbed_latent_attention(
     return values.astype(query.dtype), weights
 
 
+@checked
 class AbsorbedLatentAttention(_LatentProjections):
     """`MultiHeadLatentAttention` for decoding: it attends to latents themselves (DeepSeek-AI 2024).
 
@@ -84,7 +85,6 @@ class AbsorbedLatentAttention(_LatentProjections):
     wins where queries are few and cached positions many.
     """
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

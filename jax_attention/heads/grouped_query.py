@@ -28,6 +28,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class GroupedQueryAttention(nnx.Module):
     """Multi-head self-attention in which groups of query heads share keys and values (Ainslie et al. 2023).
 
@@ -46,7 +47,6 @@ class GroupedQueryAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -80,7 +80,6 @@ class GroupedQueryAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

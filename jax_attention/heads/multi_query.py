@@ -28,6 +28,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class MultiQueryAttention(nnx.Module):
     """Multi-head self-attention in which all query heads share keys and values (Shazeer 2019).
 
@@ -45,7 +46,6 @@ class MultiQueryAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -77,7 +77,6 @@ class MultiQueryAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

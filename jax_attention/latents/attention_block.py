@@ -30,6 +30,7 @@ from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class MultiheadAttentionBlock(nnx.Module):
     """Attention of one set to another, then a map of each element, each with its residual (Lee et al. 2019, eq. 6).
 
@@ -46,7 +47,6 @@ class MultiheadAttentionBlock(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -77,7 +77,6 @@ class MultiheadAttentionBlock(nnx.Module):
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory) if norm else None
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch query embed"],

@@ -43,6 +43,7 @@ def gru_step(
     return (1 - update) * new + update * state
 
 
+@checked
 class GRUCell(nnx.Module):
     """One step of a gated recurrent unit, for each vector by itself (Cho et al. 2014).
 
@@ -51,7 +52,6 @@ class GRUCell(nnx.Module):
         hidden_dim: features of a state.
     """
 
-    @checked
     def __init__(
         self,
         input_dim: int,
@@ -68,7 +68,6 @@ class GRUCell(nnx.Module):
         self.bias_ih = constant_parameter(3 * hidden_dim, value=0.0, **factory)
         self.bias_hh = constant_parameter(3 * hidden_dim, value=0.0, **factory)
 
-    @checked
     def __call__(
         self, x: Float[Array, "... input"], state: Float[Array, "... hidden"]
     ) -> Float[Array, "... hidden"]:

@@ -27,6 +27,7 @@ from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class PerceiverAttention(nnx.Module):
     """Multi-head attention of learned latents to an input, both normalised before (Jaegle et al. 2021, section 3.1).
 
@@ -46,7 +47,6 @@ class PerceiverAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, no latents, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         num_latents: int,
@@ -82,7 +82,6 @@ class PerceiverAttention(nnx.Module):
         self.out_proj = linear(embed_dim, latent_dim, bias=bias, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch key input_dim"],

@@ -28,6 +28,7 @@ from jax_attention.layers import Factory, layer_norm, parameter
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class AttentionPooling(nnx.Module):
     """Learned probes attend to a sequence; a feed-forward network may follow (Zhai et al. 2022, section 2.2).
 
@@ -46,7 +47,6 @@ class AttentionPooling(nnx.Module):
             [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -78,7 +78,6 @@ class AttentionPooling(nnx.Module):
             else FeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
         )
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch key embed"],

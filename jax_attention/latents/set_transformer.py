@@ -61,6 +61,7 @@ class InducedKeep(NamedTuple):
     inducing_weights: Bool[Array, "batch heads inducing length"] | None = None
 
 
+@checked
 class SetAttentionBlock(nnx.Module):
     """Every element of a set attends to every one: MAB(X, X) (Lee et al. 2019, eq. 8).
 
@@ -71,7 +72,6 @@ class SetAttentionBlock(nnx.Module):
         ValueError: as `MultiheadAttentionBlock`.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -89,7 +89,6 @@ class SetAttentionBlock(nnx.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -103,6 +102,7 @@ class SetAttentionBlock(nnx.Module):
         return self.block(x, x, mask, need_weights=need_weights, dropout_keep=dropout_keep)
 
 
+@checked
 class InducedSetAttentionBlock(nnx.Module):
     """Learned points read the set, and every element reads them: MAB(X, MAB(I, X)) (Lee et al. 2019, eq. 9 and 10).
 
@@ -114,7 +114,6 @@ class InducedSetAttentionBlock(nnx.Module):
         ValueError: as `MultiheadAttentionBlock`, or no points.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -139,7 +138,6 @@ class InducedSetAttentionBlock(nnx.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -175,6 +173,7 @@ class InducedSetAttentionBlock(nnx.Module):
         return InducedOutput(output, weights, inducing_weights)
 
 
+@checked
 class PoolingByAttention(nnx.Module):
     """Learned seeds read a set: MAB(S, f(Z)) (Lee et al. 2019, eq. 11, there pooling by multihead attention).
 
@@ -186,7 +185,6 @@ class PoolingByAttention(nnx.Module):
         ValueError: as `MultiheadAttentionBlock`, or no seeds.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -210,7 +208,6 @@ class PoolingByAttention(nnx.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch key embed"],

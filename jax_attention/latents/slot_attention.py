@@ -76,6 +76,7 @@ def slot_weights(
     return shares / jnp.where(total > 0, total, 1.0)
 
 
+@checked
 class SlotAttention(nnx.Module):
     """Iterated attention in which slots compete for the elements of an input (Locatello et al. 2020, algorithm 1).
 
@@ -93,7 +94,6 @@ class SlotAttention(nnx.Module):
         ValueError: no iterations, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         input_dim: int,
@@ -127,7 +127,6 @@ class SlotAttention(nnx.Module):
         self.gru = GRUCell(slot_dim, slot_dim, **factory)
         self.ffn = FeedForward(slot_dim, ffn_dim, activation=activation, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch key input_dim"],

@@ -151,6 +151,7 @@ def _changes(
     return solve_unit_lower(overlap, beta[..., None] * value)
 
 
+@checked
 class DeltaNet(nnx.Module):
     """Attention by a memory that is corrected, with short convolutions (Schlag et al. 2021; Yang et al. 2024).
 
@@ -167,7 +168,6 @@ class DeltaNet(nnx.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -202,7 +202,6 @@ class DeltaNet(nnx.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(self.values, embed_dim, bias=False, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

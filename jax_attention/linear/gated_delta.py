@@ -141,6 +141,7 @@ def gated_delta_rule_weights(
     return jnp.einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
 
 
+@checked
 class GatedDeltaNet(nnx.Module):
     """Attention by a memory that is corrected and fades (Yang, Kautz & Hatamizadeh 2024), as in Qwen3-Next.
 
@@ -159,7 +160,6 @@ class GatedDeltaNet(nnx.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -201,7 +201,6 @@ class GatedDeltaNet(nnx.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(self.values, embed_dim, bias=False, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

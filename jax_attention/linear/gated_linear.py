@@ -119,6 +119,7 @@ def gated_linear_attention_weights(
     return decayed_products(*(at_least_float32(x) for x in (query, key, log_decay))).products
 
 
+@checked
 class GatedLinearAttention(nnx.Module):
     """Multi-head attention by a memory that fades as the token decides (GLA, Yang et al. 2023).
 
@@ -136,7 +137,6 @@ class GatedLinearAttention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1, or a number that is not above 0.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -172,7 +172,6 @@ class GatedLinearAttention(nnx.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(num_heads * self.value_dim, embed_dim, bias=False, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

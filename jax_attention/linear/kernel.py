@@ -174,6 +174,7 @@ def first_sums(
     return LinearState(memory, state.normaliser.astype(memory.dtype))
 
 
+@checked
 class LinearAttention(nnx.Module):
     """Multi-head attention by the kernel φ(q)·φ(k), φ(x) = elu(x) + 1 (Katharopoulos et al. 2020).
 
@@ -190,7 +191,6 @@ class LinearAttention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1, or an `eps` that is not above 0.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -221,7 +221,6 @@ class LinearAttention(nnx.Module):
         self.v_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

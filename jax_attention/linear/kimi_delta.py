@@ -136,6 +136,7 @@ def kimi_delta_rule_weights(
     return jnp.einsum("bhql,bhlk->bhqk", products[0], changes)
 
 
+@checked
 class KimiDeltaAttention(nnx.Module):
     """Attention by a memory that is corrected and fades channel by channel (Kimi Team 2025), as in Kimi Linear.
 
@@ -153,7 +154,6 @@ class KimiDeltaAttention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -196,7 +196,6 @@ class KimiDeltaAttention(nnx.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(self.values, embed_dim, bias=False, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

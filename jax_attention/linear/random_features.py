@@ -15,6 +15,8 @@ from jaxtyping import Float
 from jax_attention.arguments import checked
 from jax_attention.ops import at_least_float32
 
+EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
+
 
 @checked
 def orthogonal_features(
@@ -61,3 +63,14 @@ def divide(
     """X / total, and zero where the total is."""
     some = (total > 0)[..., None]
     return jnp.where(some, x, 0.0) / jnp.where(some, total[..., None], 1.0)
+
+
+def over_largest(
+    key: Float[Array, "batch heads size features"], before: Float[Array, "batch heads"] | None
+) -> tuple[Float[Array, "batch heads size features"], Float[Array, "batch heads"]]:
+    """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
+    seen = key != -jnp.inf
+    key = jnp.where(seen, key, EMPTY)
+    exponent = jnp.amax(key, axis=(-2, -1))  # batch heads
+    exponent = exponent if before is None else jnp.maximum(before, exponent)
+    return jnp.where(seen, jnp.exp(key - exponent[..., None, None]), 0.0), exponent

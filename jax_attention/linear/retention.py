@@ -162,6 +162,7 @@ def over_root_mean_square(x: Float[Array, "... dim"], eps: float) -> Float[Array
     return x / jnp.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
 
 
+@checked
 class MultiScaleRetention(nnx.Module):
     """Multi-head attention by a memory that fades at a fixed rate, one a head (Sun et al. 2023).
 
@@ -180,7 +181,6 @@ class MultiScaleRetention(nnx.Module):
         ValueError: sizes that do not divide, or are below 1, an `eps` that is not above 0, or not one frequency a pair.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -223,7 +223,6 @@ class MultiScaleRetention(nnx.Module):
         self.gate_proj = linear(embed_dim, num_heads * self.value_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.value_dim, embed_dim, bias=bias, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

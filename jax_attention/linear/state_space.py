@@ -152,6 +152,7 @@ def grouped_rms_norm(
     return rearrange(groups, "b l g f -> b l (g f)").astype(x.dtype) * scale
 
 
+@checked
 class Mamba2(nnx.Module):
     """Linear attention with a decay, as a state-space model between a gate and a short convolution (Dao & Gu 2024).
 
@@ -172,7 +173,6 @@ class Mamba2(nnx.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -213,7 +213,6 @@ class Mamba2(nnx.Module):
         self.norm_scale = constant_parameter(self.values, value=1.0, **factory)
         self.out_proj = linear(self.values, embed_dim, bias=bias, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -44,6 +44,7 @@ def mix_positions(
     return jnp.einsum("bhnd,nm->bhmd", x, mixtures)
 
 
+@checked
 class LinformerAttention(nnx.Module):
     """Multi-head self-attention to m mixtures of all positions (Wang et al. 2020).
 
@@ -61,7 +62,6 @@ class LinformerAttention(nnx.Module):
             [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -96,7 +96,6 @@ class LinformerAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -75,6 +75,7 @@ def segment_means(
     return total / jnp.clip(count, min=1.0)
 
 
+@checked
 class NystromAttention(nnx.Module):
     """Multi-head self-attention through landmarks (Nyströmformer: Xiong et al. 2021).
 
@@ -91,7 +92,6 @@ class NystromAttention(nnx.Module):
         ValueError: sizes that do not divide, sizes below 1, or an even kernel.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -134,7 +134,6 @@ class NystromAttention(nnx.Module):
                 **factory,
             )
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

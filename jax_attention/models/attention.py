@@ -93,6 +93,7 @@ class RopeConfig:
         )
 
 
+@checked
 class ModelAttention(nnx.Module):
     """Grouped-query attention with what the configuration asks for (Ainslie et al. 2023, and the table above).
 
@@ -105,7 +106,6 @@ class ModelAttention(nnx.Module):
         ValueError: `num_kv_heads` does not divide `num_heads`.
     """
 
-    @checked
     def __init__(
         self,
         config: HeadsConfig,
@@ -131,7 +131,6 @@ class ModelAttention(nnx.Module):
             self.q_norm = rms_norm(head_dim, eps=config.norm_eps, unit_offset=offset, **factory)
             self.k_norm = rms_norm(head_dim, eps=config.norm_eps, unit_offset=offset, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

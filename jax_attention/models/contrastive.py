@@ -39,6 +39,7 @@ class ContrastiveConfig:
     end_token: int | None = None
 
 
+@checked
 class ContrastiveModel(nnx.Module):
     """Says how well texts fit images (Radford et al. 2021).
 
@@ -49,7 +50,6 @@ class ContrastiveModel(nnx.Module):
         ValueError: as the two towers.
     """
 
-    @checked
     def __init__(
         self,
         config: ContrastiveConfig,
@@ -67,7 +67,6 @@ class ContrastiveModel(nnx.Module):
         self.image_proj = linear(config.image.embed_dim, features, bias=False, **factory)
         self.logit_scale = constant_parameter(value=2.6592, **factory)
 
-    @checked
     def __call__(
         self,
         tokens: Int[Array, "texts length"],

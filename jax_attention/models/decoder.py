@@ -62,6 +62,7 @@ class DecoderConfig:
     dropout: float = 0.0
 
 
+@checked
 class DecoderLayer(nnx.Module):
     """Causal self-attention, then feed-forward: x = x + f(norm(x)) each (Radford et al. 2019).
 
@@ -72,7 +73,6 @@ class DecoderLayer(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -89,7 +89,6 @@ class DecoderLayer(nnx.Module):
         self.ffn = FeedForward(dim, config.ffn_dim, activation=config.activation, **factory)
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -109,6 +108,7 @@ class DecoderLayer(nnx.Module):
         return attended._replace(output=x)
 
 
+@checked
 class Decoder(nnx.Module):
     """Tokens in, for each of them a score of every token as the next one out (Radford et al. 2019).
 
@@ -119,7 +119,6 @@ class Decoder(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -136,7 +135,6 @@ class Decoder(nnx.Module):
         self.final_norm = layer_norm(config.embed_dim, eps=config.norm_eps, **factory)
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         tokens: Int[Array, "batch length"],

@@ -59,6 +59,7 @@ class EncoderConfig:
     shared_layers: bool = False
 
 
+@checked
 class EncoderLayer(nnx.Module):
     """Self-attention, then feed-forward: x = norm(x + f(x)) each (Vaswani et al. 2017).
 
@@ -69,7 +70,6 @@ class EncoderLayer(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -86,7 +86,6 @@ class EncoderLayer(nnx.Module):
         self.ffn_norm = layer_norm(dim, eps=eps, **factory)
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -103,6 +102,7 @@ class EncoderLayer(nnx.Module):
         return AttentionOutput(x, weights)
 
 
+@checked
 class Encoder(nnx.Module):
     """Tokens in, one vector for each of them out (Devlin et al. 2018).
 
@@ -113,7 +113,6 @@ class Encoder(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -135,7 +134,6 @@ class Encoder(nnx.Module):
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         tokens: Int[Array, "batch length"],

@@ -69,6 +69,7 @@ class EncoderDecoderConfig:
     embed_scale: float = 1.0
 
 
+@checked
 class EncoderDecoder(SequenceModel):
     """Tokens in, for each token written so far a score of every token as the next (Vaswani et al. 2017).
 
@@ -79,7 +80,6 @@ class EncoderDecoder(SequenceModel):
         ValueError: `embed_dim` is not divisible by a number of heads, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: EncoderDecoderConfig,

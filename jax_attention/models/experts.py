@@ -57,6 +57,7 @@ class ExpertsConfig:
     routed_scale: float = 1.0
 
 
+@checked
 class MixtureOfExperts(nnx.Module):
     """Every position goes through the experts that its router chooses, and a shared one (DeepSeek-AI 2024).
 
@@ -72,7 +73,6 @@ class MixtureOfExperts(nnx.Module):
         ValueError: groups that do not divide or are too small, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -100,7 +100,6 @@ class MixtureOfExperts(nnx.Module):
             embed_dim, config.num_shared * config.ffn_dim, activation=activation, **factory
         )
 
-    @checked
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         """Transform each position."""
         shares = self.shares(x).astype(x.dtype)  # batch length experts

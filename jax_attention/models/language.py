@@ -21,6 +21,7 @@ from jax_attention.outputs import CachedOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
 
 
+@checked
 class LanguageModel(nnx.Module):
     """A decoder that stands alone; the base of the families in this package (Radford et al. 2019)."""
 
@@ -30,7 +31,6 @@ class LanguageModel(nnx.Module):
     final_norm: Any
     head: Any
 
-    @checked
     def __call__(
         self,
         tokens: Int[Array, "batch length"],

@@ -84,6 +84,7 @@ class LatentDecoderConfig:
         return self.heads.num_heads
 
 
+@checked
 class LatentDecoderLayer(nnx.Module):
     """Latent attention, then one feed-forward network or several: x = x + f(norm(x)) each (DeepSeek-AI 2024).
 
@@ -95,7 +96,6 @@ class LatentDecoderLayer(nnx.Module):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
-    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,
@@ -128,7 +128,6 @@ class LatentDecoderLayer(nnx.Module):
             else MixtureOfExperts(dim, config.experts, **factory)
         )
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -147,6 +146,7 @@ class LatentDecoderLayer(nnx.Module):
         return attended._replace(output=x)
 
 
+@checked
 class LatentDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (DeepSeek-AI 2024).
 
@@ -157,7 +157,6 @@ class LatentDecoder(LanguageModel):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
-    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,

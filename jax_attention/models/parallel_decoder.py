@@ -78,6 +78,7 @@ class ParallelDecoderConfig:
         return RotaryEmbedding(self.heads.head_dim, rotary_dim=self.rotary_dim, base=self.rope_base)
 
 
+@checked
 class ParallelDecoderLayer(nnx.Module):
     """Causal self-attention beside a feed-forward network, or before it (Wang & Komatsuzaki 2021).
 
@@ -88,7 +89,6 @@ class ParallelDecoderLayer(nnx.Module):
         ValueError: heads that do not divide, an unknown activation, or one norm for what is not parallel.
     """
 
-    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,
@@ -112,7 +112,6 @@ class ParallelDecoderLayer(nnx.Module):
         )
         self.position = config.position()
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -138,6 +137,7 @@ class ParallelDecoderLayer(nnx.Module):
         return attended._replace(output=after + transformed)
 
 
+@checked
 class ParallelDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (Black et al. 2022).
 
@@ -148,7 +148,6 @@ class ParallelDecoder(LanguageModel):
         ValueError: as `ParallelDecoderLayer`.
     """
 
-    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,

@@ -67,6 +67,7 @@ def gru_states(
     return scan(step, state, (x, there))[1]
 
 
+@checked
 class RecurrentSeq2Seq(SequenceToSequence):
     """Tokens in, for each token written so far the scores of the next, and where it looked (Bahdanau et al. 2014).
 
@@ -85,7 +86,6 @@ class RecurrentSeq2Seq(SequenceToSequence):
         ValueError: an odd `hidden_dim`, a rate outside [0, 1), or an attention that drops weights.
     """
 
-    @checked
     def __init__(
         self,
         src_vocab_size: int,
@@ -128,7 +128,6 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """The cache to begin with, however many tokens are to be written."""
         return (RecurrentCache(),)
 
-    @checked
     def __call__(
         self,
         src_tokens: Int[Array, "batch source"],

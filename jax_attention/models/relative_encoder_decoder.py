@@ -65,6 +65,7 @@ class RelativeEncoderDecoderConfig:
     logit_scale: float = 1.0
 
 
+@checked
 class RelativeLayer(nnx.Module):
     """Self-attention, cross-attention if it decodes, feed-forward: x = x + f(norm(x)) each (Raffel et al. 2020).
 
@@ -76,7 +77,6 @@ class RelativeLayer(nnx.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,
@@ -98,7 +98,6 @@ class RelativeLayer(nnx.Module):
         ffn = GatedFeedForward if config.gated else FeedForward
         self.ffn = ffn(dim, config.ffn_dim, activation=config.activation, bias=False, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -125,6 +124,7 @@ class RelativeLayer(nnx.Module):
         return decoder_output(x, read, across)
 
 
+@checked
 class RelativeEncoderDecoder(SequenceModel):
     """Tokens in, for each token written so far a score of every token as the next (Raffel et al. 2020).
 
@@ -135,7 +135,6 @@ class RelativeEncoderDecoder(SequenceModel):
         ValueError: heads that do not divide, an unknown activation, or too few buckets.
     """
 
-    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,

@@ -79,6 +79,7 @@ class RotaryDecoderConfig:
         return rope.embedding(self.heads.head_dim)
 
 
+@checked
 class RotaryDecoderLayer(nnx.Module):
     """Causal self-attention, then a gated feed-forward network: x = x + f(norm(x)) each (Touvron et al. 2023).
 
@@ -90,7 +91,6 @@ class RotaryDecoderLayer(nnx.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: RotaryDecoderConfig,
@@ -115,7 +115,6 @@ class RotaryDecoderLayer(nnx.Module):
             self.ffn_output_norm = rms_norm(dim, eps=eps, unit_offset=offset, **factory)
         self.position = config.position(window)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -141,6 +140,7 @@ class RotaryDecoderLayer(nnx.Module):
         return attended._replace(output=x)
 
 
+@checked
 class RotaryDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (Touvron et al. 2023).
 
@@ -151,7 +151,6 @@ class RotaryDecoder(LanguageModel):
         ValueError: heads that do not divide, windows that are not one a layer, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: RotaryDecoderConfig,

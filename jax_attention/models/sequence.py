@@ -89,10 +89,10 @@ class SequenceToSequence(nnx.Module):
         return (StaticCache(length),) * len(self.decoder_layers)
 
 
+@checked
 class SequenceModel(SequenceToSequence):
     """The base of the families in this package, which return all there is (Vaswani et al. 2017)."""
 
-    @checked
     def __call__(
         self,
         source: Shaped[Array, "batch source ..."],

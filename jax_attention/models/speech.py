@@ -57,6 +57,7 @@ class SpeechConfig:
     embed_scale: float = 1.0
 
 
+@checked
 class SpeechTransformer(SequenceModel):
     """Frames of sound in, for each token written so far a score of every token as the next (Radford et al. 2022).
 
@@ -67,7 +68,6 @@ class SpeechTransformer(SequenceModel):
         ValueError: `embed_dim` is not divisible by a number of heads, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: SpeechConfig,

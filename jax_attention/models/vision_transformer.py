@@ -54,6 +54,7 @@ class VisionTransformerConfig:
     num_classes: int | None = None
 
 
+@checked
 class VisionTransformer(nnx.Module):
     """Images in, a vector for each patch and one for the whole out (Dosovitskiy et al. 2020).
 
@@ -64,7 +65,6 @@ class VisionTransformer(nnx.Module):
         ValueError: patches that do not tile the image, heads that do not divide, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: VisionTransformerConfig,
@@ -97,7 +97,6 @@ class VisionTransformer(nnx.Module):
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.head = None if config.num_classes is None else linear(dim, config.num_classes, **factory)
 
-    @checked
     def __call__(
         self, image: Float[Array, "batch height width channels"], *, need_weights: bool = False
     ) -> EncoderOutput:

@@ -32,6 +32,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class ChunkedAttention(nnx.Module):
     """Causal self-attention within chunks of `chunk_size` positions (Llama 4, Meta 2025).
 
@@ -50,7 +51,6 @@ class ChunkedAttention(nnx.Module):
         ValueError: a chunk size below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -86,7 +86,6 @@ class ChunkedAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -29,6 +29,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class LearnedSinkAttention(nnx.Module):
     """Multi-head self-attention in which part of the weight may go to no key (gpt-oss, OpenAI 2025).
 
@@ -49,7 +50,6 @@ class LearnedSinkAttention(nnx.Module):
         ValueError: a window that counts no key, sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -88,7 +88,6 @@ class LearnedSinkAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -57,6 +57,7 @@ def local_global_mask(
     return (near | global_tokens[:, :, None] | global_tokens[:, None, :])[:, None]
 
 
+@checked
 class LongformerAttention(nnx.Module):
     """Multi-head self-attention to neighbours and to global tokens (Beltagy et al. 2020).
 
@@ -73,7 +74,6 @@ class LongformerAttention(nnx.Module):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -107,7 +107,6 @@ class LongformerAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -51,6 +51,7 @@ def append_columns(
     return jnp.concatenate([x, more], axis=-1)
 
 
+@checked
 class PersistentMemoryAttention(nnx.Module):
     """Multi-head self-attention to the sequence and to learned memories (Sukhbaatar et al. 2019).
 
@@ -67,7 +68,6 @@ class PersistentMemoryAttention(nnx.Module):
         ValueError: sizes that do not divide, no memory, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -100,7 +100,6 @@ class PersistentMemoryAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -35,6 +35,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class SlidingWindowAttention(nnx.Module):
     """Causal self-attention to the last `window` positions, the own one included (Child et al. 2019).
 
@@ -53,7 +54,6 @@ class SlidingWindowAttention(nnx.Module):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -89,7 +89,6 @@ class SlidingWindowAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

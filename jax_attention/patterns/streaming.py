@@ -85,6 +85,7 @@ def streaming_scores(
     return jnp.concatenate([to_sinks, scores[..., num_sinks:]], axis=-1), visible
 
 
+@checked
 class StreamingAttention(nnx.Module):
     """Causal self-attention to the first tokens and the last ones (Xiao et al. 2023).
 
@@ -105,7 +106,6 @@ class StreamingAttention(nnx.Module):
             rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -145,7 +145,6 @@ class StreamingAttention(nnx.Module):
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -44,6 +44,7 @@ def sinusoid(
     return jnp.concatenate([sine, cosine], axis=-1)  # ... length embed
 
 
+@checked
 class SinusoidalEmbedding(nnx.Module):
     """Adds sines and cosines of the position, which need no learning and no end (Vaswani et al. 2017).
 
@@ -57,14 +58,12 @@ class SinusoidalEmbedding(nnx.Module):
         ValueError: `embed_dim` is odd.
     """
 
-    @checked
     def __init__(self, embed_dim: int, *, base: float = 10000.0, interleaved: bool = True):
         check_divisible(embed_dim=embed_dim, pair=2)
         self.embed_dim = embed_dim
         self.interleaved = interleaved
         self.frequencies = rotary_frequencies(embed_dim, base)
 
-    @checked
     def __call__(
         self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None = None
     ) -> Float[Array, "batch length embed"]:
@@ -85,6 +84,7 @@ class SinusoidalEmbedding(nnx.Module):
         return (wide + sinusoid(positions, frequencies, interleaved=self.interleaved)).astype(x.dtype)
 
 
+@checked
 class LearnedEmbedding(nnx.Module):
     """Adds the row of a learned table, which ends (Gehring et al. 2017).
 
@@ -96,7 +96,6 @@ class LearnedEmbedding(nnx.Module):
         ValueError: no position.
     """
 
-    @checked
     def __init__(
         self,
         max_len: int,
@@ -112,7 +111,6 @@ class LearnedEmbedding(nnx.Module):
         self.embed_dim = embed_dim
         self.position_embedding = embedding(max_len, embed_dim, **factory)
 
-    @checked
     def __call__(
         self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None = None
     ) -> Float[Array, "batch length embed"]:

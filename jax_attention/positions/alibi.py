@@ -38,6 +38,7 @@ def alibi_slopes(num_heads: int) -> tuple[float, ...]:
     return tuple(slopes + finer[: num_heads - power])
 
 
+@checked
 class ALiBi(nnx.Module):
     """Adds to each score a penalty that grows with distance; has no parameters (Press et al. 2021).
 
@@ -48,12 +49,10 @@ class ALiBi(nnx.Module):
         ValueError: no head.
     """
 
-    @checked
     def __init__(self, num_heads: int):
         self.num_heads = num_heads
         self.slopes = alibi_slopes(num_heads)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],

@@ -52,6 +52,7 @@ def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int
     return (middle + step + 1 - contained) * (1 if distance > 0 else -1)
 
 
+@checked
 class DisentangledSelfAttention(nnx.Module):
     """Multi-head self-attention with vectors for distances, as DeBERTa has it (He et al. 2021).
 
@@ -69,7 +70,6 @@ class DisentangledSelfAttention(nnx.Module):
         ValueError: sizes that do not fit, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -112,7 +112,6 @@ class DisentangledSelfAttention(nnx.Module):
         self.row_of = tuple(min(max(bucket + num_buckets, 0), 2 * num_buckets - 1) for bucket in buckets)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -66,6 +66,7 @@ def rotate(
     return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1)
 
 
+@checked
 class RotaryEmbedding(nnx.Module):
     """Turns queries and keys by their positions; has no parameters (Su et al. 2021).
 
@@ -81,7 +82,6 @@ class RotaryEmbedding(nnx.Module):
         ValueError: `rotary_dim` is odd or above `head_dim`, or there is not one frequency a pair.
     """
 
-    @checked
     def __init__(
         self,
         head_dim: int,
@@ -105,7 +105,6 @@ class RotaryEmbedding(nnx.Module):
         self.frequencies = by_base if frequencies is None else tuple(frequencies)
         self.amplitude = amplitude
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],

@@ -55,6 +55,7 @@ def turn(
     return rotate(x, axis_angles(positions, axes, thetas))
 
 
+@checked
 class MultiAxisRotaryEmbedding(nnx.Module):
     """Bands of the frequencies follow different coordinates; has no parameters (Wang et al. 2024, Qwen2-VL).
 
@@ -67,7 +68,6 @@ class MultiAxisRotaryEmbedding(nnx.Module):
         ValueError: the sections are not as many pairs as there are.
     """
 
-    @checked
     def __init__(self, head_dim: int, sections: Sequence[int], *, base: float = 10000.0):
         frequencies = rotary_frequencies(head_dim, base)
         if min(sections, default=0) < 1 or sum(sections) != len(frequencies):
@@ -80,7 +80,6 @@ class MultiAxisRotaryEmbedding(nnx.Module):
         self.axes = tuple(axis for axis, pairs in enumerate(sections) for _ in range(pairs))
         self.frequencies = frequencies
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],
@@ -101,6 +100,7 @@ class MultiAxisRotaryEmbedding(nnx.Module):
         )
 
 
+@checked
 class AxialRotaryEmbedding(nnx.Module):
     """Equal shares of a head follow the coordinates, each with all frequencies (Heo et al. 2024); no parameters.
 
@@ -113,7 +113,6 @@ class AxialRotaryEmbedding(nnx.Module):
         ValueError: `head_dim` does not divide.
     """
 
-    @checked
     def __init__(self, head_dim: int, *, num_axes: int = 2, base: float = 10000.0):
         check_divisible(head_dim=head_dim, pairs=2 * num_axes)
         share = rotary_frequencies(head_dim // num_axes, base)
@@ -122,7 +121,6 @@ class AxialRotaryEmbedding(nnx.Module):
         self.axes = tuple(axis for axis in range(num_axes) for _ in share)
         self.frequencies = share * num_axes
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],

@@ -52,6 +52,7 @@ def relative_scores(
     return jnp.take_along_axis(scores, row, axis=-1)  # batch heads length other
 
 
+@checked
 class ShawEmbedding(nnx.Module):
     """Adds to each key a learned vector for its distance from the query (Shaw et al. 2018, a^K alone).
 
@@ -64,7 +65,6 @@ class ShawEmbedding(nnx.Module):
         ValueError: no distance.
     """
 
-    @checked
     def __init__(
         self,
         head_dim: int,
@@ -82,7 +82,6 @@ class ShawEmbedding(nnx.Module):
         self.rows = tuple(range(2 * max_distance + 1))
         self.key_embedding = embedding(len(self.rows), head_dim, **factory)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],
@@ -101,6 +100,7 @@ class ShawEmbedding(nnx.Module):
         return Placed(query, key, self.scale * relative_scores(query, table, row))
 
 
+@checked
 class ShawSelfAttention(nnx.Module):
     """Multi-head self-attention whose keys and values know their distance from the query (Shaw et al. 2018).
 
@@ -116,7 +116,6 @@ class ShawSelfAttention(nnx.Module):
         ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -144,7 +143,6 @@ class ShawSelfAttention(nnx.Module):
         self.value_embedding = embedding(2 * max_distance + 1, self.head_dim, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

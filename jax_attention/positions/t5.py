@@ -46,6 +46,7 @@ def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirection
     return first + min(exact + step - 1 + reached, side - 1)
 
 
+@checked
 class T5Bias(nnx.Module):
     """Adds to each score a learned number that depends on head and distance (Raffel et al. 2020).
 
@@ -59,7 +60,6 @@ class T5Bias(nnx.Module):
         ValueError: too few buckets or too small a distance to fill them.
     """
 
-    @checked
     def __init__(
         self,
         num_heads: int,
@@ -89,7 +89,6 @@ class T5Bias(nnx.Module):
         )
         self.bias_embedding = embedding(num_buckets, num_heads, **factory)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],

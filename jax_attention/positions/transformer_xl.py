@@ -69,6 +69,7 @@ def distance_scores(
     return jnp.concatenate([for_sine, for_cosine], axis=-1) @ there.swapaxes(-1, -2)  # batch heads query key
 
 
+@checked
 class TransformerXLEmbedding(nnx.Module):
     """Scores the distance of a key apart from its content (Dai et al. 2019, section 3.3).
 
@@ -82,7 +83,6 @@ class TransformerXLEmbedding(nnx.Module):
         ValueError: `embed_dim` is odd.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -104,7 +104,6 @@ class TransformerXLEmbedding(nnx.Module):
         self.content_bias = parameter(num_heads, head_dim, **factory)
         self.distance_bias = parameter(num_heads, head_dim, **factory)
 
-    @checked
     def __call__(
         self,
         query: Float[Array, "batch heads query head_dim"],

@@ -39,6 +39,7 @@ def unit_vectors(x: Float[Array, "... dim"], *, eps: float = 1e-12) -> Float[Arr
     return x / jnp.sqrt(jnp.clip((x * x).sum(axis=-1, keepdims=True), min=eps * eps))
 
 
+@checked
 class CosineAttention(nnx.Module):
     """Multi-head self-attention by cosines, with a learned and bounded factor a head (Liu et al. 2022).
 
@@ -56,7 +57,6 @@ class CosineAttention(nnx.Module):
             outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -89,7 +89,6 @@ class CosineAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

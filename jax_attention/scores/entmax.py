@@ -72,6 +72,7 @@ def entmax15(
     return jnp.where(support, root * root, 0.0)
 
 
+@checked
 class Entmax15Attention(nnx.Module):
     """Multi-head self-attention with 1.5-entmax in place of the softmax (Peters, Niculae & Martins 2019).
 
@@ -87,7 +88,6 @@ class Entmax15Attention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -115,7 +115,6 @@ class Entmax15Attention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

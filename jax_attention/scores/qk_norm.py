@@ -37,6 +37,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class QKNormAttention(nnx.Module):
     """Grouped-query attention whose queries and keys are normalised head by head (Qwen 3, Yang et al. 2025).
 
@@ -55,7 +56,6 @@ class QKNormAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -91,7 +91,6 @@ class QKNormAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
@@ -137,6 +136,7 @@ class QKNormAttention(nnx.Module):
         return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
+@checked
 class FullWidthQKNormAttention(nnx.Module):
     """Grouped-query attention whose queries and keys are normalised over all heads at once (OLMo 2, 2024).
 
@@ -155,7 +155,6 @@ class FullWidthQKNormAttention(nnx.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -191,7 +190,6 @@ class FullWidthQKNormAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -59,6 +59,7 @@ def sigmoid_weights(
     return weights if mask is None else jnp.where(mask, weights, 0.0)
 
 
+@checked
 class SigmoidAttention(nnx.Module):
     """Multi-head self-attention with a sigmoid in place of the softmax (Ramapuram et al. 2024).
 
@@ -75,7 +76,6 @@ class SigmoidAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -105,7 +105,6 @@ class SigmoidAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

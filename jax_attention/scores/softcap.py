@@ -30,6 +30,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class SoftcapAttention(nnx.Module):
     """Grouped-query attention whose scores are bent into (-softcap, softcap) by a tanh (Gemma 2, 2024).
 
@@ -49,7 +50,6 @@ class SoftcapAttention(nnx.Module):
         ValueError: sizes that do not divide, a `softcap` that is not positive, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -88,7 +88,6 @@ class SoftcapAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

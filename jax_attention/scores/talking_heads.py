@@ -45,6 +45,7 @@ def talk(
     return jnp.einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
 
 
+@checked
 class TalkingHeadsAttention(nnx.Module):
     """Multi-head self-attention whose heads are mixed before and after the softmax (Shazeer et al. 2020).
 
@@ -62,7 +63,6 @@ class TalkingHeadsAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -92,7 +92,6 @@ class TalkingHeadsAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -86,6 +86,7 @@ class Choosing:
         return seen._replace(entries=type(entries)(*seen.entries[:2]), mask=chosen & mask)
 
 
+@checked
 class DeepSeekSparseAttention(nnx.Module):
     """Causal attention to the keys that an indexer chooses (DeepSeek-AI 2025, DeepSeek-V3.2).
 
@@ -101,7 +102,6 @@ class DeepSeekSparseAttention(nnx.Module):
         ValueError: `top_k` below 1, or an indexer for other features than `attention` has.
     """
 
-    @checked
     def __init__(
         self,
         attention: MultiHeadLatentAttention | GroupedQueryAttention,
@@ -123,7 +123,6 @@ class DeepSeekSparseAttention(nnx.Module):
         self.indexer = indexer
         self.top_k = top_k
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

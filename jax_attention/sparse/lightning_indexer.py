@@ -52,6 +52,7 @@ def lightning_scores(
     return jnp.einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
 
 
+@checked
 class LightningIndexer(nnx.Module):
     """Scores every key for every query, cheaply (DeepSeek-AI 2025, DeepSeek-V3.2).
 
@@ -69,7 +70,6 @@ class LightningIndexer(nnx.Module):
         ValueError: a size below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -95,7 +95,6 @@ class LightningIndexer(nnx.Module):
         self.weight_proj = linear(embed_dim, num_heads, bias=False, **factory)
         self.position = position
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -40,6 +40,7 @@ from jax_attention.outputs import AttentionOutput
 from jax_attention.sparse.hashing import lsh_attention, lsh_attention_weights, lsh_buckets
 
 
+@checked
 class LSHAttention(nnx.Module):
     """Multi-head self-attention among positions of similar content (Reformer: Kitaev et al. 2020).
 
@@ -61,7 +62,6 @@ class LSHAttention(nnx.Module):
         ValueError: sizes that do not divide, sizes below 1, an odd number of buckets, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -97,7 +97,6 @@ class LSHAttention(nnx.Module):
         self.rotations = normal_buffer(num_heads, self.head_dim, num_rounds, num_buckets // 2, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -78,6 +78,7 @@ def block_attention_weights(
     return masked_softmax(scores, visible & chosen[..., block_of])
 
 
+@checked
 class MixtureOfBlockAttention(nnx.Module):
     """Causal multi-head self-attention to a few blocks of keys (Lu et al. 2025).
 
@@ -94,7 +95,6 @@ class MixtureOfBlockAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, sizes below 1, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -125,7 +125,6 @@ class MixtureOfBlockAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

@@ -55,6 +55,7 @@ from jax_attention.recall import check_call, recall
 from jax_attention.sparse.blocks import chosen_keys, runs
 
 
+@checked
 class BlockCompression(nnx.Module):
     """One key or value in place of a run of them: a network of one hidden layer (Yuan et al. 2025, equation 7).
 
@@ -64,7 +65,6 @@ class BlockCompression(nnx.Module):
         hidden_dim: features of the hidden layer.
     """
 
-    @checked
     def __init__(
         self,
         head_dim: int,
@@ -80,7 +80,6 @@ class BlockCompression(nnx.Module):
         self.up_proj = linear(size * head_dim, hidden_dim, **factory)
         self.down_proj = linear(hidden_dim, head_dim, **factory)
 
-    @checked
     def __call__(
         self, x: Float[Array, "batch kv_heads runs size head_dim"]
     ) -> Float[Array, "batch kv_heads runs head_dim"]:
@@ -100,6 +99,7 @@ class Branches(NamedTuple):
     window_value: Float[Array, "batch kv_heads length head_dim"]
 
 
+@checked
 class NativeSparseAttention(nnx.Module):
     """Causal attention to compressed runs, chosen blocks and a window, each with a gate (Yuan et al. 2025).
 
@@ -123,7 +123,6 @@ class NativeSparseAttention(nnx.Module):
         ValueError: sizes that do not divide, sizes below 1, or `num_selected` below 3.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -175,7 +174,6 @@ class NativeSparseAttention(nnx.Module):
             self.key_compression = BlockCompression(self.head_dim, compressed_size, hidden_dim, **factory)
             self.value_compression = BlockCompression(self.head_dim, compressed_size, hidden_dim, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

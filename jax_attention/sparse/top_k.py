@@ -64,6 +64,7 @@ def top_k_attention_weights(
     return masked_softmax(scores, top_k_mask(scores, top_k, visible))
 
 
+@checked
 class TopKAttention(nnx.Module):
     """Multi-head self-attention in which a query keeps its k best keys (Zhao et al. 2019).
 
@@ -80,7 +81,6 @@ class TopKAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, `top_k` below 1, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -111,7 +111,6 @@ class TopKAttention(nnx.Module):
         self.position = position
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

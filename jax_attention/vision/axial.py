@@ -56,6 +56,7 @@ class AxialKeep(NamedTuple):
     width: Bool[Array, "batch height heads width width"] | None = None
 
 
+@checked
 class AxialAttention(nnx.Module):
     """Self-attention down the columns of a grid plus self-attention along its rows (Ho et al. 2019).
 
@@ -69,7 +70,6 @@ class AxialAttention(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -91,7 +91,6 @@ class AxialAttention(nnx.Module):
             embed_dim, num_heads, bias=bias, dropout=dropout, **factory
         )
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch height width embed"],

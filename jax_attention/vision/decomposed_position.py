@@ -62,6 +62,7 @@ def decomposed_position_bias(
     return rearrange(bias, "b h y x r c -> b h (y x) (r c)")  # batch heads area area
 
 
+@checked
 class DecomposedPositionAttention(nnx.Module):
     """Multi-head self-attention over a grid with decomposed relative positions (Li et al. 2022, section 4.1).
 
@@ -76,7 +77,6 @@ class DecomposedPositionAttention(nnx.Module):
         ValueError: sizes that do not divide, an empty grid, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -105,7 +105,6 @@ class DecomposedPositionAttention(nnx.Module):
         self.width_positions = parameter(2 * width - 1, self.head_dim, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch height width embed"],

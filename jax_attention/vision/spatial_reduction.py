@@ -26,6 +26,7 @@ from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 
 
+@checked
 class SpatialReductionAttention(nnx.Module):
     """Multi-head attention of a grid to patches of itself (Wang et al. 2021, section 3.3).
 
@@ -43,7 +44,6 @@ class SpatialReductionAttention(nnx.Module):
         ValueError: sizes that do not divide, an empty patch, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -74,7 +74,6 @@ class SpatialReductionAttention(nnx.Module):
             self.reduction_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch height width embed"],

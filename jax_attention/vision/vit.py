@@ -30,6 +30,7 @@ from jax_attention.self_attention import MultiHeadSelfAttention
 from jax_attention.vision.grids import flatten_grid
 
 
+@checked
 class PatchEmbedding(nnx.Module):
     """An image cut into patches, one vector each, behind a class token and with positions added.
 
@@ -45,7 +46,6 @@ class PatchEmbedding(nnx.Module):
         ValueError: patches that do not tile the image.
     """
 
-    @checked
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -66,7 +66,6 @@ class PatchEmbedding(nnx.Module):
         self.class_token = parameter(embed_dim, **factory)
         self.positions = parameter(1 + num_patches, embed_dim, **factory)
 
-    @checked
     def __call__(
         self, image: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch length embed"]:
@@ -91,6 +90,7 @@ class PatchEmbedding(nnx.Module):
         return jnp.concatenate([token, patches], axis=1) + self.positions[...]  # batch length embed
 
 
+@checked
 class ViTBlock(nnx.Module):
     """Self-attention, then feed-forward: x = x + f(norm(x)) each (Dosovitskiy et al. 2020, equations 2 and 3).
 
@@ -108,7 +108,6 @@ class ViTBlock(nnx.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -132,7 +131,6 @@ class ViTBlock(nnx.Module):
         self.ffn = FeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch length embed"],

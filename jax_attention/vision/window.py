@@ -90,6 +90,7 @@ def shifted_regions(
     return regions[:, :, None] == regions[:, None, :]  # windows area area
 
 
+@checked
 class WindowAttention(nnx.Module):
     """Multi-head self-attention within each window of a grid (Liu et al. 2021, section 3.2).
 
@@ -107,7 +108,6 @@ class WindowAttention(nnx.Module):
         ValueError: sizes that do not divide, an empty window, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -133,7 +133,6 @@ class WindowAttention(nnx.Module):
         self.position_bias = parameter((2 * window_size - 1) ** 2, num_heads, **factory)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch height width embed"],
@@ -198,6 +197,7 @@ class WindowAttention(nnx.Module):
         return rearrange(x, "b windows area (heads d) -> b windows heads area d", heads=self.num_heads)
 
 
+@checked
 class ShiftedWindowAttention(nnx.Module):
     """`WindowAttention` in windows that are moved down and to the right by `shift` places (Liu et al. 2021).
 
@@ -212,7 +212,6 @@ class ShiftedWindowAttention(nnx.Module):
         ValueError: as `WindowAttention`, or a shift outside of the window.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -236,7 +235,6 @@ class ShiftedWindowAttention(nnx.Module):
             embed_dim, num_heads, window_size, bias=bias, dropout=dropout, **factory
         )
 
-    @checked
     def __call__(
         self,
         x: Float[Array, "batch height width embed"],

@@ -25,6 +25,7 @@ from torch_attention.ops import score_attention
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class HierarchicalAttentionPooling(nn.Module):
     """The mean of a sequence, weighted by how well each element answers a learned question (Yang et al. 2016).
 
@@ -33,7 +34,6 @@ class HierarchicalAttentionPooling(nn.Module):
         hidden_dim: features of the hidden layer.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -48,7 +48,6 @@ class HierarchicalAttentionPooling(nn.Module):
         self.hidden_proj = linear(embed_dim, hidden_dim, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

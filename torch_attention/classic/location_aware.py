@@ -61,6 +61,7 @@ def _align(
     return weights, weights
 
 
+@checked
 class LocationAwareAttention(nn.Module):
     """Additive attention that sees where it looked a step ago (Chorowski et al. 2015, section 2.2).
 
@@ -77,7 +78,6 @@ class LocationAwareAttention(nn.Module):
         ValueError: a `kernel_size` that is not odd, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -105,7 +105,6 @@ class LocationAwareAttention(nn.Module):
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],

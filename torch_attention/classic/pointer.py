@@ -22,6 +22,7 @@ from torch_attention.ops import additive_features, masked_softmax
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class PointerAttention(nn.Module):
     """The probability with which each query points at each key (Vinyals, Fortunato & Jaitly 2015, section 2.3).
 
@@ -32,7 +33,6 @@ class PointerAttention(nn.Module):
         bias: whether the hidden layer has a bias.
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -51,7 +51,6 @@ class PointerAttention(nn.Module):
         self.k_proj = linear(key_dim, hidden_dim, bias=bias, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query query_dim"],

@@ -17,10 +17,10 @@ from torch_attention.layers import Factory, linear
 from torch_attention.ops import at_least_float32
 
 
+@checked
 class DotScore(nn.Module):
     """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
 
-    @checked
     def forward(
         self, query: Float[Tensor, "batch query dim"], key: Float[Tensor, "batch key dim"]
     ) -> Float[Tensor, "batch query key"]:
@@ -29,6 +29,7 @@ class DotScore(nn.Module):
         return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
 
 
+@checked
 class GeneralScore(nn.Module):
     """q^T W k: a learned bilinear form (Luong, Pham & Manning 2015).
 
@@ -37,7 +38,6 @@ class GeneralScore(nn.Module):
         key_dim: features of a key.
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -52,7 +52,6 @@ class GeneralScore(nn.Module):
         self.key_dim = key_dim
         self.proj = linear(key_dim, query_dim, bias=False, **factory)
 
-    @checked
     def forward(
         self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
     ) -> Float[Tensor, "batch query key"]:
@@ -62,6 +61,7 @@ class GeneralScore(nn.Module):
         return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
 
 
+@checked
 class ConcatScore(nn.Module):
     """w^T tanh(W [q; k]): a network on query and key laid end to end (Luong, Pham & Manning 2015).
 
@@ -71,7 +71,6 @@ class ConcatScore(nn.Module):
         hidden_dim: features of the hidden layer.
     """
 
-    @checked
     def __init__(
         self,
         query_dim: int,
@@ -88,7 +87,6 @@ class ConcatScore(nn.Module):
         self.concat_proj = linear(query_dim + key_dim, hidden_dim, bias=False, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
 
-    @checked
     def forward(
         self, query: Float[Tensor, "batch query query_dim"], key: Float[Tensor, "batch key key_dim"]
     ) -> Float[Tensor, "batch query key"]:

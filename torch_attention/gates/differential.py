@@ -38,6 +38,7 @@ def lambda_init_at(depth: int) -> float:
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
 
 
+@checked
 class DifferentialAttention(nn.Module):
     """Multi-head self-attention whose weights are the difference of two softmaxes (Ye et al. 2024).
 
@@ -55,7 +56,6 @@ class DifferentialAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -99,7 +99,6 @@ class DifferentialAttention(nn.Module):
         second = at_least_float32(self.lambda_q2[...]) * at_least_float32(self.lambda_k2[...])  # head_dim
         return torch.exp(first.sum(-1)) - torch.exp(second.sum(-1)) + self.lambda_init
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

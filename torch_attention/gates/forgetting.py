@@ -58,6 +58,7 @@ def forgetting_bias(
     return totals[..., queries][..., None] - totals[..., None, :]
 
 
+@checked
 class ForgettingAttention(nn.Module):
     """Causal multi-head self-attention with a forget gate (Lin et al. 2025).
 
@@ -72,7 +73,6 @@ class ForgettingAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -99,7 +99,6 @@ class ForgettingAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

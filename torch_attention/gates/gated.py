@@ -33,6 +33,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class GatedAttention(nn.Module):
     """Grouped-query attention with a sigmoid gate for every feature of every head (Qiu et al. 2025).
 
@@ -52,7 +53,6 @@ class GatedAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -90,7 +90,6 @@ class GatedAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -140,6 +139,7 @@ class GatedAttention(nn.Module):
         return attention_output(self.out_proj(merge_heads(heads * sigmoid(gate))), weights, seen.cache)
 
 
+@checked
 class HeadwiseGatedAttention(nn.Module):
     """Grouped-query attention with one sigmoid gate for every head (Qiu et al. 2025).
 
@@ -159,7 +159,6 @@ class HeadwiseGatedAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -197,7 +196,6 @@ class HeadwiseGatedAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

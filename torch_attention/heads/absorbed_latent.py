@@ -76,6 +76,7 @@ def absorbed_latent_attention(
     return values.to(query.dtype), weights
 
 
+@checked
 class AbsorbedLatentAttention(_LatentProjections):
     """`MultiHeadLatentAttention` for decoding: it attends to latents themselves (DeepSeek-AI 2024).
 
@@ -83,7 +84,6 @@ class AbsorbedLatentAttention(_LatentProjections):
     wins where queries are few and cached positions many.
     """
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

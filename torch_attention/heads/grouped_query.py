@@ -26,6 +26,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class GroupedQueryAttention(nn.Module):
     """Multi-head self-attention in which groups of query heads share keys and values (Ainslie et al. 2023).
 
@@ -44,7 +45,6 @@ class GroupedQueryAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -78,7 +78,6 @@ class GroupedQueryAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

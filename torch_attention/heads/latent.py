@@ -43,10 +43,10 @@ class Latents(NamedTuple):
     rope_key: Float[Tensor, "batch length rope_dim"]
 
 
+@checked
 class _LatentProjections(nn.Module):
     """The parameters of latent attention, in either of its forms."""
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -128,6 +128,7 @@ class _LatentProjections(nn.Module):
         return query, seen._replace(entries=Latents(seen.entries.latent, placed.key[:, 0]))
 
 
+@checked
 class MultiHeadLatentAttention(_LatentProjections):
     """Multi-head self-attention whose keys and values come from one latent a position (DeepSeek-AI 2024).
 
@@ -151,7 +152,6 @@ class MultiHeadLatentAttention(_LatentProjections):
         ValueError: a size below 1, a position scheme for other features, or a rate outside [0, 1).
     """
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -26,6 +26,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class MultiQueryAttention(nn.Module):
     """Multi-head self-attention in which all query heads share keys and values (Shazeer 2019).
 
@@ -43,7 +44,6 @@ class MultiQueryAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -75,7 +75,6 @@ class MultiQueryAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

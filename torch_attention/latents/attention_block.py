@@ -28,6 +28,7 @@ from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class MultiheadAttentionBlock(nn.Module):
     """Attention of one set to another, then a map of each element, each with its residual (Lee et al. 2019, eq. 6).
 
@@ -44,7 +45,6 @@ class MultiheadAttentionBlock(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -75,7 +75,6 @@ class MultiheadAttentionBlock(nn.Module):
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory) if norm else None
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch query embed"],

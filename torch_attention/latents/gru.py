@@ -41,6 +41,7 @@ def gru_step(
     return (1 - update) * new + update * state
 
 
+@checked
 class GRUCell(nn.Module):
     """One step of a gated recurrent unit, for each vector by itself (Cho et al. 2014).
 
@@ -49,7 +50,6 @@ class GRUCell(nn.Module):
         hidden_dim: features of a state.
     """
 
-    @checked
     def __init__(
         self,
         input_dim: int,
@@ -66,7 +66,6 @@ class GRUCell(nn.Module):
         self.bias_ih = constant_parameter(3 * hidden_dim, value=0.0, **factory)
         self.bias_hh = constant_parameter(3 * hidden_dim, value=0.0, **factory)
 
-    @checked
     def forward(
         self, x: Float[Tensor, "... input"], state: Float[Tensor, "... hidden"]
     ) -> Float[Tensor, "... hidden"]:

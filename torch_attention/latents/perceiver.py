@@ -25,6 +25,7 @@ from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class PerceiverAttention(nn.Module):
     """Multi-head attention of learned latents to an input, both normalised before (Jaegle et al. 2021, section 3.1).
 
@@ -44,7 +45,6 @@ class PerceiverAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, no latents, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         num_latents: int,
@@ -80,7 +80,6 @@ class PerceiverAttention(nn.Module):
         self.out_proj = linear(embed_dim, latent_dim, bias=bias, **factory)
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch key input_dim"],

@@ -26,6 +26,7 @@ from torch_attention.layers import Factory, layer_norm, parameter
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class AttentionPooling(nn.Module):
     """Learned probes attend to a sequence; a feed-forward network may follow (Zhai et al. 2022, section 2.2).
 
@@ -44,7 +45,6 @@ class AttentionPooling(nn.Module):
             [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -76,7 +76,6 @@ class AttentionPooling(nn.Module):
             else FeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
         )
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch key embed"],

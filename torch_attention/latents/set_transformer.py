@@ -59,6 +59,7 @@ class InducedKeep(NamedTuple):
     inducing_weights: Bool[Tensor, "batch heads inducing length"] | None = None
 
 
+@checked
 class SetAttentionBlock(nn.Module):
     """Every element of a set attends to every one: MAB(X, X) (Lee et al. 2019, eq. 8).
 
@@ -69,7 +70,6 @@ class SetAttentionBlock(nn.Module):
         ValueError: as `MultiheadAttentionBlock`.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -87,7 +87,6 @@ class SetAttentionBlock(nn.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -101,6 +100,7 @@ class SetAttentionBlock(nn.Module):
         return self.block(x, x, mask, need_weights=need_weights, dropout_keep=dropout_keep)
 
 
+@checked
 class InducedSetAttentionBlock(nn.Module):
     """Learned points read the set, and every element reads them: MAB(X, MAB(I, X)) (Lee et al. 2019, eq. 9 and 10).
 
@@ -112,7 +112,6 @@ class InducedSetAttentionBlock(nn.Module):
         ValueError: as `MultiheadAttentionBlock`, or no points.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -137,7 +136,6 @@ class InducedSetAttentionBlock(nn.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -173,6 +171,7 @@ class InducedSetAttentionBlock(nn.Module):
         return InducedOutput(output, weights, inducing_weights)
 
 
+@checked
 class PoolingByAttention(nn.Module):
     """Learned seeds read a set: MAB(S, f(Z)) (Lee et al. 2019, eq. 11, there pooling by multihead attention).
 
@@ -184,7 +183,6 @@ class PoolingByAttention(nn.Module):
         ValueError: as `MultiheadAttentionBlock`, or no seeds.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -208,7 +206,6 @@ class PoolingByAttention(nn.Module):
             embed_dim, num_heads, activation=activation, norm=norm, dropout=dropout, **factory
         )
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch key embed"],

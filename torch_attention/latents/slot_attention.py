@@ -73,6 +73,7 @@ def slot_weights(
     return shares / torch.where(total > 0, total, 1.0)
 
 
+@checked
 class SlotAttention(nn.Module):
     """Iterated attention in which slots compete for the elements of an input (Locatello et al. 2020, algorithm 1).
 
@@ -90,7 +91,6 @@ class SlotAttention(nn.Module):
         ValueError: no iterations, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         input_dim: int,
@@ -124,7 +124,6 @@ class SlotAttention(nn.Module):
         self.gru = GRUCell(slot_dim, slot_dim, **factory)
         self.ffn = FeedForward(slot_dim, ffn_dim, activation=activation, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch key input_dim"],

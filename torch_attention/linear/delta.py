@@ -149,6 +149,7 @@ def _changes(
     return solve_unit_lower(overlap, beta[..., None] * value)
 
 
+@checked
 class DeltaNet(nn.Module):
     """Attention by a memory that is corrected, with short convolutions (Schlag et al. 2021; Yang et al. 2024).
 
@@ -165,7 +166,6 @@ class DeltaNet(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -200,7 +200,6 @@ class DeltaNet(nn.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(self.values, embed_dim, bias=False, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

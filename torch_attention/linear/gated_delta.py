@@ -139,6 +139,7 @@ def gated_delta_rule_weights(
     return torch.einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
 
 
+@checked
 class GatedDeltaNet(nn.Module):
     """Attention by a memory that is corrected and fades (Yang, Kautz & Hatamizadeh 2024), as in Qwen3-Next.
 
@@ -157,7 +158,6 @@ class GatedDeltaNet(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -199,7 +199,6 @@ class GatedDeltaNet(nn.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(self.values, embed_dim, bias=False, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -117,6 +117,7 @@ def gated_linear_attention_weights(
     return decayed_products(*(at_least_float32(x) for x in (query, key, log_decay))).products
 
 
+@checked
 class GatedLinearAttention(nn.Module):
     """Multi-head attention by a memory that fades as the token decides (GLA, Yang et al. 2023).
 
@@ -134,7 +135,6 @@ class GatedLinearAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1, or a number that is not above 0.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -170,7 +170,6 @@ class GatedLinearAttention(nn.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(num_heads * self.value_dim, embed_dim, bias=False, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

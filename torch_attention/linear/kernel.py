@@ -172,6 +172,7 @@ def first_sums(
     return LinearState(memory, state.normaliser.to(memory.dtype))
 
 
+@checked
 class LinearAttention(nn.Module):
     """Multi-head attention by the kernel φ(q)·φ(k), φ(x) = elu(x) + 1 (Katharopoulos et al. 2020).
 
@@ -188,7 +189,6 @@ class LinearAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1, or an `eps` that is not above 0.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -219,7 +219,6 @@ class LinearAttention(nn.Module):
         self.v_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -134,6 +134,7 @@ def kimi_delta_rule_weights(
     return torch.einsum("bhql,bhlk->bhqk", products[0], changes)
 
 
+@checked
 class KimiDeltaAttention(nn.Module):
     """Attention by a memory that is corrected and fades channel by channel (Kimi Team 2025), as in Kimi Linear.
 
@@ -151,7 +152,6 @@ class KimiDeltaAttention(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -194,7 +194,6 @@ class KimiDeltaAttention(nn.Module):
         self.norm = rms_norm(self.value_dim, eps=eps, **factory)
         self.out_proj = linear(self.values, embed_dim, bias=False, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

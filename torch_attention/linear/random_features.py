@@ -15,6 +15,8 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.ops import at_least_float32
 
+EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
+
 
 @checked
 def orthogonal_features(
@@ -61,3 +63,14 @@ def divide(
     """X / total, and zero where the total is."""
     some = (total > 0)[..., None]
     return torch.where(some, x, 0.0) / torch.where(some, total[..., None], 1.0)
+
+
+def over_largest(
+    key: Float[Tensor, "batch heads size features"], before: Float[Tensor, "batch heads"] | None
+) -> tuple[Float[Tensor, "batch heads size features"], Float[Tensor, "batch heads"]]:
+    """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
+    seen = key != -torch.inf
+    key = torch.where(seen, key, EMPTY)
+    exponent = torch.amax(key, dim=(-2, -1))  # batch heads
+    exponent = exponent if before is None else torch.maximum(before, exponent)
+    return torch.where(seen, torch.exp(key - exponent[..., None, None]), 0.0), exponent

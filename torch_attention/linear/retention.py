@@ -160,6 +160,7 @@ def over_root_mean_square(x: Float[Tensor, "... dim"], eps: float) -> Float[Tens
     return x / torch.sqrt((x * x).mean(dim=-1, keepdim=True) + eps)
 
 
+@checked
 class MultiScaleRetention(nn.Module):
     """Multi-head attention by a memory that fades at a fixed rate, one a head (Sun et al. 2023).
 
@@ -178,7 +179,6 @@ class MultiScaleRetention(nn.Module):
         ValueError: sizes that do not divide, or are below 1, an `eps` that is not above 0, or not one frequency a pair.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -221,7 +221,6 @@ class MultiScaleRetention(nn.Module):
         self.gate_proj = linear(embed_dim, num_heads * self.value_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.value_dim, embed_dim, bias=bias, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -150,6 +150,7 @@ def grouped_rms_norm(
     return rearrange(groups, "b l g f -> b l (g f)").to(x.dtype) * scale
 
 
+@checked
 class Mamba2(nn.Module):
     """Linear attention with a decay, as a state-space model between a gate and a short convolution (Dao & Gu 2024).
 
@@ -170,7 +171,6 @@ class Mamba2(nn.Module):
         ValueError: sizes that do not divide, or are below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -211,7 +211,6 @@ class Mamba2(nn.Module):
         self.norm_scale = constant_parameter(self.values, value=1.0, **factory)
         self.out_proj = linear(self.values, embed_dim, bias=bias, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -42,6 +42,7 @@ def mix_positions(
     return torch.einsum("bhnd,nm->bhmd", x, mixtures)
 
 
+@checked
 class LinformerAttention(nn.Module):
     """Multi-head self-attention to m mixtures of all positions (Wang et al. 2020).
 
@@ -59,7 +60,6 @@ class LinformerAttention(nn.Module):
             [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -94,7 +94,6 @@ class LinformerAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

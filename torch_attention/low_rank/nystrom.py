@@ -73,6 +73,7 @@ def segment_means(
     return total / torch.clip(count, min=1.0)
 
 
+@checked
 class NystromAttention(nn.Module):
     """Multi-head self-attention through landmarks (Nyströmformer: Xiong et al. 2021).
 
@@ -89,7 +90,6 @@ class NystromAttention(nn.Module):
         ValueError: sizes that do not divide, sizes below 1, or an even kernel.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -132,7 +132,6 @@ class NystromAttention(nn.Module):
                 **factory,
             )
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -91,6 +91,7 @@ class RopeConfig:
         )
 
 
+@checked
 class ModelAttention(nn.Module):
     """Grouped-query attention with what the configuration asks for (Ainslie et al. 2023, and the table above).
 
@@ -103,7 +104,6 @@ class ModelAttention(nn.Module):
         ValueError: `num_kv_heads` does not divide `num_heads`.
     """
 
-    @checked
     def __init__(
         self,
         config: HeadsConfig,
@@ -129,7 +129,6 @@ class ModelAttention(nn.Module):
             self.q_norm = rms_norm(head_dim, eps=config.norm_eps, unit_offset=offset, **factory)
             self.k_norm = rms_norm(head_dim, eps=config.norm_eps, unit_offset=offset, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -37,6 +37,7 @@ class ContrastiveConfig:
     end_token: int | None = None
 
 
+@checked
 class ContrastiveModel(nn.Module):
     """Says how well texts fit images (Radford et al. 2021).
 
@@ -47,7 +48,6 @@ class ContrastiveModel(nn.Module):
         ValueError: as the two towers.
     """
 
-    @checked
     def __init__(
         self,
         config: ContrastiveConfig,
@@ -65,7 +65,6 @@ class ContrastiveModel(nn.Module):
         self.image_proj = linear(config.image.embed_dim, features, bias=False, **factory)
         self.logit_scale = constant_parameter(value=2.6592, **factory)
 
-    @checked
     def forward(
         self,
         tokens: Int[Tensor, "texts length"],

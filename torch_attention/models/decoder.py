@@ -60,6 +60,7 @@ class DecoderConfig:
     dropout: float = 0.0
 
 
+@checked
 class DecoderLayer(nn.Module):
     """Causal self-attention, then feed-forward: x = x + f(norm(x)) each (Radford et al. 2019).
 
@@ -70,7 +71,6 @@ class DecoderLayer(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -87,7 +87,6 @@ class DecoderLayer(nn.Module):
         self.ffn = FeedForward(dim, config.ffn_dim, activation=config.activation, **factory)
         self.dropout = Dropout(config.dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -107,6 +106,7 @@ class DecoderLayer(nn.Module):
         return attended._replace(output=x)
 
 
+@checked
 class Decoder(nn.Module):
     """Tokens in, for each of them a score of every token as the next one out (Radford et al. 2019).
 
@@ -117,7 +117,6 @@ class Decoder(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         config: DecoderConfig,
@@ -134,7 +133,6 @@ class Decoder(nn.Module):
         self.final_norm = layer_norm(config.embed_dim, eps=config.norm_eps, **factory)
         self.dropout = Dropout(config.dropout)
 
-    @checked
     def forward(
         self,
         tokens: Int[Tensor, "batch length"],

@@ -57,6 +57,7 @@ class EncoderConfig:
     shared_layers: bool = False
 
 
+@checked
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward: x = norm(x + f(x)) each (Vaswani et al. 2017).
 
@@ -67,7 +68,6 @@ class EncoderLayer(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -84,7 +84,6 @@ class EncoderLayer(nn.Module):
         self.ffn_norm = layer_norm(dim, eps=eps, **factory)
         self.dropout = Dropout(config.dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -101,6 +100,7 @@ class EncoderLayer(nn.Module):
         return AttentionOutput(x, weights)
 
 
+@checked
 class Encoder(nn.Module):
     """Tokens in, one vector for each of them out (Devlin et al. 2018).
 
@@ -111,7 +111,6 @@ class Encoder(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         config: EncoderConfig,
@@ -133,7 +132,6 @@ class Encoder(nn.Module):
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.dropout = Dropout(config.dropout)
 
-    @checked
     def forward(
         self,
         tokens: Int[Tensor, "batch length"],

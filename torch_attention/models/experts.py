@@ -54,6 +54,7 @@ class ExpertsConfig:
     routed_scale: float = 1.0
 
 
+@checked
 class MixtureOfExperts(nn.Module):
     """Every position goes through the experts that its router chooses, and a shared one (DeepSeek-AI 2024).
 
@@ -69,7 +70,6 @@ class MixtureOfExperts(nn.Module):
         ValueError: groups that do not divide or are too small, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -97,7 +97,6 @@ class MixtureOfExperts(nn.Module):
             embed_dim, config.num_shared * config.ffn_dim, activation=activation, **factory
         )
 
-    @checked
     def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
         """Transform each position."""
         shares = self.shares(x).to(x.dtype)  # batch length experts

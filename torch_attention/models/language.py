@@ -20,6 +20,7 @@ from torch_attention.outputs import CachedOutput, LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
 
 
+@checked
 class LanguageModel(nn.Module):
     """A decoder that stands alone; the base of the families in this package (Radford et al. 2019)."""
 
@@ -29,7 +30,6 @@ class LanguageModel(nn.Module):
     final_norm: Any
     head: Any
 
-    @checked
     def forward(
         self,
         tokens: Int[Tensor, "batch length"],

@@ -82,6 +82,7 @@ class LatentDecoderConfig:
         return self.heads.num_heads
 
 
+@checked
 class LatentDecoderLayer(nn.Module):
     """Latent attention, then one feed-forward network or several: x = x + f(norm(x)) each (DeepSeek-AI 2024).
 
@@ -93,7 +94,6 @@ class LatentDecoderLayer(nn.Module):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
-    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,
@@ -126,7 +126,6 @@ class LatentDecoderLayer(nn.Module):
             else MixtureOfExperts(dim, config.experts, **factory)
         )
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -145,6 +144,7 @@ class LatentDecoderLayer(nn.Module):
         return attended._replace(output=x)
 
 
+@checked
 class LatentDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (DeepSeek-AI 2024).
 
@@ -155,7 +155,6 @@ class LatentDecoder(LanguageModel):
         ValueError: a size below 1, or groups of experts that do not divide.
     """
 
-    @checked
     def __init__(
         self,
         config: LatentDecoderConfig,

@@ -76,6 +76,7 @@ class ParallelDecoderConfig:
         return RotaryEmbedding(self.heads.head_dim, rotary_dim=self.rotary_dim, base=self.rope_base)
 
 
+@checked
 class ParallelDecoderLayer(nn.Module):
     """Causal self-attention beside a feed-forward network, or before it (Wang & Komatsuzaki 2021).
 
@@ -86,7 +87,6 @@ class ParallelDecoderLayer(nn.Module):
         ValueError: heads that do not divide, an unknown activation, or one norm for what is not parallel.
     """
 
-    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,
@@ -110,7 +110,6 @@ class ParallelDecoderLayer(nn.Module):
         )
         self.position = config.position()
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -136,6 +135,7 @@ class ParallelDecoderLayer(nn.Module):
         return attended._replace(output=after + transformed)
 
 
+@checked
 class ParallelDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (Black et al. 2022).
 
@@ -146,7 +146,6 @@ class ParallelDecoder(LanguageModel):
         ValueError: as `ParallelDecoderLayer`.
     """
 
-    @checked
     def __init__(
         self,
         config: ParallelDecoderConfig,

@@ -71,6 +71,7 @@ def gru_states(
     return scan(step, state, (x, there))[1]
 
 
+@checked
 class RecurrentSeq2Seq(SequenceToSequence):
     """Tokens in, for each token written so far the scores of the next, and where it looked (Bahdanau et al. 2014).
 
@@ -89,7 +90,6 @@ class RecurrentSeq2Seq(SequenceToSequence):
         ValueError: an odd `hidden_dim`, a rate outside [0, 1), or an attention that drops weights.
     """
 
-    @checked
     def __init__(
         self,
         src_vocab_size: int,
@@ -132,7 +132,6 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """The cache to begin with, however many tokens are to be written."""
         return (RecurrentCache(),)
 
-    @checked
     def forward(
         self,
         src_tokens: Int[Tensor, "batch source"],

@@ -63,6 +63,7 @@ class RelativeEncoderDecoderConfig:
     logit_scale: float = 1.0
 
 
+@checked
 class RelativeLayer(nn.Module):
     """Self-attention, cross-attention if it decodes, feed-forward: x = x + f(norm(x)) each (Raffel et al. 2020).
 
@@ -74,7 +75,6 @@ class RelativeLayer(nn.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,
@@ -96,7 +96,6 @@ class RelativeLayer(nn.Module):
         ffn = GatedFeedForward if config.gated else FeedForward
         self.ffn = ffn(dim, config.ffn_dim, activation=config.activation, bias=False, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -123,6 +122,7 @@ class RelativeLayer(nn.Module):
         return decoder_output(x, read, across)
 
 
+@checked
 class RelativeEncoderDecoder(SequenceModel):
     """Tokens in, for each token written so far a score of every token as the next (Raffel et al. 2020).
 
@@ -133,7 +133,6 @@ class RelativeEncoderDecoder(SequenceModel):
         ValueError: heads that do not divide, an unknown activation, or too few buckets.
     """
 
-    @checked
     def __init__(
         self,
         config: RelativeEncoderDecoderConfig,

@@ -77,6 +77,7 @@ class RotaryDecoderConfig:
         return rope.embedding(self.heads.head_dim)
 
 
+@checked
 class RotaryDecoderLayer(nn.Module):
     """Causal self-attention, then a gated feed-forward network: x = x + f(norm(x)) each (Touvron et al. 2023).
 
@@ -88,7 +89,6 @@ class RotaryDecoderLayer(nn.Module):
         ValueError: heads that do not divide, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: RotaryDecoderConfig,
@@ -113,7 +113,6 @@ class RotaryDecoderLayer(nn.Module):
             self.ffn_output_norm = rms_norm(dim, eps=eps, unit_offset=offset, **factory)
         self.position = config.position(window)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -139,6 +138,7 @@ class RotaryDecoderLayer(nn.Module):
         return attended._replace(output=x)
 
 
+@checked
 class RotaryDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (Touvron et al. 2023).
 
@@ -149,7 +149,6 @@ class RotaryDecoder(LanguageModel):
         ValueError: heads that do not divide, windows that are not one a layer, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: RotaryDecoderConfig,

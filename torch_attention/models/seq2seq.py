@@ -31,6 +31,7 @@ from torch_attention.vision.vit import ViTBlock
 NORM_EPS = 1e-5
 
 
+@checked
 class SimpleSeq2Seq(SequenceToSequence):
     """Tokens of one language in, for each token of the other the scores of the next (Vaswani et al. 2017).
 
@@ -52,7 +53,6 @@ class SimpleSeq2Seq(SequenceToSequence):
         ValueError: `embed_dim` is not divisible by `num_heads`, no position, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         src_vocab_size: int,
@@ -116,7 +116,6 @@ class SimpleSeq2Seq(SequenceToSequence):
         """How many tokens can be written."""
         return self.max_len
 
-    @checked
     def forward(
         self,
         src_tokens: Int[Tensor, "batch source"],

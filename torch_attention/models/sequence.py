@@ -88,10 +88,10 @@ class SequenceToSequence(nn.Module):
         return (StaticCache(length),) * len(self.decoder_layers)
 
 
+@checked
 class SequenceModel(SequenceToSequence):
     """The base of the families in this package, which return all there is (Vaswani et al. 2017)."""
 
-    @checked
     def forward(
         self,
         source: Shaped[Tensor, "batch source ..."],

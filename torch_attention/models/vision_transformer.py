@@ -52,6 +52,7 @@ class VisionTransformerConfig:
     num_classes: int | None = None
 
 
+@checked
 class VisionTransformer(nn.Module):
     """Images in, a vector for each patch and one for the whole out (Dosovitskiy et al. 2020).
 
@@ -62,7 +63,6 @@ class VisionTransformer(nn.Module):
         ValueError: patches that do not tile the image, heads that do not divide, or an unknown activation.
     """
 
-    @checked
     def __init__(
         self,
         config: VisionTransformerConfig,
@@ -95,7 +95,6 @@ class VisionTransformer(nn.Module):
         self.pooler = linear(dim, dim, **factory) if config.pooler else None
         self.head = None if config.num_classes is None else linear(dim, config.num_classes, **factory)
 
-    @checked
     def forward(
         self, image: Float[Tensor, "batch height width channels"], *, need_weights: bool = False
     ) -> EncoderOutput:

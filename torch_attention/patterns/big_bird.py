@@ -134,6 +134,7 @@ def draw_random_blocks(
     return torch.as_tensor(drawn, device=device)
 
 
+@checked
 class BigBirdAttention(nn.Module):
     """Multi-head self-attention to neighbouring, global and random blocks (Zaheer et al. 2020).
 
@@ -152,7 +153,6 @@ class BigBirdAttention(nn.Module):
         ValueError: as `block_sparse_mask`, sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -187,7 +187,6 @@ class BigBirdAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

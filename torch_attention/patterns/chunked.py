@@ -30,6 +30,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class ChunkedAttention(nn.Module):
     """Causal self-attention within chunks of `chunk_size` positions (Llama 4, Meta 2025).
 
@@ -48,7 +49,6 @@ class ChunkedAttention(nn.Module):
         ValueError: a chunk size below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -84,7 +84,6 @@ class ChunkedAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

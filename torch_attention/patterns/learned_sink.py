@@ -27,6 +27,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class LearnedSinkAttention(nn.Module):
     """Multi-head self-attention in which part of the weight may go to no key (gpt-oss, OpenAI 2025).
 
@@ -47,7 +48,6 @@ class LearnedSinkAttention(nn.Module):
         ValueError: a window that counts no key, sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -86,7 +86,6 @@ class LearnedSinkAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

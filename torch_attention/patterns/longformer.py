@@ -55,6 +55,7 @@ def local_global_mask(
     return (near | global_tokens[:, :, None] | global_tokens[:, None, :])[:, None]
 
 
+@checked
 class LongformerAttention(nn.Module):
     """Multi-head self-attention to neighbours and to global tokens (Beltagy et al. 2020).
 
@@ -71,7 +72,6 @@ class LongformerAttention(nn.Module):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -105,7 +105,6 @@ class LongformerAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

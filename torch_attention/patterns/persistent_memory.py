@@ -49,6 +49,7 @@ def append_columns(
     return torch.concatenate([x, more], dim=-1)
 
 
+@checked
 class PersistentMemoryAttention(nn.Module):
     """Multi-head self-attention to the sequence and to learned memories (Sukhbaatar et al. 2019).
 
@@ -65,7 +66,6 @@ class PersistentMemoryAttention(nn.Module):
         ValueError: sizes that do not divide, no memory, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -98,7 +98,6 @@ class PersistentMemoryAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -33,6 +33,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class SlidingWindowAttention(nn.Module):
     """Causal self-attention to the last `window` positions, the own one included (Child et al. 2019).
 
@@ -51,7 +52,6 @@ class SlidingWindowAttention(nn.Module):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -87,7 +87,6 @@ class SlidingWindowAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -83,6 +83,7 @@ def streaming_scores(
     return torch.concatenate([to_sinks, scores[..., num_sinks:]], dim=-1), visible
 
 
+@checked
 class StreamingAttention(nn.Module):
     """Causal self-attention to the first tokens and the last ones (Xiao et al. 2023).
 
@@ -103,7 +104,6 @@ class StreamingAttention(nn.Module):
             rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -143,7 +143,6 @@ class StreamingAttention(nn.Module):
         self.scale = scale
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -42,6 +42,7 @@ def sinusoid(
     return torch.concatenate([sine, cosine], dim=-1)  # ... length embed
 
 
+@checked
 class SinusoidalEmbedding(nn.Module):
     """Adds sines and cosines of the position, which need no learning and no end (Vaswani et al. 2017).
 
@@ -55,7 +56,6 @@ class SinusoidalEmbedding(nn.Module):
         ValueError: `embed_dim` is odd.
     """
 
-    @checked
     def __init__(self, embed_dim: int, *, base: float = 10000.0, interleaved: bool = True):
         super().__init__()
         check_divisible(embed_dim=embed_dim, pair=2)
@@ -63,7 +63,6 @@ class SinusoidalEmbedding(nn.Module):
         self.interleaved = interleaved
         self.frequencies = rotary_frequencies(embed_dim, base)
 
-    @checked
     def forward(
         self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "batch length embed"]:
@@ -84,6 +83,7 @@ class SinusoidalEmbedding(nn.Module):
         return (wide + sinusoid(positions, frequencies, interleaved=self.interleaved)).to(x.dtype)
 
 
+@checked
 class LearnedEmbedding(nn.Module):
     """Adds the row of a learned table, which ends (Gehring et al. 2017).
 
@@ -95,7 +95,6 @@ class LearnedEmbedding(nn.Module):
         ValueError: no position.
     """
 
-    @checked
     def __init__(
         self,
         max_len: int,
@@ -111,7 +110,6 @@ class LearnedEmbedding(nn.Module):
         self.embed_dim = embed_dim
         self.position_embedding = embedding(max_len, embed_dim, **factory)
 
-    @checked
     def forward(
         self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "batch length embed"]:

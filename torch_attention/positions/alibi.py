@@ -37,6 +37,7 @@ def alibi_slopes(num_heads: int) -> tuple[float, ...]:
     return tuple(slopes + finer[: num_heads - power])
 
 
+@checked
 class ALiBi(nn.Module):
     """Adds to each score a penalty that grows with distance; has no parameters (Press et al. 2021).
 
@@ -47,13 +48,11 @@ class ALiBi(nn.Module):
         ValueError: no head.
     """
 
-    @checked
     def __init__(self, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
         self.slopes = alibi_slopes(num_heads)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],

@@ -50,6 +50,7 @@ def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int
     return (middle + step + 1 - contained) * (1 if distance > 0 else -1)
 
 
+@checked
 class DisentangledSelfAttention(nn.Module):
     """Multi-head self-attention with vectors for distances, as DeBERTa has it (He et al. 2021).
 
@@ -67,7 +68,6 @@ class DisentangledSelfAttention(nn.Module):
         ValueError: sizes that do not fit, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -110,7 +110,6 @@ class DisentangledSelfAttention(nn.Module):
         self.row_of = tuple(min(max(bucket + num_buckets, 0), 2 * num_buckets - 1) for bucket in buckets)
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -65,6 +65,7 @@ def rotate(
     return torch.concatenate([turned.to(x.dtype), rest], dim=-1)
 
 
+@checked
 class RotaryEmbedding(nn.Module):
     """Turns queries and keys by their positions; has no parameters (Su et al. 2021).
 
@@ -80,7 +81,6 @@ class RotaryEmbedding(nn.Module):
         ValueError: `rotary_dim` is odd or above `head_dim`, or there is not one frequency a pair.
     """
 
-    @checked
     def __init__(
         self,
         head_dim: int,
@@ -105,7 +105,6 @@ class RotaryEmbedding(nn.Module):
         self.frequencies = by_base if frequencies is None else tuple(frequencies)
         self.amplitude = amplitude
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],

@@ -54,6 +54,7 @@ def turn(
     return rotate(x, axis_angles(positions, axes, thetas))
 
 
+@checked
 class MultiAxisRotaryEmbedding(nn.Module):
     """Bands of the frequencies follow different coordinates; has no parameters (Wang et al. 2024, Qwen2-VL).
 
@@ -66,7 +67,6 @@ class MultiAxisRotaryEmbedding(nn.Module):
         ValueError: the sections are not as many pairs as there are.
     """
 
-    @checked
     def __init__(self, head_dim: int, sections: Sequence[int], *, base: float = 10000.0):
         super().__init__()
         frequencies = rotary_frequencies(head_dim, base)
@@ -80,7 +80,6 @@ class MultiAxisRotaryEmbedding(nn.Module):
         self.axes = tuple(axis for axis, pairs in enumerate(sections) for _ in range(pairs))
         self.frequencies = frequencies
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],
@@ -101,6 +100,7 @@ class MultiAxisRotaryEmbedding(nn.Module):
         )
 
 
+@checked
 class AxialRotaryEmbedding(nn.Module):
     """Equal shares of a head follow the coordinates, each with all frequencies (Heo et al. 2024); no parameters.
 
@@ -113,7 +113,6 @@ class AxialRotaryEmbedding(nn.Module):
         ValueError: `head_dim` does not divide.
     """
 
-    @checked
     def __init__(self, head_dim: int, *, num_axes: int = 2, base: float = 10000.0):
         super().__init__()
         check_divisible(head_dim=head_dim, pairs=2 * num_axes)
@@ -123,7 +122,6 @@ class AxialRotaryEmbedding(nn.Module):
         self.axes = tuple(axis for axis in range(num_axes) for _ in share)
         self.frequencies = share * num_axes
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],

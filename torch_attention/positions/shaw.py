@@ -50,6 +50,7 @@ def relative_scores(
     return torch.take_along_dim(scores, row, dim=-1)  # batch heads length other
 
 
+@checked
 class ShawEmbedding(nn.Module):
     """Adds to each key a learned vector for its distance from the query (Shaw et al. 2018, a^K alone).
 
@@ -62,7 +63,6 @@ class ShawEmbedding(nn.Module):
         ValueError: no distance.
     """
 
-    @checked
     def __init__(
         self,
         head_dim: int,
@@ -80,7 +80,6 @@ class ShawEmbedding(nn.Module):
         self.rows = tuple(range(2 * max_distance + 1))
         self.key_embedding = embedding(len(self.rows), head_dim, **factory)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],
@@ -99,6 +98,7 @@ class ShawEmbedding(nn.Module):
         return Placed(query, key, self.scale * relative_scores(query, table, row))
 
 
+@checked
 class ShawSelfAttention(nn.Module):
     """Multi-head self-attention whose keys and values know their distance from the query (Shaw et al. 2018).
 
@@ -114,7 +114,6 @@ class ShawSelfAttention(nn.Module):
         ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -142,7 +141,6 @@ class ShawSelfAttention(nn.Module):
         self.value_embedding = embedding(2 * max_distance + 1, self.head_dim, **factory)
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

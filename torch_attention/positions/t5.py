@@ -44,6 +44,7 @@ def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirection
     return first + min(exact + step - 1 + reached, side - 1)
 
 
+@checked
 class T5Bias(nn.Module):
     """Adds to each score a learned number that depends on head and distance (Raffel et al. 2020).
 
@@ -57,7 +58,6 @@ class T5Bias(nn.Module):
         ValueError: too few buckets or too small a distance to fill them.
     """
 
-    @checked
     def __init__(
         self,
         num_heads: int,
@@ -87,7 +87,6 @@ class T5Bias(nn.Module):
         )
         self.bias_embedding = embedding(num_buckets, num_heads, **factory)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],

@@ -67,6 +67,7 @@ def distance_scores(
     return torch.concatenate([for_sine, for_cosine], dim=-1) @ there.swapaxes(-1, -2)  # batch heads query key
 
 
+@checked
 class TransformerXLEmbedding(nn.Module):
     """Scores the distance of a key apart from its content (Dai et al. 2019, section 3.3).
 
@@ -80,7 +81,6 @@ class TransformerXLEmbedding(nn.Module):
         ValueError: `embed_dim` is odd.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -102,7 +102,6 @@ class TransformerXLEmbedding(nn.Module):
         self.content_bias = parameter(num_heads, head_dim, **factory)
         self.distance_bias = parameter(num_heads, head_dim, **factory)
 
-    @checked
     def forward(
         self,
         query: Float[Tensor, "batch heads query head_dim"],

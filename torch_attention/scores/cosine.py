@@ -37,6 +37,7 @@ def unit_vectors(x: Float[Tensor, "... dim"], *, eps: float = 1e-12) -> Float[Te
     return x / torch.sqrt(torch.clip((x * x).sum(dim=-1, keepdim=True), min=eps * eps))
 
 
+@checked
 class CosineAttention(nn.Module):
     """Multi-head self-attention by cosines, with a learned and bounded factor a head (Liu et al. 2022).
 
@@ -54,7 +55,6 @@ class CosineAttention(nn.Module):
             outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -87,7 +87,6 @@ class CosineAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

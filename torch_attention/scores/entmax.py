@@ -70,6 +70,7 @@ def entmax15(
     return torch.where(support, root * root, 0.0)
 
 
+@checked
 class Entmax15Attention(nn.Module):
     """Multi-head self-attention with 1.5-entmax in place of the softmax (Peters, Niculae & Martins 2019).
 
@@ -85,7 +86,6 @@ class Entmax15Attention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -113,7 +113,6 @@ class Entmax15Attention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -35,6 +35,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class QKNormAttention(nn.Module):
     """Grouped-query attention whose queries and keys are normalised head by head (Qwen 3, Yang et al. 2025).
 
@@ -53,7 +54,6 @@ class QKNormAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -89,7 +89,6 @@ class QKNormAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
@@ -135,6 +134,7 @@ class QKNormAttention(nn.Module):
         return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
+@checked
 class FullWidthQKNormAttention(nn.Module):
     """Grouped-query attention whose queries and keys are normalised over all heads at once (OLMo 2, 2024).
 
@@ -153,7 +153,6 @@ class FullWidthQKNormAttention(nn.Module):
         ValueError: sizes that do not divide, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -189,7 +188,6 @@ class FullWidthQKNormAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

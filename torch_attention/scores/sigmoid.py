@@ -56,6 +56,7 @@ def sigmoid_weights(
     return weights if mask is None else torch.where(mask, weights, 0.0)
 
 
+@checked
 class SigmoidAttention(nn.Module):
     """Multi-head self-attention with a sigmoid in place of the softmax (Ramapuram et al. 2024).
 
@@ -72,7 +73,6 @@ class SigmoidAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -102,7 +102,6 @@ class SigmoidAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

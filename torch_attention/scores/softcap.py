@@ -28,6 +28,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class SoftcapAttention(nn.Module):
     """Grouped-query attention whose scores are bent into (-softcap, softcap) by a tanh (Gemma 2, 2024).
 
@@ -47,7 +48,6 @@ class SoftcapAttention(nn.Module):
         ValueError: sizes that do not divide, a `softcap` that is not positive, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -86,7 +86,6 @@ class SoftcapAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

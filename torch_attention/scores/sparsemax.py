@@ -81,6 +81,7 @@ def sparsemax(
     return torch.where(support, scores - mean + 1.0 / size, 0.0)
 
 
+@checked
 class SparsemaxAttention(nn.Module):
     """Multi-head self-attention with sparsemax in place of the softmax (Martins & Astudillo 2016).
 
@@ -96,7 +97,6 @@ class SparsemaxAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -124,7 +124,6 @@ class SparsemaxAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -43,6 +43,7 @@ def talk(
     return torch.einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
 
 
+@checked
 class TalkingHeadsAttention(nn.Module):
     """Multi-head self-attention whose heads are mixed before and after the softmax (Shazeer et al. 2020).
 
@@ -60,7 +61,6 @@ class TalkingHeadsAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -90,7 +90,6 @@ class TalkingHeadsAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -87,6 +87,7 @@ class Choosing:
         return seen._replace(entries=type(entries)(*seen.entries[:2]), mask=chosen & mask)
 
 
+@checked
 class DeepSeekSparseAttention(nn.Module):
     """Causal attention to the keys that an indexer chooses (DeepSeek-AI 2025, DeepSeek-V3.2).
 
@@ -102,7 +103,6 @@ class DeepSeekSparseAttention(nn.Module):
         ValueError: `top_k` below 1, or an indexer for other features than `attention` has.
     """
 
-    @checked
     def __init__(
         self,
         attention: MultiHeadLatentAttention | GroupedQueryAttention,
@@ -125,7 +125,6 @@ class DeepSeekSparseAttention(nn.Module):
         self.indexer = indexer
         self.top_k = top_k
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

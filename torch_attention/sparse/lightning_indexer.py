@@ -50,6 +50,7 @@ def lightning_scores(
     return torch.einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
 
 
+@checked
 class LightningIndexer(nn.Module):
     """Scores every key for every query, cheaply (DeepSeek-AI 2025, DeepSeek-V3.2).
 
@@ -67,7 +68,6 @@ class LightningIndexer(nn.Module):
         ValueError: a size below 1.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -93,7 +93,6 @@ class LightningIndexer(nn.Module):
         self.weight_proj = linear(embed_dim, num_heads, bias=False, **factory)
         self.position = position
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -38,6 +38,7 @@ from torch_attention.outputs import AttentionOutput
 from torch_attention.sparse.hashing import lsh_attention, lsh_attention_weights, lsh_buckets
 
 
+@checked
 class LSHAttention(nn.Module):
     """Multi-head self-attention among positions of similar content (Reformer: Kitaev et al. 2020).
 
@@ -59,7 +60,6 @@ class LSHAttention(nn.Module):
         ValueError: sizes that do not divide, sizes below 1, an odd number of buckets, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -95,7 +95,6 @@ class LSHAttention(nn.Module):
         self.rotations = normal_buffer(num_heads, self.head_dim, num_rounds, num_buckets // 2, **factory)
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

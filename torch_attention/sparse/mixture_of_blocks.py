@@ -76,6 +76,7 @@ def block_attention_weights(
     return masked_softmax(scores, visible & chosen[..., block_of])
 
 
+@checked
 class MixtureOfBlockAttention(nn.Module):
     """Causal multi-head self-attention to a few blocks of keys (Lu et al. 2025).
 
@@ -92,7 +93,6 @@ class MixtureOfBlockAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, sizes below 1, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -123,7 +123,6 @@ class MixtureOfBlockAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

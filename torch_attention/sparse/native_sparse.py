@@ -53,6 +53,7 @@ from torch_attention.recall import check_call, recall
 from torch_attention.sparse.blocks import chosen_keys, runs
 
 
+@checked
 class BlockCompression(nn.Module):
     """One key or value in place of a run of them: a network of one hidden layer (Yuan et al. 2025, equation 7).
 
@@ -62,7 +63,6 @@ class BlockCompression(nn.Module):
         hidden_dim: features of the hidden layer.
     """
 
-    @checked
     def __init__(
         self,
         head_dim: int,
@@ -78,7 +78,6 @@ class BlockCompression(nn.Module):
         self.up_proj = linear(size * head_dim, hidden_dim, **factory)
         self.down_proj = linear(hidden_dim, head_dim, **factory)
 
-    @checked
     def forward(
         self, x: Float[Tensor, "batch kv_heads runs size head_dim"]
     ) -> Float[Tensor, "batch kv_heads runs head_dim"]:
@@ -98,6 +97,7 @@ class Branches(NamedTuple):
     window_value: Float[Tensor, "batch kv_heads length head_dim"]
 
 
+@checked
 class NativeSparseAttention(nn.Module):
     """Causal attention to compressed runs, chosen blocks and a window, each with a gate (Yuan et al. 2025).
 
@@ -121,7 +121,6 @@ class NativeSparseAttention(nn.Module):
         ValueError: sizes that do not divide, sizes below 1, or `num_selected` below 3.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -173,7 +172,6 @@ class NativeSparseAttention(nn.Module):
             self.key_compression = BlockCompression(self.head_dim, compressed_size, hidden_dim, **factory)
             self.value_compression = BlockCompression(self.head_dim, compressed_size, hidden_dim, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

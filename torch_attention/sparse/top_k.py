@@ -62,6 +62,7 @@ def top_k_attention_weights(
     return masked_softmax(scores, top_k_mask(scores, top_k, visible))
 
 
+@checked
 class TopKAttention(nn.Module):
     """Multi-head self-attention in which a query keeps its k best keys (Zhao et al. 2019).
 
@@ -78,7 +79,6 @@ class TopKAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, `top_k` below 1, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -109,7 +109,6 @@ class TopKAttention(nn.Module):
         self.position = position
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

@@ -54,6 +54,7 @@ class AxialKeep(NamedTuple):
     width: Bool[Tensor, "batch height heads width width"] | None = None
 
 
+@checked
 class AxialAttention(nn.Module):
     """Self-attention down the columns of a grid plus self-attention along its rows (Ho et al. 2019).
 
@@ -67,7 +68,6 @@ class AxialAttention(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -89,7 +89,6 @@ class AxialAttention(nn.Module):
             embed_dim, num_heads, bias=bias, dropout=dropout, **factory
         )
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch height width embed"],

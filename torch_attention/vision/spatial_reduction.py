@@ -24,6 +24,7 @@ from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 
 
+@checked
 class SpatialReductionAttention(nn.Module):
     """Multi-head attention of a grid to patches of itself (Wang et al. 2021, section 3.3).
 
@@ -41,7 +42,6 @@ class SpatialReductionAttention(nn.Module):
         ValueError: sizes that do not divide, an empty patch, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -72,7 +72,6 @@ class SpatialReductionAttention(nn.Module):
             self.reduction_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch height width embed"],

@@ -28,6 +28,7 @@ from torch_attention.self_attention import MultiHeadSelfAttention
 from torch_attention.vision.grids import flatten_grid
 
 
+@checked
 class PatchEmbedding(nn.Module):
     """An image cut into patches, one vector each, behind a class token and with positions added.
 
@@ -43,7 +44,6 @@ class PatchEmbedding(nn.Module):
         ValueError: patches that do not tile the image.
     """
 
-    @checked
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -64,7 +64,6 @@ class PatchEmbedding(nn.Module):
         self.class_token = parameter(embed_dim, **factory)
         self.positions = parameter(1 + num_patches, embed_dim, **factory)
 
-    @checked
     def forward(
         self, image: Float[Tensor, "batch height width channels"]
     ) -> Float[Tensor, "batch length embed"]:
@@ -89,6 +88,7 @@ class PatchEmbedding(nn.Module):
         return torch.concatenate([token, patches], dim=1) + self.positions[...]  # batch length embed
 
 
+@checked
 class ViTBlock(nn.Module):
     """Self-attention, then feed-forward: x = x + f(norm(x)) each (Dosovitskiy et al. 2020, equations 2 and 3).
 
@@ -106,7 +106,6 @@ class ViTBlock(nn.Module):
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -130,7 +129,6 @@ class ViTBlock(nn.Module):
         self.ffn = FeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],

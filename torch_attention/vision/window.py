@@ -88,6 +88,7 @@ def shifted_regions(
     return regions[:, :, None] == regions[:, None, :]  # windows area area
 
 
+@checked
 class WindowAttention(nn.Module):
     """Multi-head self-attention within each window of a grid (Liu et al. 2021, section 3.2).
 
@@ -105,7 +106,6 @@ class WindowAttention(nn.Module):
         ValueError: sizes that do not divide, an empty window, or a rate outside [0, 1).
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -131,7 +131,6 @@ class WindowAttention(nn.Module):
         self.position_bias = parameter((2 * window_size - 1) ** 2, num_heads, **factory)
         self.dropout = Dropout(dropout)
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch height width embed"],
@@ -196,6 +195,7 @@ class WindowAttention(nn.Module):
         return rearrange(x, "b windows area (heads d) -> b windows heads area d", heads=self.num_heads)
 
 
+@checked
 class ShiftedWindowAttention(nn.Module):
     """`WindowAttention` in windows that are moved down and to the right by `shift` places (Liu et al. 2021).
 
@@ -210,7 +210,6 @@ class ShiftedWindowAttention(nn.Module):
         ValueError: as `WindowAttention`, or a shift outside of the window.
     """
 
-    @checked
     def __init__(
         self,
         embed_dim: int,
@@ -234,7 +233,6 @@ class ShiftedWindowAttention(nn.Module):
             embed_dim, num_heads, window_size, bias=bias, dropout=dropout, **factory
         )
 
-    @checked
     def forward(
         self,
         x: Float[Tensor, "batch height width embed"],
