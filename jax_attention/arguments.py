@@ -5,8 +5,8 @@
 | annotation                     | accepted                                                                  |
 |--------------------------------|---------------------------------------------------------------------------|
 | `Float[...]`, `Int[...]`, ...  | an array of this framework and of that kind of number                     |
-| `int`                          | an integer, from 1 on unless `_FROM_ZERO` or `_ANY_INTEGER` names it      |
-| `float`                        | a finite number, in the range that `_NOT_NEGATIVE` and the like give it   |
+| `int`                          | an integer, from 1 on unless `ranges` says otherwise of its name          |
+| `float`                        | a finite number, in the range that `ranges` gives its name               |
 | `bool`, `str`                  | True or False, a string                                                   |
 | `tuple[...]`, `Sequence[...]`  | a list, tuple or array of rank 1, of as many as the annotation says       |
 | a class                        | an instance of it                                                         |
@@ -15,51 +15,17 @@ Integers and numbers of NumPy become Python's own, and lists tuples. Anything el
 """
 
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
-from numbers import Integral, Real
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, is_typeddict
 
-import numpy as np
-
-from jax_attention.arrays import ARRAYS, REALS, as_array, check_array, check_dtype, is_integer, is_size
+from jax_attention.arrays import ARRAYS, as_array, check_array, check_dtype, is_integer
 from jax_attention.checks import check_boolean, check_floating, dtype_name
+from jax_attention.ranges import article, as_flag, check_integer, check_number, refuse
 
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 _Check = Callable[[Any], Any]
-
-_FROM_ZERO = {
-    *("batch", "count", "depth", "first_position", "global_blocks", "height", "key_len", "length", "new"),
-    *(
-        "num_decoder_layers",
-        "num_dense_layers",
-        "num_encoder_layers",
-        "num_layers",
-        "num_random",
-        "num_shared",
-    ),
-    *("num_sinks", "num_tokens", "padding", "prefix_len", "query_len", "shift", "width"),
-}
-_ANY_INTEGER = {
-    *(
-        "axes",
-        "distance",
-        "end_token",
-        "pad_id",
-        "pad_token",
-        "query_offset",
-        "seed",
-        "start_token",
-        "stop_token",
-    ),
-}
-_NOT_NEGATIVE = {"eps", "norm_eps", "std"}
-_ABOVE_ZERO = {"base", "factor", "gate_temperature", "logit_softcap", "max_scale", "rope_base", "softcap"}
-_RATES = {"dropout": "dropout", "rate": "dropout", "dropout_rate": "dropout_rate"}
-_LARGEST_SIZE = 2**31 - 1
-_LARGEST_INTEGER = 2**63 - 1
 
 
 def checked(target: _Made) -> _Made:
@@ -88,38 +54,8 @@ def checked(target: _Made) -> _Made:
             _check_axes(axes, {**dict(zip(parameters, given, strict=False)), **named_given})
         return target(*given, **named_given)
 
+    check_and_call.checks = checks  # type: ignore[attr-defined]
     return check_and_call  # type: ignore[return-value]
-
-
-def check_size(name: str, value: Any, *, least: int = 1, most: int = _LARGEST_SIZE) -> int:
-    """The integer that was given; TypeError unless it is one, and ValueError unless it is from `least` to `most`."""
-    if not is_size(value):
-        raise TypeError(_text(name, "an integer", value))
-    if not isinstance(value, Integral):  # a size that is not known while code is traced
-        return value
-    if value < least:
-        note = " (it counts the query's own key)" if name == "window" else ""
-        raise ValueError(f"{name} must be at least {least}{note}, got {_shown(value)}")
-    if value > most:
-        raise ValueError(f"{name} must be at most {most}, got {_shown(value)}")
-    return int(value) if isinstance(value, np.generic) else value
-
-
-def check_number(name: str, value: Any) -> float:
-    """The number that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
-    if isinstance(value, bool) or not isinstance(value, REALS):
-        raise TypeError(_text(name, "a number", value))
-    if not isinstance(value, Real):
-        return value
-    if name in _RATES and not 0 <= value < 1:
-        raise ValueError(f"{_RATES[name]} must be at least 0 and below 1, got {_shown(value)}")
-    if not -sys.float_info.max <= value <= sys.float_info.max:
-        raise ValueError(f"{name} must be finite, got {_shown(value)}")
-    if name in _NOT_NEGATIVE and value < 0:
-        raise ValueError(f"{name} must be at least 0, got {_shown(value)}")
-    if name in _ABOVE_ZERO and value <= 0:
-        raise ValueError(f"{name} must be above 0, got {_shown(value)}")
-    return float(value) if isinstance(value, np.generic) else value
 
 
 def _check_of(parameter: inspect.Parameter) -> _Check | None:
@@ -140,26 +76,19 @@ def _check_of_kind(name: str, kind: Any) -> _Check | None:
     if _is_array(kind):
         return _check_of_array(name, kind)
     if kind is bool:
-        return lambda x: x if x is True or x is False else _as_flag(name, x)
+        return lambda x: x if x is True or x is False else as_flag(name, x)
     if kind is int:
-        return _check_of_integer(name)
+        return lambda x: check_integer(name, x)
     if kind is float:
         return lambda x: check_number(name, x)
     if get_origin(kind) in (tuple, Sequence):
         return _check_of_sequence(name, kind)
     if inspect.isclass(kind) and kind is not object and not is_typeddict(kind):
         if getattr(kind, "_is_protocol", False):
-            return lambda x: x if hasattr(x, "entries") else _refuse(name, _article(kind.__name__), x)
-        what = "a string" if kind is str else _article(kind.__name__)
-        return lambda x: x if isinstance(x, kind) else _refuse(name, what, x)
+            return lambda x: x if hasattr(x, "entries") else refuse(name, article(kind.__name__), x)
+        what = "a string" if kind is str else article(kind.__name__)
+        return lambda x: x if isinstance(x, kind) else refuse(name, what, x)
     return None
-
-
-def _check_of_integer(name: str) -> _Check:
-    if name in _ANY_INTEGER:
-        return lambda x: check_size(name, x, least=-_LARGEST_INTEGER, most=_LARGEST_INTEGER)
-    least = 0 if name in _FROM_ZERO else 1
-    return lambda x: check_size(name, x, least=least)
 
 
 def _check_of_union(name: str, kinds: list[Any]) -> _Check | None:
@@ -175,8 +104,8 @@ def _check_of_union(name: str, kinds: list[Any]) -> _Check | None:
         of_other = next(each for each, x in zip(checks, some, strict=True) if not _is_array(x))
         check = lambda x: of_array(x) if isinstance(x, ARRAYS) else of_other(x)  # noqa: E731
     elif all(inspect.isclass(x) and x not in (int, float, bool, str) for x in some):
-        what = " or ".join(_article(x.__name__) for x in some)
-        check = lambda x: x if isinstance(x, tuple(some)) else _refuse(name, what, x)  # noqa: E731
+        what = " or ".join(article(x.__name__) for x in some)
+        check = lambda x: x if isinstance(x, tuple(some)) else refuse(name, what, x)  # noqa: E731
     else:
         return None
     return (lambda x: x if x is None else check(x)) if nothing else check
@@ -208,13 +137,13 @@ def _check_integers(name: str, x: Any) -> None:
 def _check_of_sequence(name: str, kind: Any) -> _Check:
     elements = get_args(kind)
     count = None if get_origin(kind) is Sequence or elements[-1:] == (Ellipsis,) else len(elements)
-    of_element = _check_of_integer(name) if elements[0] is int else _check_of_kind(name, elements[0])
+    of_element = _check_of_kind(name, elements[0])
 
     def check(x: Any) -> Any:
         if getattr(x, "ndim", None) == 1:
             x = x.tolist()
         if isinstance(x, str | bytes) or not isinstance(x, Sequence):
-            _refuse(name, "a sequence", x)
+            refuse(name, "a sequence", x)
         if count is not None and len(x) != count:
             raise ValueError(f"{name} must hold {count} values, got {len(x)}")
         return tuple(x) if of_element is None else tuple([of_element(each) for each in x])
@@ -269,30 +198,3 @@ def _check_axes(axes: dict[str, _Axes], given: dict[str, Any]) -> None:
 
 def _is_array(kind: Any) -> bool:
     return kind in ARRAYS or hasattr(kind, "array_type")
-
-
-def _as_flag(name: str, value: Any) -> bool:
-    return bool(value) if isinstance(value, np.bool_) else _refuse(name, "True or False", value)
-
-
-def _refuse(name: str, expected: str, value: Any) -> Any:
-    raise TypeError(_text(name, expected, value))
-
-
-def _text(name: str, expected: str, value: Any) -> str:
-    plain = value is None or isinstance(value, bool | int | float | complex | str)
-    return f"{name} must be {expected}, got {_shown(value) if plain else type(value).__name__}"
-
-
-def _shown(value: Any) -> str:
-    """What a message shows of a value: all of a short one."""
-    if isinstance(value, Integral) and abs(value) > _LARGEST_INTEGER:
-        return "an integer of more than 64 bits"
-    text = (
-        repr(value) if isinstance(value, str) or value is None or isinstance(value, complex) else str(value)
-    )
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _article(word: str) -> str:
-    return f"an {word}" if word[0] in "AEIO" else f"a {word}"

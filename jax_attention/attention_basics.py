@@ -26,7 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.checks import check_pairs, check_query_key_value
+from jax_attention.checks import check_pairs, check_query_key_value, check_sequence
 from jax_attention.classic.scores import GeneralScore
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.ops import additive_features, score_attention, single_head_attention
@@ -180,6 +180,7 @@ class ScaledDotProductAttention(nnx.Module):
         dropout_keep: Bool[Array, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
+        check_sequence("query", query)
         check_query_key_value(query, key, value, key_dim=query.shape[-1])
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)

@@ -82,7 +82,6 @@ def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nnx.
     return nnx.Embed(num_embeddings, dim, embedding_init=initializers.normal(0.02), **factory)
 
 
-@checked
 def similarities(table: nnx.Embed, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch num_embeddings"]:
     """Return x E^T: the dot product of `x` with each vector of the table."""
     return table.attend(x)

@@ -42,7 +42,6 @@ OWN_CODE = {
     "layers.py",
     "models/evaluation.py",
     "models/generation.py",
-    "arrays.py",
     "ops/block_mask.py",
     "ops/blockwise.py",
     "ops/choice.py",

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.checks import check_pairs, check_query_key_value
+from torch_attention.checks import check_pairs, check_query_key_value, check_sequence
 from torch_attention.classic.scores import GeneralScore
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import additive_features, score_attention, single_head_attention
@@ -178,6 +178,7 @@ class ScaledDotProductAttention(nn.Module):
         dropout_keep: Bool[Tensor, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
+        check_sequence("query", query)
         check_query_key_value(query, key, value, key_dim=query.shape[-1])
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)

@@ -115,7 +115,6 @@ def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nn.E
     return table
 
 
-@checked
 def similarities(
     table: nn.Embedding, x: Float[Tensor, "*batch embed"]
 ) -> Float[Tensor, "*batch num_embeddings"]:
