@@ -15,7 +15,7 @@ Integers and numbers of NumPy become Python's own, and lists tuples. Anything el
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, is_typeddict
@@ -83,7 +83,7 @@ def _check_of_kind(name: str, kind: Any) -> _Check | None:
         return lambda x: check_number(name, x)
     if get_origin(kind) in (tuple, Sequence):
         return _check_of_sequence(name, kind)
-    if inspect.isclass(kind) and kind is not object and not is_typeddict(kind):
+    if inspect.isclass(kind) and kind not in (object, Any) and not is_typeddict(kind):
         if getattr(kind, "_is_protocol", False):
             return lambda x: x if hasattr(x, "entries") else refuse(name, article(kind.__name__), x)
         what = "a string" if kind is str else article(kind.__name__)
@@ -154,42 +154,39 @@ def _check_of_sequence(name: str, kind: Any) -> _Check:
 class _Axes(NamedTuple):
     """The axes that an annotation names: those before and behind `...`, and whether it is there."""
 
-    text: str
     before: tuple[str, ...]
     rest: bool
     behind: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return ", ".join((*self.before, *(["..."] if self.rest else []), *self.behind)).replace("#", "")
 
-def _axes_of(parameters: Any) -> dict[str, _Axes]:
+
+def _axes_of(parameters: Mapping[str, inspect.Parameter]) -> dict[str, _Axes]:
     """The axes of each parameter whose annotation is an array."""
     found = {}
     for name, parameter in parameters.items():
-        kinds = get_args(parameter.annotation) if isinstance(parameter.annotation, UnionType) else ()
-        for kind in kinds or (parameter.annotation,):
-            if (
-                _is_array(kind)
-                and hasattr(kind, "dim_str")
-                and parameter.kind is not parameter.VAR_POSITIONAL
-            ):
-                words = tuple(kind.dim_str.split())
-                cut = next((i for i, word in enumerate(words) if word[0] in "*."), None)
-                rest = cut is not None
-                text = ", ".join("..." if word[0] in "*." else word for word in words)
-                before, behind = (words[:cut], words[cut + 1 :]) if rest else (words, ())
-                found[name] = _Axes(text, before, rest, behind)
+        kind = parameter.annotation
+        kind = next(filter(_is_array, get_args(kind)), kind) if isinstance(kind, UnionType) else kind
+        if hasattr(kind, "dim_str") and parameter.kind is not parameter.VAR_POSITIONAL:
+            words = tuple(kind.dim_str.split())
+            rest = next((i for i, word in enumerate(words) if word.lstrip("#")[0] in "*."), None)
+            whole = rest is None
+            found[name] = _Axes(words, False, ()) if whole else _Axes(words[:rest], True, words[rest + 1 :])
     return found
 
 
 def _check_axes(axes: dict[str, _Axes], given: dict[str, Any]) -> None:
     """Raise ValueError unless each array has its axes, and axes of one name have one size."""
     sizes: dict[str, Any] = {}
-    for name, (text, before, rest, behind) in axes.items():
+    for name, named in axes.items():
+        before, rest, behind = named
         x = given.get(name)
         if x is None or not isinstance(x, ARRAYS):
             continue
         shape, least = x.shape, len(before) + len(behind)
         if len(shape) < least or (len(shape) > least and not rest):
-            raise ValueError(f"{name} must have shape ({text}), got {tuple(shape)}")
+            raise ValueError(f"{name} must have shape ({named}), got {tuple(shape)}")
         ends = shape[len(shape) - len(behind) :] if behind else ()
         for word, size in (*zip(before, shape, strict=False), *zip(behind, ends, strict=True)):
             if word.isidentifier() and word != "_" and sizes.setdefault(word, size) != size:

@@ -22,7 +22,6 @@ from flax import nnx
 import jax_attention
 import torch_attention
 
-BOUND = 10  # fewer may be answered otherwise, of some thousands
 PACKAGES = {"torch": torch_attention, "jax": jax_attention}
 ROOTS = {mirror: str(Path(package.__file__).parent) for mirror, package in PACKAGES.items()}
 REFUSALS = (TypeError, ValueError, NotImplementedError)
@@ -92,7 +91,7 @@ class Count:
     """Counts the calls that end in a framework's own traceback, and those that the mirrors answer differently."""
 
     def __init__(self):
-        self.calls, self.foreign, self.unequal = 0, [], []
+        self.calls, self.foreign, self.unequal, self.accepted = 0, [], [], []
 
     def add(self, where, ours, theirs):
         """Count the answers of both mirrors to one call."""
@@ -105,13 +104,15 @@ class Count:
             self.foreign.append((*where, ours, theirs))
 
     def check(self):
-        """Hold both numbers below the bound."""
-        print(f"of {self.calls} calls {len(self.foreign)} end elsewhere and {len(self.unequal)} differ")
-        for failure in (self.foreign + self.unequal)[:60]:
+        """Hold that every call was refused, alike and by the mirrors themselves."""
+        found = self.foreign + self.unequal + self.accepted
+        print(
+            f"of {self.calls} calls {len(self.foreign)} end in another's traceback, {len(self.unequal)} are answered "
+            f"differently, {len(self.accepted)} are accepted"
+        )
+        for failure in found[:60]:
             print(*failure, sep=" | ")
-        kinds = Counter(failure[0] for failure in self.foreign + self.unequal).most_common(10)
-        assert len(self.foreign) < BOUND, kinds
-        assert len(self.unequal) < BOUND, kinds
+        assert not found, Counter(failure[0] for failure in found).most_common(10)
 
 
 def kinds_of(annotation):
@@ -186,8 +187,8 @@ def shape_of(kind):
     for word in kind.dim_str.split():
         if word.isdigit():
             shape.append(int(word))
-        elif word[0] not in "*.":
-            shape.append(2 + zlib.crc32(word.encode()) % 3)
+        elif word.lstrip("#")[0] not in "*.":
+            shape.append(2 + zlib.crc32(word.lstrip("#").encode()) % 3)
     return tuple(shape)
 
 
@@ -240,7 +241,7 @@ def wrong_arrays(name, annotation):
         for other in (np.float32, np.int32, np.bool_, np.complex64):
             if np.dtype(other).name not in dtypes:
                 yield other.__name__, right.astype(other)
-    if not any(word[0] in "*." for word in kind.dim_str.split()):
+    if not any(word.lstrip("#")[0] in "*." for word in kind.dim_str.split()):
         yield "one axis more", right[None]
         if right.ndim:
             yield "one axis less", right[0]
