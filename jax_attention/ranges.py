@@ -17,6 +17,7 @@ TOKENS = ("end_token", "pad_id", "pad_token", "stop_token")
 ANY_INTEGER = frozenset((*TOKENS, "axes", "distance", "query_offset", "table"))
 NOT_NEGATIVE = ("eps", "norm_eps", "std")
 ABOVE_ZERO = ("base", "factor", "gate_temperature", "logit_softcap", "max_scale", "rope_base", "softcap")
+ANY_NUMBER = ("fill",)  # infinities too, for they can stand for what is not there
 RATES = {"dropout": "dropout", "rate": "dropout", "dropout_rate": "dropout_rate"}
 LARGEST_SIZE = 2**31 - 1
 LARGEST_INTEGER = 2**63 - 1
@@ -43,10 +44,13 @@ def check_number(name: str, value: Any) -> float:
     """The number that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
     if isinstance(value, bool) or not isinstance(value, REALS):
         return refuse(name, "a number", value)
-    if not isinstance(value, Real):
+    if not isinstance(value, Real):  # a number that is not known while code is traced
         return value
+    value = value.item() if isinstance(value, np.generic) else value
     if name in RATES and not 0 <= value < 1:
         raise ValueError(f"{RATES[name]} must be at least 0 and below 1, got {shown(value)}")
+    if name in ANY_NUMBER and value == value:
+        return value
     if not -sys.float_info.max <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be finite, got {shown(value)}")
     if name in NOT_NEGATIVE and value < 0:

@@ -61,7 +61,13 @@ LEAST = {
     "base": (0, -1.0),
     "softcap": (0.0, -1.0),
 }
-ANY_NUMBER = ("distance", "pad_id", "pad_token", "stop_token", "end_token")  # tokens, and what may be below 0
+ANY_INTEGER = (
+    "distance",
+    "pad_id",
+    "pad_token",
+    "stop_token",
+    "end_token",
+)  # tokens, and what may be below 0
 
 
 class Answer(NamedTuple):
@@ -150,8 +156,11 @@ def bad_values(name, annotation):
     least = (0,) if name.endswith(("_dim", "_heads", "window", "chunk_size")) else ()
     bad = (*BAD[sorts[0]], *LEAST.get(name, ()), *least)
     meant = {None} if optional else set()
-    meant |= {-8} if name in ANY_NUMBER else set()
-    return tuple(x for x in bad if not isinstance(x, int | None) or isinstance(x, bool) or x not in meant)
+    meant |= {-8} if name in ANY_INTEGER else set()
+    meant |= {math.inf, -math.inf} if name == "fill" else set()
+    return tuple(
+        x for x in bad if not isinstance(x, int | float | None) or isinstance(x, bool) or x not in meant
+    )
 
 
 def is_checked(thing):
