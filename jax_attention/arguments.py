@@ -93,9 +93,9 @@ def _check_of_kind(name: str, kind: Any) -> _Check | None:
 
 def _check_of_union(name: str, kinds: list[Any]) -> _Check | None:
     some = [x for x in kinds if x is not type(None)]
-    checks = [_check_of_kind(name, x) for x in some]
+    checks = [check for check in (_check_of_kind(name, x) for x in some) if check is not None]
     nothing = len(some) < len(kinds)
-    if any(check is None for check in checks):
+    if len(checks) < len(some):
         return None
     if len(some) == 1:
         check = checks[0]
@@ -171,8 +171,10 @@ def _axes_of(parameters: Mapping[str, inspect.Parameter]) -> dict[str, _Axes]:
         if hasattr(kind, "dim_str") and parameter.kind is not parameter.VAR_POSITIONAL:
             words = tuple(kind.dim_str.split())
             rest = next((i for i, word in enumerate(words) if word.lstrip("#")[0] in "*."), None)
-            whole = rest is None
-            found[name] = _Axes(words, False, ()) if whole else _Axes(words[:rest], True, words[rest + 1 :])
+            if rest is None:
+                found[name] = _Axes(words, False, ())
+            else:
+                found[name] = _Axes(words[:rest], True, words[rest + 1 :])
     return found
 
 

@@ -23,7 +23,7 @@ LARGEST_SIZE = 2**31 - 1
 LARGEST_INTEGER = 2**63 - 1
 
 
-def check_integer(name: str, value: Any) -> int:
+def check_integer(name: str, value: Any) -> Any:
     """The integer that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
     least, most = 0 if name in FROM_ZERO else 1, LARGEST_SIZE
     if name in ANY_INTEGER:
@@ -32,15 +32,16 @@ def check_integer(name: str, value: Any) -> int:
         return refuse(name, "an integer", value)
     if not isinstance(value, Integral):  # a size that is not known while code is traced
         return value
-    if value < least:
+    given: Any = value.item() if isinstance(value, np.generic) else value
+    if given < least:
         note = " (it counts the query's own key)" if name == "window" else ""
-        raise ValueError(f"{name} must be at least {least}{note}, got {shown(value)}")
-    if value > most:
-        raise ValueError(f"{name} must be at most {most}, got {shown(value)}")
-    return int(value) if isinstance(value, np.generic) else value
+        raise ValueError(f"{name} must be at least {least}{note}, got {shown(given)}")
+    if given > most:
+        raise ValueError(f"{name} must be at most {most}, got {shown(given)}")
+    return given
 
 
-def check_number(name: str, value: Any) -> float:
+def check_number(name: str, value: Any) -> Any:
     """The number that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
     if isinstance(value, bool) or not isinstance(value, REALS):
         return refuse(name, "a number", value)
@@ -75,7 +76,7 @@ def refuse(name: str, expected: str, value: Any) -> Any:
 
 def shown(value: Any) -> str:
     """What a message shows of a value: all of a short one."""
-    if isinstance(value, Integral) and abs(value) > LARGEST_INTEGER:
+    if isinstance(value, Integral) and abs(int(value)) > LARGEST_INTEGER:
         return "an integer of more than 64 bits"
     text = str(value) if isinstance(value, Real) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.arguments import checked
 from jax_attention.checks import align, check_boolean, check_keep, check_window
 from jax_attention.masks import causal_mask, sliding_window_mask
 from jax_attention.ops.call import Call, checked_call
@@ -164,7 +163,6 @@ def call_masks(call: Call) -> tuple[Float[Array, "..."] | None, Bool[Array, "...
     )
 
 
-@checked
 def weighted_values(
     weights: Float[Array, "*batch heads query key"],
     value: Float[Array, "*batch kv_heads key value_dim"],

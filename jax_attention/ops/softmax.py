@@ -5,8 +5,6 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jax_attention.arguments import checked
-
 
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
@@ -14,7 +12,6 @@ def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return x.astype(wide)
 
 
-@checked
 def masked_softmax(
     scores: Float[Array, "... query key"], mask: Bool[Array, "#*axes"] | None = None
 ) -> Float[Array, "... query key"]:
@@ -36,7 +33,6 @@ def masked_softmax(
     return jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0)
 
 
-@checked
 def sink_softmax(
     scores: Float[Array, "*batch heads query key"],
     sinks: Float[Array, "heads"],

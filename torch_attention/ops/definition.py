@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_attention.arguments import checked
 from torch_attention.checks import align, check_boolean, check_keep, check_window
 from torch_attention.masks import causal_mask, sliding_window_mask
 from torch_attention.ops.call import Call, checked_call
@@ -165,7 +164,6 @@ def call_masks(call: Call) -> tuple[Float[Tensor, "..."] | None, Bool[Tensor, ".
     )
 
 
-@checked
 def weighted_values(
     weights: Float[Tensor, "*batch heads query key"],
     value: Float[Tensor, "*batch kv_heads key value_dim"],

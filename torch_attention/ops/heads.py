@@ -4,10 +4,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from torch_attention.arguments import checked
 
-
-@checked
 def split_heads(
     x: Float[Tensor, "batch length features"], head_dim: int
 ) -> Float[Tensor, "batch heads length head_dim"]:
@@ -15,7 +12,6 @@ def split_heads(
     return rearrange(x, "batch length (heads head_dim) -> batch heads length head_dim", head_dim=head_dim)
 
 
-@checked
 def merge_heads(
     heads: Float[Tensor, "batch heads length head_dim"],
 ) -> Float[Tensor, "batch length features"]:
@@ -23,7 +19,6 @@ def merge_heads(
     return rearrange(heads, "batch heads length head_dim -> batch length (heads head_dim)")
 
 
-@checked
 def repeat_heads(
     x: Float[Tensor, "... kv_heads length head_dim"], num_heads: int
 ) -> Float[Tensor, "... heads length head_dim"]:

@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torch_attention.arguments import checked
-
 
 def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
@@ -13,7 +11,6 @@ def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return x.to(wide)
 
 
-@checked
 def masked_softmax(
     scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "#*axes"] | None = None
 ) -> Float[Tensor, "... query key"]:
@@ -35,7 +32,6 @@ def masked_softmax(
     return torch.where(mask, torch.softmax(scores, dim=-1), 0.0)
 
 
-@checked
 def sink_softmax(
     scores: Float[Tensor, "*batch heads query key"],
     sinks: Float[Tensor, "heads"],
