@@ -15,13 +15,17 @@ REALS = (Real,)
 def check_array(name: str, x: Any) -> None:
     """Raise TypeError unless `x` is an array of this framework."""
     if not isinstance(x, ARRAYS):
+        if isinstance(x, np.generic) or not hasattr(x, "__array__"):
+            raise TypeError(f"{name} must be an array, got {type(x).__name__}")
         kind = f"{type(x).__module__.split('.')[0]}.{type(x).__name__}"
         raise TypeError(f"{name} must be a jax.Array, got {kind}; convert it, as jnp.asarray does")
+    if isinstance(x, np.ndarray) and x.dtype.kind in "OSUMm":
+        raise TypeError(f"{name} must hold numbers, got dtype {x.dtype}")
 
 
 def as_array(x: Array) -> Array:
     """An array that `check_array` accepts, as this framework's own."""
-    return jnp.asarray(x)
+    return x if isinstance(x, Array) else jnp.asarray(x)
 
 
 def as_integers(x: Array) -> Array:
@@ -37,3 +41,19 @@ def is_floating(x: Array) -> bool:
 def is_integer(x: Array) -> bool:
     """Whether an array holds integers."""
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
+
+
+def is_size(x: Any) -> bool:
+    """Whether `x` is an integer, or a size that is not known while code is traced."""
+    return (isinstance(x, INTEGERS) and not isinstance(x, bool)) or hasattr(x, "dimension_as_value")
+
+
+def check_dtype(name: str, given: Any) -> Any:
+    """The dtype of parameters that was given; TypeError unless it is floating point."""
+    try:
+        floating = given is not None and jnp.issubdtype(jnp.dtype(given), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
+    return given

@@ -25,7 +25,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from jax_attention.checks import check_pairs, check_query_key_value
+from jax_attention.arguments import checked
+from jax_attention.checks import check_pairs, check_query_key_value, check_sequence
 from jax_attention.classic.scores import GeneralScore
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.ops import additive_features, score_attention, single_head_attention
@@ -33,6 +34,7 @@ from jax_attention.outputs import AttentionOutput
 from jax_attention.positions.protocol import place
 
 
+@checked
 class BasicAttention(nnx.Module):
     """Additive attention: a small network scores each pair (Bahdanau, Cho & Bengio 2014).
 
@@ -104,6 +106,7 @@ class BasicAttention(nnx.Module):
         )
 
 
+@checked
 class LuongAttention(nnx.Module):
     """Multiplicative attention with the score it is given; scores are not scaled (Luong et al. 2015).
 
@@ -146,6 +149,7 @@ class LuongAttention(nnx.Module):
         )
 
 
+@checked
 class ScaledDotProductAttention(nnx.Module):
     """softmax(Q K^T / sqrt(d)) V, without parameters (Vaswani et al. 2017, equation 1).
 
@@ -176,6 +180,7 @@ class ScaledDotProductAttention(nnx.Module):
         dropout_keep: Bool[Array, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
+        check_sequence("query", query)
         check_query_key_value(query, key, value, key_dim=query.shape[-1])
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 from jax_attention.ops.known import known_values
 from jax_attention.ops.slots import write_slots
@@ -118,6 +119,7 @@ class GrowingCache:
         return GrowingCache(*_selected(self.entries, self.visible, rows))
 
 
+@checked
 @record(static=("capacity",))
 class StaticCache:
     """Remembers all tokens, in arrays of a fixed size: compiled once, a step serves every place in the sequence.
@@ -167,6 +169,7 @@ class StaticCache:
         return StaticCache(self.capacity, *_selected(self.entries, self.visible, rows), self.length)
 
 
+@checked
 @record(static=("window", "num_sinks"))
 class RollingCache:
     """Remembers the last `window` tokens, and the first few; compiled once, a step serves every place.

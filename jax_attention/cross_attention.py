@@ -12,12 +12,15 @@ $$ Q = X W_Q, \quad K = M W_K, \quad V = M W_V, \qquad
 X is `query`, of shape `(batch, query, query_dim)`; M is `memory`, of shape `(batch, key, key_dim)`.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
@@ -30,6 +33,7 @@ from jax_attention.recall import check_call
 from jax_attention.self_attention import CausalSelfAttention
 
 
+@checked
 class CrossAttention(nnx.Module):
     """Scaled dot-product attention with one head from one sequence to another (Vaswani et al. 2017).
 
@@ -108,6 +112,7 @@ class CrossAttention(nnx.Module):
         )
 
 
+@checked
 class MultiHeadCrossAttention(nnx.Module):
     """Several heads from one sequence to another, joined by a linear map (Vaswani et al. 2017).
 
@@ -182,6 +187,7 @@ class MultiHeadCrossAttention(nnx.Module):
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 
+@checked
 class EncoderDecoderAttention(nnx.Module):
     """A Transformer decoder block: it looks back at itself, then across at the encoder (Vaswani et al. 2017).
 
@@ -218,17 +224,13 @@ class EncoderDecoderAttention(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        ffn_dim = 4 * embed_dim if ffn_dim is None else ffn_dim
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.norm_first = norm_first
-        self.self_attention = CausalSelfAttention(embed_dim, num_heads, bias=bias, dropout=dropout, **factory)
-        self.cross_attention = MultiHeadCrossAttention(
-            embed_dim, embed_dim, embed_dim, num_heads, bias=bias, dropout=dropout, **factory
-        )
-        self.ffn = FeedForward(
-            embed_dim, ffn_dim, activation=activation, bias=bias, dropout=dropout, **factory
-        )
+        shared: dict[str, Any] = {"bias": bias, "dropout": dropout, **factory}
+        self.self_attention = CausalSelfAttention(embed_dim, num_heads, **shared)
+        self.cross_attention = MultiHeadCrossAttention(embed_dim, embed_dim, embed_dim, num_heads, **shared)
+        self.ffn = FeedForward(embed_dim, ffn_dim or 4 * embed_dim, activation=activation, **shared)
         self.self_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.cross_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
         self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
@@ -288,10 +290,8 @@ def main() -> None:
 
     source, target = ["le", "chat", "noir"], ["the", "black"]
     query, memory = draw(1, 2, 6), draw(1, 3, 6, seed=1)
-    looked = fill(CrossAttention(6, 6, embed_dim=4, rngs=nnx.Rngs(0)))(query, memory)
-    show("CrossAttention", looked, target, source)
-    decoder = fill(EncoderDecoderAttention(embed_dim=6, num_heads=2, ffn_dim=8, rngs=nnx.Rngs(0)))
-    output, *_, itself, across = decoder(query, memory)
+    show("CrossAttention", fill(CrossAttention(6, 6, 4, rngs=nnx.Rngs(0)))(query, memory), target, source)
+    output, *_, itself, across = fill(EncoderDecoderAttention(6, 2, 8, rngs=nnx.Rngs(0)))(query, memory)
     show("EncoderDecoderAttention, at itself", AttentionOutput(output, itself), target, target)
     show("EncoderDecoderAttention, at the source", AttentionOutput(output, across), target, source)
 

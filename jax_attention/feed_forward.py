@@ -7,10 +7,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import activation_function
+from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 
 
+@checked
 class FeedForward(nnx.Module):
     """down(activation(up(x))) (Vaswani et al. 2017, section 3.3).
 
@@ -56,6 +58,7 @@ class FeedForward(nnx.Module):
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed
 
 
+@checked
 class GatedFeedForward(nnx.Module):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020; with `"silu"` it is SwiGLU, with `"gelu"` GEGLU).
 

@@ -12,6 +12,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_keep, check_rate
 from jax_attention.ops import at_least_float32
 
@@ -24,6 +25,7 @@ class Factory(TypedDict):
     dtype: DTypeLike | None
 
 
+@checked
 def linear(
     in_features: int, out_features: int, *, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.Linear:
@@ -39,6 +41,7 @@ def weight_matrix(layer: nnx.Linear) -> Float[Array, "in_features out_features"]
     return layer.kernel[...]
 
 
+@checked
 def layer_norm(
     dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.LayerNorm:
@@ -60,6 +63,7 @@ class _OffsetRMSNorm(nnx.RMSNorm):
         return (normed * (1.0 + self.scale[...].astype(wide.dtype))).astype(x.dtype)
 
 
+@checked
 def rms_norm(
     dim: int, *, eps: float = 1e-6, unit_offset: bool = False, **factory: Unpack[Factory]
 ) -> nnx.RMSNorm:
@@ -72,6 +76,7 @@ def rms_norm(
     return nnx.RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
 
 
+@checked
 def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nnx.Embed:
     """A table of vectors, drawn from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
     return nnx.Embed(num_embeddings, dim, embedding_init=initializers.normal(0.02), **factory)
@@ -114,6 +119,7 @@ def normal_buffer(*shape: int, std: float = 1.0, **factory: Unpack[Factory]) -> 
     return _Buffer(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))
 
 
+@checked
 def conv1d(
     in_channels: int,
     out_channels: int,
@@ -129,6 +135,7 @@ def conv1d(
     return _conv(in_channels, out_channels, (kernel_size,), (stride,), (padding,), groups, bias, factory)
 
 
+@checked
 def conv2d(
     in_channels: int,
     out_channels: int,
@@ -188,6 +195,7 @@ def _conv(
     )
 
 
+@checked
 class Dropout(nnx.Module):
     """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
 

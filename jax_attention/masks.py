@@ -11,9 +11,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_at_least, check_boolean, check_positive, check_window
 
 
+@checked
 def causal_mask(
     query_len: int,
     key_len: int | None = None,
@@ -39,6 +41,7 @@ def causal_mask(
     return key <= query
 
 
+@checked
 def sliding_window_mask(
     query_len: int,
     key_len: int | None = None,
@@ -63,6 +66,7 @@ def sliding_window_mask(
     return (key <= query) & (key > query - window)
 
 
+@checked
 def chunked_mask(
     query_len: int,
     key_len: int | None = None,
@@ -87,6 +91,7 @@ def chunked_mask(
     return (key <= query) & (key // chunk_size == query // chunk_size)
 
 
+@checked
 def streaming_mask(
     query_len: int,
     key_len: int | None = None,
@@ -114,6 +119,7 @@ def streaming_mask(
     return (key <= query) & ((key < num_sinks) | (key > query - window))
 
 
+@checked
 def prefix_mask(query_len: int, key_len: int | None = None, *, prefix_len: int) -> Bool[Array, "query key"]:
     """All queries see the first `prefix_len` keys; what follows is causal (Raffel et al. 2020, prefix LM).
 
@@ -129,6 +135,7 @@ def prefix_mask(query_len: int, key_len: int | None = None, *, prefix_len: int) 
     return (key <= query) | (key < prefix_len)
 
 
+@checked
 def padding_mask(tokens: Int[Array, "batch key"], pad_id: int) -> Bool[Array, "batch 1 1 key"]:
     """Every query sees the keys whose token is not padding.
 
@@ -140,6 +147,7 @@ def padding_mask(tokens: Int[Array, "batch key"], pad_id: int) -> Bool[Array, "b
     return (tokens != pad_id)[:, None, None, :]
 
 
+@checked
 def length_mask(lengths: Int[Array, "batch"], key_len: int) -> Bool[Array, "batch 1 1 key"]:
     """Every query sees the first `lengths[b]` keys.
 
@@ -151,6 +159,7 @@ def length_mask(lengths: Int[Array, "batch"], key_len: int) -> Bool[Array, "batc
     return (jnp.arange(key_len) < lengths[:, None])[:, None, None, :]
 
 
+@checked
 def document_mask(
     query_documents: Int[Array, "batch query"], key_documents: Int[Array, "batch key"] | None = None
 ) -> Bool[Array, "batch 1 query key"]:
@@ -173,6 +182,7 @@ def document_mask(
     return (query_documents[:, :, None] == key_documents[:, None, :])[:, None]
 
 
+@checked
 def and_masks(*masks: Bool[Array, "..."]) -> Bool[Array, "..."]:
     """Visible where every mask says so.
 
@@ -191,6 +201,7 @@ def and_masks(*masks: Bool[Array, "..."]) -> Bool[Array, "..."]:
     return first
 
 
+@checked
 def or_masks(*masks: Bool[Array, "..."]) -> Bool[Array, "..."]:
     """Visible where any mask says so.
 
@@ -213,6 +224,7 @@ def or_masks(*masks: Bool[Array, "..."]) -> Bool[Array, "..."]:
     return first
 
 
+@checked
 def not_mask(mask: Bool[Array, "..."]) -> Bool[Array, "..."]:
     """Visible where the mask says it is not.
 
@@ -228,6 +240,7 @@ def not_mask(mask: Bool[Array, "..."]) -> Bool[Array, "..."]:
     return ~mask
 
 
+@checked
 def mask_text(mask: Bool[Array, "..."]) -> str:
     """The mask as the matrices of 1 and 0 that stand in these docstrings.
 

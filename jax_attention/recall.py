@@ -44,7 +44,7 @@ def check_call(
     cache: Cache | None,
     *,
     position: Any,
-    num_heads: int,
+    num_heads: int | None,
     is_causal: bool = True,
     window: int | None = None,
     num_sinks: int = 0,
@@ -55,7 +55,7 @@ def check_call(
     Args:
         x, mask, positions, dropout_keep, cache: the arguments.
         position: the scheme that reads `positions`.
-        num_heads: heads of the weights.
+        num_heads: heads of the weights; None if they have no axis for it.
         is_causal: whether no token sees what comes after it.
         window: how many keys a token sees; None for all.
         num_sinks: how many of the first keys it sees besides.

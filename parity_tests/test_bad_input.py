@@ -407,7 +407,9 @@ IMPOSSIBLE = [
             f"{name}: features that heads={heads} do not divide",
             lambda m, name=name, sizes=sizes, heads=heads: partial(getattr(m, name), *sizes, heads),
             ValueError,
-            f"embed_dim must be divisible by num_heads, got embed_dim=6 and num_heads={heads}",
+            f"embed_dim must be divisible by num_heads, got embed_dim=6 and num_heads={heads}"
+            if heads > 0
+            else f"num_heads must be at least 1, got {heads}",
         )
         for heads in (4, 0, -3)
         for name, sizes in [

@@ -37,11 +37,11 @@ FILES = sorted(str(path.relative_to(ROOTS["torch"])) for path in ROOTS["torch"].
 # Where the frameworks differ so much that the code does; every other file differs in the words below alone.
 OWN_CODE = {
     "activations.py",
+    "arrays.py",
     "demonstration.py",
     "layers.py",
     "models/evaluation.py",
     "models/generation.py",
-    "arrays.py",
     "ops/block_mask.py",
     "ops/blockwise.py",
     "ops/choice.py",

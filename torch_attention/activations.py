@@ -7,39 +7,47 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.ops import at_least_float32
 
 
+@checked
 def relu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """max(x, 0)."""
     return torch.clamp(x, min=0)
 
 
+@checked
 def gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """Return x Phi(x), Phi the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
     return F.gelu(x, approximate="none")
 
 
+@checked
 def gelu_tanh(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """The tanh approximation of `gelu`; up to 5e-4 away from it."""
     return F.gelu(x, approximate="tanh")
 
 
+@checked
 def sigmoid(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """1 / (1 + exp(-x))."""
     return torch.sigmoid(x)
 
 
+@checked
 def silu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """Return x sigmoid(x) (Hendrycks & Gimpel 2016; also called swish)."""
     return F.silu(x)
 
 
+@checked
 def softplus(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """log(1 + exp(x)), without a threshold above which it would be x."""
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
+@checked
 def quick_gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """Return x sigmoid(1.702 x), an approximation of `gelu` up to 0.021 away from it (Hendrycks & Gimpel 2016)."""
     wide = at_least_float32(x)
@@ -55,6 +63,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@checked
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     """The activation of that name.
 

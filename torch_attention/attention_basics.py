@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torch_attention.checks import check_pairs, check_query_key_value
+from torch_attention.arguments import checked
+from torch_attention.checks import check_pairs, check_query_key_value, check_sequence
 from torch_attention.classic.scores import GeneralScore
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import additive_features, score_attention, single_head_attention
@@ -31,6 +32,7 @@ from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import place
 
 
+@checked
 class BasicAttention(nn.Module):
     """Additive attention: a small network scores each pair (Bahdanau, Cho & Bengio 2014).
 
@@ -102,6 +104,7 @@ class BasicAttention(nn.Module):
         )
 
 
+@checked
 class LuongAttention(nn.Module):
     """Multiplicative attention with the score it is given; scores are not scaled (Luong et al. 2015).
 
@@ -145,6 +148,7 @@ class LuongAttention(nn.Module):
         )
 
 
+@checked
 class ScaledDotProductAttention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V, without parameters (Vaswani et al. 2017, equation 1).
 
@@ -174,6 +178,7 @@ class ScaledDotProductAttention(nn.Module):
         dropout_keep: Bool[Tensor, "batch query key"] | None = None,
     ) -> AttentionOutput:
         """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
+        check_sequence("query", query)
         check_query_key_value(query, key, value, key_dim=query.shape[-1])
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)

@@ -5,10 +5,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
+from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 
 
+@checked
 class FeedForward(nn.Module):
     """down(activation(up(x))) (Vaswani et al. 2017, section 3.3).
 
@@ -54,6 +56,7 @@ class FeedForward(nn.Module):
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed
 
 
+@checked
 class GatedFeedForward(nn.Module):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020; with `"silu"` it is SwiGLU, with `"gelu"` GEGLU).
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_keep, check_rate
 from torch_attention.ops import at_least_float32
 
@@ -20,6 +21,7 @@ class Factory(TypedDict):
     dtype: torch.dtype | None
 
 
+@checked
 def linear(
     in_features: int, out_features: int, *, bias: bool = True, **factory: Unpack[Factory]
 ) -> nn.Linear:
@@ -72,6 +74,7 @@ def weight_matrix(layer: nn.Linear) -> Float[Tensor, "in_features out_features"]
     return layer.weight.mT
 
 
+@checked
 def layer_norm(dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]) -> nn.LayerNorm:
     """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
     return nn.LayerNorm(dim, eps=eps, bias=bias, **factory)
@@ -89,6 +92,7 @@ class _OffsetRMSNorm(nn.RMSNorm):
         return (normed * (1.0 + self.weight.to(wide.dtype))).to(x.dtype)
 
 
+@checked
 def rms_norm(
     dim: int, *, eps: float = 1e-6, unit_offset: bool = False, **factory: Unpack[Factory]
 ) -> nn.RMSNorm:
@@ -103,6 +107,7 @@ def rms_norm(
     return nn.RMSNorm(dim, eps=eps, **factory)
 
 
+@checked
 def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nn.Embedding:
     """A table of vectors, drawn from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
     table = nn.Embedding(num_embeddings, dim, **factory)
@@ -152,6 +157,7 @@ class _Conv1d(nn.Conv1d):
         return super().forward(F.pad(x.mT, self.pads)).mT
 
 
+@checked
 def conv1d(
     in_channels: int,
     out_channels: int,
@@ -186,6 +192,7 @@ class _Conv2d(nn.Conv2d):
         return super().forward(F.pad(x.permute(0, 3, 1, 2), self.pads)).permute(0, 2, 3, 1)
 
 
+@checked
 def conv2d(
     in_channels: int,
     out_channels: int,
@@ -208,6 +215,7 @@ def conv2d(
     return layer
 
 
+@checked
 class Dropout(nn.Module):
     """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
 

@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_at_least, check_boolean, check_positive, check_window
 
 
+@checked
 def causal_mask(
     query_len: int,
     key_len: int | None = None,
@@ -40,6 +42,7 @@ def causal_mask(
     return key <= query
 
 
+@checked
 def sliding_window_mask(
     query_len: int,
     key_len: int | None = None,
@@ -65,6 +68,7 @@ def sliding_window_mask(
     return (key <= query) & (key > query - window)
 
 
+@checked
 def chunked_mask(
     query_len: int,
     key_len: int | None = None,
@@ -90,6 +94,7 @@ def chunked_mask(
     return (key <= query) & (key // chunk_size == query // chunk_size)
 
 
+@checked
 def streaming_mask(
     query_len: int,
     key_len: int | None = None,
@@ -118,6 +123,7 @@ def streaming_mask(
     return (key <= query) & ((key < num_sinks) | (key > query - window))
 
 
+@checked
 def prefix_mask(
     query_len: int, key_len: int | None = None, *, prefix_len: int, device: torch.device | str | None = None
 ) -> Bool[Tensor, "query key"]:
@@ -135,6 +141,7 @@ def prefix_mask(
     return (key <= query) | (key < prefix_len)
 
 
+@checked
 def padding_mask(tokens: Int[Tensor, "batch key"], pad_id: int) -> Bool[Tensor, "batch 1 1 key"]:
     """Every query sees the keys whose token is not padding.
 
@@ -146,6 +153,7 @@ def padding_mask(tokens: Int[Tensor, "batch key"], pad_id: int) -> Bool[Tensor, 
     return (tokens != pad_id)[:, None, None, :]
 
 
+@checked
 def length_mask(lengths: Int[Tensor, "batch"], key_len: int) -> Bool[Tensor, "batch 1 1 key"]:
     """Every query sees the first `lengths[b]` keys.
 
@@ -157,6 +165,7 @@ def length_mask(lengths: Int[Tensor, "batch"], key_len: int) -> Bool[Tensor, "ba
     return (torch.arange(key_len, device=lengths.device) < lengths[:, None])[:, None, None, :]
 
 
+@checked
 def document_mask(
     query_documents: Int[Tensor, "batch query"], key_documents: Int[Tensor, "batch key"] | None = None
 ) -> Bool[Tensor, "batch 1 query key"]:
@@ -179,6 +188,7 @@ def document_mask(
     return (query_documents[:, :, None] == key_documents[:, None, :])[:, None]
 
 
+@checked
 def and_masks(*masks: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
     """Visible where every mask says so.
 
@@ -197,6 +207,7 @@ def and_masks(*masks: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
     return first
 
 
+@checked
 def or_masks(*masks: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
     """Visible where any mask says so.
 
@@ -219,6 +230,7 @@ def or_masks(*masks: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
     return first
 
 
+@checked
 def not_mask(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
     """Visible where the mask says it is not.
 
@@ -234,6 +246,7 @@ def not_mask(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
     return ~mask
 
 
+@checked
 def mask_text(mask: Bool[Tensor, "..."]) -> str:
     """The mask as the matrices of 1 and 0 that stand in these docstrings.
 

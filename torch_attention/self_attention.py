@@ -21,15 +21,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_pairs, check_sequence
+from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import attend, merge_heads, single_head_attention, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from torch_attention.positions.protocol import check_positions, check_scheme, place
+from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class SelfAttention(nn.Module):
     """Scaled dot-product attention with one head on learned projections (Vaswani et al. 2017).
 
@@ -85,12 +87,10 @@ class SelfAttention(nn.Module):
             Output `(batch, length, embed_dim)` and weights `(batch, length, length)`.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit.
+            TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep)
-        check_positions("positions", positions, x, self.position)
+        check_call(x, mask, positions, dropout_keep, None, position=self.position, num_heads=None)
         query = self.q_proj(x)  # batch length embed
         key = self.k_proj(x)  # batch length embed
         value = self.v_proj(x)  # batch length embed
@@ -105,6 +105,7 @@ class SelfAttention(nn.Module):
         )
 
 
+@checked
 class MultiHeadSelfAttention(nn.Module):
     """Several heads, each attending in its own subspace, joined by a linear map (Vaswani et al. 2017).
 
@@ -169,12 +170,10 @@ class MultiHeadSelfAttention(nn.Module):
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit.
+            TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
         check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        check_call(x, mask, positions, dropout_keep, None, position=self.position, num_heads=self.num_heads)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
@@ -193,6 +192,7 @@ class MultiHeadSelfAttention(nn.Module):
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 
+@checked
 class CausalSelfAttention(nn.Module):
     """Multi-head self-attention in which no position sees a later one (Radford et al. 2018).
 

@@ -20,12 +20,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_key_mask, check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import score_attention
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class HierarchicalAttentionPooling(nnx.Module):
     """The mean of a sequence, weighted by how well each element answers a learned question (Yang et al. 2016).
 

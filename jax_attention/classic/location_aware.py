@@ -25,12 +25,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import align, check_pairs, check_query_key_value, check_state
 from jax_attention.layers import Dropout, Factory, conv1d, linear
 from jax_attention.ops import at_least_float32, masked_softmax, scan, weighted_values
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def align_in_turn(
     score: Callable[[Array, Array], Array],
     query: Float[Array, "batch query hidden"],
@@ -61,6 +63,7 @@ def _align(
     return weights, weights
 
 
+@checked
 class LocationAwareAttention(nnx.Module):
     """Additive attention that sees where it looked a step ago (Chorowski et al. 2015, section 2.2).
 

@@ -17,12 +17,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import align, check_pairs, check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import additive_features, masked_softmax
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class PointerAttention(nnx.Module):
     """The probability with which each query points at each key (Vinyals, Fortunato & Jaitly 2015, section 2.3).
 

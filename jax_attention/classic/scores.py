@@ -13,11 +13,13 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import at_least_float32
 
 
+@checked
 class DotScore(nnx.Module):
     """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
 
@@ -29,6 +31,7 @@ class DotScore(nnx.Module):
         return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
 
 
+@checked
 class GeneralScore(nnx.Module):
     """q^T W k: a learned bilinear form (Luong, Pham & Manning 2015).
 
@@ -60,6 +63,7 @@ class GeneralScore(nnx.Module):
         return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
 
 
+@checked
 class ConcatScore(nnx.Module):
     """w^T tanh(W [q; k]): a network on query and key laid end to end (Luong, Pham & Manning 2015).
 

@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter, rms_norm
@@ -33,11 +34,13 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def lambda_init_at(depth: int) -> float:
     """0.8 - 0.6 exp(-0.3 depth), for a layer with `depth` layers before it (Ye et al. 2024, section 2.1)."""
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
 
 
+@checked
 class DifferentialAttention(nnx.Module):
     """Multi-head self-attention whose weights are the difference of two softmaxes (Ye et al. 2024).
 

@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import softplus
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -43,6 +44,7 @@ class Remembered(NamedTuple):
     log_forget: Float[Array, "batch heads length 1"]
 
 
+@checked
 def forgetting_bias(
     log_forget: Float[Array, "batch heads key 1"], query_len: int, query_offset: int | Int[Array, ""] = 0
 ) -> Float[Array, "batch heads query key"]:
@@ -59,6 +61,7 @@ def forgetting_bias(
     return totals[..., queries][..., None] - totals[..., None, :]
 
 
+@checked
 class ForgettingAttention(nnx.Module):
     """Causal multi-head self-attention with a forget gate (Lin et al. 2025).
 

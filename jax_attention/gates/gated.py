@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import sigmoid
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -34,6 +35,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class GatedAttention(nnx.Module):
     """Grouped-query attention with a sigmoid gate for every feature of every head (Qiu et al. 2025).
 
@@ -139,6 +141,7 @@ class GatedAttention(nnx.Module):
         return attention_output(self.out_proj(merge_heads(heads * sigmoid(gate))), weights, seen.cache)
 
 
+@checked
 class HeadwiseGatedAttention(nnx.Module):
     """Grouped-query attention with one sigmoid gate for every head (Qiu et al. 2025).
 

@@ -20,6 +20,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, GrowingCache
 from jax_attention.checks import check_sequence
 from jax_attention.heads.latent import Latents, _LatentProjections
@@ -30,6 +31,7 @@ from jax_attention.positions.rotary import RotaryEmbedding
 from jax_attention.recall import check_call
 
 
+@checked
 def absorbed_latent_attention(
     query: Float[Array, "batch heads query head_dim"],
     latents: Latents,
@@ -75,6 +77,7 @@ def absorbed_latent_attention(
     return values.astype(query.dtype), weights
 
 
+@checked
 class AbsorbedLatentAttention(_LatentProjections):
     """`MultiHeadLatentAttention` for decoding: it attends to latents themselves (DeepSeek-AI 2024).
 

@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, rms_norm
@@ -44,6 +45,7 @@ class Latents(NamedTuple):
     rope_key: Float[Array, "batch length rope_dim"]
 
 
+@checked
 class _LatentProjections(nnx.Module):
     """The parameters of latent attention, in either of its forms."""
 
@@ -128,6 +130,7 @@ class _LatentProjections(nnx.Module):
         return query, seen._replace(entries=Latents(seen.entries.latent, placed.key[:, 0]))
 
 
+@checked
 class MultiHeadLatentAttention(_LatentProjections):
     """Multi-head self-attention whose keys and values come from one latent a position (DeepSeek-AI 2024).
 

@@ -18,6 +18,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -27,6 +28,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class MultiQueryAttention(nnx.Module):
     """Multi-head self-attention in which all query heads share keys and values (Shazeer 2019).
 

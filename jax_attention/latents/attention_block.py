@@ -23,12 +23,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import activation_function
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, layer_norm, linear
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class MultiheadAttentionBlock(nnx.Module):
     """Attention of one set to another, then a map of each element, each with its residual (Lee et al. 2019, eq. 6).
 

@@ -17,10 +17,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from jax_attention.activations import sigmoid
+from jax_attention.arguments import checked
 from jax_attention.layers import Factory, constant_parameter, parameter
 from jax_attention.ops import at_least_float32
 
 
+@checked
 def gru_step(
     from_input: Float[Array, "... gates"],
     from_state: Float[Array, "... gates"],
@@ -41,6 +43,7 @@ def gru_step(
     return (1 - update) * new + update * state
 
 
+@checked
 class GRUCell(nnx.Module):
     """One step of a gated recurrent unit, for each vector by itself (Cho et al. 2014).
 

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.latents.learned import check_masks, for_each_element
 from jax_attention.layers import Dropout, Factory, layer_norm, linear, parameter
@@ -26,6 +27,7 @@ from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class PerceiverAttention(nnx.Module):
     """Multi-head attention of learned latents to an input, both normalised before (Jaegle et al. 2021, section 3.1).
 

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.cross_attention import MultiHeadCrossAttention
 from jax_attention.feed_forward import FeedForward
@@ -27,6 +28,7 @@ from jax_attention.layers import Factory, layer_norm, parameter
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 class AttentionPooling(nnx.Module):
     """Learned probes attend to a sequence; a feed-forward network may follow (Zhai et al. 2022, section 2.2).
 

@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import activation_function
+from jax_attention.arguments import checked
 from jax_attention.checks import check_keep, check_key_mask, check_positive, check_sequence
 from jax_attention.latents.attention_block import MultiheadAttentionBlock
 from jax_attention.latents.learned import check_masks, for_each_element
@@ -60,6 +61,7 @@ class InducedKeep(NamedTuple):
     inducing_weights: Bool[Array, "batch heads inducing length"] | None = None
 
 
+@checked
 class SetAttentionBlock(nnx.Module):
     """Every element of a set attends to every one: MAB(X, X) (Lee et al. 2019, eq. 8).
 
@@ -100,6 +102,7 @@ class SetAttentionBlock(nnx.Module):
         return self.block(x, x, mask, need_weights=need_weights, dropout_keep=dropout_keep)
 
 
+@checked
 class InducedSetAttentionBlock(nnx.Module):
     """Learned points read the set, and every element reads them: MAB(X, MAB(I, X)) (Lee et al. 2019, eq. 9 and 10).
 
@@ -170,6 +173,7 @@ class InducedSetAttentionBlock(nnx.Module):
         return InducedOutput(output, weights, inducing_weights)
 
 
+@checked
 class PoolingByAttention(nnx.Module):
     """Learned seeds read a set: MAB(S, f(Z)) (Lee et al. 2019, eq. 11, there pooling by multihead attention).
 

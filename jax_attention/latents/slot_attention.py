@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_key_mask, check_positive, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.latents.gru import GRUCell
@@ -48,6 +49,7 @@ class SlotOutput(NamedTuple):
     assignments: Float[Array, "batch slots key"] | None
 
 
+@checked
 def slot_assignments(
     query: Float[Array, "batch slots slot_dim"],
     key: Float[Array, "batch key slot_dim"],
@@ -59,6 +61,7 @@ def slot_assignments(
     return shares if mask is None else jnp.where(mask[:, 0], shares, 0.0)
 
 
+@checked
 def slot_weights(
     assignments: Float[Array, "batch slots key"],
     mask: Bool[Array, "batch 1 1 key"] | None = None,
@@ -73,6 +76,7 @@ def slot_weights(
     return shares / jnp.where(total > 0, total, 1.0)
 
 
+@checked
 class SlotAttention(nnx.Module):
     """Iterated attention in which slots compete for the elements of an input (Locatello et al. 2020, algorithm 1).
 

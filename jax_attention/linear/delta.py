@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import sigmoid
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, conv1d, linear, rms_norm
 from jax_attention.linear.memory import check_read, first_memory
@@ -44,12 +45,14 @@ from jax_attention.ops import (
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def unit_length(x: Float[Array, "... dim"], eps: float = 1e-6) -> Float[Array, "... dim"]:
     """Return x / √(|x|² + ε), in at least float32: a vector of length 1, but zero where `x` is zero."""
     x = at_least_float32(x)
     return x / jnp.sqrt((x * x).sum(-1)[..., None] + eps)
 
 
+@checked
 def recurrent_delta_rule(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -83,6 +86,7 @@ def recurrent_delta_rule(
     return rearrange(output, "l b h v -> b h l v").astype(query.dtype), memory
 
 
+@checked
 def chunked_delta_rule(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -120,6 +124,7 @@ def chunked_delta_rule(
     return join_chunks(output, query.shape[2]).astype(query.dtype), memory
 
 
+@checked
 def delta_rule_weights(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -146,6 +151,7 @@ def _changes(
     return solve_unit_lower(overlap, beta[..., None] * value)
 
 
+@checked
 class DeltaNet(nnx.Module):
     """Attention by a memory that is corrected, with short convolutions (Schlag et al. 2021; Yang et al. 2024).
 

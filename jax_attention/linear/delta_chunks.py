@@ -17,9 +17,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 from jax_attention.ops import scan
 
 
+@checked
 def scan_decayed_chunks(
     memory: Float[Array, "batch heads key_dim value_dim"],
     read: Float[Array, "chunks batch heads size key_dim"],

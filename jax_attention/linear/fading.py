@@ -18,23 +18,27 @@ from jax import Array
 from jaxtyping import Float
 
 from jax_attention.activations import softplus
+from jax_attention.arguments import checked
 from jax_attention.ops import at_least_float32
 
 RATES = (1.0, 16.0)
 LOG_STEPS = (math.log(1e-3), math.log(1e-1))
 
 
+@checked
 def step_bias(log_step: Float[Array, "..."]) -> Float[Array, "..."]:
     """The b whose softplus is the exponential of `log_step`."""
     step = jnp.exp(log_step)
     return step + jnp.log(-jnp.expm1(-step))
 
 
+@checked
 def time_step(a: Float[Array, "... features"], dt_bias: Float[Array, "features"]) -> Float[Array, "..."]:
     """Δ = softplus(a + b), in at least float32."""
     return softplus(at_least_float32(a) + at_least_float32(dt_bias))
 
 
+@checked
 def log_fading(
     a: Float[Array, "... heads"], log_rate: Float[Array, "heads"], dt_bias: Float[Array, "heads"]
 ) -> Float[Array, "... heads"]:

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import sigmoid, silu
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from jax_attention.linear.delta import unit_length
@@ -50,6 +51,7 @@ from jax_attention.ops import (
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_gated_delta_rule(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -83,6 +85,7 @@ def recurrent_gated_delta_rule(
     return rearrange(output, "l b h v -> b h l v").astype(query.dtype), memory
 
 
+@checked
 def chunked_gated_delta_rule(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -122,6 +125,7 @@ def chunked_gated_delta_rule(
     return join_chunks(output, query.shape[2]).astype(query.dtype), memory
 
 
+@checked
 def gated_delta_rule_weights(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -137,6 +141,7 @@ def gated_delta_rule_weights(
     return jnp.einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
 
 
+@checked
 class GatedDeltaNet(nnx.Module):
     """Attention by a memory that is corrected and fades (Yang, Kautz & Hatamizadeh 2024), as in Qwen3-Next.
 

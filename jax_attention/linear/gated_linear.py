@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu, softplus
+from jax_attention.arguments import checked
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear, rms_norm
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -41,6 +42,7 @@ from jax_attention.ops import (
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_gated_linear_attention(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -74,6 +76,7 @@ def recurrent_gated_linear_attention(
     return rearrange(output, "l b h v -> b h l v").astype(value.dtype), memory
 
 
+@checked
 def chunked_gated_linear_attention(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -103,6 +106,7 @@ def chunked_gated_linear_attention(
     return join_chunks(output, query.shape[2]).astype(value.dtype), memory
 
 
+@checked
 def gated_linear_attention_weights(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -115,6 +119,7 @@ def gated_linear_attention_weights(
     return decayed_products(*(at_least_float32(x) for x in (query, key, log_decay))).products
 
 
+@checked
 class GatedLinearAttention(nnx.Module):
     """Multi-head attention by a memory that fades as the token decides (GLA, Yang et al. 2023).
 

@@ -27,6 +27,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear
 from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -46,12 +47,14 @@ class LinearState(NamedTuple):
     normaliser: Float[Array, "batch heads features"]
 
 
+@checked
 def elu_features(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     """φ(x) = elu(x) + 1, in at least float32: x + 1 above zero and exp(x) below, so positive everywhere."""
     x = at_least_float32(x)
     return jnp.where(x > 0, x + 1.0, jnp.exp(jnp.where(x > 0, 0.0, x)))
 
 
+@checked
 def recurrent_linear_attention(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -86,6 +89,7 @@ def recurrent_linear_attention(
     return rearrange(output, "l b h v -> b h l v").astype(value.dtype), last
 
 
+@checked
 def chunked_linear_attention(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -116,6 +120,7 @@ def chunked_linear_attention(
     return join_chunks(output, query.shape[2]).astype(value.dtype), last
 
 
+@checked
 def bidirectional_linear_attention(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -131,6 +136,7 @@ def bidirectional_linear_attention(
     return output.astype(value.dtype)
 
 
+@checked
 def linear_attention_weights(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -155,6 +161,7 @@ def linear_attention_weights(
     return scores / (total + eps)
 
 
+@checked
 def first_sums(
     key: Float[Array, "batch heads length features"],
     value: Float[Array, "batch heads length value_dim"],
@@ -167,6 +174,7 @@ def first_sums(
     return LinearState(memory, state.normaliser.astype(memory.dtype))
 
 
+@checked
 class LinearAttention(nnx.Module):
     """Multi-head attention by the kernel φ(q)·φ(k), φ(x) = elu(x) + 1 (Katharopoulos et al. 2020).
 

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import sigmoid
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from jax_attention.linear.delta import unit_length
@@ -49,6 +50,7 @@ from jax_attention.ops import (
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_kimi_delta_rule(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -82,6 +84,7 @@ def recurrent_kimi_delta_rule(
     return rearrange(output, "l b h v -> b h l v").astype(query.dtype), memory
 
 
+@checked
 def chunked_kimi_delta_rule(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -118,6 +121,7 @@ def chunked_kimi_delta_rule(
     return join_chunks(output, query.shape[2]).astype(query.dtype), memory
 
 
+@checked
 def kimi_delta_rule_weights(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -132,6 +136,7 @@ def kimi_delta_rule_weights(
     return jnp.einsum("bhql,bhlk->bhqk", products[0], changes)
 
 
+@checked
 class KimiDeltaAttention(nnx.Module):
     """Attention by a memory that is corrected and fades channel by channel (Kimi Team 2025), as in Kimi Linear.
 

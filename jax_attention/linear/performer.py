@@ -30,19 +30,20 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from jax_attention.checks import check_divisible, check_positive
+from jax_attention.arguments import checked
+from jax_attention.checks import check_divisible
 from jax_attention.layers import Factory, linear, normal_buffer
 from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
 from jax_attention.linear.random_features import (
+    EMPTY,
     divide,
     log_softmax_features,
     orthogonal_features,
+    over_largest,
     query_features,
 )
 from jax_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
-
-EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
 
 
 class PerformerState(NamedTuple):
@@ -59,6 +60,7 @@ class PerformerState(NamedTuple):
     exponent: Float[Array, "batch heads"]
 
 
+@checked
 def recurrent_performer(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -95,6 +97,7 @@ def recurrent_performer(
     return rearrange(output, "l b h v -> b h l v").astype(value.dtype), last
 
 
+@checked
 def chunked_performer(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -128,6 +131,7 @@ def chunked_performer(
     return join_chunks(output, query.shape[2]).astype(value.dtype), last
 
 
+@checked
 def bidirectional_performer(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -141,6 +145,7 @@ def bidirectional_performer(
     return divide(output, jnp.einsum("bhqf,bhf->bhq", query, key.sum(-2))).astype(value.dtype)
 
 
+@checked
 def performer_weights(
     query: Float[Array, "batch heads length features"],
     key: Float[Array, "batch heads length features"],
@@ -165,17 +170,6 @@ def performer_weights(
     return divide(scores, total)
 
 
-def over_largest(
-    key: Float[Array, "batch heads size features"], before: Float[Array, "batch heads"] | None
-) -> tuple[Float[Array, "batch heads size features"], Float[Array, "batch heads"]]:
-    """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
-    seen = key != -jnp.inf
-    key = jnp.where(seen, key, EMPTY)
-    exponent = jnp.amax(key, axis=(-2, -1))  # batch heads
-    exponent = exponent if before is None else jnp.maximum(before, exponent)
-    return jnp.where(seen, jnp.exp(key - exponent[..., None, None]), 0.0), exponent
-
-
 def moved(state: PerformerState, exponent: Float[Array, "batch heads"]) -> PerformerState:
     """The same state over another feature."""
     factor = jnp.exp(state.exponent - exponent)  # batch heads
@@ -197,6 +191,7 @@ def first_sums(
     return PerformerState(memory, zeros, jnp.full_like(zeros[..., 0], EMPTY))
 
 
+@checked
 class PerformerAttention(nnx.Module):
     """Multi-head attention by random features that stand for the softmax (FAVOR+, Choromanski et al. 2020).
 
@@ -233,7 +228,6 @@ class PerformerAttention(nnx.Module):
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         head_dim = embed_dim // num_heads if head_dim is None else head_dim
         num_features = max(1, int(head_dim * math.log(head_dim))) if num_features is None else num_features
-        check_positive(num_features=num_features, chunk_size=chunk_size)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.embed_dim = embed_dim
         self.num_heads = num_heads

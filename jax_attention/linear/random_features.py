@@ -12,9 +12,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 from jax_attention.ops import at_least_float32
 
+EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
 
+
+@checked
 def orthogonal_features(
     normal: Float[Array, "features head_dim"],
 ) -> Float[Array, "features head_dim"]:
@@ -35,6 +39,7 @@ def orthogonal_features(
     return jnp.concatenate(blocks, axis=0).astype(normal.dtype)
 
 
+@checked
 def log_softmax_features(
     x: Float[Array, "batch heads length head_dim"], features: Float[Array, "features head_dim"]
 ) -> Float[Array, "batch heads length features"]:
@@ -44,15 +49,28 @@ def log_softmax_features(
     return along - (x * x).sum(-1)[..., None] / 2
 
 
+@checked
 def query_features(query: Float[Array, "... features"]) -> Float[Array, "... features"]:
     """Φ(q) over its largest feature, from log φ(q)."""
     query = at_least_float32(query)
     return jnp.exp(query - jnp.amax(query, axis=-1, keepdims=True))
 
 
+@checked
 def divide(
     x: Float[Array, "... length dim"], total: Float[Array, "... length"]
 ) -> Float[Array, "... length dim"]:
     """X / total, and zero where the total is."""
     some = (total > 0)[..., None]
     return jnp.where(some, x, 0.0) / jnp.where(some, total[..., None], 1.0)
+
+
+def over_largest(
+    key: Float[Array, "batch heads size features"], before: Float[Array, "batch heads"] | None
+) -> tuple[Float[Array, "batch heads size features"], Float[Array, "batch heads"]]:
+    """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
+    seen = key != -jnp.inf
+    key = jnp.where(seen, key, EMPTY)
+    exponent = jnp.amax(key, axis=(-2, -1))  # batch heads
+    exponent = exponent if before is None else jnp.maximum(before, exponent)
+    return jnp.where(seen, jnp.exp(key - exponent[..., None, None]), 0.0), exponent

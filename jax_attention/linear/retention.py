@@ -30,6 +30,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu
+from jax_attention.arguments import checked
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -46,11 +47,13 @@ from jax_attention.outputs import AttentionOutput, RecurrentOutput
 from jax_attention.positions.rotary import rotate
 
 
+@checked
 def retention_decays(num_heads: int) -> tuple[float, ...]:
     """γ_h = 1 - 2^(-5-h), the factor by which the memory of head h shrinks before each token."""
     return tuple(1.0 - 2.0 ** (-5 - h) for h in range(num_heads))
 
 
+@checked
 def retention_frequencies(head_dim: int, base: float = 10000.0) -> tuple[float, ...]:
     """θ_i = base^(-i / (d/2 - 1)), in radians a token: from 1 for the first pair to 1 / base for the last.
 
@@ -62,6 +65,7 @@ def retention_frequencies(head_dim: int, base: float = 10000.0) -> tuple[float, 
     return tuple(base ** (-i / last) for i in range(head_dim // 2))
 
 
+@checked
 def recurrent_retention(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -94,6 +98,7 @@ def recurrent_retention(
     return rearrange(output, "l b h v -> b h l v").astype(value.dtype), memory
 
 
+@checked
 def chunked_retention(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -124,6 +129,7 @@ def chunked_retention(
     return join_chunks(output, query.shape[2]).astype(value.dtype), memory
 
 
+@checked
 def parallel_retention(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -135,6 +141,7 @@ def parallel_retention(
     return jnp.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).astype(value.dtype)
 
 
+@checked
 def retention_weights(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -148,12 +155,14 @@ def retention_weights(
     return jnp.tril(decay_matrix(at_least_float32(log_decay)) * scores)  # batch heads length length
 
 
+@checked
 def over_root_mean_square(x: Float[Array, "... dim"], eps: float) -> Float[Array, "... dim"]:
     """X / √(mean x² + ε), in at least float32."""
     x = at_least_float32(x)
     return x / jnp.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
 
 
+@checked
 class MultiScaleRetention(nnx.Module):
     """Multi-head attention by a memory that fades at a fixed rate, one a head (Sun et al. 2023).
 

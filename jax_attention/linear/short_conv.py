@@ -19,6 +19,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu
+from jax_attention.arguments import checked
 
 
 class ConvolvedState(NamedTuple):
@@ -33,6 +34,7 @@ class ConvolvedState(NamedTuple):
     inputs: Float[Array, "batch last features"]
 
 
+@checked
 def short_convolution(
     convolve: Callable[[Array], Array],
     x: Float[Array, "batch length features"],
@@ -57,6 +59,7 @@ def short_convolution(
     return silu(convolve(extended)), extended[:, length:]
 
 
+@checked
 def visible_only(
     x: Float[Array, "batch length features"], mask: Bool[Array, "batch 1 1 length"] | None
 ) -> Float[Array, "batch length features"]:
@@ -64,6 +67,7 @@ def visible_only(
     return x if mask is None else jnp.where(mask[:, 0, 0, :, None], x, 0.0)
 
 
+@checked
 def cut(x: Float[Array, "batch length features"], *sizes: int) -> list[Array]:
     """Cut the features into runs of these sizes."""
     parts, start = [], 0

@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from jax_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
@@ -48,6 +49,7 @@ from jax_attention.ops import (
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_state_space(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -81,6 +83,7 @@ def recurrent_state_space(
     return rearrange(output, "l b h v -> b h l v").astype(query.dtype), memory
 
 
+@checked
 def chunked_state_space(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -113,6 +116,7 @@ def chunked_state_space(
     return join_chunks(output, query.shape[2]).astype(query.dtype), memory
 
 
+@checked
 def parallel_state_space(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -124,6 +128,7 @@ def parallel_state_space(
     return jnp.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).astype(query.dtype)
 
 
+@checked
 def state_space_weights(
     query: Float[Array, "batch heads length key_dim"],
     key: Float[Array, "batch heads length key_dim"],
@@ -134,6 +139,7 @@ def state_space_weights(
     return decay_matrix(log_decay) * jnp.einsum("bhqd,bhkd->bhqk", query, key)
 
 
+@checked
 def grouped_rms_norm(
     x: Float[Array, "batch length features"],
     scale: Float[Array, "features"],
@@ -146,6 +152,7 @@ def grouped_rms_norm(
     return rearrange(groups, "b l g f -> b l (g f)").astype(x.dtype) * scale
 
 
+@checked
 class Mamba2(nnx.Module):
     """Linear attention with a decay, as a state-space model between a gate and a short convolution (Dao & Gu 2024).
 

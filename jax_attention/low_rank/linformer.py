@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -34,6 +35,7 @@ from jax_attention.positions.protocol import check_positions, check_scheme, plac
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def mix_positions(
     x: Float[Array, "batch heads length head_dim"], mixtures: Float[Array, "length projected"]
 ) -> Float[Array, "batch heads projected head_dim"]:
@@ -42,6 +44,7 @@ def mix_positions(
     return jnp.einsum("bhnd,nm->bhmd", x, mixtures)
 
 
+@checked
 class LinformerAttention(nnx.Module):
     """Multi-head self-attention to m mixtures of all positions (Wang et al. 2020).
 

@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence
 from jax_attention.layers import Factory, conv1d, linear
 from jax_attention.ops import (
@@ -37,6 +38,7 @@ from jax_attention.positions.protocol import check_positions, check_scheme, plac
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def iterative_pseudo_inverse(
     matrix: Float[Array, "... rows columns"], num_iterations: int = 6
 ) -> Float[Array, "... columns rows"]:
@@ -59,6 +61,7 @@ def iterative_pseudo_inverse(
     return inverse
 
 
+@checked
 def segment_means(
     x: Float[Array, "batch heads length head_dim"],
     num_segments: int,
@@ -72,6 +75,7 @@ def segment_means(
     return total / jnp.clip(count, min=1.0)
 
 
+@checked
 class NystromAttention(nnx.Module):
     """Multi-head self-attention through landmarks (Nyströmformer: Xiong et al. 2021).
 

@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Factory, linear, rms_norm
@@ -33,6 +34,7 @@ from jax_attention.positions.rotary import RotaryEmbedding
 from jax_attention.recall import check_call, recall
 
 
+@checked
 @dataclass(frozen=True)
 class HeadsConfig:
     """The heads of a model's attention.
@@ -63,6 +65,7 @@ class HeadsConfig:
     unit_offset: bool = False
 
 
+@checked
 @dataclass(frozen=True)
 class RopeConfig:
     """How positions turn a model's queries and keys.
@@ -90,6 +93,7 @@ class RopeConfig:
         )
 
 
+@checked
 class ModelAttention(nnx.Module):
     """Grouped-query attention with what the configuration asks for (Ainslie et al. 2023, and the table above).
 

@@ -14,12 +14,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.layers import Factory, constant_parameter, linear
 from jax_attention.models.decoder import Decoder, DecoderConfig
 from jax_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from jax_attention.outputs import ContrastiveOutput
 
 
+@checked
 @dataclass(frozen=True)
 class ContrastiveConfig:
     """The sizes of two towers that meet.
@@ -37,6 +39,7 @@ class ContrastiveConfig:
     end_token: int | None = None
 
 
+@checked
 class ContrastiveModel(nnx.Module):
     """Says how well texts fit images (Radford et al. 2021).
 
@@ -85,6 +88,7 @@ class ContrastiveModel(nnx.Module):
         looked = _unit(self.look(image))  # images features
         return ContrastiveOutput(jnp.exp(self.logit_scale[...]) * (text @ looked.T), text, looked)
 
+    @checked
     def read(
         self, tokens: Int[Array, "texts length"], mask: Bool[Array, "..."] | None = None
     ) -> Float[Array, "texts features"]:
@@ -95,6 +99,7 @@ class ContrastiveModel(nnx.Module):
         last = jnp.take_along_axis(read, ends[:, None, None], axis=1)  # texts 1 embed
         return self.text_proj(last[:, 0])
 
+    @checked
     def look(self, image: Float[Array, "images height width channels"]) -> Float[Array, "images features"]:
         """The vector of each image, of any length."""
         return self.image_proj(self.image(image).output[:, 0])

@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
@@ -33,6 +34,7 @@ from jax_attention.outputs import AttentionOutput, CachedOutput, LanguageOutput
 from jax_attention.self_attention import CausalSelfAttention
 
 
+@checked
 @dataclass(frozen=True)
 class DecoderConfig:
     """The sizes of a decoder.
@@ -60,6 +62,7 @@ class DecoderConfig:
     dropout: float = 0.0
 
 
+@checked
 class DecoderLayer(nnx.Module):
     """Causal self-attention, then feed-forward: x = x + f(norm(x)) each (Radford et al. 2019).
 
@@ -105,6 +108,7 @@ class DecoderLayer(nnx.Module):
         return attended._replace(output=x)
 
 
+@checked
 class Decoder(nnx.Module):
     """Tokens in, for each of them a score of every token as the next one out (Radford et al. 2019).
 
@@ -170,6 +174,7 @@ class Decoder(nnx.Module):
         )
         return read._replace(output=self.logits(read.output))
 
+    @checked
     def read(
         self,
         tokens: Int[Array, "batch length"],
@@ -208,6 +213,7 @@ class Decoder(nnx.Module):
             tuple(layer.weights for layer in layers if layer.weights is not None) or None,
         )
 
+    @checked
     def logits(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
         return similarities(self.token_embedding, x)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 from jax_attention.models.evaluation import evaluate
 from jax_attention.models.sequence import SequenceToSequence
@@ -45,6 +46,7 @@ class _Beams(NamedTuple):
     ended_scores: Float[Array, "batch beams"]
 
 
+@checked
 def greedy_decode(
     model: SequenceToSequence,
     source: Shaped[Array, "batch source ..."],
@@ -78,6 +80,7 @@ def greedy_decode(
     return evaluate(_greedy, model, source, source_mask, max_len=max_len, **settings)
 
 
+@checked
 def beam_search(
     model: SequenceToSequence,
     source: Shaped[Array, "batch source ..."],

@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
 from jax_attention.keeps import LayerKeep, ModelKeep
@@ -20,6 +21,7 @@ from jax_attention.outputs import AttentionOutput, EncoderOutput
 from jax_attention.self_attention import MultiHeadSelfAttention
 
 
+@checked
 @dataclass(frozen=True)
 class EncoderConfig:
     """The sizes of an encoder.
@@ -57,6 +59,7 @@ class EncoderConfig:
     shared_layers: bool = False
 
 
+@checked
 class EncoderLayer(nnx.Module):
     """Self-attention, then feed-forward: x = norm(x + f(x)) each (Vaswani et al. 2017).
 
@@ -99,6 +102,7 @@ class EncoderLayer(nnx.Module):
         return AttentionOutput(x, weights)
 
 
+@checked
 class Encoder(nnx.Module):
     """Tokens in, one vector for each of them out (Devlin et al. 2018).
 

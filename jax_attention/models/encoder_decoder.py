@@ -15,6 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
@@ -25,6 +26,7 @@ from jax_attention.models.sequence import SequenceModel, check_decoding, sequenc
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 
 
+@checked
 @dataclass(frozen=True)
 class StackConfig:
     """The sizes of a stack of layers.
@@ -40,6 +42,7 @@ class StackConfig:
     ffn_dim: int
 
 
+@checked
 @dataclass(frozen=True)
 class EncoderDecoderConfig:
     """The sizes of an encoder-decoder.
@@ -66,6 +69,7 @@ class EncoderDecoderConfig:
     embed_scale: float = 1.0
 
 
+@checked
 class EncoderDecoder(SequenceModel):
     """Tokens in, for each token written so far a score of every token as the next (Vaswani et al. 2017).
 
@@ -119,6 +123,7 @@ class EncoderDecoder(SequenceModel):
             ]
         )
 
+    @checked
     def encode(
         self,
         source: Int[Array, "batch source"],
@@ -137,6 +142,7 @@ class EncoderDecoder(SequenceModel):
             x = layers[-1].output  # batch source embed
         return EncoderOutput(x, None, all_weights(layer.weights for layer in layers))
 
+    @checked
     def decode(
         self,
         target: Int[Array, "batch target"],

@@ -24,12 +24,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_at_least, check_divisible
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.layers import Factory, constant_parameter, linear
 from jax_attention.ops import at_least_float32, top_k_mask
 
 
+@checked
 @dataclass(frozen=True)
 class ExpertsConfig:
     """The sizes of a mixture of experts.
@@ -55,6 +57,7 @@ class ExpertsConfig:
     routed_scale: float = 1.0
 
 
+@checked
 class MixtureOfExperts(nnx.Module):
     """Every position goes through the experts that its router chooses, and a shared one (DeepSeek-AI 2024).
 
@@ -105,6 +108,7 @@ class MixtureOfExperts(nnx.Module):
             output = output + shares[..., index, None] * expert(x)  # batch length embed
         return output
 
+    @checked
     def shares(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length experts"]:
         """What part each expert has in the result, zero for all that are not chosen."""
         config = self.config

@@ -9,6 +9,7 @@ from flax import nnx
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import StaticCache
 from jax_attention.checks import check_key_mask, check_positive, check_tokens
 from jax_attention.models.decoder import Decoder
@@ -16,6 +17,7 @@ from jax_attention.models.language import LanguageModel
 from jax_attention.models.sampling import Sampling, check_draws
 
 
+@checked
 def generate(
     model: Decoder | LanguageModel,
     tokens: Int[Array, "batch length"],
@@ -105,6 +107,7 @@ def _generate(
     return jnp.concatenate([first, others.T], axis=1)
 
 
+@checked
 def told(
     model: Decoder | LanguageModel, positions: Int[Array, "batch length"]
 ) -> Int[Array, "batch length"] | None:

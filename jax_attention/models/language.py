@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
 from jax_attention.layers import similarities
@@ -20,6 +21,7 @@ from jax_attention.outputs import CachedOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
 
 
+@checked
 class LanguageModel(nnx.Module):
     """A decoder that stands alone; the base of the families in this package (Radford et al. 2019)."""
 
@@ -59,6 +61,7 @@ class LanguageModel(nnx.Module):
         read = self.read(tokens, mask, positions=positions, caches=caches, need_weights=need_weights)
         return read._replace(output=self.logits(read.output))
 
+    @checked
     def read(
         self,
         tokens: Int[Array, "batch length"],
@@ -91,10 +94,12 @@ class LanguageModel(nnx.Module):
             all_weights(layer.weights for layer in layers),
         )
 
+    @checked
     def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
         """The vectors that the first layer reads."""
         return self.token_embedding(tokens)
 
+    @checked
     def logits(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
         if self.head is None:
@@ -102,6 +107,7 @@ class LanguageModel(nnx.Module):
         return self.head(x)
 
 
+@checked
 def bounded(logits: Float[Array, "*batch vocab"], softcap: float | None) -> Float[Array, "*batch vocab"]:
     """Return c tanh(logits / c), which stays below the softcap c; None leaves them as they are (Gemma 2, 2024)."""
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)

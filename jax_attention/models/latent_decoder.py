@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.heads.latent import MultiHeadLatentAttention
@@ -24,6 +25,7 @@ from jax_attention.models.language import LanguageModel
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
+@checked
 @dataclass(frozen=True)
 class LatentHeadsConfig:
     """The heads of latent attention.
@@ -49,6 +51,7 @@ class LatentHeadsConfig:
     scale: float | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class LatentDecoderConfig:
     """The sizes of a decoder with latent attention.
@@ -81,6 +84,7 @@ class LatentDecoderConfig:
         return self.heads.num_heads
 
 
+@checked
 class LatentDecoderLayer(nnx.Module):
     """Latent attention, then one feed-forward network or several: x = x + f(norm(x)) each (DeepSeek-AI 2024).
 
@@ -142,6 +146,7 @@ class LatentDecoderLayer(nnx.Module):
         return attended._replace(output=x)
 
 
+@checked
 class LatentDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (DeepSeek-AI 2024).
 

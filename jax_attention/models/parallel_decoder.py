@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Factory, embedding, layer_norm, linear
@@ -30,6 +31,7 @@ from jax_attention.positions.alibi import ALiBi
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 @dataclass(frozen=True)
 class ParallelDecoderConfig:
     """The sizes of a decoder with layer norms, and what its family adds.
@@ -76,6 +78,7 @@ class ParallelDecoderConfig:
         return RotaryEmbedding(self.heads.head_dim, rotary_dim=self.rotary_dim, base=self.rope_base)
 
 
+@checked
 class ParallelDecoderLayer(nnx.Module):
     """Causal self-attention beside a feed-forward network, or before it (Wang & Komatsuzaki 2021).
 
@@ -134,6 +137,7 @@ class ParallelDecoderLayer(nnx.Module):
         return attended._replace(output=after + transformed)
 
 
+@checked
 class ParallelDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (Black et al. 2022).
 
@@ -161,6 +165,7 @@ class ParallelDecoder(LanguageModel):
         self.final_norm = layer_norm(dim, eps=eps, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
         """The vectors that the first layer reads."""
         x = super().embed(tokens)  # batch length embed

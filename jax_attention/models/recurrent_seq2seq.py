@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence, check_tokens
 from jax_attention.latents.gru import GRUCell
 from jax_attention.layers import Dropout, Factory, embedding, linear
@@ -43,11 +44,13 @@ class RecurrentCache:
 
     state: Any = None
 
+    @checked
     def select(self, rows: Int[Array, " rows"]) -> "RecurrentCache":
         """What it remembers of these texts of the batch, in this order."""
         return RecurrentCache(None if self.state is None else self.state[rows])
 
 
+@checked
 def gru_states(
     cell: GRUCell,
     x: Float[Array, "length batch input"],
@@ -64,6 +67,7 @@ def gru_states(
     return scan(step, state, (x, there))[1]
 
 
+@checked
 class RecurrentSeq2Seq(SequenceToSequence):
     """Tokens in, for each token written so far the scores of the next, and where it looked (Bahdanau et al. 2014).
 
@@ -119,6 +123,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """There is no end to what can be written."""
         return None
 
+    @checked
     def start(self, length: int) -> tuple[Any, ...]:
         """The cache to begin with, however many tokens are to be written."""
         return (RecurrentCache(),)
@@ -150,6 +155,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         weights = run.cross_weights or ()
         return AttentionOutput(run.output, weights[0][:, 0])
 
+    @checked
     def encode(
         self,
         source: Int[Array, "batch source"],
@@ -170,6 +176,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         memory = jnp.concatenate([forward, backward], axis=-1).swapaxes(0, 1)  # batch source hidden
         return EncoderOutput(memory, None, None)
 
+    @checked
     def decode(
         self,
         target: Int[Array, "batch target"],

@@ -15,6 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_tokens
 from jax_attention.feed_forward import FeedForward, GatedFeedForward
@@ -32,6 +33,7 @@ from jax_attention.outputs import (
 from jax_attention.positions.t5 import T5Bias
 
 
+@checked
 @dataclass(frozen=True)
 class RelativeEncoderDecoderConfig:
     """The sizes of an encoder-decoder with relative positions.
@@ -63,6 +65,7 @@ class RelativeEncoderDecoderConfig:
     logit_scale: float = 1.0
 
 
+@checked
 class RelativeLayer(nnx.Module):
     """Self-attention, cross-attention if it decodes, feed-forward: x = x + f(norm(x)) each (Raffel et al. 2020).
 
@@ -121,6 +124,7 @@ class RelativeLayer(nnx.Module):
         return decoder_output(x, read, across)
 
 
+@checked
 class RelativeEncoderDecoder(SequenceModel):
     """Tokens in, for each token written so far a score of every token as the next (Raffel et al. 2020).
 
@@ -156,6 +160,7 @@ class RelativeEncoderDecoder(SequenceModel):
         self.decoder_norm = rms_norm(dim, eps=eps, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def encode(
         self,
         source: Int[Array, "batch source"],
@@ -176,6 +181,7 @@ class RelativeEncoderDecoder(SequenceModel):
         weights = all_weights(layer.self_weights for layer in layers)
         return EncoderOutput(self.encoder_norm(x), None, weights)
 
+    @checked
     def decode(
         self,
         target: Int[Array, "batch target"],

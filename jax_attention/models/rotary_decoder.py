@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.layers import Factory, embedding, linear, rms_norm
@@ -32,6 +33,7 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 @dataclass(frozen=True)
 class RotaryDecoderConfig:
     """The sizes of a decoder with rotary positions, and what its family adds.
@@ -77,6 +79,7 @@ class RotaryDecoderConfig:
         return rope.embedding(self.heads.head_dim)
 
 
+@checked
 class RotaryDecoderLayer(nnx.Module):
     """Causal self-attention, then a gated feed-forward network: x = x + f(norm(x)) each (Touvron et al. 2023).
 
@@ -137,6 +140,7 @@ class RotaryDecoderLayer(nnx.Module):
         return attended._replace(output=x)
 
 
+@checked
 class RotaryDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (Touvron et al. 2023).
 
@@ -168,10 +172,12 @@ class RotaryDecoder(LanguageModel):
         self.final_norm = rms_norm(dim, eps=heads.norm_eps, unit_offset=heads.unit_offset, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
         """The vectors that the first layer reads."""
         return super().embed(tokens) * self.config.embed_scale
 
+    @checked
     def logits(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
         return bounded(super().logits(x), self.config.logit_softcap)

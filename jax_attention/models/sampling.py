@@ -22,11 +22,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 from jax_attention.ops import at_least_float32
 from jax_attention.ops.known import known_values
 
 
+@checked
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are chosen, and when a text ends.
@@ -92,6 +94,7 @@ def check_draws(draws: Float[Array, "..."] | None, temperature: float, num_token
         raise ValueError(f"draws must be at least 0 and below 1, got {known.min()} to {known.max()}")
 
 
+@checked
 def filter_scores(
     scores: Float[Array, "*batch vocab"],
     temperature: float = 1.0,
@@ -118,6 +121,7 @@ def filter_scores(
     return scores
 
 
+@checked
 def pick(scores: Float[Array, "*batch vocab"], draw: Float[Array, "*batch"]) -> Int[Array, "*batch"]:
     """The first token by which the probabilities, summed up by token number, exceed the draw."""
     chances = jax.nn.softmax(scores, axis=-1)  # *batch vocab

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
@@ -32,6 +33,7 @@ from jax_attention.vision.vit import ViTBlock
 NORM_EPS = 1e-5
 
 
+@checked
 class SimpleSeq2Seq(SequenceToSequence):
     """Tokens of one language in, for each token of the other the scores of the next (Vaswani et al. 2017).
 
@@ -140,6 +142,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         """
         return self.run(src_tokens, tgt_tokens, src_mask, tgt_mask, need_weights=False).output
 
+    @checked
     def encode(
         self,
         source: Int[Array, "batch source"],
@@ -160,6 +163,7 @@ class SimpleSeq2Seq(SequenceToSequence):
             x = layers[-1].output  # batch source embed
         return EncoderOutput(self.encoder_norm(x), None, all_weights(layer.weights for layer in layers))
 
+    @checked
     def decode(
         self,
         target: Int[Array, "batch target"],

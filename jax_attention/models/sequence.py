@@ -6,6 +6,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, StaticCache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
 from jax_attention.outputs import CachedDecoderOutput, EncoderOutput, SequenceOutput, all_weights
@@ -22,6 +23,7 @@ class SequenceToSequence(nnx.Module):
         """How many tokens can be written; None where there is no end."""
         return getattr(self.config, "max_len", None)
 
+    @checked
     def run(
         self,
         source: Shaped[Array, "batch source ..."],
@@ -51,6 +53,7 @@ class SequenceToSequence(nnx.Module):
         written = self.decode(target, read.output, target_mask, source_mask, need_weights=need_weights)
         return written._replace(encoder_weights=read.weights)
 
+    @checked
     def encode(
         self,
         source: Shaped[Array, "batch source ..."],
@@ -61,6 +64,7 @@ class SequenceToSequence(nnx.Module):
         """Read `source`; arguments as in a call of the model."""
         raise NotImplementedError
 
+    @checked
     def decode(
         self,
         target: Int[Array, "batch target"],
@@ -79,11 +83,13 @@ class SequenceToSequence(nnx.Module):
         """
         raise NotImplementedError
 
+    @checked
     def start(self, length: int) -> tuple[Any, ...]:
         """The caches to begin with, where `length` tokens are to be written one by one."""
         return (StaticCache(length),) * len(self.decoder_layers)
 
 
+@checked
 class SequenceModel(SequenceToSequence):
     """The base of the families in this package, which return all there is (Vaswani et al. 2017)."""
 
@@ -120,6 +126,7 @@ def check_decoding(
     check_key_mask(target_mask, *target.shape, name=mask_name)
 
 
+@checked
 def sequence_output(logits: Float[Array, "batch target vocab"], layers: list[Any]) -> SequenceOutput:
     """What a decoder returns, from what its layers did."""
     caches = tuple(layer.cache for layer in layers if isinstance(layer, CachedDecoderOutput)) or None

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import activation_function
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_sequence
 from jax_attention.cross_attention import EncoderDecoderAttention
@@ -27,6 +28,7 @@ from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from jax_attention.vision.vit import ViTBlock
 
 
+@checked
 @dataclass(frozen=True)
 class SpeechConfig:
     """The sizes of an encoder-decoder that listens.
@@ -55,6 +57,7 @@ class SpeechConfig:
     embed_scale: float = 1.0
 
 
+@checked
 class SpeechTransformer(SequenceModel):
     """Frames of sound in, for each token written so far a score of every token as the next (Radford et al. 2022).
 
@@ -113,6 +116,7 @@ class SpeechTransformer(SequenceModel):
         )
         self.decoder_norm = layer_norm(dim, eps=eps, **factory)
 
+    @checked
     def encode(
         self,
         source: Float[Array, "batch frames features"],
@@ -141,6 +145,7 @@ class SpeechTransformer(SequenceModel):
         weights = all_weights(layer.weights for layer in layers)
         return EncoderOutput(self.encoder_norm(x), None, weights)
 
+    @checked
     def decode(
         self,
         target: Int[Array, "batch target"],

@@ -14,11 +14,13 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 from jax_attention.layers import Factory, layer_norm, linear
 from jax_attention.outputs import EncoderOutput, all_weights
 from jax_attention.vision.vit import PatchEmbedding, ViTBlock
 
 
+@checked
 @dataclass(frozen=True)
 class VisionTransformerConfig:
     """The sizes of a Vision Transformer.
@@ -52,6 +54,7 @@ class VisionTransformerConfig:
     num_classes: int | None = None
 
 
+@checked
 class VisionTransformer(nnx.Module):
     """Images in, a vector for each patch and one for the whole out (Dosovitskiy et al. 2020).
 

@@ -9,6 +9,7 @@ from einops import rearrange
 from jax import Array, lax
 from jaxtyping import Bool
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 
 MaskMod = Callable[[Array, Array, Array, Array], Array]  # of batch element, head, query and key
@@ -56,6 +57,7 @@ def or_masks(*mask_mods: MaskMod) -> MaskMod:
     return some
 
 
+@checked
 def create_block_mask(
     mask_mod: MaskMod,
     B: int | None,

@@ -5,7 +5,10 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 
+
+@checked
 def split_chunks(
     x: Float[Array, "batch heads length *dim"], chunk_size: int, *, fill: float = 0.0
 ) -> Float[Array, "chunks batch heads size *dim"]:
@@ -19,6 +22,7 @@ def split_chunks(
     return rearrange(jnp.concatenate([x, missing], axis=2), "b h (c size) ... -> c b h size ...", size=size)
 
 
+@checked
 def join_chunks(
     x: Float[Array, "chunks batch heads size dim"], length: int
 ) -> Float[Array, "batch heads length dim"]:

@@ -11,7 +11,10 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 
+
+@checked
 def decay_matrix(log_decay: Float[Array, "... length"]) -> Float[Array, "... length length"]:
     """Row t, column s: what is left after step t of what was written in step s; 0 for s > t.
 
@@ -40,6 +43,7 @@ class DecayedProducts(NamedTuple):
     until_end: Float[Array, "... length dim"]
 
 
+@checked
 def decayed_products(
     read: Float[Array, "... length dim"],
     written: Float[Array, "... length dim"],

@@ -27,6 +27,7 @@ from jax import Array
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_attention
 from jax_attention.ops.block_mask import BlockMask, over_plane
 from jax_attention.ops.block_mask import and_masks as and_masks
@@ -43,6 +44,7 @@ from jax_attention.ops.visibility import Visibility
 ScoreMod = Callable[[Array, Array, Array, Array, Array], Array]
 
 
+@checked
 def flex_attention(
     query: Float[Array, "batch heads query head_dim"],
     key: Float[Array, "batch kv_heads key head_dim"],

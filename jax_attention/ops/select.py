@@ -4,10 +4,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 from jax_attention.ops.softmax import at_least_float32
 
 
+@checked
 def top_k_mask(
     scores: Float[Array, "*rows length"], k: int, mask: Bool[Array, "..."] | None = None
 ) -> Bool[Array, "*rows length"]:

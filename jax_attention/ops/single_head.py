@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import align, check_boolean
 from jax_attention.ops.definition import weighted_values
 from jax_attention.ops.dot_product import Scoring, attend
@@ -14,6 +15,7 @@ from jax_attention.ops.softmax import masked_softmax
 from jax_attention.outputs import AttentionOutput
 
 
+@checked
 def additive_features(
     query: Float[Array, "batch query hidden"], key: Float[Array, "batch key hidden"]
 ) -> Float[Array, "batch query key hidden"]:
@@ -21,6 +23,7 @@ def additive_features(
     return jnp.tanh(query[:, :, None] + key[:, None])
 
 
+@checked
 def score_attention(
     scores: Float[Array, "batch query key"],
     value: Float[Array, "batch key value_dim"],

@@ -4,7 +4,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.arguments import checked
 
+
+@checked
 def solve_unit_lower(
     lower: Float[Array, "*batch length length"], right: Float[Array, "*batch length dim"]
 ) -> Float[Array, "*batch length dim"]:

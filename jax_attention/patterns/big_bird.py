@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import (
     check_at_least,
     check_divisible,
@@ -38,6 +39,7 @@ from jax_attention.outputs import AttentionOutput
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
+@checked
 def block_sparse_mask(
     num_blocks: int,
     block_size: int,
@@ -93,6 +95,7 @@ def block_sparse_mask(
     return repeat(seen, "heads q k -> 1 heads (q i) (k j)", i=block_size, j=block_size)
 
 
+@checked
 def draw_random_blocks(
     num_heads: int,
     num_blocks: int,
@@ -131,6 +134,7 @@ def draw_random_blocks(
     return jnp.asarray(drawn)
 
 
+@checked
 class BigBirdAttention(nnx.Module):
     """Multi-head self-attention to neighbouring, global and random blocks (Zaheer et al. 2020).
 

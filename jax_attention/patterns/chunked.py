@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -31,6 +32,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class ChunkedAttention(nnx.Module):
     """Causal self-attention within chunks of `chunk_size` positions (Llama 4, Meta 2025).
 

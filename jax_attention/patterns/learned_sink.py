@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence, check_window
 from jax_attention.layers import Dropout, Factory, linear, parameter
@@ -28,6 +29,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class LearnedSinkAttention(nnx.Module):
     """Multi-head self-attention in which part of the weight may go to no key (gpt-oss, OpenAI 2025).
 

@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence, dtype_name
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.masks import and_masks
@@ -32,6 +33,7 @@ from jax_attention.outputs import AttentionOutput
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
+@checked
 def local_global_mask(
     global_tokens: Bool[Array, "batch length"], *, one_sided_window: int
 ) -> Bool[Array, "batch 1 length length"]:
@@ -55,6 +57,7 @@ def local_global_mask(
     return (near | global_tokens[:, :, None] | global_tokens[:, None, :])[:, None]
 
 
+@checked
 class LongformerAttention(nnx.Module):
     """Multi-head self-attention to neighbours and to global tokens (Beltagy et al. 2020).
 

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_keep, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter
@@ -31,6 +32,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def append_memories(
     x: Float[Array, "batch heads length head_dim"], memories: Float[Array, "memories features"]
 ) -> Float[Array, "batch heads length_and_memories head_dim"]:
@@ -40,6 +42,7 @@ def append_memories(
     return jnp.concatenate([x, cut], axis=-2)
 
 
+@checked
 def append_columns(
     x: Shaped[Array, "*rows columns"], count: int, value: float | bool
 ) -> Shaped[Array, "*rows more_columns"]:
@@ -48,6 +51,7 @@ def append_columns(
     return jnp.concatenate([x, more], axis=-1)
 
 
+@checked
 class PersistentMemoryAttention(nnx.Module):
     """Multi-head self-attention to the sequence and to learned memories (Sukhbaatar et al. 2019).
 

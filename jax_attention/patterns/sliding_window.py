@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence, check_window
 from jax_attention.layers import Dropout, Factory, linear
@@ -34,6 +35,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class SlidingWindowAttention(nnx.Module):
     """Causal self-attention to the last `window` positions, the own one included (Child et al. 2019).
 

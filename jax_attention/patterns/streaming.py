@@ -26,6 +26,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_at_least, check_divisible, check_sequence, check_window
 from jax_attention.layers import Dropout, Factory, linear
@@ -42,6 +43,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def streaming_scores(
     position: nnx.Module | None,
     query: Float[Array, "batch heads query head_dim"],
@@ -83,6 +85,7 @@ def streaming_scores(
     return jnp.concatenate([to_sinks, scores[..., num_sinks:]], axis=-1), visible
 
 
+@checked
 class StreamingAttention(nnx.Module):
     """Causal self-attention to the first tokens and the last ones (Xiao et al. 2023).
 

@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Factory, embedding
 from jax_attention.ops import at_least_float32
@@ -31,6 +32,7 @@ from jax_attention.positions.protocol import check_shape, positions_or_count
 from jax_attention.positions.rotary import rotary_frequencies
 
 
+@checked
 def sinusoid(
     positions: Int[Array, "... length"], frequencies: Float[Array, " pairs"], *, interleaved: bool = True
 ) -> Float[Array, "... length embed"]:
@@ -42,6 +44,7 @@ def sinusoid(
     return jnp.concatenate([sine, cosine], axis=-1)  # ... length embed
 
 
+@checked
 class SinusoidalEmbedding(nnx.Module):
     """Adds sines and cosines of the position, which need no learning and no end (Vaswani et al. 2017).
 
@@ -81,6 +84,7 @@ class SinusoidalEmbedding(nnx.Module):
         return (wide + sinusoid(positions, frequencies, interleaved=self.interleaved)).astype(x.dtype)
 
 
+@checked
 class LearnedEmbedding(nnx.Module):
     """Adds the row of a learned table, which ends (Gehring et al. 2017).
 

@@ -15,11 +15,13 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads, distances
 
 
+@checked
 def alibi_slopes(num_heads: int) -> tuple[float, ...]:
     """The slope m_h of each head (Press et al. 2021, section 3).
 
@@ -36,6 +38,7 @@ def alibi_slopes(num_heads: int) -> tuple[float, ...]:
     return tuple(slopes + finer[: num_heads - power])
 
 
+@checked
 class ALiBi(nnx.Module):
     """Adds to each score a penalty that grows with distance; has no parameters (Press et al. 2021).
 

@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, embedding, linear
 from jax_attention.ops import attend, merge_heads, split_heads
@@ -33,6 +34,7 @@ from jax_attention.positions.protocol import check_shape, distances, look_up
 from jax_attention.positions.shaw import relative_scores
 
 
+@checked
 def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int:
     """The bucket of a distance i - j, with its sign (He et al. 2021, the code of DeBERTa-v2).
 
@@ -50,6 +52,7 @@ def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int
     return (middle + step + 1 - contained) * (1 if distance > 0 else -1)
 
 
+@checked
 class DisentangledSelfAttention(nnx.Module):
     """Multi-head self-attention with vectors for distances, as DeBERTa has it (He et al. 2021).
 

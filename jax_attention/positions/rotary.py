@@ -18,11 +18,13 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads, positions_or_count
 
 
+@checked
 def rotary_frequencies(rotary_dim: int, base: float = 10000.0) -> tuple[float, ...]:
     """θ_i = base^(-2i/d) for each of the d/2 pairs, in radians a position.
 
@@ -33,6 +35,7 @@ def rotary_frequencies(rotary_dim: int, base: float = 10000.0) -> tuple[float, .
     return tuple(base ** (-i / rotary_dim) for i in range(0, rotary_dim, 2))
 
 
+@checked
 def rotate(
     x: Float[Array, "... length head_dim"],
     angles: Float[Array, "... length pairs"],
@@ -63,6 +66,7 @@ def rotate(
     return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1)
 
 
+@checked
 class RotaryEmbedding(nnx.Module):
     """Turns queries and keys by their positions; has no parameters (Su et al. 2021).
 

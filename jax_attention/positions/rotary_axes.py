@@ -21,12 +21,14 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads
 from jax_attention.positions.rotary import rotary_frequencies, rotate
 
 
+@checked
 def axis_angles(
     positions: Int[Array, "... length axes"], axes: Sequence[int], frequencies: Float[Array, " pairs"]
 ) -> Float[Array, "... length pairs"]:
@@ -35,6 +37,7 @@ def axis_angles(
     return followed.astype(frequencies.dtype) * frequencies  # ... length pairs
 
 
+@checked
 def turn(
     x: Float[Array, "batch heads length head_dim"],
     positions: Int[Array, "..."] | None,
@@ -52,6 +55,7 @@ def turn(
     return rotate(x, axis_angles(positions, axes, thetas))
 
 
+@checked
 class MultiAxisRotaryEmbedding(nnx.Module):
     """Bands of the frequencies follow different coordinates; has no parameters (Wang et al. 2024, Qwen2-VL).
 
@@ -96,6 +100,7 @@ class MultiAxisRotaryEmbedding(nnx.Module):
         )
 
 
+@checked
 class AxialRotaryEmbedding(nnx.Module):
     """Equal shares of a head follow the coordinates, each with all frequencies (Heo et al. 2024); no parameters.
 

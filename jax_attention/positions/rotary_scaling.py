@@ -23,9 +23,11 @@ from collections.abc import Sequence
 
 from flax import nnx
 
+from jax_attention.arguments import checked
 from jax_attention.positions.rotary import rotary_frequencies
 
 
+@checked
 def linear_frequencies(rotary_dim: int, factor: float, *, base: float = 10000.0) -> tuple[float, ...]:
     """θ_i / factor: position m is turned as m / factor was (Chen et al. 2023, eq. 3).
 
@@ -35,6 +37,7 @@ def linear_frequencies(rotary_dim: int, factor: float, *, base: float = 10000.0)
     return tuple(theta / factor for theta in rotary_frequencies(rotary_dim, base))
 
 
+@checked
 def dynamic_ntk_frequencies(
     rotary_dim: int, length: int, factor: float, *, original_length: int, base: float = 10000.0
 ) -> tuple[float, ...]:
@@ -52,6 +55,7 @@ def dynamic_ntk_frequencies(
     return rotary_frequencies(rotary_dim, base * stretch ** (rotary_dim / (rotary_dim - 2)))
 
 
+@checked
 def yarn_frequencies(
     rotary_dim: int,
     factor: float,
@@ -95,6 +99,7 @@ def yarn_frequencies(
     )
 
 
+@checked
 def yarn_amplitude(factor: float, weight: float = 1.0) -> float:
     """0.1 weight ln(factor) + 1: its square sharpens the softmax of a longer context (Peng et al. 2023, eq. 22).
 
@@ -103,6 +108,7 @@ def yarn_amplitude(factor: float, weight: float = 1.0) -> float:
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0
 
 
+@checked
 def llama3_frequencies(
     rotary_dim: int,
     factor: float,
@@ -130,6 +136,7 @@ def llama3_frequencies(
     return tuple(scaled(theta) for theta in rotary_frequencies(rotary_dim, base))
 
 
+@checked
 def longrope_frequencies(
     rotary_dim: int,
     length: int,
@@ -156,11 +163,13 @@ def longrope_frequencies(
     return tuple(theta / factor for theta, factor in zip(thetas, factors, strict=True))
 
 
+@checked
 def longrope_amplitude(factor: float, *, original_length: int) -> float:
     """sqrt(1 + ln(factor) / ln(original_length)), `factor` being the extended length by it (Ding et al. 2024)."""
     return math.sqrt(1.0 + math.log(factor) / math.log(original_length)) if factor > 1.0 else 1.0
 
 
+@checked
 def proportional_frequencies(
     head_dim: int, proportion: float, *, factor: float = 1.0, base: float = 10000.0
 ) -> tuple[float, ...]:

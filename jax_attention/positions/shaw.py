@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, embedding, linear
@@ -34,6 +35,7 @@ from jax_attention.positions.protocol import check_heads, distances, look_up
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def relative_scores(
     x: Float[Array, "batch heads length head_dim"],
     rows: Float[Array, "... rows head_dim"],
@@ -50,6 +52,7 @@ def relative_scores(
     return jnp.take_along_axis(scores, row, axis=-1)  # batch heads length other
 
 
+@checked
 class ShawEmbedding(nnx.Module):
     """Adds to each key a learned vector for its distance from the query (Shaw et al. 2018, a^K alone).
 
@@ -97,6 +100,7 @@ class ShawEmbedding(nnx.Module):
         return Placed(query, key, self.scale * relative_scores(query, table, row))
 
 
+@checked
 class ShawSelfAttention(nnx.Module):
     """Multi-head self-attention whose keys and values know their distance from the query (Shaw et al. 2018).
 

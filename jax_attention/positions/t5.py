@@ -20,12 +20,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, embedding
 from jax_attention.ops import Placed
 from jax_attention.positions.protocol import check_heads, distances, look_up
 
 
+@checked
 def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirectional: bool) -> int:
     """The bucket of a key that stands `distance` behind the query, j - i.
 
@@ -44,6 +46,7 @@ def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirection
     return first + min(exact + step - 1 + reached, side - 1)
 
 
+@checked
 class T5Bias(nnx.Module):
     """Adds to each score a learned number that depends on head and distance (Raffel et al. 2020).
 

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible
 from jax_attention.layers import Factory, parameter
 from jax_attention.ops import Placed, at_least_float32
@@ -29,6 +30,7 @@ from jax_attention.positions.rotary import rotary_frequencies
 from jax_attention.positions.shaw import relative_scores
 
 
+@checked
 def counted_distance_scores(
     query: Float[Array, "batch heads query head_dim"],
     key: Float[Array, "batch kv_heads key head_dim"],
@@ -43,6 +45,7 @@ def counted_distance_scores(
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
 
 
+@checked
 def distance_scores(
     query: Float[Array, "batch heads query head_dim"],
     weight: Float[Array, "embed heads head_dim"],
@@ -66,6 +69,7 @@ def distance_scores(
     return jnp.concatenate([for_sine, for_cosine], axis=-1) @ there.swapaxes(-1, -2)  # batch heads query key
 
 
+@checked
 class TransformerXLEmbedding(nnx.Module):
     """Scores the distance of a key apart from its content (Dai et al. 2019, section 3.3).
 

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, constant_parameter, linear
@@ -30,6 +31,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def unit_vectors(x: Float[Array, "... dim"], *, eps: float = 1e-12) -> Float[Array, "... dim"]:
     """X / max(|x|, eps), in at least float32: of length 1 along the last axis, but for vectors shorter than `eps`."""
     x = at_least_float32(x)
@@ -37,6 +39,7 @@ def unit_vectors(x: Float[Array, "... dim"], *, eps: float = 1e-12) -> Float[Arr
     return x / jnp.sqrt(jnp.clip((x * x).sum(axis=-1, keepdims=True), min=eps * eps))
 
 
+@checked
 class CosineAttention(nnx.Module):
     """Multi-head self-attention by cosines, with a learned and bounded factor a head (Liu et al. 2022).
 

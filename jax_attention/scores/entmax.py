@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -35,6 +36,7 @@ from jax_attention.recall import check_call, recall
 from jax_attention.scores.sparsemax import below_the_top, descending
 
 
+@checked
 def entmax15(
     scores: Float[Array, "... query key"], mask: Bool[Array, "..."] | None = None
 ) -> Float[Array, "... query key"]:
@@ -70,6 +72,7 @@ def entmax15(
     return jnp.where(support, root * root, 0.0)
 
 
+@checked
 class Entmax15Attention(nnx.Module):
     """Multi-head self-attention with 1.5-entmax in place of the softmax (Peters, Niculae & Martins 2019).
 

@@ -27,6 +27,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, rms_norm
@@ -36,6 +37,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 class QKNormAttention(nnx.Module):
     """Grouped-query attention whose queries and keys are normalised head by head (Qwen 3, Yang et al. 2025).
 
@@ -134,6 +136,7 @@ class QKNormAttention(nnx.Module):
         return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
+@checked
 class FullWidthQKNormAttention(nnx.Module):
     """Grouped-query attention whose queries and keys are normalised over all heads at once (OLMo 2, 2024).
 

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -36,6 +37,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def sigmoid_weights(
     scores: Float[Array, "... query key"],
     mask: Bool[Array, "#*axes"] | None = None,
@@ -57,6 +59,7 @@ def sigmoid_weights(
     return weights if mask is None else jnp.where(mask, weights, 0.0)
 
 
+@checked
 class SigmoidAttention(nnx.Module):
     """Multi-head self-attention with a sigmoid in place of the softmax (Ramapuram et al. 2024).
 

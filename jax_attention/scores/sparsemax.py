@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -32,6 +33,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"]) -> Float[Array, "... key"]:
     """Scores less the largest visible one, between -1 and 0; -1 where masked.
 
@@ -42,11 +44,13 @@ def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"])
     return jnp.where(mask, jnp.clip(seen - top, min=-1.0), -1.0)
 
 
+@checked
 def descending(x: Float[Array, "... key"]) -> Float[Array, "... key"]:
     """Sorted along the last axis, the largest first."""
     return jnp.take_along_axis(x, jnp.argsort(-x, axis=-1, stable=True), axis=-1)
 
 
+@checked
 def sparsemax(
     scores: Float[Array, "... query key"], mask: Bool[Array, "..."] | None = None
 ) -> Float[Array, "... query key"]:
@@ -77,6 +81,7 @@ def sparsemax(
     return jnp.where(support, scores - mean + 1.0 / size, 0.0)
 
 
+@checked
 class SparsemaxAttention(nnx.Module):
     """Multi-head self-attention with sparsemax in place of the softmax (Martins & Astudillo 2016).
 

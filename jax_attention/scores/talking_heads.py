@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter
@@ -37,6 +38,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def talk(
     head_map: Float[Array, "heads heads"], x: Float[Array, "batch heads query key"]
 ) -> Float[Array, "batch heads query key"]:
@@ -44,6 +46,7 @@ def talk(
     return jnp.einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
 
 
+@checked
 class TalkingHeadsAttention(nnx.Module):
     """Multi-head self-attention whose heads are mixed before and after the softmax (Shazeer et al. 2020).
 

@@ -5,9 +5,11 @@ from einops import rearrange, reduce, repeat
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.ops import top_k_mask
 
 
+@checked
 def runs(length: int, size: int, stride: int) -> Int[Array, "runs size"]:
     """The positions of each complete run; if there is none, those of one that is not."""
     count = max(1, (length - size) // stride + 1)
@@ -15,6 +17,7 @@ def runs(length: int, size: int, stride: int) -> Int[Array, "runs size"]:
     return first[:, None] + jnp.arange(size)
 
 
+@checked
 def chosen_keys(
     compressed_weights: Float[Array, "batch heads query runs"],
     visible: Bool[Array, "batch heads query key"],

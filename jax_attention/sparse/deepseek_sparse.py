@@ -21,6 +21,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import align, check_positive, check_sequence
 from jax_attention.heads.grouped_query import GroupedQueryAttention
@@ -85,6 +86,7 @@ class Choosing:
         return seen._replace(entries=type(entries)(*seen.entries[:2]), mask=chosen & mask)
 
 
+@checked
 class DeepSeekSparseAttention(nnx.Module):
     """Causal attention to the keys that an indexer chooses (DeepSeek-AI 2025, DeepSeek-V3.2).
 

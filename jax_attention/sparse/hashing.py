@@ -9,9 +9,11 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
+@checked
 def lsh_buckets(
     x: Float[Array, "batch heads length head_dim"],
     rotations: Float[Array, "heads head_dim rounds half"],
@@ -27,6 +29,7 @@ def lsh_buckets(
     return buckets if mask is None else jnp.where(mask, buckets, 2 * rotations.shape[-1])
 
 
+@checked
 def meetings(
     query_chunk: Int[Array, "... rounds query"],
     key_chunk: Int[Array, "... rounds key"],
@@ -43,6 +46,7 @@ def meetings(
     return seen
 
 
+@checked
 def lsh_attention_weights(
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],
@@ -75,6 +79,7 @@ def lsh_attention_weights(
     return masked_softmax(scores, seen & (alone | ~itself))
 
 
+@checked
 def lsh_attention(
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],

@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jax_attention.activations import relu
+from jax_attention.arguments import checked
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.layers import Factory, layer_norm, linear
 from jax_attention.ops import at_least_float32, split_heads
@@ -29,6 +30,7 @@ from jax_attention.positions.protocol import check_positions, check_scheme, plac
 from jax_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def lightning_scores(
     query: Float[Array, "batch heads query head_dim"],
     key: Float[Array, "batch key head_dim"],
@@ -50,6 +52,7 @@ def lightning_scores(
     return jnp.einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
 
 
+@checked
 class LightningIndexer(nnx.Module):
     """Scores every key for every query, cheaply (DeepSeek-AI 2025, DeepSeek-V3.2).
 

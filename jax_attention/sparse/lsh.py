@@ -26,6 +26,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -39,6 +40,7 @@ from jax_attention.outputs import AttentionOutput
 from jax_attention.sparse.hashing import lsh_attention, lsh_attention_weights, lsh_buckets
 
 
+@checked
 class LSHAttention(nnx.Module):
     """Multi-head self-attention among positions of similar content (Reformer: Kitaev et al. 2020).
 

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -37,6 +38,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def block_attention_weights(
     query: Float[Array, "batch heads query head_dim"],
     key: Float[Array, "batch kv_heads key head_dim"],
@@ -76,6 +78,7 @@ def block_attention_weights(
     return masked_softmax(scores, visible & chosen[..., block_of])
 
 
+@checked
 class MixtureOfBlockAttention(nnx.Module):
     """Causal multi-head self-attention to a few blocks of keys (Lu et al. 2025).
 

@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import relu, sigmoid
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import (
     align,
@@ -54,6 +55,7 @@ from jax_attention.recall import check_call, recall
 from jax_attention.sparse.blocks import chosen_keys, runs
 
 
+@checked
 class BlockCompression(nnx.Module):
     """One key or value in place of a run of them: a network of one hidden layer (Yuan et al. 2025, equation 7).
 
@@ -97,6 +99,7 @@ class Branches(NamedTuple):
     window_value: Float[Array, "batch kv_heads length head_dim"]
 
 
+@checked
 class NativeSparseAttention(nnx.Module):
     """Causal attention to compressed runs, chosen blocks and a window, each with a gate (Yuan et al. 2025).
 

@@ -18,6 +18,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -34,6 +35,7 @@ from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
 
+@checked
 def top_k_attention_weights(
     query: Float[Array, "batch heads query head_dim"],
     key: Float[Array, "batch kv_heads key head_dim"],
@@ -62,6 +64,7 @@ def top_k_attention_weights(
     return masked_softmax(scores, top_k_mask(scores, top_k, visible))
 
 
+@checked
 class TopKAttention(nnx.Module):
     """Multi-head self-attention in which a query keeps its k best keys (Zhao et al. 2019).
 

@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_keep
 from jax_attention.layers import Factory
 from jax_attention.self_attention import MultiHeadSelfAttention
@@ -55,6 +56,7 @@ class AxialKeep(NamedTuple):
     width: Bool[Array, "batch height heads width width"] | None = None
 
 
+@checked
 class AxialAttention(nnx.Module):
     """Self-attention down the columns of a grid plus self-attention along its rows (Ho et al. 2019).
 

@@ -23,18 +23,21 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from jax_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 
 
+@checked
 def distances(length: int) -> Int[Array, "length length"]:
     """Which row of a table of positions belongs to a query and a key of an axis: 0 for the key farthest ahead."""
     places = jnp.arange(length)  # length
     return places[:, None] - places + length - 1  # length length
 
 
+@checked
 def decomposed_position_bias(
     query: Float[Array, "batch heads area head_dim"],
     height_positions: Float[Array, "height_distances head_dim"],
@@ -59,6 +62,7 @@ def decomposed_position_bias(
     return rearrange(bias, "b h y x r c -> b h (y x) (r c)")  # batch heads area area
 
 
+@checked
 class DecomposedPositionAttention(nnx.Module):
     """Multi-head self-attention over a grid with decomposed relative positions (Li et al. 2022, section 4.1).
 

@@ -19,12 +19,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, conv2d, layer_norm, linear
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 
 
+@checked
 class SpatialReductionAttention(nnx.Module):
     """Multi-head attention of a grid to patches of itself (Wang et al. 2021, section 3.3).
 

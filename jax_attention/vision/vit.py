@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Factory, conv2d, layer_norm, parameter
@@ -29,6 +30,7 @@ from jax_attention.self_attention import MultiHeadSelfAttention
 from jax_attention.vision.grids import flatten_grid
 
 
+@checked
 class PatchEmbedding(nnx.Module):
     """An image cut into patches, one vector each, behind a class token and with positions added.
 
@@ -88,6 +90,7 @@ class PatchEmbedding(nnx.Module):
         return jnp.concatenate([token, patches], axis=1) + self.positions[...]  # batch length embed
 
 
+@checked
 class ViTBlock(nnx.Module):
     """Self-attention, then feed-forward: x = x + f(norm(x)) each (Dosovitskiy et al. 2020, equations 2 and 3).
 

@@ -22,12 +22,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arguments import checked
 from jax_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import attend
 from jax_attention.vision.grids import GridOutput, check_grid
 
 
+@checked
 def pad_to_windows(
     x: Float[Array, "batch height width embed"], window_size: int
 ) -> Float[Array, "batch padded_height padded_width embed"]:
@@ -43,6 +45,7 @@ def pad_to_windows(
     return x
 
 
+@checked
 def split_windows(
     x: Shaped[Array, "batch height width embed"], window_size: int
 ) -> Shaped[Array, "batch windows area embed"]:
@@ -50,6 +53,7 @@ def split_windows(
     return rearrange(x, "b (y r) (x c) e -> b (y x) (r c) e", r=window_size, c=window_size)
 
 
+@checked
 def merge_windows(
     windows: Float[Array, "batch windows area embed"], window_size: int, height: int
 ) -> Float[Array, "batch height width embed"]:
@@ -58,6 +62,7 @@ def merge_windows(
     return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", y=rows, r=window_size)
 
 
+@checked
 def relative_positions(window_size: int) -> Int[Array, "area area"]:
     """Which row of the table of biases belongs to a query and a key of a window: one for each difference."""
     places = jnp.arange(window_size**2)  # area
@@ -67,6 +72,7 @@ def relative_positions(window_size: int) -> Int[Array, "area area"]:
     return down * (2 * window_size - 1) + across
 
 
+@checked
 def shifted_regions(
     height: int, width: int, window_size: int, shift: int
 ) -> Bool[Array, "windows area area"]:
@@ -84,6 +90,7 @@ def shifted_regions(
     return regions[:, :, None] == regions[:, None, :]  # windows area area
 
 
+@checked
 class WindowAttention(nnx.Module):
     """Multi-head self-attention within each window of a grid (Liu et al. 2021, section 3.2).
 
@@ -190,6 +197,7 @@ class WindowAttention(nnx.Module):
         return rearrange(x, "b windows area (heads d) -> b windows heads area d", heads=self.num_heads)
 
 
+@checked
 class ShiftedWindowAttention(nnx.Module):
     """`WindowAttention` in windows that are moved down and to the right by `shift` places (Liu et al. 2021).
 

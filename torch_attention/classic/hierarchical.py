@@ -18,12 +18,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_key_mask, check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import score_attention
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class HierarchicalAttentionPooling(nn.Module):
     """The mean of a sequence, weighted by how well each element answers a learned question (Yang et al. 2016).
 

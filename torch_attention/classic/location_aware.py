@@ -23,12 +23,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import align, check_pairs, check_query_key_value, check_state
 from torch_attention.layers import Dropout, Factory, conv1d, linear
 from torch_attention.ops import at_least_float32, masked_softmax, scan, weighted_values
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def align_in_turn(
     score: Callable[[Tensor, Tensor], Tensor],
     query: Float[Tensor, "batch query hidden"],
@@ -59,6 +61,7 @@ def _align(
     return weights, weights
 
 
+@checked
 class LocationAwareAttention(nn.Module):
     """Additive attention that sees where it looked a step ago (Chorowski et al. 2015, section 2.2).
 

@@ -15,12 +15,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import align, check_pairs, check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import additive_features, masked_softmax
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class PointerAttention(nn.Module):
     """The probability with which each query points at each key (Vinyals, Fortunato & Jaitly 2015, section 2.3).
 

@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import at_least_float32
 
 
+@checked
 class DotScore(nn.Module):
     """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
 
@@ -27,6 +29,7 @@ class DotScore(nn.Module):
         return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
 
 
+@checked
 class GeneralScore(nn.Module):
     """q^T W k: a learned bilinear form (Luong, Pham & Manning 2015).
 
@@ -58,6 +61,7 @@ class GeneralScore(nn.Module):
         return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
 
 
+@checked
 class ConcatScore(nn.Module):
     """w^T tanh(W [q; k]): a network on query and key laid end to end (Luong, Pham & Manning 2015).
 

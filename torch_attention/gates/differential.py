@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, parameter, rms_norm
@@ -31,11 +32,13 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def lambda_init_at(depth: int) -> float:
     """0.8 - 0.6 exp(-0.3 depth), for a layer with `depth` layers before it (Ye et al. 2024, section 2.1)."""
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
 
 
+@checked
 class DifferentialAttention(nn.Module):
     """Multi-head self-attention whose weights are the difference of two softmaxes (Ye et al. 2024).
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import softplus
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -40,6 +41,7 @@ class Remembered(NamedTuple):
     log_forget: Float[Tensor, "batch heads length 1"]
 
 
+@checked
 def forgetting_bias(
     log_forget: Float[Tensor, "batch heads key 1"], query_len: int, query_offset: int | Int[Tensor, ""] = 0
 ) -> Float[Tensor, "batch heads query key"]:
@@ -56,6 +58,7 @@ def forgetting_bias(
     return totals[..., queries][..., None] - totals[..., None, :]
 
 
+@checked
 class ForgettingAttention(nn.Module):
     """Causal multi-head self-attention with a forget gate (Lin et al. 2025).
 

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -32,6 +33,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class GatedAttention(nn.Module):
     """Grouped-query attention with a sigmoid gate for every feature of every head (Qiu et al. 2025).
 
@@ -137,6 +139,7 @@ class GatedAttention(nn.Module):
         return attention_output(self.out_proj(merge_heads(heads * sigmoid(gate))), weights, seen.cache)
 
 
+@checked
 class HeadwiseGatedAttention(nn.Module):
     """Grouped-query attention with one sigmoid gate for every head (Qiu et al. 2025).
 

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, GrowingCache
 from torch_attention.checks import check_sequence
 from torch_attention.heads.latent import Latents, _LatentProjections
@@ -29,6 +30,7 @@ from torch_attention.positions.rotary import RotaryEmbedding
 from torch_attention.recall import check_call
 
 
+@checked
 def absorbed_latent_attention(
     query: Float[Tensor, "batch heads query head_dim"],
     latents: Latents,
@@ -74,6 +76,7 @@ def absorbed_latent_attention(
     return values.to(query.dtype), weights
 
 
+@checked
 class AbsorbedLatentAttention(_LatentProjections):
     """`MultiHeadLatentAttention` for decoding: it attends to latents themselves (DeepSeek-AI 2024).
 

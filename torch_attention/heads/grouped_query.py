@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -25,6 +26,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class GroupedQueryAttention(nn.Module):
     """Multi-head self-attention in which groups of query heads share keys and values (Ainslie et al. 2023).
 

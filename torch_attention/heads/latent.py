@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, rms_norm
@@ -42,6 +43,7 @@ class Latents(NamedTuple):
     rope_key: Float[Tensor, "batch length rope_dim"]
 
 
+@checked
 class _LatentProjections(nn.Module):
     """The parameters of latent attention, in either of its forms."""
 
@@ -126,6 +128,7 @@ class _LatentProjections(nn.Module):
         return query, seen._replace(entries=Latents(seen.entries.latent, placed.key[:, 0]))
 
 
+@checked
 class MultiHeadLatentAttention(_LatentProjections):
     """Multi-head self-attention whose keys and values come from one latent a position (DeepSeek-AI 2024).
 

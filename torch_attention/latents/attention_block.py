@@ -21,12 +21,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class MultiheadAttentionBlock(nn.Module):
     """Attention of one set to another, then a map of each element, each with its residual (Lee et al. 2019, eq. 6).
 

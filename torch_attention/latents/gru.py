@@ -15,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arguments import checked
 from torch_attention.layers import Factory, constant_parameter, parameter
 from torch_attention.ops import at_least_float32
 
 
+@checked
 def gru_step(
     from_input: Float[Tensor, "... gates"],
     from_state: Float[Tensor, "... gates"],
@@ -39,6 +41,7 @@ def gru_step(
     return (1 - update) * new + update * state
 
 
+@checked
 class GRUCell(nn.Module):
     """One step of a gated recurrent unit, for each vector by itself (Cho et al. 2014).
 

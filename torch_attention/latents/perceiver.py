@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.latents.learned import check_masks, for_each_element
 from torch_attention.layers import Dropout, Factory, layer_norm, linear, parameter
@@ -24,6 +25,7 @@ from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class PerceiverAttention(nn.Module):
     """Multi-head attention of learned latents to an input, both normalised before (Jaegle et al. 2021, section 3.1).
 

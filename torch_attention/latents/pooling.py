@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.cross_attention import MultiHeadCrossAttention
 from torch_attention.feed_forward import FeedForward
@@ -25,6 +26,7 @@ from torch_attention.layers import Factory, layer_norm, parameter
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 class AttentionPooling(nn.Module):
     """Learned probes attend to a sequence; a feed-forward network may follow (Zhai et al. 2022, section 2.2).
 

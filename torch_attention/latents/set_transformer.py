@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
+from torch_attention.arguments import checked
 from torch_attention.checks import check_keep, check_key_mask, check_positive, check_sequence
 from torch_attention.latents.attention_block import MultiheadAttentionBlock
 from torch_attention.latents.learned import check_masks, for_each_element
@@ -58,6 +59,7 @@ class InducedKeep(NamedTuple):
     inducing_weights: Bool[Tensor, "batch heads inducing length"] | None = None
 
 
+@checked
 class SetAttentionBlock(nn.Module):
     """Every element of a set attends to every one: MAB(X, X) (Lee et al. 2019, eq. 8).
 
@@ -98,6 +100,7 @@ class SetAttentionBlock(nn.Module):
         return self.block(x, x, mask, need_weights=need_weights, dropout_keep=dropout_keep)
 
 
+@checked
 class InducedSetAttentionBlock(nn.Module):
     """Learned points read the set, and every element reads them: MAB(X, MAB(I, X)) (Lee et al. 2019, eq. 9 and 10).
 
@@ -168,6 +171,7 @@ class InducedSetAttentionBlock(nn.Module):
         return InducedOutput(output, weights, inducing_weights)
 
 
+@checked
 class PoolingByAttention(nn.Module):
     """Learned seeds read a set: MAB(S, f(Z)) (Lee et al. 2019, eq. 11, there pooling by multihead attention).
 

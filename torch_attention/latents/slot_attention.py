@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_key_mask, check_positive, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.latents.gru import GRUCell
@@ -45,6 +46,7 @@ class SlotOutput(NamedTuple):
     assignments: Float[Tensor, "batch slots key"] | None
 
 
+@checked
 def slot_assignments(
     query: Float[Tensor, "batch slots slot_dim"],
     key: Float[Tensor, "batch key slot_dim"],
@@ -56,6 +58,7 @@ def slot_assignments(
     return shares if mask is None else torch.where(mask[:, 0], shares, 0.0)
 
 
+@checked
 def slot_weights(
     assignments: Float[Tensor, "batch slots key"],
     mask: Bool[Tensor, "batch 1 1 key"] | None = None,
@@ -70,6 +73,7 @@ def slot_weights(
     return shares / torch.where(total > 0, total, 1.0)
 
 
+@checked
 class SlotAttention(nn.Module):
     """Iterated attention in which slots compete for the elements of an input (Locatello et al. 2020, algorithm 1).
 

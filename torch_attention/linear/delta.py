@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, conv1d, linear, rms_norm
 from torch_attention.linear.memory import check_read, first_memory
@@ -42,12 +43,14 @@ from torch_attention.ops import (
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def unit_length(x: Float[Tensor, "... dim"], eps: float = 1e-6) -> Float[Tensor, "... dim"]:
     """Return x / √(|x|² + ε), in at least float32: a vector of length 1, but zero where `x` is zero."""
     x = at_least_float32(x)
     return x / torch.sqrt((x * x).sum(-1)[..., None] + eps)
 
 
+@checked
 def recurrent_delta_rule(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -81,6 +84,7 @@ def recurrent_delta_rule(
     return rearrange(output, "l b h v -> b h l v").to(query.dtype), memory
 
 
+@checked
 def chunked_delta_rule(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -118,6 +122,7 @@ def chunked_delta_rule(
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 
 
+@checked
 def delta_rule_weights(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -144,6 +149,7 @@ def _changes(
     return solve_unit_lower(overlap, beta[..., None] * value)
 
 
+@checked
 class DeltaNet(nn.Module):
     """Attention by a memory that is corrected, with short convolutions (Schlag et al. 2021; Yang et al. 2024).
 

@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.ops import scan
 
 
+@checked
 def scan_decayed_chunks(
     memory: Float[Tensor, "batch heads key_dim value_dim"],
     read: Float[Tensor, "chunks batch heads size key_dim"],

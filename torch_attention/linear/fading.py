@@ -18,23 +18,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torch_attention.activations import softplus
+from torch_attention.arguments import checked
 from torch_attention.ops import at_least_float32
 
 RATES = (1.0, 16.0)
 LOG_STEPS = (math.log(1e-3), math.log(1e-1))
 
 
+@checked
 def step_bias(log_step: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The b whose softplus is the exponential of `log_step`."""
     step = torch.exp(log_step)
     return step + torch.log(-torch.expm1(-step))
 
 
+@checked
 def time_step(a: Float[Tensor, "... features"], dt_bias: Float[Tensor, "features"]) -> Float[Tensor, "..."]:
     """Δ = softplus(a + b), in at least float32."""
     return softplus(at_least_float32(a) + at_least_float32(dt_bias))
 
 
+@checked
 def log_fading(
     a: Float[Tensor, "... heads"], log_rate: Float[Tensor, "heads"], dt_bias: Float[Tensor, "heads"]
 ) -> Float[Tensor, "... heads"]:

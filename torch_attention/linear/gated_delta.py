@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid, silu
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from torch_attention.linear.delta import unit_length
@@ -48,6 +49,7 @@ from torch_attention.ops import (
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_gated_delta_rule(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -81,6 +83,7 @@ def recurrent_gated_delta_rule(
     return rearrange(output, "l b h v -> b h l v").to(query.dtype), memory
 
 
+@checked
 def chunked_gated_delta_rule(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -120,6 +123,7 @@ def chunked_gated_delta_rule(
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 
 
+@checked
 def gated_delta_rule_weights(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -135,6 +139,7 @@ def gated_delta_rule_weights(
     return torch.einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
 
 
+@checked
 class GatedDeltaNet(nn.Module):
     """Attention by a memory that is corrected and fades (Yang, Kautz & Hatamizadeh 2024), as in Qwen3-Next.
 

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu, softplus
+from torch_attention.arguments import checked
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear, rms_norm
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -39,6 +40,7 @@ from torch_attention.ops import (
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_gated_linear_attention(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -72,6 +74,7 @@ def recurrent_gated_linear_attention(
     return rearrange(output, "l b h v -> b h l v").to(value.dtype), memory
 
 
+@checked
 def chunked_gated_linear_attention(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -101,6 +104,7 @@ def chunked_gated_linear_attention(
     return join_chunks(output, query.shape[2]).to(value.dtype), memory
 
 
+@checked
 def gated_linear_attention_weights(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -113,6 +117,7 @@ def gated_linear_attention_weights(
     return decayed_products(*(at_least_float32(x) for x in (query, key, log_decay))).products
 
 
+@checked
 class GatedLinearAttention(nn.Module):
     """Multi-head attention by a memory that fades as the token decides (GLA, Yang et al. 2023).
 

@@ -25,6 +25,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear
 from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -44,12 +45,14 @@ class LinearState(NamedTuple):
     normaliser: Float[Tensor, "batch heads features"]
 
 
+@checked
 def elu_features(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """φ(x) = elu(x) + 1, in at least float32: x + 1 above zero and exp(x) below, so positive everywhere."""
     x = at_least_float32(x)
     return torch.where(x > 0, x + 1.0, torch.exp(torch.where(x > 0, 0.0, x)))
 
 
+@checked
 def recurrent_linear_attention(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -84,6 +87,7 @@ def recurrent_linear_attention(
     return rearrange(output, "l b h v -> b h l v").to(value.dtype), last
 
 
+@checked
 def chunked_linear_attention(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -114,6 +118,7 @@ def chunked_linear_attention(
     return join_chunks(output, query.shape[2]).to(value.dtype), last
 
 
+@checked
 def bidirectional_linear_attention(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -129,6 +134,7 @@ def bidirectional_linear_attention(
     return output.to(value.dtype)
 
 
+@checked
 def linear_attention_weights(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -153,6 +159,7 @@ def linear_attention_weights(
     return scores / (total + eps)
 
 
+@checked
 def first_sums(
     key: Float[Tensor, "batch heads length features"],
     value: Float[Tensor, "batch heads length value_dim"],
@@ -165,6 +172,7 @@ def first_sums(
     return LinearState(memory, state.normaliser.to(memory.dtype))
 
 
+@checked
 class LinearAttention(nn.Module):
     """Multi-head attention by the kernel φ(q)·φ(k), φ(x) = elu(x) + 1 (Katharopoulos et al. 2020).
 

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from torch_attention.linear.delta import unit_length
@@ -47,6 +48,7 @@ from torch_attention.ops import (
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_kimi_delta_rule(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -80,6 +82,7 @@ def recurrent_kimi_delta_rule(
     return rearrange(output, "l b h v -> b h l v").to(query.dtype), memory
 
 
+@checked
 def chunked_kimi_delta_rule(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -116,6 +119,7 @@ def chunked_kimi_delta_rule(
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 
 
+@checked
 def kimi_delta_rule_weights(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -130,6 +134,7 @@ def kimi_delta_rule_weights(
     return torch.einsum("bhql,bhlk->bhqk", products[0], changes)
 
 
+@checked
 class KimiDeltaAttention(nn.Module):
     """Attention by a memory that is corrected and fades channel by channel (Kimi Team 2025), as in Kimi Linear.
 

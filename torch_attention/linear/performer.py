@@ -28,19 +28,20 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torch_attention.checks import check_divisible, check_positive
+from torch_attention.arguments import checked
+from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, linear, normal_buffer
 from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
 from torch_attention.linear.random_features import (
+    EMPTY,
     divide,
     log_softmax_features,
     orthogonal_features,
+    over_largest,
     query_features,
 )
 from torch_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
-
-EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
 
 
 class PerformerState(NamedTuple):
@@ -57,6 +58,7 @@ class PerformerState(NamedTuple):
     exponent: Float[Tensor, "batch heads"]
 
 
+@checked
 def recurrent_performer(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -93,6 +95,7 @@ def recurrent_performer(
     return rearrange(output, "l b h v -> b h l v").to(value.dtype), last
 
 
+@checked
 def chunked_performer(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -126,6 +129,7 @@ def chunked_performer(
     return join_chunks(output, query.shape[2]).to(value.dtype), last
 
 
+@checked
 def bidirectional_performer(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -139,6 +143,7 @@ def bidirectional_performer(
     return divide(output, torch.einsum("bhqf,bhf->bhq", query, key.sum(-2))).to(value.dtype)
 
 
+@checked
 def performer_weights(
     query: Float[Tensor, "batch heads length features"],
     key: Float[Tensor, "batch heads length features"],
@@ -163,17 +168,6 @@ def performer_weights(
     return divide(scores, total)
 
 
-def over_largest(
-    key: Float[Tensor, "batch heads size features"], before: Float[Tensor, "batch heads"] | None
-) -> tuple[Float[Tensor, "batch heads size features"], Float[Tensor, "batch heads"]]:
-    """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
-    seen = key != -torch.inf
-    key = torch.where(seen, key, EMPTY)
-    exponent = torch.amax(key, dim=(-2, -1))  # batch heads
-    exponent = exponent if before is None else torch.maximum(before, exponent)
-    return torch.where(seen, torch.exp(key - exponent[..., None, None]), 0.0), exponent
-
-
 def moved(state: PerformerState, exponent: Float[Tensor, "batch heads"]) -> PerformerState:
     """The same state over another feature."""
     factor = torch.exp(state.exponent - exponent)  # batch heads
@@ -195,6 +189,7 @@ def first_sums(
     return PerformerState(memory, zeros, torch.full_like(zeros[..., 0], EMPTY))
 
 
+@checked
 class PerformerAttention(nn.Module):
     """Multi-head attention by random features that stand for the softmax (FAVOR+, Choromanski et al. 2020).
 
@@ -231,7 +226,6 @@ class PerformerAttention(nn.Module):
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         head_dim = embed_dim // num_heads if head_dim is None else head_dim
         num_features = max(1, int(head_dim * math.log(head_dim))) if num_features is None else num_features
-        check_positive(num_features=num_features, chunk_size=chunk_size)
         factory = Factory(device=device, dtype=dtype)
         self.embed_dim = embed_dim
         self.num_heads = num_heads

@@ -12,9 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.ops import at_least_float32
 
+EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
 
+
+@checked
 def orthogonal_features(
     normal: Float[Tensor, "features head_dim"],
 ) -> Float[Tensor, "features head_dim"]:
@@ -35,6 +39,7 @@ def orthogonal_features(
     return torch.concatenate(blocks, dim=0).to(normal.dtype)
 
 
+@checked
 def log_softmax_features(
     x: Float[Tensor, "batch heads length head_dim"], features: Float[Tensor, "features head_dim"]
 ) -> Float[Tensor, "batch heads length features"]:
@@ -44,15 +49,28 @@ def log_softmax_features(
     return along - (x * x).sum(-1)[..., None] / 2
 
 
+@checked
 def query_features(query: Float[Tensor, "... features"]) -> Float[Tensor, "... features"]:
     """Φ(q) over its largest feature, from log φ(q)."""
     query = at_least_float32(query)
     return torch.exp(query - torch.amax(query, dim=-1, keepdim=True))
 
 
+@checked
 def divide(
     x: Float[Tensor, "... length dim"], total: Float[Tensor, "... length"]
 ) -> Float[Tensor, "... length dim"]:
     """X / total, and zero where the total is."""
     some = (total > 0)[..., None]
     return torch.where(some, x, 0.0) / torch.where(some, total[..., None], 1.0)
+
+
+def over_largest(
+    key: Float[Tensor, "batch heads size features"], before: Float[Tensor, "batch heads"] | None
+) -> tuple[Float[Tensor, "batch heads size features"], Float[Tensor, "batch heads"]]:
+    """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
+    seen = key != -torch.inf
+    key = torch.where(seen, key, EMPTY)
+    exponent = torch.amax(key, dim=(-2, -1))  # batch heads
+    exponent = exponent if before is None else torch.maximum(before, exponent)
+    return torch.where(seen, torch.exp(key - exponent[..., None, None]), 0.0), exponent

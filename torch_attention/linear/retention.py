@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu
+from torch_attention.arguments import checked
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -44,11 +45,13 @@ from torch_attention.outputs import AttentionOutput, RecurrentOutput
 from torch_attention.positions.rotary import rotate
 
 
+@checked
 def retention_decays(num_heads: int) -> tuple[float, ...]:
     """γ_h = 1 - 2^(-5-h), the factor by which the memory of head h shrinks before each token."""
     return tuple(1.0 - 2.0 ** (-5 - h) for h in range(num_heads))
 
 
+@checked
 def retention_frequencies(head_dim: int, base: float = 10000.0) -> tuple[float, ...]:
     """θ_i = base^(-i / (d/2 - 1)), in radians a token: from 1 for the first pair to 1 / base for the last.
 
@@ -60,6 +63,7 @@ def retention_frequencies(head_dim: int, base: float = 10000.0) -> tuple[float, 
     return tuple(base ** (-i / last) for i in range(head_dim // 2))
 
 
+@checked
 def recurrent_retention(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -92,6 +96,7 @@ def recurrent_retention(
     return rearrange(output, "l b h v -> b h l v").to(value.dtype), memory
 
 
+@checked
 def chunked_retention(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -122,6 +127,7 @@ def chunked_retention(
     return join_chunks(output, query.shape[2]).to(value.dtype), memory
 
 
+@checked
 def parallel_retention(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -133,6 +139,7 @@ def parallel_retention(
     return torch.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(value.dtype)
 
 
+@checked
 def retention_weights(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -146,12 +153,14 @@ def retention_weights(
     return torch.tril(decay_matrix(at_least_float32(log_decay)) * scores)  # batch heads length length
 
 
+@checked
 def over_root_mean_square(x: Float[Tensor, "... dim"], eps: float) -> Float[Tensor, "... dim"]:
     """X / √(mean x² + ε), in at least float32."""
     x = at_least_float32(x)
     return x / torch.sqrt((x * x).mean(dim=-1, keepdim=True) + eps)
 
 
+@checked
 class MultiScaleRetention(nn.Module):
     """Multi-head attention by a memory that fades at a fixed rate, one a head (Sun et al. 2023).
 

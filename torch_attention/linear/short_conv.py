@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torch_attention.activations import silu
+from torch_attention.arguments import checked
 
 
 class ConvolvedState(NamedTuple):
@@ -33,6 +34,7 @@ class ConvolvedState(NamedTuple):
     inputs: Float[Tensor, "batch last features"]
 
 
+@checked
 def short_convolution(
     convolve: Callable[[Tensor], Tensor],
     x: Float[Tensor, "batch length features"],
@@ -57,6 +59,7 @@ def short_convolution(
     return silu(convolve(extended)), extended[:, length:]
 
 
+@checked
 def visible_only(
     x: Float[Tensor, "batch length features"], mask: Bool[Tensor, "batch 1 1 length"] | None
 ) -> Float[Tensor, "batch length features"]:
@@ -64,6 +67,7 @@ def visible_only(
     return x if mask is None else torch.where(mask[:, 0, 0, :, None], x, 0.0)
 
 
+@checked
 def cut(x: Float[Tensor, "batch length features"], *sizes: int) -> list[Tensor]:
     """Cut the features into runs of these sizes."""
     parts, start = [], 0

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from torch_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
@@ -46,6 +47,7 @@ from torch_attention.ops import (
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
+@checked
 def recurrent_state_space(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -79,6 +81,7 @@ def recurrent_state_space(
     return rearrange(output, "l b h v -> b h l v").to(query.dtype), memory
 
 
+@checked
 def chunked_state_space(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -111,6 +114,7 @@ def chunked_state_space(
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 
 
+@checked
 def parallel_state_space(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -122,6 +126,7 @@ def parallel_state_space(
     return torch.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(query.dtype)
 
 
+@checked
 def state_space_weights(
     query: Float[Tensor, "batch heads length key_dim"],
     key: Float[Tensor, "batch heads length key_dim"],
@@ -132,6 +137,7 @@ def state_space_weights(
     return decay_matrix(log_decay) * torch.einsum("bhqd,bhkd->bhqk", query, key)
 
 
+@checked
 def grouped_rms_norm(
     x: Float[Tensor, "batch length features"],
     scale: Float[Tensor, "features"],
@@ -144,6 +150,7 @@ def grouped_rms_norm(
     return rearrange(groups, "b l g f -> b l (g f)").to(x.dtype) * scale
 
 
+@checked
 class Mamba2(nn.Module):
     """Linear attention with a decay, as a state-space model between a gate and a short convolution (Dao & Gu 2024).
 

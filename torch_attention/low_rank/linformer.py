@@ -18,6 +18,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -32,6 +33,7 @@ from torch_attention.positions.protocol import check_positions, check_scheme, pl
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def mix_positions(
     x: Float[Tensor, "batch heads length head_dim"], mixtures: Float[Tensor, "length projected"]
 ) -> Float[Tensor, "batch heads projected head_dim"]:
@@ -40,6 +42,7 @@ def mix_positions(
     return torch.einsum("bhnd,nm->bhmd", x, mixtures)
 
 
+@checked
 class LinformerAttention(nn.Module):
     """Multi-head self-attention to m mixtures of all positions (Wang et al. 2020).
 

@@ -22,6 +22,7 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence
 from torch_attention.layers import Factory, conv1d, linear
 from torch_attention.ops import (
@@ -35,6 +36,7 @@ from torch_attention.positions.protocol import check_positions, check_scheme, pl
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def iterative_pseudo_inverse(
     matrix: Float[Tensor, "... rows columns"], num_iterations: int = 6
 ) -> Float[Tensor, "... columns rows"]:
@@ -57,6 +59,7 @@ def iterative_pseudo_inverse(
     return inverse
 
 
+@checked
 def segment_means(
     x: Float[Tensor, "batch heads length head_dim"],
     num_segments: int,
@@ -70,6 +73,7 @@ def segment_means(
     return total / torch.clip(count, min=1.0)
 
 
+@checked
 class NystromAttention(nn.Module):
     """Multi-head self-attention through landmarks (Nyströmformer: Xiong et al. 2021).
 

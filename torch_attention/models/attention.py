@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Factory, linear, rms_norm
@@ -31,6 +32,7 @@ from torch_attention.positions.rotary import RotaryEmbedding
 from torch_attention.recall import check_call, recall
 
 
+@checked
 @dataclass(frozen=True)
 class HeadsConfig:
     """The heads of a model's attention.
@@ -61,6 +63,7 @@ class HeadsConfig:
     unit_offset: bool = False
 
 
+@checked
 @dataclass(frozen=True)
 class RopeConfig:
     """How positions turn a model's queries and keys.
@@ -88,6 +91,7 @@ class RopeConfig:
         )
 
 
+@checked
 class ModelAttention(nn.Module):
     """Grouped-query attention with what the configuration asks for (Ainslie et al. 2023, and the table above).
 

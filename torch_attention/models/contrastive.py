@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.layers import Factory, constant_parameter, linear
 from torch_attention.models.decoder import Decoder, DecoderConfig
 from torch_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from torch_attention.outputs import ContrastiveOutput
 
 
+@checked
 @dataclass(frozen=True)
 class ContrastiveConfig:
     """The sizes of two towers that meet.
@@ -35,6 +37,7 @@ class ContrastiveConfig:
     end_token: int | None = None
 
 
+@checked
 class ContrastiveModel(nn.Module):
     """Says how well texts fit images (Radford et al. 2021).
 
@@ -83,6 +86,7 @@ class ContrastiveModel(nn.Module):
         looked = _unit(self.look(image))  # images features
         return ContrastiveOutput(torch.exp(self.logit_scale[...]) * (text @ looked.T), text, looked)
 
+    @checked
     def read(
         self, tokens: Int[Tensor, "texts length"], mask: Bool[Tensor, "..."] | None = None
     ) -> Float[Tensor, "texts features"]:
@@ -93,6 +97,7 @@ class ContrastiveModel(nn.Module):
         last = torch.take_along_dim(read, ends[:, None, None], dim=1)  # texts 1 embed
         return self.text_proj(last[:, 0])
 
+    @checked
     def look(self, image: Float[Tensor, "images height width channels"]) -> Float[Tensor, "images features"]:
         """The vector of each image, of any length."""
         return self.image_proj(self.image(image).output[:, 0])

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
@@ -31,6 +32,7 @@ from torch_attention.outputs import AttentionOutput, CachedOutput, LanguageOutpu
 from torch_attention.self_attention import CausalSelfAttention
 
 
+@checked
 @dataclass(frozen=True)
 class DecoderConfig:
     """The sizes of a decoder.
@@ -58,6 +60,7 @@ class DecoderConfig:
     dropout: float = 0.0
 
 
+@checked
 class DecoderLayer(nn.Module):
     """Causal self-attention, then feed-forward: x = x + f(norm(x)) each (Radford et al. 2019).
 
@@ -103,6 +106,7 @@ class DecoderLayer(nn.Module):
         return attended._replace(output=x)
 
 
+@checked
 class Decoder(nn.Module):
     """Tokens in, for each of them a score of every token as the next one out (Radford et al. 2019).
 
@@ -168,6 +172,7 @@ class Decoder(nn.Module):
         )
         return read._replace(output=self.logits(read.output))
 
+    @checked
     def read(
         self,
         tokens: Int[Tensor, "batch length"],
@@ -206,6 +211,7 @@ class Decoder(nn.Module):
             tuple(layer.weights for layer in layers if layer.weights is not None) or None,
         )
 
+    @checked
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
         return similarities(self.token_embedding, x)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive
 from torch_attention.models.evaluation import evaluate
 from torch_attention.models.sequence import SequenceToSequence
@@ -44,6 +45,7 @@ class _Beams(NamedTuple):
     ended_scores: Float[Tensor, "batch beams"]
 
 
+@checked
 def greedy_decode(
     model: SequenceToSequence,
     source: Shaped[Tensor, "batch source ..."],
@@ -77,6 +79,7 @@ def greedy_decode(
     return evaluate(_greedy, model, source, source_mask, max_len=max_len, **settings)
 
 
+@checked
 def beam_search(
     model: SequenceToSequence,
     source: Shaped[Tensor, "batch source ..."],

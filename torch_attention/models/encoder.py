@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
@@ -18,6 +19,7 @@ from torch_attention.outputs import AttentionOutput, EncoderOutput
 from torch_attention.self_attention import MultiHeadSelfAttention
 
 
+@checked
 @dataclass(frozen=True)
 class EncoderConfig:
     """The sizes of an encoder.
@@ -55,6 +57,7 @@ class EncoderConfig:
     shared_layers: bool = False
 
 
+@checked
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward: x = norm(x + f(x)) each (Vaswani et al. 2017).
 
@@ -97,6 +100,7 @@ class EncoderLayer(nn.Module):
         return AttentionOutput(x, weights)
 
 
+@checked
 class Encoder(nn.Module):
     """Tokens in, one vector for each of them out (Devlin et al. 2018).
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_tokens
 from torch_attention.cross_attention import EncoderDecoderAttention
@@ -23,6 +24,7 @@ from torch_attention.models.sequence import SequenceModel, check_decoding, seque
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 
 
+@checked
 @dataclass(frozen=True)
 class StackConfig:
     """The sizes of a stack of layers.
@@ -38,6 +40,7 @@ class StackConfig:
     ffn_dim: int
 
 
+@checked
 @dataclass(frozen=True)
 class EncoderDecoderConfig:
     """The sizes of an encoder-decoder.
@@ -64,6 +67,7 @@ class EncoderDecoderConfig:
     embed_scale: float = 1.0
 
 
+@checked
 class EncoderDecoder(SequenceModel):
     """Tokens in, for each token written so far a score of every token as the next (Vaswani et al. 2017).
 
@@ -117,6 +121,7 @@ class EncoderDecoder(SequenceModel):
             ]
         )
 
+    @checked
     def encode(
         self,
         source: Int[Tensor, "batch source"],
@@ -135,6 +140,7 @@ class EncoderDecoder(SequenceModel):
             x = layers[-1].output  # batch source embed
         return EncoderOutput(x, None, all_weights(layer.weights for layer in layers))
 
+    @checked
     def decode(
         self,
         target: Int[Tensor, "batch target"],

@@ -21,12 +21,14 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_at_least, check_divisible
 from torch_attention.feed_forward import GatedFeedForward
 from torch_attention.layers import Factory, constant_parameter, linear
 from torch_attention.ops import at_least_float32, top_k_mask
 
 
+@checked
 @dataclass(frozen=True)
 class ExpertsConfig:
     """The sizes of a mixture of experts.
@@ -52,6 +54,7 @@ class ExpertsConfig:
     routed_scale: float = 1.0
 
 
+@checked
 class MixtureOfExperts(nn.Module):
     """Every position goes through the experts that its router chooses, and a shared one (DeepSeek-AI 2024).
 
@@ -102,6 +105,7 @@ class MixtureOfExperts(nn.Module):
             output = output + shares[..., index, None] * expert(x)  # batch length embed
         return output
 
+    @checked
     def shares(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length experts"]:
         """What part each expert has in the result, zero for all that are not chosen."""
         config = self.config

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, GrowingCache
 from torch_attention.checks import check_key_mask, check_positive, check_tokens
 from torch_attention.models.decoder import Decoder
@@ -11,6 +12,7 @@ from torch_attention.models.language import LanguageModel
 from torch_attention.models.sampling import Sampling, check_draws
 
 
+@checked
 @torch.no_grad()
 def generate(
     model: Decoder | LanguageModel,
@@ -97,6 +99,7 @@ def _generate(
     return torch.cat(found, dim=1)
 
 
+@checked
 def told(
     model: Decoder | LanguageModel, positions: Int[Tensor, "batch length"]
 ) -> Int[Tensor, "batch length"] | None:

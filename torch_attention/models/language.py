@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.layers import similarities
@@ -19,6 +20,7 @@ from torch_attention.outputs import CachedOutput, LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
 
 
+@checked
 class LanguageModel(nn.Module):
     """A decoder that stands alone; the base of the families in this package (Radford et al. 2019)."""
 
@@ -58,6 +60,7 @@ class LanguageModel(nn.Module):
         read = self.read(tokens, mask, positions=positions, caches=caches, need_weights=need_weights)
         return read._replace(output=self.logits(read.output))
 
+    @checked
     def read(
         self,
         tokens: Int[Tensor, "batch length"],
@@ -90,10 +93,12 @@ class LanguageModel(nn.Module):
             all_weights(layer.weights for layer in layers),
         )
 
+    @checked
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length embed"]:
         """The vectors that the first layer reads."""
         return self.token_embedding(tokens)
 
+    @checked
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
         if self.head is None:
@@ -101,6 +106,7 @@ class LanguageModel(nn.Module):
         return self.head(x)
 
 
+@checked
 def bounded(logits: Float[Tensor, "*batch vocab"], softcap: float | None) -> Float[Tensor, "*batch vocab"]:
     """Return c tanh(logits / c), which stays below the softcap c; None leaves them as they are (Gemma 2, 2024)."""
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import GatedFeedForward
 from torch_attention.heads.latent import MultiHeadLatentAttention
@@ -22,6 +23,7 @@ from torch_attention.models.language import LanguageModel
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
 
+@checked
 @dataclass(frozen=True)
 class LatentHeadsConfig:
     """The heads of latent attention.
@@ -47,6 +49,7 @@ class LatentHeadsConfig:
     scale: float | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class LatentDecoderConfig:
     """The sizes of a decoder with latent attention.
@@ -79,6 +82,7 @@ class LatentDecoderConfig:
         return self.heads.num_heads
 
 
+@checked
 class LatentDecoderLayer(nn.Module):
     """Latent attention, then one feed-forward network or several: x = x + f(norm(x)) each (DeepSeek-AI 2024).
 
@@ -140,6 +144,7 @@ class LatentDecoderLayer(nn.Module):
         return attended._replace(output=x)
 
 
+@checked
 class LatentDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (DeepSeek-AI 2024).
 

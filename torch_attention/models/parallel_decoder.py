@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Factory, embedding, layer_norm, linear
@@ -28,6 +29,7 @@ from torch_attention.positions.alibi import ALiBi
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 @dataclass(frozen=True)
 class ParallelDecoderConfig:
     """The sizes of a decoder with layer norms, and what its family adds.
@@ -74,6 +76,7 @@ class ParallelDecoderConfig:
         return RotaryEmbedding(self.heads.head_dim, rotary_dim=self.rotary_dim, base=self.rope_base)
 
 
+@checked
 class ParallelDecoderLayer(nn.Module):
     """Causal self-attention beside a feed-forward network, or before it (Wang & Komatsuzaki 2021).
 
@@ -132,6 +135,7 @@ class ParallelDecoderLayer(nn.Module):
         return attended._replace(output=after + transformed)
 
 
+@checked
 class ParallelDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (Black et al. 2022).
 
@@ -161,6 +165,7 @@ class ParallelDecoder(LanguageModel):
         self.final_norm = layer_norm(dim, eps=eps, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length embed"]:
         """The vectors that the first layer reads."""
         x = super().embed(tokens)  # batch length embed

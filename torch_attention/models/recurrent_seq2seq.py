@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import (
     check_divisible,
     check_key_mask,
@@ -47,11 +48,13 @@ class RecurrentCache:
 
     state: Any = None
 
+    @checked
     def select(self, rows: Int[Tensor, " rows"]) -> "RecurrentCache":
         """What it remembers of these texts of the batch, in this order."""
         return RecurrentCache(None if self.state is None else self.state[rows])
 
 
+@checked
 def gru_states(
     cell: GRUCell,
     x: Float[Tensor, "length batch input"],
@@ -68,6 +71,7 @@ def gru_states(
     return scan(step, state, (x, there))[1]
 
 
+@checked
 class RecurrentSeq2Seq(SequenceToSequence):
     """Tokens in, for each token written so far the scores of the next, and where it looked (Bahdanau et al. 2014).
 
@@ -123,6 +127,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """There is no end to what can be written."""
         return None
 
+    @checked
     def start(self, length: int) -> tuple[Any, ...]:
         """The cache to begin with, however many tokens are to be written."""
         return (RecurrentCache(),)
@@ -154,6 +159,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         weights = run.cross_weights or ()
         return AttentionOutput(run.output, weights[0][:, 0])
 
+    @checked
     def encode(
         self,
         source: Int[Tensor, "batch source"],
@@ -176,6 +182,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         memory = torch.concatenate([forward, backward], dim=-1).swapaxes(0, 1)  # batch source hidden
         return EncoderOutput(memory, None, None)
 
+    @checked
     def decode(
         self,
         target: Int[Tensor, "batch target"],

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_tokens
 from torch_attention.feed_forward import FeedForward, GatedFeedForward
@@ -30,6 +31,7 @@ from torch_attention.outputs import (
 from torch_attention.positions.t5 import T5Bias
 
 
+@checked
 @dataclass(frozen=True)
 class RelativeEncoderDecoderConfig:
     """The sizes of an encoder-decoder with relative positions.
@@ -61,6 +63,7 @@ class RelativeEncoderDecoderConfig:
     logit_scale: float = 1.0
 
 
+@checked
 class RelativeLayer(nn.Module):
     """Self-attention, cross-attention if it decodes, feed-forward: x = x + f(norm(x)) each (Raffel et al. 2020).
 
@@ -119,6 +122,7 @@ class RelativeLayer(nn.Module):
         return decoder_output(x, read, across)
 
 
+@checked
 class RelativeEncoderDecoder(SequenceModel):
     """Tokens in, for each token written so far a score of every token as the next (Raffel et al. 2020).
 
@@ -154,6 +158,7 @@ class RelativeEncoderDecoder(SequenceModel):
         self.decoder_norm = rms_norm(dim, eps=eps, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def encode(
         self,
         source: Int[Tensor, "batch source"],
@@ -174,6 +179,7 @@ class RelativeEncoderDecoder(SequenceModel):
         weights = all_weights(layer.self_weights for layer in layers)
         return EncoderOutput(self.encoder_norm(x), None, weights)
 
+    @checked
     def decode(
         self,
         target: Int[Tensor, "batch target"],

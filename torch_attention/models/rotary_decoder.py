@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import GatedFeedForward
 from torch_attention.layers import Factory, embedding, linear, rms_norm
@@ -30,6 +31,7 @@ from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 @dataclass(frozen=True)
 class RotaryDecoderConfig:
     """The sizes of a decoder with rotary positions, and what its family adds.
@@ -75,6 +77,7 @@ class RotaryDecoderConfig:
         return rope.embedding(self.heads.head_dim)
 
 
+@checked
 class RotaryDecoderLayer(nn.Module):
     """Causal self-attention, then a gated feed-forward network: x = x + f(norm(x)) each (Touvron et al. 2023).
 
@@ -135,6 +138,7 @@ class RotaryDecoderLayer(nn.Module):
         return attended._replace(output=x)
 
 
+@checked
 class RotaryDecoder(LanguageModel):
     """Tokens in, for each of them a score of every token as the next one out (Touvron et al. 2023).
 
@@ -166,10 +170,12 @@ class RotaryDecoder(LanguageModel):
         self.final_norm = rms_norm(dim, eps=heads.norm_eps, unit_offset=heads.unit_offset, **factory)
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
+    @checked
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length embed"]:
         """The vectors that the first layer reads."""
         return super().embed(tokens) * self.config.embed_scale
 
+    @checked
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
         return bounded(super().logits(x), self.config.logit_softcap)

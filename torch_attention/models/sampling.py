@@ -21,11 +21,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive
 from torch_attention.ops import at_least_float32
 from torch_attention.ops.known import known_values
 
 
+@checked
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are chosen, and when a text ends.
@@ -91,6 +93,7 @@ def check_draws(draws: Float[Tensor, "..."] | None, temperature: float, num_toke
         raise ValueError(f"draws must be at least 0 and below 1, got {known.min()} to {known.max()}")
 
 
+@checked
 def filter_scores(
     scores: Float[Tensor, "*batch vocab"],
     temperature: float = 1.0,
@@ -117,6 +120,7 @@ def filter_scores(
     return scores
 
 
+@checked
 def pick(scores: Float[Tensor, "*batch vocab"], draw: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
     """The first token by which the probabilities, summed up by token number, exceed the draw."""
     chances = torch.softmax(scores, dim=-1)  # *batch vocab

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
 from torch_attention.cross_attention import EncoderDecoderAttention
@@ -30,6 +31,7 @@ from torch_attention.vision.vit import ViTBlock
 NORM_EPS = 1e-5
 
 
+@checked
 class SimpleSeq2Seq(SequenceToSequence):
     """Tokens of one language in, for each token of the other the scores of the next (Vaswani et al. 2017).
 
@@ -138,6 +140,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         """
         return self.run(src_tokens, tgt_tokens, src_mask, tgt_mask, need_weights=False).output
 
+    @checked
     def encode(
         self,
         source: Int[Tensor, "batch source"],
@@ -158,6 +161,7 @@ class SimpleSeq2Seq(SequenceToSequence):
             x = layers[-1].output  # batch source embed
         return EncoderOutput(self.encoder_norm(x), None, all_weights(layer.weights for layer in layers))
 
+    @checked
     def decode(
         self,
         target: Int[Tensor, "batch target"],

@@ -5,6 +5,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, StaticCache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.outputs import CachedDecoderOutput, EncoderOutput, SequenceOutput, all_weights
@@ -21,6 +22,7 @@ class SequenceToSequence(nn.Module):
         """How many tokens can be written; None where there is no end."""
         return getattr(self.config, "max_len", None)
 
+    @checked
     def run(
         self,
         source: Shaped[Tensor, "batch source ..."],
@@ -50,6 +52,7 @@ class SequenceToSequence(nn.Module):
         written = self.decode(target, read.output, target_mask, source_mask, need_weights=need_weights)
         return written._replace(encoder_weights=read.weights)
 
+    @checked
     def encode(
         self,
         source: Shaped[Tensor, "batch source ..."],
@@ -60,6 +63,7 @@ class SequenceToSequence(nn.Module):
         """Read `source`; arguments as in a call of the model."""
         raise NotImplementedError
 
+    @checked
     def decode(
         self,
         target: Int[Tensor, "batch target"],
@@ -78,11 +82,13 @@ class SequenceToSequence(nn.Module):
         """
         raise NotImplementedError
 
+    @checked
     def start(self, length: int) -> tuple[Any, ...]:
         """The caches to begin with, where `length` tokens are to be written one by one."""
         return (StaticCache(length),) * len(self.decoder_layers)
 
 
+@checked
 class SequenceModel(SequenceToSequence):
     """The base of the families in this package, which return all there is (Vaswani et al. 2017)."""
 
@@ -119,6 +125,7 @@ def check_decoding(
     check_key_mask(target_mask, *target.shape, name=mask_name)
 
 
+@checked
 def sequence_output(logits: Float[Tensor, "batch target vocab"], layers: list[Any]) -> SequenceOutput:
     """What a decoder returns, from what its layers did."""
     caches = tuple(layer.cache for layer in layers if isinstance(layer, CachedDecoderOutput)) or None

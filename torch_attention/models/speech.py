@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_sequence
 from torch_attention.cross_attention import EncoderDecoderAttention
@@ -25,6 +26,7 @@ from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from torch_attention.vision.vit import ViTBlock
 
 
+@checked
 @dataclass(frozen=True)
 class SpeechConfig:
     """The sizes of an encoder-decoder that listens.
@@ -53,6 +55,7 @@ class SpeechConfig:
     embed_scale: float = 1.0
 
 
+@checked
 class SpeechTransformer(SequenceModel):
     """Frames of sound in, for each token written so far a score of every token as the next (Radford et al. 2022).
 
@@ -111,6 +114,7 @@ class SpeechTransformer(SequenceModel):
         )
         self.decoder_norm = layer_norm(dim, eps=eps, **factory)
 
+    @checked
     def encode(
         self,
         source: Float[Tensor, "batch frames features"],
@@ -141,6 +145,7 @@ class SpeechTransformer(SequenceModel):
         weights = all_weights(layer.weights for layer in layers)
         return EncoderOutput(self.encoder_norm(x), None, weights)
 
+    @checked
     def decode(
         self,
         target: Int[Tensor, "batch target"],

@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.layers import Factory, layer_norm, linear
 from torch_attention.outputs import EncoderOutput, all_weights
 from torch_attention.vision.vit import PatchEmbedding, ViTBlock
 
 
+@checked
 @dataclass(frozen=True)
 class VisionTransformerConfig:
     """The sizes of a Vision Transformer.
@@ -50,6 +52,7 @@ class VisionTransformerConfig:
     num_classes: int | None = None
 
 
+@checked
 class VisionTransformer(nn.Module):
     """Images in, a vector for each patch and one for the whole out (Dosovitskiy et al. 2020).
 

@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of batch element, head, query and key
@@ -55,6 +56,7 @@ def or_masks(*mask_mods: MaskMod) -> MaskMod:
     return some
 
 
+@checked
 def create_block_mask(
     mask_mod: MaskMod,
     B: int | None,

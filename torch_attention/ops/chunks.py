@@ -5,7 +5,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
 
+
+@checked
 def split_chunks(
     x: Float[Tensor, "batch heads length *dim"], chunk_size: int, *, fill: float = 0.0
 ) -> Float[Tensor, "chunks batch heads size *dim"]:
@@ -19,6 +22,7 @@ def split_chunks(
     return rearrange(torch.concatenate([x, missing], dim=2), "b h (c size) ... -> c b h size ...", size=size)
 
 
+@checked
 def join_chunks(
     x: Float[Tensor, "chunks batch heads size dim"], length: int
 ) -> Float[Tensor, "batch heads length dim"]:

@@ -11,7 +11,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
 
+
+@checked
 def decay_matrix(log_decay: Float[Tensor, "... length"]) -> Float[Tensor, "... length length"]:
     """Row t, column s: what is left after step t of what was written in step s; 0 for s > t.
 
@@ -40,6 +43,7 @@ class DecayedProducts(NamedTuple):
     until_end: Float[Tensor, "... length dim"]
 
 
+@checked
 def decayed_products(
     read: Float[Tensor, "... length dim"],
     written: Float[Tensor, "... length dim"],

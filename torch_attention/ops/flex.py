@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_attention
 from torch_attention.ops.block_mask import BlockMask, MaskMod, over_plane
 from torch_attention.ops.block_mask import and_masks as and_masks
@@ -46,6 +47,7 @@ from torch_attention.ops.visibility import Visibility
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
+@checked
 def flex_attention(
     query: Float[Tensor, "batch heads query head_dim"],
     key: Float[Tensor, "batch kv_heads key head_dim"],

@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive
 from torch_attention.ops.softmax import at_least_float32
 
 
+@checked
 def top_k_mask(
     scores: Float[Tensor, "*rows length"], k: int, mask: Bool[Tensor, "..."] | None = None
 ) -> Bool[Tensor, "*rows length"]:

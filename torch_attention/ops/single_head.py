@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.checks import align, check_boolean
 from torch_attention.ops.definition import weighted_values
 from torch_attention.ops.dot_product import Scoring, attend
@@ -14,6 +15,7 @@ from torch_attention.ops.softmax import masked_softmax
 from torch_attention.outputs import AttentionOutput
 
 
+@checked
 def additive_features(
     query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
 ) -> Float[Tensor, "batch query key hidden"]:
@@ -21,6 +23,7 @@ def additive_features(
     return torch.tanh(query[:, :, None] + key[:, None])
 
 
+@checked
 def score_attention(
     scores: Float[Tensor, "batch query key"],
     value: Float[Tensor, "batch key value_dim"],

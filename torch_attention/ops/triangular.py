@@ -4,7 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
 
+
+@checked
 def solve_unit_lower(
     lower: Float[Tensor, "*batch length length"], right: Float[Tensor, "*batch length dim"]
 ) -> Float[Tensor, "*batch length dim"]:

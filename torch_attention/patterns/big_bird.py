@@ -21,6 +21,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import (
     check_at_least,
     check_divisible,
@@ -36,6 +37,7 @@ from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
+@checked
 def block_sparse_mask(
     num_blocks: int,
     block_size: int,
@@ -92,6 +94,7 @@ def block_sparse_mask(
     return repeat(seen, "heads q k -> 1 heads (q i) (k j)", i=block_size, j=block_size)
 
 
+@checked
 def draw_random_blocks(
     num_heads: int,
     num_blocks: int,
@@ -131,6 +134,7 @@ def draw_random_blocks(
     return torch.as_tensor(drawn, device=device)
 
 
+@checked
 class BigBirdAttention(nn.Module):
     """Multi-head self-attention to neighbouring, global and random blocks (Zaheer et al. 2020).
 

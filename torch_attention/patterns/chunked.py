@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -29,6 +30,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class ChunkedAttention(nn.Module):
     """Causal self-attention within chunks of `chunk_size` positions (Llama 4, Meta 2025).
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence, check_window
 from torch_attention.layers import Dropout, Factory, linear, parameter
@@ -26,6 +27,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class LearnedSinkAttention(nn.Module):
     """Multi-head self-attention in which part of the weight may go to no key (gpt-oss, OpenAI 2025).
 

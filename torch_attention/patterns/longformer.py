@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_positive, check_sequence, dtype_name
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
@@ -30,6 +31,7 @@ from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
+@checked
 def local_global_mask(
     global_tokens: Bool[Tensor, "batch length"], *, one_sided_window: int
 ) -> Bool[Tensor, "batch 1 length length"]:
@@ -53,6 +55,7 @@ def local_global_mask(
     return (near | global_tokens[:, :, None] | global_tokens[:, None, :])[:, None]
 
 
+@checked
 class LongformerAttention(nn.Module):
     """Multi-head self-attention to neighbours and to global tokens (Beltagy et al. 2020).
 

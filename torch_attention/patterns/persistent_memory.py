@@ -19,6 +19,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_keep, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, parameter
@@ -29,6 +30,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def append_memories(
     x: Float[Tensor, "batch heads length head_dim"], memories: Float[Tensor, "memories features"]
 ) -> Float[Tensor, "batch heads length_and_memories head_dim"]:
@@ -38,6 +40,7 @@ def append_memories(
     return torch.concatenate([x, cut], dim=-2)
 
 
+@checked
 def append_columns(
     x: Shaped[Tensor, "*rows columns"], count: int, value: float | bool
 ) -> Shaped[Tensor, "*rows more_columns"]:
@@ -46,6 +49,7 @@ def append_columns(
     return torch.concatenate([x, more], dim=-1)
 
 
+@checked
 class PersistentMemoryAttention(nn.Module):
     """Multi-head self-attention to the sequence and to learned memories (Sukhbaatar et al. 2019).
 

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence, check_window
 from torch_attention.layers import Dropout, Factory, linear
@@ -32,6 +33,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class SlidingWindowAttention(nn.Module):
     """Causal self-attention to the last `window` positions, the own one included (Child et al. 2019).
 

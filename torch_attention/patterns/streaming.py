@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_at_least, check_divisible, check_sequence, check_window
 from torch_attention.layers import Dropout, Factory, linear
@@ -40,6 +41,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def streaming_scores(
     position: nn.Module | None,
     query: Float[Tensor, "batch heads query head_dim"],
@@ -81,6 +83,7 @@ def streaming_scores(
     return torch.concatenate([to_sinks, scores[..., num_sinks:]], dim=-1), visible
 
 
+@checked
 class StreamingAttention(nn.Module):
     """Causal self-attention to the first tokens and the last ones (Xiao et al. 2023).
 

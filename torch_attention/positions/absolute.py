@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import at_least_float32
@@ -29,6 +30,7 @@ from torch_attention.positions.protocol import check_shape, positions_or_count
 from torch_attention.positions.rotary import rotary_frequencies
 
 
+@checked
 def sinusoid(
     positions: Int[Tensor, "... length"], frequencies: Float[Tensor, " pairs"], *, interleaved: bool = True
 ) -> Float[Tensor, "... length embed"]:
@@ -40,6 +42,7 @@ def sinusoid(
     return torch.concatenate([sine, cosine], dim=-1)  # ... length embed
 
 
+@checked
 class SinusoidalEmbedding(nn.Module):
     """Adds sines and cosines of the position, which need no learning and no end (Vaswani et al. 2017).
 
@@ -80,6 +83,7 @@ class SinusoidalEmbedding(nn.Module):
         return (wide + sinusoid(positions, frequencies, interleaved=self.interleaved)).to(x.dtype)
 
 
+@checked
 class LearnedEmbedding(nn.Module):
     """Adds the row of a learned table, which ends (Gehring et al. 2017).
 

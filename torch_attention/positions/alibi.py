@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads, distances
 
 
+@checked
 def alibi_slopes(num_heads: int) -> tuple[float, ...]:
     """The slope m_h of each head (Press et al. 2021, section 3).
 
@@ -35,6 +37,7 @@ def alibi_slopes(num_heads: int) -> tuple[float, ...]:
     return tuple(slopes + finer[: num_heads - power])
 
 
+@checked
 class ALiBi(nn.Module):
     """Adds to each score a penalty that grows with distance; has no parameters (Press et al. 2021).
 

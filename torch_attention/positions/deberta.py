@@ -23,6 +23,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.ops import attend, merge_heads, split_heads
@@ -31,6 +32,7 @@ from torch_attention.positions.protocol import check_shape, distances, look_up
 from torch_attention.positions.shaw import relative_scores
 
 
+@checked
 def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int:
     """The bucket of a distance i - j, with its sign (He et al. 2021, the code of DeBERTa-v2).
 
@@ -48,6 +50,7 @@ def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int
     return (middle + step + 1 - contained) * (1 if distance > 0 else -1)
 
 
+@checked
 class DisentangledSelfAttention(nn.Module):
     """Multi-head self-attention with vectors for distances, as DeBERTa has it (He et al. 2021).
 

@@ -17,11 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads, positions_or_count
 
 
+@checked
 def rotary_frequencies(rotary_dim: int, base: float = 10000.0) -> tuple[float, ...]:
     """θ_i = base^(-2i/d) for each of the d/2 pairs, in radians a position.
 
@@ -32,6 +34,7 @@ def rotary_frequencies(rotary_dim: int, base: float = 10000.0) -> tuple[float, .
     return tuple(base ** (-i / rotary_dim) for i in range(0, rotary_dim, 2))
 
 
+@checked
 def rotate(
     x: Float[Tensor, "... length head_dim"],
     angles: Float[Tensor, "... length pairs"],
@@ -62,6 +65,7 @@ def rotate(
     return torch.concatenate([turned.to(x.dtype), rest], dim=-1)
 
 
+@checked
 class RotaryEmbedding(nn.Module):
     """Turns queries and keys by their positions; has no parameters (Su et al. 2021).
 

@@ -20,12 +20,14 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads
 from torch_attention.positions.rotary import rotary_frequencies, rotate
 
 
+@checked
 def axis_angles(
     positions: Int[Tensor, "... length axes"], axes: Sequence[int], frequencies: Float[Tensor, " pairs"]
 ) -> Float[Tensor, "... length pairs"]:
@@ -34,6 +36,7 @@ def axis_angles(
     return followed.to(frequencies.dtype) * frequencies  # ... length pairs
 
 
+@checked
 def turn(
     x: Float[Tensor, "batch heads length head_dim"],
     positions: Int[Tensor, "..."] | None,
@@ -51,6 +54,7 @@ def turn(
     return rotate(x, axis_angles(positions, axes, thetas))
 
 
+@checked
 class MultiAxisRotaryEmbedding(nn.Module):
     """Bands of the frequencies follow different coordinates; has no parameters (Wang et al. 2024, Qwen2-VL).
 
@@ -96,6 +100,7 @@ class MultiAxisRotaryEmbedding(nn.Module):
         )
 
 
+@checked
 class AxialRotaryEmbedding(nn.Module):
     """Equal shares of a head follow the coordinates, each with all frequencies (Heo et al. 2024); no parameters.
 

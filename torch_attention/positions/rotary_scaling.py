@@ -21,9 +21,11 @@ sequence outgrows what it was built for; keys that a cache holds already were tu
 import math
 from collections.abc import Sequence
 
+from torch_attention.arguments import checked
 from torch_attention.positions.rotary import rotary_frequencies
 
 
+@checked
 def linear_frequencies(rotary_dim: int, factor: float, *, base: float = 10000.0) -> tuple[float, ...]:
     """θ_i / factor: position m is turned as m / factor was (Chen et al. 2023, eq. 3).
 
@@ -33,6 +35,7 @@ def linear_frequencies(rotary_dim: int, factor: float, *, base: float = 10000.0)
     return tuple(theta / factor for theta in rotary_frequencies(rotary_dim, base))
 
 
+@checked
 def dynamic_ntk_frequencies(
     rotary_dim: int, length: int, factor: float, *, original_length: int, base: float = 10000.0
 ) -> tuple[float, ...]:
@@ -50,6 +53,7 @@ def dynamic_ntk_frequencies(
     return rotary_frequencies(rotary_dim, base * stretch ** (rotary_dim / (rotary_dim - 2)))
 
 
+@checked
 def yarn_frequencies(
     rotary_dim: int,
     factor: float,
@@ -93,6 +97,7 @@ def yarn_frequencies(
     )
 
 
+@checked
 def yarn_amplitude(factor: float, weight: float = 1.0) -> float:
     """0.1 weight ln(factor) + 1: its square sharpens the softmax of a longer context (Peng et al. 2023, eq. 22).
 
@@ -101,6 +106,7 @@ def yarn_amplitude(factor: float, weight: float = 1.0) -> float:
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0
 
 
+@checked
 def llama3_frequencies(
     rotary_dim: int,
     factor: float,
@@ -128,6 +134,7 @@ def llama3_frequencies(
     return tuple(scaled(theta) for theta in rotary_frequencies(rotary_dim, base))
 
 
+@checked
 def longrope_frequencies(
     rotary_dim: int,
     length: int,
@@ -154,11 +161,13 @@ def longrope_frequencies(
     return tuple(theta / factor for theta, factor in zip(thetas, factors, strict=True))
 
 
+@checked
 def longrope_amplitude(factor: float, *, original_length: int) -> float:
     """sqrt(1 + ln(factor) / ln(original_length)), `factor` being the extended length by it (Ding et al. 2024)."""
     return math.sqrt(1.0 + math.log(factor) / math.log(original_length)) if factor > 1.0 else 1.0
 
 
+@checked
 def proportional_frequencies(
     head_dim: int, proportion: float, *, factor: float = 1.0, base: float = 10000.0
 ) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
@@ -32,6 +33,7 @@ from torch_attention.positions.protocol import check_heads, distances, look_up
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def relative_scores(
     x: Float[Tensor, "batch heads length head_dim"],
     rows: Float[Tensor, "... rows head_dim"],
@@ -48,6 +50,7 @@ def relative_scores(
     return torch.take_along_dim(scores, row, dim=-1)  # batch heads length other
 
 
+@checked
 class ShawEmbedding(nn.Module):
     """Adds to each key a learned vector for its distance from the query (Shaw et al. 2018, a^K alone).
 
@@ -95,6 +98,7 @@ class ShawEmbedding(nn.Module):
         return Placed(query, key, self.scale * relative_scores(query, table, row))
 
 
+@checked
 class ShawSelfAttention(nn.Module):
     """Multi-head self-attention whose keys and values know their distance from the query (Shaw et al. 2018).
 

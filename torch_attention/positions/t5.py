@@ -18,12 +18,14 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import Placed
 from torch_attention.positions.protocol import check_heads, distances, look_up
 
 
+@checked
 def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirectional: bool) -> int:
     """The bucket of a key that stands `distance` behind the query, j - i.
 
@@ -42,6 +44,7 @@ def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirection
     return first + min(exact + step - 1 + reached, side - 1)
 
 
+@checked
 class T5Bias(nn.Module):
     """Adds to each score a learned number that depends on head and distance (Raffel et al. 2020).
 

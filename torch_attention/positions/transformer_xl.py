@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, parameter
 from torch_attention.ops import Placed, at_least_float32
@@ -27,6 +28,7 @@ from torch_attention.positions.rotary import rotary_frequencies
 from torch_attention.positions.shaw import relative_scores
 
 
+@checked
 def counted_distance_scores(
     query: Float[Tensor, "batch heads query head_dim"],
     key: Float[Tensor, "batch kv_heads key head_dim"],
@@ -41,6 +43,7 @@ def counted_distance_scores(
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
 
 
+@checked
 def distance_scores(
     query: Float[Tensor, "batch heads query head_dim"],
     weight: Float[Tensor, "embed heads head_dim"],
@@ -64,6 +67,7 @@ def distance_scores(
     return torch.concatenate([for_sine, for_cosine], dim=-1) @ there.swapaxes(-1, -2)  # batch heads query key
 
 
+@checked
 class TransformerXLEmbedding(nn.Module):
     """Scores the distance of a key apart from its content (Dai et al. 2019, section 3.3).
 

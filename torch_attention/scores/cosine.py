@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, constant_parameter, linear
@@ -28,6 +29,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def unit_vectors(x: Float[Tensor, "... dim"], *, eps: float = 1e-12) -> Float[Tensor, "... dim"]:
     """X / max(|x|, eps), in at least float32: of length 1 along the last axis, but for vectors shorter than `eps`."""
     x = at_least_float32(x)
@@ -35,6 +37,7 @@ def unit_vectors(x: Float[Tensor, "... dim"], *, eps: float = 1e-12) -> Float[Te
     return x / torch.sqrt(torch.clip((x * x).sum(dim=-1, keepdim=True), min=eps * eps))
 
 
+@checked
 class CosineAttention(nn.Module):
     """Multi-head self-attention by cosines, with a learned and bounded factor a head (Liu et al. 2022).
 

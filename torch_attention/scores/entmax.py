@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -33,6 +34,7 @@ from torch_attention.recall import check_call, recall
 from torch_attention.scores.sparsemax import below_the_top, descending
 
 
+@checked
 def entmax15(
     scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "..."] | None = None
 ) -> Float[Tensor, "... query key"]:
@@ -68,6 +70,7 @@ def entmax15(
     return torch.where(support, root * root, 0.0)
 
 
+@checked
 class Entmax15Attention(nn.Module):
     """Multi-head self-attention with 1.5-entmax in place of the softmax (Peters, Niculae & Martins 2019).
 

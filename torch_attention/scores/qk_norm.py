@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, rms_norm
@@ -34,6 +35,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 class QKNormAttention(nn.Module):
     """Grouped-query attention whose queries and keys are normalised head by head (Qwen 3, Yang et al. 2025).
 
@@ -132,6 +134,7 @@ class QKNormAttention(nn.Module):
         return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
 
 
+@checked
 class FullWidthQKNormAttention(nn.Module):
     """Grouped-query attention whose queries and keys are normalised over all heads at once (OLMo 2, 2024).
 

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -33,6 +34,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def sigmoid_weights(
     scores: Float[Tensor, "... query key"],
     mask: Bool[Tensor, "#*axes"] | None = None,
@@ -54,6 +56,7 @@ def sigmoid_weights(
     return weights if mask is None else torch.where(mask, weights, 0.0)
 
 
+@checked
 class SigmoidAttention(nn.Module):
     """Multi-head self-attention with a sigmoid in place of the softmax (Ramapuram et al. 2024).
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -30,6 +31,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def below_the_top(
     scores: Float[Tensor, "... key"], mask: Bool[Tensor, "... key"]
 ) -> Float[Tensor, "... key"]:
@@ -42,11 +44,13 @@ def below_the_top(
     return torch.where(mask, torch.clip(seen - top, min=-1.0), -1.0)
 
 
+@checked
 def descending(x: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
     """Sorted along the last axis, the largest first."""
     return torch.take_along_dim(x, torch.argsort(-x, dim=-1, stable=True), dim=-1)
 
 
+@checked
 def sparsemax(
     scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "..."] | None = None
 ) -> Float[Tensor, "... query key"]:
@@ -77,6 +81,7 @@ def sparsemax(
     return torch.where(support, scores - mean + 1.0 / size, 0.0)
 
 
+@checked
 class SparsemaxAttention(nn.Module):
     """Multi-head self-attention with sparsemax in place of the softmax (Martins & Astudillo 2016).
 

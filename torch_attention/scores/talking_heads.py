@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, parameter
@@ -35,6 +36,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def talk(
     head_map: Float[Tensor, "heads heads"], x: Float[Tensor, "batch heads query key"]
 ) -> Float[Tensor, "batch heads query key"]:
@@ -42,6 +44,7 @@ def talk(
     return torch.einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
 
 
+@checked
 class TalkingHeadsAttention(nn.Module):
     """Multi-head self-attention whose heads are mixed before and after the softmax (Shazeer et al. 2020).
 

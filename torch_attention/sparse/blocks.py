@@ -5,9 +5,11 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.ops import top_k_mask
 
 
+@checked
 def runs(
     length: int, size: int, stride: int, *, device: torch.device | str | None
 ) -> Int[Tensor, "runs size"]:
@@ -17,6 +19,7 @@ def runs(
     return first[:, None] + torch.arange(size, device=device)
 
 
+@checked
 def chosen_keys(
     compressed_weights: Float[Tensor, "batch heads query runs"],
     visible: Bool[Tensor, "batch heads query key"],

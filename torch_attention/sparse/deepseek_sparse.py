@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import align, check_positive, check_sequence
 from torch_attention.heads.grouped_query import GroupedQueryAttention
@@ -86,6 +87,7 @@ class Choosing:
         return seen._replace(entries=type(entries)(*seen.entries[:2]), mask=chosen & mask)
 
 
+@checked
 class DeepSeekSparseAttention(nn.Module):
     """Causal attention to the keys that an indexer chooses (DeepSeek-AI 2025, DeepSeek-V3.2).
 

@@ -8,9 +8,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arguments import checked
 from torch_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
+@checked
 def lsh_buckets(
     x: Float[Tensor, "batch heads length head_dim"],
     rotations: Float[Tensor, "heads head_dim rounds half"],
@@ -28,6 +30,7 @@ def lsh_buckets(
     return buckets if mask is None else torch.where(mask, buckets, 2 * rotations.shape[-1])
 
 
+@checked
 def meetings(
     query_chunk: Int[Tensor, "... rounds query"],
     key_chunk: Int[Tensor, "... rounds key"],
@@ -44,6 +47,7 @@ def meetings(
     return seen
 
 
+@checked
 def lsh_attention_weights(
     query: Float[Tensor, "batch heads length head_dim"],
     key: Float[Tensor, "batch heads length head_dim"],
@@ -76,6 +80,7 @@ def lsh_attention_weights(
     return masked_softmax(scores, seen & (alone | ~itself))
 
 
+@checked
 def lsh_attention(
     query: Float[Tensor, "batch heads length head_dim"],
     key: Float[Tensor, "batch heads length head_dim"],

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import relu
+from torch_attention.arguments import checked
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.layers import Factory, layer_norm, linear
 from torch_attention.ops import at_least_float32, split_heads
@@ -27,6 +28,7 @@ from torch_attention.positions.protocol import check_positions, check_scheme, pl
 from torch_attention.positions.rotary import RotaryEmbedding
 
 
+@checked
 def lightning_scores(
     query: Float[Tensor, "batch heads query head_dim"],
     key: Float[Tensor, "batch key head_dim"],
@@ -48,6 +50,7 @@ def lightning_scores(
     return torch.einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
 
 
+@checked
 class LightningIndexer(nn.Module):
     """Scores every key for every query, cheaply (DeepSeek-AI 2025, DeepSeek-V3.2).
 

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -37,6 +38,7 @@ from torch_attention.outputs import AttentionOutput
 from torch_attention.sparse.hashing import lsh_attention, lsh_attention_weights, lsh_buckets
 
 
+@checked
 class LSHAttention(nn.Module):
     """Multi-head self-attention among positions of similar content (Reformer: Kitaev et al. 2020).
 

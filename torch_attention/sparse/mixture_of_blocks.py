@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -35,6 +36,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def block_attention_weights(
     query: Float[Tensor, "batch heads query head_dim"],
     key: Float[Tensor, "batch kv_heads key head_dim"],
@@ -74,6 +76,7 @@ def block_attention_weights(
     return masked_softmax(scores, visible & chosen[..., block_of])
 
 
+@checked
 class MixtureOfBlockAttention(nn.Module):
     """Causal multi-head self-attention to a few blocks of keys (Lu et al. 2025).
 

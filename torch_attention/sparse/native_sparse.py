@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import relu, sigmoid
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import (
     align,
@@ -52,6 +53,7 @@ from torch_attention.recall import check_call, recall
 from torch_attention.sparse.blocks import chosen_keys, runs
 
 
+@checked
 class BlockCompression(nn.Module):
     """One key or value in place of a run of them: a network of one hidden layer (Yuan et al. 2025, equation 7).
 
@@ -95,6 +97,7 @@ class Branches(NamedTuple):
     window_value: Float[Tensor, "batch kv_heads length head_dim"]
 
 
+@checked
 class NativeSparseAttention(nn.Module):
     """Causal attention to compressed runs, chosen blocks and a window, each with a gate (Yuan et al. 2025).
 

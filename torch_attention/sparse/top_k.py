@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -32,6 +33,7 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
+@checked
 def top_k_attention_weights(
     query: Float[Tensor, "batch heads query head_dim"],
     key: Float[Tensor, "batch kv_heads key head_dim"],
@@ -60,6 +62,7 @@ def top_k_attention_weights(
     return masked_softmax(scores, top_k_mask(scores, top_k, visible))
 
 
+@checked
 class TopKAttention(nn.Module):
     """Multi-head self-attention in which a query keeps its k best keys (Zhao et al. 2019).
 

@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_keep
 from torch_attention.layers import Factory
 from torch_attention.self_attention import MultiHeadSelfAttention
@@ -53,6 +54,7 @@ class AxialKeep(NamedTuple):
     width: Bool[Tensor, "batch height heads width width"] | None = None
 
 
+@checked
 class AxialAttention(nn.Module):
     """Self-attention down the columns of a grid plus self-attention along its rows (Ho et al. 2019).
 

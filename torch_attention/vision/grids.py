@@ -9,6 +9,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
+from torch_attention.checks import check_floating
+
 
 class GridOutput(NamedTuple):
     """`output, weights = attention(grid)`.
@@ -24,16 +27,19 @@ class GridOutput(NamedTuple):
 
 
 def check_grid(name: str, x: Tensor, dim: int) -> None:
-    """Raise ValueError unless `x` is `(batch, height, width, dim)`."""
+    """Raise unless `x` is floating-point and `(batch, height, width, dim)`."""
+    check_floating(name, x)
     if x.ndim != 4 or x.shape[-1] != dim:
         raise ValueError(f"{name} must have shape (batch, height, width, {dim}), got {tuple(x.shape)}")
 
 
+@checked
 def flatten_grid(x: Float[Tensor, "batch height width embed"]) -> Float[Tensor, "batch area embed"]:
     """Lay the rows one after the other: the place (y, x) becomes position `y * width + x`."""
     return rearrange(x, "batch height width embed -> batch (height width) embed")
 
 
+@checked
 def unflatten_grid(
     x: Float[Tensor, "batch area embed"], height: int
 ) -> Float[Tensor, "batch height width embed"]:

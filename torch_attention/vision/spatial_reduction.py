@@ -17,12 +17,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, conv2d, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 
 
+@checked
 class SpatialReductionAttention(nn.Module):
     """Multi-head attention of a grid to patches of itself (Wang et al. 2021, section 3.3).
 

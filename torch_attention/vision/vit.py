@@ -19,6 +19,7 @@ from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Factory, conv2d, layer_norm, parameter
@@ -27,6 +28,7 @@ from torch_attention.self_attention import MultiHeadSelfAttention
 from torch_attention.vision.grids import flatten_grid
 
 
+@checked
 class PatchEmbedding(nn.Module):
     """An image cut into patches, one vector each, behind a class token and with positions added.
 
@@ -86,6 +88,7 @@ class PatchEmbedding(nn.Module):
         return torch.concatenate([token, patches], dim=1) + self.positions[...]  # batch length embed
 
 
+@checked
 class ViTBlock(nn.Module):
     """Self-attention, then feed-forward: x = x + f(norm(x)) each (Dosovitskiy et al. 2020, equations 2 and 3).
 

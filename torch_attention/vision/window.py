@@ -20,12 +20,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from torch_attention.arguments import checked
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
 from torch_attention.vision.grids import GridOutput, check_grid
 
 
+@checked
 def pad_to_windows(
     x: Float[Tensor, "batch height width embed"], window_size: int
 ) -> Float[Tensor, "batch padded_height padded_width embed"]:
@@ -41,6 +43,7 @@ def pad_to_windows(
     return x
 
 
+@checked
 def split_windows(
     x: Shaped[Tensor, "batch height width embed"], window_size: int
 ) -> Shaped[Tensor, "batch windows area embed"]:
@@ -48,6 +51,7 @@ def split_windows(
     return rearrange(x, "b (y r) (x c) e -> b (y x) (r c) e", r=window_size, c=window_size)
 
 
+@checked
 def merge_windows(
     windows: Float[Tensor, "batch windows area embed"], window_size: int, height: int
 ) -> Float[Tensor, "batch height width embed"]:
@@ -56,6 +60,7 @@ def merge_windows(
     return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", y=rows, r=window_size)
 
 
+@checked
 def relative_positions(window_size: int, *, device: torch.device | str | None) -> Int[Tensor, "area area"]:
     """Which row of the table of biases belongs to a query and a key of a window: one for each difference."""
     places = torch.arange(window_size**2, device=device)  # area
@@ -65,6 +70,7 @@ def relative_positions(window_size: int, *, device: torch.device | str | None) -
     return down * (2 * window_size - 1) + across
 
 
+@checked
 def shifted_regions(
     height: int, width: int, window_size: int, shift: int, *, device: torch.device | str | None
 ) -> Bool[Tensor, "windows area area"]:
@@ -82,6 +88,7 @@ def shifted_regions(
     return regions[:, :, None] == regions[:, None, :]  # windows area area
 
 
+@checked
 class WindowAttention(nn.Module):
     """Multi-head self-attention within each window of a grid (Liu et al. 2021, section 3.2).
 
@@ -188,6 +195,7 @@ class WindowAttention(nn.Module):
         return rearrange(x, "b windows area (heads d) -> b windows heads area d", heads=self.num_heads)
 
 
+@checked
 class ShiftedWindowAttention(nn.Module):
     """`WindowAttention` in windows that are moved down and to the right by `shift` places (Liu et al. 2021).
 

@@ -1,0 +1,87 @@
+"""Integers and numbers as arguments: what each may be goes by its name, the same in all signatures."""
+
+import sys
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from jax_attention.arrays import REALS, is_size
+
+LENGTHS = ("batch", "count", "height", "key_len", "length", "new", "prefix_len", "query_len", "width")
+LAYERS = ("num_decoder_layers", "num_dense_layers", "num_encoder_layers", "num_layers")
+PARTS = ("global_blocks", "num_random", "num_sinks", "num_tokens", "num_types", "padding")
+PLACES = ("depth", "first_position", "seed", "shift", "start_token")
+FROM_ZERO = frozenset((*LENGTHS, *LAYERS, *PARTS, *PLACES))  # all other integers count from 1
+TOKENS = ("end_token", "pad_id", "pad_token", "stop_token")
+ANY_INTEGER = frozenset((*TOKENS, "axes", "distance", "query_offset", "table"))
+NOT_NEGATIVE = ("eps", "norm_eps", "std")
+ABOVE_ZERO = ("base", "factor", "gate_temperature", "logit_softcap", "max_scale", "rope_base", "softcap")
+ANY_NUMBER = ("fill",)  # infinities too, for they can stand for what is not there
+RATES = {"dropout": "dropout", "rate": "dropout", "dropout_rate": "dropout_rate"}
+LARGEST_SIZE = 2**31 - 1
+LARGEST_INTEGER = 2**63 - 1
+
+
+def check_integer(name: str, value: Any) -> Any:
+    """The integer that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
+    least, most = 0 if name in FROM_ZERO else 1, LARGEST_SIZE
+    if name in ANY_INTEGER:
+        least, most = -LARGEST_INTEGER, LARGEST_INTEGER
+    if not is_size(value):
+        return refuse(name, "an integer", value)
+    if not isinstance(value, Integral):  # a size that is not known while code is traced
+        return value
+    given: Any = value.item() if isinstance(value, np.generic) else value
+    if given < least:
+        note = " (it counts the query's own key)" if name == "window" else ""
+        raise ValueError(f"{name} must be at least {least}{note}, got {shown(given)}")
+    if given > most:
+        raise ValueError(f"{name} must be at most {most}, got {shown(given)}")
+    return given
+
+
+def check_number(name: str, value: Any) -> Any:
+    """The number that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
+    if isinstance(value, bool) or not isinstance(value, REALS):
+        return refuse(name, "a number", value)
+    if not isinstance(value, Real):  # a number that is not known while code is traced
+        return value
+    value = value.item() if isinstance(value, np.generic) else value
+    if name in RATES and not 0 <= value < 1:
+        raise ValueError(f"{RATES[name]} must be at least 0 and below 1, got {shown(value)}")
+    if name in ANY_NUMBER and value == value:
+        return value
+    if not -sys.float_info.max <= value <= sys.float_info.max:
+        raise ValueError(f"{name} must be finite, got {shown(value)}")
+    if name in NOT_NEGATIVE and value < 0:
+        raise ValueError(f"{name} must be at least 0, got {shown(value)}")
+    if name in ABOVE_ZERO and value <= 0:
+        raise ValueError(f"{name} must be above 0, got {shown(value)}")
+    return value if type(value) in (int, float) else float(value)
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """The flag that was given, TypeError unless it is True or False."""
+    return bool(value) if isinstance(value, bool | np.bool_) else refuse(name, "True or False", value)
+
+
+def refuse(name: str, expected: str, value: Any) -> Any:
+    """Raise a TypeError that says what was expected and what was given."""
+    plain = value is None or isinstance(value, bool | int | float | complex | str)
+    array = hasattr(value, "shape") and not isinstance(value, np.generic)
+    kind = "an array" if array else type(value).__name__
+    raise TypeError(f"{name} must be {expected}, got {shown(value) if plain else kind}")
+
+
+def shown(value: Any) -> str:
+    """What a message shows of a value: all of a short one."""
+    if isinstance(value, Integral) and abs(int(value)) > LARGEST_INTEGER:
+        return "an integer of more than 64 bits"
+    text = str(value) if isinstance(value, Real) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def article(word: str) -> str:
+    """The name of a class, with its article."""
+    return f"an {word}" if word[0] in "AEIO" else f"a {word}"
