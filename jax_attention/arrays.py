@@ -28,6 +28,11 @@ def as_array(x: Array) -> Array:
     return x if isinstance(x, Array) else jnp.asarray(x)
 
 
+def as_integers(x: Array) -> Array:
+    """An array of integers in the dtype of positions."""
+    return jnp.asarray(x).astype(jnp.arange(0).dtype)
+
+
 def is_floating(x: Array) -> bool:
     """Whether an array holds floating-point numbers."""
     return bool(jnp.issubdtype(x.dtype, jnp.floating))

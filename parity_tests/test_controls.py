@@ -153,13 +153,13 @@ CONTROLS = (
     ),
     Control(
         "a query does not see its own position",
-        edit("masks:causal_mask", "key <= query", "key < query"),
+        edit("ops.visibility:Visibility.sees", "key <= position", "key < position"),
         "CausalSelfAttention",
         "padding",
     ),
     Control(
         "a query sees the position after its own",
-        edit("masks:causal_mask", "key <= query", "key <= query + 1"),
+        edit("ops.visibility:Visibility.sees", "key <= position", "key <= position + 1"),
         "CausalSelfAttention",
         "padding",
     ),
@@ -295,20 +295,24 @@ BATCH, GROUPS, HEADS_A_GROUP, QUERY, KEY, HEAD_DIM = 2, 3, 2, 5, 7, 4
 OP_CONTROLS = {
     "key and value heads are tiled": (edit("ops.heads:repeat_heads", "(g r)", "(r g)"), {}),
     "a window is one key too wide": (
-        edit("masks:sliding_window_mask", "key > query - window", "key >= query - window"),
+        edit(
+            "ops.visibility:Visibility.sees",
+            "key >= position - self.before",
+            "key >= position - self.before - 1",
+        ),
         {"is_causal": True, "window": 3},
     ),
     "a window does not count the query's own key": (
-        edit("masks:sliding_window_mask", "key <= query", "key < query"),
+        edit("ops.visibility:Visibility.sees", "key <= position", "key < position"),
         {"is_causal": True, "window": 3},
     ),
     "queries are never offset": (
-        edit("masks:_positions", "+ query_offset", "+ 0 * query_offset"),
+        edit("ops.visibility:Visibility.sees", "position = query + (", "position = query + 0 * ("),
         {"is_causal": True, "query_offset": 2},
     ),
     "a bias is left out": (edit(SCORES, "scores = scores + bias", "scores = scores"), {"bias": True}),
     "a bias of -inf is no mask": (
-        edit("ops.definition:resolve_masks", "masks.append(seen)", "pass"),
+        edit("ops.definition:call_masks", "masks.append(seen)", "pass"),
         {"bias": True},
     ),
     "a softcap comes before the bias": (

@@ -182,7 +182,6 @@ OWN_DOCSTRINGS = {
     ("__init__.py", None),
     ("layers.py", "Dropout"),
     ("layers.py", "Factory"),
-    ("ops/definition.py", "resolve_masks"),
     ("ops/choice.py", "fastest"),
     ("ops/flex.py", None),
 }
@@ -417,11 +416,12 @@ class TestSignatures:
                     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in own), name
 
     @pytest.mark.parametrize("mirror", ROOTS)
-    def test_no_function_takes_more_than_15_arguments(self, mirror):
+    def test_no_function_takes_more_than_15_arguments_but_the_call_of_attention_itself(self, mirror):
+        most = {"dot_product_attention": 19, "checked_call": 18}
         for file in FILES:
             for name, thing in definitions(mirror, file).items():
                 if inspect.isfunction(thing):
-                    assert len(inspect.signature(thing).parameters) <= 15, name
+                    assert len(inspect.signature(thing).parameters) <= most.get(name, 15), name
 
     def test_masks_and_options_come_after_the_arrays_and_by_keyword(self):
         names = list(inspect.signature(torch_attention.dot_product_attention).parameters)

@@ -26,6 +26,11 @@ def as_array(x: Tensor) -> Tensor:
     return x
 
 
+def as_integers(x: Tensor) -> Tensor:
+    """An array of integers in the dtype of positions."""
+    return x.to(torch.int64)
+
+
 def is_floating(x: Tensor) -> bool:
     """Whether an array holds floating-point numbers."""
     return x.dtype.is_floating_point

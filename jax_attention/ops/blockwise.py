@@ -1,34 +1,36 @@
 """`dot_product_attention` tile by tile: memory linear in the length, and no work where nothing is seen."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
-from jaxtyping import Float
 
 from jax_attention.ops.call import Call, Implementation
-from jax_attention.ops.definition import call_values, call_weights, resolve_masks
+from jax_attention.ops.definition import call_masks
 from jax_attention.ops.hidden import ignoring_dead_keys
+from jax_attention.ops.reference import reference_attention
 from jax_attention.ops.rules import DotProductRule
 from jax_attention.ops.tile import Fixed, Learned, Plan
 from jax_attention.ops.tile_loop import attend_tiles
 from jax_attention.ops.tiles import pad_axis, tile_size, tiles_by_mask, tiles_by_place, tiling
+from jax_attention.ops.visibility import Visibility
 
 ROWS = 512  # of a tile, all query heads of a key/value head together
 COLUMNS = 512
 
 
-def blockwise_attention(call: Call) -> Float[Array, "*batch heads query value_dim"]:
+def blockwise_attention(call: Call) -> Any:
     """The mean of the values, weighted by how well each key answers the query; never the whole matrix of scores."""
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
     if 0 in (*batch, query_len, key_len):  # there is no tile
-        return call_values(call, call_weights(call))
+        return reference_attention(call)
     group = heads // kv_heads
     rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
-    bias, mask = resolve_masks(
-        (*query.shape[:-1], key_len), call.bias, call.mask, is_causal=False, window=None, query_offset=0
-    )
+    bias, mask = call_masks(call._replace(visibility=Visibility()))
 
     def whole(x: Array | None) -> Array | None:
         """A mask or bias as `(batch|1, kv_heads|1, group|1, query|1, key|1)`, padded to whole tiles."""
@@ -42,17 +44,15 @@ def blockwise_attention(call: Call) -> Float[Array, "*batch heads query value_di
     live, full = tiles_by_place(
         (query_len, key_len),
         (rows, columns),
-        is_causal=call.is_causal,
-        window=call.window,
-        query_offset=call.query_offset,
+        visibility=call.visibility,
     )
-    live, full = live[None, None], full[None, None]
+    live, full = live[:, None], full[:, None]
     if mask is not None:
         some, all_of_them = tiles_by_mask(mask, (rows, columns))
         live, full = live & some.any(2), full & all_of_them.all(2)
 
     plan = Plan(
-        DotProductRule(call.scale, call.softcap, call.is_causal, call.window),
+        DotProductRule(call.scale, call.softcap),
         key_len,
         rows,
         columns,
@@ -63,11 +63,21 @@ def blockwise_attention(call: Call) -> Float[Array, "*batch heads query value_di
         pad_axis(_flat(key, batch), 2, columns),
         pad_axis(_flat(value, batch), 2, columns),
         bias,
-        None if call.sinks is None else rearrange(call.sinks, "(g r) -> g r", r=group),
+        None
+        if call.sinks is None or call.return_logsumexp
+        else rearrange(call.sinks, "(g r) -> g r", r=group),
         (),
     )
-    output, _ = attend_tiles(plan, learned, Fixed(tiling(live, full), mask, keep, call.query_offset))
-    return output[..., :query_len, :].reshape(*batch, heads, query_len, value.shape[-1])
+    output, log_sum = attend_tiles(plan, learned, Fixed(tiling(live, full), mask, keep, call.visibility))
+    output = output[..., :query_len, :].reshape(*batch, heads, query_len, value.shape[-1])
+    if not call.return_logsumexp:
+        return output
+    log_sum = log_sum[..., :query_len].reshape(*batch, heads, query_len)
+    if call.sinks is not None:  # their share is taken from the sum of all weights, 1
+        sinks = call.sinks.astype(log_sum.dtype)[:, None]  # heads 1
+        share = jax.nn.sigmoid(log_sum - jnp.broadcast_to(sinks, log_sum.shape))
+        output = (output * share[..., None]).astype(output.dtype)
+    return output, log_sum
 
 
 def _flat(x: Array, batch: list[int]) -> Array:
@@ -75,7 +85,7 @@ def _flat(x: Array, batch: list[int]) -> Array:
     own = x.shape[:-3]
     if all(size == 1 for size in own):
         return x.reshape(1, *x.shape[-3:]) if batch else x[None]
-    return jax.numpy.broadcast_to(x, (*batch, *x.shape[-3:])).reshape(-1, *x.shape[-3:])
+    return jnp.broadcast_to(x, (*batch, *x.shape[-3:])).reshape(-1, *x.shape[-3:])
 
 
 BLOCKWISE = Implementation("blockwise", lambda call: None, ignoring_dead_keys(blockwise_attention))

@@ -1,10 +1,9 @@
 """Which implementation answers a call that asks for none."""
 
 from functools import partial
+from typing import Any
 
 import jax
-from jax import Array
-from jaxtyping import Float
 
 from jax_attention.ops.blockwise import BLOCKWISE
 from jax_attention.ops.call import Call
@@ -17,13 +16,13 @@ from jax_attention.ops.shards import over_shards, shards_of
 SHORT = 256 * 256  # pairs of a query and a key, up to which tiles are not worth their loop
 
 
-def fastest(call: Call) -> Float[Array, "*batch heads query value_dim"]:
+def fastest(call: Call) -> Any:
     """Answer a call by the implementation that is fastest for it on the platform it is compiled for."""
     shards = shards_of(call)
-    if shards is not None and shards.sequence is not None:
+    if shards is not None and shards.sequence is not None and not RING.refusal(call):
         return RING.run(call)
     if shards is not None:
-        return over_shards(call, shards, fastest)
+        return over_shards(call, shards._replace(sequence=None), fastest)
     if known_at_most(call.query.shape[-2] * call.key.shape[-2], SHORT):
         return REFERENCE.run(call)
     native = {"cuda": CUDNN, "tpu": SPLASH}
@@ -31,3 +30,8 @@ def fastest(call: Call) -> Float[Array, "*batch heads query value_dim"]:
     if not able:
         return BLOCKWISE.run(call)
     return jax.lax.platform_dependent(**able, default=partial(BLOCKWISE.run, call))
+
+
+def differentiable(call: Call) -> Float[Array, "*batch heads query value_dim"]:
+    """`fastest`, with derivatives of every order where its kernel has one."""
+    return fastest(call)  # tiles have them; the kernels of accelerators say that they have one

@@ -14,16 +14,18 @@ The order is fixed: scale, bias, softcap, mask, softmax, dropout, values. These 
 for proofs; every faster implementation is tested against them.
 """
 
+from functools import reduce
+from operator import and_
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.checks import align, check_boolean, check_keep, check_window
-from jax_attention.masks import causal_mask, sliding_window_mask
+from jax_attention.checks import check_keep
 from jax_attention.ops.call import Call, checked_call
 from jax_attention.ops.heads import repeat_heads
 from jax_attention.ops.hidden import finite, spoiled_output, spoiled_scores
-from jax_attention.ops.softmax import at_least_float32, masked_softmax, sink_softmax
+from jax_attention.ops.softmax import at_least_float32, masked_logsumexp, masked_softmax, sink_softmax
 
 
 def dot_product_scores(
@@ -33,16 +35,20 @@ def dot_product_scores(
     mask: Bool[Array, "..."] | None = None,
     *,
     is_causal: bool = False,
-    window: int | None = None,
-    query_offset: int | Int[Array, ""] = 0,
+    window: int | tuple[int | None, int | None] | None = None,
+    query_offset: int | Int[Array, "..."] = 0,
+    query_lengths: Int[Array, "..."] | None = None,
+    key_lengths: Int[Array, "..."] | None = None,
+    query_segments: Int[Array, "..."] | None = None,
+    key_segments: Int[Array, "..."] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
 ) -> tuple[Float[Array, "*batch heads query key"], Bool[Array, "..."] | None]:
     """How well each key answers each query, and which keys each query sees; not yet weights.
 
     Args:
-        query, key, bias, mask, is_causal, window, query_offset, scale, softcap: as in
-            `dot_product_attention_weights`.
+        query, key, bias, mask, is_causal, window, query_offset, query_lengths, key_lengths, query_segments,
+            key_segments, scale, softcap: as in `dot_product_attention_weights`.
 
     Returns:
         Finite scores in at least float32, and one mask for all restrictions that broadcasts against them; None
@@ -60,6 +66,10 @@ def dot_product_scores(
         is_causal=is_causal,
         window=window,
         query_offset=query_offset,
+        query_lengths=query_lengths,
+        key_lengths=key_lengths,
+        query_segments=query_segments,
+        key_segments=key_segments,
         scale=scale,
         softcap=softcap,
     )
@@ -73,8 +83,12 @@ def dot_product_attention_weights(
     mask: Bool[Array, "..."] | None = None,
     *,
     is_causal: bool = False,
-    window: int | None = None,
-    query_offset: int | Int[Array, ""] = 0,
+    window: int | tuple[int | None, int | None] | None = None,
+    query_offset: int | Int[Array, "..."] = 0,
+    query_lengths: Int[Array, "..."] | None = None,
+    key_lengths: Int[Array, "..."] | None = None,
+    query_segments: Int[Array, "..."] | None = None,
+    key_segments: Int[Array, "..."] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Float[Array, "heads"] | None = None,
@@ -88,9 +102,16 @@ def dot_product_attention_weights(
         mask: True where the query attends to the key: `(query, key)`, `(..., query, key)` or, with axes of
             size 1 where it does not vary, `(..., heads, query, key)`.
         is_causal: see only keys at the query's position and before.
-        window: see only the last `window` keys, the query's own included; needs `is_causal`.
-        query_offset: position of the first query among the keys; an integer or an integer array of rank 0.
-        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        window: see only the last `window` keys, the query's own included; needs `is_causal`. A pair `(before, after)`
+        counts keys before and after the query, its own not counted, and None for no limit: with `is_causal`,
+        `window=4` is `window=(3, 0)`.
+    query_offset: position of the first query among the keys; an integer, or an integer array with one number
+        for all or one for each batch element, `(batch,)`.
+    query_lengths, key_lengths: how many queries and keys of each batch element are there, `(batch,)`; what
+        follows is padding. A query that is padding sees no key.
+    query_segments, key_segments: numbers of the texts that are packed in a row, `(batch, query)` and
+        `(batch, key)`; a query sees keys of its own segment. `key_segments` may be left out in self-attention.
+    scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         softcap: scores are bent into (-softcap, softcap) by `softcap * tanh(scores / softcap)`.
         sinks: a score for each head that takes part of the weight and gives it to no key (gpt-oss, OpenAI 2025).
 
@@ -110,6 +131,10 @@ def dot_product_attention_weights(
         is_causal=is_causal,
         window=window,
         query_offset=query_offset,
+        query_lengths=query_lengths,
+        key_lengths=key_lengths,
+        query_segments=query_segments,
+        key_segments=key_segments,
         scale=scale,
         softcap=softcap,
         sinks=sinks,
@@ -147,20 +172,29 @@ def call_values(
         call.value,
         dropout_keep=call.dropout_keep,
         dropout_rate=call.dropout_rate,
-        has_masked=call.is_causal or call.mask is not None or call.bias is not None,
+        has_masked=not call.visibility.is_total or call.mask is not None or call.bias is not None,
     )
+
+
+def call_logsumexp(call: Call) -> Float[Array, "*batch heads query"]:
+    """The logarithms of a checked call, as `dot_product_attention` returns them: of its scores alone, without sinks."""
+    return masked_logsumexp(*call_scores(call))
 
 
 def call_masks(call: Call) -> tuple[Float[Array, "..."] | None, Bool[Array, "..."] | None]:
-    """One finite bias and one mask for all restrictions of a checked call, as `resolve_masks` returns them."""
-    return resolve_masks(
-        (*call.query.shape[:-1], call.key.shape[-2]),
-        call.bias,
-        call.mask,
-        is_causal=call.is_causal,
-        window=call.window,
-        query_offset=call.query_offset,
-    )
+    """One bias and one mask that say the same as all the restrictions of a checked call together.
+
+    Returns:
+        The bias with 0 in place of -inf, and the conjunction of all masks; None where there is nothing to say.
+    """
+    bias, masks = call.bias, [call.mask]
+    if bias is not None:
+        seen = bias != -jnp.inf
+        bias = jnp.where(seen, bias, 0.0)
+        masks.append(seen)
+    masks.append(call.visibility.mask((*call.query.shape[:-1], call.key.shape[-2])))
+    given = [mask for mask in masks if mask is not None]
+    return bias, reduce(and_, given) if given else None
 
 
 def weighted_values(
@@ -196,47 +230,3 @@ def weighted_values(
     output = jnp.einsum("...qk,...kd->...qd", weights, read)  # ... heads query value_dim
     output = spoiled_output(output, weights, values) if has_masked else output
     return output.astype(value.dtype)
-
-
-def resolve_masks(
-    shape: tuple[int, ...],
-    bias: Float[Array, "..."] | None,
-    mask: Bool[Array, "..."] | None,
-    *,
-    is_causal: bool,
-    window: int | None,
-    query_offset: int | Int[Array, ""],
-) -> tuple[Float[Array, "..."] | None, Bool[Array, "..."] | None]:
-    """One finite bias and one mask that say the same as all the restrictions together.
-
-    Args:
-        shape: that of the scores, `(..., heads, query, key)`.
-        bias, mask, is_causal, window, query_offset: as in `dot_product_attention_weights`.
-
-    Returns:
-        `bias` with 0 in place of -inf, and the conjunction of all masks; None where there is nothing to say.
-
-    Raises:
-        TypeError, ValueError: as `dot_product_attention_weights`.
-    """
-    check_window(window, is_causal)
-    masks = []
-    if mask is not None:
-        check_boolean("mask", mask)
-        masks.append(align("mask", mask, shape))
-    if bias is not None:
-        bias = align("bias", bias, shape)
-        seen = bias != -jnp.inf
-        bias = jnp.where(seen, bias, 0.0)
-        masks.append(seen)
-    query_len, key_len = shape[-2:]
-    if window is not None:
-        masks.append(sliding_window_mask(query_len, key_len, window=window, query_offset=query_offset))
-    elif is_causal:
-        masks.append(causal_mask(query_len, key_len, query_offset=query_offset))
-
-    visible = None
-    for restriction in masks:
-        restriction = restriction[(None,) * (len(shape) - restriction.ndim)]
-        visible = restriction if visible is None else visible & restriction
-    return bias, visible

@@ -4,7 +4,7 @@
 other: `reference` makes all weights, `blockwise` never more than a tile of them, the rest are the framework's own.
 """
 
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from jax import Array
 from jaxtyping import Bool, Float, Int
@@ -25,8 +25,12 @@ class Restrictions(TypedDict, total=False):
     """Which keys a query sees and how scores are scaled; each as in `dot_product_attention_weights`."""
 
     is_causal: bool
-    window: int | None
-    query_offset: int | Int[Array, ""]
+    window: int | tuple[int | None, int | None] | None
+    query_offset: int | Int[Array, "..."]
+    query_lengths: Int[Array, "..."] | None
+    key_lengths: Int[Array, "..."] | None
+    query_segments: Int[Array, "..."] | None
+    key_segments: Int[Array, "..."] | None
     scale: float | None
 
 
@@ -45,26 +49,34 @@ def dot_product_attention(
     mask: Bool[Array, "..."] | None = None,
     *,
     is_causal: bool = False,
-    window: int | None = None,
-    query_offset: int | Int[Array, ""] = 0,
+    window: int | tuple[int | None, int | None] | None = None,
+    query_offset: int | Int[Array, "..."] = 0,
+    query_lengths: Int[Array, "..."] | None = None,
+    key_lengths: Int[Array, "..."] | None = None,
+    query_segments: Int[Array, "..."] | None = None,
+    key_segments: Int[Array, "..."] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Float[Array, "heads"] | None = None,
     dropout_keep: Bool[Array, "..."] | None = None,
     dropout_rate: float = 0.0,
+    return_logsumexp: bool = False,
     implementation: str | None = None,
-) -> Float[Array, "*batch heads query value_dim"]:
+) -> Any:
     """The mean of the values, weighted by how well each key answers the query (Vaswani et al. 2017).
 
     Args:
-        query, key, bias, mask, is_causal, window, query_offset, scale, softcap, sinks: as in
-            `dot_product_attention_weights`.
+        query, key, bias, mask, is_causal, window, query_offset, query_lengths, key_lengths, query_segments,
+            key_segments, scale, softcap, sinks: as in `dot_product_attention_weights`.
         value: what is read.
         dropout_keep, dropout_rate: as in `weighted_values`.
+        return_logsumexp: whether to return the logarithm of each query's sum of exponentials as well.
         implementation: one of `IMPLEMENTATIONS`, or None for the fastest that can do the call.
 
     Returns:
-        One value a query, in the dtype of `query`; exactly zero where a query sees no key.
+        One value a query, in the dtype of `query`; exactly zero where a query sees no key. With `return_logsumexp` a
+        pair of it and the logarithms, in at least float32: of what the scores of a query sum to, sinks and dropout
+        left out; -inf with a gradient of zero where a query sees no key.
 
     Raises:
         TypeError: an argument of the wrong type: a mask that is not boolean, a bias that is, integer queries.
@@ -80,11 +92,16 @@ def dot_product_attention(
         is_causal=is_causal,
         window=window,
         query_offset=query_offset,
+        query_lengths=query_lengths,
+        key_lengths=key_lengths,
+        query_segments=query_segments,
+        key_segments=key_segments,
         scale=scale,
         softcap=softcap,
         sinks=sinks,
         dropout_keep=dropout_keep,
         dropout_rate=dropout_rate,
+        return_logsumexp=return_logsumexp,
     )
     if implementation is None:
         return fastest(call)

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jax_attention.ops.call import Call, Implementation
-from jax_attention.ops.choice import fastest
+from jax_attention.ops.choice import differentiable
 from jax_attention.ops.collectives import device_count, exchange, own_number, part_of
 from jax_attention.ops.heads import repeat_heads
 from jax_attention.ops.shards import Shards, over_shards, shards_of
@@ -19,6 +19,8 @@ from jax_attention.ops.shards import Shards, over_shards, shards_of
 
 def exchange_refusal(call: Call) -> str | None:
     """What attention with an exchange cannot do of a call."""
+    if call.return_logsumexp:
+        return "all_to_all attention gives no logsumexp"
     shards = shards_of(call)
     if shards is None or shards.sequence is None:
         lengths = call.query.shape[-2], call.key.shape[-2]
@@ -57,7 +59,7 @@ def exchange_part(call: Call, *, shards: Shards) -> Float[Array, "*batch heads q
         sinks=part_of(call.sinks, own, shards, axis=-1),
         dropout_keep=part_of(call.dropout_keep, own, shards, axis=-3),
     )
-    return exchange(fastest(whole), shards, parted=-2, joined=-3)
+    return exchange(differentiable(whole), shards, parted=-2, joined=-3)
 
 
 ALL_TO_ALL = Implementation("all_to_all", exchange_refusal, exchange_attention)

@@ -39,6 +39,7 @@ from jax_attention.ops.softmax import at_least_float32
 from jax_attention.ops.tile import Fixed, Learned, Plan
 from jax_attention.ops.tile_loop import attend_tiles
 from jax_attention.ops.tiles import tile_size, tiles_by_place, tiling
+from jax_attention.ops.visibility import Visibility
 
 ScoreMod = Callable[[Array, Array, Array, Array, Array], Array]
 
@@ -81,10 +82,8 @@ def flex_attention(
     group = heads // kv_heads
     if block_mask is None:
         rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
-        live, full = tiles_by_place(
-            (query_len, key_len), (rows, columns), is_causal=False, window=None, query_offset=0
-        )
-        live, full = live[None, None], full[None, None]
+        live, full = tiles_by_place((query_len, key_len), (rows, columns), visibility=Visibility())
+        live, full = live[:, None], full[:, None]
     else:
         (rows, columns), live, full = _tiles_of_blocks(block_mask, group)
     rule, arrays, known = _rule(

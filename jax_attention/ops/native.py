@@ -33,6 +33,8 @@ ONE_PASS = (
 
 def xla_refusal(call: Call) -> str | None:
     """What XLA's fused call cannot do of a call."""
+    if call.return_logsumexp:
+        return "jax.nn.dot_product_attention gives no logsumexp here"
     if call.softcap is not None:
         return "jax.nn.dot_product_attention has no softcap"
     if call.sinks is not None:
@@ -84,9 +86,11 @@ def _needs_mask(call: Call) -> bool:
     """Whether the call hides what `jax.nn` can only be told by a mask or bias as large as the scores."""
     if call.bias is not None or call.mask is not None:
         return True
-    starts_together = isinstance(call.query_offset, int) and call.query_offset == 0
-    square = starts_together and call.query.shape[-2] == call.key.shape[-2]
-    return (call.is_causal or call.window is not None) and not square
+    seen, square = call.visibility, call.query.shape[-2] == call.key.shape[-2]
+    if not seen.is_uniform or (seen.before is None and seen.after not in (None, 0)):
+        return True
+    starts_together = isinstance(seen.query_offset, int) and seen.query_offset == 0
+    return not seen.is_total and not (square and starts_together and seen.after is not None)
 
 
 def native_attention(
@@ -94,14 +98,15 @@ def native_attention(
 ) -> Float[Array, "*batch heads query dim"]:
     """The call through `jax.nn.dot_product_attention`."""
     query, key, value = (jnp.swapaxes(x, -3, -2) for x in (call.query, call.key, call.value))
+    seen = call.visibility
     if not _needs_mask(call):  # then every query sees its own key at least
         output = jax.nn.dot_product_attention(
             query,
             key,
             value,
             scale=call.scale,
-            is_causal=call.is_causal,
-            local_window_size=None if call.window is None else (call.window - 1, 0),
+            is_causal=seen.after == 0,
+            local_window_size=None if seen.before is None else (seen.before, seen.after),
             implementation=implementation,
         )
         return jnp.swapaxes(output, -3, -2)  # ... heads query head_dim
@@ -118,6 +123,11 @@ def native_attention(
 
 def splash_refusal(call: Call) -> str | None:
     """What splash attention cannot do of a call."""
+    seen = call.visibility
+    if call.return_logsumexp:
+        return "splash attention gives no logsumexp here"
+    if not seen.is_uniform:
+        return "splash attention takes one query_offset here, and no lengths and segments"
     if call.bias is not None or call.mask is not None:
         return "splash attention takes no bias and no mask beyond is_causal and window"
     if call.sinks is not None:
@@ -133,13 +143,12 @@ def splash_refusal(call: Call) -> str | None:
         )
     if jax.config.read("jax_enable_x64"):
         return "splash attention counts in 32 bits, got jax_enable_x64=True"
-    if not isinstance(call.query_offset, int) or call.query_offset < 0:
+    if not isinstance(seen.query_offset, int) or seen.query_offset < 0:
         return "splash attention must know query_offset while it is compiled, and it must be at least 0"
-    beyond = (
-        call.query_offset + call.query.shape[-2] - call.key.shape[-2]
-    )  # how far the last query is from the keys
-    if call.window is not None and call.window <= beyond:
-        return f"splash attention needs a key in every window, got window={call.window} and a query {beyond} behind"
+    # How far the last query is from the keys.
+    beyond = seen.query_offset + call.query.shape[-2] - call.key.shape[-2]
+    if seen.before is not None and seen.before < beyond:
+        return f"splash attention needs a key in every window, got {seen.before} keys and a query {beyond} behind"
     if call.query.shape[-1] % LANES and call.query.shape[-1] != 64:
         return f"splash attention needs a head_dim of 64 or a multiple of {LANES}, got {call.query.shape[-1]}"
     return None
@@ -151,14 +160,15 @@ def splash_attention(call: Call, interpret: bool = False) -> Float[Array, "*batc
     key_len = call.key.shape[-2]
     query, key, value = (pad_axis(x, -2, LANES) for x in (call.query, call.key, call.value))
     shape = (query.shape[-2], key.shape[-2])
-    offset = int(call.query_offset) if isinstance(call.query_offset, int) else 0
+    before, after, offset = call.visibility.before, call.visibility.after, call.visibility.query_offset
+    assert isinstance(offset, int)
     seen: splash_mask.Mask
-    if call.window is not None:
-        seen = splash_mask.LocalMask(shape, (call.window - 1, 0), offset)
-    elif call.is_causal:
+    if call.visibility.is_total:
+        seen = splash_mask.FullMask(shape)
+    elif before is None and after == 0:
         seen = splash_mask.CausalMask(shape, offset)
     else:
-        seen = splash_mask.FullMask(shape)
+        seen = splash_mask.LocalMask(shape, (before, after), offset)
     kernel = splash.make_splash_mha(
         splash_mask.MultiHeadMask([seen] * heads),
         head_shards=1,

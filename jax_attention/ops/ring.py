@@ -53,12 +53,12 @@ class Plan(NamedTuple):
 
     Attributes:
         shards: how the devices share out the sequence.
-        is_causal, window, scale, softcap, dropout_rate: as in `Call`.
+        window: how many keys before and after its own position a query sees; None: all.
+        scale, softcap, dropout_rate: as in `Call`.
     """
 
     shards: Shards
-    is_causal: bool
-    window: int | None
+    window: tuple[int | None, int | None]
     scale: float
     softcap: float | None
     dropout_rate: float
@@ -66,6 +66,8 @@ class Plan(NamedTuple):
 
 def ring_refusal(call: Call) -> str | None:
     """What ring attention cannot do of a call."""
+    if call.return_logsumexp:
+        return "ring attention gives no logsumexp"
     shards = shards_of(call)
     if shards is not None and shards.sequence is not None:
         return None
@@ -85,17 +87,16 @@ def ring_attention(call: Call) -> Float[Array, "*batch heads query value_dim"]:
 
 def ring_part(call: Call, *, shards: Shards) -> Float[Array, "*batch heads query value_dim"]:
     """What one device reads: of the call it has its own queries, keys and values."""
-    plan = Plan(shards, call.is_causal, call.window, call.scale, call.softcap, call.dropout_rate)
+    seen = call.visibility
+    plan = Plan(shards, (seen.before, seen.after), call.scale, call.softcap, call.dropout_rate)
     learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
-    return _ring(plan, learned, Fixed(call.mask, call.dropout_keep, call.query_offset))
+    output, *_ = _ring(plan, learned, Fixed(call.mask, call.dropout_keep, seen.query_offset))
+    return output.astype(call.query.dtype)  # rounded at last: its gradient is made of what it was before
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _ring(plan: Plan, learned: Learned, fixed: Fixed) -> Array:
-    return _forward(plan, learned, fixed)[0]
-
-
-def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Any]:
+def _ring(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Array, Array, Array]:
+    """The output, the logarithm of each row's sum of exponentials, and for its gradient m and 1 / ℓ of each row."""
     query, key, value, _, sinks = learned
     wide = at_least_float32(query).dtype
 
@@ -133,17 +134,25 @@ def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Any]:
     visible = total > 0
     top = jnp.where(visible, top, 0.0)
     share = jnp.where(visible, 1.0 / jnp.where(visible, total, 1.0), 0.0)
-    output = (share[..., None] * read).astype(query.dtype)
-    return output, (learned, fixed, output, top, share)
+    output = share[..., None] * read
+    log_sum = jnp.where(visible, top + jnp.log(jnp.where(visible, total, 1.0)), -jnp.inf)
+    return output, log_sum, top, share
 
 
-def _backward(plan: Plan, saved: Any, d_output: Array) -> tuple[Learned, None]:
-    learned, fixed, output, top, share = saved
+def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Any, Any]:
+    results = _ring(plan, learned, fixed)
+    return results, (learned, fixed, *results)
+
+
+def _backward(plan: Plan, saved: Any, cotangents: Any) -> tuple[Learned, None]:
+    learned, fixed, output, log_sum, top, share = saved
     query, key, value, bias, sinks = learned
     wide = top.dtype
-    d_read = d_output.astype(wide)
+    d_output, d_log_sum, _, _ = cotangents
+    # Top and share have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
+    share = share * jnp.exp(jnp.where(share > 0, lax.stop_gradient(log_sum) - log_sum, 0.0))
     # What is taken from every score's gradient, because the weights of a row sum to one.
-    mean = (d_read * output.astype(wide)).sum(-1)  # ... heads query
+    mean = (d_output * output).sum(-1) - d_log_sum  # ... heads query
 
     def turn(carry: Any, hops: Array) -> Any:
         (key, value, d_key, d_value), d_query, d_bias = carry
@@ -154,12 +163,12 @@ def _backward(plan: Plan, saved: Any, d_output: Array) -> tuple[Learned, None]:
 
         vjp: Any = jax.vjp  # whose type does not tell with `has_aux` from without
         scores, pull, seen = vjp(scored, query, key, bias, has_aux=True)
+        scores = scores if seen is None else jnp.where(seen, scores, -jnp.inf)
         shares = jnp.exp(scores - top[..., None]) * share[..., None]  # ... heads query key
-        shares = shares if seen is None else jnp.where(seen, shares, 0.0)
         _, pull_read = vjp(
             lambda shares, value: _read(plan, shares, value, fixed, source), shares, value.astype(wide)
         )
-        d_shares, d_value_here = pull_read(d_read)
+        d_shares, d_value_here = pull_read(d_output)
         d_query_here, d_key_here, d_bias_here = pull(shares * (d_shares - mean[..., None]))
         held = key, value, d_key + d_key_here.astype(wide), d_value + d_value_here
         d_bias = None if bias is None else d_bias + d_bias_here.astype(wide)
@@ -197,7 +206,6 @@ def _scores(plan: Plan, learned: Learned, fixed: Fixed, source: Any) -> tuple[Ar
         learned.key,
         part_of(learned.bias, source, plan.shards, axis=-1),
         part_of(fixed.mask, source, plan.shards, axis=-1),
-        is_causal=plan.is_causal,
         window=plan.window,
         query_offset=fixed.query_offset + own_number(plan.shards) * query_len - source * key_len,
         scale=plan.scale,

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.ops.visibility import Visibility
+
 
 class Place(NamedTuple):
     """Where in the plane of queries and keys a tile lies.
@@ -48,16 +50,14 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class DotProductRule:
-    """The rule of `dot_product_attention`: scale, bias, softcap, and what causality and a window hide.
+    """The rule of `dot_product_attention`: scale, bias, softcap, and what is hidden by place.
 
     Attributes:
-        scale, softcap, is_causal, window: as in `dot_product_attention_weights`.
+        scale, softcap: as in `dot_product_attention_weights`.
     """
 
     scale: float
     softcap: float | None
-    is_causal: bool
-    window: int | None
 
     def score(
         self,
@@ -73,13 +73,7 @@ class DotProductRule:
             scores = self.softcap * jnp.tanh(scores / self.softcap)
         return scores
 
-    def visible(self, known: int | Int[Array, ""], place: Place) -> Bool[Array, "..."]:
-        """Keys up to the query's position, which is `known` further than its number, and in its window."""
-        keys = place.keys[None]
-        if not self.is_causal:
-            return keys >= 0
-        positions = place.queries + known
-        visible = keys <= positions
-        if self.window is not None:
-            visible = visible & (keys > positions - self.window)
-        return visible
+    def visible(self, known: Visibility, place: Place) -> Bool[Array, "..."]:
+        """The keys that `known` shows."""
+        seen = known.sees(place.batch, place.queries, place.keys[None])
+        return place.keys[None] >= 0 if seen is None else seen

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 from jax.sharding import AxisType, PartitionSpec
-from jaxtyping import Float
 
 from jax_attention.checks import align, check_boolean
 from jax_attention.ops.call import Call
 from jax_attention.ops.heads import repeat_heads
+from jax_attention.ops.visibility import Visibility
 
 # What the axes of a mesh are called.
 DATA = "data"
@@ -66,9 +66,7 @@ def shards_of(call: Call) -> Shards | None:
     )
 
 
-def over_shards(
-    call: Call, shards: Shards, run: Callable[[Call], Array], *, whole_rows: bool = False
-) -> Float[Array, "*batch heads query value_dim"]:
+def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole_rows: bool = False) -> Any:
     """Answer a call on every device for its own part.
 
     Args:
@@ -77,6 +75,10 @@ def over_shards(
         run: answers a part; may speak with the other devices along `shards.sequence`.
         whole_rows: whether `run` has masks and biases for the queries of all devices, and not for its own alone.
     """
+    if not call.visibility.is_uniform:  # what each batch element has of its own becomes a part of the mask
+        seen = call.visibility.mask((*call.query.shape[:-1], call.key.shape[-2]))
+        mask = seen if call.mask is None or seen is None else call.mask & seen
+        call = call._replace(mask=mask, visibility=Visibility())
     key, value = call.key, call.value
     if key.shape[-3] % shards.head_count:
         key, value = (repeat_heads(x, call.query.shape[-3]) for x in (key, value))
@@ -112,18 +114,21 @@ def over_shards(
         "mask": (mask, pairs(mask)),
         "dropout_keep": (keep, pairs(keep)),
         "sinks": (call.sinks, PartitionSpec(shards.heads)),
-        "query_offset": (call.query_offset, PartitionSpec()),
+        "query_offset": (call.visibility.query_offset, PartitionSpec()),
     }
     # An offset that is known stays so: it is no array.
     given = {name: pair for name, pair in given.items() if not isinstance(pair[0], int | None)}
     specs = {name: spec for name, (_, spec) in given.items()}
 
-    def part(parts: dict[str, Any]) -> Array:
-        return run(call._replace(**parts))
+    def part(parts: dict[str, Any]) -> Any:
+        own = dict(parts)
+        offset = own.pop("query_offset", call.visibility.query_offset)
+        return run(call._replace(**own, visibility=call.visibility._replace(query_offset=offset)))
 
     arrays = {name: x for name, (x, _) in given.items()}
     names = _free(shards.mesh)
-    mapped = jax.shard_map(part, in_specs=(specs,), out_specs=features, axis_names=names, check_vma=False)
+    out = (features, PartitionSpec(*features[:-1])) if call.return_logsumexp else features
+    mapped = jax.shard_map(part, in_specs=(specs,), out_specs=out, axis_names=names, check_vma=False)
     return mapped(arrays)
 
 

@@ -33,6 +33,27 @@ def masked_softmax(
     return jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0)
 
 
+def masked_logsumexp(
+    scores: Float[Array, "... query key"], mask: Bool[Array, "#*axes"] | None = None
+) -> Float[Array, "... query"]:
+    """The logarithm of the sum of the exponentials of the visible scores: what their softmax divides by.
+
+    Args:
+        scores: any real numbers.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        In at least float32; -inf with a gradient of zero where no key is visible.
+    """
+    scores = at_least_float32(scores)
+    seen = jnp.ones_like(scores, dtype=jnp.bool_) if mask is None else jnp.broadcast_to(mask, scores.shape)
+    alive = seen.any(axis=-1)
+    scores = jnp.where(seen, scores, -jnp.inf)
+    # A row of -inf alone would be NaN, forward and backward.
+    scores = jnp.where(alive[..., None], scores, 0.0)
+    return jnp.where(alive, jax.nn.logsumexp(scores, axis=-1), -jnp.inf)
+
+
 def sink_softmax(
     scores: Float[Array, "*batch heads query key"],
     sinks: Float[Array, "heads"],

@@ -6,7 +6,7 @@ $$ m' = \max(m, \max_j s_j), \qquad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'
 The softmax of a row is gathered as its tiles come by: m is the largest score so far, ℓ the sum of exponentials and a
 that of values, both relative to m (Milakov & Gimelshein 2018; Rabe & Staats 2021). The backward pass makes the scores
 again (Dao et al. 2022). All that it needs of the softmax is m and ℓ of each row, two numbers and not their one
-logarithm m + log ℓ, which would cost digits:
+logarithm m + log ℓ, which would cost digits, and the output before it is rounded to a dtype of 16 bits:
 
 $$ p_j = e^{s_j - m} / \ell, \qquad \partial v_j = p_j\, \partial o, \qquad
    \partial s_j = p_j \left(\partial o^\top v_j - \partial o^\top o\right) $$
@@ -31,7 +31,7 @@ def attend_tiles(
 ) -> tuple[Float[Array, "batch kv_heads group query value_dim"], Float[Array, "batch kv_heads group query"]]:
     """What each query reads, and the logarithm of its sum of exponentials, -inf where it sees nothing."""
     output, log_sum, _, _ = _attend_tiles(plan, learned, fixed)
-    return output, log_sum
+    return output.astype(learned.query.dtype), log_sum
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -81,7 +81,7 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
                 top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
             seen = total > 0
             top, share = jnp.where(seen, top, 0.0), jnp.where(seen, 1.0 / jnp.where(seen, total, 1.0), 0.0)
-            return (share[..., None] * read).astype(query.dtype), top, share
+            return share[..., None] * read, top, share
 
         return lax.map(row, jnp.arange(query_len // plan.rows))
 
@@ -121,7 +121,9 @@ def _gradient(
     wide = top.dtype
     d_output, d_log_sum = cotangents
     # What is taken from every score's gradient, because the weights of a row sum to one.
-    mean = (d_output.astype(wide) * output.astype(wide)).sum(-1) - d_log_sum
+    mean = (d_output * output).sum(-1)
+    mean = mean - jnp.where(share > 0, d_log_sum, 0.0)  # a row that sees nothing has no gradient
+    is_one_tile = key.shape[2] == plan.columns
 
     def pair(shared: Any, number: Array) -> tuple[Any, tuple[Array, Array, Array]]:
         n, g = number // kv_heads, number % kv_heads
@@ -129,8 +131,10 @@ def _gradient(
 
         def row(i: Array, carry: Any) -> Any:
             asked = plan.rule.scale * _cut(query[n, g], i, plan.rows).astype(wide)
-            d_read = _cut(d_output[n, g], i, plan.rows).astype(wide)
-            level, per, off = (_cut(x[n, g][..., None], i, plan.rows) for x in (top, share, mean))
+            d_read = _cut(d_output[n, g], i, plan.rows)
+            level, per, off, further = (
+                _cut(x[n, g][..., None], i, plan.rows) for x in (top, share, mean, d_log_sum)
+            )
             # With features first, as products along the rows of a tile want them; once a row of tiles.
             asked_first, d_read_first = (jnp.moveaxis(x, -1, 0) for x in (asked, d_read))
 
@@ -148,7 +152,9 @@ def _gradient(
                 )
                 shares = jnp.exp(at.hidden(scores) - level) * per
                 d_shares = at.kept(jnp.einsum("rqd,kd->rqk", d_read, values_here))
-                d_products, d_bias_here, d_arrays_here = pull(shares * (d_shares - off))
+                # With one tile in a row, what is taken off rounds as in the definition.
+                less = (shares * d_shares).sum(-1, keepdims=True) - further if is_one_tile else off
+                d_products, d_bias_here, d_arrays_here = pull(shares * (d_shares - less))
                 d_asked = d_asked + jnp.einsum("rqk,kd->rqd", d_products, keys_here)
                 # Transposed, because that spares XLA a copy of the whole tile.
                 d_keys = _add(d_keys, jnp.einsum("drq,rqk->dk", asked_first, d_products), j)
@@ -230,7 +236,7 @@ def attend_whole(
         alive = total > 0
         total = jnp.where(alive, total, 1.0)
         read = jnp.einsum("rqk,kd->rqd", at.kept(shares), value[n, g].astype(wide)) / total[..., None]
-        return read.astype(query.dtype), jnp.where(alive, top + jnp.log(total), -jnp.inf)
+        return read, jnp.where(alive, top + jnp.log(total), -jnp.inf)
 
     read, log_sum = lax.map(pair, jnp.arange(batch * kv_heads))
     return read.reshape(*query.shape[:-1], -1), log_sum.reshape(query.shape[:-1])

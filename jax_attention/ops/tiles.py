@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Int
 
+from jax_attention.ops.visibility import Visibility
+
 
 class Tiling(NamedTuple):
     """The order in which each row of tiles is walked: full tiles, then partial ones, and no dead one.
@@ -42,31 +44,54 @@ def tiles_by_place(
     lengths: tuple[int, int],
     sizes: tuple[int, int],
     *,
-    is_causal: bool,
-    window: int | None,
-    query_offset: int | Int[Array, ""],
-) -> tuple[Bool[Array, "rows columns"], Bool[Array, "rows columns"]]:
+    visibility: Visibility,
+) -> tuple[Bool[Array, "batch rows columns"], Bool[Array, "batch rows columns"]]:
     """Which tiles are live, and which full, by the places of their queries and keys alone.
 
     Args:
         lengths: of queries and keys.
         sizes: of a tile along both.
-        is_causal, window, query_offset: as in `dot_product_attention_weights`.
+        visibility: whom each query sees by its place.
+
+    Returns:
+        With a batch of 1 where all batch elements are alike.
     """
     (query_len, key_len), (rows, columns) = lengths, sizes
-    first_query = jnp.arange(-(-query_len // rows))[:, None] * rows + query_offset  # rows 1
+    first_query = jnp.arange(-(-query_len // rows))[None, :, None] * rows  # 1 rows 1
     last_query = first_query + rows - 1
-    first_key = jnp.arange(-(-key_len // columns))[None] * columns  # 1 columns
+    first_key = jnp.arange(-(-key_len // columns))[None, None] * columns  # 1 1 columns
     last_key = first_key + columns - 1
-    live = jnp.broadcast_to(first_key < key_len, (first_query.shape[0], first_key.shape[1]))
+    live = jnp.broadcast_to(first_key < key_len, (1, first_query.shape[1], first_key.shape[2]))
     full = jnp.broadcast_to(last_key < key_len, live.shape)
-    if is_causal:
-        live &= first_key <= last_query
-        full &= last_key <= first_query
-    if window is not None:
-        live &= last_key > first_query - window
-        full &= first_key > last_query - window
+    before, after = visibility.before, visibility.after
+    offset = jnp.reshape(visibility.query_offset, (-1, 1, 1))  # batch|1 1 1
+    if after is not None:
+        live = live & (first_key <= last_query + offset + after)
+        full = full & (last_key <= first_query + offset + after)
+    if before is not None:
+        live = live & (last_key >= first_query + offset - before)
+        full = full & (first_key >= last_query + offset - before)
+    if visibility.query_lengths is not None:
+        length = visibility.query_lengths[:, None, None]  # batch 1 1
+        live, full = live & (first_query < length), full & (last_query < length)
+    if visibility.key_lengths is not None:
+        length = visibility.key_lengths[:, None, None]  # batch 1 1
+        live, full = live & (first_key < length), full & (last_key < length)
+    if visibility.query_segments is not None and visibility.key_segments is not None:
+        first, last = (x[:, :, None] for x in _spans(visibility.query_segments, rows))  # batch rows 1
+        lowest, highest = (x[:, None] for x in _spans(visibility.key_segments, columns))  # batch 1 columns
+        live = live & (first <= highest) & (lowest <= last)
+        full = full & (first == last) & (lowest == highest) & (first == lowest)
     return live, full
+
+
+def _spans(
+    segments: Int[Array, "batch length"], size: int
+) -> tuple[Int[Array, "batch tiles"], Int[Array, "batch tiles"]]:
+    """The least and the largest number in each tile."""
+    tiles = jnp.pad(segments, ((0, 0), (0, -segments.shape[1] % size)), mode="edge")
+    tiles = tiles.reshape(tiles.shape[0], -1, size)
+    return tiles.min(-1), tiles.max(-1)
 
 
 def tiles_by_mask(

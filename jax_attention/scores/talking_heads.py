@@ -31,7 +31,8 @@ from jax_attention.ops import (
     split_heads,
     weighted_values,
 )
-from jax_attention.ops.definition import resolve_masks
+from jax_attention.ops.call import checked_call
+from jax_attention.ops.definition import call_masks
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
@@ -136,14 +137,16 @@ class TalkingHeadsAttention(nnx.Module):
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         scores, _ = dot_product_scores(placed.query, placed.key)
         scores = talk(self.pre_map[...], scores)  # batch heads length length
-        bias, visible = resolve_masks(
-            scores.shape,
+        call = checked_call(
+            placed.query,
+            placed.key,
+            placed.key,
             placed.bias,
             seen.mask,
             is_causal=self.is_causal,
-            window=None,
             query_offset=seen.offset,
         )
+        bias, visible = call_masks(call)
         scores = scores if bias is None else scores + bias
         weights = talk(self.post_map[...], masked_softmax(scores, visible))  # batch heads length length
         heads = weighted_values(

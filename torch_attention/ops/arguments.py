@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
 
 from torch_attention.arrays import ARRAYS, INTEGERS, REALS, check_array, is_integer
-from torch_attention.checks import check_flag, check_floating, check_keep, check_window, dtype_name
+from torch_attention.checks import check_floating, check_keep, check_window, dtype_name
 
 
 def check_bias(bias: Tensor | None) -> None:
@@ -21,23 +21,58 @@ def check_bias(bias: Tensor | None) -> None:
     check_floating("bias", bias)
 
 
-def check_offset(query_offset: Any) -> None:
-    """Raise TypeError unless `query_offset` is an integer, or an integer array of rank 0."""
+def check_offset(query_offset: Any, batch: Sequence[int]) -> None:
+    """Raise unless `query_offset` is an integer, or an array of one for all or of one for each batch element."""
     x = query_offset
     if isinstance(x, ARRAYS):
         if not is_integer(x):
             raise TypeError(f"query_offset must be an integer, got dtype {dtype_name(x)}")
         if x.ndim:
-            raise ValueError(f"query_offset must have rank 0, got shape {tuple(x.shape)}")
+            check_integers("query_offset", x, "batch", batch)
     elif isinstance(x, bool) or not isinstance(x, INTEGERS):
         raise TypeError(f"query_offset must be an integer, got {x!r}")
 
 
-def check_scoring(is_causal: Any, window: Any, query_offset: Any, scale: Any, softcap: Any) -> None:
+def check_integers(name: str, x: Any, axes: str, shape: Sequence[int]) -> None:
+    """Raise unless `x` is None or an array of integers of that shape; an axis of the batch may have size 1."""
+    if x is None:
+        return
+    check_array(name, x)
+    if not is_integer(x):
+        raise TypeError(f"{name} must hold integers, got {dtype_name(x)}")
+    count = len(shape) - axes.count(",")  # of batch axes
+    fits = len(x.shape) == len(shape) and all(
+        size == whole or (size == 1 and i < count)
+        for i, (size, whole) in enumerate(zip(x.shape, shape, strict=True))
+    )
+    if not fits:
+        raise ValueError(f"{name} must have shape ({axes}) = {tuple(shape)}, got {tuple(x.shape)}")
+
+
+def check_segments(query_segments: Any, key_segments: Any) -> None:
+    """Raise ValueError unless queries and keys both have segments, or neither."""
+    if (query_segments is None) != (key_segments is None):
+        raise ValueError(
+            "query_segments and key_segments must be given together where queries and keys differ in length"
+        )
+
+
+def check_reach(window: Any, is_causal: bool) -> None:
+    """Raise unless `window` counts keys backwards from the query, or on both sides of it as a pair."""
+    if not isinstance(window, tuple | list):
+        check_window(window, is_causal)
+        return
+    if len(window) != 2:
+        raise ValueError(f"window must be an integer or a pair (before, after), got {window!r}")
+    for side in window:
+        if side is not None and (isinstance(side, bool) or not isinstance(side, Integral)):
+            raise TypeError(f"window must hold integers, or None for no limit, got {window!r}")
+        if side is not None and side < 0:
+            raise ValueError(f"window must count at least 0 keys before and after the query, got {window!r}")
+
+
+def check_scoring(scale: Any, softcap: Any) -> None:
     """Raise unless the options that decide the scores have their types and ranges."""
-    check_flag(is_causal=is_causal)
-    check_window(window, is_causal)
-    check_offset(query_offset)
     check_number("scale", scale)
     check_number("softcap", softcap)
     if isinstance(softcap, Real) and not float(softcap) > 0:

@@ -1,39 +1,35 @@
 """`dot_product_attention` tile by tile: memory linear in the length, and no work where nothing is seen."""
 
+from typing import Any
+
+import torch
 from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 
 from torch_attention.ops.call import Call, Implementation
-from torch_attention.ops.definition import call_values, call_weights, resolve_masks
+from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
+from torch_attention.ops.reference import reference_attention
 from torch_attention.ops.rules import DotProductRule
 from torch_attention.ops.tile import Fixed, Learned, Plan
 from torch_attention.ops.tile_loop import attend_tiles
 from torch_attention.ops.tiles import tile_size, tiling
+from torch_attention.ops.visibility import Visibility
 
 ROWS = 512  # of a tile, all query heads of a key/value head together
 COLUMNS = 512
 
 
-def blockwise_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+def blockwise_attention(call: Call) -> Any:
     """The mean of the values, weighted by how well each key answers the query; never the whole matrix of scores."""
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
     if 0 in (*batch, query_len, key_len):  # there is no tile
-        return call_values(call, call_weights(call))
+        return reference_attention(call)
     group = heads // kv_heads
     rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
-    bias, mask = resolve_masks(
-        (*query.shape[:-1], key_len),
-        call.bias,
-        call.mask,
-        is_causal=False,
-        window=None,
-        query_offset=0,
-        device=query.device,
-    )
+    bias, mask = call_masks(call._replace(visibility=Visibility()))
 
     def grouped(x: Tensor | None) -> Tensor | None:
         """A mask or bias as `(batch|1, kv_heads|1, group|1, query|1, key|1)`."""
@@ -46,23 +42,30 @@ def blockwise_attention(call: Call) -> Float[Tensor, "*batch heads query value_d
     order = tiling(
         (query_len, key_len),
         (rows, columns),
-        is_causal=call.is_causal,
-        window=call.window,
-        query_offset=call.query_offset,
+        visibility=call.visibility,
         mask=mask,
     )
-    rule = DotProductRule(call.scale, call.softcap, call.is_causal, call.window)
+    rule = DotProductRule(call.scale, call.softcap)
     learned = Learned(
         rearrange(_flat(query, batch), "n (g r) q d -> n g r q d", r=group),
         _flat(key, batch),
         _flat(value, batch),
         bias,
-        None if call.sinks is None else rearrange(call.sinks, "(g r) -> g r", r=group),
+        None
+        if call.sinks is None or call.return_logsumexp
+        else rearrange(call.sinks, "(g r) -> g r", r=group),
         (),
     )
     plan = Plan(rule, rows, columns, call.dropout_rate)
-    output, _ = attend_tiles(plan, learned, Fixed(order, mask, keep, call.query_offset))
-    return output.reshape(*batch, heads, query_len, value.shape[-1])
+    output, log_sum = attend_tiles(plan, learned, Fixed(order, mask, keep, call.visibility))
+    output = output.reshape(*batch, heads, query_len, value.shape[-1])
+    if not call.return_logsumexp:
+        return output
+    log_sum = log_sum.reshape(*batch, heads, query_len)
+    if call.sinks is not None:  # their share is taken from the sum of all weights, 1
+        share = torch.sigmoid(log_sum - call.sinks[:, None].to(log_sum.dtype))
+        output = (output * share[..., None]).to(output.dtype)
+    return output, log_sum
 
 
 def _flat(x: Tensor, batch: list[int]) -> Tensor:

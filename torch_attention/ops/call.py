@@ -1,20 +1,32 @@
 """One call of attention, and the ways there are to answer it."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from math import prod
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_attention.arrays import as_array
+from torch_attention.arrays import as_array, as_integers
 from torch_attention.checks import (
     align,
     check_attention,
     check_boolean,
+    check_flag,
     check_sinks,
 )
-from torch_attention.ops.arguments import check_bias, check_dropout, check_scoring
+from torch_attention.ops.arguments import (
+    check_bias,
+    check_dropout,
+    check_integers,
+    check_offset,
+    check_reach,
+    check_scoring,
+    check_segments,
+)
+from torch_attention.ops.visibility import Visibility, reach
 
 
 class Call(NamedTuple):
@@ -25,14 +37,13 @@ class Call(NamedTuple):
     value: Float[Tensor, "*batch kv_heads key value_dim"]
     bias: Float[Tensor, "..."] | None
     mask: Bool[Tensor, "..."] | None
-    is_causal: bool
-    window: int | None
-    query_offset: int | Int[Tensor, ""]
+    visibility: Visibility
     scale: float
     softcap: float | None
     sinks: Float[Tensor, "heads"] | None
     dropout_keep: Bool[Tensor, "..."] | None
     dropout_rate: float
+    return_logsumexp: bool
 
 
 def checked_call(
@@ -43,32 +54,49 @@ def checked_call(
     mask: Bool[Tensor, "..."] | None = None,
     *,
     is_causal: bool = False,
-    window: int | None = None,
-    query_offset: int | Int[Tensor, ""] = 0,
+    window: int | tuple[int | None, int | None] | None = None,
+    query_offset: int | Int[Tensor, "..."] = 0,
+    query_lengths: Int[Tensor, "..."] | None = None,
+    key_lengths: Int[Tensor, "..."] | None = None,
+    query_segments: Int[Tensor, "..."] | None = None,
+    key_segments: Int[Tensor, "..."] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Float[Tensor, "heads"] | None = None,
     dropout_keep: Bool[Tensor, "..."] | None = None,
     dropout_rate: float = 0.0,
+    return_logsumexp: bool = False,
 ) -> Call:
     """Check and resolve the arguments of an attention call; the only place where this is done.
 
     Args:
-        query, key, value, bias, mask, is_causal, window, query_offset, scale, softcap, sinks, dropout_keep,
-            dropout_rate: as in `dot_product_attention`.
+        query, key, value, bias, mask, is_causal, window, query_offset, query_lengths, key_lengths, query_segments,
+            key_segments, scale, softcap, sinks, dropout_keep, dropout_rate, return_logsumexp: as in
+            `dot_product_attention`.
 
     Returns:
-        The call, with the default scale filled in, mask and bias of the rank of the scores, and keys and values of the
-        batch of the queries.
+        The call, with the default scale filled in, mask and bias of the rank of the scores, keys and values of the
+        batch of the queries, and zeros for queries behind `query_lengths`.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: shapes that do not fit, or a number out of range.
     """
     check_attention(query, key, value)
-    check_scoring(is_causal, window, query_offset, scale, softcap)
-    check_bias(bias)
+    check_flag(is_causal=is_causal, return_logsumexp=return_logsumexp)
+    check_reach(window, is_causal)
     shape = (*query.shape[:-1], key.shape[-2])
+    *batch, _, query_len, key_len = shape
+    check_offset(query_offset, batch)
+    check_integers("query_lengths", query_lengths, "batch", batch)
+    check_integers("key_lengths", key_lengths, "batch", batch)
+    if key_segments is None and query_len == key_len:
+        key_segments = query_segments
+    check_segments(query_segments, key_segments)
+    check_integers("query_segments", query_segments, "batch, query", (*batch, query_len))
+    check_integers("key_segments", key_segments, "batch, key", (*batch, key_len))
+    check_scoring(scale, softcap)
+    check_bias(bias)
     if mask is not None:
         check_boolean("mask", mask)
         mask = align("mask", as_array(mask), shape)
@@ -81,8 +109,17 @@ def checked_call(
         key = _for_all(key, query)
     if value.shape[:-3] != query.shape[:-3]:
         value = _for_all(value, query)
+    visibility = Visibility(
+        *reach(is_causal, window),
+        *(
+            _one_batch(x, batch)
+            for x in (query_offset, query_lengths, key_lengths, query_segments, key_segments)
+        ),
+    )
+    if visibility.query_lengths is not None:
+        query = _up_to(query, visibility.query_lengths)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    options = is_causal, window, query_offset, scale, softcap, sinks, dropout_keep, dropout_rate
+    options = visibility, scale, softcap, sinks, dropout_keep, dropout_rate, return_logsumexp
     return Call(query, key, value, bias, mask, *options)
 
 
@@ -91,15 +128,31 @@ def _for_all(x: Tensor, query: Tensor) -> Tensor:
     return torch.broadcast_to(x, (*query.shape[:-3], *x.shape[-3:]))
 
 
+def _one_batch(x: Any, batch: Sequence[int]) -> Any:
+    """Numbers for each batch element, all batch axes as one; a number stays as it is."""
+    if isinstance(x, Integral):
+        return int(x)
+    if not getattr(x, "ndim", 0):
+        return x
+    own = x.shape[len(batch) :]
+    return torch.broadcast_to(as_integers(x), (*batch, *own)).reshape(prod(batch), *own)
+
+
+def _up_to(query: Tensor, lengths: Int[Tensor, "batch"]) -> Tensor:
+    """Queries, with zeros behind the length of each batch element."""
+    there = Visibility(query_lengths=lengths).mask((*query.shape[:-1], 1), device=query.device)
+    return query if there is None else torch.where(there, query, 0.0)
+
+
 class Implementation(NamedTuple):
     """One way to answer a call.
 
     Attributes:
         name: what `implementation=` calls it.
         refusal: one sentence that says what it cannot do of a call, or None.
-        run: what each query reads.
+        run: what each query reads; with `Call.return_logsumexp` a pair of it and the logarithms.
     """
 
     name: str
     refusal: Callable[[Call], str | None]
-    run: Callable[[Call], Tensor]
+    run: Callable[[Call], Any]

@@ -1,5 +1,8 @@
 """Which implementation answers a call that asks for none."""
 
+from typing import Any
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,13 +17,13 @@ from torch_attention.ops.shards import over_shards, shards_of
 SHORT = 512 * 512  # pairs of a query and a key, up to which all scores are made at once
 
 
-def fastest(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+def fastest(call: Call) -> Any:
     """Answer a call by the implementation that is fastest for it where its tensors are."""
     shards = shards_of(call)
-    if shards is not None and shards.sequence is not None:
+    if shards is not None and shards.sequence is not None and not RING.refusal(call):
         return RING.run(call)
     if shards is not None:
-        return over_shards(call, shards, fastest)
+        return over_shards(call, shards._replace(sequence=None), fastest)
     if is_dual(call):  # only operations of PyTorch itself have forward mode
         return REFERENCE.run(call)
     # For the gradient of a bias the fused kernel gives way to one that makes all scores.
@@ -30,3 +33,42 @@ def fastest(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
     if known_at_most(call.query.shape[-2] * call.key.shape[-2], SHORT):
         return REFERENCE.run(call)
     return BLOCKWISE.run(call)
+
+
+def differentiable(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+    """`fastest`, with derivatives of every order where its kernel has one."""
+    if SDPA.refusal(call) or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return fastest(call)
+    return _Attended.apply(call, call.query, call.key, call.value, call.bias)
+
+
+class _Attended(torch.autograd.Function):
+    """A fused kernel, which is differentiable once, and for the derivatives of its gradient the definition."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *learned: Any) -> Tensor:
+        given = [None if x is None else x.detach().requires_grad_(x.requires_grad) for x in learned]
+        with torch.enable_grad():
+            output = fastest(_with_learned(call, given))
+        ctx.call, ctx.given, ctx.output = call, given, output
+        ctx.save_for_backward(*learned)
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()  # a derivative of this gradient may be asked for
+        given = list(ctx.saved_tensors) if again else ctx.given
+        output = REFERENCE.run(_with_learned(ctx.call, given)) if again else ctx.output
+        asked = [i for i, x in enumerate(given) if x is not None and x.requires_grad]
+        found = torch.autograd.grad(
+            output, [given[i] for i in asked], d_output, retain_graph=True, create_graph=again
+        )
+        gradients: list[Tensor | None] = [None] * len(given)
+        for i, gradient in zip(asked, found, strict=True):
+            gradients[i] = gradient
+        return None, *gradients
+
+
+def _with_learned(call: Call, learned: list[Any]) -> Call:
+    query, key, value, bias = learned
+    return call._replace(query=query, key=key, value=value, bias=bias)

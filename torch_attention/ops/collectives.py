@@ -20,22 +20,53 @@ def own_number(shards: Shards) -> Any:
 
 def pass_on(held: tuple[Tensor, ...], shards: Shards) -> tuple[Tensor, ...]:
     """Give what is held to the next device, the last to the first, and take what the one before held."""
-    from torch.distributed._functional_collectives import permute_tensor, wait_tensor
-
-    count, group = device_count(shards), shards.mesh.get_group(shards.sequence)
-    after = [(i + 1) % count for i in range(count)]
-    sent = [permute_tensor(x.flatten(), after, group) for x in held]  # all are on their way at once
-    return tuple(wait_tensor(taken).view(x.shape) for x, taken in zip(held, sent, strict=True))
+    return _Passed.apply(shards, 1, *held) if torch.is_grad_enabled() else _sent(held, shards, 1)
 
 
 def exchange(x: Tensor, shards: Shards, *, parted: int, joined: int) -> Tensor:
     """Part one axis, a part for each device, and join along another what all of them give; axes count from -1."""
-    from torch.distributed._functional_collectives import all_to_all_single_autograd
+    return _Exchanged.apply(x, shards, parted, joined)
 
-    group = shards.mesh.get_group(shards.sequence)
-    given = torch.stack(x.chunk(device_count(shards), dim=parted))  # devices ...
-    taken = all_to_all_single_autograd(given, None, None, group)  # devices ...
-    return torch.concatenate(list(taken.unbind()), dim=joined)
+
+class _Passed(torch.autograd.Function):
+    """Arrays go so many devices further, and their gradients as many back: PyTorch's own collectives have none."""
+
+    @staticmethod
+    def forward(ctx: Any, shards: Shards, steps: int, *held: Tensor) -> tuple[Tensor, ...]:
+        ctx.shards, ctx.steps = shards, steps
+        return _sent(held, shards, steps)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *_Passed.apply(ctx.shards, -ctx.steps, *given)
+
+
+def _sent(held: tuple[Tensor, ...], shards: Shards, steps: int) -> tuple[Tensor, ...]:
+    """What the device so many steps before held."""
+    from torch.distributed._functional_collectives import permute_tensor, wait_tensor
+
+    count, group = device_count(shards), shards.mesh.get_group(shards.sequence)
+    after = [(i + steps) % count for i in range(count)]
+    sent = [permute_tensor(x.flatten(), after, group) for x in held]  # all are on their way at once
+    return tuple(wait_tensor(taken).view(x.shape) for x, taken in zip(held, sent, strict=True))
+
+
+class _Exchanged(torch.autograd.Function):
+    """An all-to-all, whose gradient is the opposite one: PyTorch's own is differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shards: Shards, parted: int, joined: int) -> Tensor:
+        from torch.distributed._functional_collectives import all_to_all_single, wait_tensor
+
+        ctx.shards, ctx.parted, ctx.joined = shards, parted, joined
+        group = shards.mesh.get_group(shards.sequence)
+        given = torch.stack(x.chunk(device_count(shards), dim=parted))  # devices ...
+        taken = wait_tensor(all_to_all_single(given, None, None, group))  # devices ...
+        return torch.concatenate(list(taken.unbind()), dim=joined)
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        return _Exchanged.apply(given, ctx.shards, ctx.joined, ctx.parted), None, None, None
 
 
 def part_of(x: Tensor | None, number: Any, shards: Shards, *, axis: int) -> Tensor | None:

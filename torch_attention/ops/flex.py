@@ -42,6 +42,7 @@ from torch_attention.ops.softmax import at_least_float32
 from torch_attention.ops.tile import Fixed, Learned, Plan
 from torch_attention.ops.tile_loop import attend_tiles
 from torch_attention.ops.tiles import Live, Tiling, tile_size, tiling
+from torch_attention.ops.visibility import Visibility
 
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -84,7 +85,7 @@ def flex_attention(
     group = heads // kv_heads
     if block_mask is None:
         sizes = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
-        order = tiling((query_len, key_len), sizes, is_causal=False, window=None, query_offset=0, mask=None)
+        order = tiling((query_len, key_len), sizes, visibility=Visibility(), mask=None)
     else:
         sizes, order = _tiles_of_blocks(block_mask, group)
     arrays = [] if score_mod is None else _learned_by(score_mod)

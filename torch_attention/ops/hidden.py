@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torch_attention.masks import causal_mask, sliding_window_mask
 from torch_attention.ops.call import Call
 from torch_attention.ops.known import known_finite
 
@@ -64,37 +63,18 @@ def without_dead_keys(call: Call) -> Call:
 
 def _alive(call: Call) -> Bool[Tensor, "... key"] | None:
     """Whether any query attends to each key; None where all do for sure."""
-    pairs = call.mask
+    pairs, visibility = call.mask, call.visibility
     if call.bias is not None:
         seen = call.bias != -torch.inf
         pairs = seen if pairs is None else pairs & seen
-    if pairs is not None and call.is_causal and pairs.shape[-2] != 1:
-        lengths, offset = (call.query.shape[-2], call.key.shape[-2]), call.query_offset
-        if call.window is None:
-            seen = causal_mask(*lengths, query_offset=offset, device=call.query.device)
-        else:
-            seen = sliding_window_mask(
-                *lengths, window=call.window, query_offset=offset, device=call.query.device
-            )
-        pairs = pairs & seen[(None,) * (pairs.ndim - 2)]
-        return pairs.any(dim=-2)
-    alive = None if pairs is None else pairs.any(dim=-2)
-    reached = _reached(call)
-    if alive is not None and reached is not None:
-        reached = reached[(None,) * (alive.ndim - 1)]
-    return reached if alive is None else alive if reached is None else alive & reached
-
-
-def _reached(call: Call) -> Bool[Tensor, "key"] | None:
-    """Whether a causal call reaches each key from any query; None where it reaches all for sure."""
-    if not call.is_causal:
-        return None
-    query_len, key_len, offset = call.query.shape[-2], call.key.shape[-2], call.query_offset
-    if isinstance(offset, int) and (call.window is None or offset < call.window):
-        if query_len == key_len and offset >= 0:
-            return None
-        if isinstance(query_len, int) and isinstance(key_len, int) and offset + query_len >= key_len:
-            return None
-    key = torch.arange(call.key.shape[-2], device=call.query.device)
-    reached = key < offset + query_len
-    return reached if call.window is None else reached & (key > offset - call.window)
+    if visibility.is_total:
+        return None if pairs is None else pairs.any(dim=-2)
+    shape = (*call.query.shape[:-1], call.key.shape[-2])
+    if pairs is None or (pairs.shape[-2] == 1 and visibility.query_segments is None):
+        alive = None if pairs is None else pairs[..., 0, :]
+        reached = visibility.reached(shape, device=call.query.device)
+        if alive is None or reached is None:
+            return reached if alive is None else alive
+        return alive & reached[(None,) * (alive.ndim - reached.ndim)]
+    seen = visibility.mask(shape, device=call.query.device)
+    return (pairs if seen is None else pairs & seen).any(dim=-2)

@@ -8,6 +8,7 @@ kernel meets an empty row. A window is cut into bands first, so that its cost is
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +17,19 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
 from torch_attention.checks import dtype_name
-from torch_attention.masks import sliding_window_mask
 from torch_attention.ops.call import Call, Implementation
-from torch_attention.ops.definition import call_masks, resolve_masks
+from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
+from torch_attention.ops.known import may_be_learned
+from torch_attention.ops.visibility import Visibility
 
 BAND = 256  # queries in a band of a window
 
 
 def sdpa_refusal(call: Call) -> str | None:
     """What the fused kernel cannot do of a call."""
+    if call.return_logsumexp:
+        return "scaled_dot_product_attention gives no logsumexp"
     if call.softcap is not None:
         return "scaled_dot_product_attention has no softcap"
     if call.sinks is not None:
@@ -40,22 +44,37 @@ def sdpa_refusal(call: Call) -> str | None:
     return None
 
 
+def sdpa_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+    """The call through the fused kernel; on the CPU in float32 where gradients of 16 bits are asked for.
+
+    In 16 bits the kernel makes its gradients from weights and an output that are rounded, which at large scores costs
+    several times the precision of the definition; the CPU computes as fast in float32.
+    """
+    given = call.query, call.key, call.value, call.bias
+    is_narrow = call.query.device.type == "cpu" and call.query.dtype in (torch.float16, torch.bfloat16)
+    if is_narrow and torch.is_grad_enabled() and any(x is not None and may_be_learned(x) for x in given):
+        query, key, value, bias = (x if x is None else x.float() for x in given)
+        wide: Any = {"query": query, "key": key, "value": value, "bias": bias}
+        return native_attention(call._replace(**wide)).to(call.query.dtype)
+    return native_attention(call)
+
+
 def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
     """The call through the fused kernel."""
     query, key, value, scale = call.query, call.key, call.value, call.scale
     grouped = key.shape[-3] != query.shape[-3]
-    offset = call.query_offset if isinstance(call.query_offset, int) else None
-    unmasked = call.bias is None and call.mask is None
-    behind_all = (
-        call.window is None and offset is not None and offset >= key.shape[-2] - 1
-    )  # what is one step
-    is_causal = call.is_causal and not behind_all
-    if unmasked and (not is_causal or (call.window is None and offset == 0)):
-        return F.scaled_dot_product_attention(
-            query, key, value, is_causal=is_causal, scale=scale, enable_gqa=grouped
-        )
+    seen = call.visibility
+    before, after, offset = seen.before, seen.after, seen.query_offset
+    known = call.bias is None and call.mask is None and seen.is_uniform and isinstance(offset, int)
+    if known and before is None:
+        sees_all = after is None or offset + after >= key.shape[-2] - 1  # as one step of decoding does
+        if sees_all or offset + after == 0:
+            return F.scaled_dot_product_attention(
+                query, key, value, is_causal=not sees_all, scale=scale, enable_gqa=grouped
+            )
     square = query.shape[-2] == key.shape[-2] and offset == 0
-    if unmasked and square and call.window is not None and 2 * (call.window + BAND) < key.shape[-2]:
+    has_window = known and square and before is not None and after is not None
+    if has_window and 2 * (before + after + 1 + BAND) < key.shape[-2]:
         return _in_bands(call)
 
     bias, visible = call_masks(call)
@@ -72,20 +91,18 @@ def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"
 
 def _in_bands(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
     """A window, band after band of queries, each with the keys that it reaches and no others."""
-    assert call.window is not None
+    seen = call.visibility
+    assert seen.before is not None
+    assert seen.after is not None
     queries, keys, values = (x.split(BAND, dim=-2) for x in (call.query, call.key, call.value))
-    before = -(-(call.window - 1) // BAND)  # how many bands of keys before a query's own its window reaches
+    # How many bands of keys before and after a query's own its window reaches.
+    before, after = (-(-side // BAND) for side in (seen.before, seen.after))
     found = []
     for i, query in enumerate(queries):
         first = max(0, i - before)
-        key, value = (torch.cat(x[first : i + 1], dim=-2) for x in (keys, values))
-        visible = sliding_window_mask(
-            query.shape[-2],
-            key.shape[-2],
-            window=call.window,
-            query_offset=(i - first) * BAND,
-            device=query.device,
-        )
+        key, value = (torch.cat(x[first : i + after + 1], dim=-2) for x in (keys, values))
+        there = seen._replace(query_offset=(i - first) * BAND)
+        visible = there.mask((*query.shape[:-1], key.shape[-2]), device=query.device)
         found.append(
             F.scaled_dot_product_attention(
                 query,
@@ -111,32 +128,27 @@ def flex_refusal(call: Call) -> str | None:
     learned = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
     if learned and call.query.device.type == "cpu":
         return "flex attention has no backward pass on the CPU"
-    if not isinstance(call.query_offset, int):
+    if call.return_logsumexp and call.query.device.type == "cpu":
+        return "flex attention gives no logsumexp on the CPU"
+    if not isinstance(call.visibility.query_offset, int):
         return "flex attention must know query_offset as a number"
     return None
 
 
-def flex_kernel(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+def flex_kernel(call: Call) -> Any:
     """The call through PyTorch's compiled flex attention."""
     *batch, heads, query_len, _ = call.query.shape
     query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (call.query, call.key, call.value))
     key_len, count = key.shape[-2], query.shape[0]
-    bias, mask = resolve_masks(
-        (*batch, heads, query_len, key_len),
-        call.bias,
-        call.mask,
-        is_causal=False,
-        window=None,
-        query_offset=0,
-        device=query.device,
-    )
+    seen = call.visibility if call.visibility.is_uniform else Visibility()
+    bias, mask = call_masks(call._replace(visibility=Visibility()) if seen is call.visibility else call)
     bias, mask = (
         None
         if x is None
         else x.expand(*batch, heads, query_len, key_len).reshape(count, heads, query_len, key_len)
         for x in (bias, mask)
     )
-    is_causal, window, softcap, offset = call.is_causal, call.window, call.softcap, call.query_offset
+    softcap = call.softcap
 
     def score(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         if bias is not None:
@@ -144,13 +156,12 @@ def flex_kernel(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
         return score if softcap is None else softcap * torch.tanh(score / softcap)
 
     def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        seen = j >= 0 if mask is None else mask[b, h, i, j]
-        if is_causal:
-            seen = seen & (j <= i + offset)
-        return seen if window is None else seen & (j > i + offset - window)
+        here = seen.sees(b, i, j)
+        here = j >= 0 if here is None else here
+        return here if mask is None else here & mask[b, h, i, j]
 
     blocks = None
-    if is_causal or mask is not None:
+    if not seen.is_total or mask is not None:
         each = None if mask is None else count
         blocks = flex.create_block_mask(
             visible, each, each and heads, query_len, key_len, device=str(query.device)
@@ -161,12 +172,14 @@ def flex_kernel(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
         "scale": call.scale,
         "enable_gqa": key.shape[1] != heads,
     }
-    if call.sinks is None:
+    if call.sinks is None and not call.return_logsumexp:
         output = _compiled_flex()(query, key, value, **options)
-    else:  # the sinks' share is taken from the sum of all weights, 1
-        output, extra = _compiled_flex()(query, key, value, **options, return_aux=flex.AuxRequest(lse=True))
+        return output.reshape(*batch, *output.shape[1:])
+    output, extra = _compiled_flex()(query, key, value, **options, return_aux=flex.AuxRequest(lse=True))
+    if call.sinks is not None:  # their share is taken from the sum of all weights, 1
         output = output * torch.sigmoid(extra.lse - call.sinks[:, None]).unsqueeze(-1).to(output.dtype)
-    return output.reshape(*batch, *output.shape[1:])
+    output, log_sum = output.reshape(*batch, *output.shape[1:]), extra.lse.reshape(*batch, heads, query_len)
+    return (output, log_sum) if call.return_logsumexp else output
 
 
 @cache
@@ -175,6 +188,6 @@ def _compiled_flex():  # type: ignore[no-untyped-def]
     return torch.compile(flex.flex_attention, dynamic=False)
 
 
-SDPA = Implementation("sdpa", sdpa_refusal, ignoring_dead_keys(native_attention))
+SDPA = Implementation("sdpa", sdpa_refusal, ignoring_dead_keys(sdpa_attention))
 FLEX = Implementation("flex", flex_refusal, ignoring_dead_keys(flex_kernel))
 NATIVE = (SDPA, FLEX)

@@ -52,12 +52,12 @@ class Plan(NamedTuple):
 
     Attributes:
         shards: how the devices share out the sequence.
-        is_causal, window, scale, softcap, dropout_rate: as in `Call`.
+        window: how many keys before and after its own position a query sees; None: all.
+        scale, softcap, dropout_rate: as in `Call`.
     """
 
     shards: Shards
-    is_causal: bool
-    window: int | None
+    window: tuple[int | None, int | None]
     scale: float
     softcap: float | None
     dropout_rate: float
@@ -65,6 +65,8 @@ class Plan(NamedTuple):
 
 def ring_refusal(call: Call) -> str | None:
     """What ring attention cannot do of a call."""
+    if call.return_logsumexp:
+        return "ring attention gives no logsumexp"
     shards = shards_of(call)
     if shards is not None and shards.sequence is not None:
         return None
@@ -84,16 +86,18 @@ def ring_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
 
 def ring_part(call: Call, *, shards: Shards) -> Float[Tensor, "*batch heads query value_dim"]:
     """What one device reads: of the call it has its own queries, keys and values."""
-    plan = Plan(shards, call.is_causal, call.window, call.scale, call.softcap, call.dropout_rate)
+    seen = call.visibility
+    plan = Plan(shards, (seen.before, seen.after), call.scale, call.softcap, call.dropout_rate)
     learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
-    return _Ring.apply(plan, Fixed(call.mask, call.dropout_keep, call.query_offset), *learned)
+    output, *_ = _Ring.apply(plan, Fixed(call.mask, call.dropout_keep, seen.query_offset), *learned)
+    return output.to(call.query.dtype)  # rounded at last: its gradient is made of what it was before
 
 
 class _Ring(torch.autograd.Function):
-    """The ring forward, and once more backward."""
+    """The ring forward, and once more backward; gradients of gradients go round as the arrays did."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, fixed: Fixed, *arrays: Any) -> Tensor:
+    def forward(ctx: Any, plan: Plan, fixed: Fixed, *arrays: Any) -> tuple[Tensor, ...]:
         learned = Learned(*arrays)
         query, key, value, _, sinks = learned
         wide = at_least_float32(query).dtype
@@ -121,21 +125,24 @@ class _Ring(torch.autograd.Function):
         visible = total > 0
         top = torch.where(visible, top, 0.0)
         share = torch.where(visible, 1.0 / torch.where(visible, total, 1.0), 0.0)
-        output = (share[..., None] * read).to(query.dtype)
+        output = share[..., None] * read
+        log_sum = torch.where(visible, top + torch.log(torch.where(visible, total, 1.0)), -torch.inf)
         ctx.plan, ctx.fixed = plan, fixed
-        ctx.save_for_backward(*learned, output, top, share)
-        return output
+        ctx.mark_non_differentiable(top, share)
+        ctx.save_for_backward(*learned, output, log_sum, top, share)
+        return output, log_sum, top, share
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_output: Tensor, d_log_sum: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         plan, fixed = ctx.plan, ctx.fixed
-        *arrays, output, top, share = ctx.saved_tensors
+        *arrays, output, log_sum, top, share = ctx.saved_tensors
         learned = Learned(*arrays)
         query, key, value, bias, sinks = learned
         wide = top.dtype
-        d_read = d_output.to(wide)
+        # Top and share have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
+        share = share * torch.exp(torch.where(share > 0, log_sum.detach() - log_sum, 0.0))
         # What is taken from every score's gradient, because the weights of a row sum to one.
-        mean = (d_read * output.to(wide)).sum(-1)  # ... heads query
+        mean = (d_output * output).sum(-1) - d_log_sum  # ... heads query
 
         zeros: list[Any] = [
             None if x is None else torch.zeros_like(x, dtype=wide) for x in (key, value, query, bias)
@@ -152,10 +159,10 @@ class _Ring(torch.autograd.Function):
             given = (query, key) if bias is None else (query, key, bias)
             vjp: Any = torch.func.vjp  # whose type does not tell with `has_aux` from without
             scores, pull, seen = vjp(scored, *given, has_aux=True)
+            scores = torch.where(seen, scores, -torch.inf) if isinstance(seen, Tensor) else scores
             shares = torch.exp(scores - top[..., None]) * share[..., None]  # ... heads query key
-            shares = torch.where(seen, shares, 0.0) if isinstance(seen, Tensor) else shares
             _, pull_read = vjp(partial(_read, plan, fixed=fixed, source=source), shares, value.to(wide))
-            d_shares, d_value_here = pull_read(d_read)
+            d_shares, d_value_here = pull_read(d_output)
             d_query_here, d_key_here, *d_bias_here = pull(shares * (d_shares - mean[..., None]))
             d_query = d_query + d_query_here.to(wide)
             d_bias = None if bias is None else d_bias + d_bias_here[0].to(wide)
@@ -183,7 +190,6 @@ def _scores(plan: Plan, learned: Learned, fixed: Fixed, source: Any) -> tuple[Te
         learned.key,
         part_of(learned.bias, source, plan.shards, axis=-1),
         part_of(fixed.mask, source, plan.shards, axis=-1),
-        is_causal=plan.is_causal,
         window=plan.window,
         query_offset=fixed.query_offset + own_number(plan.shards) * query_len - source * key_len,
         scale=plan.scale,

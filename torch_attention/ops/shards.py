@@ -9,12 +9,14 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-from jaxtyping import Float
+import torch
 from torch import Tensor
 
 from torch_attention.checks import align, check_boolean
 from torch_attention.ops.call import Call
 from torch_attention.ops.heads import repeat_heads
+from torch_attention.ops.known import is_dual
+from torch_attention.ops.visibility import Visibility
 
 # What the axes of a mesh are called.
 DATA = "data"
@@ -72,9 +74,7 @@ def shards_of(call: Call) -> Shards | None:
     return Shards(mesh, tuple(batch), tuple(heads), sequence[0] if sequence else None)
 
 
-def over_shards(
-    call: Call, shards: Shards, run: Callable[[Call], Tensor], *, whole_rows: bool = False
-) -> Float[Tensor, "*batch heads query value_dim"]:
+def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole_rows: bool = False) -> Any:
     """Answer a call on every device for its own part.
 
     Args:
@@ -84,8 +84,15 @@ def over_shards(
         whole_rows: whether `run` has masks and biases for the queries of all devices, and not for its own alone.
     """
     from torch.distributed.tensor import Partial, Placement, Replicate, Shard
-    from torch.distributed.tensor.experimental import local_map
 
+    if is_dual(call):
+        raise NotImplementedError(
+            "attention over several devices has no forward mode, got an array with a tangent"
+        )
+    if not call.visibility.is_uniform:  # what each batch element has of its own becomes a part of the mask
+        seen = call.visibility.mask((*call.query.shape[:-1], call.key.shape[-2]), device=call.query.device)
+        mask = seen if call.mask is None or seen is None else call.mask & seen
+        call = call._replace(mask=mask, visibility=Visibility())
     key, value = call.key, call.value
     if key.shape[-3] % shards.head_count:
         key, value = (repeat_heads(x, call.query.shape[-3]) for x in (key, value))
@@ -122,7 +129,7 @@ def over_shards(
         "mask": (mask, placed(across, mask)),
         "dropout_keep": (keep, placed(across, keep)),
         "sinks": (call.sinks, placed({0: shards.heads})),
-        "query_offset": (call.query_offset, placed({})),
+        "query_offset": (call.visibility.query_offset, placed({})),
     }
     arrays = {name: pair for name, pair in given.items() if isinstance(pair[0], Tensor)}
     shared = {axis for axes in (shards.batch, shards.heads, sequence) for axis in axes}
@@ -134,20 +141,17 @@ def over_shards(
             for axis, each in enumerate(placements)
         )
 
-    def part(*parts: Tensor) -> Tensor:
+    def part(*parts: Tensor) -> Any:
         own: dict[str, Any] = dict(zip(arrays, parts, strict=True))
-        return run(call._replace(**own))
+        offset = own.pop("query_offset", call.visibility.query_offset)
+        return run(call._replace(**own, visibility=call.visibility._replace(query_offset=offset)))
 
-    placements = tuple(where for _, where in arrays.values())
-    mapped = local_map(
-        part,
-        out_placements=list(features),
-        in_placements=placements,
-        in_grad_placements=tuple(map(of_gradient, placements)),
-        device_mesh=shards.mesh,
-        redistribute_inputs=True,
-    )
-    return mapped(*(_distributed(x, shards) for x, _ in arrays.values()))
+    parts = (_Part.apply(_distributed(x, shards), where, of_gradient(where)) for x, where in arrays.values())
+    found = part(*parts)
+    if not call.return_logsumexp:
+        return _Whole.apply(found, shards.mesh, features, features, features)
+    # The logarithms are shared out as the output is: they have all of its axes but the last, which is whole.
+    return tuple(_Whole.apply(x, shards.mesh, features, features, features) for x in found)
 
 
 def _distributed(x: Tensor, shards: Shards) -> Tensor:
@@ -157,3 +161,46 @@ def _distributed(x: Tensor, shards: Shards) -> Tensor:
     if isinstance(x, DTensor):
         return x
     return DTensor.from_local(x, shards.mesh, [Replicate()] * shards.mesh.ndim, run_check=False)
+
+
+class _Part(torch.autograd.Function):
+    """This device's part of an array, as often differentiable as asked for, which `DTensor.to_local` is not.
+
+    The arguments are the array, how its parts are placed, and how those of its gradient are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, placements: Any, of_gradient: Any) -> Tensor:
+        ctx.mesh, ctx.placements, ctx.of_gradient = x.device_mesh, placements, of_gradient
+        ctx.before = x.placements
+        part = x.detach().redistribute(placements=placements).to_local()
+        return part.wait() if hasattr(part, "wait") else part.view_as(part)
+
+    @staticmethod
+    def backward(ctx: Any, d_part: Tensor) -> tuple[Tensor | None, ...]:
+        from torch.distributed.tensor import Replicate
+
+        after = tuple(Replicate() if each.is_partial() else each for each in ctx.before)
+        after = ctx.of_gradient if ctx.before == ctx.placements else after
+        return _Whole.apply(d_part, ctx.mesh, ctx.of_gradient, after, ctx.placements), None, None
+
+
+class _Whole(torch.autograd.Function):
+    """The array of which each device has a part: the inverse of `_Part`.
+
+    The arguments are the part, the devices, how the parts are placed, how they are to be, and how those of the
+    gradient are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, mesh: Any, placements: Any, after: Any, of_gradient: Any) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
+        ctx.placements, ctx.of_gradient = placements, of_gradient
+        return DTensor.from_local(part.detach(), mesh, placements, run_check=False).redistribute(
+            placements=after
+        )
+
+    @staticmethod
+    def backward(ctx: Any, d_whole: Tensor) -> tuple[Tensor | None, ...]:
+        return _Part.apply(d_whole, ctx.of_gradient, ctx.placements), None, None, None, None

@@ -32,6 +32,29 @@ def masked_softmax(
     return torch.where(mask, torch.softmax(scores, dim=-1), 0.0)
 
 
+def masked_logsumexp(
+    scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "#*axes"] | None = None
+) -> Float[Tensor, "... query"]:
+    """The logarithm of the sum of the exponentials of the visible scores: what their softmax divides by.
+
+    Args:
+        scores: any real numbers.
+        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+
+    Returns:
+        In at least float32; -inf with a gradient of zero where no key is visible.
+    """
+    scores = at_least_float32(scores)
+    seen = (
+        torch.ones_like(scores, dtype=torch.bool) if mask is None else torch.broadcast_to(mask, scores.shape)
+    )
+    alive = seen.any(dim=-1)
+    scores = torch.where(seen, scores, -torch.inf)
+    # A row of -inf alone would be NaN, forward and backward.
+    scores = torch.where(alive[..., None], scores, 0.0)
+    return torch.where(alive, torch.logsumexp(scores, dim=-1), -torch.inf)
+
+
 def sink_softmax(
     scores: Float[Tensor, "*batch heads query key"],
     sinks: Float[Tensor, "heads"],

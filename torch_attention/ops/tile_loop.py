@@ -6,7 +6,7 @@ $$ m' = \max(m, \max_j s_j), \qquad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'
 The softmax of a row is gathered as its tiles come by: m is the largest score so far, ℓ the sum of exponentials and a
 that of values, both relative to m (Milakov & Gimelshein 2018; Rabe & Staats 2021). The backward pass makes the scores
 again (Dao et al. 2022). All that it needs of the softmax is m and ℓ of each row, two numbers and not their one
-logarithm m + log ℓ, which would cost digits:
+logarithm m + log ℓ, which would cost digits, and the output before it is rounded to a dtype of 16 bits:
 
 $$ p_j = e^{s_j - m} / \ell, \qquad \partial v_j = p_j\, \partial o, \qquad
    \partial s_j = p_j \left(\partial o^\top v_j - \partial o^\top o\right) $$
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from torch_attention.ops.rules import Place, Rule
 from torch_attention.ops.softmax import at_least_float32
@@ -34,7 +35,7 @@ def attend_tiles(
     output, log_sum, _, _ = _Attend.apply(
         plan, fixed.tiling, fixed.mask, fixed.keep, fixed.known, *learned[:5], *learned.arrays
     )
-    return output, log_sum
+    return output.to(learned.query.dtype), log_sum
 
 
 class _Attend(torch.autograd.Function):
@@ -76,7 +77,7 @@ class _Attend(torch.autograd.Function):
                 top, total, read = level, fade * total + torch.exp(sink - level), fade[..., None] * read
             seen = total > 0
             part = torch.where(seen, 1.0 / torch.where(seen, total, 1.0), 0.0)
-            outputs.append((part[..., None] * read).to(query.dtype))
+            outputs.append(part[..., None] * read)
             tops.append(torch.where(seen, top, 0.0))
             parts.append(part)
         output, top, part = torch.cat(outputs, -2), torch.cat(tops, -1), torch.cat(parts, -1)
@@ -88,23 +89,25 @@ class _Attend(torch.autograd.Function):
         plan, tiling, mask, keep, known, *learned = inputs
         output, log_sum, top, part = output
         ctx.mark_non_differentiable(top, part)
-        ctx.plan, ctx.tiling, ctx.known = plan, tiling, None if isinstance(known, Tensor) else known
-        ctx.save_for_backward(
-            mask, keep, known if isinstance(known, Tensor) else None, *learned, output, log_sum, top, part
-        )
+        found, ctx.shape_of_known = tree_flatten(known)
+        ctx.plan, ctx.tiling, ctx.known = plan, tiling, [None if isinstance(x, Tensor) else x for x in found]
+        arrays = [x if isinstance(x, Tensor) else None for x in found]
+        ctx.save_for_backward(*arrays, mask, keep, *learned, output, log_sum, top, part)
 
     @staticmethod
     def backward(ctx, d_output, d_log_sum, *_):  # type: ignore[no-untyped-def]
         plan, tiling = ctx.plan, ctx.tiling
-        mask, keep, known, query, key, value, bias, sinks, *arrays, output, log_sum, top, part = (
-            ctx.saved_tensors
-        )
-        fixed = Fixed(tiling, mask, keep, ctx.known if known is None else known)
+        count = len(ctx.known)
+        found, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        known = [x if array is None else array for x, array in zip(ctx.known, found, strict=True)]
+        mask, keep, query, key, value, bias, sinks, *arrays, output, log_sum, top, part = saved
+        fixed = Fixed(tiling, mask, keep, tree_unflatten(known, ctx.shape_of_known))
         wide = top.dtype
         # Top and part have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
         part = part * torch.exp(torch.where(part > 0, log_sum.detach() - log_sum, 0.0))
         # What is taken from every score's gradient, because the weights of a row sum to one.
-        mean = (d_output.to(wide) * output.to(wide)).sum(-1) - d_log_sum
+        mean = (d_output * output).sum(-1)
+        mean = mean - torch.where(part > 0, d_log_sum, 0.0)  # a row that sees nothing has no gradient
         d_queries: list[Tensor] = []
         d_keys: dict[int, Tensor] = {}
         d_values: dict[int, Tensor] = {}
@@ -112,8 +115,10 @@ class _Attend(torch.autograd.Function):
         d_arrays = [torch.zeros_like(x) for x in arrays]
         for i, row in enumerate(tiling):
             asked = plan.rule.scale * cut(query, -2, i, plan.rows).to(wide)
-            d_read = cut(d_output, -2, i, plan.rows).to(wide)
-            level, per, off = (cut(x[..., None], -2, i, plan.rows) for x in (top, part, mean))
+            d_read = cut(d_output, -2, i, plan.rows)
+            level, per, off, further = (
+                cut(x[..., None], -2, i, plan.rows) for x in (top, part, mean, d_log_sum)
+            )
             d_asked = torch.zeros_like(asked)
             for live in row:
                 at, j = Tile(plan, fixed, i, live), live.column
@@ -124,6 +129,8 @@ class _Attend(torch.autograd.Function):
                 scores, pull = torch.func.vjp(score, products, *of_bias, *arrays)  # type: ignore[misc]
                 shares = torch.exp(at.hidden(scores, place) - level) * per
                 d_shares = at.kept(torch.einsum("bgrqd,bgkd->bgrqk", d_read, at.columns(value, dtype=wide)))
+                if len(row) == 1:  # which rounds as in the definition
+                    off = (shares * d_shares).sum(-1, keepdim=True) - further
                 d_products, *d_others = pull(shares * (d_shares - off))
                 d_asked = d_asked + torch.einsum("bgrqk,bgkd->bgrqd", d_products, at.columns(key, dtype=wide))
                 _add(d_keys, j, torch.einsum("bgrqk,bgrqd->bgkd", d_products, asked))

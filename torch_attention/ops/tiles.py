@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from torch_attention.ops.known import known_values
+from torch_attention.ops.visibility import Visibility
 
 
 class Live(NamedTuple):
@@ -35,9 +36,7 @@ def tiling(
     lengths: tuple[int, int],
     sizes: tuple[int, int],
     *,
-    is_causal: bool,
-    window: int | None,
-    query_offset: int | Int[Tensor, ""],
+    visibility: Visibility,
     mask: Bool[Tensor, "... query key"] | None,
 ) -> Tiling:
     """The tiles to visit; while code is compiled a mask cannot be looked at, and hides no tile as a whole.
@@ -45,11 +44,14 @@ def tiling(
     Args:
         lengths: of queries and keys.
         sizes: of a tile along both.
-        is_causal, window, query_offset: as in `dot_product_attention_weights`.
+        visibility: whom each query sees by its place.
         mask: True where the query attends to the key, for all batch elements and heads; an axis may have size 1.
     """
     (query_len, key_len), (rows, columns) = lengths, sizes
-    offset = _known_number(query_offset)
+    before, after = visibility.before, visibility.after
+    offset = _span(visibility.query_offset)
+    query_lengths, key_lengths = _span(visibility.query_lengths), _span(visibility.key_lengths)
+    some_alike, all_alike = _tiles_by_segment(visibility, sizes)
     some, every = (None, None) if mask is None else tiles_by_mask(mask, sizes)
     found = []
     for i in range(-(-query_len // rows)):
@@ -59,17 +61,23 @@ def tiling(
             if some is not None and every is not None:
                 at = i % len(some), j % len(some[0])  # an axis of size 1 is for all
                 live, full = bool(some[at]), bool(every[at])
-            if is_causal and offset is None:
-                full = False
-            elif is_causal and offset is not None:
-                first_key, last_key = j * columns, min(key_len, (j + 1) * columns) - 1
-                first_query = i * rows + offset
-                last_query = min(query_len, (i + 1) * rows) - 1 + offset
-                live = live and first_key <= last_query
-                full = full and last_key <= first_query
-                if window is not None:
-                    live = live and last_key > first_query - window
-                    full = full and first_key > last_query - window
+            first_key, last_key = j * columns, min(key_len, (j + 1) * columns) - 1
+            first_query, last_query = i * rows, min(query_len, (i + 1) * rows) - 1
+            if after is not None:
+                live = live and (offset is None or first_key <= last_query + offset[1] + after)
+                full = full and offset is not None and last_key <= first_query + offset[0] + after
+            if before is not None:
+                live = live and (offset is None or last_key >= first_query + offset[0] - before)
+                full = full and offset is not None and first_key >= last_query + offset[1] - before
+            if visibility.query_lengths is not None:
+                live = live and (query_lengths is None or first_query < query_lengths[1])
+                full = full and query_lengths is not None and last_query < query_lengths[0]
+            if visibility.key_lengths is not None:
+                live = live and (key_lengths is None or first_key < key_lengths[1])
+                full = full and key_lengths is not None and last_key < key_lengths[0]
+            if visibility.query_segments is not None:
+                live = live and (some_alike is None or bool(some_alike[i, j]))
+                full = full and all_alike is not None and bool(all_alike[i, j])
             if live:
                 row.append(Live(j, not full))
         found.append(tuple(row))
@@ -101,8 +109,32 @@ def cut(x: Tensor, axis: int, number: int, size: int) -> Tensor:
     return x if length == 1 else x.narrow(axis, number * size, min(size, length - number * size))
 
 
-def _known_number(x: int | Int[Tensor, ""]) -> int | None:
-    if isinstance(x, int):
-        return x
+def _span(x: int | Int[Tensor, "..."] | None) -> tuple[int, int] | None:
+    """The least and the largest of some numbers; None if they are not known."""
+    if x is None or isinstance(x, int):
+        return None if x is None else (x, x)
     values = known_values(x)
-    return None if values is None else int(values)
+    return None if values is None else (int(values.min()), int(values.max()))
+
+
+def _tiles_by_segment(
+    visibility: Visibility, sizes: tuple[int, int]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """In which tiles some query may be of a key's segment, and in which all are; None if that is not known."""
+    if visibility.query_segments is None or visibility.key_segments is None:
+        return None, None
+    queries, keys = known_values(visibility.query_segments), known_values(visibility.key_segments)
+    if queries is None or keys is None:
+        return None, None
+    (first, last), (lowest, highest) = (
+        (
+            np.minimum.reduceat(x, range(0, x.shape[1], size), axis=1),
+            np.maximum.reduceat(x, range(0, x.shape[1], size), axis=1),
+        )
+        for x, size in ((queries, sizes[0]), (keys, sizes[1]))
+    )
+    first, last = first[:, :, None], last[:, :, None]  # batch rows 1
+    lowest, highest = lowest[:, None], highest[:, None]  # batch 1 columns
+    some = (first <= highest) & (lowest <= last)
+    every = (first == last) & (lowest == highest) & (first == lowest)
+    return some.any(0), every.all(0)

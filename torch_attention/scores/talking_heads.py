@@ -29,7 +29,8 @@ from torch_attention.ops import (
     split_heads,
     weighted_values,
 )
-from torch_attention.ops.definition import resolve_masks
+from torch_attention.ops.call import checked_call
+from torch_attention.ops.definition import call_masks
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
@@ -134,15 +135,16 @@ class TalkingHeadsAttention(nn.Module):
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         scores, _ = dot_product_scores(placed.query, placed.key)
         scores = talk(self.pre_map[...], scores)  # batch heads length length
-        bias, visible = resolve_masks(
-            scores.shape,
+        call = checked_call(
+            placed.query,
+            placed.key,
+            placed.key,
             placed.bias,
             seen.mask,
             is_causal=self.is_causal,
-            window=None,
             query_offset=seen.offset,
-            device=x.device,
         )
+        bias, visible = call_masks(call)
         scores = scores if bias is None else scores + bias
         weights = talk(self.post_map[...], masked_softmax(scores, visible))  # batch heads length length
         heads = weighted_values(

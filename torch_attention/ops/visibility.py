@@ -1,0 +1,145 @@
+"""Whom each query sees by its place: causality, windows, offsets, lengths and segments as one rule.
+
+Query i stands at position i + offset among the keys, and key j at position j. What a mask or bias hides is not here.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from math import prod
+from operator import and_, or_
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+FAR = 2**30  # a limit beyond every length
+ROWS = 4096  # queries whose keys are looked at at once
+
+
+def reach(
+    is_causal: bool, window: int | tuple[int | None, int | None] | None
+) -> tuple[int | None, int | None]:
+    """How many keys before and after its own position a query sees; None: all."""
+    if window is None:
+        before, after = None, None
+    else:
+        before, after = window if isinstance(window, tuple | list) else (window - 1, 0)
+    before, after = (None if side is None or side >= FAR else int(side) for side in (before, after))
+    return before, 0 if is_causal else after
+
+
+class Visibility(NamedTuple):
+    """Which keys each query sees; all batch axes are one here.
+
+    Attributes:
+        before, after: how many keys before and after its own position a query sees; None: all.
+        query_offset: position of the first query among the keys, one for all or one for each batch element.
+        query_lengths, key_lengths: how many queries and keys a batch element has; None: all.
+        query_segments, key_segments: a query sees keys of its own segment; None: of all.
+    """
+
+    before: int | None = None
+    after: int | None = None
+    query_offset: int | Int[Tensor, "..."] = 0
+    query_lengths: Int[Tensor, "batch"] | None = None
+    key_lengths: Int[Tensor, "batch"] | None = None
+    query_segments: Int[Tensor, "batch query"] | None = None
+    key_segments: Int[Tensor, "batch key"] | None = None
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether it is the same for all batch elements: limits before and after, and one offset."""
+        lengths = self.query_lengths, self.key_lengths, self.query_segments
+        return all(x is None for x in lengths) and not _has_axes(self.query_offset)
+
+    @property
+    def is_total(self) -> bool:
+        """Whether every query sees every key."""
+        return self.is_uniform and self.before is None and self.after is None
+
+    def sees(
+        self, batch: Int[Tensor, "..."], query: Int[Tensor, "..."], key: Int[Tensor, "..."]
+    ) -> Bool[Tensor, "..."] | None:
+        """Whether a query sees a key, by their numbers and that of their batch element; None where it always does."""
+        seen = []
+        if self.before is not None or self.after is not None:
+            position = query + (
+                self.query_offset[batch] if _has_axes(self.query_offset) else self.query_offset
+            )
+            if self.after is not None:
+                seen.append(key <= position + self.after)
+            if self.before is not None:
+                seen.append(key >= position - self.before)
+        if self.query_lengths is not None:
+            seen.append(query < self.query_lengths[batch])
+        if self.key_lengths is not None:
+            seen.append(key < self.key_lengths[batch])
+        if self.query_segments is not None and self.key_segments is not None:
+            seen.append(self.query_segments[batch, query] == self.key_segments[batch, key])
+        return reduce(and_, seen) if seen else None
+
+    def mask(self, shape: Sequence[int], *, device: torch.device | str | None) -> Bool[Tensor, "..."] | None:
+        """The same as a mask that broadcasts against scores of that shape; None where every query sees every key."""
+        *batch, _, query_len, key_len = shape
+        seen = self.sees(*_numbers(prod(batch), query_len, key_len, device=device))  # batch|1 query|1 key|1
+        if seen is None:
+            return None
+        axes = batch if seen.shape[0] == prod(batch) else (1,) * len(batch)
+        return seen.reshape(*axes, 1, *seen.shape[1:])
+
+    def reached(
+        self, shape: Sequence[int], *, device: torch.device | str | None
+    ) -> Bool[Tensor, "... key"] | None:
+        """Which keys any query sees, `(batch|1, 1, key)`; None where each is seen for sure."""
+        *batch, _, query_len, key_len = shape
+        if self._reaches_all(query_len, key_len):
+            return None
+        number, query, key = _numbers(prod(batch), query_len, key_len, device=device)
+        if self.query_segments is None:
+            seen = self._reached_by_place(query_len, key[0])
+        else:
+            starts = range(0, max(1, query_len), ROWS) if isinstance(query_len, int) else (0,)
+            length = ROWS if isinstance(query_len, int) else query_len
+            parts = [self.sees(number, query[:, i : i + length], key) for i in starts]
+            seen = reduce(or_, [part.any(dim=-2) for part in parts if part is not None])
+        axes = batch if seen.shape[0] == prod(batch) else (1,) * len(batch)
+        return seen.reshape(*axes, 1, key_len)
+
+    def _reaches_all(self, query_len: int, key_len: int) -> bool:
+        """Whether it is known that every key is seen by some query."""
+        before, after, offset = self.before, self.after, self.query_offset
+        if not self.is_uniform or not isinstance(offset, int) or (before is not None and offset > before):
+            return False  # the first key is not seen for sure
+        if after is None or (query_len == key_len and offset + after >= 0):
+            return True
+        lengths_known = isinstance(query_len, int) and isinstance(key_len, int)
+        return lengths_known and offset + query_len + after >= key_len
+
+    def _reached_by_place(self, query_len: int, key: Int[Tensor, "1 key"]) -> Bool[Tensor, "batch key"]:
+        """Which keys any query sees where there are no segments; the windows of neighbours overlap."""
+        offset = self.query_offset[:, None] if _has_axes(self.query_offset) else self.query_offset
+        count = query_len if self.query_lengths is None else self.query_lengths[:, None]
+        seen = [key >= 0]
+        if self.before is not None:
+            seen.append(key >= offset - self.before)
+        if self.after is not None:
+            seen.append(key < offset + count + self.after)
+        if self.query_lengths is not None:
+            seen.append(count > 0)
+        if self.key_lengths is not None:
+            seen.append(key < self.key_lengths[:, None])
+        return reduce(and_, seen)
+
+
+def _has_axes(x: int | Int[Tensor, "..."]) -> bool:
+    """Whether there is a number for each batch element."""
+    return bool(getattr(x, "ndim", 0))
+
+
+def _numbers(
+    batch: int, query_len: int, key_len: int, *, device: torch.device | str | None
+) -> tuple[Int[Tensor, "batch 1 1"], Int[Tensor, "1 query 1"], Int[Tensor, "1 1 key"]]:
+    """Numbers of batch elements, queries and keys, that broadcast against each other."""
+    number, query, key = (torch.arange(length, device=device) for length in (batch, query_len, key_len))
+    return number[:, None, None], query[None, :, None], key[None, None]
