@@ -4,6 +4,8 @@ from functools import partial
 from typing import Any
 
 import jax
+from jax import Array
+from jaxtyping import Float
 
 from jax_attention.ops.blockwise import BLOCKWISE
 from jax_attention.ops.call import Call
