@@ -50,7 +50,7 @@ def check_number(name: str, value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     if name in RATES and not 0 <= value < 1:
         raise ValueError(f"{RATES[name]} must be at least 0 and below 1, got {shown(value)}")
-    if name in ANY_NUMBER and value == value:
+    if name in ANY_NUMBER and value in (float("inf"), -float("inf")):
         return value
     if not -sys.float_info.max <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be finite, got {shown(value)}")
