@@ -241,6 +241,30 @@ class TestMultiheadAttentionOfTorch:
         assert_same(output, expected)
         assert_same(our_weights, weights)
 
+    def test_cross_attention_that_reads_other_features_than_it_looks_at(self, mirror, rng):
+        x, memory, read = draw(rng, (BATCH, QUERY, EMBED), (BATCH, KEY, MEMORY), (BATCH, KEY, 9))
+        theirs = nn.MultiheadAttention(
+            EMBED, HEADS, kdim=MEMORY, vdim=9, batch_first=True, dtype=torch.float64
+        )
+        expected, weights = theirs(*map(to_torch, (x, memory, read)), average_attn_weights=False)
+        ours = mirror.build(
+            "MultiHeadCrossAttention", theirs, EMBED, MEMORY, EMBED, HEADS, value_dim=9, layout="torch.mha"
+        )
+        output, our_weights = mirror(ours, x, memory, value=read)
+        assert_same(output, expected)
+        assert_same(our_weights, weights)
+        with pytest.raises(ValueError, match=r"^memory and value must have the same length, got 7 and 6$"):
+            mirror(ours, x, memory, value=read[:, :-1])
+
+    def test_an_output_width_of_its_own_is_that_of_the_last_map(self, mirror, cross_peer, rng):
+        x, memory = draw(rng, (BATCH, QUERY, EMBED), (BATCH, KEY, MEMORY))
+        names = ("MultiHeadCrossAttention", EMBED, MEMORY, EMBED, HEADS)
+        weights = {name: w.numpy() for name, w in cross_peer.state_dict().items()}
+        narrow = {name: w[:5] if name.startswith("out_proj") else w for name, w in weights.items()}
+        whole = mirror.build(names[0], weights, *names[1:], layout="torch.mha")
+        part = mirror.build(names[0], narrow, *names[1:], output_dim=5, layout="torch.mha")
+        assert_same(mirror(part, x, memory).output, numpy(mirror(whole, x, memory).output)[..., :5])
+
     def test_its_weights_are_by_default_the_mean_of_ours_over_the_heads(self, mirror, peer, rng):
         [x] = draw(rng, (BATCH, QUERY, EMBED))
         expected = peer(*[to_torch(x)] * 3)[1]

@@ -37,6 +37,13 @@ def check_sequence(name: str, x: Tensor, dim: int | None = None, batch: int | No
         raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
 
 
+def check_same_length(**sequences: Tensor) -> None:
+    """Raise ValueError unless both named sequences `(batch, length, dim)` have as many places."""
+    (name, x), (other, y) = sequences.items()
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"{name} and {other} must have the same length, got {x.shape[1]} and {y.shape[1]}")
+
+
 def check_tokens(tokens: Tensor, name: str = "tokens") -> None:
     """Raise ValueError unless `tokens` is `(batch, length)`."""
     if tokens.ndim != 2:
@@ -50,8 +57,7 @@ def check_query_key_value(
     check_sequence("query", query, query_dim)
     check_sequence("key", key, key_dim, batch=query.shape[0])
     check_sequence("value", value, batch=query.shape[0])
-    if key.shape[1] != value.shape[1]:
-        raise ValueError(f"key and value must have the same length, got {key.shape[1]} and {value.shape[1]}")
+    check_same_length(key=key, value=value)
 
 
 def check_attention(query: Tensor, key: Tensor, value: Tensor | None = None) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache
-from torch_attention.checks import check_divisible, check_pairs, check_sequence
+from torch_attention.checks import check_divisible, check_pairs, check_same_length, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import DecoderKeep
 from torch_attention.layers import Dropout, Factory, layer_norm, linear
@@ -57,8 +57,7 @@ class CrossAttention(nn.Module):
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
-        self.query_dim = query_dim
-        self.key_dim = key_dim
+        self.query_dim, self.key_dim = query_dim, key_dim
         check_scheme(position, num_heads=1, head_dim=embed_dim)
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
@@ -116,7 +115,9 @@ class MultiHeadCrossAttention(nn.Module):
 
     Args:
         query_dim, key_dim, position, bias, dropout: as in `CrossAttention`.
-        embed_dim: features of queries, keys, values and output; `num_heads` must divide it, for its heads share them.
+        embed_dim: features of queries, keys and values; `num_heads` must divide it, for its heads share them.
+        value_dim: features of what is read, where that is not `memory`; `key_dim` if None.
+        output_dim: features of the output; `embed_dim` if None.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
     """
 
@@ -127,6 +128,8 @@ class MultiHeadCrossAttention(nn.Module):
         embed_dim: int,
         num_heads: int,
         *,
+        value_dim: int | None = None,
+        output_dim: int | None = None,
         position: nn.Module | None = None,
         scale: float | None = None,
         bias: bool = True,
@@ -137,17 +140,14 @@ class MultiHeadCrossAttention(nn.Module):
         super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         factory = Factory(device=device, dtype=dtype)
-        self.query_dim = query_dim
-        self.key_dim = key_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
+        self.query_dim, self.key_dim, self.value_dim = query_dim, key_dim, value_dim or key_dim
+        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
         check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
+        self.v_proj = linear(self.value_dim, embed_dim, bias=bias, **factory)
+        self.out_proj = linear(embed_dim, output_dim or embed_dim, bias=bias, **factory)
+        self.position, self.scale = position, scale
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -156,20 +156,24 @@ class MultiHeadCrossAttention(nn.Module):
         memory: Float[Tensor, "batch key key_dim"],
         mask: Bool[Tensor, "..."] | None = None,
         *,
+        value: Float[Tensor, "batch key value_dim"] | None = None,
         query_positions: Int[Tensor, "..."] | None = None,
         key_positions: Int[Tensor, "..."] | None = None,
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads query key"] | None = None,
     ) -> AttentionOutput:
-        """Attend once for each head; as `CrossAttention`, but for weights `(batch, heads, query, key)`."""
+        """As `CrossAttention`, with weights for each head, and `value` read in place of `memory` if it is given."""
+        value = memory if value is None else value
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
+        check_sequence("value", value, self.value_dim, batch=query.shape[0])
+        check_same_length(memory=memory, value=value)
         check_pairs(query, memory, mask, dropout_keep, self.num_heads)
         check_positions("query_positions", query_positions, query, self.position)
         check_positions("key_positions", key_positions, memory, self.position)
         query = split_heads(self.q_proj(query), self.head_dim)  # batch heads query head_dim
         key = split_heads(self.k_proj(memory), self.head_dim)  # batch heads key head_dim
-        value = split_heads(self.v_proj(memory), self.head_dim)  # batch heads key head_dim
+        value = split_heads(self.v_proj(value), self.head_dim)  # batch heads key head_dim
         placed = place(self.position, query, key, query_positions, key_positions)
         heads, weights = attend(
             placed.query,
@@ -193,8 +197,7 @@ class EncoderDecoderAttention(nn.Module):
     trains without warm-up (Xiong et al. 2020).
 
     Args:
-        embed_dim: features of both sequences.
-        num_heads: heads of both attentions; must divide `embed_dim`.
+        embed_dim, num_heads: features of both sequences, and heads of both attentions, which must divide them.
         ffn_dim: features inside the feed-forward network; `4 * embed_dim` if None.
         norm_first: whether to normalise before each sublayer instead of after it.
         activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
@@ -203,7 +206,7 @@ class EncoderDecoderAttention(nn.Module):
         dropout: rate at which weights, inner features and the result of each sublayer are dropped in training.
 
     Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+        ValueError: `embed_dim` is not divisible by `num_heads`, or an unknown activation.
     """
 
     def __init__(
@@ -222,16 +225,13 @@ class EncoderDecoderAttention(nn.Module):
     ):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.norm_first = norm_first
+        self.embed_dim, self.num_heads, self.norm_first = embed_dim, num_heads, norm_first
         shared: dict[str, Any] = {"bias": bias, "dropout": dropout, **factory}
         self.self_attention = CausalSelfAttention(embed_dim, num_heads, **shared)
         self.cross_attention = MultiHeadCrossAttention(embed_dim, embed_dim, embed_dim, num_heads, **shared)
         self.ffn = FeedForward(embed_dim, ffn_dim or 4 * embed_dim, activation=activation, **shared)
-        self.self_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
-        self.cross_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
-        self.ffn_norm = layer_norm(embed_dim, eps=norm_eps, **factory)
+        norms = (layer_norm(embed_dim, eps=norm_eps, **factory) for _ in range(3))
+        self.self_norm, self.cross_norm, self.ffn_norm = norms
         self.dropout = Dropout(dropout)
 
     def forward(
