@@ -32,27 +32,32 @@ def open(path: Path) -> Reader:
         CheckpointError: the file is damaged, no HDF5 file, or leads to other files.
         InputError: h5py is not installed.
     """
+    return open_at(path, path)
+
+
+def open_at(path: Path, place: Path) -> Reader:
+    """Open an HDF5 file that stands at `place` and that errors call `path`; raises as `open`."""
     require(["h5py"], extra="files")
     import h5py
 
     with reading(path, "HDF5 file"):
-        _check_end(path)
-        size = path.stat().st_size
-        file = h5py.File(path, "r")
+        _check_end(path, place)
+        size = place.stat().st_size
+        file = h5py.File(place, "r")
         try:
             specs: dict[str, Spec] = {}
             for name, dataset in hdf5_walk.datasets(file):
                 specs[name] = _spec(path, name, dataset)
             if not specs:
                 raise CheckpointError(f"{path} holds no tensors")
-            check_inflation(path, sum(map(nbytes, specs.values())))
+            check_inflation(place, sum(map(nbytes, specs.values())))
         except BaseException:
             file.close()
             raise
 
     def fetch(name: str) -> np.ndarray:
         array = np.asarray(file[name][()])
-        if path.stat().st_size < size:  # HDF5 reads zeros after the end of a file
+        if place.stat().st_size < size:  # HDF5 reads zeros after the end of a file
             raise CheckpointError(f"{path} is damaged: it has become shorter, it had {size} bytes")
         if array.dtype.kind == "V":
             return array.view(specs[name].dtype)
@@ -74,16 +79,16 @@ def _spec(path: Path, name: str, dataset: Any) -> Spec:
     return Spec(dataset.shape, supported(path, name, stored))
 
 
-def _check_end(path: Path) -> None:
-    """Raise unless all names, shapes and attributes of a file can be read, within `DEADLINE`.
+def _check_end(path: Path, place: Path) -> None:
+    """Raise unless all names, shapes and attributes of the file at `place` can be read, within `DEADLINE`.
 
     On damaged files the library may go round for ever or take its process with it: let it be another's.
     """
-    with path.open("rb"):
+    with place.open("rb"):
         pass  # what the system refuses is said in its words
     try:
         done = isolated.run(
-            Path(hdf5_walk.__file__), str(path.absolute()), modules=["h5py", "numpy"], timeout=DEADLINE
+            Path(hdf5_walk.__file__), str(place.absolute()), modules=["h5py", "numpy"], timeout=DEADLINE
         )
     except subprocess.TimeoutExpired as error:
         raise CheckpointError(
