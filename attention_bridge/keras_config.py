@@ -43,7 +43,9 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
             said.append((name, _sizes(path, name, options, grouped=kind in GQA)))
     if not said:
         return
-    shown = {(cut.queries, cut.keys, cut.key_dim, cut.value_dim, cut.bias, cut.gate) for cut in heads.values()}
+    shown = {
+        (cut.queries, cut.keys, cut.key_dim, cut.value_dim, cut.bias, cut.gate) for cut in heads.values()
+    }
     for name, sizes in said:
         if sizes not in shown:
             raise CheckpointError(
@@ -101,7 +103,9 @@ def _sizes(path: Path, name: str, options: Mapping[str, Any], *, grouped: bool) 
             count, dim = options["num_heads"], options["key_dim"]
             sizes = (count, count, dim, options.get("value_dim") or dim)
     except KeyError as error:
-        raise CheckpointError(f"{path} is refused: its config.json describes {name} without {error}") from error
+        raise CheckpointError(
+            f"{path} is refused: its config.json describes {name} without {error}"
+        ) from error
     if not all(type(size) is int and size > 0 for size in sizes):
         raise CheckpointError(f"{path} is refused: its config.json describes {name} with sizes {sizes}")
     return (*sizes, options.get("use_bias", True) is not False, options.get("use_gate", False) is True)

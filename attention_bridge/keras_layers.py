@@ -145,8 +145,8 @@ def _check_path(path: Path, layer: str) -> None:
     for part in layer.split("."):
         if not part.isidentifier():
             raise CheckpointError(
-                f"{path} cannot be written: no layer of a Keras model stands at {shown(layer)}, for {part!r} is no name "
-                f"of an attribute or a class; say where it does with --place {layer}={FIRST['keras.mha'].replace('.', '/')}"
+                f"{path} cannot be written: no layer of a Keras model stands at {shown(layer)}, for {part!r} names no "
+                f"attribute or class; say where it does with --place {layer}={shown(FIRST['keras.mha'])}"
             )
 
 
@@ -168,7 +168,9 @@ def _check_class(path: Path, layer: str, cut: Heads, layout: Layout) -> None:
 
 
 def _heads(path: Path, layer: str, tensors: Mapping[str, Spec]) -> Heads:
-    parts = [part for part in PARTS if part in NEEDED or f"{part}.kernel" in tensors or f"{part}.bias" in tensors]
+    parts = [
+        part for part in PARTS if part in NEEDED or f"{part}.kernel" in tensors or f"{part}.bias" in tensors
+    ]
     bias = any(f"{part}.bias" in tensors for part in parts)
     for part in parts:
         for leaf in LEAVES:
@@ -178,14 +180,18 @@ def _heads(path: Path, layer: str, tensors: Mapping[str, Spec]) -> Heads:
                 )
     for name, spec in tensors.items():
         if spec.dtype.kind in "biuc":
-            raise CheckpointError(f"{path} has {name} of {shown(layer)} in {spec.dtype}: it is quantised, or no weight")
+            raise CheckpointError(
+                f"{path} has {name} of {shown(layer)} in {spec.dtype}: it is quantised, or no weight"
+            )
     kernels = {part: tensors[f"{part}.kernel"].shape for part in parts}
     for part, shape in kernels.items():
         if len(shape) != 3:
-            expected = "(heads, features, output)" if part == "attention_output" else "(input, heads, features)"
+            expected = (
+                "(heads, features, output)" if part == "attention_output" else "(input, heads, features)"
+            )
             raise CheckpointError(
-                f"{path} has a kernel of {part} in {shown(layer)} of shape {shape}, but it must be {expected}: an output "
-                "of several axes has no place in the mirrors"
+                f"{path} has a kernel of {part} in {shown(layer)} of shape {shape}, but it must be {expected}: an "
+                "output of several axes has no place in the mirrors"
             )
     (_, queries, key_dim), (_, keys, features), (_, values, value_dim) = (
         kernels[part] for part in ("query", "key", "value")
@@ -202,5 +208,7 @@ def _heads(path: Path, layer: str, tensors: Mapping[str, Spec]) -> Heads:
     agree = agree and all(tensors[name].shape == shape for name, shape in wanted.items() if name in tensors)
     if not agree or not keys or queries % keys:
         told = ", ".join(f"{name} {spec.shape}" for name, spec in tensors.items())
-        raise CheckpointError(f"{path} has tensors in {shown(layer)} that are of no one attention layer: {told}")
+        raise CheckpointError(
+            f"{path} has tensors in {shown(layer)} that are of no one attention layer: {told}"
+        )
     return Heads(queries, keys, key_dim, value_dim, bias, "gate" in kernels)

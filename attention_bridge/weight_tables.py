@@ -102,6 +102,8 @@ def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) 
         "ignored": [note._asdict() for note in report.ignored],
         "unknown": list(done.unknown),
         "not_finite": list(done.not_finite),
+        "carried": list(done.carried),
+        "places": list(done.places),
         "verified": None if verified is None else {**verified._asdict(), "ok": verified.ok},
     }
 
@@ -115,6 +117,16 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
         f"{len(report.matched)} tensors, {len(report.synthesised)} made here, {len(report.ignored)} left behind"
     ]
     lines += [f"made here: {note.name}, {note.reason}" for note in report.synthesised[:SHOWN]]
+    if done.carried:
+        lines.append(
+            f"taken as they are, by their paths: {len(done.carried)} variables of layers that are no attention, "
+            f"such as {done.carried[0]}"
+        )
+    if done.places:
+        lines.append(
+            f"for a Keras model with attention at {', '.join(done.places[:SHOWN])}: it finds weights by these paths "
+            "alone, and --place gives others"
+        )
     lines += [f"left behind: {note.name}, {note.reason}" for note in report.ignored[:SHOWN]]
     if verified is not None:
         equal = "equal" if verified.ok else "NOT EQUAL"

@@ -45,7 +45,9 @@ def open(path: Path) -> Reader:
             readers |= dict.fromkeys(reader.specs, reader)
         specs = {name: reader.specs[name] for name, reader in readers.items()}
         if (came := sum(map(_counted, specs.values()))) != total:
-            raise CheckpointError(f"{path} says that its tensors have {total:g} bytes, but they have {came:g}")
+            raise CheckpointError(
+                f"{path} says that its tensors have {total:g} bytes, but they have {came:g}"
+            )
 
         def fetch(name: str) -> np.ndarray:
             return readers[name].read(name)

@@ -89,7 +89,9 @@ def _keras_layer(keras: Any, layer: Any) -> Container:
         *above, part, leaf = variable.path.split("/")
         name = ".".join((part, leaf) if alone else (*above, part, leaf))
         if name in variables:
-            raise ValueError(f"two weights of the model are called {name!r}: give its layers names of their own")
+            raise ValueError(
+                f"two weights of the model are called {name!r}: give its layers names of their own"
+            )
         variables[name] = variable
 
     def put(arrays: Mapping[str, np.ndarray]) -> Any:

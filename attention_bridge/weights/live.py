@@ -15,14 +15,16 @@ CONV1D = (
 
 
 def keras_refusal(options: Mapping[str, Any]) -> str | None:
-    """The option of a layer of Keras that has no tensors and changes what it computes, with the reason, if there is one.
+    """The option of a layer of Keras that changes what it computes and has no tensors, with the reason, if any.
 
     Args:
         options: of the layer, as its `get_config()` names them.
     """
     window, axes, shape = (options.get(name) for name in ("sliding_window", "attention_axes", "output_shape"))
     if window is not None:
-        return f"sliding_window={window!r}, of which its tensors do not tell: give the mirror's layer that window itself"
+        return (
+            f"sliding_window={window!r}, which no tensor shows: give it to the layer of the mirrors, by hand"
+        )
     if axes not in (None, 1) and (not isinstance(axes, list | tuple) or list(axes) != [1]):
         return f"attention_axes={axes!r}, but the mirrors attend over one axis, the first behind the batch"
     if isinstance(shape, list | tuple) and len(shape) > 1:
