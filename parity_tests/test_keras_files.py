@@ -1,0 +1,592 @@
+"""Files that Keras writes become ours, and files that we write are loaded by Keras: layers alone and nested in models."""
+
+import json
+import os
+import zipfile
+
+import h5py
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from typer.testing import CliRunner
+
+import jax_attention
+import torch_attention
+from attention_bridge import checkpoints
+from attention_bridge.cli import app
+from attention_bridge.errors import CheckpointError, ConversionError
+from attention_bridge.weights import transfer
+from parity_tests.checkpoint_samples import bits, load
+from parity_tests.keras_samples import functional, nested, random_weights, values
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+keras = pytest.importorskip("keras")
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning", "ignore:Skipping variable loading for optimizer"
+)
+FIRST = "layers/multi_head_attention"
+RUNNER = CliRunner()
+
+MHA, GQA = keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention
+LAYERS = {
+    "mha": (lambda: MHA(3, 4), "MultiHeadSelfAttention", {}),
+    "no bias": (lambda: MHA(3, 4, use_bias=False), "MultiHeadSelfAttention", {"bias": False}),
+    "gate": (lambda: MHA(3, 4, use_gate=True), "GatedAttention", {}),
+    "gqa": (lambda: GQA(4, 3, 1), "GroupedQueryAttention", {"num_kv_heads": 1}),
+    "gated gqa": (lambda: GQA(4, 3, 1, use_gate=True), "GatedAttention", {"num_kv_heads": 1}),
+}
+
+
+def run(*arguments):
+    """The command `convert`: its exit code, and what it says on one line."""
+    done = RUNNER.invoke(app, ["convert", *map(str, arguments)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
+    return done.exit_code, done.output
+
+
+def converted(*arguments):
+    code, said = run(*arguments)
+    assert code == 0, said
+    return said
+
+
+def refused(*arguments):
+    code, said = run(*arguments)
+    assert code == 2, said
+    assert said.count("\n") == 1
+    assert len(said) < 500
+    return said
+
+
+def output(model, x):
+    return keras.ops.convert_to_numpy(model(x))
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(7).standard_normal((2, 5, 12)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_layer_gives_the_same_output_in_three_frameworks_and_comes_back(tmp_path, kind, x):
+    make, name, options = LAYERS[kind]
+    layout = "keras.gqa" if "gqa" in kind else "keras.mha"
+    model = functional(make())
+    model.save_weights(tmp_path / "a.weights.h5")
+    converted(tmp_path / "a.weights.h5", tmp_path / "a.safetensors", "--from", layout)
+    place = "layers.grouped_query_attention." if "gqa" in kind else "layers.multi_head_attention."
+    tensors = {n.removeprefix(place): t for n, t in checkpoints.read(tmp_path / "a.safetensors").items()}
+    expected = output(model, x)
+    ours = transfer(tensors, getattr(torch_attention, name)(12, 3, **options))
+    with torch.no_grad():
+        np.testing.assert_allclose(ours(torch.from_numpy(x)).output.numpy(), expected, atol=1e-5)
+    other = transfer(ours, getattr(jax_attention, name)(12, 3, **options, rngs=nnx.Rngs(0)))
+    np.testing.assert_allclose(other(jnp.asarray(x)).output, expected, atol=1e-5)
+
+    said = converted(
+        tmp_path / "a.safetensors", tmp_path / "b.weights.h5", "--to", layout, "--from", "torch_attention"
+    )
+    assert place.strip(".").replace(".", "/") in said
+    assert bits(load(tmp_path / "b.weights.h5")) == bits(load(tmp_path / "a.weights.h5"))
+    fresh = functional(make(), seed=1)
+    fresh.load_weights(tmp_path / "b.weights.h5")
+    assert values(fresh) == values(model)
+    np.testing.assert_array_equal(output(fresh, x), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"value_dim": 5}, {"output_shape": 7}, {"value_dim": 2, "output_shape": (7,), "use_bias": False}],
+)
+def test_sizes_that_no_class_of_the_mirrors_has_come_back_too(tmp_path, options):
+    model = functional(MHA(3, 4, **options))
+    model.save_weights(tmp_path / "a.weights.h5")
+    converted(tmp_path / "a.weights.h5", tmp_path / "a.npz", "--from", "keras.mha")
+    assert load(tmp_path / "a.npz")["layers.multi_head_attention.v_proj.weight"].shape[0] == 3 * options.get(
+        "value_dim", 4
+    )
+    converted(tmp_path / "a.npz", tmp_path / "b.weights.h5", "--from", "torch_attention", "--to", "keras.mha")
+    fresh = functional(MHA(3, 4, **options), seed=1)
+    fresh.load_weights(tmp_path / "b.weights.h5")
+    assert values(fresh) == values(model)
+
+
+class TestNested:
+    def test_a_whole_model_comes_back_through_the_names_of_the_mirrors(self, tmp_path, x):
+        model = nested()
+        model.save_weights(tmp_path / "a.weights.h5")
+        said = converted(tmp_path / "a.weights.h5", tmp_path / "a.safetensors", "--from", "keras.mha")
+        assert "variables of layers that are no attention" in said
+        assert "the state of the optimizer" in said
+        tensors = checkpoints.read(tmp_path / "a.safetensors")
+        attention = {name.rpartition(".q_proj.")[0] for name in tensors if name.endswith("q_proj.weight")}
+        block = "layers.sequential.layers.block"
+        assert attention == {
+            "layers.multi_head_attention",
+            "layers.functional.layers.multi_head_attention",
+            f"{block}.attend",
+            f"{block}.parts.multi_head_attention",
+            f"{block}.deep.container.grouped_query_attention",
+        }
+        assert tensors["layers.sequential.layers.dense.vars.0"].shape == (12, 12)
+        converted(
+            tmp_path / "a.safetensors",
+            tmp_path / "b.weights.h5",
+            "--from",
+            "torch_attention",
+            "--to",
+            "keras.mha",
+        )
+        before = load(tmp_path / "a.weights.h5")
+        before = {name: array for name, array in before.items() if not name.startswith("optimizer/")}
+        assert bits(load(tmp_path / "b.weights.h5")) == bits(before)
+        fresh = nested(seed=1)
+        fresh.load_weights(tmp_path / "b.weights.h5")
+        assert values(fresh) == values(model)
+        np.testing.assert_array_equal(output(fresh, x), output(model, x))
+
+    def test_it_comes_back_through_other_layouts_and_formats(self, tmp_path):
+        model = functional(MHA(3, 4), MHA(2, 6), keras.layers.Dense(12) if False else MHA(4, 3))
+        model.save_weights(tmp_path / "a.weights.h5")
+        converted(
+            tmp_path / "a.weights.h5", tmp_path / "a.safetensors", "--from", "keras.mha", "--to", "torch.mha"
+        )
+        tensors = checkpoints.read(tmp_path / "a.safetensors")
+        assert tensors[f"{FIRST.replace('/', '.')}_2.in_proj_weight"].shape == (36, 12)
+        converted(
+            tmp_path / "a.safetensors", tmp_path / "b.msgpack", "--from", "torch.mha", "--to", "jax_attention"
+        )
+        sizes = [f"layers.multi_head_attention{n}.d={d}" for n, d in (("", 4), ("_1", 6), ("_2", 3))]
+        axes = [part for size in sizes for part in ("--axis", size)]
+        converted(
+            tmp_path / "b.msgpack",
+            tmp_path / "b.weights.h5",
+            "--from",
+            "jax_attention",
+            "--to",
+            "keras.mha",
+            *axes,
+        )
+        assert bits(load(tmp_path / "b.weights.h5")) == bits(load(tmp_path / "a.weights.h5"))
+
+    def test_a_layout_without_a_place_for_other_layers_takes_them_as_they_are(self, tmp_path):
+        nested().save_weights(tmp_path / "a.weights.h5")
+        code, said = run(
+            tmp_path / "a.weights.h5", tmp_path / "a.pt", "--from", "keras.mha", "--to", "haiku.mha"
+        )
+        assert code == 0, said
+        assert "layers.sequential.layers.dense.vars.0" in load(tmp_path / "a.pt")
+
+
+class TestOtherFiles:
+    def test_a_whole_model(self, tmp_path):
+        model = functional(MHA(3, 4, dropout=0.1), GQA(4, 4, 2))
+        model.save(tmp_path / "a.keras")
+        model.save_weights(tmp_path / "a.weights.h5")
+        converted(tmp_path / "a.keras", tmp_path / "b.weights.h5", "--from", "keras.mha", "--to", "keras.mha")
+        assert bits(load(tmp_path / "b.weights.h5")) == bits(load(tmp_path / "a.weights.h5"))
+
+    def test_weights_in_shards(self, tmp_path):
+        model = nested()
+        model.save_weights(tmp_path / "a.weights.json", max_shard_size=2e-6)
+        model.save_weights(tmp_path / "b.weights.h5")
+        assert len(list(tmp_path.glob("a_*.weights.h5"))) > 2
+        tensors = load(tmp_path / "a.weights.json")
+        assert bits(tensors) == bits(load(tmp_path / "b.weights.h5"))
+        converted(tmp_path / "a.weights.json", tmp_path / "a.npz", "--from", "keras.mha")
+
+    def test_damaged_shards_are_refused(self, tmp_path):
+        functional(MHA(3, 4)).save_weights(tmp_path / "a.weights.json", max_shard_size=1.2e-6)
+        index = json.loads((tmp_path / "a.weights.json").read_text())
+
+        def sentence(changed):
+            (tmp_path / "x.weights.json").write_text(json.dumps(changed))
+            with pytest.raises(CheckpointError) as error:
+                checkpoints.open(tmp_path / "x.weights.json")
+            return str(error.value)
+
+        group, first = next(iter(index["weight_map"].items()))
+        first = first if isinstance(first, str) else first[0]
+        fewer = {name: shard for name, shard in index["weight_map"].items() if name != group}
+        assert "disagree about what is in it" in sentence({**index, "weight_map": fewer})
+        assert "bytes, but they have" in sentence({**index, "metadata": {"total_size": 1}})
+        assert "outside its directory" in sentence({**index, "weight_map": {group: "../x.weights.h5"}})
+        assert "shards that are missing" in sentence({**index, "weight_map": {group: "none.weights.h5"}})
+        for nonsense in (
+            {},
+            [],
+            {"weight_map": {group: 1}, "metadata": {"total_size": 1}},
+            {**index, "weight_map": {}},
+        ):
+            assert "x.weights.json" in sentence(nonsense)
+        with h5py.File(tmp_path / first, "r+") as file:
+            name = next(iter(checkpoints.open(tmp_path / first).specs))
+            del file[name]
+        assert "they have" in sentence(index) or "disagree" in sentence(index)
+
+    def test_names_of_older_versions_are_read_and_what_is_written_for_either_class_loads(self, tmp_path):
+        model = functional(MHA(3, 4))
+        model.save_weights(tmp_path / "new.weights.h5")
+        with h5py.File(tmp_path / "old.weights.h5", "w") as file:
+            for name, array in load(tmp_path / "new.weights.h5").items():
+                layer, _, rest = name.rpartition("/multi_head_attention/")
+                file[f"{layer}/multi_head_attention/_{rest}"] = array
+        converted(
+            tmp_path / "old.weights.h5", tmp_path / "b.weights.h5", "--from", "keras.mha", "--to", "keras.mha"
+        )
+        assert bits(load(tmp_path / "b.weights.h5")) == bits(load(tmp_path / "new.weights.h5"))
+        fresh = functional(MHA(3, 4), seed=1)
+        fresh.load_weights(tmp_path / "old.weights.h5")
+        assert values(fresh) == values(model)
+
+    def test_bfloat16(self, tmp_path):
+        model = functional(MHA(3, 4, dtype="bfloat16"))
+        model.save_weights(tmp_path / "a.weights.h5")
+        converted(tmp_path / "a.weights.h5", tmp_path / "a.safetensors", "--from", "keras.mha")
+        converted(
+            tmp_path / "a.safetensors",
+            tmp_path / "b.weights.h5",
+            "--from",
+            "torch_attention",
+            "--to",
+            "keras.mha",
+        )
+        assert bits(load(tmp_path / "b.weights.h5")) == bits(load(tmp_path / "a.weights.h5"))
+        functional(MHA(3, 4, dtype="bfloat16"), seed=1).load_weights(tmp_path / "b.weights.h5")
+
+
+class TestPlaces:
+    @pytest.fixture
+    def theirs(self, tmp_path):
+        layers = {name: torch.nn.MultiheadAttention(12, 3, batch_first=True) for name in ("a", "b")}
+        module = torch.nn.ModuleDict(layers)
+        torch.save(module.state_dict(), tmp_path / "theirs.pt")
+        torch.save(layers["a"].state_dict(), tmp_path / "alone.pt")
+        return module
+
+    def test_a_layer_without_a_path_is_the_first_of_a_model(self, tmp_path, theirs, x):
+        said = converted(
+            tmp_path / "alone.pt",
+            tmp_path / "b.weights.h5",
+            "--from",
+            "torch.mha",
+            "--to",
+            "keras.mha",
+            "--axis",
+            "d=4",
+        )
+        assert FIRST in said
+        assert "--place gives others" in said
+        model = functional(MHA(3, 4, name="any"))
+        model.load_weights(tmp_path / "b.weights.h5")
+        with torch.no_grad():
+            expected = theirs["a"](*[torch.from_numpy(x)] * 3)[0].numpy()
+        np.testing.assert_allclose(output(model, x), expected, atol=1e-5)
+
+    def test_places_are_given(self, tmp_path, theirs, x):
+        arguments = ("--from", "torch.mha", "--to", "keras.mha", "--axis", "d=4")
+        places = ("--place", f"a={FIRST}_1", "--place", f"b=/{FIRST}")
+        converted(tmp_path / "theirs.pt", tmp_path / "b.weights.h5", *arguments, *places)
+        model = functional(MHA(3, 4), MHA(3, 4))
+        model.load_weights(tmp_path / "b.weights.h5")
+        with torch.no_grad():
+            given = torch.from_numpy(x)
+            for name in ("b", "a"):
+                given = theirs[name](given, given, given)[0]
+        np.testing.assert_allclose(output(model, x), given.numpy(), atol=1e-5)
+
+    def test_a_layer_of_a_layer_keeps_its_path(self, tmp_path, theirs):
+        converted(
+            tmp_path / "theirs.pt",
+            tmp_path / "b.weights.h5",
+            "--from",
+            "torch.mha",
+            "--to",
+            "keras.mha",
+            "--axis",
+            "d=4",
+        )
+        assert "a/query_dense/vars/0" in load(tmp_path / "b.weights.h5")
+
+    def test_what_keras_could_not_load_is_refused(self, tmp_path, theirs):
+        target, to = tmp_path / "b.weights.h5", ("--to", "keras.mha", "--axis", "d=4")
+        arguments = (tmp_path / "theirs.pt", target, "--from", "torch.mha", *to)
+        assert "two tensors would stand at" in refused(*arguments, "--place", "a=x", "--place", "b=x")
+        for wrong in ("a", "a=", "a=x y", "a=x/0/y", "a=../y"):
+            assert "a place is given as two paths" in refused(*arguments, "--place", wrong)
+        assert "its name must end in .weights.h5" in refused(
+            tmp_path / "alone.pt", tmp_path / "b.h5", "--from", "torch.mha", *to
+        )
+        assert "must end in" in refused(
+            tmp_path / "alone.pt", tmp_path / "b.keras", "--from", "torch.mha", *to
+        )
+        assert "--place is for files that Keras loads" in refused(
+            tmp_path / "alone.pt", tmp_path / "b.npz", "--from", "torch.mha", *to, "--place", "a=x"
+        )
+        torch.save({f"0.{name}": w for name, w in theirs["a"].state_dict().items()}, tmp_path / "numbers.pt")
+        said = refused(tmp_path / "numbers.pt", target, "--from", "torch.mha", *to)
+        assert "'0' names no attribute or class" in said
+        assert "--place 0=layers/multi_head_attention" in said
+        grouped = torch_attention.GroupedQueryAttention(12, 3, 1).state_dict()
+        torch.save(grouped, tmp_path / "grouped.pt")
+        assert "write it with --to keras.gqa" in refused(
+            tmp_path / "grouped.pt", target, "--from", "torch_attention", *to
+        )
+        torch.save({n: w for n, w in grouped.items() if "out_proj" not in n}, tmp_path / "lacking.pt")
+        assert "lacks the kernel of attention_output" in refused(
+            tmp_path / "lacking.pt", target, "--from", "torch_attention", "--to", "keras.gqa", "--axis", "d=4"
+        )
+        assert not target.exists()
+
+
+class TestRefusals:
+    @pytest.fixture
+    def file(self, tmp_path):
+        functional(MHA(3, 4)).save_weights(tmp_path / "a.weights.h5")
+
+        def convert():
+            return refused(tmp_path / "a.weights.h5", tmp_path / "b.npz", "--from", "keras.mha")
+
+        with h5py.File(tmp_path / "a.weights.h5", "r+") as file:
+            yield file, convert
+
+    def change(self, file, change):
+        opened, convert = file
+        change(opened)
+        opened.close()
+        return convert()
+
+    def test_a_bias_or_a_kernel_is_missing(self, file):
+        said = self.change(file, lambda f: f.__delitem__(f"{FIRST}/key_dense/vars/1"))
+        assert "lacks the bias of key (key_dense/vars/1) in layers/multi_head_attention" in said
+
+    def test_a_kernel_is_missing(self, file):
+        assert "lacks the kernel of value" in self.change(
+            file, lambda f: f.__delitem__(f"{FIRST}/value_dense/vars/0")
+        )
+
+    @pytest.mark.parametrize(
+        "name", ["query_dense/vars/2", "vars/0", "_query_norm/vars/0", "query_dense/query_dense"]
+    )
+    def test_a_variable_too_many(self, file, name):
+        opened, _ = file
+        opened.create_dataset(f"{FIRST}/{name}", data=np.ones(3, np.float32))
+        opened.close()
+        code, said = run(*self.paths(opened, file), "--from", "keras.mha")
+        assert code == 2
+        assert name.partition("/")[0] in said
+
+    def paths(self, opened, file):
+        return (self.source, self.source.with_name("b.npz"))
+
+    @pytest.fixture(autouse=True)
+    def remember(self, tmp_path):
+        self.source = tmp_path / "a.weights.h5"
+
+    def test_two_layers_with_equal_paths(self, file):
+        def twice(opened):
+            for part in ("query", "key", "value", "output"):
+                opened.copy(f"{FIRST}/{part}_dense", opened[FIRST], f"_{part}_dense")
+
+        assert "holds two tensors for layers.multi_head_attention" in self.change(file, twice)
+
+    def test_quantised_kernels(self, file):
+        def quantise(opened):
+            del opened[f"{FIRST}/key_dense/vars/0"]
+            opened[f"{FIRST}/key_dense/vars/0"] = np.ones((12, 3, 4), np.int8)
+
+        assert "it is quantised" in self.change(file, quantise)
+
+    @pytest.mark.parametrize(
+        ("name", "shape"),
+        [
+            ("key_dense/vars/0", (12, 2, 4)),
+            ("key_dense/vars/0", (12, 3, 5)),
+            ("query_dense/vars/0", (12, 12)),
+            ("output_dense/vars/0", (3, 5, 12)),
+            ("output_dense/vars/1", (3, 4)),
+            ("value_dense/vars/1", (12,)),
+        ],
+    )
+    def test_shapes_that_contradict_each_other(self, file, name, shape):
+        def change(opened):
+            del opened[f"{FIRST}/{name}"]
+            opened[f"{FIRST}/{name}"] = np.ones(shape, np.float32)
+
+        assert "a.weights.h5 has" in self.change(file, change)
+
+    def test_no_attention_layer(self, tmp_path):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        model.save_weights(tmp_path / "a.weights.h5")
+        said = refused(tmp_path / "a.weights.h5", tmp_path / "b.npz", "--from", "keras.mha")
+        assert "has no attention layer of Keras" in said
+
+    def test_an_output_of_several_axes(self, tmp_path):
+        layer = MHA(3, 4, output_shape=(2, 3))
+        functional(layer).save_weights(tmp_path / "a.weights.h5")
+        said = refused(tmp_path / "a.weights.h5", tmp_path / "b.npz", "--from", "keras.mha")
+        assert "no place in the mirrors" in said
+
+    @pytest.mark.parametrize("text", ["{}", "[]", '{"a": 0}', '{"d": true}', '{"d": "4"}', "x"])
+    def test_sizes_beside_the_tensors_that_are_none(self, tmp_path, text):
+        tensors = {
+            n: w.numpy() for n, w in torch_attention.MultiHeadSelfAttention(12, 3).state_dict().items()
+        }
+        checkpoints.write(tmp_path / "a.safetensors", tensors, {"axes": text})
+        said = run(
+            tmp_path / "a.safetensors",
+            tmp_path / "b.weights.h5",
+            "--from",
+            "torch_attention",
+            "--to",
+            "keras.mha",
+        )
+        assert said[0] == 2
+        assert ("metadata axes must be sizes" in said[1]) != (text == "{}")
+
+
+class TestDescriptions:
+    @pytest.fixture
+    def change(self, tmp_path):
+        functional(MHA(3, 4), MHA(2, 6)).save(tmp_path / "a.keras")
+
+        def change(entries, path="x.keras"):
+            with zipfile.ZipFile(tmp_path / "a.keras") as old, zipfile.ZipFile(tmp_path / path, "w") as new:
+                for name in [*old.namelist(), *(set(entries) - {*old.namelist()})]:
+                    content = entries.get(name, lambda b: b)(
+                        old.read(name) if name in old.namelist() else b""
+                    )
+                    if content is not None:
+                        new.writestr(name, content)
+            return refused(tmp_path / path, tmp_path / "b.npz", "--from", "keras.mha")
+
+        return change
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            ({"sliding_window": 3}, "sliding_window=3, which no tensor shows"),
+            ({"attention_axes": (2,)}, "attention_axes=.2., but the mirrors attend over one axis"),
+            ({"attention_axes": (1, 2)}, "attention_axes=.1, 2., but the mirrors attend over one axis"),
+        ],
+    )
+    def test_options_that_no_tensor_shows_are_refused(self, tmp_path, options, sentence):
+        given = keras.Input((5, 3, 12) if "attention_axes" in options else (5, 12))
+        inner = keras.Sequential([given, keras.layers.Dense(12)])
+        keras.Model(given, MHA(3, 4, name="mine", **options)(given, inner(given))).save(tmp_path / "a.keras")
+        said = refused(tmp_path / "a.keras", tmp_path / "b.npz", "--from", "keras.mha")
+        import re
+
+        assert re.search(f"layer mine has {sentence}", said), said
+
+    def test_a_grouped_window_inside_a_model_is_refused(self, tmp_path):
+        inner = functional(GQA(4, 4, 2, sliding_window=2))
+        keras.Sequential([keras.Input((5, 12)), inner]).save(tmp_path / "a.keras")
+        said = refused(tmp_path / "a.keras", tmp_path / "b.npz", "--from", "keras.gqa")
+        assert "sliding_window=2" in said
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (b'"num_heads": 3', b'"num_heads": 4'),
+            (b'"key_dim": 6', b'"key_dim": 5'),
+            (b'"use_bias": true', b'"use_bias": false'),
+            (b'"use_gate": false', b'"use_gate": true'),
+            (b'"num_heads": 3, ', b""),
+            (b'"num_heads": 3', b'"num_heads": "3"'),
+            (b'"num_heads": 3', b'"num_heads": 1e999'),
+            (b'"class_name": "MultiHeadAttention"', b'"class_name": "Dropout"'),
+        ],
+    )
+    def test_one_that_disagrees_with_the_tensors_is_refused(self, change, before, after):
+        assert "its config.json describes" in change(
+            {"config.json": lambda text: text.replace(before, after, 1)}
+        )
+
+    def test_damaged_archives_are_refused(self, change, tmp_path):
+        assert "no JSON" in change({"config.json": lambda text: text[:-9]})
+        assert "no JSON" in change({"config.json": lambda text: b'{"a": 1, "a": 2}'})
+        assert "no JSON" in change({"config.json": lambda text: b"[" * 10**5})
+        assert "no JSON object" in change({"config.json": lambda text: b"[]"})
+        assert "x.keras" in change({"config.json": lambda text: None})
+        assert "x.keras" in change({"model.weights.h5": lambda text: None})
+        assert "must be in model.weights.h5 alone" in change({"model.weights.npz": lambda text: b"x"})
+        assert "x.keras is damaged" in change({"model.weights.h5": lambda text: text[:-99]})
+        for name in ("/etc/x", "../x", "assets/../../x", "a\\x", "C:/x"):
+            assert "leads elsewhere" in change({name: lambda text: b"x"})
+        whole = (tmp_path / "a.keras").read_bytes()
+        (tmp_path / "a.keras").write_bytes(whole[: len(whole) // 2])
+        said = refused(tmp_path / "a.keras", tmp_path / "b.npz", "--from", "keras.mha")
+        assert "a.keras is damaged or no Keras file" in said
+
+    def test_a_bomb_is_refused(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("config.json", "{}")
+            with archive.open("model.weights.h5", "w") as file:
+                for _ in range(1100):
+                    file.write(bytes(2**20))
+        assert "is refused: it has" in refused(
+            tmp_path / "a.keras", tmp_path / "b.npz", "--from", "keras.mha"
+        )
+
+    def test_code_in_one_is_not_run(self, tmp_path):
+        given = keras.Input((5, 12))
+        attended = MHA(3, 4)(given, given)
+        poison = "__import__('pathlib').Path('ran').write_text('x')"
+        layer = keras.layers.Lambda(eval(f"lambda x: ({poison}, x)[1]") if False else (lambda x: x))
+        keras.Model(given, layer(attended)).save(tmp_path / "a.keras")
+        with zipfile.ZipFile(tmp_path / "a.keras") as archive:
+            assert b"Lambda" in archive.read("config.json")
+        converted(tmp_path / "a.keras", tmp_path / "b.npz", "--from", "keras.mha")
+
+
+class TestTransfer:
+    @pytest.mark.parametrize("kind", LAYERS)
+    def test_a_layer_and_back(self, kind, x):
+        make, name, options = LAYERS[kind]
+        theirs, fresh = make(), make()
+        for layer in (theirs, fresh):
+            layer.build(x.shape, x.shape)
+        random_weights(theirs)
+        ours = transfer(theirs, getattr(torch_attention, name)(12, 3, **options))
+        given = keras.ops.convert_to_tensor(x)
+        expected = keras.ops.convert_to_numpy(theirs(given, given))
+        with torch.no_grad():
+            np.testing.assert_allclose(ours(torch.from_numpy(x)).output.numpy(), expected, atol=1e-5)
+        other = transfer(theirs, getattr(jax_attention, name)(12, 3, **options, rngs=nnx.Rngs(0)))
+        assert transfer(other, fresh) is fresh
+        assert values(fresh) == values(theirs)
+
+    def test_a_model(self):
+        theirs = functional(MHA(3, 4, name="a"), GQA(6, 2, 1, name="b"))
+        ours = torch.nn.ModuleDict(
+            {
+                "a": torch_attention.MultiHeadSelfAttention(12, 3),
+                "b": torch_attention.GroupedQueryAttention(12, 2, 1),
+            }
+        )
+        transfer(theirs, ours)
+        fresh = functional(MHA(3, 4, name="a"), GQA(6, 2, 1, name="b"), seed=1)
+        assert values(transfer(ours, fresh)) == values(theirs)
+
+    @pytest.mark.parametrize("kind", [MHA, GQA])
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_a_window_is_refused_both_ways(self, kind, inside, x):
+        sizes = {"head_dim": 4, "num_query_heads": 3, "num_key_value_heads": 3} if kind is GQA else {}
+        sizes = sizes or {"num_heads": 3, "key_dim": 4}
+        theirs = functional(kind(**sizes, sliding_window=2, name="a"))
+        ours = torch.nn.ModuleDict({"a": torch_attention.MultiHeadSelfAttention(12, 3)})
+        if not inside:
+            theirs, ours = theirs.layers[-1], ours["a"]
+        before = values(theirs)
+        for source, target in ((theirs, ours), (ours, theirs)):
+            with pytest.raises(ConversionError, match="sliding_window=2, which no tensor shows"):
+                transfer(source, target)
+        assert values(theirs) == before
+
+    def test_what_has_no_weights_yet_is_refused(self):
+        with pytest.raises(ValueError, match="has no weights yet: build it"):
+            transfer(MHA(3, 4), torch_attention.MultiHeadSelfAttention(12, 3))
