@@ -36,6 +36,7 @@ class Conversion:
         unknown: tensors of the source that no module of the mirrors has, let through.
         carried: tensors of a source of Keras that belong to no attention layer, taken as they are.
         places: where the attention layers stand in a target of Keras.
+        described: whether the options of a source of Keras that have no tensors were there to be looked at.
         not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
     """
 
@@ -48,6 +49,7 @@ class Conversion:
     not_finite: tuple[str, ...]
     carried: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    described: bool = True
 
 
 def convert_checkpoint(
@@ -132,7 +134,16 @@ def convert_checkpoint(
                 raise
     noted = tuple(dict.fromkeys(not_finite))
     return Conversion(
-        found.path, goal, format, planned.report, specs, planned.unknown, noted, given.carried, layers
+        found.path,
+        goal,
+        format,
+        planned.report,
+        specs,
+        planned.unknown,
+        noted,
+        given.carried,
+        layers,
+        given.described,
     )
 
 

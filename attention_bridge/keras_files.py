@@ -27,11 +27,13 @@ class KerasSource:
         axes: the sizes of axes that the hub's shapes do not show.
         carried: tensors of other layers than attention, which are taken as they are.
         places: the paths of its attention layers.
+        described: whether a description of the model was there, which tells the options that have no tensors.
     """
 
     axes: Mapping[str, int]
     carried: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    described: bool = True
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -63,7 +65,8 @@ def open_source(reader: Reader, layout: str) -> KerasSource:
     if config is not None:
         keras_config.check(reader.path, config, heads)
     carried = tuple(name for name in reader.specs if theirs.carries(theirs.canonical(name)))
-    return KerasSource(keras_layers.axes(heads), carried, tuple(map(keras_layers.shown, heads)))
+    places = tuple(map(keras_layers.shown, heads))
+    return KerasSource(keras_layers.axes(heads), carried, places, config is not None)
 
 
 def place(

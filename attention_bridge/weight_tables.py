@@ -104,6 +104,7 @@ def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) 
         "not_finite": list(done.not_finite),
         "carried": list(done.carried),
         "places": list(done.places),
+        "described": done.described,
         "verified": None if verified is None else {**verified._asdict(), "ok": verified.ok},
     }
 
@@ -121,6 +122,11 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
         lines.append(
             f"taken as they are, by their paths: {len(done.carried)} variables of layers that are no attention, "
             f"such as {done.carried[0]}"
+        )
+    if not done.described:
+        lines.append(
+            "sliding_window and attention_axes are in no file of weights, so they were not looked at; they are in a "
+            ".keras file"
         )
     if done.places:
         lines.append(

@@ -5,7 +5,6 @@ Only the tensors are read, and the description as data: no class that it names i
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import zipfile
@@ -14,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from attention_bridge.checkpoints import keras_h5
+from attention_bridge.checkpoints.atomic import ending_by_signal
 from attention_bridge.checkpoints.faults import reading
 from attention_bridge.checkpoints.reader import Reader
-from attention_bridge.checkpoints.unique import unique
 from attention_bridge.checkpoints.zips import open_zip
 from attention_bridge.errors import CheckpointError
 
@@ -49,14 +48,14 @@ def open(path: Path) -> Reader:
             raise CheckpointError(f"{path} is damaged: it has no {CONFIG}")
         config = _config(path, archive, entries[CONFIG])
         unpacked = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        try:
-            place = Path(unpacked.name) / WEIGHTS
-            with archive.open(entries[WEIGHTS]) as source, place.open("wb") as target:
-                shutil.copyfileobj(source, target, 2**20)
-            reader = keras_h5.open_at(path, place)
-        except BaseException:
-            unpacked.cleanup()
-            raise
+        with ending_by_signal():
+            try:
+                place = Path(unpacked.name) / WEIGHTS
+                with archive.open(entries[WEIGHTS]) as source, place.open("wb") as target:
+                    shutil.copyfileobj(source, target, 2**20)
+                reader = keras_h5.open_at(path, place)
+            finally:
+                unpacked.cleanup()  # where the system allows it: what is open is there until it is closed
 
     def release() -> None:
         reader.close()
@@ -74,11 +73,4 @@ def _check_name(path: Path, name: str) -> None:
 def _config(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> dict[str, Any]:
     if entry.file_size > LARGEST:
         raise CheckpointError(f"{path} is refused: its {CONFIG} has more than {LARGEST} bytes")
-    try:
-        config = json.loads(archive.read(entry), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        why = "it is nested too deep" if isinstance(error, RecursionError) else error
-        raise CheckpointError(f"{path} is damaged: its {CONFIG} is no JSON: {str(why)[:120]}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} is damaged: its {CONFIG} holds no JSON object")
-    return config
+    return keras_h5.parse_config(path, archive.read(entry))

@@ -5,6 +5,7 @@ HDF5 has no bfloat16: it is stored as raw bytes with the attribute `dtype`, as K
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, check_writable, n
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, no_metadata, promised
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError
 from attention_bridge.extras import require
 from attention_bridge.weights.leaves import Spec
@@ -45,6 +47,7 @@ def open_at(path: Path, place: Path) -> Reader:
         size = place.stat().st_size
         file = h5py.File(place, "r")
         try:
+            metadata = _description(path, hdf5_walk.description(file))
             specs: dict[str, Spec] = {}
             for name, dataset in hdf5_walk.datasets(file):
                 specs[name] = _spec(path, name, dataset)
@@ -57,13 +60,37 @@ def open_at(path: Path, place: Path) -> Reader:
 
     def fetch(name: str) -> np.ndarray:
         array = np.asarray(file[name][()])
-        if place.stat().st_size < size:  # HDF5 reads zeros after the end of a file
-            raise CheckpointError(f"{path} is damaged: it has become shorter, it had {size} bytes")
+        with suppress(FileNotFoundError):  # what has lost its name is whole until it is closed
+            if place.stat().st_size < size:  # HDF5 reads zeros after the end of a file
+                raise CheckpointError(f"{path} is damaged: it has become shorter, it had {size} bytes")
         if array.dtype.kind == "V":
             return array.view(specs[name].dtype)
         return array.astype(native(array.dtype), copy=False)
 
-    return Reader(path, "keras", specs, {}, fetch, file.close)
+    return Reader(path, "keras", specs, metadata, fetch, file.close)
+
+
+def _description(path: Path, text: str | None) -> dict[str, Any]:
+    """The description of a whole model, which files of the old format have, as `metadata`."""
+    return {} if text is None else {"config": parse_config(path, text)}
+
+
+def parse_config(path: Path, text: str | bytes) -> dict[str, Any]:
+    """The description of a Keras model, as data.
+
+    Raises:
+        CheckpointError: it is no object of JSON.
+    """
+    try:
+        config = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise CheckpointError(
+            f"{path} is damaged: the description of its model is no JSON: {str(why)[:120]}"
+        ) from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is damaged: the description of its model is no JSON object")
+    return config
 
 
 def _spec(path: Path, name: str, dataset: Any) -> Spec:

@@ -37,7 +37,7 @@ SPELLINGS = tuple(
 )
 REFUSED = tuple(
     Refused(
-        f"{{path}}{start}{attribute}_dense.vars.{{n}}",
+        f"{{path}}{start}{attribute}_dense.vars.{{name}}",
         "a projection of attention has a kernel and a bias, and more only if it is quantised",
     )
     for attribute in PARTS.values()
@@ -45,7 +45,7 @@ REFUSED = tuple(
 )
 DROPPED = (
     Dropped("optimizer.{rest}", "the state of the optimizer"),
-    Dropped("{path}seed_generator.vars.{n}", "the state of a random generator"),
+    Dropped("{path}seed_generator.vars.{name}", "the state of a random generator"),
 )
 
 
@@ -73,7 +73,7 @@ KERAS_MHA, KERAS_GQA = (
         dropped=DROPPED,
         slashes=True,
         files=_files(start),
-        carried="{path}vars.{n}",
+        carried="{path}vars.{name}",
     )
     for name, start in (("keras.mha", ""), ("keras.gqa", "_"))
 )
