@@ -114,7 +114,7 @@ def convert_checkpoint(
         planned = stream(
             reader.specs, read, source, target, axes=sizes, config=config, allow_unknown=allow_unknown
         )
-        names, layers = dict(zip(planned.specs, planned.specs, strict=True)), ()
+        names, layers = {name: name for name in planned.specs}, tuple[str, ...]()
         if format == "keras":
             names, layers = keras_files.place(goal, planned.specs, target, places or {})
         elif places:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_bridge.errors import CheckpointError
+from attention_bridge.families.shown import cut
 from attention_bridge.keras_layers import Heads
 from attention_bridge.weights.live import keras_refusal
 
@@ -36,9 +37,9 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
     """
     said: list[tuple[str, tuple[Any, ...]]] = []
     for kind, options in _objects(config):
-        name = str(options.get("name") or kind)
+        name = cut(str(options.get("name") or kind), 60)
         if reason := keras_refusal(options):
-            raise CheckpointError(f"{path} is refused: its layer {name} has {reason}")
+            raise CheckpointError(f"{path} is refused: its layer {name} has {cut(reason, 160)}")
         if kind == MHA or kind in GQA:
             said.append((name, _sizes(path, name, options, grouped=kind in GQA)))
     if not said:
@@ -49,7 +50,7 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
     for name, sizes in said:
         if sizes not in shown:
             raise CheckpointError(
-                f"{path} is refused: its config.json describes {name} with {_words(sizes)}, but no attention layer has "
+                f"{path} is refused: its config.json describes {name} with {cut(_words(sizes), 160)}, but no attention layer has "
                 "such tensors"
             )
     if shown - {sizes for _, sizes in said} and _is_whole(config):
@@ -107,7 +108,9 @@ def _sizes(path: Path, name: str, options: Mapping[str, Any], *, grouped: bool) 
             f"{path} is refused: its config.json describes {name} without {error}"
         ) from error
     if not all(type(size) is int and size > 0 for size in sizes):
-        raise CheckpointError(f"{path} is refused: its config.json describes {name} with sizes {sizes}")
+        raise CheckpointError(
+            f"{path} is refused: its config.json describes {name} with sizes {cut(str(sizes), 70)}"
+        )
     return (*sizes, options.get("use_bias", True) is not False, options.get("use_gate", False) is True)
 
 

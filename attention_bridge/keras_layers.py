@@ -74,7 +74,7 @@ def layers(path: Path, specs: Mapping[str, Spec], layout: Layout) -> dict[str, H
 
 def axes(heads: Mapping[str, Heads]) -> dict[str, int]:
     """The sizes of axes that the hub's shapes do not show, by the paths of the layers."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for layer, cut in heads.items():
         before = f"{layer}." if layer else ""
         sizes |= {f"{before}d": cut.key_dim, f"{before}v": cut.value_dim}

@@ -128,6 +128,10 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
             "sliding_window and attention_axes are in no file of weights, so they were not looked at; they are in a "
             ".keras file"
         )
+    if done.format == "keras" and not done.places:
+        lines.append(
+            f"Keras does not find weights by the names of {report.target}; --to keras.mha or keras.gqa writes its own"
+        )
     if done.places:
         lines.append(
             f"for a Keras model with attention at {', '.join(done.places[:SHOWN])}: it finds weights by these paths "

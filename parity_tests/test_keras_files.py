@@ -488,6 +488,13 @@ class TestDescriptions:
             else ", the first behind the batch"
         )
 
+    def test_long_words_in_one_are_cut(self):
+        for options in ({"name": "x" * 9999, "sliding_window": 2}, {"sliding_window": ["x" * 9999]}):
+            self.sentence({"class_name": "MultiHeadAttention", "config": options}, {})
+        sizes = {"name": "x" * 9999, "num_heads": 10**4000, "key_dim": "x" * 9999}
+        for wrong in (sizes, {**sizes, "key_dim": 10**4000}):
+            self.sentence({"class_name": "MultiHeadAttention", "config": wrong}, {})
+
     def test_a_grouped_window_inside_a_model_is_refused(self, tmp_path):
         inner = functional(GQA(4, 4, 2, sliding_window=2))
         keras.Sequential([keras.Input((5, 12)), inner]).save(tmp_path / "a.keras")
