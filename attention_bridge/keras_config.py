@@ -50,8 +50,8 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
     for name, sizes in said:
         if sizes not in shown:
             raise CheckpointError(
-                f"{path} is refused: its config.json describes {name} with {cut(_words(sizes), 160)}, but no attention layer has "
-                "such tensors"
+                f"{path} is refused: its config.json describes {name} with {cut(_words(sizes), 160)}, but no attention "
+                "layer has such tensors"
             )
     if shown - {sizes for _, sizes in said} and _is_whole(config):
         extra = next(layer for layer, cut in heads.items() if tuple(cut) not in {sizes for _, sizes in said})
