@@ -79,7 +79,7 @@ def convert_checkpoint(
         allow_unknown: whether tensors that no module of the mirrors has are converted from a layout of theirs.
         places: paths in the Keras model that loads the target, by paths of the modules given; "" is that of a module
             without one. By default a path is kept, and the module without one is the first attention layer of its class
-            in a Functional or Sequential model.
+            in a Functional or Sequential model. The path `.` is that of a layer which is loaded by itself.
         watch: passes the tensors on, and may show how many of them were written.
 
     Returns:
@@ -116,7 +116,9 @@ def convert_checkpoint(
         )
         names, layers = {name: name for name in planned.specs}, tuple[str, ...]()
         if format == "keras":
-            names, layers = keras_files.place(goal, planned.specs, target, places or {})
+            names, layers = keras_files.place(
+                goal, planned.specs, target, {**given.standing, **(places or {})}
+            )
         elif places:
             raise InputError(f"--place is for files that Keras loads, .weights.h5, but {goal} is none")
         specs = {names[name]: spec for name, spec in planned.specs.items()}
@@ -228,7 +230,7 @@ def read_places(given: Iterable[str]) -> dict[str, str]:
     places = {}
     for text in given:
         path, equals, place = text.partition("=")
-        if not (equals and all(part.isidentifier() for part in place.strip("/").split("/"))):
+        if not (equals and (place == "." or all(x.isidentifier() for x in place.strip("/").split("/")))):
             raise InputError(
                 "a place is given as two paths, such as encoder.attention=layers/multi_head_attention, but got "
                 f"{text!r}"

@@ -36,6 +36,11 @@ class KerasSource:
     described: bool = True
 
     @property
+    def standing(self) -> dict[str, str]:
+        """Where its layer stands that has no path: it was saved by itself."""
+        return {"": keras_layers.ALONE} if any("." not in name for name in self.axes) else {}
+
+    @property
     def metadata(self) -> dict[str, str]:
         """What is written beside the converted tensors, so that they can become those of Keras again."""
         return {"axes": json.dumps(self.axes)} if self.places else {}

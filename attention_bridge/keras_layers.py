@@ -14,6 +14,7 @@ from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import Spec
 
 FIRST = {"keras.mha": "layers.multi_head_attention", "keras.gqa": "layers.grouped_query_attention"}
+ALONE = "."  # the path of a layer that is no part of a model
 NEEDED = ("query", "key", "value", "attention_output")
 GROUPED = "grouped_query_attention"
 
@@ -108,7 +109,8 @@ def placed(
         path: the file to write, for errors.
         specs: shape and dtype of each tensor.
         layout: one of Keras' own.
-        places: paths in the Keras model by paths of the given modules; a module without one is called "".
+        places: paths in the Keras model by paths of the given modules; a module without one is called "". The path `.`
+            is that of a layer which is saved by itself.
 
     Raises:
         CheckpointError: a layer is not whole or not of the layout's class, or has no possible path.
@@ -129,7 +131,7 @@ def placed(
 
 def shown(layer: str) -> str:
     """The path of a layer as it stands in a file, for messages."""
-    return layer.replace(".", "/") or "the layer"
+    return layer.replace(".", "/") or "the layer itself"
 
 
 def _moved(name: str, places: Mapping[str, str]) -> str:
@@ -137,12 +139,13 @@ def _moved(name: str, places: Mapping[str, str]) -> str:
     for before in sorted(places, key=len, reverse=True):
         stem = f"{before}." if before else ""
         if name.startswith(stem) and (before or name.partition(".")[0] in PARTS):
-            return f"{places[before].strip('/').replace('/', '.')}.{name[len(stem) :]}"
+            place = places[before].strip("/").replace("/", ".")
+            return name[len(stem) :] if place == ALONE else f"{place}.{name[len(stem) :]}"
     return name
 
 
 def _check_path(path: Path, layer: str) -> None:
-    for part in layer.split("."):
+    for part in layer.split(".") if layer else ():
         if not part.isidentifier():
             raise CheckpointError(
                 f"{path} cannot be written: no layer of a Keras model stands at {shown(layer)}, for {part!r} names no "

@@ -134,7 +134,7 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
         )
     if done.places:
         lines.append(
-            f"for a Keras model with attention at {', '.join(done.places[:SHOWN])}: it finds weights by these paths "
+            f"for Keras, with attention at {', '.join(done.places[:SHOWN])}: it finds weights by these paths "
             "alone, and --place gives others"
         )
     lines += [f"left behind: {note.name}, {note.reason}" for note in report.ignored[:SHOWN]]

@@ -179,6 +179,7 @@ class TestNested:
         )
         assert bits(load(tmp_path / "b.weights.h5")) == bits(load(tmp_path / "a.weights.h5"))
 
+    @pytest.mark.slow
     def test_a_layout_without_a_place_for_other_layers_takes_them_as_they_are(self, tmp_path):
         nested().save_weights(tmp_path / "a.weights.h5")
         code, said = run(
@@ -196,6 +197,7 @@ class TestOtherFiles:
         converted(tmp_path / "a.keras", tmp_path / "b.weights.h5", "--from", "keras.mha", "--to", "keras.mha")
         assert bits(load(tmp_path / "b.weights.h5")) == bits(load(tmp_path / "a.weights.h5"))
 
+    @pytest.mark.slow
     def test_weights_in_shards(self, tmp_path):
         model = functional(MHA(3, 4), keras.layers.MultiHeadAttention(3, 4), GQA(4, 3, 1))
         model.save_weights(tmp_path / "a.weights.json", max_shard_size=2e-6)
@@ -234,6 +236,7 @@ class TestOtherFiles:
             del file[name]
         assert "bytes, but they have" in sentence(index) or "disagree" in sentence(index)
 
+    @pytest.mark.slow
     def test_names_of_older_versions_are_read_and_what_is_written_for_either_class_loads(self, tmp_path):
         model = functional(MHA(3, 4))
         model.save_weights(tmp_path / "new.weights.h5")
@@ -249,6 +252,7 @@ class TestOtherFiles:
         fresh.load_weights(tmp_path / "old.weights.h5")
         assert values(fresh) == values(model)
 
+    @pytest.mark.slow
     def test_bfloat16(self, tmp_path):
         model = functional(MHA(3, 4, dtype="bfloat16"))
         model.save_weights(tmp_path / "a.weights.h5")
@@ -317,6 +321,23 @@ class TestPlaces:
             "d=4",
         )
         assert "a/query_dense/vars/0" in load(tmp_path / "b.weights.h5")
+
+    @pytest.mark.parametrize("kind", ["mha", "gqa"])
+    def test_a_layer_that_is_saved_by_itself_comes_back_so(self, tmp_path, kind, x):
+        layer, fresh = LAYERS[kind][0](), LAYERS[kind][0]()
+        for each in (layer, fresh):
+            each.build(x.shape, x.shape)
+        keras.saving.save_weights(random_weights(layer), tmp_path / "a.weights.h5")
+        converted(tmp_path / "a.weights.h5", tmp_path / "a.safetensors", "--from", f"keras.{kind}")
+        arguments = ("--from", "torch_attention", "--to", f"keras.{kind}")
+        converted(tmp_path / "a.safetensors", tmp_path / "b.weights.h5", *arguments)
+        assert bits(load(tmp_path / "b.weights.h5")) == bits(load(tmp_path / "a.weights.h5"))
+        keras.saving.load_weights(fresh, tmp_path / "b.weights.h5")
+        assert values(fresh) == values(layer)
+        converted(
+            tmp_path / "a.safetensors", tmp_path / "c.weights.h5", *arguments, "--place", "=layers/mine"
+        )
+        assert all(name.startswith("layers/mine/") for name in load(tmp_path / "c.weights.h5"))
 
     def test_what_keras_could_not_load_is_refused(self, tmp_path, theirs):
         target, to = tmp_path / "b.weights.h5", ("--to", "keras.mha", "--axis", "d=4")
