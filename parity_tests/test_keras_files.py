@@ -25,6 +25,7 @@ from attention_bridge.layouts import LAYOUTS
 from attention_bridge.weights import convert, transfer
 from parity_tests.checkpoint_samples import bits, load
 from parity_tests.keras_samples import functional, nested, random_weights, values
+from parity_tests.test_checkpoint_fuzz import mutated, outcome
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = pytest.importorskip("keras")
@@ -589,6 +590,25 @@ class TestDescriptions:
             tmp_path / "x.keras", tmp_path / "b.npz", "--from", "keras.mha"
         )
 
+    @pytest.mark.slow
+    def test_random_damage_ends_in_the_right_numbers_or_in_one_sentence(self, saved):
+        content, path, outcomes = saved.read_bytes(), saved.with_name("x.keras"), []
+        for seed in range(400):
+            path.write_bytes(mutated(content, np.random.default_rng(seed)))
+            outcomes.append(outcome(path))
+            if outcomes[-1] == "read":
+                assert bits(load(path)) == bits(load(saved))
+        assert outcomes.count("refused") > 300
+
+    def test_no_code_of_the_current_directory_is_run(self, saved, monkeypatch):
+        for name in ("h5py", "numpy", "json", "zipfile", "keras"):
+            saved.with_name(f"{name}.py").write_text(f"open({str(saved.with_name('ran'))!r}, 'w')")
+        monkeypatch.chdir(saved.parent)
+        monkeypatch.setenv("PYTHONPATH", str(saved.parent))
+        with checkpoints.open("a.keras") as reader:
+            assert len(reader.specs) == 16
+        assert not saved.with_name("ran").exists()
+
     def test_a_bomb_is_refused(self, saved, monkeypatch):
         monkeypatch.setattr(faults, "ALWAYS_ALLOWED", 1)
         with zipfile.ZipFile(saved.with_name("x.keras"), "w", zipfile.ZIP_DEFLATED) as archive:
@@ -613,6 +633,22 @@ class TestDescriptions:
         with checkpoints.open(saved) as reader:
             assert [*(tmp_path / "empty").iterdir()] == []
             assert sum(array.size for _, array in reader.items()) == 2 * 4 * 156
+
+
+@pytest.mark.parametrize("layer", ["narrow", "wide values", "other output", "grouped"])
+def test_what_no_layer_of_torch_has_is_refused(layer):
+    sizes = {
+        "narrow": (2, 2, 4, 4),
+        "wide values": (3, 3, 4, 5),
+        "other output": (3, 3, 4, 4),
+        "grouped": (3, 1, 4, 4),
+    }
+    heads, groups, keys, values = sizes[layer]
+    shapes = {"query": (heads, keys), "key": (groups, keys), "value": (groups, values)}
+    kernels = {f"a/{name}_dense/vars/0": np.ones((12, *shape)) for name, shape in shapes.items()}
+    kernels["a/output_dense/vars/0"] = np.ones((heads, values, 7 if layer == "other output" else 12))
+    with pytest.raises(ConversionError, match="wrong shape"):
+        convert(kernels, "keras.mha", "torch.mha")
 
 
 class TestTransfer:

@@ -117,7 +117,12 @@ def route(
         _add_zero_bias(hub, rule, report)
     for rule in target.zero_biases:
         _remove_zero_bias(hub, rule, report)
-    return _leave(move(hub, target.from_hub, axes, report, kept), target, report)
+    left = _leave(move(hub, target.from_hub, axes, report, kept), target, report)
+    if target.misfits is not None:
+        for name, expected in target.misfits({name: item.array.shape for name, item in left.items()}):
+            given = f"{describe(left[name].array)} for {name}"
+            report.faults.append(Fault(", ".join(left[name].origins), "wrong shape", expected, given))
+    return left
 
 
 def describe(*arrays: np.ndarray) -> str:

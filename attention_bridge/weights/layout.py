@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -57,6 +57,7 @@ class ZeroBias:
     reason: str
 
 
+Shapes = Mapping[str, tuple[int, ...]]
 Entry = TypeVar("Entry", Constant, Tied, Dropped, Refused)
 
 
@@ -79,6 +80,7 @@ class Layout:
         files: where a file calls tensors otherwise: (name pattern of the rules, that of the file), of which the first
             that fits is taken.
         carried: the name pattern of tensors that no rule is about and that keep their names in any layout.
+        misfits: gives, of shapes by name, the names of those that no model of this layout has, and what it has.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Layout:
     slashes: bool = False
     files: tuple[tuple[str, str], ...] = ()
     carried: str | None = None
+    misfits: Callable[[Shapes], Iterable[tuple[str, str]]] | None = None
 
     @cached_property
     def to_hub(self) -> tuple[Move | GroupedMove, ...]:
