@@ -42,24 +42,26 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
             raise CheckpointError(f"{path} is refused: its layer {name} has {cut(reason, 160)}")
         if kind == MHA or kind in GQA:
             said.append((name, _sizes(path, name, options, grouped=kind in GQA)))
-    if not said:
+    whole = _is_whole(config)
+    if not (said or whole):
         return
-    shown = {
-        (cut.queries, cut.keys, cut.key_dim, cut.value_dim, cut.bias, cut.gate) for cut in heads.values()
-    }
+    shown = {tuple(each) for each in heads.values()}
     for name, sizes in said:
         if sizes not in shown:
             raise CheckpointError(
                 f"{path} is refused: its config.json describes {name} with {cut(_words(sizes), 160)}, but no attention "
                 "layer has such tensors"
             )
-    if shown - {sizes for _, sizes in said} and _is_whole(config):
-        extra = next(layer for layer, cut in heads.items() if tuple(cut) not in {sizes for _, sizes in said})
+    described = {sizes for _, sizes in said}
+    extra = [layer for layer, each in heads.items() if tuple(each) not in described]
+    if whole and extra:
         raise CheckpointError(
-            f"{path} is refused: its config.json describes no layer of the sizes of {extra.replace('.', '/')}"
+            f"{path} is refused: its config.json describes no attention layer of the sizes of "
+            f"{extra[0].replace('.', '/')}"
         )
-    names = {name for name, _ in said}
-    if not len(names) <= len(heads) <= len(said) and (len(heads) < len(names) or _is_whole(config)):
+    # A layer that stands in two models is described twice and saved once, and two layers may have one name.
+    fewest, most = len({name for name, _ in said}), len(said)
+    if len(heads) < fewest or (len(heads) > most and whole):
         raise CheckpointError(
             f"{path} is refused: its config.json describes {len(said)} attention layers, but it has the tensors of "
             f"{len(heads)}"
@@ -82,17 +84,10 @@ def _objects(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _is_whole(config: Mapping[str, Any]) -> bool:
     """Whether all classes are Keras' own, so that a description leaves no layer out."""
-    kinds = [
-        each
-        for each in (config, *(options for _, options in _objects(config)))
-        if isinstance(each.get("layers"), list)
-    ]
-    modules = [
-        layer.get("module") for options in kinds for layer in options["layers"] if isinstance(layer, dict)
-    ]
-    return str(config.get("module")).startswith("keras") and all(
-        str(module).startswith("keras") for module in modules
-    )
+    models = [options for _, options in _objects(config) if isinstance(options.get("layers"), list)]
+    layers = [layer for model in models for layer in model["layers"] if isinstance(layer, dict)]
+    modules = [str(each.get("module")) for each in (config, *layers)]
+    return bool(models) and all(module == "keras" or module.startswith("keras.") for module in modules)
 
 
 def _sizes(path: Path, name: str, options: Mapping[str, Any], *, grouped: bool) -> tuple[Any, ...]:

@@ -15,7 +15,6 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.layouts import LAYOUTS
 from attention_bridge.weights.leaves import Spec
 
-FORMATS = ("keras", "keras index", "keras archive")
 SUFFIX = ".weights.h5"
 
 
@@ -43,7 +42,7 @@ class KerasSource:
     @property
     def metadata(self) -> dict[str, str]:
         """What is written beside the converted tensors, so that they can become those of Keras again."""
-        return {"axes": json.dumps(self.axes)} if self.places else {}
+        return {keras_layers.AXES: json.dumps(self.axes)} if self.places else {}
 
 
 def open_source(reader: Reader, layout: str) -> KerasSource:
@@ -57,9 +56,7 @@ def open_source(reader: Reader, layout: str) -> KerasSource:
         CheckpointError: an attention layer is not whole, or the description beside the weights says something else.
     """
     theirs = LAYOUTS[layout]
-    if not keras_layers.is_keras(theirs):
-        return KerasSource(keras_layers.read_axes(reader.path, reader.metadata))
-    if reader.format not in FORMATS:
+    if not keras_layers.is_keras(theirs) or reader.format != "keras":
         return KerasSource(keras_layers.read_axes(reader.path, reader.metadata))
     heads = keras_layers.layers(reader.path, reader.specs, theirs)
     if not heads:

@@ -14,6 +14,7 @@ from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import Spec
 
 FIRST = {"keras.mha": "layers.multi_head_attention", "keras.gqa": "layers.grouped_query_attention"}
+AXES = "keras.axes"  # in the metadata of what a conversion from Keras writes
 ALONE = "."  # the path of a layer that is no part of a model
 NEEDED = ("query", "key", "value", "attention_output")
 GROUPED = "grouped_query_attention"
@@ -88,7 +89,7 @@ def read_axes(path: Path, metadata: Mapping[str, Any]) -> dict[str, int]:
     Raises:
         CheckpointError: something else stands there.
     """
-    if not isinstance(text := metadata.get("axes"), str):
+    if not isinstance(text := metadata.get(AXES), str):
         return {}
     try:
         sizes = json.loads(text)
@@ -96,7 +97,7 @@ def read_axes(path: Path, metadata: Mapping[str, Any]) -> dict[str, int]:
     except (ValueError, AttributeError, RecursionError):
         good = False
     if not good:
-        raise CheckpointError(f"{path} is damaged: its metadata axes must be sizes by name")
+        raise CheckpointError(f"{path} is damaged: its metadata {AXES} must be sizes by name")
     return dict(sizes)
 
 

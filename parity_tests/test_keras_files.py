@@ -450,13 +450,13 @@ class TestRefusals:
 
     @pytest.mark.parametrize("text", ["[]", '{"a": 0}', '{"d": true}', '{"d": "4"}', "x", "[" * 10**5, "NaN"])
     def test_sizes_beside_the_tensors_that_are_none(self, text):
-        with pytest.raises(CheckpointError, match="metadata axes must be sizes by name"):
-            keras_layers.read_axes(Path("a.npz"), {"axes": text})
+        with pytest.raises(CheckpointError, match=r"metadata keras\.axes must be sizes by name"):
+            keras_layers.read_axes(Path("a.npz"), {"keras.axes": text})
 
     def test_sizes_beside_the_tensors_yield_to_those_that_are_given(self, tmp_path):
         module = torch_attention.MultiHeadSelfAttention(12, 3)
         tensors = {f"a.{name}": tensor.numpy() for name, tensor in module.state_dict().items()}
-        checkpoints.write(tmp_path / "a.safetensors", tensors, {"axes": '{"a.d": 4, "a.v": 4}'})
+        checkpoints.write(tmp_path / "a.safetensors", tensors, {"keras.axes": '{"a.d": 4, "a.v": 4}'})
         arguments = (tmp_path / "a.safetensors", "--from", "torch_attention", "--to", "keras.mha")
         for axes, dim in (
             ((), 4),
@@ -562,6 +562,11 @@ class TestDescriptions:
         keras_config.check(saved, json.loads(text), heads)
         assert "its config.json describes" in self.sentence(json.loads(text.replace(before, after, 1)), heads)
         assert "its config.json describes" in self.sentence(json.loads(text), dict([heads.popitem()]))
+        none = json.loads(text.replace('"MultiHeadAttention"', '"Dropout"'))
+        assert "describes no attention layer of the sizes of layers/multi_head_attention" in self.sentence(
+            none, heads
+        )
+        keras_config.check(saved, {**none, "module": "keras_hub.models"}, heads)
 
     def test_damaged_archives_are_refused(self, saved, tmp_path):
         def change(entries, path=tmp_path / "x.keras"):
