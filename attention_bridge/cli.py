@@ -242,6 +242,12 @@ def convert(
         list[str] | None,
         typer.Option(help="Size that no shape gives, such as d=64; may be given many times."),
     ] = None,
+    place: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Path in the Keras model, PATH=layers/multi_head_attention; may be given many times."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only; write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a target that exists.")] = False,
     allow_unknown: Annotated[
@@ -275,6 +281,7 @@ def convert(
         dry_run=dry_run,
         force=force,
         allow_unknown=allow_unknown,
+        places=conversion.read_places(place or []),
         watch=_watched,
     )
     verified = None

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from attention_bridge import checkpoints
+from attention_bridge import checkpoints, keras_files
 from attention_bridge.config_files import CONFIGS, find_config, read_json
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.families import read_config
@@ -34,6 +34,9 @@ class Conversion:
         report: what happened to each tensor.
         specs: shape and dtype of each tensor of the target.
         unknown: tensors of the source that no module of the mirrors has, let through.
+        carried: tensors of a source of Keras that belong to no attention layer, taken as they are.
+        places: where the attention layers stand in a target of Keras.
+        described: whether the options of a source of Keras that have no tensors were there to be looked at.
         not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
     """
 
@@ -44,6 +47,9 @@ class Conversion:
     specs: dict[str, Spec]
     unknown: tuple[str, ...]
     not_finite: tuple[str, ...]
+    carried: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    described: bool = True
 
 
 def convert_checkpoint(
@@ -57,6 +63,7 @@ def convert_checkpoint(
     dry_run: bool = False,
     force: bool = False,
     allow_unknown: bool = False,
+    places: Mapping[str, str] | None = None,
     watch: Callable[[Items, int], Items] = lambda items, count: items,
 ) -> Conversion:
     """Convert a checkpoint; until the new one is complete, an older one of that name stays as it was.
@@ -70,6 +77,9 @@ def convert_checkpoint(
         dry_run: whether to plan only.
         force: whether a target that exists is overwritten.
         allow_unknown: whether tensors that no module of the mirrors has are converted from a layout of theirs.
+        places: paths in the Keras model that loads the target, by paths of the modules given; "" is that of a module
+            without one. By default a path is kept, and the module without one is the first attention layer of its class
+            in a Functional or Sequential model. The path `.` is that of a layer which is loaded by itself.
         watch: passes the tensors on, and may show how many of them were written.
 
     Returns:
@@ -99,20 +109,49 @@ def convert_checkpoint(
                 not_finite.append(name)
             return array
 
+        given = keras_files.open_source(reader, source)
+        sizes = {**_unless_given(given.axes, axes or {}), **(axes or {})}
         planned = stream(
-            reader.specs, read, source, target, axes=axes, config=config, allow_unknown=allow_unknown
+            reader.specs, read, source, target, axes=sizes, config=config, allow_unknown=allow_unknown
         )
+        names, layers = {name: name for name in planned.specs}, tuple[str, ...]()
+        if format == "keras":
+            names, layers = keras_files.place(
+                goal, planned.specs, target, {**given.standing, **(places or {})}
+            )
+        elif places:
+            raise InputError(f"--place is for files that Keras loads, .weights.h5, but {goal} is none")
+        specs = {names[name]: spec for name, spec in planned.specs.items()}
         if not dry_run:
             made = _make_directory(goal.parent, Path(target_path))
             try:
-                watched = watch(planned.items(), len(planned.specs))
-                checkpoints.save(goal, watched, planned.specs, _metadata(format, target))
+                items = ((names[name], array) for name, array in planned.items())
+                metadata = _metadata(format, target)
+                if metadata is not None:
+                    metadata |= given.metadata
+                checkpoints.save(goal, watch(items, len(specs)), specs, metadata)
             except BaseException:
                 for directory in made:
                     shutil.rmtree(directory, ignore_errors=True)
                 raise
     noted = tuple(dict.fromkeys(not_finite))
-    return Conversion(found.path, goal, format, planned.report, planned.specs, planned.unknown, noted)
+    return Conversion(
+        found.path,
+        goal,
+        format,
+        planned.report,
+        specs,
+        planned.unknown,
+        noted,
+        given.carried,
+        layers,
+        given.described,
+    )
+
+
+def _unless_given(stored: Mapping[str, int], axes: Mapping[str, int]) -> dict[str, int]:
+    """The stored sizes of axes of which none is given for all modules."""
+    return {name: size for name, size in stored.items() if name.rpartition(".")[2] not in axes}
 
 
 def is_finite(array: np.ndarray, block: int = 2**20) -> bool:
@@ -170,10 +209,34 @@ def read_axes(given: Iterable[str]) -> dict[str, int]:
     axes = {}
     for text in given:
         name, equals, size = text.partition("=")
-        if not (equals and name.isidentifier() and size.isdigit() and int(size) > 0):
+        if not (equals and _is_axis(name) and size.isdigit() and int(size) > 0):
             raise InputError(f"an axis is given as a name and a size, such as d=64, but got {text!r}")
         axes[name] = int(size)
     return axes
+
+
+def _is_axis(name: str) -> bool:
+    """Whether it is the name of an axis, alone or behind the path of a module."""
+    path, dot, axis = name.rpartition(".")
+    return axis.isidentifier() and (not dot or all(path.split(".")))
+
+
+def read_places(given: Iterable[str]) -> dict[str, str]:
+    """Paths in a Keras model from texts such as "encoder.attention=layers/multi_head_attention".
+
+    Raises:
+        InputError: a text that is none.
+    """
+    places = {}
+    for text in given:
+        path, equals, place = text.partition("=")
+        if not (equals and (place == "." or all(x.isidentifier() for x in place.strip("/").split("/")))):
+            raise InputError(
+                "a place is given as two paths, such as encoder.attention=layers/multi_head_attention, but got "
+                f"{text!r}"
+            )
+        places[path] = place
+    return places
 
 
 def layout_by_configuration(path: Path, config: Mapping[str, Any] | None) -> str:

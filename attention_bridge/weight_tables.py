@@ -102,6 +102,9 @@ def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) 
         "ignored": [note._asdict() for note in report.ignored],
         "unknown": list(done.unknown),
         "not_finite": list(done.not_finite),
+        "carried": list(done.carried),
+        "places": list(done.places),
+        "described": done.described,
         "verified": None if verified is None else {**verified._asdict(), "ok": verified.ok},
     }
 
@@ -115,6 +118,25 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
         f"{len(report.matched)} tensors, {len(report.synthesised)} made here, {len(report.ignored)} left behind"
     ]
     lines += [f"made here: {note.name}, {note.reason}" for note in report.synthesised[:SHOWN]]
+    if done.carried:
+        lines.append(
+            f"taken as they are, by their paths: {len(done.carried)} variables of layers that are no attention, "
+            f"such as {done.carried[0]}"
+        )
+    if not done.described:
+        lines.append(
+            "sliding_window and attention_axes are in no file of weights, so they were not looked at; they are in a "
+            ".keras file"
+        )
+    if done.format == "keras" and not done.places:
+        lines.append(
+            f"Keras does not find weights by the names of {report.target}; --to keras.mha or keras.gqa writes its own"
+        )
+    if done.places:
+        lines.append(
+            f"for Keras, with attention at {', '.join(done.places[:SHOWN])}: it finds weights by these paths "
+            "alone, and --place gives others"
+        )
     lines += [f"left behind: {note.name}, {note.reason}" for note in report.ignored[:SHOWN]]
     if verified is not None:
         equal = "equal" if verified.ok else "NOT EQUAL"

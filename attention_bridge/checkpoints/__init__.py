@@ -15,7 +15,7 @@
 | `npz`         | `.npz`                                 |           | piece by piece | piece by piece |
 | `msgpack`     | `.msgpack`                             | flax      | at once        | at once        |
 | `orbax`       | a directory                            | orbax     | piece by piece | at once        |
-| `keras`       | `.weights.h5`                          | h5py      | piece by piece | piece by piece |
+| `keras`       | `.weights.h5`; `.weights.json`, `.keras`: read | h5py | piece by piece | piece by piece |
 | `gguf`        | `.gguf`, not quantised                 |           | piece by piece | no             |
 
 bfloat16 and the 8-bit floats are read and written as ml_dtypes. Names of nested tensors are joined with dots.
@@ -33,7 +33,9 @@ from attention_bridge.checkpoints import (
     finding,
     flax_msgpack,
     gguf_file,
+    keras_archive,
     keras_h5,
+    keras_index,
     npz,
     orbax_directory,
     safetensors_file,
@@ -76,6 +78,8 @@ OPENERS = {
     "msgpack": flax_msgpack.open,
     "orbax": orbax_directory.open,
     "keras": keras_h5.open,
+    "keras index": keras_index.open,
+    "keras archive": keras_archive.open,
     "gguf": gguf_file.open,
 }
 WRITERS = {

@@ -19,6 +19,8 @@ SUFFIXES = {
     ".npz": "npz",
     ".msgpack": "msgpack",
     ".h5": "keras",
+    ".keras": "keras archive",
+    ".weights.json": "keras index",
     ".gguf": "gguf",
 }
 # In a directory the first of these that is there counts.
@@ -133,6 +135,8 @@ def _zip_content(path: Path) -> tuple[str | None, str]:
         return None, ""
     if any(name.endswith("/data.pkl") for name in names):
         return "torch", "it is a zip file with a data.pkl, as torch.save writes"
+    if "config.json" in names and any(name.startswith("model.weights.") for name in names):
+        return "keras archive", "it is a zip file with a config.json and weights, as keras.Model.save writes"
     if names and all(name.endswith(".npy") for name in names):
         return "npz", "it is a zip file of .npy entries, as np.savez writes"
     return "zip", "it is a zip file of other things than tensors"

@@ -31,6 +31,20 @@ def said(dataset: Any) -> Any:
     return dataset.attrs.get("dtype") if dataset.dtype.kind == "V" else None
 
 
+def description(file: Any) -> str | None:
+    """What a file says of the model, in JSON, if it is a whole model in the format before `.keras`.
+
+    Raises:
+        ValueError: what stands there is no text.
+    """
+    text = file.attrs.get("model_config")
+    if isinstance(text, bytes):
+        text = text.decode()
+    if text is not None and not isinstance(text, str):
+        raise ValueError("its attribute model_config is no text")
+    return text
+
+
 def _walk(group: Any, above: str, level: int) -> Iterator[tuple[str, Any]]:
     import h5py
 
@@ -62,6 +76,7 @@ def main(path: str, directories: list[str]) -> None:
 
     try:
         with h5py.File(path, "r") as file:
+            description(file)
             for _, dataset in datasets(file):
                 said(dataset)
     except Exception as error:

@@ -29,9 +29,6 @@ def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
         CheckpointError: the index is none, a shard is missing, or both disagree about which tensors are in it.
     """
     shards, metadata = _parse(path)
-    for shard in shards:
-        if len(shard.encode(errors="surrogatepass")) > LONGEST_NAME:
-            raise CheckpointError(f"{path} names a shard of more than {LONGEST_NAME} bytes: {shard[:40]}...")
     absent = [shard for shard in shards if not (path.parent / shard).is_file()]
     if absent:
         raise CheckpointError(
@@ -67,6 +64,20 @@ def shards_of(path: Path) -> list[str]:
     return list(_parse(path)[0])
 
 
+def check_shard(path: Path, shard: str) -> None:
+    """Refuse the name of a shard that leads out of the directory of its index, or that no file has.
+
+    Raises:
+        CheckpointError: it does.
+        TypeError: it is no text.
+    """
+    # A name with a separator of any system, or that stands for a directory, leads elsewhere.
+    if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
+        raise CheckpointError(f"{path} names a shard outside its directory: {shard!s}")
+    if len(shard.encode(errors="surrogatepass")) > LONGEST_NAME:
+        raise CheckpointError(f"{path} names a shard of more than {LONGEST_NAME} bytes: {shard[:40]}...")
+
+
 def _parse(path: Path) -> tuple[dict[str, set[str]], dict[str, Any]]:
     """Which tensors the index says are in which shard, and what it says besides."""
     no_index = f"{path} is not the index of a sharded checkpoint"
@@ -78,9 +89,7 @@ def _parse(path: Path) -> tuple[dict[str, set[str]], dict[str, Any]]:
         index = json.loads(text, object_pairs_hook=_unique)
         shards: dict[str, set[str]] = {}
         for name, shard in index["weight_map"].items():
-            # A name with a separator of any system, or that stands for a directory, leads elsewhere.
-            if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
-                raise CheckpointError(f"{path} names a shard outside its directory: {shard!s}")
+            check_shard(path, shard)
             shards.setdefault(shard, set()).add(name)
         metadata = index.get("metadata") or {}
         if not isinstance(metadata, dict):

@@ -5,6 +5,7 @@ HDF5 has no bfloat16: it is stored as raw bytes with the attribute `dtype`, as K
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, check_writable, n
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, no_metadata, promised
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError
 from attention_bridge.extras import require
 from attention_bridge.weights.leaves import Spec
@@ -32,33 +34,63 @@ def open(path: Path) -> Reader:
         CheckpointError: the file is damaged, no HDF5 file, or leads to other files.
         InputError: h5py is not installed.
     """
+    return open_at(path, path)
+
+
+def open_at(path: Path, place: Path) -> Reader:
+    """Open an HDF5 file that stands at `place` and that errors call `path`; raises as `open`."""
     require(["h5py"], extra="files")
     import h5py
 
     with reading(path, "HDF5 file"):
-        _check_end(path)
-        size = path.stat().st_size
-        file = h5py.File(path, "r")
+        _check_end(path, place)
+        size = place.stat().st_size
+        file = h5py.File(place, "r")
         try:
+            metadata = _description(path, hdf5_walk.description(file))
             specs: dict[str, Spec] = {}
             for name, dataset in hdf5_walk.datasets(file):
                 specs[name] = _spec(path, name, dataset)
             if not specs:
                 raise CheckpointError(f"{path} holds no tensors")
-            check_inflation(path, sum(map(nbytes, specs.values())))
+            check_inflation(place, sum(map(nbytes, specs.values())))
         except BaseException:
             file.close()
             raise
 
     def fetch(name: str) -> np.ndarray:
         array = np.asarray(file[name][()])
-        if path.stat().st_size < size:  # HDF5 reads zeros after the end of a file
-            raise CheckpointError(f"{path} is damaged: it has become shorter, it had {size} bytes")
+        with suppress(FileNotFoundError):  # what has lost its name is whole until it is closed
+            if place.stat().st_size < size:  # HDF5 reads zeros after the end of a file
+                raise CheckpointError(f"{path} is damaged: it has become shorter, it had {size} bytes")
         if array.dtype.kind == "V":
             return array.view(specs[name].dtype)
         return array.astype(native(array.dtype), copy=False)
 
-    return Reader(path, "keras", specs, {}, fetch, file.close)
+    return Reader(path, "keras", specs, metadata, fetch, file.close)
+
+
+def _description(path: Path, text: str | None) -> dict[str, Any]:
+    """The description of a whole model, which files of the old format have, as `metadata`."""
+    return {} if text is None else {"config": parse_config(path, text)}
+
+
+def parse_config(path: Path, text: str | bytes) -> dict[str, Any]:
+    """The description of a Keras model, as data.
+
+    Raises:
+        CheckpointError: it is no object of JSON.
+    """
+    try:
+        config = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise CheckpointError(
+            f"{path} is damaged: the description of its model is no JSON: {str(why)[:120]}"
+        ) from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is damaged: the description of its model is no JSON object")
+    return config
 
 
 def _spec(path: Path, name: str, dataset: Any) -> Spec:
@@ -74,16 +106,16 @@ def _spec(path: Path, name: str, dataset: Any) -> Spec:
     return Spec(dataset.shape, supported(path, name, stored))
 
 
-def _check_end(path: Path) -> None:
-    """Raise unless all names, shapes and attributes of a file can be read, within `DEADLINE`.
+def _check_end(path: Path, place: Path) -> None:
+    """Raise unless all names, shapes and attributes of the file at `place` can be read, within `DEADLINE`.
 
     On damaged files the library may go round for ever or take its process with it: let it be another's.
     """
-    with path.open("rb"):
+    with place.open("rb"):
         pass  # what the system refuses is said in its words
     try:
         done = isolated.run(
-            Path(hdf5_walk.__file__), str(path.absolute()), modules=["h5py", "numpy"], timeout=DEADLINE
+            Path(hdf5_walk.__file__), str(place.absolute()), modules=["h5py", "numpy"], timeout=DEADLINE
         )
     except subprocess.TimeoutExpired as error:
         raise CheckpointError(

@@ -6,8 +6,27 @@ no tensors, so nothing here can tell of it: its key and value of zeros are not c
 https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiheadAttention.html
 """
 
-from attention_bridge.weights.layout import Layout
+from collections.abc import Iterator
+
+from attention_bridge.weights.layout import Layout, Shapes
 from attention_bridge.weights.rule import Rule
+
+
+def misfits(shapes: Shapes) -> Iterator[tuple[str, str]]:
+    """The weights whose shapes no layer has: its heads have `embed_dim` features together, and so have its outputs."""
+    for name, shape in shapes.items():
+        path, dot, last = name.rpartition(".")
+        if last == "in_proj_weight" and shape[0] != 3 * shape[1]:
+            yield name, "(3 embed_dim, embed_dim)"
+        elif last == "q_proj_weight" and shape[0] != shape[1]:
+            yield name, "(embed_dim, embed_dim)"
+        elif last in ("k_proj_weight", "v_proj_weight"):
+            query = shapes.get(f"{path}{dot}q_proj_weight", shape)
+            if shape[0] != query[0]:
+                yield name, f"({query[0]}, ...), as many rows as for the queries"
+        elif last == "weight" and path.endswith("out_proj") and shape[0] != shape[1]:
+            yield name, "(embed_dim, embed_dim)"
+
 
 TORCH_MHA = Layout(
     "torch.mha",
@@ -19,4 +38,5 @@ TORCH_MHA = Layout(
         Rule("{path}bias_k", "{path}memory_key", "1 1 e -> 1 e"),
         Rule("{path}bias_v", "{path}memory_value", "1 1 e -> 1 e"),
     ),
+    misfits=misfits,
 )

@@ -19,25 +19,29 @@ class Container(NamedTuple):
         layout: name of the layout that such an object has, unless the user says otherwise.
         leaves: name to tensor.
         put: takes an array for each name; fills a module in place and returns it, or returns a new tree.
+        axes: sizes of axes that the leaves show and that the hub's shapes do not.
     """
 
     layout: str
     leaves: dict[str, Any]
     put: Callable[[Mapping[str, np.ndarray]], Any]
+    axes: Mapping[str, int] = {}
 
 
 def open_container(holder: Any) -> Container:
     """See what is in a module, state or tree.
 
     Args:
-        holder: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, or a
-            Linen tree of parameters with or without its collections.
+        holder: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, Keras layer or
+            model, or a Linen tree of parameters with or without its collections.
 
     Raises:
         TypeError: it is none of these.
         ValueError: two leaves have the same name.
     """
-    torch, nnx = framework("torch"), framework("flax.nnx")
+    torch, nnx, keras = framework("torch"), framework("flax.nnx"), framework("keras")
+    if keras is not None and isinstance(holder, keras.layers.Layer):
+        return _keras_layer(keras, holder)
     if torch is not None and isinstance(holder, torch.nn.Module):
         return _torch_module(torch, holder)
     if nnx is not None and isinstance(holder, nnx.Module):
@@ -50,8 +54,8 @@ def open_container(holder: Any) -> Container:
             return _linen_tree(holder)
         return _state_dict(holder)
     raise TypeError(
-        "source and target are a torch module, a mapping of names to tensors, an NNX module, an NNX state "
-        f"or a Linen tree, but got {type(holder).__name__}"
+        "source and target are a torch module, a mapping of names to tensors, an NNX module, an NNX state, "
+        f"a Keras layer or a Linen tree, but got {type(holder).__name__}"
     )
 
 
@@ -72,6 +76,36 @@ def _torch_module(torch: Any, module: Any) -> Container:
 
     is_mha = isinstance(module, torch.nn.MultiheadAttention)
     return Container("torch.mha" if is_mha else "torch_attention", dict(module.state_dict()), put)
+
+
+def _keras_layer(keras: Any, layer: Any) -> Container:
+    """The weights by their paths; an attention layer's own stand behind nothing."""
+    if not layer.built:
+        raise ValueError(f"{layer.name} has no weights yet: build it, or call it once")
+    is_grouped = isinstance(layer, keras.layers.GroupQueryAttention)
+    alone = is_grouped or isinstance(layer, keras.layers.MultiHeadAttention)
+    variables = {}
+    for variable in layer.weights:
+        *above, part, leaf = variable.path.split("/")
+        name = ".".join((part, leaf) if alone else (*above, part, leaf))
+        if name in variables:
+            raise ValueError(
+                f"two weights of the model are called {name!r}: give its layers names of their own"
+            )
+        variables[name] = variable
+
+    def put(arrays: Mapping[str, np.ndarray]) -> Any:
+        for name, variable in variables.items():
+            variable.assign(like(variable.value, arrays[name]))
+        return layer
+
+    axes = {}
+    for name, variable in variables.items():
+        for end, axis in (("query.kernel", "d"), ("value.kernel", "v")):
+            if f".{name}".endswith(f".{end}") and len(variable.shape) == 3:
+                axes[name.removesuffix(end) + axis] = int(variable.shape[-1])
+    leaves = {name: variable.value for name, variable in variables.items()}
+    return Container("keras.gqa" if is_grouped else "keras.mha", leaves, put, axes)
 
 
 def _state_dict(mapping: Mapping[str, Any]) -> Container:

@@ -37,7 +37,11 @@ def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
 
     found = []
     for layout in LAYOUTS.values():
-        if specs and not takes_anything(layout) and all(_has_place(name, layout) for name in specs):
+        if (
+            not takes_anything(layout)
+            and all(_has_place(name, layout) for name in specs)
+            and any(_is_moved(name, layout) for name in specs)
+        ):
             shapes = _misfits(specs, layout)
             if not shapes:
                 example = max(specs, key=len)
@@ -48,7 +52,7 @@ def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
 
 def _has_place(name: str, layout: Layout) -> bool:
     canonical = layout.canonical(name)
-    if any(move.match(canonical) for move in layout.to_hub):
+    if _is_moved(name, layout) or layout.carries(canonical):
         return True
     return any(
         entry is not None
@@ -58,6 +62,12 @@ def _has_place(name: str, layout: Layout) -> bool:
             entry_for(canonical, layout.dropped),
         )
     )
+
+
+def _is_moved(name: str, layout: Layout) -> bool:
+    """Whether a rule is about it."""
+    canonical = layout.canonical(name)
+    return any(move.match(canonical) for move in layout.to_hub)
 
 
 def _misfits(specs: Mapping[str, Spec], layout: Layout) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +45,8 @@ def convert(
         tensors: name to array, any dtype of numpy or ml_dtypes. Results may share memory with them.
         source: the layout that `tensors` have, or its name in `attention_bridge.layouts.LAYOUTS`.
         target: the layout to convert to, or its name.
-        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; behind the path of a module,
+            ``{"layers.0.h": num_heads}``, those of that module.
         config: the model's configuration, as `config.json` holds it; it gives those sizes, and says whether a head
             repeats the embeddings.
 
@@ -107,12 +108,21 @@ def route(
 ) -> dict[str, Traced]:
     """Take every tensor from `source` to the hub and from there to `target`; faults go into `report`."""
     arrays = enter(tensors, source, report)
-    hub = move(arrays, source.to_hub, axes, report)
+
+    def kept(name: str) -> bool:
+        return source.carries(name) or target.carries(name)
+
+    hub = move(arrays, source.to_hub, axes, report, kept)
     for rule in source.zero_biases:
         _add_zero_bias(hub, rule, report)
     for rule in target.zero_biases:
         _remove_zero_bias(hub, rule, report)
-    return _leave(move(hub, target.from_hub, axes, report), target, report)
+    left = _leave(move(hub, target.from_hub, axes, report, kept), target, report)
+    if target.misfits is not None:
+        for name, expected in target.misfits({name: item.array.shape for name, item in left.items()}):
+            given = f"{describe(left[name].array)} for {name}"
+            report.faults.append(Fault(", ".join(left[name].origins), "wrong shape", expected, given))
+    return left
 
 
 def describe(*arrays: np.ndarray) -> str:
@@ -180,15 +190,22 @@ def _leave(arrays: dict[str, Traced], layout: Layout, report: Report) -> dict[st
 
 
 def move(
-    arrays: Mapping[str, Traced], moves: Sequence[Move | GroupedMove], axes: Mapping[str, int], report: Report
+    arrays: Mapping[str, Traced],
+    moves: Sequence[Move | GroupedMove],
+    axes: Mapping[str, int],
+    report: Report,
+    kept: Callable[[str], bool] = lambda name: False,
 ) -> dict[str, Traced]:
-    """Apply to each array, once, the first move that fits it."""
+    """Apply to each array, once, the first move that fits it; one for which there is none may be kept as it is."""
     moved: dict[str, Traced] = {}
     used: set[str] = set()
     for name in arrays:
         if name in used:
             continue
-        names, results = _first_fit(name, arrays, moves, axes, report)
+        if kept(name) and not any(each.match(name) for each in moves):
+            names, results = [name], {name: arrays[name]}
+        else:
+            names, results = _first_fit(name, arrays, moves, axes, report)
         used.update(names)
         for target, result in results.items():
             if target in moved:
@@ -212,17 +229,18 @@ def _first_fit(
         if matched is None:
             continue
         names, targets = matched
+        sizes = sizes_at(names[0], axes)
         items = [arrays[n] for n in names if n in arrays]
         origins = _union(item.origins for item in items)
         faults = [Fault(n, "missing", f"beside {', '.join(origins)}", "") for n in names if n not in arrays]
-        if unknown := each.unknown_axes(axes):
+        if unknown := each.unknown_axes(sizes):
             expected = f"a size for {' or '.join(unknown)} in axes, for {each.pattern!r}"
             faults.append(Fault(", ".join(origins), "unknown axis", expected, ""))
         if faults:
             report.faults += faults
             return names, {}
         try:
-            results = each.apply([item.array for item in items], axes)
+            results = each.apply([item.array for item in items], sizes)
         except ValueError:
             misfits.append(each.pattern)
             continue
@@ -237,6 +255,19 @@ def _first_fit(
     kind: FaultKind = "wrong shape" if misfits else "unexpected"
     report.faults.append(Fault(", ".join(item.origins), kind, expected, describe(item.array)))
     return [name], {}
+
+
+def sizes_at(name: str, axes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes of axes for the tensor of this name: those of the modules that it lies in before those of all.
+
+    The features `v` of a head's values are those of its keys, `d`, unless they are given.
+    """
+    found = {key: size for key, size in axes.items() if "." not in key}
+    for key in sorted(axes, key=len):
+        path, dot, axis = key.rpartition(".")
+        if dot and name.startswith(f"{path}."):
+            found[axis] = axes[key]
+    return {"v": found["d"], **found} if "d" in found else found
 
 
 def _union(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

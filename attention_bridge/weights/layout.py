@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -57,6 +57,7 @@ class ZeroBias:
     reason: str
 
 
+Shapes = Mapping[str, tuple[int, ...]]
 Entry = TypeVar("Entry", Constant, Tied, Dropped, Refused)
 
 
@@ -75,6 +76,11 @@ class Layout:
         refused: tensors that cannot be converted, with the reason.
         zero_biases: biases that are zero because the format has none.
         stacked: what layers are called that share one tensor, along its first axis.
+        slashes: whether names are paths with slashes, for which the rules' spelling has dots.
+        files: where a file calls tensors otherwise: (name pattern of the rules, that of the file), of which the first
+            that fits is taken.
+        carried: the name pattern of tensors that no rule is about and that keep their names in any layout.
+        misfits: gives, of shapes by name, the names of those that no model of this layout has, and what it has.
     """
 
     name: str
@@ -86,6 +92,10 @@ class Layout:
     refused: tuple[Refused, ...] = ()
     zero_biases: tuple[ZeroBias, ...] = ()
     stacked: str | None = None
+    slashes: bool = False
+    files: tuple[tuple[str, str], ...] = ()
+    carried: str | None = None
+    misfits: Callable[[Shapes], Iterable[tuple[str, str]]] | None = None
 
     @cached_property
     def to_hub(self) -> tuple[Move | GroupedMove, ...]:
@@ -99,11 +109,26 @@ class Layout:
 
     def canonical(self, name: str) -> str:
         """The spelling of `name` that the rules use."""
+        if self.slashes:
+            name = name.replace("/", ".")
         for theirs, ours in self.spellings:
             values = NamePattern(theirs).match(name)
             if values is not None:
                 name = NamePattern(ours).fill(values)
         return name
+
+    def in_file(self, name: str) -> str:
+        """What a file calls the tensor that has this name in the rules' spelling."""
+        for ours, theirs in self.files:
+            values = NamePattern(ours).match(name)
+            if values is not None:
+                name = NamePattern(theirs).fill(values)
+                break
+        return name.replace(".", "/") if self.slashes else name
+
+    def carries(self, name: str) -> bool:
+        """Whether a tensor of this name, in the rules' spelling, keeps it in any layout."""
+        return self.carried is not None and NamePattern(self.carried).match(name) is not None
 
 
 def entry_for(name: str, entries: Iterable[Entry]) -> Entry | None:

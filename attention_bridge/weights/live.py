@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attention_bridge.weights.leaves import framework
@@ -14,6 +14,24 @@ CONV1D = (
 )
 
 
+def keras_refusal(options: Mapping[str, Any]) -> str | None:
+    """The option of a layer of Keras that changes what it computes and has no tensors, with the reason, if any.
+
+    Args:
+        options: of the layer, as its `get_config()` names them.
+    """
+    window, axes, shape = (options.get(name) for name in ("sliding_window", "attention_axes", "output_shape"))
+    if window is not None:
+        return (
+            f"sliding_window={window!r}, which no tensor shows: give it to the layer of the mirrors, by hand"
+        )
+    if axes not in (None, 1) and (not isinstance(axes, list | tuple) or list(axes) != [1]):
+        return f"attention_axes={axes!r}, but the mirrors attend over one axis, the first behind the batch"
+    if isinstance(shape, list | tuple) and len(shape) > 1:
+        return f"output_shape={tuple(shape)!r}, but an output of several axes has no place in the mirrors"
+    return None
+
+
 def refusals(holder: Any, layout: str) -> Iterator[tuple[str, str]]:
     """The names of modules inside `holder` that cannot be carried by their tensors alone, each with the reason.
 
@@ -22,7 +40,10 @@ def refusals(holder: Any, layout: str) -> Iterator[tuple[str, str]]:
         layout: the name of the layout that its tensors are taken to have.
     """
     by_type = layout in ("torch_attention", "jax_attention", "linen")
-    torch, nnx = framework("torch"), framework("flax.nnx")
+    torch, nnx, keras = framework("torch"), framework("flax.nnx"), framework("keras")
+    if keras is not None and isinstance(holder, keras.layers.Layer):
+        yield from _keras_refusals(keras, holder)
+        return
     if torch is not None and isinstance(holder, torch.nn.Module):
         for name, module in holder.named_modules():
             if isinstance(module, torch.nn.MultiheadAttention) and module.add_zero_attn:
@@ -35,6 +56,17 @@ def refusals(holder: Any, layout: str) -> Iterator[tuple[str, str]]:
         for path, module in nnx.iter_graph(holder):
             if by_type and isinstance(module, nnx.ConvTranspose):
                 yield ".".join(map(str, path)) or "the module", TRANSPOSED
+
+
+def _keras_refusals(keras: Any, holder: Any) -> Iterator[tuple[str, str]]:
+    for layer in holder._flatten_layers():
+        if isinstance(layer, (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)):
+            options = {
+                name: getattr(layer, f"_{name}", getattr(layer, name, None))
+                for name in ("sliding_window", "attention_axes", "output_shape")
+            }
+            if reason := keras_refusal(options):
+                yield layer.path or layer.name, reason
 
 
 def _is_conv1d(module: Any) -> bool:

@@ -82,7 +82,7 @@ def stream(
         for name, spec in specs.items()
     }
     converted = route(given, source, target, sizes, report)
-    strange = unknown(given, source, sizes)
+    strange = unknown(given, source, sizes, target)
     if not allow_unknown:
         report.faults += [Fault(name, "unexpected", UNKNOWN, str(specs[name])) for name in strange]
     report.raise_faults()

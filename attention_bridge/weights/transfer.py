@@ -30,8 +30,9 @@ def transfer(
     random generators.
 
     Args:
-        source: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, or
-            Linen tree of parameters with or without its collections (a flat mapping of JAX arrays is one too).
+        source: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, Keras layer
+            or model, or Linen tree of parameters with or without its collections (a flat mapping of JAX arrays is one
+            too).
         target: any of the same.
         source_layout: the source's layout, or its name; by default the one that such an object has.
         target_layout: the target's layout, likewise.
@@ -83,8 +84,9 @@ def _prepare(
     report = Report(from_layout.name, to_layout.name)
     for holder, layout in ((source, from_layout), (target, to_layout)):
         report.faults += [Fault(name, "refused", why, "") for name, why in refusals(holder, layout.name)]
+    sizes = {**given.axes, **wanted.axes, **(axes or {})}
     tensors = {name: to_numpy(name, leaf) for name, leaf in given.leaves.items()}
-    converted = route(tensors, from_layout, to_layout, axes or {}, report)
+    converted = route(tensors, from_layout, to_layout, sizes, report)
     filled = _fill(converted, wanted, to_layout, report)
     _fill_tied(wanted, filled, report)
     _fill_constants(wanted, filled, to_layout, report)

@@ -16,7 +16,9 @@ def takes_anything(layout: Layout) -> bool:
     return any(rule.theirs == "{rest}" for rule in layout.rules)
 
 
-def unknown(tensors: Mapping[str, np.ndarray], source: Layout, axes: Mapping[str, int]) -> list[str]:
+def unknown(
+    tensors: Mapping[str, np.ndarray], source: Layout, axes: Mapping[str, int], target: Layout | None = None
+) -> list[str]:
     """The given names that no module of the mirrors has, or not with so many axes.
 
     A name is that of a module if the hub's name for it is, and if that leads back to it: `norm.weight` is no name of
@@ -26,11 +28,14 @@ def unknown(tensors: Mapping[str, np.ndarray], source: Layout, axes: Mapping[str
         tensors: by the names of `source`, or stand-ins of their shapes.
         source: their layout.
         axes: as in `convert`.
+        target: the layout to convert to, which may carry names that no module has.
     """
     from attention_bridge.layouts.mirror_names import is_known  # here, because the tables import the rules
 
     if not takes_anything(source):
         return []
+    if target is not None and target.carried is not None:
+        tensors = {name: x for name, x in tensors.items() if not target.carries(source.canonical(name))}
     aside = Report(source.name, "")
     entered = enter(tensors, source, aside)
     hub = move(entered, source.to_hub, axes, aside)
