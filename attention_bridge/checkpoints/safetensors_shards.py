@@ -12,15 +12,15 @@ from attention_bridge.checkpoints import index, safetensors_file
 from attention_bridge.checkpoints.atomic import (
     calling,
     check_place,
+    ending_by_signal,
     flush,
     flush_entries,
-    remove,
     replacing,
-    temporary_name,
 )
 from attention_bridge.checkpoints.faults import nbytes, writing
 from attention_bridge.checkpoints.giving import Items, promised
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.temporaries import remove, remove_stale, temporary_name
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 
@@ -61,6 +61,14 @@ def write(
             safetensors_file.write(temporary, items, specs, metadata)
         remove_index(path)
         return
+    remove_stale(path.parent)
+    with ending_by_signal():
+        _replace(path, items, specs, metadata, parts)
+
+
+def _replace(
+    path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str], parts: list[list[str]]
+) -> None:
     names = _shard_names(path, len(parts))
     target = path.with_name(f"{path.name}.index.json")
     before = _names_before(target)
@@ -79,8 +87,9 @@ def write(
             with replacing(target) as new_index:
                 new_index.write_text(json.dumps(_index(names, parts, specs), indent=2), encoding="utf-8")
     except BaseException:
-        for shard in placed:
-            remove(shard)
+        if _names_before(target) != names:  # else the interruption came when the new index was there already
+            for shard in placed:
+                remove(shard)
         raise
     finally:
         for temporary in temporaries:
