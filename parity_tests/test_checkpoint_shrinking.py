@@ -1,0 +1,125 @@
+"""Files of torch.save: tensors stay within what the file holds, even where it shrinks while it is read."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attention_bridge import checkpoints
+from attention_bridge.errors import CheckpointError
+from parity_tests.fuzz_samples import SAMPLES
+from parity_tests.mutants import zip_entries
+
+ROOT = Path(__file__).parents[1]
+SHRINKING = """
+import os, sys
+from attention_bridge import checkpoints
+from attention_bridge.errors import CheckpointError
+with checkpoints.open(sys.argv[1]) as reader:
+    first = reader.read("a")
+    os.truncate(sys.argv[1], 2**12)
+    assert float(first.sum()) == first.size, "what was read stays"
+    try:
+        reader.read("b").sum()
+    except CheckpointError as error:
+        print(error)
+"""
+
+
+def test_file_that_shrinks_while_it_is_read_is_one_line(tmp_path):
+    """In a process of its own: a mapping would end it."""
+    torch.save({"a": torch.ones(2**18), "b": torch.ones(2**18)}, tmp_path / "x.pt")
+    done = subprocess.run(
+        [sys.executable, "-c", SHRINKING, tmp_path / "x.pt"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "it has become shorter" in done.stdout
+
+
+@pytest.mark.slow
+def test_only_the_tensor_that_is_read_takes_memory(tmp_path):
+    torch.save({f"t{i}": torch.full((2**22,), float(i)) for i in range(8)}, tmp_path / "x.pt")
+    code = (
+        "import resource, sys, torch; from attention_bridge import checkpoints\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "before = peak()\n"
+        "with checkpoints.open(sys.argv[1]) as reader:\n"
+        "    for name, array in reader.items(): assert array[-1] == float(name[1:])\n"
+        "print(peak() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "x.pt"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert float(done.stdout) < 64, done.stderr  # MiB, where all tensors have 128
+
+
+def forged(path, tree, old, new):
+    """A file of torch.save in whose pickle some bytes are others; lengths and checksums are right."""
+    file = io.BytesIO()
+    torch.save(tree, file)
+    entries = zip_entries(file.getvalue())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries:
+            changed = data.replace(old, new) if name.endswith("data.pkl") else data
+            assert not name.endswith("data.pkl") or changed != data
+            archive.writestr(name, changed)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"K\x0ct", b"K\x0dt", "its pickle"),
+        (b"K\x0c\x85", b"K\x0d\x85", "ends at 52"),
+        (b"K\x00K\x0c\x85", b"K\x01K\x0c\x85", "ends at 52"),
+        (b"K\x01\x85", b"K\x02\x85", "ends at 92"),
+    ],
+    ids=["storage", "size", "offset", "stride"],
+)
+def test_tensor_that_goes_on_after_its_entry_is_refused(tmp_path, old, new, message):
+    """PyTorch would show bytes of other entries, or of nowhere."""
+    forged(tmp_path / "x.pt", {"w": torch.arange(12.0), "secret": torch.ones(5)}, old, new)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.open(tmp_path / "x.pt")
+
+
+def test_views_conjugates_and_other_byte_orders_come_as_they_are(tmp_path):
+    path = SAMPLES["torch"].write(tmp_path)
+    with checkpoints.open(path) as reader:
+        found = {name: np.array(array) for name, array in reader.items()}
+    base = np.arange(24, dtype=np.float32)
+    np.testing.assert_array_equal(found["model.w"], base[2:14].reshape(3, 4).T)
+    np.testing.assert_array_equal(found["model.tied"], base[2:14])
+    assert found["list.1"].shape == (0, 4)
+    np.testing.assert_array_equal(found["repeated"], np.ones((5, 3)))
+
+    tree = {"conj": torch.tensor([1 + 2j]).conj(), "neg": torch.tensor([1 + 2j]).conj().imag}
+    torch.save(tree, tmp_path / "c.pt")
+    with checkpoints.open(tmp_path / "c.pt") as reader:
+        assert reader.read("conj")[0] == 1 - 2j
+        assert reader.read("neg")[0] == -2
+
+    file = io.BytesIO()
+    torch.save({"w": torch.tensor([1.0, 2.0])}, file)
+    with zipfile.ZipFile(tmp_path / "big.pt", "w") as archive:
+        for name, data in zip_entries(file.getvalue()):
+            swapped = np.frombuffer(data, "<f4").astype(">f4").tobytes() if "/data/" in name else data
+            archive.writestr(name, b"big" if name.endswith("byteorder") else swapped)
+    with checkpoints.open(tmp_path / "big.pt") as reader:
+        assert reader.read("w").tolist() == [1.0, 2.0]
+
+
+def test_torchscript_is_refused_as_code(tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt", "a") as archive:
+        archive.writestr("x/constants.pkl", b"")
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        checkpoints.open(tmp_path / "x.pt")
