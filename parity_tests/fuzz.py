@@ -141,6 +141,11 @@ class Commands(Checkpoints):
 
     def check(self, rng):
         path, _ = self.make(rng)
+        if rng.random() < 0.2:
+            code, lines = command(["inspect", str(path)])
+            if code not in (0, 2):
+                raise FoundError(f"the command ended with {code}: {lines[:5]}")
+            return "refused" if code else "read"
         goal = self.place / "out"
         goal.mkdir()
         target = goal / mutants.pick(rng, self.TARGETS)
@@ -193,7 +198,7 @@ class ConfigCommands:
 
 
 def command(arguments):
-    """The command in this process: its exit code, and the lines of its output to stderr."""
+    """The command in this process: its exit code, and the lines of its messages."""
     from attention_bridge import cli
 
     before, out, err = sys.argv, io.StringIO(), io.StringIO()
@@ -207,7 +212,10 @@ def command(arguments):
         code = 0
     finally:
         sys.argv = before
-    return code, err.getvalue().splitlines()
+    for line in out.getvalue().split("\n"):
+        if not line.isprintable():
+            raise FoundError(f"a line of the output: {line[:400]!r}")
+    return code, err.getvalue().split("\n")
 
 
 class Configs:

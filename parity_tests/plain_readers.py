@@ -7,6 +7,7 @@ error of any kind: then the bridge must refuse it.
 import io
 import json
 import math
+import pickletools
 import struct
 import zlib
 
@@ -190,10 +191,14 @@ def torch_file(path):
 
     raw = path.read_bytes()
     if raw[:4] == b"PK\3\4":
-        zip_entries(raw)
-    tree = torch.load(io.BytesIO(raw), weights_only=True, map_location="cpu")
+        [pickled] = [data for name, data in zip_entries(raw).items() if name.endswith("/data.pkl")]
+        made = sum(operation.name == "BINPERSID" for operation, _, _ in pickletools.genops(pickled))
+    else:
+        made = 0
+    tensors = flat(torch.load(io.BytesIO(raw), weights_only=True, map_location="cpu"))
+    require(len(tensors) >= made, "a tensor is lost")
     found = {}
-    for name, tensor in flat(tree).items():
+    for name, tensor in tensors.items():
         array = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
         bits = array.reshape(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b""
         found[name] = (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), bits)

@@ -72,7 +72,9 @@ def _check_all_listed(path: Path) -> None:
             raise CheckpointError(f"{path} is refused: it says that {name} is not to be read")
     listed = {".".join(str(part["key"]) for part in entry["key_metadata"]) for entry in entries.values()}
     if unlisted := sorted(_stored(path) - listed):
-        raise CheckpointError(f"{path} is damaged: it holds {unlisted[0]}, which {described.name} does not list")
+        raise CheckpointError(
+            f"{path} is damaged: it holds {unlisted[0]}, which {described.name} does not list"
+        )
 
 
 def _stored(path: Path) -> set[str]:

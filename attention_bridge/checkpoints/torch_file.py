@@ -17,6 +17,7 @@ from attention_bridge.checkpoints.dtypes import ALL, check_writable, supported
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
 from attention_bridge.checkpoints.nests import flatten
+from attention_bridge.checkpoints.pickle_scan import scan
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.torch_zip import TorchZip, dtype_of
 from attention_bridge.errors import CheckpointError
@@ -25,6 +26,7 @@ from attention_bridge.weights.leaves import Spec, is_torch, to_numpy, to_torch
 
 KIND = "file of torch.save"
 ZIP = b"PK\x03\x04"
+PICKLES = 4  # in an old file, before the names of its storages
 
 
 def open(path: Path) -> Reader:
@@ -66,7 +68,12 @@ def open_shards(path: Path) -> Reader:
 
 
 def _load(path: Path) -> Any:
+    """All of an old file: it begins with pickles, of which the fourth is what was saved."""
     import torch
+
+    with path.open("rb") as file:
+        for _ in range(PICKLES):
+            scan(file)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickles of other versions

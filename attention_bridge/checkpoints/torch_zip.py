@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attention_bridge.checkpoints.dtypes import read_at
+from attention_bridge.checkpoints.pickle_scan import scan
 from attention_bridge.checkpoints.zips import check_sum, open_zip, start_of
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec, spec
@@ -142,7 +143,9 @@ class TorchZip:
                 known[name] = untyped
             return torch.storage.TypedStorage(wrap_storage=known[name], dtype=dtype, _internal=True)
 
-        unpickler = Unpickler(io.BytesIO(archive.read(f"{prefix}/data.pkl")), encoding="utf-8")
+        pickled = archive.read(f"{prefix}/data.pkl")
+        scan(io.BytesIO(pickled))
+        unpickler = Unpickler(io.BytesIO(pickled), encoding="utf-8")
         unpickler.persistent_load = storage_of  # type: ignore[attr-defined]
         try:
             return unpickler.load()
