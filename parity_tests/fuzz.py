@@ -36,7 +36,9 @@ from parity_tests import mutants, plain_readers
 
 LONGEST = 300  # characters of a line
 MEMORY = 512 * 2**20  # bytes that one mutant may take
-DEADLINES = {"process": 30.0, "child": 90.0}  # seconds for one mutant
+DEADLINES = {"process": 20.0, "child": 60.0}  # seconds of a core for one mutant
+WAITING = 10  # times as many seconds may pass, on a machine that does much else
+START = 600.0  # seconds until the first mutant
 FINDINGS = "findings.jsonl"
 
 
@@ -342,7 +344,9 @@ def peak():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-STATE = struct.Struct("<qd")  # the mutant at hand, and since when
+STATE = struct.Struct(
+    "<q2d"
+)  # the mutant at hand, since when, and what the process had taken of a core by then
 
 
 def work(options):
@@ -356,23 +360,34 @@ def work(options):
     directory = Path(options.directory)
     shares = SHARES_OF_CHILDREN if options.group == "child" else SHARES
     worker = Worker(options.seed, shares, directory)
+    for name in shares:
+        worker.checkers[name] = checker(name, worker.work)
     with (directory / "state").open("r+b") as file, mmap.mmap(file.fileno(), STATE.size) as state:
         try:
             for number in range(options.first, options.count, options.step):
-                STATE.pack_into(state, 0, number, time.time())
+                STATE.pack_into(state, 0, number, time.time(), time.process_time())
                 worker.one(number)
                 if number // options.step % 200 == 0:
                     tell(directory, worker)
         finally:
             tell(directory, worker)
             shutil.rmtree(worker.work, ignore_errors=True)
-        STATE.pack_into(state, 0, options.count, time.time())
+        STATE.pack_into(state, 0, options.count, time.time(), 0.0)
 
 
 def tell(directory, worker):
     """Leave the counts for the parent."""
     counts = [[*key, count] for key, count in worker.outcomes.items()]
     (directory / f"counts-{os.getpid()}.json").write_text(json.dumps(counts))
+
+
+def core_time(pid):
+    """Seconds of a core that a process has taken; zero where the system does not say."""
+    try:
+        numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Watched:
@@ -382,7 +397,7 @@ class Watched:
         self.options, self.group, self.count, self.first = options, group, count, first
         self.directory = Path(options.directory) / f"{group}-{first}"
         self.directory.mkdir(parents=True)
-        (self.directory / "state").write_bytes(STATE.pack(-1, time.time()))
+        (self.directory / "state").write_bytes(STATE.pack(-1, time.time(), 0.0))
         self.start(first)
 
     def start(self, first):
@@ -401,8 +416,8 @@ class Watched:
     def done(self):
         """Whether all is done; looks after a child that ended or hangs."""
         ended = self.child.poll()
-        number, since = self.state()
-        if ended is None and time.time() - since > DEADLINES[self.group] + (90 if number < 0 else 0):
+        number, since, taken = self.state()
+        if ended is None and self.hangs(number, since, taken):
             self.child.kill()
             self.child.wait()
             ended = "it takes too long"
@@ -417,11 +432,18 @@ class Watched:
             file.write(json.dumps({"number": number, "name": self.group, "said": said}) + "\n")
         if number < 0:
             return True
-        (self.directory / "state").write_bytes(STATE.pack(-1, time.time()))
+        (self.directory / "state").write_bytes(STATE.pack(-1, time.time(), 0.0))
         if number + self.options.processes >= self.count:
             return True
         self.start(number + self.options.processes)
         return False
+
+    def hangs(self, number, since, taken):
+        """Whether a mutant takes too much of a core, or of time."""
+        if number < 0:
+            return time.time() - since > START
+        deadline = DEADLINES[self.group]
+        return core_time(self.child.pid) - taken > deadline or time.time() - since > WAITING * deadline
 
     def counts(self):
         counted = Counter()
