@@ -365,14 +365,14 @@ def work(options):
     with (directory / "state").open("r+b") as file, mmap.mmap(file.fileno(), STATE.size) as state:
         try:
             for number in range(options.first, options.count, options.step):
-                STATE.pack_into(state, 0, number, time.time(), time.process_time())
+                state[:] = STATE.pack(number, time.time(), time.process_time())
                 worker.one(number)
                 if number // options.step % 200 == 0:
                     tell(directory, worker)
         finally:
             tell(directory, worker)
             shutil.rmtree(worker.work, ignore_errors=True)
-        STATE.pack_into(state, 0, options.count, time.time(), 0.0)
+        state[:] = STATE.pack(options.count, time.time(), 0.0)
 
 
 def tell(directory, worker):
@@ -411,7 +411,12 @@ class Watched:
         errors.close()
 
     def state(self):
-        return STATE.unpack((self.directory / "state").read_bytes()[: STATE.size])
+        while (state := self.told()) != self.told():  # the child may be writing
+            pass
+        return STATE.unpack(state)
+
+    def told(self):
+        return (self.directory / "state").read_bytes()[: STATE.size]
 
     def done(self):
         """Whether all is done; looks after a child that ended or hangs."""

@@ -106,7 +106,7 @@ def edited(tree, rng):
             case 0 | 1 | 2:
                 new = as_pairs(pick(rng, TRICKY_VALUES))
             case 3 if type(value) is int:
-                new = pick(rng, (value + 1, value - 1, 2 * value, -value, float(value), str(value), [value]))
+                new = pick(rng, (value + 1, value - 1, 2 * value, -value, float(value % 2**60), [value]))
             case 4 if named:
                 parent[at] = (pick(rng, TRICKY_NAMES), value)
                 continue
