@@ -283,15 +283,9 @@ def convert(
     if verify:
         verified = verification.verify(source, done.target, layout, target_layout, config=known, axes=axes)
     for name in done.unknown:
-        typer.echo(
-            "attention-bridge: warning: "
-            + cut(f"no module of the mirrors has {printable(name)}; it was taken as it is"),
-            err=True,
-        )
+        _warn(f"no module of the mirrors has {name}; it was taken as it is")
     for name in done.not_finite:
-        typer.echo(
-            f"attention-bridge: warning: {cut(printable(name))} holds numbers that are not finite", err=True
-        )
+        _warn(f"{name} holds numbers that are not finite")
     if as_json:
         typer.echo(json.dumps(weight_tables.conversion_json(done, dry_run, verified), indent=2))
     else:
@@ -312,6 +306,11 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
     found = collect()
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
+
+
+def _warn(text: str) -> None:
+    """Say something on stderr, on one line."""
+    typer.echo(f"attention-bridge: {cut(printable(f'warning: {text}'))}", err=True)
 
 
 def _warn_of_miscompilation(platform: str) -> None:

@@ -1,9 +1,11 @@
 """Files of torch.save: tensors stay within what the file holds, even where it shrinks while it is read."""
 
 import io
+import pickle
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from attention_bridge import checkpoints
+from attention_bridge.checkpoints.pickle_scan import scan
 from attention_bridge.errors import CheckpointError
 from parity_tests.fuzz_samples import SAMPLES
 from parity_tests.mutants import zip_entries
@@ -19,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 SHRINKING = """
 import os, sys
 from attention_bridge import checkpoints
+from attention_bridge.checkpoints.pickle_scan import scan
 from attention_bridge.errors import CheckpointError
 with checkpoints.open(sys.argv[1]) as reader:
     first = reader.read("a")
@@ -123,3 +127,45 @@ def test_torchscript_is_refused_as_code(tmp_path):
         archive.writestr("x/constants.pkl", b"")
     with pytest.raises(CheckpointError, match="TorchScript"):
         checkpoints.open(tmp_path / "x.pt")
+
+
+class TestPickles:
+    @pytest.mark.parametrize("old_format", [False, True])
+    def test_key_that_comes_twice_is_refused(self, tmp_path, old_format):
+        """Of two tensors of one name, unpickling keeps the second."""
+        file = io.BytesIO()
+        tree = {"inner": {"first": torch.ones(3)}, "other": torch.zeros(3)}
+        torch.save(tree, file, _use_new_zipfile_serialization=not old_format)
+        if old_format:
+            (tmp_path / "x.pt").write_bytes(file.getvalue().replace(b"other", b"inner"))
+        else:
+            forged(tmp_path / "x.pt", tree, b"other", b"inner")
+        with pytest.raises(CheckpointError, match="gives the key 'inner' twice"):
+            checkpoints.open(tmp_path / "x.pt")
+
+    @pytest.mark.parametrize(
+        ("old", "new"), [(b"K\x01\x85", b"J\xff\xff\xff\xff\x85"), (b"K\x00K\x0c", b"J\xff\xff\xff\xffK\x0c")]
+    )
+    def test_negative_strides_and_offsets_are_refused(self, tmp_path, old, new):
+        """PyTorch makes others of them."""
+        forged(tmp_path / "x.pt", {"w": torch.arange(12.0)}, old, new)
+        with pytest.raises(CheckpointError, match="negative size, stride or offset -1"):
+            checkpoints.open(tmp_path / "x.pt")
+
+    @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+    def test_scan_follows_what_pickle_writes(self, protocol):
+        shared = ("a", 1)
+        tree = {
+            "a": [1, 2.5, None, True, {"a": b"x", 1: {2}}, shared, shared],
+            ("k", 2): OrderedDict(b=[()], c=3),
+        }
+        scan(io.BytesIO(pickle.dumps([tree, dict.fromkeys(range(2000)), slice], protocol)))
+
+    def test_state_dict_of_a_module_is_read(self, tmp_path):
+        module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        torch.save({"model": module.state_dict(), "optimizer": torch.optim.Adam(module.parameters()).state_dict(),
+                    "parameter": torch.nn.Parameter(torch.ones(2))}, tmp_path / "x.pt")  # fmt: skip
+        with checkpoints.open(tmp_path / "x.pt") as reader:
+            assert "model.0.weight" in reader.specs
+            np.testing.assert_array_equal(reader.read("model.0.weight"), module[0].weight.detach())
+            np.testing.assert_array_equal(reader.read("parameter"), np.ones(2))

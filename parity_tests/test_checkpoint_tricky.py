@@ -76,6 +76,19 @@ class TestZip:
         with pytest.raises(CheckpointError, match="the directory of the zip file disagrees"):
             checkpoints.open(tmp_path / "x.npz")
 
+    @pytest.mark.parametrize(
+        ("at", "value", "message"),
+        [(8, b"\x00\x20", "encrypted or patched"), (8, b"\x01\x00", "encrypted or patched"),
+         (34, b"\x01\x00", "in another file"), (24, b"\xff\x7f\x00\x00", "says that they are 32767")],
+    )  # fmt: skip
+    def test_entry_that_is_not_simply_there(self, tmp_path, at, value, message):
+        """Flags, number of the file and length, which zipfile passes over."""
+        raw, listed, _ = npz(tmp_path / "x.npz")
+        raw[listed[1] + at : listed[1] + at + len(value)] = value
+        (tmp_path / "x.npz").write_bytes(raw)
+        with pytest.raises(CheckpointError, match=message):
+            checkpoints.open(tmp_path / "x.npz")
+
     @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
     def test_usual_files_are_read(self, tmp_path, compression):
         with zipfile.ZipFile(tmp_path / "x.zip", "w", compression) as archive:
@@ -135,7 +148,18 @@ def test_orbax_tensor_that_is_to_be_skipped_is_refused(tmp_path):
         checkpoints.open(tmp_path / "x")
 
 
-@pytest.mark.parametrize("name", ["x.safetensors", "x.npz", "x.weights.h5"])
+def test_orbax_tensor_that_is_stored_and_not_listed_is_refused(tmp_path):
+    tensors = {"a": np.ones(3), "b": np.ones(4)}
+    specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
+    checkpoints.save(tmp_path / "x", tensors.items(), specs, format="orbax")
+    described = json.loads((tmp_path / "x" / "_METADATA").read_text())
+    del described["tree_metadata"]["('b',)"]
+    (tmp_path / "x" / "_METADATA").write_text(json.dumps(described))
+    with pytest.raises(CheckpointError, match="it holds b, which _METADATA does not list"):
+        checkpoints.open(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.npz", "x.weights.h5", "x.pt"])
 def test_file_that_shrinks_while_it_is_read(tmp_path, name):
     tensors = {"a": np.ones(2**16), "b": np.ones(2**16)}
     specs = {key: checkpoints.Spec(array.shape, array.dtype) for key, array in tensors.items()}
