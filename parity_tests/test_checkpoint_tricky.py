@@ -186,6 +186,31 @@ def test_one_file_replaces_index_and_shards(tmp_path, shards):
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+def test_fewer_shards_replace_more(tmp_path):
+    tensors = {name: np.full(30, at) for at, name in enumerate("abcdef")}
+    specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
+    path = tmp_path / "model.safetensors"
+    for size, count in ((240, 6), (480, 3), (720, 2), (240, 6)):
+        checkpoints.save(path, tensors.items(), specs, max_shard_bytes=size)
+        assert len(list(tmp_path.iterdir())) == count + 1
+        assert {name: int(array[0]) for name, array in checkpoints.read(tmp_path).items()} == {
+            name: at for at, name in enumerate("abcdef")
+        }
+
+
+@pytest.mark.parametrize("shards", [None, 100])
+def test_no_file_goes_that_an_older_index_names_and_that_is_no_shard(tmp_path, shards):
+    kept = ["config.json", "notes", "other-00001-of-00002.safetensors"]
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    index = {"weight_map": {str(at): name for at, name in enumerate(kept)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    tensors = {"a": np.ones(30), "b": np.ones(40)}
+    specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
+    checkpoints.save(tmp_path / "model.safetensors", tensors.items(), specs, max_shard_bytes=shards)
+    assert all((tmp_path / name).read_text() == "mine" for name in kept)
+
+
 class TestInterrupt:
     @staticmethod
     def interrupt():

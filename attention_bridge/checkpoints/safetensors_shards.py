@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -97,7 +98,7 @@ def _replace(
     with suppress(
         OSError
     ):  # the new checkpoint is whole; what is left of the old one is not worth failing for
-        for name in {path.name, *before} - {*names}:
+        for name in {path.name, *_to_remove(path, before)} - {*names}:
             path.with_name(name).unlink(missing_ok=True)
         flush_entries(path.parent)
 
@@ -107,9 +108,8 @@ def remove_index(path: Path) -> None:
     target = path.with_name(f"{path.name}.index.json")
     before = _names_before(target)
     with suppress(OSError):  # the new checkpoint is whole without this
-        for name in [target.name, *before]:
-            if name != path.name:
-                path.with_name(name).unlink(missing_ok=True)
+        for name in [target.name, *_to_remove(path, before)]:
+            path.with_name(name).unlink(missing_ok=True)
 
 
 def plan(specs: Mapping[str, Spec], max_shard_bytes: int) -> list[list[str]]:
@@ -156,6 +156,12 @@ def _shard_names(path: Path, count: int) -> list[str]:
         if not any(path.with_name(name).exists() for name in names):
             break
     return names
+
+
+def _to_remove(path: Path, names: list[str]) -> list[str]:
+    """Of the files that an older index names, those that are shards of `path` by their names: it may name any file."""
+    ours = re.compile(rf"{re.escape(path.stem)}(-[0-9a-f]{{8}})?-\d{{5}}-of-\d{{5}}{re.escape(path.suffix)}")
+    return [name for name in names if ours.fullmatch(name)]
 
 
 def _names_before(target: Path) -> list[str]:
