@@ -81,8 +81,8 @@ class TorchZip:
         )
         array = np.conj(array) if tensor.is_conj() else array
         array = np.negative(array) if tensor.is_neg() else array
-        repeated = any(step == 0 and size > 1 for step, size in zip(strides, tensor.shape, strict=True))
-        return np.array(array) if repeated else array
+        again = any(step == 0 and size > 1 for step, size in zip(strides, tensor.shape, strict=True))
+        return np.array(array) if again or flat.size < array.size else array  # each number in its own place
 
     def _check_sums(self) -> None:
         if self.checked:
@@ -146,11 +146,11 @@ class TorchZip:
         pickled = archive.read(f"{prefix}/data.pkl")
         scan(io.BytesIO(pickled))
         unpickler = Unpickler(io.BytesIO(pickled), encoding="utf-8")
-        unpickler.persistent_load = storage_of  # type: ignore[attr-defined]
+        unpickler.persistent_load = storage_of  # type: ignore[method-assign]
         try:
             return unpickler.load()
         finally:
-            torch._utils._validate_loaded_sparse_tensors()  # type: ignore[no-untyped-call]
+            torch._utils._validate_loaded_sparse_tensors()
 
     def check(self, name: str, tensor: Any) -> None:
         """Refuse a tensor that leaves its storage: PyTorch would make the storage longer, with values of nowhere.
