@@ -290,8 +290,8 @@ def convert(
         typer.echo(json.dumps(weight_tables.conversion_json(done, dry_run, verified), indent=2))
     else:
         lines = weight_tables.conversion_lines(done, dry_run, verified)
-        lines = map(printable, [*lines, *weights.explain(done.report).split("\n")] if explain else lines)
-        typer.echo("\n".join(lines))
+        lines += weights.explain(done.report).split("\n") if explain else []
+        typer.echo("\n".join(map(printable, lines)))
     if verified is not None and not verified.ok:
         raise typer.Exit(1)
 

@@ -20,6 +20,7 @@ LISTED = struct.Struct("<4s6H3L5H2L")
 LOCAL = struct.Struct("<4s5H3L2H")
 DESCRIPTOR = 0x08  # the flag that says that lengths and checksum follow the bytes
 PLAIN = DESCRIPTOR | 0x800 | 0x06  # that names are UTF-8, and how hard was tried to compress
+DIRECTORY = 0x10  # the attribute, of which PyTorch reads nothing
 DESCRIPTORS = (12, 16, 20, 24)  # bytes
 FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF  # the number is in a wider field elsewhere
 
@@ -130,6 +131,8 @@ def _check_local(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
     start = entry.header_offset + LOCAL.size + name + extra
     if strange := (flags | entry.flag_bits) & ~PLAIN:
         raise _DisagreeError(f"{entry.filename} is encrypted or patched, it has the flags {strange:#x}")
+    if entry.is_dir() or entry.external_attr & DIRECTORY:
+        raise _DisagreeError(f"{entry.filename} is said to be a directory")
     if entry.volume:
         raise _DisagreeError(f"{entry.filename} is in another file")
     if not entry.compress_type and entry.compress_size != entry.file_size:
