@@ -79,7 +79,8 @@ class TestZip:
     @pytest.mark.parametrize(
         ("at", "value", "message"),
         [(8, b"\x00\x20", "encrypted or patched"), (8, b"\x01\x00", "encrypted or patched"),
-         (34, b"\x01\x00", "in another file"), (38, b"\x10", "a directory"), (24, b"\xff\x7f\x00\x00", "says that they are 32767")],
+         (34, b"\x01\x00", "in another file"), (38, b"\x10", "a directory"),
+         (24, b"\xff\x7f\x00\x00", "says that they are 32767")],
     )  # fmt: skip
     def test_entry_that_is_not_simply_there(self, tmp_path, at, value, message):
         """Flags, number of the file and length, which zipfile passes over."""
