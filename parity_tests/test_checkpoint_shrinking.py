@@ -161,6 +161,15 @@ class TestPickles:
         }
         scan(io.BytesIO(pickle.dumps([tree, dict.fromkeys(range(2000)), slice], protocol)))
 
+    def test_deep_tuple_is_refused(self):
+        """Hashed as a key, it would end the process."""
+        with pytest.raises(ValueError, match="nests more than 100 levels"):
+            scan(io.BytesIO(b"\x80\x02})" + b"\x85" * 10**6 + b"Ns."))
+
+    def test_scan_takes_time_in_proportion(self):
+        """Many marks above many things: a search for each mark would take hours."""
+        scan(io.BytesIO(b"\x80\x02" + b"N" * 10**5 + b"(N1" * 10**5 + b"(10" + b"0" * (10**5 - 2) + b"."))
+
     def test_state_dict_of_a_module_is_read(self, tmp_path):
         module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
         torch.save({"model": module.state_dict(), "optimizer": torch.optim.Adam(module.parameters()).state_dict(),

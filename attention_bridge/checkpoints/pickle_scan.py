@@ -15,6 +15,7 @@ REBUILDING = (
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_tensor_v3",
 )
+MOST_LEVELS = 100
 _MARK = object()
 
 
@@ -40,10 +41,12 @@ def scan(file: IO[bytes]) -> None:
             a damaged pickle leads to.
     """
     stack: list[Any] = []
+    marks: list[int] = []  # where they are in the stack
     memo: dict[Any, Any] = {}
     for operation, argument, _ in pickletools.genops(file):
         name = operation.name
         if name == "MARK":
+            marks.append(len(stack))
             stack.append(_MARK)
         elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1]
@@ -52,26 +55,42 @@ def scan(file: IO[bytes]) -> None:
         elif name == "DUP":
             stack.append(stack[-1])
         else:
-            items = _popped(stack, operation)
+            items = _popped(stack, marks, operation)
             results = STEPS.get(name, _other)(items, argument)
             stack += results if results is not None else [_Thing() for _ in operation.stack_after]
 
 
-def _popped(stack: list[Any], operation: pickletools.OpcodeInfo) -> list[Any]:
+def _popped(stack: list[Any], marks: list[int], operation: pickletools.OpcodeInfo) -> list[Any]:
     """What an operation takes from the stack: so many things, and all that are above the last mark."""
     before = operation.stack_before
     above: list[Any] = []
     count = len(before)
     if pickletools.markobject in before:
         count = before.index(pickletools.markobject)
-        at = len(stack) - 1 - stack[::-1].index(_MARK)
+        at = marks.pop()
         above = stack[at + 1 :]
         del stack[at:]
     if count > len(stack):
         raise ValueError("its pickle takes more than it has")
     below = stack[len(stack) - count :]
     del stack[len(stack) - count :]
+    while marks and marks[-1] >= len(stack):
+        marks.pop()
     return below + above
+
+
+class _Tuple(tuple[Any, ...]):
+    """A tuple that knows how deep it is: Python ends the process when it hashes one that is very deep."""
+
+    levels = 1
+
+
+def _tuple(items: list[Any], _: Any) -> list[Any]:
+    made = _Tuple(items)
+    made.levels = 1 + max((item.levels for item in items if isinstance(item, _Tuple)), default=0)
+    if made.levels > MOST_LEVELS:
+        raise ValueError(f"its pickle nests more than {MOST_LEVELS} levels")
+    return [made]
 
 
 def _other(items: list[Any], argument: Any) -> list[Any] | None:
@@ -112,7 +131,7 @@ def _reduced(items: list[Any], _: Any) -> list[Any]:
 
 # What operations do to the stack, where that is more than to put something new there.
 STEPS: dict[str, Callable[[list[Any], Any], list[Any] | None]] = {
-    **dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"), lambda items, _: [tuple(items)]),
+    **dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"), _tuple),
     **dict.fromkeys(("SETITEM", "SETITEMS"), _with_keys),
     **dict.fromkeys(("APPEND", "APPENDS", "ADDITEMS", "BUILD"), _first),
     **dict.fromkeys(("GLOBAL", "STACK_GLOBAL"), _called),
