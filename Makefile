@@ -9,7 +9,7 @@ TESTED := $(VENV)/installed-test,tpu-aot
 # And a browser, some 670 MB, in which the page of weights is tried.
 TESTED_SLOW := $(VENV)/installed-test,tpu-aot,browser
 
-.PHONY: help demo check lint types test test-quick test-slow test-all docs notebooks format clean
+.PHONY: help demo check lint types test test-quick test-slow test-all fuzz docs notebooks format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show the targets
@@ -47,6 +47,12 @@ test-slow: $(TESTED_SLOW)  ## The rest, on the code as it ships: without the tes
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
 test-all: test test-slow  ## All tests
+
+SEED     ?= $(shell date +%s)
+COUNT    ?= 100000
+CHILDREN ?= 2000
+fuzz: $(TESTED)  ## Damaged files of every format, at most 30 minutes: SEED=, COUNT=, CHILDREN=
+	$(BIN)/python -m parity_tests.fuzz --seed $(SEED) --count $(COUNT) --children $(CHILDREN)
 
 docs: $(VENV)/installed-bench,tpu-aot  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge list --markdown > docs/catalogue.md

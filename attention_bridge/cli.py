@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from attention_bridge import errors
 from attention_bridge.extras import require
+from attention_bridge.lines import cut, printable
 from attention_bridge.plot_command import plot
 
 REFUSALS = (
@@ -37,7 +38,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except REFUSALS as error:
-            typer.echo(f"attention-bridge: {error}", err=True)
+            lines = [cut(printable(line)) for line in str(error).split("\n")]  # a fault may come with a table
+            typer.echo("attention-bridge: " + "\n".join(lines), err=True)
             raise typer.Exit(2) from error
 
 
@@ -223,7 +225,7 @@ def inspect(
         return
     console = Console(highlight=False)
     for line in weight_tables.inspection_lines(found):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
     console.print(weight_tables.tensor_table(found))
 
 
@@ -288,16 +290,15 @@ def convert(
     if verify:
         verified = verification.verify(source, done.target, layout, target_layout, config=known, axes=axes)
     for name in done.unknown:
-        typer.echo(
-            f"attention-bridge: warning: no module of the mirrors has {name}; it was taken as it is", err=True
-        )
+        _warn(f"no module of the mirrors has {name}; it was taken as it is")
     for name in done.not_finite:
-        typer.echo(f"attention-bridge: warning: {name} holds numbers that are not finite", err=True)
+        _warn(f"{name} holds numbers that are not finite")
     if as_json:
         typer.echo(json.dumps(weight_tables.conversion_json(done, dry_run, verified), indent=2))
     else:
         lines = weight_tables.conversion_lines(done, dry_run, verified)
-        typer.echo("\n".join([*lines, weights.explain(done.report)] if explain else lines))
+        lines += weights.explain(done.report).split("\n") if explain else []
+        typer.echo("\n".join(map(printable, lines)))
     if verified is not None and not verified.ok:
         raise typer.Exit(1)
 
@@ -312,6 +313,11 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
     found = collect()
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
+
+
+def _warn(text: str) -> None:
+    """Say something on stderr, on one line."""
+    typer.echo(f"attention-bridge: {cut(printable(f'warning: {text}'))}", err=True)
 
 
 def _warn_of_miscompilation(platform: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from attention_bridge import checkpoints, keras_files
+from attention_bridge.checkpoints.atomic import ending_by_signal
 from attention_bridge.config_files import CONFIGS, find_config, read_json
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.families import read_config
@@ -123,17 +125,12 @@ def convert_checkpoint(
             raise InputError(f"--place is for files that Keras loads, .weights.h5, but {goal} is none")
         specs = {names[name]: spec for name, spec in planned.specs.items()}
         if not dry_run:
-            made = _make_directory(goal.parent, Path(target_path))
-            try:
+            with ending_by_signal(), _directory(goal.parent, Path(target_path)):
                 items = ((names[name], array) for name, array in planned.items())
                 metadata = _metadata(format, target)
                 if metadata is not None:
                     metadata |= given.metadata
                 checkpoints.save(goal, watch(items, len(specs)), specs, metadata)
-            except BaseException:
-                for directory in made:
-                    shutil.rmtree(directory, ignore_errors=True)
-                raise
     noted = tuple(dict.fromkeys(not_finite))
     return Conversion(
         found.path,
@@ -278,15 +275,21 @@ def _metadata(format: str, layout: str) -> dict[str, str] | None:
     return {"format": "pt" if layout.startswith(("hf.", "torch")) else "np", "layout": layout}
 
 
-def _make_directory(directory: Path, asked: Path) -> list[Path]:
-    """Make the directory that was asked for, if it is one; gives those that were not there."""
+@contextmanager
+def _directory(directory: Path, asked: Path) -> Iterator[None]:
+    """Make the directory that was asked for, if it is one; if nothing is written there, it goes again."""
     if directory != asked or directory.exists():
-        return []
+        yield
+        return
     try:
         directory.mkdir()
     except OSError as error:
         raise CheckpointError(f"{directory} cannot be made: {error.strerror}") from error
-    return [directory]
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def tensors_of(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attention_bridge.lines import cut, printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,11 +30,16 @@ class ConversionError(ValueError):
 class CheckpointError(ValueError):
     """A checkpoint cannot be read or written; the message says in one sentence why.
 
-    Names in it may come from a damaged file: what cannot be printed on one line is escaped.
+    Names in it may come from a damaged file: what cannot be printed on one line is escaped, and the middle of a long
+    message is left out.
+
+    Attributes:
+        whole: the message with its middle.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        self.whole = printable(message)
+        super().__init__(cut(self.whole))
 
 
 class DiskError(CheckpointError, OSError):

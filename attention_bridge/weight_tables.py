@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from attention_bridge.conversion import Conversion
 from attention_bridge.inspection import Inspection
 from attention_bridge.layouts import LAYOUTS
+from attention_bridge.lines import printable
 from attention_bridge.verification import Verified
 
 SHOWN = 40  # tensors that the terminal shows; JSON has all
@@ -81,7 +83,7 @@ def tensor_table(found: Inspection) -> Table:
     """The tensors for the terminal, the first of them if there are many."""
     table = Table("tensor", "shape", "dtype", box=None, pad_edge=False)
     for name, spec in list(found.specs.items())[:SHOWN]:
-        table.add_row(name, str(spec.shape), spec.dtype.name)
+        table.add_row(Text(printable(name)), str(spec.shape), spec.dtype.name)
     if len(found.specs) > SHOWN:
         table.add_row(f"... and {len(found.specs) - SHOWN} more", "", "")
     return table

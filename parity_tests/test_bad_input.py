@@ -309,6 +309,12 @@ CASES = [
         "memory must have shape (2, length, 10), got (3, 7, 10)",
     ),
     Case(
+        "values of another length than their memory",
+        lambda m: cross_attend(m, value=m.nan(2, 6, 10)),
+        ValueError,
+        "memory and value must have the same length, got 7 and 6",
+    ),
+    Case(
         "a memory of other features",
         lambda m: cross_attend(m, memory=(2, 7, 8)),
         ValueError,

@@ -16,6 +16,7 @@ from attention_bridge import checkpoints
 from attention_bridge.checkpoints import keras_h5
 from attention_bridge.errors import CheckpointError
 from parity_tests.checkpoint_samples import bits, few, gguf_bytes, random_bits, save
+from parity_tests.mutants import mutated
 
 NAMES = {
     "safetensors": "x.safetensors",
@@ -45,32 +46,6 @@ def valid(request, tmp_path):
     else:
         save(path, few())
     return request.param, path
-
-
-def mutated(content, rng):
-    """One to three times: flip a bit, overwrite, cut, insert, repeat or remove some bytes; often near the start."""
-    changed = bytearray(content)
-    for _ in range(rng.integers(1, 4)):
-        size = len(changed) if rng.random() < 0.6 else min(len(changed), 64)
-        at = int(rng.integers(0, size)) if size else 0
-        width = int(rng.choice([1, 1, 2, 4, 8, 30]))
-        noise = (
-            rng.bytes(width) if rng.random() < 0.7 else bytes([int(rng.choice([0, 255, 127, 128]))]) * width
-        )
-        match int(rng.integers(0, 6)):
-            case 0 if changed:
-                changed[min(at, len(changed) - 1)] ^= 1 << int(rng.integers(0, 8))
-            case 1:
-                changed[at : at + width] = noise
-            case 2:
-                del changed[at:]
-            case 3:
-                changed[at:at] = noise
-            case 4:
-                changed[at:at] = changed[at : at + width]
-            case _:
-                del changed[at : at + width]
-    return bytes(changed)
 
 
 def outcome(path):

@@ -76,6 +76,20 @@ class TestZip:
         with pytest.raises(CheckpointError, match="the directory of the zip file disagrees"):
             checkpoints.open(tmp_path / "x.npz")
 
+    @pytest.mark.parametrize(
+        ("at", "value", "message"),
+        [(8, b"\x00\x20", "encrypted or patched"), (8, b"\x01\x00", "encrypted or patched"),
+         (34, b"\x01\x00", "in another file"), (38, b"\x10", "a directory"),
+         (24, b"\xff\x7f\x00\x00", "says that they are 32767")],
+    )  # fmt: skip
+    def test_entry_that_is_not_simply_there(self, tmp_path, at, value, message):
+        """Flags, number of the file and length, which zipfile passes over."""
+        raw, listed, _ = npz(tmp_path / "x.npz")
+        raw[listed[1] + at : listed[1] + at + len(value)] = value
+        (tmp_path / "x.npz").write_bytes(raw)
+        with pytest.raises(CheckpointError, match=message):
+            checkpoints.open(tmp_path / "x.npz")
+
     @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
     def test_usual_files_are_read(self, tmp_path, compression):
         with zipfile.ZipFile(tmp_path / "x.zip", "w", compression) as archive:
@@ -135,7 +149,18 @@ def test_orbax_tensor_that_is_to_be_skipped_is_refused(tmp_path):
         checkpoints.open(tmp_path / "x")
 
 
-@pytest.mark.parametrize("name", ["x.safetensors", "x.npz", "x.weights.h5"])
+def test_orbax_tensor_that_is_stored_and_not_listed_is_refused(tmp_path):
+    tensors = {"a": np.ones(3), "b": np.ones(4)}
+    specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
+    checkpoints.save(tmp_path / "x", tensors.items(), specs, format="orbax")
+    described = json.loads((tmp_path / "x" / "_METADATA").read_text())
+    del described["tree_metadata"]["('b',)"]
+    (tmp_path / "x" / "_METADATA").write_text(json.dumps(described))
+    with pytest.raises(CheckpointError, match="it holds b, which _METADATA does not list"):
+        checkpoints.open(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.npz", "x.weights.h5", "x.pt"])
 def test_file_that_shrinks_while_it_is_read(tmp_path, name):
     tensors = {"a": np.ones(2**16), "b": np.ones(2**16)}
     specs = {key: checkpoints.Spec(array.shape, array.dtype) for key, array in tensors.items()}
@@ -160,6 +185,31 @@ def test_one_file_replaces_index_and_shards(tmp_path, shards):
     checkpoints.save(path, tensors.items(), specs, max_shard_bytes=100)
     checkpoints.save(path, tensors.items(), specs, max_shard_bytes=shards)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_fewer_shards_replace_more(tmp_path):
+    tensors = {name: np.full(30, at) for at, name in enumerate("abcdef")}
+    specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
+    path = tmp_path / "model.safetensors"
+    for size, count in ((240, 6), (480, 3), (720, 2), (240, 6)):
+        checkpoints.save(path, tensors.items(), specs, max_shard_bytes=size)
+        assert len(list(tmp_path.iterdir())) == count + 1
+        assert {name: int(array[0]) for name, array in checkpoints.read(tmp_path).items()} == {
+            name: at for at, name in enumerate("abcdef")
+        }
+
+
+@pytest.mark.parametrize("shards", [None, 100])
+def test_no_file_goes_that_an_older_index_names_and_that_is_no_shard(tmp_path, shards):
+    kept = ["config.json", "notes", "other-00001-of-00002.safetensors"]
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    index = {"weight_map": {str(at): name for at, name in enumerate(kept)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    tensors = {"a": np.ones(30), "b": np.ones(40)}
+    specs = {name: checkpoints.Spec(array.shape, array.dtype) for name, array in tensors.items()}
+    checkpoints.save(tmp_path / "model.safetensors", tensors.items(), specs, max_shard_bytes=shards)
+    assert all((tmp_path / name).read_text() == "mine" for name in kept)
 
 
 class TestInterrupt:

@@ -10,9 +10,12 @@ import families
 import numpy as np
 import pytest
 
+from attention_bridge.building import build
 from attention_bridge.config_files import read_json
 from attention_bridge.errors import CheckpointError
-from attention_bridge.families import read_config
+from attention_bridge.families import declarations, read_config
+from attention_bridge.families.fields import GENERATION
+from parity_tests import fuzz_samples
 
 NOT_FINITE = (math.nan, math.inf, -math.inf, 10**400)
 BAD = (
@@ -142,3 +145,124 @@ def test_absent_fields_are_what_the_reference_takes():
     vit = model_of("vit", without=("hidden_act", "layer_norm_eps", "patch_size"), image_size=32)
     assert (vit["activation"], vit["norm_eps"], vit["patch_size"]) == ("gelu", 1e-12, (16, 16))
     assert model_of("whisper", scale_embedding=True).get("embed_scale", 1.0) == 1.0
+
+
+@pytest.mark.parametrize("name", families.CASES)
+def test_fields_of_generation_change_nothing_in_any_family(name):
+    """Every field that transformers has for generation, of today and of its older configurations."""
+    given, said = configuration(name), families.t.GenerationConfig(do_sample=True, temperature=0.9, top_p=0.6)
+    written = {key: value for key, value in said.to_dict().items() if key not in given and key in GENERATION}
+    older = {"eos_token_ids": None, "num_return_sequences": 1, "bad_words_ids": None, "output_past": True}
+    tags = {"auto_map": {"AutoConfig": "x.Y"}, "_num_labels": 2, "sentence_transformers": {"version": "5"}}
+    neutral = {"use_mrope": False, "tie_encoder_decoder": False, "cross_attention_hidden_size": None}
+    changed = {**written, **older, **tags, **neutral, **given}
+    names = ["classifier.weight"]
+    assert len(changed) > len(given) + 25
+    assert read_config(changed, names) == read_config(given, names)
+
+
+def test_fields_of_generation_are_those_of_the_reference():
+    """None of them is a field of a model's configuration that changes the arithmetic."""
+    theirs = set(families.t.GenerationConfig().to_dict())
+    assert len(GENERATION & theirs) > 35
+    for case in families.CASES.values():
+        assert not {"hidden_act", "rope_theta", "sliding_window", "vocab_size"} & GENERATION
+        assert not (GENERATION & set(case.fields)) - {"forced_eos_token_id"}
+
+
+@pytest.mark.parametrize("field", ["use_mrope", "tie_encoder_decoder", "cross_attention_hidden_size"])
+def test_fields_that_change_the_arithmetic_are_refused_unless_they_are_off(field):
+    assert field in refusal({**configuration("qwen2"), field: 3})
+
+
+def test_null_is_the_same_as_absent_where_a_field_has_two_names():
+    given = configuration("gemma2")
+    for changes in ({"hidden_activation": None, "hidden_act": "gelu_pytorch_tanh"}, {"hidden_act": None}):
+        assert read_config({**given, **changes}) == read_config(given)
+    assert "n_head" in refusal({**configuration("gpt2"), "n_head": None})
+    first = {**configuration("gemma"), "hidden_act": "gelu", "hidden_activation": None}
+    assert read_config(first) == read_config({**first, "hidden_act": "gelu_pytorch_tanh"})
+    t5 = configuration("t5")
+    assert read_config({**t5, "n_positions": 512}) == read_config(t5)
+
+
+def own(name):
+    """The configuration that `save_pretrained` writes of its own, for a family's model."""
+    return fuzz_samples.own_configs({name: configuration(name)})[f"own, {name}"]
+
+
+OWN = (
+    "bert",
+    "llama with yarn",
+    "mistral",
+    "gemma3",
+    "deepseek_v3",
+    "bloom",
+    "t5",
+    "bart",
+    "whisper",
+    "vit",
+    "clip",
+)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_any_value_of_any_field_of_the_mirrors_own_gives_a_model_or_one_line(name):
+    given = own(name)
+    configs = [read_config(each).model.arguments["config"] for each in (given, configuration(name))]
+    assert len({build(each, "torch_attention", {}) for each in configs}) == 1
+    for path in places(given):
+        if path[0] != "config":
+            continue
+        kept = [value for value in BAD if refusal(mutant(given, path, value)) is None]
+        old = given
+        for part in path:
+            old = old[part]
+        assert (
+            all(value is None or type(value) in (type(old), int, float) for value in kept) or old is None
+        ), path
+        for value in NEVER:
+            if type(old) in (int, float) and value is not False and value != 0:
+                assert refusal(mutant(given, path, value)), (path, value)
+        removed = copy.deepcopy(given)
+        below = removed
+        for part in path[:-1]:
+            below = below[part]
+        del below[path[-1]]
+        refusal(removed)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("model",), "Linear", "must have a model of"),
+        (("model",), "HeadsConfig", "must have a model of"),
+        (("config", "class"), "EncoderConfig", "must have class"),
+        (("config", "heads", "class"), "LatentHeadsConfig", "must have class"),
+        (("config", "heads", "num_heads"), 3.0, "positive whole number num_heads"),
+        (("config", "heads", "qkv_bias"), 1, "qkv_bias true or false"),
+        (("config", "activation"), "tanh", "must have activation"),
+        (("config", "windows"), [3, -1], "positive whole number windows"),
+        (("config", "rope", "frequencies"), "x", "a list frequencies"),
+        (("config", "rope"), None, "must have rope"),
+        (("config", "more"), 1, "has not: more"),
+        (("config", "num_layers"), 10**5, "at most 10000"),
+    ],
+)
+def test_own_configuration_is_checked_by_the_types_of_its_dataclasses(path, value, message):
+    assert message in refusal(mutant(own("mistral"), path, value))
+
+
+def test_declarations_are_those_of_the_dataclasses():
+    import dataclasses
+
+    import torch_attention.models as theirs
+
+    for name, fields in declarations.configurations().items():
+        kept = dataclasses.fields(getattr(theirs, name))
+        assert [field.name for field in kept] == list(fields)
+        assert [field.default is dataclasses.MISSING for field in kept] == [
+            d.required for d in fields.values()
+        ]
+    assert all(hasattr(theirs, model) and config in declarations.configurations() for model, config in
+               declarations.models().items())  # fmt: skip

@@ -165,11 +165,6 @@ REFUSALS = {
         CheckpointError,
         "must have quantization_config None, got {'bits': 4}",
     ),
-    "code of its own": (
-        lambda c: load_pretrained(c.write(auto_map={"AutoModel": "x.py"}), "torch"),
-        CheckpointError,
-        "must have auto_map None",
-    ),
     "positions that depend on the length": (
         lambda c: load_pretrained(c.write(rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "torch"),
         CheckpointError,

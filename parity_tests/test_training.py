@@ -101,7 +101,17 @@ def test_the_learning_rate_rises_on_a_line_and_falls_on_a_cosine():
     assert {AdamW(final=1.0).factor(step, 11) for step in range(12)} == {1.0}
 
 
-def test_a_run_that_is_interrupted_stops_behind_a_whole_step(tmp_path, as_shipped):
+@pytest.fixture
+def on_interrupt():
+    """Sets what SIGINT does, and puts back what it did: a background job of a shell ignores it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_that_is_interrupted_stops_behind_a_whole_step(tmp_path, as_shipped, on_interrupt):
+    on_interrupt(signal.default_int_handler)
+
     def interrupt(learner):
         os.kill(os.getpid(), signal.SIGINT)
         return ""
@@ -111,6 +121,17 @@ def test_a_run_that_is_interrupted_stops_behind_a_whole_step(tmp_path, as_shippe
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     done = run(LESSON, "torch", output=tmp_path, resume=True)
     np.testing.assert_array_equal(done.losses["torch"], curve("torch", LESSON, "float32"))
+
+
+def test_a_run_that_ignores_interrupts_goes_on(tmp_path, as_shipped, on_interrupt):
+    def interrupt(learner):
+        os.kill(os.getpid(), signal.SIGINT)
+        return ""
+
+    on_interrupt(signal.SIG_IGN)
+    done = run(LESSON, "torch", output=tmp_path, report=interrupt, reports=3)
+    assert len(done.losses["torch"]) == LESSON.steps
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):

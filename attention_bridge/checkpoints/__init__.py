@@ -11,7 +11,7 @@
 | format        | files                                  | needs     | read           | written        |
 |---------------|----------------------------------------|-----------|----------------|----------------|
 | `safetensors` | `.safetensors`, with or without index  |           | piece by piece | piece by piece |
-| `torch`       | `.bin`, `.pt`, `.pth`; index: read     | torch     | mapped         | at once        |
+| `torch`       | `.bin`, `.pt`, `.pth`; index: read     | torch     | piece by piece | at once        |
 | `npz`         | `.npz`                                 |           | piece by piece | piece by piece |
 | `msgpack`     | `.msgpack`                             | flax      | at once        | at once        |
 | `orbax`       | a directory                            | orbax     | piece by piece | at once        |

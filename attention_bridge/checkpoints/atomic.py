@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import threading
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from attention_bridge.checkpoints.faults import writing
+from attention_bridge.checkpoints.temporaries import remove, remove_stale, temporary_name
 from attention_bridge.errors import CheckpointError
+
+# What ends a process unasked, as far as the system knows it.
+ENDING = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 
 
 def check_place(path: Path) -> None:
@@ -25,22 +27,19 @@ def check_place(path: Path) -> None:
         raise CheckpointError(f"{path} cannot be written: {path.parent} is not a directory")
 
 
-def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nothing has."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name; what the block writes there takes the place of `path` once it is on disk.
 
-    If the block fails or is interrupted, whatever has the name `path` stays and the temporary is removed.
+    If the block fails or is interrupted, whatever has the name `path` stays and the temporary is removed. Temporaries
+    of processes that were killed before are removed, too.
 
     Raises:
         CheckpointError: there is no such directory.
         DiskError: the system cannot write.
     """
     check_place(path)
+    remove_stale(path.parent)
     temporary = temporary_name(path)
     with ending_by_signal():
         yield from _replacing(path, temporary)
@@ -59,27 +58,31 @@ def _replacing(path: Path, temporary: Path) -> Iterator[Path]:
 
 @contextmanager
 def ending_by_signal() -> Iterator[None]:
-    """Have SIGTERM leave the block as an exception, so that temporaries are removed; only then it ends the process."""
+    """Have SIGTERM and SIGHUP leave the block as an exception, so that temporaries are removed.
+
+    Only then the signal ends the process, as it would have at once: for a shell, with exit code 143 or 129.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield  # the program, or a block around this one, has its own way
-        return
-    came = False
+    # Where a handler is set, the program, or a block around this one, has its own way.
+    ours = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    came: list[int] = []
 
     def leave(number: int, _: object) -> None:
-        nonlocal came
-        came = True
-        raise SystemExit(128 + number)
+        came.append(number)
+        if len(came) == 1:  # a second one must not break off the cleaning up
+            raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in ours:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
         if came:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), came[0])
 
 
 @contextmanager
@@ -88,9 +91,9 @@ def calling(temporary: Path, path: Path) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        if temporary.name not in str(error):
+        if temporary.name not in error.whole:
             raise
-        message = str(error).replace(str(temporary.absolute()), str(path)).replace(str(temporary), str(path))
+        message = error.whole.replace(str(temporary.absolute()), str(path)).replace(str(temporary), str(path))
         raise type(error)(message) from error
 
 
@@ -99,22 +102,17 @@ def swap(temporary: Path, path: Path) -> None:
     if not (temporary.is_dir() and path.exists()):
         temporary.replace(path)
         return
-    aside = temporary_name(path)
-    path.rename(aside)
+    aside = temporary_name(path, "old")
     try:
+        path.rename(aside)
         temporary.rename(path)
     except BaseException:
-        aside.rename(path)
+        if not path.exists():
+            aside.rename(path)
         raise
-    remove(aside)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a directory, if there is one."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
+    finally:
+        if path.exists():
+            remove(aside)
 
 
 def flush(path: Path) -> None:

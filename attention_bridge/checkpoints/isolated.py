@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from attention_bridge.checkpoints.atomic import ending_by_signal
+
 
 def run(
     script: Path, *arguments: str, modules: Sequence[str], timeout: float
@@ -28,7 +30,7 @@ def run(
         OSError: no process can be started.
     """
     found = [Path(str(sys.modules[name].__file__)).absolute().parents[1] for name in modules]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
+    with ending_by_signal(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
         return subprocess.run(
             [sys.executable, "-I", str(script.absolute()), *arguments, *dict.fromkeys(map(str, found))],
             cwd=empty,

@@ -20,6 +20,7 @@ from attention_bridge.extras import require
 from attention_bridge.weights.leaves import Spec
 
 KIND = "Orbax checkpoint"
+ARRAYS = (".zarray", "zarr.json")  # beside the values of each
 EMPTY = ("None", "Dict", "List", "Tuple", "NamedTuple")  # what has no values
 
 
@@ -40,7 +41,7 @@ def open(path: Path) -> Reader:
             raise CheckpointError(f"{path} is damaged or no {KIND} of one tree: Orbax finds no tensors in it")
         tree = described.tree
         found = flatten(path, tree, lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
-        _check_none_skipped(path)
+        _check_all_listed(path)
         specs = {
             name: Spec(tuple(leaf.shape), supported(path, name, np.dtype(leaf.dtype)))
             for name, leaf in found.items()
@@ -59,8 +60,8 @@ def open(path: Path) -> Reader:
     return Reader(path, "orbax", specs, {}, fetch)
 
 
-def _check_none_skipped(path: Path) -> None:
-    """Refuse a checkpoint that says of a tensor that Orbax should leave it out."""
+def _check_all_listed(path: Path) -> None:
+    """Refuse a checkpoint of which Orbax would leave out a tensor: it says so of it, or does not list it."""
     described = path / "_METADATA"
     if not described.is_file():
         return
@@ -69,6 +70,24 @@ def _check_none_skipped(path: Path) -> None:
         value = entry["value_metadata"]
         if value.get("skip_deserialize") and value.get("value_type") not in EMPTY:
             raise CheckpointError(f"{path} is refused: it says that {name} is not to be read")
+    listed = {".".join(str(part["key"]) for part in entry["key_metadata"]) for entry in entries.values()}
+    if unlisted := sorted(_stored(path) - listed):
+        raise CheckpointError(
+            f"{path} is damaged: it holds {unlisted[0]}, which {described.name} does not list"
+        )
+
+
+def _stored(path: Path) -> set[str]:
+    """The names of the arrays in the directory, or in the one database of it."""
+    if (path / "manifest.ocdbt").is_file():
+        import tensorstore
+
+        base = {"driver": "file", "path": f"{path}/"}
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+        keys = [key.decode() for key in store.list().result()]
+    else:
+        keys = [f"{entry.parent.name}/{entry.name}" for kind in ARRAYS for entry in path.glob(f"*/{kind}")]
+    return {above for above, _, last in (key.rpartition("/") for key in keys) if last in ARRAYS}
 
 
 def _alone(tree: Any, name: str, chosen: Any, other: Any, above: str = "") -> Any:

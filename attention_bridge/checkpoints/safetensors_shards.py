@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -12,15 +13,15 @@ from attention_bridge.checkpoints import index, safetensors_file
 from attention_bridge.checkpoints.atomic import (
     calling,
     check_place,
+    ending_by_signal,
     flush,
     flush_entries,
-    remove,
     replacing,
-    temporary_name,
 )
 from attention_bridge.checkpoints.faults import nbytes, writing
 from attention_bridge.checkpoints.giving import Items, promised
 from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.temporaries import remove, remove_stale, temporary_name
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 
@@ -61,6 +62,14 @@ def write(
             safetensors_file.write(temporary, items, specs, metadata)
         remove_index(path)
         return
+    remove_stale(path.parent)
+    with ending_by_signal():
+        _replace(path, items, specs, metadata, parts)
+
+
+def _replace(
+    path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str], parts: list[list[str]]
+) -> None:
     names = _shard_names(path, len(parts))
     target = path.with_name(f"{path.name}.index.json")
     before = _names_before(target)
@@ -79,8 +88,9 @@ def write(
             with replacing(target) as new_index:
                 new_index.write_text(json.dumps(_index(names, parts, specs), indent=2), encoding="utf-8")
     except BaseException:
-        for shard in placed:
-            remove(shard)
+        if _names_before(target) != names:  # else the interruption came when the new index was there already
+            for shard in placed:
+                remove(shard)
         raise
     finally:
         for temporary in temporaries:
@@ -88,7 +98,7 @@ def write(
     with suppress(
         OSError
     ):  # the new checkpoint is whole; what is left of the old one is not worth failing for
-        for name in {path.name, *before} - {*names}:
+        for name in {path.name, *_to_remove(path, before)} - {*names}:
             path.with_name(name).unlink(missing_ok=True)
         flush_entries(path.parent)
 
@@ -98,9 +108,8 @@ def remove_index(path: Path) -> None:
     target = path.with_name(f"{path.name}.index.json")
     before = _names_before(target)
     with suppress(OSError):  # the new checkpoint is whole without this
-        for name in [target.name, *before]:
-            if name != path.name:
-                path.with_name(name).unlink(missing_ok=True)
+        for name in [target.name, *_to_remove(path, before)]:
+            path.with_name(name).unlink(missing_ok=True)
 
 
 def plan(specs: Mapping[str, Spec], max_shard_bytes: int) -> list[list[str]]:
@@ -147,6 +156,12 @@ def _shard_names(path: Path, count: int) -> list[str]:
         if not any(path.with_name(name).exists() for name in names):
             break
     return names
+
+
+def _to_remove(path: Path, names: list[str]) -> list[str]:
+    """Of the files that an older index names, those that are shards of `path` by their names: it may name any file."""
+    ours = re.compile(rf"{re.escape(path.stem)}(-[0-9a-f]{{8}})?-\d{{5}}-of-\d{{5}}{re.escape(path.suffix)}")
+    return [name for name in names if ours.fullmatch(name)]
 
 
 def _names_before(target: Path) -> list[str]:

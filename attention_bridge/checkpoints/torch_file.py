@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +17,41 @@ from attention_bridge.checkpoints.dtypes import ALL, check_writable, supported
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
 from attention_bridge.checkpoints.nests import flatten
+from attention_bridge.checkpoints.pickle_scan import scan
 from attention_bridge.checkpoints.reader import Reader
-from attention_bridge.checkpoints.zips import check_sum, open_zip
+from attention_bridge.checkpoints.torch_zip import TorchZip, dtype_of
 from attention_bridge.errors import CheckpointError
 from attention_bridge.extras import require
-from attention_bridge.weights.leaves import Spec, is_torch, spec, to_numpy, to_torch
+from attention_bridge.weights.leaves import Spec, is_torch, to_numpy, to_torch
 
 KIND = "file of torch.save"
 ZIP = b"PK\x03\x04"
-DATA = re.compile(r"[^/]+/data/[^/]+")  # the entries that hold tensors' bytes
+PICKLES = 4  # in an old file, before the names of its storages
 
 
 def open(path: Path) -> Reader:
     """Open a file of torch.save. Tensors may be nested; what is no tensor is left out.
 
-    The bytes are mapped from the file. Before the first tensor is read, the checksum of every entry is compared,
-    a piece at a time. Files from before PyTorch 1.6 have none, and are read whole.
+    Each tensor is read by itself. Before the first, the checksum of every entry is compared, a piece at a time. Files
+    from before PyTorch 1.6 have none, and are read whole.
 
     Raises:
         CheckpointError: the file is damaged, needs code to be run, or holds no tensors.
         InputError: torch is not installed.
     """
     require(["torch"], extra="torch")
-    with reading(path, KIND):
+    with reading(path, KIND), _without_code(path):
         with path.open("rb") as file:
-            zipped = file.read(len(ZIP)) == ZIP
-        if zipped:
-            _check_entries(path)
-        tensors = flatten(path, _load(path, mmap=zipped), is_torch)
+            zipped = TorchZip(path) if file.read(len(ZIP)) == ZIP else None
+        tensors = flatten(path, zipped.tree if zipped else _load(path), is_torch)
+        for name, tensor in tensors.items():
+            _check_dense(path, name, tensor)
+            if zipped:
+                zipped.check(name, tensor)
         specs = {name: _spec(path, name, tensor) for name, tensor in tensors.items()}
 
-    @cache
-    def check_data() -> None:
-        if zipped:
-            with open_zip(path) as archive:
-                for entry in archive.infolist():
-                    check_sum(path, archive, entry)
-
     def fetch(name: str) -> np.ndarray:
-        check_data()
-        return to_numpy(name, tensors[name])
+        return zipped.read(name, tensors[name]) if zipped else to_numpy(name, tensors[name])
 
     return Reader(path, "torch", specs, {}, fetch, tensors.clear)
 
@@ -72,24 +67,24 @@ def open_shards(path: Path) -> Reader:
     return index.open(path, open)
 
 
-def _check_entries(path: Path) -> None:
-    with open_zip(path) as archive:
-        for entry in archive.infolist():
-            if entry.compress_type:
-                raise CheckpointError(
-                    f"{path} is no {KIND}: {entry.filename} is compressed, which torch does not do"
-                )
-            if not DATA.fullmatch(entry.filename):
-                check_sum(path, archive, entry)
-
-
-def _load(path: Path, mmap: bool) -> Any:
+def _load(path: Path) -> Any:
+    """All of an old file: it begins with pickles, of which the fourth is what was saved."""
     import torch
 
+    with path.open("rb") as file:
+        for _ in range(PICKLES):
+            scan(file)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickles of other versions
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def _without_code(path: Path) -> Iterator[None]:
+    """Say what code a pickle wants to run, if it does."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles of other versions
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        yield
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL:? `?([\w.]+)", str(error)):
             raise CheckpointError(
@@ -100,15 +95,18 @@ def _load(path: Path, mmap: bool) -> Any:
         ) from error
 
 
-def _spec(path: Path, name: str, tensor: Any) -> Spec:
+def _check_dense(path: Path, name: str, tensor: Any) -> None:
     import torch
 
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise CheckpointError(
             f"{path} cannot be read: {name} is no dense tensor but {tensor.layout} {tensor.dtype}"
         )
+
+
+def _spec(path: Path, name: str, tensor: Any) -> Spec:
     try:
-        found = spec(name, tensor)
+        found = Spec(tuple(tensor.shape), dtype_of(name, tensor))
     except TypeError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     check_inflation(path, nbytes(found))  # an expanded tensor repeats few bytes

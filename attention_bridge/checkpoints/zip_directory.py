@@ -19,6 +19,8 @@ LOCATOR_64 = struct.Struct("<4sLQL")
 LISTED = struct.Struct("<4s6H3L5H2L")
 LOCAL = struct.Struct("<4s5H3L2H")
 DESCRIPTOR = 0x08  # the flag that says that lengths and checksum follow the bytes
+PLAIN = DESCRIPTOR | 0x800 | 0x06  # that names are UTF-8, and how hard was tried to compress
+DIRECTORY = 0x10  # the attribute, of which PyTorch reads nothing
 DESCRIPTORS = (12, 16, 20, 24)  # bytes
 FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF  # the number is in a wider field elsewhere
 
@@ -127,10 +129,18 @@ def _check_local(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
     file.seek(name, 1)
     wide = _wide(file.read(extra), [size, packed])
     start = entry.header_offset + LOCAL.size + name + extra
-    said, listed = (
-        [method, checksum, wide[1]],
-        [entry.compress_type, entry.CRC, entry.compress_size],
-    )
+    if strange := (flags | entry.flag_bits) & ~PLAIN:
+        raise _DisagreeError(f"{entry.filename} is encrypted or patched, it has the flags {strange:#x}")
+    if entry.is_dir() or entry.external_attr & DIRECTORY:
+        raise _DisagreeError(f"{entry.filename} is said to be a directory")
+    if entry.volume:
+        raise _DisagreeError(f"{entry.filename} is in another file")
+    if not entry.compress_type and entry.compress_size != entry.file_size:
+        raise _DisagreeError(
+            f"{entry.filename} has {entry.compress_size} bytes and says that they are {entry.file_size}"
+        )
+    said = [method, checksum, wide[1], wide[0]]
+    listed = [entry.compress_type, entry.CRC, entry.compress_size, entry.file_size]
     unsaid = flags & DESCRIPTOR and not any(said[1:])
     if said != listed and not (unsaid and said[0] == listed[0]):
         raise _DisagreeError(f"{entry.filename} says {said} of itself and the directory {listed}")

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from attention_bridge.checkpoints.faults import check_inflation
-from attention_bridge.checkpoints.zip_directory import check_directory
+from attention_bridge.checkpoints.zip_directory import LOCAL, check_directory
 from attention_bridge.errors import CheckpointError
 
 CHUNK = 2**20
@@ -53,3 +53,11 @@ def check_sum(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> N
         ) from error
     if left:
         raise CheckpointError(f"{path} is damaged: {entry.filename} ends {left} bytes too early")
+
+
+def start_of(path: Path, entry: zipfile.ZipInfo) -> int:
+    """Where the bytes of an entry begin in the file; its own header may be longer than the directory says."""
+    with path.open("rb") as file:
+        file.seek(entry.header_offset)
+        *_, name, extra = LOCAL.unpack(file.read(LOCAL.size))
+    return entry.header_offset + LOCAL.size + int(name) + int(extra)

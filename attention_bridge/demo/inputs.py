@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from attention_bridge.checkpoints.temporaries import temporary_name
 from attention_bridge.errors import InputError
 
 DEFAULT_QUERY = "More haste, less speed."
@@ -87,7 +87,7 @@ def check_figure(path: Path) -> None:
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--figure must end in {', '.join(FORMATS)}, got {path}")
-    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    probe = temporary_name(path)
     try:
         if path.is_dir():
             raise InputError(f"--figure must be a file, but {path} is a directory")

@@ -105,6 +105,7 @@ def read_bloom(fields: Fields, names: Collection[str]) -> Reading:
 def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
     """Falcon (Almazrouei et al. 2023), with rotary positions and parallel sublayers."""
     fields.only("alibi", False)
+    fields.only("apply_residual_connection_post_layernorm", False)
     fields.only("parallel_attn", True)
     fields.only("bias", False)
     tied = fields.flag("tie_word_embeddings", True)

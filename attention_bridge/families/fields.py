@@ -27,12 +27,27 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
+# Fields that say how text is generated. Older files repeat them all in the model's configuration.
+GENERATION = frozenset((
+    "assistant_confidence_threshold", "assistant_early_exit", "bad_words_ids", "begin_suppress_tokens",
+    "cache_implementation", "constraints", "diversity_penalty", "do_sample", "dola_layers", "early_stopping",
+    "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "eos_token_ids", "epsilon_cutoff", "eta_cutoff",
+    "exponential_decay_length_penalty", "force_words_ids", "forced_bos_token_id", "forced_eos_token_id",
+    "generation_config", "guidance_scale", "length_penalty", "low_memory", "max_length", "max_new_tokens", "max_time",
+    "min_length", "min_new_tokens", "min_p", "no_repeat_ngram_size", "num_assistant_tokens",
+    "num_assistant_tokens_schedule", "num_beam_groups", "num_beams", "num_return_sequences", "output_logits",
+    "output_scores", "penalty_alpha", "prompt_lookup_num_tokens", "remove_invalid_values", "renormalize_logits",
+    "repetition_penalty", "return_dict_in_generate", "sequence_bias", "stop_strings", "suppress_tokens",
+    "temperature", "token_healing", "top_h", "top_k", "top_p", "typical_p", "watermarking_config",
+))  # fmt: skip
 # Fields that change nothing in what a model computes: training, tokens, task heads, bookkeeping.
 HARMLESS = frozenset(
     (
         "_attn_implementation",
         "_attn_implementation_internal",
+        "_commit_hash",
         "_name_or_path",
+        "_num_labels",
         "activation_dropout",
         "apply_spec_augment",
         "architectures",
@@ -40,8 +55,8 @@ HARMLESS = frozenset(
         "attention_probs_dropout_prob",
         "attn_dropout",
         "attn_pdrop",
+        "auto_map",  # code that is never run: a family that is known is computed as the reference does
         "aux_loss_alpha",
-        "begin_suppress_tokens",
         "bos_token_id",
         "chunk_size_feed_forward",
         "classifier_dropout",
@@ -60,9 +75,7 @@ HARMLESS = frozenset(
         "eos_token_id",
         "ep_size",
         "finetuning_task",
-        "forced_bos_token_id",
         "forced_decoder_ids",
-        "forced_eos_token_id",
         "gradient_checkpointing",
         "hidden_dropout",
         "hidden_dropout_prob",
@@ -80,15 +93,11 @@ HARMLESS = frozenset(
         "mask_time_length",
         "mask_time_min_masks",
         "mask_time_prob",
-        "max_length",
         "median_filter_width",
-        "min_length",
         "model_type",
         "n_ctx",
         "n_special",
         "name",
-        "no_repeat_ngram_size",
-        "num_beams",
         "num_labels",
         "num_nextn_predict_layers",
         "output_attentions",
@@ -110,6 +119,7 @@ HARMLESS = frozenset(
         "resid_pdrop",
         "return_dict",
         "sep_token_id",
+        "sentence_transformers",
         "seq_aux",
         "seq_classif_dropout",
         "sinusoidal_pos_embds",
@@ -118,8 +128,8 @@ HARMLESS = frozenset(
         "summary_proj_to_labels",
         "summary_type",
         "summary_use_proj",
-        "suppress_tokens",
         "task_specific_params",
+        "tf_legacy_loss",
         "tokenizer_class",
         "torch_dtype",
         "torchscript",
@@ -134,7 +144,9 @@ HARMLESS = frozenset(
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
-    "auto_map": (None,),
+    "use_mrope": (False, None),
+    "tie_encoder_decoder": (False, None),
+    "cross_attention_hidden_size": (None,),
     "is_decoder": (False,),
     "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
@@ -238,7 +250,7 @@ class Fields:
         for name, accepted in NEUTRAL.items():
             if name not in self.seen:
                 self.only(name, *accepted)
-        if unknown := sorted(self.given.keys() - self.seen - HARMLESS):
+        if unknown := sorted(self.given.keys() - self.seen - HARMLESS - GENERATION):
             raise CheckpointError(
                 f"{self.source} has fields that may change the arithmetic and are not understood: "
                 f"{listed(unknown)}"
@@ -246,8 +258,5 @@ class Fields:
 
     def _value(self, names: tuple[str, ...], default: object) -> Any:
         self.seen.update(names)
-        present = [name for name in names if name in self.given]
-        if not present and default is not _REQUIRED:
-            return default
-        value = self.given[present[0]] if present else None
-        return default if value is None and default is not _REQUIRED else value
+        given = [self.given[name] for name in names if self.given.get(name) is not None]
+        return given[0] if given else None if default is _REQUIRED else default

@@ -64,9 +64,7 @@ def read_clip(fields: Fields, names: Collection[str]) -> Reading:
         },
     )
     for tower in (text, image):
-        tower.raw("projection_dim")
-        for name in _GENERATION:
-            tower.raw(name)
+        tower.raw("projection_dim", "tie_word_embeddings")
         tower.finish()
     return Reading(
         model(
@@ -79,16 +77,6 @@ def read_clip(fields: Fields, names: Collection[str]) -> Reading:
         ),
         HF_CLIP,
     )
-
-
-# What older files repeat in every part: how text would be written, which these models do not.
-_GENERATION = (
-    "bad_words_ids", "cross_attention_hidden_size", "diversity_penalty", "do_sample", "early_stopping",
-    "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "length_penalty", "num_beam_groups",
-    "num_return_sequences", "output_scores", "remove_invalid_values", "repetition_penalty",
-    "return_dict_in_generate", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "tie_word_embeddings",
-    "top_k", "top_p", "typical_p",
-)  # fmt: skip
 
 
 def _image_sizes(fields: Fields, *, patch_size: int, activation: str, norm_eps: float) -> dict[str, Any]:

@@ -8,12 +8,20 @@ from typing import Any
 
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
+from attention_bridge.families.declarations import configurations, models
 from attention_bridge.families.family import Family, Reading
-from attention_bridge.families.fields import Fields
-from attention_bridge.families.shown import shown
+from attention_bridge.families.fields import ACTIVATIONS, LARGEST, MOST_LAYERS, Fields
+from attention_bridge.families.shown import listed, shown
 from attention_bridge.layouts.torch_attention import TORCH_ATTENTION
 
 MODEL_TYPE = "attention_bridge"
+FROM_ZERO = (
+    "dropout",
+    "end_token",
+    "first_position",
+    "num_dense_layers",
+    "num_shared",
+)  # others are positive
 
 
 def own_config(model: Any) -> dict[str, Any]:
@@ -23,12 +31,10 @@ def own_config(model: Any) -> dict[str, Any]:
 
 def read_own(fields: Fields, names: Collection[str]) -> Reading:
     """A model that `save_pretrained` wrote without another's configuration."""
-    name, config = fields.raw("model"), fields.raw("config")
-    if not isinstance(name, str) or not isinstance(config, dict) or "class" not in config:
-        raise CheckpointError(
-            f"{fields.source} must have a model and its config, got {shown(name)} and {shown(config)}"
-        )
-    return Reading(Part(name, {"config": _as_part(config)}), TORCH_ATTENTION)
+    name, kinds = fields.raw("model"), models()
+    if not isinstance(name, str) or name not in kinds:
+        raise CheckpointError(f"{fields.source} must have a model of {', '.join(kinds)}, got {shown(name)}")
+    return Reading(Part(name, {"config": _as_part(fields.part("config"), kinds[name])}), TORCH_ATTENTION)
 
 
 def _as_json(value: Any) -> Any:
@@ -38,11 +44,49 @@ def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _as_part(value: Any) -> Any:
-    if isinstance(value, dict):
-        arguments = {name: _as_part(below) for name, below in value.items() if name != "class"}
-        return Part(str(value.get("class")), arguments)
-    return tuple(value) if isinstance(value, list) else value
+def _as_part(fields: Fields, kind: str) -> Part:
+    """A configuration whose fields are all of the types, and in the ranges, that its dataclass says."""
+    fields.only("class", kind)
+    arguments = {}
+    for name, field in configurations()[kind].items():
+        if name in fields.given or field.required:
+            arguments[name] = _value(fields, name, field.kind)
+    if unknown := sorted(fields.given.keys() - fields.seen):
+        raise CheckpointError(f"{fields.source} has fields that {kind} has not: {listed(unknown)}")
+    return Part(kind, arguments)
+
+
+def _value(fields: Fields, name: str, kind: str) -> Any:
+    """What a field holds, as its annotation says."""
+    if kind.endswith(" | None") and name in fields.given and fields.raw(name) is None:
+        return None
+    kind = kind.removesuffix(" | None")
+    if name not in fields.given or fields.given[name] is None:
+        raise CheckpointError(f"{fields.source} must have {name}, got {shown(fields.given.get(name))}")
+    if kind == "int":
+        most = MOST_LAYERS if name.endswith("_layers") else LARGEST
+        return fields.whole(name, least=0 if name in FROM_ZERO else 1, most=most)
+    if kind == "float":
+        number = fields.number(name, zero=name in FROM_ZERO)
+        if name == "dropout" and number >= 1:
+            raise CheckpointError(f"{fields.source} must have dropout below 1, got {shown(number)}")
+        return number
+    if kind == "bool":
+        return fields.flag(name, False)
+    if kind == "str":
+        return fields.word(name, words={word: word for word in sorted(set(ACTIVATIONS.values()))})
+    if kind.startswith("tuple["):
+        return _values(fields, name, kind.removeprefix("tuple[").removesuffix("]"))
+    return _as_part(fields.part(name), kind)
+
+
+def _values(fields: Fields, name: str, kinds: str) -> tuple[Any, ...]:
+    """A tuple: of two numbers, or of as many as there are."""
+    given, (kind, *others) = fields.raw(name), kinds.split(", ")
+    count = len(given) if others == ["..."] and isinstance(given, list) else 1 + len(others)
+    if not isinstance(given, list) or len(given) != count:
+        raise CheckpointError(f"{fields.source} must have a list {name}: {kinds}, got {shown(given)}")
+    return tuple(_value(Fields({name: each}, fields.source), name, kind) for each in given)
 
 
 FAMILIES = (Family("torch_attention", (MODEL_TYPE,), read_own),)

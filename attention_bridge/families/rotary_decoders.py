@@ -33,7 +33,11 @@ def read_gemma(fields: Fields, names: Collection[str]) -> Reading:
     bias = fields.flag("attention_bias", False)
     fields.only("use_bidirectional_attention", False, None)
     heads = {"qkv_bias": bias, "out_bias": bias, "unit_offset": True}
-    return _decoder(fields, heads, _gemma(fields), tied=True)
+    # The field of its first release; today the reference reads the other one, and "gelu" there so.
+    fields.raw("hidden_activation")
+    tanh = ACTIVATIONS["gelu_pytorch_tanh"]
+    activation = fields.word("hidden_act", words={**ACTIVATIONS, "gelu": tanh}, default=tanh)
+    return _decoder(fields, heads, _gemma(fields), tied=True, activation=activation)
 
 
 def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
@@ -41,7 +45,6 @@ def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
     third = fields.given.get("model_type") == "gemma3_text"
     bias = fields.flag("attention_bias", False)
     fields.only("use_bidirectional_attention", False, None)
-    fields.raw("cache_implementation")
     heads = {
         "qkv_bias": bias,
         "out_bias": bias,
@@ -160,6 +163,7 @@ def _decoder(
     tied: bool = False,
     layout: Any = HF_LLAMA,
     pattern: int = 1,
+    activation: str | None = None,
 ) -> Reading:
     tied = fields.flag("tie_word_embeddings", tied)
     dim, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
@@ -180,7 +184,7 @@ def _decoder(
             num_layers=num_layers,
             ffn_dim=fields.size("intermediate_size"),
             heads=heads_part(dim, num_heads, kv_heads, head_dim, norm_eps=eps, **heads),
-            activation=fields.word("hidden_activation", "hidden_act", words=ACTIVATIONS),
+            activation=activation or fields.word("hidden_activation", "hidden_act", words=ACTIVATIONS),
             windows=windows,
             rope=positions,
             tied=tied,

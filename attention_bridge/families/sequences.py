@@ -27,6 +27,7 @@ def read_t5(fields: Fields, names: Collection[str]) -> Reading:
     """T5 (Raffel et al. 2020), 1.0 and 1.1."""
     fields.only("is_encoder_decoder", True)
     fields.raw("dense_act_fn", "is_gated_act")
+    fields.size("n_positions", default=None)  # of training: relative positions have no end
     tied = fields.flag("tie_word_embeddings", True)
     scaled = fields.flag("scale_decoder_outputs", True)
     gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
@@ -65,7 +66,7 @@ def read_bart(fields: Fields, names: Collection[str]) -> Reading:
     fields.only("static_position_embeddings", False)
     fields.only("tie_word_embeddings", True)
     fields.raw("num_hidden_layers", "add_bias_logits", "extra_pos_embeddings", "do_blenderbot_90_layernorm")
-    fields.raw("early_stopping", "length_penalty", "classif_dropout")
+    fields.raw("classif_dropout")
     dim = fields.size("d_model")
     return Reading(
         model(

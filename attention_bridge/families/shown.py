@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import reprlib
 
-LONGEST_VALUE, LONGEST_MESSAGE = 70, 300
+from attention_bridge.lines import cut as cut
+
+LONGEST_VALUE = 70
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
 _SHORT.maxstring = _SHORT.maxother = 60
@@ -24,11 +26,3 @@ def listed(names: list[str]) -> str:
     """Names with commas between them: the first few, and how many more there are."""
     some = ", ".join(cut(name, 40) for name in names[:3])
     return some if len(names) <= 3 else f"{some} and {len(names) - 3} more"
-
-
-def cut(text: str, longest: int = LONGEST_MESSAGE) -> str:
-    """A text of at most so many letters: what stands in the middle of a longer one is left out."""
-    if len(text) <= longest:
-        return text
-    end = longest // 3
-    return f"{text[: longest - end - 3]}...{text[-end:]}"

@@ -218,10 +218,16 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """Ctrl-C is noted, for a step that is broken off leaves half of the weights stepped; a second one breaks off."""
+    """Ctrl-C is noted, for a step that is broken off leaves half of the weights stepped; a second one breaks off.
+
+    Where it is ignored, as `nohup` has it in the background, it stays ignored.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked  # only the main thread is told of signals
+        return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield asked
         return
 
     def note(number: int, frame: Any) -> None:

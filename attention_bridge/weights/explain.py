@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from attention_bridge.lines import printable
 from attention_bridge.weights.report import Report
 
 _ITEM = re.compile(r"\(([^)]*)\)|(\S+)")
@@ -28,7 +29,7 @@ def explain(report: Report) -> str:
         f"{fault.name}: {fault.fault}, expected {fault.expected or '-'}, given {fault.given or '-'}"
         for fault in report.faults
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def words(pattern: str) -> str:

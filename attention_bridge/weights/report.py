@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from attention_bridge.errors import ConversionError
+from attention_bridge.lines import cut, printable
+
+LONGEST_CELL = 85  # characters; so the four cells of a fault fit on a line
 
 FaultKind = Literal[
     "missing",
@@ -74,8 +77,9 @@ class Report:
         if self.faults:
             counts = Counter(fault.fault for fault in self.faults)
             summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-            sentence = f"Cannot convert {self.source} to {self.target}, nothing was written: {summary}."
-            raise ConversionError(f"{sentence}\n\n{table(Fault._fields, self.faults)}", self.faults)
+            sentence = cut(f"Cannot convert {self.source} to {self.target}, nothing was written: {summary}.")
+            rows = [[cut(printable(cell), LONGEST_CELL) for cell in fault] for fault in self.faults]
+            raise ConversionError(f"{sentence}\n\n{table(Fault._fields, rows)}", self.faults)
 
     def __str__(self) -> str:
         kinds = ("matched", "synthesised", "ignored", "faults")
