@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -29,12 +29,23 @@ def coarse_weights(port: Port, *, dtype: str) -> Iterator[Port]:
     """The weights are rounded to a dtype: matrices alone, or everything; to int8 by rows, or with one scale each."""
     matrices = {name: w for name, w in port.weights.items() if w.ndim > 1}
     if dtype == "int8":
-        forms = [{name: to_int8(w, axis) for name, w in matrices.items()} for axis in (-1, None)]
+        forms = [
+            {name: _once(port, w, partial(to_int8, axis=axis), axis) for name, w in matrices.items()}
+            for axis in (-1, None)
+        ]
     else:
-        forms = [{name: cast(w, dtype) for name, w in chosen.items()} for chosen in (matrices, port.weights)]
+        forms = [
+            {name: _once(port, w, partial(cast, dtype=dtype), dtype) for name, w in chosen.items()}
+            for chosen in (matrices, port.weights)
+        ]
     for form in forms:
         if any(not np.array_equal(w, port.weights[name]) for name, w in form.items()):
             yield port.put(form)
+
+
+def _once(port: Port, weight: Array, change: Callable[[Array], Array], name: object) -> Array:
+    """A weight rounded, once for all ports that have it."""
+    return port.keep((weight,), ("rounded", name), lambda: change(weight))
 
 
 def cast(weight: Array, dtype: str) -> Array:
