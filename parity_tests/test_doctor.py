@@ -376,7 +376,7 @@ def test_every_mistake_is_named_with_its_cure(
 
 def test_every_suspect_has_been_tested() -> None:
     tested = {name for *_, expected in FAULTS for name in expected}
-    tested |= {"TF32 products", "bfloat16 products", "RoPE base 10000"}  # below
+    tested |= {"TF32 products", "bfloat16 products", "float16 products", "RoPE base 10000"}  # below
     tested |= {f"weights in {dtype}" for dtype in ("float16", "bfloat16", "int8")}  # below
     assert {suspect.name for suspect in SUSPECTS} == tested
     assert len(SUSPECTS) == len(tested)
@@ -439,13 +439,16 @@ def test_rounding_is_told_by_its_size(bits: int, expected: str) -> None:
     assert names(both) == {f"scale missing + {expected}"}
 
 
-def test_the_model_in_bfloat16_is_told_from_a_mistake() -> None:
-    case = single(CROSS)
-    assert case.memory is not None
-    half = {name: x.bfloat16() for name, x in case.weights.items()}
-    port = case._replace(weights=half, x=case.x.bfloat16(), memory=case.memory.bfloat16())
-    outputs = port.layer(half, port.x, port.memory, case.seen, **case.right).float()
-    assert names(diagnose(case.run(), outputs, **case.given())) == {"bfloat16 products"}
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["cross", "bert"])
+def test_a_model_in_16_bits_is_told_from_a_mistake(name: str, dtype: torch.dtype) -> None:
+    case = CASES[name]
+    low = {key: x.to(dtype) for key, x in case.weights.items()}
+    memory = case.x if case.memory is None else case.memory
+    seen = torch.ones(1, 1, dtype=torch.bool) if case.seen is None else case.seen
+    outputs = case.layer(low, case.x.to(dtype), memory.to(dtype), seen, **case.right).float()
+    found = names(diagnose(case.run().astype(np.float32), outputs, **case.given()))
+    assert found == {f"{str(dtype).removeprefix('torch.')} products"}
 
 
 def in_int8(weight: Tensor, by_rows: bool) -> Tensor:

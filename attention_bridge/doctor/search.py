@@ -24,7 +24,9 @@ from attention_bridge.measure import COARSE, UNIT_ROUNDOFF, coarse_tolerance, er
 
 Candidate = Any | Callable[[Mapping[str, Any]], Any]
 MOST = 0.1  # what is left of a difference that is explained: this share at most, and no more than rounding
-ALIKE = 0.5  # of the squares of a difference: what is left at most when the rounding that made it is planted
+# Of the squares of a difference: what is left at most when the rounding that made it is planted. In `benchmarks.doctor`
+# (9 layers, 3 seeds) true roundings to bfloat16, float16 and TF32 leave 0.17 at most, small mistakes 0.71 at least.
+ALIKE = 0.35
 NEAREST = 10  # that are listed
 LESS = 0.999  # of the difference, or no effect is seen
 SECONDS = 10.0  # that a diagnosis takes at most

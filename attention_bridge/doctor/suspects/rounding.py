@@ -12,17 +12,24 @@ import numpy as np
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.doctor.suspects.suspect import Suspect
 
-PRECISIONS = {"bfloat16": ("bfloat16",), "TF32": ("tf32", "tf32 cut")}
+PRECISIONS = {"bfloat16": ("bfloat16",), "float16": ("float16",), "TF32": ("tf32", "tf32 cut")}
 WEIGHTS = ("float16", "bfloat16", "int8")
 LARGEST_INT8 = 127
 
 
 def coarse(port: Port, *, precisions: tuple[str, ...]) -> Iterator[Port]:
-    """The factors of every product are rounded; in a dtype of 16 bits all results may be as well."""
+    """The factors of every product are rounded; or in a dtype of 16 bits all that the model holds and computes."""
     for precision in precisions:
-        yield replace(port, precision=precision)
-        if precision == "bfloat16":
-            yield replace(port, precision=precision, stored=precision)
+        if precision != "float16":  # whose factors have the bits of TF32's
+            yield replace(port, precision=precision)
+        if precision in WEIGHTS:
+            held = {
+                name: _once(port, w, partial(cast, dtype=precision), precision)
+                for name, w in port.weights.items()
+            }
+            memory = None if port.memory is None else cast(port.memory, precision)
+            model = replace(port, precision=precision, stored=precision, memory=memory)
+            yield replace(model, weights=held, x=cast(port.x, precision))
 
 
 def coarse_weights(port: Port, *, dtype: str) -> Iterator[Port]:
