@@ -9,7 +9,15 @@ TESTED := $(VENV)/installed-test,tpu-aot
 # And a browser, some 670 MB, in which the page of weights is tried.
 TESTED_SLOW := $(VENV)/installed-test,tpu-aot,browser
 
-.PHONY: help demo check lint types test test-quick test-slow test-all fuzz docs notebooks format clean
+# Set NEWEST_PYTHON to name the Python of `make test-newest`; by default it is looked for, beside pyenv's.
+NEWEST_PYTHON = $(shell for each in python3.13 python3.12 \
+	$$(ls -r $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[23].*/bin/python 2>/dev/null); do \
+	"$$each" -c "import ensurepip, venv" 2>/dev/null && echo "$$each" && break; done)
+FLOORS_PYTHON ?= python3.11
+NEWEST := .venv-newest
+FLOORS := .venv-floors
+
+.PHONY: help demo check lint types test test-quick test-slow test-newest test-floors test-all fuzz docs notebooks format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show the targets
@@ -34,9 +42,11 @@ types: $(TESTED)
 	$(BIN)/mypy
 
 # Most of the time goes into compiling: in tests JAX compiles quickly; `make docs` proves what it compiles for users.
-test-quick test-slow: export XLA_FLAGS = --xla_backend_optimization_level=0 \
-	--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false \
+# No flag that cures XLA's known miscompilations (`attention-bridge info`): the code is right as users compile it.
+QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
 	--xla_cpu_parallel_codegen_split_count=1
+test-quick test-slow test-floors: export XLA_FLAGS = $(QUICK) --xla_cpu_use_fusion_emitters=false
+test-newest: export XLA_FLAGS = $(QUICK)  # jaxlib 0.12 ends the process at a flag it does not know
 test: lint  ## The essential proof, under ten minutes on two cores
 	$(MAKE) --no-print-directory --jobs=2 types test-quick
 
@@ -46,7 +56,27 @@ test-quick: $(TESTED)
 test-slow: $(TESTED_SLOW)  ## The rest, on the code as it ships: without the tests' shape checks
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
-test-all: test test-slow  ## All tests
+test-newest:  ## The JAX half alone, with the newest JAX, Flax and NumPy, on Python 3.13 or 3.12
+	@python="$(NEWEST_PYTHON)"; if [ -z "$$python" ]; then \
+		echo "SKIPPED test-newest: no python3.13 or python3.12 is found, so nothing was tested with the newest JAX."; \
+	else set -e; rm -rf $(NEWEST); "$$python" -m venv $(NEWEST); \
+		$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e ".[jax]" \
+			beartype chex pytest pytest-xdist; \
+		$(NEWEST)/bin/python -m pip list --disable-pip-version-check 2>/dev/null \
+			| grep -E "^(jax|jaxlib|flax|numpy|optax|chex|einops) "; \
+		$(NEWEST)/bin/python -m pytest --noconftest -n 2 -W error::DeprecationWarning parity_tests/test_jax_alone.py; \
+	fi
+
+test-floors:  ## The lower bounds of pyproject.toml, installed and tried, on Python 3.11
+	@if ! $(FLOORS_PYTHON) -c "import ensurepip, venv" 2>/dev/null; then \
+		echo "SKIPPED test-floors: no $(FLOORS_PYTHON) is found, so the lower bounds of pyproject.toml were not tried."; \
+	else set -e; rm -rf $(FLOORS); $(FLOORS_PYTHON) -m venv $(FLOORS); \
+		$(FLOORS)/bin/python -m parity_tests.floors pins > $(FLOORS)/pins.txt; \
+		$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check -r $(FLOORS)/pins.txt; \
+		$(FLOORS)/bin/python -m parity_tests.floors smoke; \
+	fi
+
+test-all: test test-slow test-floors test-newest  ## All tests
 
 SEED     ?= $(shell date +%s)
 COUNT    ?= 100000
@@ -81,4 +111,4 @@ format: $(TESTED)  ## Rewrite the sources in the house format
 	$(BIN)/ruff format .
 
 clean:  ## Remove what was made here
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(FLOORS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

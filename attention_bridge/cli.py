@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -186,8 +186,8 @@ def doctor(
         norm_offset=norm_offset,
         norm_first=norm_first,
     )
-    with _step("examine"):
-        diagnosis = file.diagnose_file(case, setting, layout)
+    with _step("examine") as say:
+        diagnosis = file.diagnose_file(case, setting, layout, say)
     if diagnosis.status == "other setting":
         raise errors.InputError(diagnosis.verdict)
     if as_json:
@@ -334,12 +334,12 @@ def _watched(items: Any, count: int) -> Any:
 
 
 @contextmanager
-def _step(name: str) -> Iterator[None]:
-    """Show on stderr that a step is under way, and then how long it took."""
+def _step(name: str) -> Iterator[Callable[[str], object]]:
+    """Show on stderr that a step is under way and what it says of its progress, and then how long it took."""
     console = Console(stderr=True, highlight=False)
     started = time.perf_counter()
-    with console.status(Text(name)):
-        yield
+    with console.status(Text(name)) as status:
+        yield lambda line: status.update(Text(f"{name}: {line}"))
     elapsed = f"{time.perf_counter() - started:5.1f} s"
     console.print(Text.assemble((f"{elapsed}  ", "dim"), name))
 

@@ -1,21 +1,25 @@
 """The smallest instance of each mechanism, the same in both frameworks: weights, inputs, masks and modules.
 
 All numbers are random and lie on the bfloat16 grid, so that every dtype holds them exactly and one reference
-serves all.
+serves all. PyTorch is imported where a module of it is built.
 """
 
+from __future__ import annotations
+
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-import torch
 from flax import nnx
 
 from attention_bridge.building import build, jax_shapes
 from attention_bridge.catalogue import Mechanism, Part
 from attention_bridge.running import Arrays, is_float, on_bfloat16_grid, on_platform, torch_device
 from attention_bridge.weights import transfer
+
+if TYPE_CHECKING:
+    import torch
 
 MASKS = (
     "none",
@@ -116,6 +120,8 @@ def jax_with(part: Part, weights: Any, options: dict[str, Any]) -> nnx.Module:
 @cache
 def torch_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> torch.nn.Module:
     """The mechanism in PyTorch with the proof's weights, in evaluation mode."""
+    import torch
+
     options = {"dtype": getattr(torch, dtype), "dropout": DROPOUT}
     module = build(mechanism.module, "torch_attention", options).to(torch_device(platform)).eval()
     return transfer(cast_parameters(mechanism, dtype), module)

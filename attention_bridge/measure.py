@@ -11,7 +11,11 @@ import numpy as np
 
 CONSTANT = 4.0
 COARSE = ("float16", "bfloat16")  # in these 4 u sqrt(n) may exceed 1
-SMALL = 0.1  # the largest error that is small against the numbers themselves
+# The largest error that is small against the numbers themselves. Right layers in 16 bits err by up to 0.01 in
+# `benchmarks.doctor`, the catalogue's outputs by 0.02, four times which is below; zeros err by 1. In gradients terms
+# cancel: those of the catalogue's encoder and decoder err by up to 0.11.
+SMALL = 0.1
+SMALL_GRADIENT = 0.2
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
@@ -38,17 +42,19 @@ def tolerances(dtype: str, terms: int) -> dict[str, float]:
     return {"output": unit * terms**0.5, "gradient": unit * (3 * terms) ** 0.5}
 
 
-def coarse_tolerance(dtype: str, reference_error: float) -> float:
+def coarse_tolerance(dtype: str, reference_error: float, kind: str = "output") -> float:
     """The 16-bit tolerance: four times the error of the reference run in the same dtype.
 
     Args:
         dtype: `float16` or `bfloat16`.
         reference_error: of the reference, run in that dtype, against the reference in float64.
+        kind: `output` or `gradient`.
 
     Returns:
         At least four times the unit roundoff, and never more than is small against the numbers themselves.
     """
-    return min(SMALL, CONSTANT * max(UNIT_ROUNDOFF[dtype], reference_error))
+    most = SMALL_GRADIENT if kind == "gradient" else SMALL
+    return min(most, CONSTANT * max(UNIT_ROUNDOFF[dtype], reference_error))
 
 
 def summed_terms(parameters: Mapping[str, np.ndarray], inputs: Mapping[str, Any]) -> int:

@@ -29,7 +29,8 @@ output, over every kind of mask and with dropout; `diff`: between the two framew
 errors of the gradients of every input and parameter against PyTorch's in float64, which are held against the oracle's
 along random directions, to 1e-12. Each `bound` follows from the dtype: 4 u sqrt(n) in float32,
 with u the unit roundoff and n the number of terms summed (3 n for gradients); 1e-12 in float64; in bfloat16 four times
-the error that PyTorch's own operations make of the same inputs, where it has such operations, and 4 u sqrt(n) else.
+the error that PyTorch's own operations make of the same inputs, or where it has none for them, that the module in
+float64 makes with every result rounded to bfloat16; and at most 0.1, or 0.2 of gradients.
 `same`: the share of all numbers in the outputs that, rounded to float32, have the same bits in both frameworks,
 rounded down. Of {elements:,} numbers that both computed in float64 and rounded, {different:,} have not, and
 {zeros:,} of these are zeros whose sign differs, as it does with the order of a sum.

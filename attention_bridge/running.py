@@ -1,27 +1,31 @@
 """Running a module of either framework on numpy inputs, forward and backward, with results in numpy.
 
 The loss whose gradients are taken is the sum of all outputs, each times fixed random numbers, so that no part of
-an output can be wrong without a gradient showing it.
+an output can be wrong without a gradient showing it. PyTorch is imported where it runs, so that JAX can run without it.
 """
+
+from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import torch
 from flax import nnx
 
 from attention_bridge.errors import PlatformError
 from attention_bridge.weights import convert
 from attention_bridge.weights.containers import open_container
 from attention_bridge.weights.leaves import to_numpy, to_torch
+
+if TYPE_CHECKING:
+    import torch
 
 Arrays = dict[str, np.ndarray]
 
@@ -75,6 +79,8 @@ def is_float(value: Any) -> bool:
 
 def torch_device(platform: str) -> torch.device:
     """Where PyTorch runs when JAX runs on `platform`: the GPU if that is asked for and there, else the CPU."""
+    import torch
+
     return torch.device("cuda" if platform == "gpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -107,6 +113,8 @@ def run_torch(
     Returns:
         Its outputs, and gradients of all floating-point inputs and of all parameters.
     """
+    import torch
+
     # Copies: gradients of frozen parameters are taken too, and the module stays as it is.
     parameters = {name: x.detach().requires_grad_() for name, x in module.named_parameters()}
 
@@ -116,7 +124,6 @@ def run_torch(
     return run_torch_function(function, parameters, inputs, loss_over)
 
 
-@torch.enable_grad()
 def run_torch_function(
     function: Callable[..., Any],
     parameters: Mapping[str, torch.Tensor],
@@ -124,14 +131,17 @@ def run_torch_function(
     loss_over: Collection[str] | None = None,
 ) -> Run:
     """Run any function of torch tensors; gradients are of `parameters` and of all floating-point inputs."""
+    import torch
+
     device = next((parameter.device for parameter in parameters.values()), torch.device("cpu"))
     tensors = {name: to_torch(x).to(device) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
     differentiated = {name: tensors[name].requires_grad_() for name, x in inputs.items() if is_float(x)}
     differentiated.update(parameters)
-    outputs = named_outputs(function(**tensors))
-    counted = [x for name, x in outputs.items() if loss_over is None or name in loss_over]
-    weighted = [(x * torch.from_numpy(cotangent(tuple(x.shape))).to(x)).sum() for x in counted]
-    gradients = torch.autograd.grad(weighted, list(differentiated.values()), materialize_grads=True)
+    with torch.enable_grad():
+        outputs = named_outputs(function(**tensors))
+        counted = [x for name, x in outputs.items() if loss_over is None or name in loss_over]
+        weighted = [(x * torch.from_numpy(cotangent(tuple(x.shape))).to(x)).sum() for x in counted]
+        gradients = torch.autograd.grad(weighted, list(differentiated.values()), materialize_grads=True)
     return Run(
         {name: to_numpy(name, x) for name, x in outputs.items()},
         {name: to_numpy(name, x) for name, x in zip(differentiated, gradients, strict=True)},

@@ -161,7 +161,8 @@ class _Conv(nnx.Conv):
 
     def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
         """Convolve."""
-        return _whole_sequences(super().__call__(_whole_sequences(inputs), out_sharding))
+        given = () if out_sharding is None else (out_sharding,)  # Flax 0.12.1 has no such argument
+        return _whole_sequences(super().__call__(_whole_sequences(inputs), *given))
 
 
 def _whole_sequences(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:

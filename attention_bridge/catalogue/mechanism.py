@@ -72,7 +72,7 @@ class Mechanism:
         sizes: the size of each axis that is named here.
         dtypes: what it is proven in; a choice of keys is no matter for bfloat16, where ties decide.
         native: the function in `attention_bridge.natives` that computes the same with PyTorch's own
-            operations, the yardstick for bfloat16; without one the bound is that of the other dtypes.
+            operations, the yardstick for bfloat16; without one that is `attention_bridge.rounded`.
     """
 
     name: str

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from attention_bridge.demo.comparison import Neighbour, Row
     from attention_bridge.demo.picture import Place
 
-Step = Callable[[str], AbstractContextManager[None]]
+Step = Callable[[str], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ attention-bridge doctor case.npz --heads 4 --causal
 | `layer.py`     | the doctor's computation of it                           |
 | `suspects/`    | every mistake: a small function, its sign and its cure   |
 | `case.py`      | what is given, checked                                   |
+| `sample.py`    | the positions that stand for all of a long sequence      |
+| `memo.py`      | results that many ports share                            |
+| `budget.py`    | the time that a diagnosis may take, and its progress     |
 | `search.py`    | alone, then in pairs                                     |
 | `diagnosis.py` | what was found, in one sentence                          |
 """

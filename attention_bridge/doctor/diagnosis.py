@@ -30,7 +30,7 @@ class Finding:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether one of them is no mistake but a coarse precision, which explains sizes and not numbers."""
+        """Whether one of them is a coarse precision, which meets the numbers nearly, not exactly as a mistake does."""
         return any(suspect in ROUNDING for suspect in self.suspects)
 
     @property
@@ -57,6 +57,7 @@ class Diagnosis:
             are several, these outputs do not tell them apart.
         ranking: the nearest of what was tried, alone and in pairs if it came to these; the one that leaves least
             comes first.
+        stopped: what was tried before the time was up; empty if everything was.
     """
 
     status: str
@@ -64,6 +65,7 @@ class Diagnosis:
     tolerance: float
     explanations: tuple[Finding, ...] = ()
     ranking: tuple[Finding, ...] = ()
+    stopped: str = ""
 
     @property
     def verdict(self) -> str:
@@ -78,13 +80,15 @@ class Diagnosis:
             )
         if self.status == "unexplained":
             nearest = [f"{finding.name} ({finding.after:.1e})" for finding in self.ranking[:3]]
-            return (
-                f"no mistake the doctor knows, nor any two of them, explains the difference ({figures}); "
-                f"nearest: {', '.join(nearest) or 'none lessens it'}"
+            known = "no mistake the doctor knows, nor any two of them, explains the difference"
+            said = (
+                f"nothing that was tried explains the difference; {self.stopped}" if self.stopped else known
             )
+            return f"{said} ({figures}); nearest: {', '.join(nearest) or 'none lessens it'}"
         named, more = self.explanations[:NAMED], len(self.explanations) - NAMED
         signs = ", or ".join(
             [*(finding.sign for finding in named), *([f"one of {more} more"] if more > 0 else [])]
         )
         figures = f"error {named[0].before:.1e} before, {named[0].after:.1e} after"
-        return f"the port {signs} ({figures}); cure: {'; or '.join(finding.cure for finding in named)}"
+        cures = "; or ".join(finding.cure for finding in named)
+        return f"the port {signs} ({figures}); cure: {cures}" + (f" ({self.stopped})" if self.stopped else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,12 @@ REQUIRED = ("x", "reference", "candidate")
 OPTIONAL = ("memory", "mask")
 
 
-def diagnose_file(path: Path, setting: Setting, layout: str = "torch_attention") -> Diagnosis:
+def diagnose_file(
+    path: Path,
+    setting: Setting,
+    layout: str = "torch_attention",
+    progress: Callable[[str], object] | None = None,
+) -> Diagnosis:
     """`diagnose` for a file.
 
     Args:
@@ -27,6 +33,7 @@ def diagnose_file(path: Path, setting: Setting, layout: str = "torch_attention")
             layer has them, and the weights.
         setting: of the reference.
         layout: the layout of the weights' names, one of `attention_bridge.layouts.LAYOUTS`.
+        progress: called with one line of progress now and then; None shows it on stderr if that is a terminal.
 
     Raises:
         CheckpointError, ConversionError, InputError: the file cannot be read, or what it holds does not fit.
@@ -47,6 +54,7 @@ def diagnose_file(path: Path, setting: Setting, layout: str = "torch_attention")
         setting=setting,
         memory=arrays.get("memory"),
         mask=arrays.get("mask"),
+        progress=progress,
     )
 
 

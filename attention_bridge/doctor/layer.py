@@ -20,7 +20,7 @@ def compute(port: Port) -> Array:
         if not port.is_block:
             return _attention(port, port.x)
         first = port.setting.norm_first
-        y = _attention(port, _norm(port, "attention_norm", port.x) if first else port.x)
+        y = _attention(port, _whole_norm(port, "attention_norm", port.x) if first else port.x)
         x = _add(port, "attention_norm", port.x[:, port.rows], y)
         if "ffn.up_proj.weight" not in port.weights:
             return x
@@ -58,6 +58,14 @@ def _linear(port: Port, name: str, x: Array) -> Array:
     return _stored(port, y if bias is None else y + _stored(port, bias))
 
 
+def _whole_norm(port: Port, name: str, x: Array) -> Array:
+    """A norm of whole sequences, computed once for all ports that have the same."""
+    setting = port.setting
+    options = (setting.norm, setting.norm_eps, setting.norm_offset, port.unbiased, port.stored)
+    arrays = (x, port.weights.get(f"{name}.weight"), port.weights.get(f"{name}.bias"))
+    return port.keep(arrays, options, lambda: _norm(port, name, x))
+
+
 def _norm(port: Port, name: str, x: Array) -> Array:
     weight, bias = port.weights.get(f"{name}.weight"), port.weights.get(f"{name}.bias")
     if weight is None:
@@ -78,28 +86,54 @@ def _feed_forward(port: Port, x: Array) -> Array:
 def _attention(port: Port, x: Array) -> Array:
     setting = port.setting
     keys = x if port.memory is None else port.memory
-    query = _split(port, _linear(port, "q_proj", x), setting.num_heads)  # batch heads query head_dim
-    key = _split(port, _linear(port, "k_proj", keys), setting.kv_heads)  # batch kv_heads key head_dim
-    value = _split(port, _linear(port, "v_proj", keys), setting.kv_heads)  # batch kv_heads key value_dim
+    wanted = port.positions
+    query = _query(port, x, wanted)  # batch heads query head_dim
+    key = _keys(port, keys)  # batch kv_heads key head_dim
+    value = _split(port, _whole(port, "v_proj", keys), setting.kv_heads)  # batch kv_heads key value_dim
     if "q" in port.roped:
-        query = _rope(port, query, first=setting.query_offset)
-    if "k" in port.roped:
-        key = _rope(port, key, first=0)
-    early = port.merge == "heads"  # then each row of heads is a row of the output, and no other row is needed
-    query = query[:, :, port.rows] if early and port.rows is not ... else query
-    repeats = setting.num_heads // setting.kv_heads
-    key, value = np.repeat(key, repeats, axis=1), np.repeat(value, repeats, axis=1)
+        query = _rope(port, query, wanted + setting.query_offset)
 
-    scores = _product(port, query, key.swapaxes(-1, -2)) * port.scale  # batch heads query key
-    scores = _stored(port, scores)
+    grouped = query.reshape(
+        len(x), setting.kv_heads, -1, query.shape[-1]
+    )  # batch kv_heads (group query) head_dim
+    scores = _product(port, grouped, key.swapaxes(-1, -2)) * port.scale
+    scores = _stored(port, scores).reshape(*query.shape[:-1], -1)  # batch heads query key
     if setting.softcap is not None:
         scores = setting.softcap * np.tanh(scores / setting.softcap)
-    heads = _product(port, _stored(port, _weights(port, scores)), value)  # batch heads query value_dim
+    weights = _stored(port, _weights(port, scores)).reshape(*grouped.shape[:-1], -1)
+    heads = _product(port, weights, value).reshape(*query.shape[:-1], -1)  # batch heads query value_dim
     if port.merge == "heads":
-        heads = heads.swapaxes(1, 2)
-    merged = heads.reshape(len(x), heads.shape[1] if early else x.shape[1], -1)  # batch rows features
-    merged = merged if early else merged[:, port.rows]
+        heads = heads.swapaxes(1, 2)  # batch query heads value_dim
+    else:
+        head, position = port.raw_heads
+        heads = heads[:, head, np.searchsorted(wanted, position)]  # batch rows parts value_dim
+    merged = heads.reshape(*heads.shape[:2], -1)
     return _linear(port, "out_proj", merged) if "out_proj.weight" in port.weights else merged
+
+
+def _query(port: Port, x: Array, wanted: Array) -> Array:
+    """The queries at these positions."""
+    if port.split == "heads":
+        return _split(port, _linear(port, "q_proj", x[:, wanted]), port.setting.num_heads)
+    return _split(port, _whole(port, "q_proj", x), port.setting.num_heads)[:, :, wanted]
+
+
+def _keys(port: Port, x: Array) -> Array:
+    """The keys, turned."""
+    setting = port.setting
+    key = _whole(port, "k_proj", x)
+    if "k" not in port.roped or setting.rope == "none":
+        return _split(port, key, setting.kv_heads)
+    turn = (setting.rope, setting.rope_base, setting.rope_dim, port.rope_sign)
+    options = (port.split, setting.kv_heads, port.stored, *turn)
+    positions = np.arange(key.shape[-2])
+    return port.keep((key,), options, lambda: _rope(port, _split(port, key, setting.kv_heads), positions))
+
+
+def _whole(port: Port, name: str, x: Array) -> Array:
+    """A linear map of whole sequences, computed once for all ports that have the same."""
+    arrays = (x, port.weights[f"{name}.weight"], port.weights.get(f"{name}.bias"))
+    return port.keep(arrays, ("map", port.precision, port.stored), lambda: _linear(port, name, x))
 
 
 def _split(port: Port, x: Array, num_heads: int) -> Array:
@@ -109,13 +143,13 @@ def _split(port: Port, x: Array, num_heads: int) -> Array:
     return x.reshape(batch, length, num_heads, features // num_heads).swapaxes(1, 2)
 
 
-def _rope(port: Port, x: Array, first: int) -> Array:
+def _rope(port: Port, x: Array, positions: Array) -> Array:
     setting = port.setting
     if setting.rope == "none":
         return x
     dim = setting.rope_dim or x.shape[-1]
     theta = setting.rope_base ** (-np.arange(0, dim, 2) / dim)
-    angle = port.rope_sign * np.arange(first, first + x.shape[-2])[:, None] * theta
+    angle = port.rope_sign * positions[:, None] * theta
     pairs = (slice(0, dim // 2), slice(dim // 2, dim))
     if setting.rope == "interleaved":
         pairs = (slice(0, dim, 2), slice(1, dim, 2))
@@ -128,9 +162,7 @@ def _rope(port: Port, x: Array, first: int) -> Array:
 
 def _weights(port: Port, scores: Array) -> Array:
     """The softmax over the keys that each query sees."""
-    seen = _visible(port, port.x.shape[1], scores.shape[-1])
-    if port.merge == "heads" and seen.shape[-2] > 1:
-        seen = seen[..., port.rows, :] if port.rows is not ... else seen
+    seen = _visible(port, scores.shape[-1])
     seen = np.broadcast_to(seen, scores.shape)
     empty = ~seen.any(axis=-1, keepdims=True)
     if port.empty_rows == "unmasked":
@@ -145,11 +177,12 @@ def _weights(port: Port, scores: Array) -> Array:
     return exponentials / np.where(empty & ~seen.any(axis=-1, keepdims=True), 1.0, total)
 
 
-def _visible(port: Port, query_len: int, key_len: int) -> Array:
-    setting = port.setting
-    seen = np.ones((1, 1, query_len, key_len), dtype=bool) if port.mask is None else port.mask
+def _visible(port: Port, key_len: int) -> Array:
+    setting, wanted = port.setting, port.positions
+    seen = np.ones((1, 1, 1, key_len), dtype=bool) if port.mask is None else port.mask
+    seen = seen[:, :, wanted] if seen.shape[-2] > 1 else seen
     if setting.is_causal:
-        position = np.arange(query_len)[:, None] + setting.query_offset + port.mask_offset
+        position = wanted[:, None] + setting.query_offset + port.mask_offset
         distance = position - np.arange(key_len)
         seen = seen & (distance >= 0)
         if setting.window is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from attention_bridge.doctor.memo import Memo
 from attention_bridge.doctor.setting import Setting
 
 Array: TypeAlias = np.ndarray
@@ -36,6 +37,7 @@ class Port:
         unbiased: whether the variance of a norm is divided by n - 1.
         residual: whether the layer adds what came in.
         rows: the queries whose outputs are wanted, as numpy indexes an axis; all by default.
+        memo: keeps what many ports share: keys, values, rearranged weights; None for nothing.
     """
 
     setting: Setting
@@ -54,6 +56,7 @@ class Port:
     unbiased: bool = False
     residual: bool = True
     rows: Any = ...
+    memo: Memo | None = None
 
     @property
     def keys(self) -> Array:
@@ -64,6 +67,28 @@ class Port:
     def head_dim(self) -> int:
         """Features of a head of queries."""
         return self.weights["q_proj.weight"].shape[0] // self.setting.num_heads
+
+    @property
+    def out_dim(self) -> int:
+        """Features of the outputs."""
+        if self.is_block:
+            return int(self.x.shape[-1])
+        rows = self.weights["v_proj.weight"].shape[0]
+        out = self.weights.get("out_proj.weight")
+        return rows // self.setting.kv_heads * self.setting.num_heads if out is None else len(out)
+
+    @property
+    def positions(self) -> Array:
+        """The queries whose scores are computed: those wanted, or those that a raw reshape makes them of."""
+        every = np.arange(self.x.shape[1])
+        return every[self.rows] if self.merge == "heads" else np.unique(self.raw_heads[1])
+
+    @property
+    def raw_heads(self) -> tuple[Array, Array]:
+        """For each row wanted of a raw reshape from heads, the head and the position of each of its parts."""
+        length, heads = self.x.shape[1], self.setting.num_heads
+        part = np.arange(length)[self.rows][:, None] * heads + np.arange(heads)
+        return part // length, part % length
 
     @property
     def scale(self) -> float:
@@ -87,9 +112,15 @@ class Port:
         """The same without these weights."""
         return replace(self, weights={name: w for name, w in self.weights.items() if name not in names})
 
-    def only(self, batch: int, rows: Array) -> Port:
-        """The same for some queries of one of its sequences."""
-        one = slice(batch, batch + 1)
-        mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[one]
-        memory = None if self.memory is None else self.memory[one]
-        return replace(self, x=self.x[one], memory=memory, mask=mask, rows=rows)
+    def keep(
+        self, arrays: tuple[Array | None, ...], options: tuple[Any, ...], compute: Callable[[], Array]
+    ) -> Array:
+        """What is computed of these arrays, once for all ports with one memo."""
+        return compute() if self.memo is None else self.memo.keep(arrays, options, compute)
+
+    def only(self, batch: int | Array, rows: Array) -> Port:
+        """The same for some queries of one of its sequences, or of several."""
+        some = np.atleast_1d(batch)
+        mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[some]
+        memory = None if self.memory is None else self.memory[some]
+        return replace(self, x=self.x[some], memory=memory, mask=mask, rows=rows)

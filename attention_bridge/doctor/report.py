@@ -31,6 +31,7 @@ def as_json(diagnosis: Diagnosis) -> str:
         {
             "status": diagnosis.status,
             "verdict": diagnosis.verdict,
+            "stopped": diagnosis.stopped,
             "error": _number(diagnosis.error),
             "tolerance": diagnosis.tolerance,
             "explanations": [_row(finding) for finding in diagnosis.explanations],

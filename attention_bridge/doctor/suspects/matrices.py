@@ -17,6 +17,12 @@ MAPS = (*PROJECTIONS, "ffn.up_proj", "ffn.down_proj")
 KINDS = ("weight", "bias")
 
 
+def rearranged(port: Port, weight: Array, pattern: str, **sizes: int) -> Array:
+    """`einops.rearrange`, done once for all ports that have this weight."""
+    options = ("rearrange", pattern, *sizes.items())
+    return port.keep((weight,), options, lambda: np.asarray(rearrange(weight, pattern, **sizes)))
+
+
 def not_transposed(port: Port, *, names: tuple[str, ...]) -> Iterator[Port]:
     """The numbers of each weight stay in their order and take the shape of the transpose, in either direction."""
     weights = {f"{name}.weight": port.weights.get(f"{name}.weight") for name in names}
@@ -55,11 +61,11 @@ def features_before_heads(port: Port, *, names: tuple[str, ...]) -> Iterator[Por
             heads = port.setting.kv_heads if name in ("k_proj", "v_proj") else port.setting.num_heads
             weight, bias = port.weights[f"{name}.weight"], port.weights.get(f"{name}.bias")
             if name == "out_proj":
-                changed[f"{name}.weight"] = rearrange(weight, f"o {before} -> o {after}", h=heads)
+                changed[f"{name}.weight"] = rearranged(port, weight, f"o {before} -> o {after}", h=heads)
                 continue
-            changed[f"{name}.weight"] = rearrange(weight, f"{before} i -> {after} i", h=heads)
+            changed[f"{name}.weight"] = rearranged(port, weight, f"{before} i -> {after} i", h=heads)
             if bias is not None:
-                changed[f"{name}.bias"] = rearrange(bias, f"{before} -> {after}", h=heads)
+                changed[f"{name}.bias"] = rearranged(port, bias, f"{before} -> {after}", h=heads)
         yield port.put(changed)
 
 
@@ -96,9 +102,13 @@ def tiled(port: Port) -> Iterator[Port]:
     heads, groups = port.setting.num_heads, port.setting.kv_heads
     if 1 < groups < heads:
         names = [name for name in port.weights if name.startswith(("k_proj.", "v_proj."))]
-        yield port.put(
-            {name: np.concatenate([port.weights[name]] * (heads // groups)) for name in names}
-        ).set(num_kv_heads=heads)
+        repeats = heads // groups
+        weights = {name: port.weights[name] for name in names}
+        wide = {
+            name: port.keep((w,), ("tile", repeats), lambda w=w: np.concatenate([w] * repeats))  # type: ignore[misc]
+            for name, w in weights.items()
+        }
+        yield port.put(wide).set(num_kv_heads=heads)
 
 
 def _recut(port: Port, order: Callable[[Array], Array]) -> Port:
@@ -107,9 +117,11 @@ def _recut(port: Port, order: Callable[[Array], Array]) -> Port:
     for kind in KINDS:
         parts = [port.weights[f"{name}.{kind}"] for name in QKV if f"{name}.{kind}" in port.weights]
         if len(parts) == len(QKV):
-            fused = np.concatenate(parts)
-            cuts = np.cumsum([len(part) for part in parts])[:-1]
-            rows = np.split(fused[order(np.arange(len(fused)))], cuts)
+            cuts = np.cumsum([len(part) for part in parts])
+            places = order(np.arange(cuts[-1]))
+            options = ("recut", places.tobytes())
+            fused = port.keep(tuple(parts), options, lambda: np.concatenate(parts)[places])  # noqa: B023
+            rows = np.split(fused, cuts[:-1])
             changed |= {f"{name}.{kind}": part for name, part in zip(QKV, rows, strict=True)}
     return port.put(changed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -12,29 +12,47 @@ import numpy as np
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.doctor.suspects.suspect import Suspect
 
-PRECISIONS = {"bfloat16": ("bfloat16",), "TF32": ("tf32", "tf32 cut")}
+PRECISIONS = {"bfloat16": ("bfloat16",), "float16": ("float16",), "TF32": ("tf32", "tf32 cut")}
 WEIGHTS = ("float16", "bfloat16", "int8")
 LARGEST_INT8 = 127
 
 
 def coarse(port: Port, *, precisions: tuple[str, ...]) -> Iterator[Port]:
-    """The factors of every product are rounded; in a dtype of 16 bits all results may be as well."""
+    """The factors of every product are rounded; or in a dtype of 16 bits all that the model holds and computes."""
     for precision in precisions:
-        yield replace(port, precision=precision)
-        if precision == "bfloat16":
-            yield replace(port, precision=precision, stored=precision)
+        if precision != "float16":  # whose factors have the bits of TF32's
+            yield replace(port, precision=precision)
+        if precision in WEIGHTS:
+            held = {
+                name: _once(port, w, partial(cast, dtype=precision), precision)
+                for name, w in port.weights.items()
+            }
+            memory = None if port.memory is None else cast(port.memory, precision)
+            model = replace(port, precision=precision, stored=precision, memory=memory)
+            yield replace(model, weights=held, x=cast(port.x, precision))
 
 
 def coarse_weights(port: Port, *, dtype: str) -> Iterator[Port]:
     """The weights are rounded to a dtype: matrices alone, or everything; to int8 by rows, or with one scale each."""
     matrices = {name: w for name, w in port.weights.items() if w.ndim > 1}
     if dtype == "int8":
-        forms = [{name: to_int8(w, axis) for name, w in matrices.items()} for axis in (-1, None)]
+        forms = [
+            {name: _once(port, w, partial(to_int8, axis=axis), axis) for name, w in matrices.items()}
+            for axis in (-1, None)
+        ]
     else:
-        forms = [{name: cast(w, dtype) for name, w in chosen.items()} for chosen in (matrices, port.weights)]
+        forms = [
+            {name: _once(port, w, partial(cast, dtype=dtype), dtype) for name, w in chosen.items()}
+            for chosen in (matrices, port.weights)
+        ]
     for form in forms:
         if any(not np.array_equal(w, port.weights[name]) for name, w in form.items()):
             yield port.put(form)
+
+
+def _once(port: Port, weight: Array, change: Callable[[Array], Array], name: object) -> Array:
+    """A weight rounded, once for all ports that have it."""
+    return port.keep((weight,), ("rounded", name), lambda: change(weight))
 
 
 def cast(weight: Array, dtype: str) -> Array:

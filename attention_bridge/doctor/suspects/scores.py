@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 from einops import rearrange
 
 from attention_bridge.doctor.port import Port
@@ -61,14 +62,15 @@ def permuted_weights(port: Port) -> Iterator[Port]:
     if port.setting.rope == "none":
         return
     dim = port.setting.rope_dim or port.head_dim
-    for pattern in ("h (two pair) ... -> h (pair two) ...", "h (pair two) ... -> h (two pair) ..."):
+    for pattern in ("h (two pair) -> h (pair two)", "h (pair two) -> h (two pair)"):
         changed = {}
         for name, heads in (("q_proj", port.setting.num_heads), ("k_proj", port.setting.kv_heads)):
             for kind in ("weight", "bias"):
                 if (x := port.weights.get(f"{name}.{kind}")) is not None:
-                    moved = x.reshape(heads, port.head_dim, *x.shape[1:]).copy()
-                    moved[:, :dim] = rearrange(moved[:, :dim], pattern, two=2)
-                    changed[f"{name}.{kind}"] = moved.reshape(x.shape)
+                    rows = np.arange(len(x)).reshape(heads, port.head_dim)
+                    rows[:, :dim] = rearrange(rows[:, :dim], pattern, two=2)
+                    options = ("rows", rows.tobytes())
+                    changed[f"{name}.{kind}"] = port.keep((x,), options, lambda: x[rows.reshape(-1)])  # noqa: B023
         yield port.put(changed)
 
 
