@@ -3,7 +3,7 @@
 import jax
 from einops import rearrange
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.definition import call_values, call_weights, resolve_masks
@@ -19,13 +19,30 @@ COLUMNS = 512
 
 def blockwise_attention(call: Call) -> Float[Array, "*batch heads query value_dim"]:
     """The mean of the values, weighted by how well each key answers the query; never the whole matrix of scores."""
+    if 0 in (*call.query.shape[:-3], call.query.shape[-2], call.key.shape[-2]):  # there is no tile
+        return call_values(call, call_weights(call))
+    return blockwise_with_log_sum(call)[0]
+
+
+def blockwise_with_log_sum(
+    call: Call,
+    asked: Bool[Array, "batch 1 query 1"] | None = None,
+    *,
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+) -> tuple[Float[Array, "*batch heads query value_dim"], Float[Array, "*batch heads query"]]:
+    """`blockwise_attention`, and the logarithm of each query's sum of exponentials, -inf where it sees nothing.
+
+    Args:
+        call: of lengths above 0.
+        asked: the queries whose results are used; tiles without any are left out, and give zeros.
+        rows, columns: the most that a tile has of queries and keys.
+    """
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
-    if 0 in (*batch, query_len, key_len):  # there is no tile
-        return call_values(call, call_weights(call))
     group = heads // kv_heads
-    rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
+    rows, columns = tile_size(query_len, max(1, rows // group)), tile_size(key_len, columns)
     bias, mask = resolve_masks(
         (*query.shape[:-1], key_len), call.bias, call.mask, is_causal=False, window=None, query_offset=0
     )
@@ -51,6 +68,10 @@ def blockwise_attention(call: Call) -> Float[Array, "*batch heads query value_di
         some, all_of_them = tiles_by_mask(mask, (rows, columns))
         live, full = live & some.any(2), full & all_of_them.all(2)
 
+    if asked is not None:
+        some, _ = tiles_by_mask(pad_axis(asked, 2, rows), (rows, columns))
+        live, full = live & some, full & some
+
     plan = Plan(
         DotProductRule(call.scale, call.softcap, call.is_causal, call.window),
         key_len,
@@ -66,8 +87,11 @@ def blockwise_attention(call: Call) -> Float[Array, "*batch heads query value_di
         None if call.sinks is None else rearrange(call.sinks, "(g r) -> g r", r=group),
         (),
     )
-    output, _ = attend_tiles(plan, learned, Fixed(tiling(live, full), mask, keep, call.query_offset))
-    return output[..., :query_len, :].reshape(*batch, heads, query_len, value.shape[-1])
+    output, log_sum = attend_tiles(plan, learned, Fixed(tiling(live, full), mask, keep, call.query_offset))
+    return (
+        output[..., :query_len, :].reshape(*batch, heads, query_len, value.shape[-1]),
+        log_sum[..., :query_len].reshape(*batch, heads, query_len),
+    )
 
 
 def _flat(x: Array, batch: list[int]) -> Array:

@@ -1,7 +1,7 @@
 """`dot_product_attention` tile by tile: memory linear in the length, and no work where nothing is seen."""
 
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torch_attention.ops.call import Call, Implementation
@@ -10,7 +10,7 @@ from torch_attention.ops.hidden import ignoring_dead_keys
 from torch_attention.ops.rules import DotProductRule
 from torch_attention.ops.tile import Fixed, Learned, Plan
 from torch_attention.ops.tile_loop import attend_tiles
-from torch_attention.ops.tiles import tile_size, tiling
+from torch_attention.ops.tiles import tile_size, tiles_by_mask, tiling
 
 ROWS = 512  # of a tile, all query heads of a key/value head together
 COLUMNS = 512
@@ -18,13 +18,30 @@ COLUMNS = 512
 
 def blockwise_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
     """The mean of the values, weighted by how well each key answers the query; never the whole matrix of scores."""
+    if 0 in (*call.query.shape[:-3], call.query.shape[-2], call.key.shape[-2]):  # there is no tile
+        return call_values(call, call_weights(call))
+    return blockwise_with_log_sum(call)[0]
+
+
+def blockwise_with_log_sum(
+    call: Call,
+    asked: Bool[Tensor, "batch 1 query 1"] | None = None,
+    *,
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+) -> tuple[Float[Tensor, "*batch heads query value_dim"], Float[Tensor, "*batch heads query"]]:
+    """`blockwise_attention`, and the logarithm of each query's sum of exponentials, -inf where it sees nothing.
+
+    Args:
+        call: of lengths above 0.
+        asked: the queries whose results are used; tiles without any are left out, and give zeros.
+        rows, columns: the most that a tile has of queries and keys.
+    """
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
-    if 0 in (*batch, query_len, key_len):  # there is no tile
-        return call_values(call, call_weights(call))
     group = heads // kv_heads
-    rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
+    rows, columns = tile_size(query_len, max(1, rows // group)), tile_size(key_len, columns)
     bias, mask = resolve_masks(
         (*query.shape[:-1], key_len),
         call.bias,
@@ -51,6 +68,9 @@ def blockwise_attention(call: Call) -> Float[Tensor, "*batch heads query value_d
         query_offset=call.query_offset,
         mask=mask,
     )
+    if asked is not None:
+        some, _ = tiles_by_mask(asked, (rows, columns))
+        order = order if some is None else tuple(row if some[i, 0] else () for i, row in enumerate(order))
     rule = DotProductRule(call.scale, call.softcap, call.is_causal, call.window)
     learned = Learned(
         rearrange(_flat(query, batch), "n (g r) q d -> n g r q d", r=group),
@@ -61,8 +81,11 @@ def blockwise_attention(call: Call) -> Float[Tensor, "*batch heads query value_d
         (),
     )
     plan = Plan(rule, rows, columns, call.dropout_rate)
-    output, _ = attend_tiles(plan, learned, Fixed(order, mask, keep, call.query_offset))
-    return output.reshape(*batch, heads, query_len, value.shape[-1])
+    output, log_sum = attend_tiles(plan, learned, Fixed(order, mask, keep, call.query_offset))
+    return (
+        output.reshape(*batch, heads, query_len, value.shape[-1]),
+        log_sum.reshape(*batch, heads, query_len),
+    )
 
 
 def _flat(x: Tensor, batch: list[int]) -> Tensor:
