@@ -61,22 +61,22 @@ class Blocks:
         """Queries in a row again: the inverse of `queries`."""
         return rearrange(x, "(b m) h s ... -> b h (m s) ...", m=self.count)[:, :, : self.length]
 
-    def query_numbers(self) -> Int[Array, "count size 1"]:
-        """Where in the sequence the queries of each block are."""
-        return jnp.arange(self.count * self.size).reshape(self.count, self.size, 1)
+    def numbers(self, before: int, after: int, first: int) -> Int[Array, "count span"]:
+        """Where in the sequence the elements of each block are, of so many blocks around it, and of the first ones.
 
-    def key_numbers(self) -> Int[Array, "count 1 span"]:
-        """Where in the sequence the keys are that each block meets; outside of it for those that fill up."""
-        span = jnp.arange((self.before + 1 + self.after) * self.size)
-        start = (jnp.arange(self.count) - self.before) * self.size
-        numbers = (start[:, None] + span)[:, None]  # count 1 span
-        if not self.first:
-            return numbers
-        first = jnp.arange(self.first)
-        return jnp.concatenate([repeat(first, "s -> m 1 s", m=self.count), numbers], axis=-1)
+        They lie outside of the sequence for those that fill up.
+        """
+        span = jnp.arange((before + 1 + after) * self.size)
+        start = (jnp.arange(self.count) - before) * self.size
+        around = start[:, None] + span  # count span
+        firsts = jnp.arange(first)
+        return jnp.concatenate([repeat(firsts, "s -> m s", m=self.count), around], axis=-1)
 
     def visible(
-        self, sees: Sees | None, mask: Bool[Array, "..."] | None, shape: tuple[int, ...]
+        self,
+        sees: Sees | None,
+        mask: Bool[Array, "..."] | None,
+        shape: tuple[int, ...],
     ) -> Bool[Array, "blocks heads size span"] | None:
         """Which of the keys that it meets each query sees; None for all.
 
@@ -87,10 +87,11 @@ class Blocks:
         """
         seen = None if mask is None else self.pairs(align("mask", mask, shape))
         if sees is not None:
-            key = self.key_numbers()
+            query = self.numbers(0, 0, 0)[..., None]  # count size 1
+            key = self.numbers(self.before, self.after, self.first)[:, None]  # count 1 span
             column = jnp.arange(key.shape[-1])
             once = (key >= self.first) | (column < self.first)  # the first keys, met again among the others
-            by_number = (sees(self.query_numbers(), key) & once & (key < self.length))[None, None]
+            by_number = (sees(query, key) & once & (key < self.length))[None, None]
             seen = by_number if seen is None else seen & by_number
         if seen is None:
             return None
@@ -102,8 +103,8 @@ class Blocks:
         x = x[:, :, None] if x.shape[2] == 1 else self._cut(x, 0, 0)  # batch heads count|1 size|1 key|1
         if x.shape[-1] == 1:
             return x
-        key = jnp.clip(self.key_numbers(), 0, self.length - 1)
-        return jnp.take_along_axis(x, key[None, None], axis=-1)
+        key = self.numbers(self.before, self.after, self.first)  # count span
+        return jnp.take_along_axis(x, jnp.clip(key, 0, self.length - 1)[None, None, :, None], axis=-1)
 
     def kept(
         self, keep: Bool[Array, "batch heads length length"] | None
@@ -112,7 +113,10 @@ class Blocks:
         return None if keep is None else rearrange(self.pairs(keep), "b h m s k -> (b m) h s k")
 
     def places(
-        self, positions: Int[Array, "..."] | None, position: nnx.Module | None, batch: int
+        self,
+        positions: Int[Array, "..."] | None,
+        position: nnx.Module | None,
+        batch: int,
     ) -> tuple[Int[Array, "blocks size *axes"], Int[Array, "blocks span *axes"]]:
         """Positions of the queries and keys of each block; None counts from 0, on every axis."""
         axes = getattr(position, "num_axes", None)
@@ -121,20 +125,21 @@ class Blocks:
             positions = positions if axes is None else repeat(positions, "length -> length axes", axes=axes)
         if positions.ndim == (1 if axes is None else 2):
             positions = jnp.broadcast_to(positions, (batch, *positions.shape))
-
-        def of_each(number: Int[Array, "count places"]) -> Int[Array, "blocks places *axes"]:
-            found = positions[:, jnp.clip(number, 0, self.length - 1)]  # batch count places *axes
-            return found.reshape(-1, *found.shape[2:])
-
-        return of_each(self.query_numbers()[..., 0]), of_each(self.key_numbers()[:, 0])
+        query = self.numbers(0, 0, 0)  # count size
+        key = self.numbers(self.before, self.after, self.first)  # count span
+        query, key = (jnp.clip(number, 0, self.length - 1) for number in (query, key))
+        of_query, of_key = positions[:, query], positions[:, key]  # batch count size|span *axes
+        return rearrange(of_query, "b m s ... -> (b m) s ..."), rearrange(of_key, "b m s ... -> (b m) s ...")
 
     def _cut(
         self, x: Shaped[Array, "batch heads length dim"], before: int, after: int
     ) -> Shaped[Array, "batch heads blocks size dim"]:
         """Cut into blocks of `size`, with blocks of zeros before and after."""
-        missing = self.count * self.size - self.length + after * self.size
-        zeros = (jnp.zeros((*x.shape[:2], n, x.shape[3]), x.dtype) for n in (before * self.size, missing))
-        first, last = zeros
+        filling = self.count * self.size - self.length + after * self.size
+        first, last = (
+            jnp.zeros((*x.shape[:2], count, x.shape[3]), dtype=x.dtype)
+            for count in (before * self.size, filling)
+        )
         return rearrange(jnp.concatenate([first, x, last], axis=2), "b h (m s) d -> b h m s d", s=self.size)
 
 
@@ -191,7 +196,7 @@ def local_attention(
         dropout, dropout_keep: of the module and of its call.
     """
     batch, heads, length, _ = query.shape
-    places = (None, None) if position is None else blocks.places(positions, position, batch)
+    places = blocks.places(positions, position, batch)
     placed = place(position, blocks.queries(query), blocks.keys(key), *places)
     output, _ = attend(
         placed.query,

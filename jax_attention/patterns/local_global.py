@@ -97,4 +97,6 @@ def _reorder(x: Shaped[Array, "..."], order: Int[Array, "batch length"], axis: i
     """The elements along axis -2 or -1 in another order; an axis of size 1 is for all, and stays."""
     if x.shape[axis] == 1:
         return x
-    return jnp.take_along_axis(x, order[:, None, :, None] if axis == -2 else order[:, None, None], axis=axis)
+    if axis == -2:
+        return jnp.take_along_axis(x, order[:, None, :, None], axis=-2)
+    return jnp.take_along_axis(x, order[:, None, None], axis=-1)

@@ -34,7 +34,6 @@ class Blocks:
         count: how many blocks there are.
         before, after: how many blocks of keys a block of queries meets before and after its own.
         first: how many of the first keys it meets besides.
-        device: where the sequence lives.
     """
 
     length: int
@@ -43,7 +42,6 @@ class Blocks:
     before: int
     after: int
     first: int
-    device: torch.device | str | None
 
     def queries(self, x: Float[Tensor, "batch heads length dim"]) -> Float[Tensor, "blocks heads size dim"]:
         """Block after block."""
@@ -62,22 +60,26 @@ class Blocks:
         """Queries in a row again: the inverse of `queries`."""
         return rearrange(x, "(b m) h s ... -> b h (m s) ...", m=self.count)[:, :, : self.length]
 
-    def query_numbers(self) -> Int[Tensor, "count size 1"]:
-        """Where in the sequence the queries of each block are."""
-        return torch.arange(self.count * self.size, device=self.device).reshape(self.count, self.size, 1)
+    def numbers(
+        self, before: int, after: int, first: int, *, device: torch.device | str | None
+    ) -> Int[Tensor, "count span"]:
+        """Where in the sequence the elements of each block are, of so many blocks around it, and of the first ones.
 
-    def key_numbers(self) -> Int[Tensor, "count 1 span"]:
-        """Where in the sequence the keys are that each block meets; outside of it for those that fill up."""
-        span = torch.arange((self.before + 1 + self.after) * self.size, device=self.device)
-        start = (torch.arange(self.count, device=self.device) - self.before) * self.size
-        numbers = (start[:, None] + span)[:, None]  # count 1 span
-        if not self.first:
-            return numbers
-        first = torch.arange(self.first, device=self.device)
-        return torch.concatenate([repeat(first, "s -> m 1 s", m=self.count), numbers], dim=-1)
+        They lie outside of the sequence for those that fill up.
+        """
+        span = torch.arange((before + 1 + after) * self.size, device=device)
+        start = (torch.arange(self.count, device=device) - before) * self.size
+        around = start[:, None] + span  # count span
+        firsts = torch.arange(first, device=device)
+        return torch.concatenate([repeat(firsts, "s -> m s", m=self.count), around], dim=-1)
 
     def visible(
-        self, sees: Sees | None, mask: Bool[Tensor, "..."] | None, shape: tuple[int, ...]
+        self,
+        sees: Sees | None,
+        mask: Bool[Tensor, "..."] | None,
+        shape: tuple[int, ...],
+        *,
+        device: torch.device | str | None,
     ) -> Bool[Tensor, "blocks heads size span"] | None:
         """Which of the keys that it meets each query sees; None for all.
 
@@ -88,14 +90,15 @@ class Blocks:
         """
         seen = None if mask is None else self.pairs(align("mask", mask, shape))
         if sees is not None:
-            key = self.key_numbers()
-            column = torch.arange(key.shape[-1], device=self.device)
+            query = self.numbers(0, 0, 0, device=device)[..., None]  # count size 1
+            key = self.numbers(self.before, self.after, self.first, device=device)[:, None]  # count 1 span
+            column = torch.arange(key.shape[-1], device=device)
             once = (key >= self.first) | (column < self.first)  # the first keys, met again among the others
-            by_number = (sees(self.query_numbers(), key) & once & (key < self.length))[None, None]
+            by_number = (sees(query, key) & once & (key < self.length))[None, None]
             seen = by_number if seen is None else seen & by_number
         if seen is None:
             return None
-        seen = seen.expand(shape[0], -1, self.count, -1, -1)
+        seen = torch.broadcast_to(seen, (shape[0], seen.shape[1], self.count, *seen.shape[3:]))
         return rearrange(seen, "b h m s k -> (b m) h s k")
 
     def pairs(self, x: Bool[Tensor, "... query key"]) -> Bool[Tensor, "batch heads count size span"]:
@@ -103,8 +106,8 @@ class Blocks:
         x = x[:, :, None] if x.shape[2] == 1 else self._cut(x, 0, 0)  # batch heads count|1 size|1 key|1
         if x.shape[-1] == 1:
             return x
-        key = torch.clip(self.key_numbers(), 0, self.length - 1)
-        return torch.take_along_dim(x, key[None, None], dim=-1)
+        key = self.numbers(self.before, self.after, self.first, device=x.device)  # count span
+        return torch.take_along_dim(x, torch.clip(key, 0, self.length - 1)[None, None, :, None], dim=-1)
 
     def kept(
         self, keep: Bool[Tensor, "batch heads length length"] | None
@@ -113,39 +116,40 @@ class Blocks:
         return None if keep is None else rearrange(self.pairs(keep), "b h m s k -> (b m) h s k")
 
     def places(
-        self, positions: Int[Tensor, "..."] | None, position: nn.Module | None, batch: int
+        self,
+        positions: Int[Tensor, "..."] | None,
+        position: nn.Module | None,
+        batch: int,
+        *,
+        device: torch.device | str | None,
     ) -> tuple[Int[Tensor, "blocks size *axes"], Int[Tensor, "blocks span *axes"]]:
         """Positions of the queries and keys of each block; None counts from 0, on every axis."""
         axes = getattr(position, "num_axes", None)
         if positions is None:
-            positions = torch.arange(self.length, device=self.device)
+            positions = torch.arange(self.length, device=device)
             positions = positions if axes is None else repeat(positions, "length -> length axes", axes=axes)
         if positions.ndim == (1 if axes is None else 2):
-            positions = positions.expand(batch, *positions.shape)
-
-        def of_each(number: Int[Tensor, "count places"]) -> Int[Tensor, "blocks places *axes"]:
-            return positions[:, torch.clip(number, 0, self.length - 1)].flatten(0, 1)
-
-        return of_each(self.query_numbers()[..., 0]), of_each(self.key_numbers()[:, 0])
+            positions = torch.broadcast_to(positions, (batch, *positions.shape))
+        query = self.numbers(0, 0, 0, device=device)  # count size
+        key = self.numbers(self.before, self.after, self.first, device=device)  # count span
+        query, key = (torch.clip(number, 0, self.length - 1) for number in (query, key))
+        of_query, of_key = positions[:, query], positions[:, key]  # batch count size|span *axes
+        return rearrange(of_query, "b m s ... -> (b m) s ..."), rearrange(of_key, "b m s ... -> (b m) s ...")
 
     def _cut(
         self, x: Shaped[Tensor, "batch heads length dim"], before: int, after: int
     ) -> Shaped[Tensor, "batch heads blocks size dim"]:
         """Cut into blocks of `size`, with blocks of zeros before and after."""
-        missing = self.count * self.size - self.length + after * self.size
-        zeros = (x.new_zeros(*x.shape[:2], n, x.shape[3]) for n in (before * self.size, missing))
-        first, last = zeros
+        filling = self.count * self.size - self.length + after * self.size
+        first, last = (
+            torch.zeros((*x.shape[:2], count, x.shape[3]), dtype=x.dtype, device=x.device)
+            for count in (before * self.size, filling)
+        )
         return rearrange(torch.concatenate([first, x, last], dim=2), "b h (m s) d -> b h m s d", s=self.size)
 
 
 def blocks_of(
-    length: int,
-    before: int,
-    after: int,
-    *,
-    first: int = 0,
-    size: int | None = None,
-    device: torch.device | str | None,
+    length: int, before: int, after: int, *, first: int = 0, size: int | None = None
 ) -> Blocks | None:
     """The blocks for queries that reach so many keys before and after their own; None for one short sequence.
 
@@ -154,12 +158,11 @@ def blocks_of(
         before, after: how many keys a query sees at most before and after its own.
         first: how many of the first keys it sees besides.
         size: of a block; the longer reach if None.
-        device: where the sequence lives.
     """
     size = max(before, after, SMALL) if size is None else size
     if known_at_most(length, max(SHORT, size, first)):
         return None
-    return Blocks(length, size, -(-length // size), int(before > 0), int(after > 0), first, device)
+    return Blocks(length, size, -(-length // size), int(before > 0), int(after > 0), first)
 
 
 def adds_bias(
@@ -198,14 +201,14 @@ def local_attention(
         dropout, dropout_keep: of the module and of its call.
     """
     batch, heads, length, _ = query.shape
-    places = (None, None) if position is None else blocks.places(positions, position, batch)
+    places = blocks.places(positions, position, batch, device=query.device)
     placed = place(position, blocks.queries(query), blocks.keys(key), *places)
     output, _ = attend(
         placed.query,
         placed.key,
         blocks.keys(value),
         placed.bias,
-        blocks.visible(sees, mask, (batch, heads, length, length)),
+        blocks.visible(sees, mask, (batch, heads, length, length), device=query.device),
         is_causal=sees is None,
         scale=scale,
         need_weights=False,

@@ -111,7 +111,7 @@ class ChunkedAttention(nn.Module):
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         if not need_weights and cache is None:
-            blocks = blocks_of(x.shape[1], 0, 0, size=self.chunk_size, device=x.device)
+            blocks = blocks_of(x.shape[1], 0, 0, size=self.chunk_size)
             if blocks is not None:
                 heads = local_attention(
                     blocks,

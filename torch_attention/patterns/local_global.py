@@ -45,7 +45,7 @@ def local_and_global_heads(
     shape = (*query.shape[:3], query.shape[2])
     allowed = None if mask is None else align("mask", mask, shape)
     is_global = global_tokens[:, None, None]  # batch 1 1 length
-    order = torch.argsort((~global_tokens).to(torch.int8), dim=-1, stable=True)  # global tokens first
+    order = torch.argsort(~global_tokens, dim=-1, stable=True)  # global tokens first
     seen = is_global if allowed is None else is_global & allowed
     call = checked_call(
         at_least_float32(query),
@@ -58,7 +58,9 @@ def local_and_global_heads(
     found = log_sum > -torch.inf  # batch heads length
 
     sees = partial(is_near, one_sided_window=one_sided_window)
-    near = blocks.visible(sees, ~is_global if allowed is None else ~is_global & allowed, shape)
+    near = blocks.visible(
+        sees, ~is_global if allowed is None else ~is_global & allowed, shape, device=query.device
+    )
     scores, near = dot_product_scores(
         blocks.queries(query), blocks.keys(key), mask=near, scale=scale
     )  # blocks heads size span
@@ -81,7 +83,7 @@ def heads_of_global_tokens(
     scale: float | None,
 ) -> Float[Tensor, "batch heads length head_dim"]:
     """What global queries read, in tiles; other rows are not to be used."""
-    order = torch.argsort((~global_tokens).to(torch.int8), dim=-1, stable=True)
+    order = torch.argsort(~global_tokens, dim=-1, stable=True)
     allowed = None if mask is None else align("mask", mask, (*query.shape[:3], query.shape[2]))
     call = checked_call(
         _reorder(query, order, -2),
@@ -101,4 +103,6 @@ def _reorder(
     """The elements along axis -2 or -1 in another order; an axis of size 1 is for all, and stays."""
     if x.shape[axis] == 1:
         return x
-    return torch.take_along_dim(x, order[:, None, :, None] if axis == -2 else order[:, None, None], dim=axis)
+    if axis == -2:
+        return torch.take_along_dim(x, order[:, None, :, None], dim=-2)
+    return torch.take_along_dim(x, order[:, None, None], dim=-1)

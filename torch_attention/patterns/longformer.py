@@ -148,7 +148,7 @@ class LongformerAttention(nn.Module):
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         reach = self.one_sided_window
-        blocks = None if need_weights else blocks_of(x.shape[1], reach, reach, device=x.device)
+        blocks = None if need_weights else blocks_of(x.shape[1], reach, reach)
         if blocks is not None and global_tokens is None:
             heads = local_attention(
                 blocks,

@@ -117,7 +117,7 @@ class SlidingWindowAttention(nn.Module):
         is_plain = mask is None and dropout_keep is None and not self.dropout.draws
         is_plain = is_plain and not adds_bias(self.position, query, key)
         if not need_weights and cache is None and not is_plain:  # fused kernels are told of windows alone
-            blocks = blocks_of(x.shape[1], self.window - 1, 0, device=x.device)
+            blocks = blocks_of(x.shape[1], self.window - 1, 0)
             if blocks is not None:
                 heads = local_attention(
                     blocks,

@@ -171,7 +171,7 @@ class StreamingAttention(nn.Module):
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         if not need_weights and cache is None:
-            blocks = blocks_of(x.shape[1], self.window - 1, 0, first=self.num_sinks, device=x.device)
+            blocks = blocks_of(x.shape[1], self.window - 1, 0, first=self.num_sinks)
             if blocks is not None:
                 heads = self._in_blocks(blocks, query, key, value, mask, dropout_keep)
                 return attention_output(self.out_proj(merge_heads(heads)), None, None)
@@ -209,12 +209,14 @@ class StreamingAttention(nn.Module):
     ) -> Float[Tensor, "batch heads length head_dim"]:
         batch, heads, length, _ = query.shape
         query, key, value = blocks.queries(query), blocks.keys(key), blocks.keys(value)
-        query_places, key_places = blocks.places(None, None, batch)  # blocks size, blocks span
+        query_places, key_places = blocks.places(
+            None, None, batch, device=query.device
+        )  # blocks size, blocks span
         scores, visible = streaming_scores(
             self.position,
             query,
             key,
-            blocks.visible(lambda i, j: j >= 0, mask, (batch, heads, length, length)),
+            blocks.visible(lambda i, j: j >= 0, mask, (batch, heads, length, length), device=query.device),
             num_sinks=self.num_sinks,
             window=self.window,
             scale=self.scale,
