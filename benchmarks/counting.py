@@ -147,22 +147,35 @@ class _JaxCounter:
         return carry
 
     def _scan(self, equation: Any, given: list[Any]) -> list[Any]:
-        """A scan: its first step is counted, as often as there are steps."""
+        """A scan: its first step counts for all, unless loops in it depend on numbers."""
         params = equation.params
-        constant, carried = params["num_consts"], params["num_carry"]
-        body, kept = params["jaxpr"], given[: constant + carried]
-        self.times *= params["length"]
-        self.run(body.jaxpr, body.consts, [*kept, *(x[0] for x in given[constant + carried :])])
-        self.times //= params["length"]
-        return _bind(equation, given)
+        constant, carried, length = params["num_consts"], params["num_carry"], params["length"]
+        body, constants = params["jaxpr"], given[:constant]
+        carry, each = given[constant : constant + carried], given[constant + carried :]
+        if length and not _loops(body.jaxpr):
+            self.times *= length
+            self.run(body.jaxpr, body.consts, [*constants, *carry, *(x[0] for x in each)])
+            self.times //= length
+        else:
+            for i in range(length):
+                found = self.run(body.jaxpr, body.consts, [*constants, *carry, *(x[i] for x in each)])
+                carry = found[:carried]
+        return list(_bind(equation, given))
+
+
+def _loops(jaxpr: Jaxpr) -> bool:
+    return any(x.primitive.name == "while" or any(map(_loops, _inner(x))) for x in jaxpr.eqns)
 
 
 def _bind(equation: Any, given: list[Any]) -> Any:
-    return equation.primitive.bind(*given, **equation.primitive.get_bind_params(equation.params))
+    params = equation.primitive.get_bind_params(equation.params)
+    return equation.primitive.bind(*given, **params)
 
 
 def _jax_operations(equation: Any) -> int:
     made = sum(math.prod(x.aval.shape) for x in equation.outvars)
+    if equation.primitive.name == "dynamic_update_slice":  # is done in place
+        return math.prod(equation.invars[1].aval.shape)
     if equation.primitive.name == "dot_general":
         (summed, _), _ = equation.params["dimension_numbers"]
         return made * (1 + math.prod(equation.invars[0].aval.shape[i] for i in summed))
@@ -175,7 +188,9 @@ def _jax_operations(equation: Any) -> int:
 
 def peak_bytes(jaxpr: Jaxpr) -> int:
     """The most that results in between take together, from when they are made to their last use."""
-    last = {x: i for i, equation in enumerate(jaxpr.eqns) for x in equation.invars if not isinstance(x, Literal)}
+    last = {
+        x: i for i, equation in enumerate(jaxpr.eqns) for x in equation.invars if not isinstance(x, Literal)
+    }
     last |= {x: len(jaxpr.eqns) for x in jaxpr.outvars if not isinstance(x, Literal)}
     live = peak = 0
     ends: dict[int, int] = {}
@@ -194,4 +209,6 @@ def peak_bytes(jaxpr: Jaxpr) -> int:
 
 def _inner(equation: Any) -> list[Jaxpr]:
     leaves = [y for x in equation.params.values() for y in (x if isinstance(x, tuple | list) else (x,))]
-    return [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in leaves if isinstance(x, ClosedJaxpr | Jaxpr)]
+    return [
+        x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in leaves if isinstance(x, ClosedJaxpr | Jaxpr)
+    ]

@@ -44,7 +44,7 @@ class Blocks:
     after: int
     first: int
 
-    def queries(self, x: Float[Array, "batch heads length dim"]) -> Float[Array, "blocks heads size dim"]:
+    def queries(self, x: Shaped[Array, "batch heads length dim"]) -> Shaped[Array, "blocks heads size dim"]:
         """Block after block."""
         cut = self._cut(x, 0, 0)  # batch heads count size dim
         return rearrange(cut, "b h m s d -> (b m) h s d")

@@ -32,7 +32,10 @@ from torch_attention.checks import (
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
 from torch_attention.ops import attend, merge_heads, split_heads
+from torch_attention.ops.known import known_at_most
 from torch_attention.outputs import AttentionOutput
+from torch_attention.patterns.block_sparse import block_sparse_heads
+from torch_attention.patterns.blocks import SHORT, adds_bias
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
@@ -217,6 +220,29 @@ class BigBirdAttention(nn.Module):
         check_positions("positions", positions, x, self.position)
         num_blocks = x.shape[1] // self.block_size
         _check_random_blocks(random_blocks, self.num_heads, num_blocks)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        met = self.window_blocks + 2 * self.global_blocks
+        met += 0 if random_blocks is None else random_blocks.shape[-1]
+        is_short = known_at_most(x.shape[1], max(SHORT, met * self.block_size))
+        if not (need_weights or is_short or adds_bias(self.position, query, key)):
+            placed = place(self.position, query, key, positions, positions)
+            heads = block_sparse_heads(
+                placed.query,
+                placed.key,
+                value,
+                mask,
+                random_blocks,
+                block_size=self.block_size,
+                window_blocks=self.window_blocks,
+                global_blocks=self.global_blocks,
+                scale=self.scale,
+                dropout=self.dropout,
+                dropout_keep=dropout_keep,
+            )
+            return AttentionOutput(self.out_proj(merge_heads(heads)), None)
+
         seen = block_sparse_mask(
             num_blocks,
             self.block_size,
@@ -225,9 +251,6 @@ class BigBirdAttention(nn.Module):
             global_blocks=self.global_blocks,
             device=x.device,
         )
-        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
-        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
-        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         placed = place(self.position, query, key, positions, positions)
         heads, weights = attend(
             placed.query,

@@ -43,7 +43,7 @@ class Blocks:
     after: int
     first: int
 
-    def queries(self, x: Float[Tensor, "batch heads length dim"]) -> Float[Tensor, "blocks heads size dim"]:
+    def queries(self, x: Shaped[Tensor, "batch heads length dim"]) -> Shaped[Tensor, "blocks heads size dim"]:
         """Block after block."""
         cut = self._cut(x, 0, 0)  # batch heads count size dim
         return rearrange(cut, "b h m s d -> (b m) h s d")
