@@ -17,6 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # the parameters of calls that hold what is called
+
+
 class Cost(NamedTuple):
     """What a program takes.
 
@@ -130,7 +133,7 @@ class _JaxCounter:
         if name == "cond":
             branch = params["branches"][min(max(int(given[0]), 0), len(params["branches"]) - 1)]
             return self.run(branch.jaxpr, branch.consts, given[1:])
-        inner = next((x for x in params.values() if isinstance(x, ClosedJaxpr | Jaxpr)), None)
+        inner = next((params[called] for called in CALLED if called in params), None)
         if inner is not None:
             closed = isinstance(inner, ClosedJaxpr)
             return self.run(inner.jaxpr if closed else inner, inner.consts if closed else (), given)

@@ -27,14 +27,13 @@ from torch_attention.checks import (
     check_pairs,
     check_positive,
     check_sequence,
-    dtype_name,
 )
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.ops.known import known_at_most
 from torch_attention.outputs import AttentionOutput
-from torch_attention.patterns.block_sparse import block_sparse_heads
+from torch_attention.patterns.block_sparse import block_sparse_heads, check_random_blocks
 from torch_attention.patterns.blocks import SHORT, adds_bias
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
@@ -219,7 +218,7 @@ class BigBirdAttention(nn.Module):
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_positions("positions", positions, x, self.position)
         num_blocks = x.shape[1] // self.block_size
-        _check_random_blocks(random_blocks, self.num_heads, num_blocks)
+        check_random_blocks(random_blocks, self.num_heads, num_blocks)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
@@ -272,18 +271,6 @@ def _check_pattern(block_size: int, window_blocks: int, global_blocks: int) -> N
     if window_blocks % 2 == 0:
         raise ValueError(
             f"window_blocks must be odd (the query's own and as many on each side), got {window_blocks}"
-        )
-
-
-def _check_random_blocks(random_blocks: Tensor | None, num_heads: int, num_blocks: int) -> None:
-    if random_blocks is None:
-        return
-    if not dtype_name(random_blocks).startswith("int"):
-        raise TypeError(f"random_blocks must be integers, got {dtype_name(random_blocks)}")
-    if random_blocks.ndim != 3 or tuple(random_blocks.shape[:2]) != (num_heads, num_blocks):
-        raise ValueError(
-            f"random_blocks must have shape (heads, blocks, random) = ({num_heads}, {num_blocks}, any), "
-            f"got {tuple(random_blocks.shape)}"
         )
 
 

@@ -5,7 +5,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from torch_attention.checks import align
+from torch_attention.checks import align, dtype_name
 from torch_attention.layers import Dropout
 from torch_attention.ops import attend
 
@@ -124,3 +124,16 @@ def block_sparse_heads(
     return torch.concatenate(
         [see_all[:, :, :end], heads[:, :, end : length - end], see_all[:, :, end:]], dim=2
     )
+
+
+def check_random_blocks(random_blocks: Tensor | None, num_heads: int, num_blocks: int) -> None:
+    """Raise unless random blocks are integers, some for each head and block; None passes."""
+    if random_blocks is None:
+        return
+    if not dtype_name(random_blocks).startswith("int"):
+        raise TypeError(f"random_blocks must be integers, got {dtype_name(random_blocks)}")
+    if random_blocks.ndim != 3 or tuple(random_blocks.shape[:2]) != (num_heads, num_blocks):
+        raise ValueError(
+            f"random_blocks must have shape (heads, blocks, random) = ({num_heads}, {num_blocks}, any), "
+            f"got {tuple(random_blocks.shape)}"
+        )
