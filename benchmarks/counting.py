@@ -16,7 +16,6 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-
 CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # the parameters of calls that hold what is called
 
 
@@ -53,19 +52,19 @@ class _TorchCounter(TorchDispatchMode):
     ) -> Any:
         for x in tree_leaves((args, kwargs)):  # what was there before is no result
             if isinstance(x, torch.Tensor):
-                self.known.add(x.untyped_storage()._cdata)
+                self._hold(x, 0)
         result = func(*args, **(kwargs or {}))
         made = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
         for x in made:
-            self._hold(x)
+            self._hold(x, x.untyped_storage().nbytes())
         self.operations += _torch_products(func.overloadpacket.__name__, args)
         if not func.is_view:
             self.operations += sum(x.numel() for x in made)
         return result
 
-    def _hold(self, x: torch.Tensor) -> None:
+    def _hold(self, x: torch.Tensor, size: int) -> None:
         storage = x.untyped_storage()
-        number, size = storage._cdata, storage.nbytes()
+        number = storage._cdata
         if number in self.known:
             return
         self.known.add(number)
