@@ -228,6 +228,11 @@ class Dropout(nnx.Module):
         check_keep(keep, x.shape)
         return jnp.where(keep, x / (1.0 - self.rate), 0.0)
 
+    @property
+    def draws(self) -> bool:
+        """Whether a call that is given no keep-mask draws one."""
+        return not self.deterministic and self.rngs is not None
+
     def keep_weights(
         self,
         query: Float[Array, "*heads query query_dim"],
@@ -238,6 +243,6 @@ class Dropout(nnx.Module):
         return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
 
     def _draw(self, shape: tuple[int, ...], like: Array) -> Bool[Array, "..."] | None:
-        if self.deterministic or self.rngs is None:
+        if not self.draws:
             return None
         return jax.random.uniform(self.rngs(), shape) >= self.rate

@@ -243,6 +243,11 @@ class Dropout(nn.Module):
         check_keep(keep, x.shape)
         return torch.where(keep, x / (1.0 - self.rate), 0.0)
 
+    @property
+    def draws(self) -> bool:
+        """Whether a call that is given no keep-mask draws one."""
+        return self.training and self.rate > 0.0
+
     def keep_weights(
         self,
         query: Float[Tensor, "*heads query query_dim"],
@@ -253,6 +258,6 @@ class Dropout(nn.Module):
         return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
 
     def _draw(self, shape: tuple[int, ...], like: Tensor) -> Bool[Tensor, "..."] | None:
-        if not self.training or self.rate == 0.0:
+        if not self.draws:
             return None
         return torch.rand(shape, device=like.device) >= self.rate

@@ -14,6 +14,7 @@ from attention_bridge.catalogue.latents import LATENTS_FAMILY
 from attention_bridge.catalogue.linear import LINEAR_FAMILY
 from attention_bridge.catalogue.low_rank import LOW_RANK_FAMILY
 from attention_bridge.catalogue.mechanism import DTYPES as DTYPES
+from attention_bridge.catalogue.mechanism import GROWTHS as GROWTHS
 from attention_bridge.catalogue.mechanism import SIZES as SIZES
 from attention_bridge.catalogue.mechanism import Mechanism as Mechanism
 from attention_bridge.catalogue.mechanism import Paper as Paper

@@ -57,6 +57,7 @@ CLASSIC_FAMILY = (
         family="classic",
         file="classic/hierarchical.py",
         paper=Paper("Yang et al.", 2016, "https://aclanthology.org/N16-1174/"),
+        growth="n",
         equation=r"\mathrm{softmax}_t\left(u_w^\top \tanh(W h_t + b)\right) h_t",
         module=Part("HierarchicalAttentionPooling", {"embed_dim": EMBED, "hidden_dim": HIDDEN}),
         inputs=SEQUENCE,

@@ -22,6 +22,7 @@ DELTA_FAMILY = (
         family="linear",
         file="linear/delta.py",
         paper=Paper("Yang et al.", 2024, "https://arxiv.org/abs/2406.06484"),
+        growth="n",
         equation=r"S_t = S_{t-1} + \beta_t k_t (v_t - S_{t-1}^\top k_t)^\top, \quad o_t = S_t^\top q_t",
         module=Part("DeltaNet", {"embed_dim": 7, **HEAD, **CHUNKS}),
         inputs=SEQUENCE,
@@ -37,6 +38,7 @@ DELTA_FAMILY = (
         family="linear",
         file="linear/gated_delta.py",
         paper=Paper("Yang, Kautz & Hatamizadeh", 2024, "https://arxiv.org/abs/2412.06464"),
+        growth="n",
         equation=r"S_t = \alpha_t (I - \beta_t k_t k_t^\top) S_{t-1} + \beta_t k_t v_t^\top",
         module=Part("GatedDeltaNet", {"embed_dim": 7, **GROUPED, **CHUNKS}),
         inputs=SEQUENCE,
@@ -52,6 +54,7 @@ DELTA_FAMILY = (
         family="linear",
         file="linear/kimi_delta.py",
         paper=Paper("Kimi Team", 2025, "https://arxiv.org/abs/2510.26692"),
+        growth="n",
         equation=(
             r"S_t = (I - \beta_t k_t k_t^\top)\, \mathrm{Diag}(\alpha_t)\, S_{t-1} + \beta_t k_t v_t^\top"
         ),
@@ -69,6 +72,7 @@ DELTA_FAMILY = (
         family="linear",
         file="linear/state_space.py",
         paper=Paper("Dao & Gu", 2024, "https://arxiv.org/abs/2405.21060"),
+        growth="n",
         equation=r"S_t = e^{-e^A \Delta_t} S_{t-1} + B_t (\Delta_t x_t)^\top, \quad y_t = S_t^\top C_t + D x_t",
         module=Part("Mamba2", {"embed_dim": 7, **GROUPS, **CHUNKS}),
         inputs=SEQUENCE,

@@ -22,6 +22,7 @@ LATENTS_FAMILY = (
         family="latents",
         file="latents/perceiver.py",
         paper=Paper("Jaegle et al.", 2021, "https://arxiv.org/abs/2103.03206"),
+        growth="n",
         equation=r"z' = z + \mathrm{MHA}(\mathrm{LN}(z), \mathrm{LN}(x)), \quad z \text{ learned}",
         module=Part(
             "PerceiverAttention",
@@ -38,6 +39,7 @@ LATENTS_FAMILY = (
         family="latents",
         file="latents/pooling.py",
         paper=Paper("Zhai et al.", 2022, "https://arxiv.org/abs/2106.04560"),
+        growth="n",
         equation=r"h = \mathrm{MHA}(p, x), \quad y = h + \mathrm{MLP}(\mathrm{LN}(h)), \quad p \text{ learned}",
         module=Part("AttentionPooling", {"embed_dim": 6, "num_heads": HEADS, "ffn_dim": 9, "num_probes": 5}),
         inputs=ELEMENTS,
@@ -80,6 +82,7 @@ LATENTS_FAMILY = (
         family="latents",
         file="latents/set_transformer.py",
         paper=LEE,
+        growth="n",
         equation=r"\mathrm{MAB}(X, \mathrm{MAB}(I, X))",
         module=Part("InducedSetAttentionBlock", {**BLOCK, "num_inducing": 4}),
         inputs=SET,
@@ -93,6 +96,7 @@ LATENTS_FAMILY = (
         family="latents",
         file="latents/set_transformer.py",
         paper=LEE,
+        growth="n",
         equation=r"\mathrm{MAB}(S, f(Z))",
         module=Part("PoolingByAttention", {**BLOCK, "num_seeds": 5}),
         inputs=ELEMENTS,
@@ -107,6 +111,7 @@ LATENTS_FAMILY = (
         family="latents",
         file="latents/slot_attention.py",
         paper=Paper("Locatello et al.", 2020, "https://arxiv.org/abs/2006.15055"),
+        growth="n",
         equation=r"s_i \leftarrow \mathrm{GRU}\left(\sum_j W_{ij} v_j, s_i\right), \quad "
         r"W_{ij} \propto \operatorname{softmax}_i(q_i^\top k_j / \sqrt{D}) + \epsilon",
         module=Part(

@@ -15,6 +15,7 @@ LOW_RANK_FAMILY: tuple[Mechanism, ...] = (
         family="low_rank",
         file="low_rank/linformer.py",
         paper=Paper("Wang et al.", 2020, "https://arxiv.org/abs/2006.04768"),
+        growth="n",
         equation=r"\mathrm{softmax}\left(Q (E^\top K)^\top / \sqrt{d}\right) F^\top V",
         module=Part(
             "LinformerAttention", {"embed_dim": 18, "num_heads": HEADS, "length": 7, "projected_length": 4}
@@ -31,6 +32,7 @@ LOW_RANK_FAMILY: tuple[Mechanism, ...] = (
         family="low_rank",
         file="low_rank/nystrom.py",
         paper=Paper("Xiong et al.", 2021, "https://arxiv.org/abs/2102.03902"),
+        growth="n",
         equation=r"\mathrm{softmax}(Q \tilde K^\top)\, \mathrm{softmax}(\tilde Q \tilde K^\top)^{+}\, "
         r"\mathrm{softmax}(\tilde Q K^\top)\, V + \mathrm{conv}(V)",
         module=Part("NystromAttention", {"embed_dim": 15, **LANDMARKS, "kernel_size": 3}),

@@ -24,6 +24,9 @@ SIZES = {
 }
 DTYPES = ("float32", "float64", "bfloat16")
 
+# How cost can grow with the length n, and the power of n that this is at most between 1,000 and 3,000.
+GROWTHS = {"n": 1.0, "n log n": 1.15, "n √n": 1.5, "n²": 2.0}
+
 Axes = tuple[str, ...]
 
 
@@ -73,6 +76,7 @@ class Mechanism:
         dtypes: what it is proven in; a choice of keys is no matter for bfloat16, where ties decide.
         native: the function in `attention_bridge.natives` that computes the same with PyTorch's own
             operations, the yardstick for bfloat16; without one that is `attention_bridge.rounded`.
+        growth: how the cost grows with the length n by the paper, without the weights: a key of `GROWTHS`.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Mechanism:
     sizes: Mapping[str, int] = field(default_factory=lambda: SIZES)
     dtypes: tuple[str, ...] = DTYPES
     native: str | None = None
+    growth: str = "n²"
 
     def options(self, need_weights: bool) -> dict[str, bool]:
         """What a call is told besides its arrays."""

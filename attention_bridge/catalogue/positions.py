@@ -24,6 +24,7 @@ def added(
 ) -> Mechanism:
     """An entry for what is added to the sequence itself."""
     return Mechanism(
+        growth="n",
         name=name,
         family="positions",
         file="positions/absolute.py",

@@ -148,6 +148,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         family="sparse",
         file="sparse/lsh.py",
         paper=Paper("Kitaev, Kaiser & Levskaya", 2020, "https://arxiv.org/abs/2001.04451"),
+        growth="n log n",
         equation=r"\sum_{j \in P_i} \exp(q_i^\top k_j - z_i)\, v_j, \quad "
         r"P_i \text{ by } h(x) = \arg\max\,[x R;\, -x R]",
         module=Part(

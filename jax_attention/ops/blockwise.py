@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
+from jaxtyping import Bool, Float
 
 from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.definition import call_masks
@@ -23,13 +24,31 @@ COLUMNS = 512
 
 def blockwise_attention(call: Call) -> Any:
     """The mean of the values, weighted by how well each key answers the query; never the whole matrix of scores."""
+    if 0 in (*call.query.shape[:-3], call.query.shape[-2], call.key.shape[-2]):  # there is no tile
+        return reference_attention(call)
+    output, log_sum = blockwise_with_log_sum(call)
+    return (output, log_sum) if call.return_logsumexp else output
+
+
+def blockwise_with_log_sum(
+    call: Call,
+    asked: Bool[Array, "batch 1 query 1"] | None = None,
+    *,
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+) -> tuple[Float[Array, "*batch heads query value_dim"], Float[Array, "*batch heads query"]]:
+    """`blockwise_attention`, and the logarithm of each query's sum of exponentials, -inf where it sees nothing.
+
+    Args:
+        call: of lengths above 0.
+        asked: the queries whose results are used; tiles without any are left out, and give zeros.
+        rows, columns: the most that a tile has of queries and keys.
+    """
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
-    if 0 in (*batch, query_len, key_len):  # there is no tile
-        return reference_attention(call)
     group = heads // kv_heads
-    rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
+    rows, columns = tile_size(query_len, max(1, rows // group)), tile_size(key_len, columns)
     bias, mask = call_masks(call._replace(visibility=Visibility()))
 
     def whole(x: Array | None) -> Array | None:
@@ -51,6 +70,10 @@ def blockwise_attention(call: Call) -> Any:
         some, all_of_them = tiles_by_mask(mask, (rows, columns))
         live, full = live & some.any(2), full & all_of_them.all(2)
 
+    if asked is not None:
+        some, _ = tiles_by_mask(pad_axis(asked, 2, rows), (rows, columns))
+        live, full = live & some, full & some
+
     plan = Plan(
         DotProductRule(call.scale, call.softcap),
         key_len,
@@ -70,10 +93,10 @@ def blockwise_attention(call: Call) -> Any:
     )
     output, log_sum = attend_tiles(plan, learned, Fixed(tiling(live, full), mask, keep, call.visibility))
     output = output[..., :query_len, :].reshape(*batch, heads, query_len, value.shape[-1])
-    if not call.return_logsumexp:
-        return output
     log_sum = log_sum[..., :query_len].reshape(*batch, heads, query_len)
-    if call.sinks is not None:  # their share is taken from the sum of all weights, 1
+    if (
+        call.return_logsumexp and call.sinks is not None
+    ):  # their share is taken from the sum of all weights, 1
         sinks = call.sinks.astype(log_sum.dtype)[:, None]  # heads 1
         share = jax.nn.sigmoid(log_sum - jnp.broadcast_to(sinks, log_sum.shape))
         output = (output * share[..., None]).astype(output.dtype)

@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jax_attention.ops.rules import Place, Rule
-from jax_attention.ops.tiles import Tiling, add_tile, one_of, tile_of
+from jax_attention.ops.tiles import Tiling, add_tile, tile_of
 
 
 class Plan(NamedTuple):
@@ -86,7 +86,7 @@ class Tile(NamedTuple):
 
     def of(self, x: Array) -> Array:
         """The part of a bias or mask that lies on this tile."""
-        return tile_of(one_of(x, self.n, self.g), self.i, self.j, self.plan.rows, self.plan.columns)
+        return tile_of(x, self.n, self.g, self.i, self.j, self.plan.rows, self.plan.columns)
 
     def add(self, x: Array, part: Array) -> Array:
         """Add to the part of a bias that lies on this tile."""

@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from jax_attention.ops.softmax import at_least_float32
 from jax_attention.ops.tile import Fixed, Learned, Plan, Tile
-from jax_attention.ops.tiles import Tiling, one_of
+from jax_attention.ops.tiles import Tiling
 
 
 def attend_tiles(
@@ -43,10 +43,10 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
 
     def pair(number: Array) -> tuple[Array, Array, Array]:
         n, g = number // kv_heads, number % kv_heads
-        keys, values = key[n, g], value[n, g]  # key head_dim, key value_dim
+        queries, keys, values = query[n, g], key[n, g], value[n, g]  # length dim each, queries by group
 
         def row(i: Array) -> tuple[Array, Array, Array]:
-            asked = plan.rule.scale * _cut(query[n, g], i, plan.rows).astype(wide)  # group row head_dim
+            asked = plan.rule.scale * _cut(queries, i, plan.rows).astype(wide)  # group row head_dim
 
             def tile(
                 is_partial: bool, j: Array, gathered: tuple[Array, Array, Array]
@@ -127,14 +127,13 @@ def _gradient(
 
     def pair(shared: Any, number: Array) -> tuple[Any, tuple[Array, Array, Array]]:
         n, g = number // kv_heads, number % kv_heads
-        keys, values = key[n, g], value[n, g]
+        queries, keys, values, d_reads = query[n, g], key[n, g], value[n, g], d_output[n, g]
+        statistics = [x[n, g][..., None] for x in (top, share, mean, d_log_sum)]  # group query 1
 
         def row(i: Array, carry: Any) -> Any:
-            asked = plan.rule.scale * _cut(query[n, g], i, plan.rows).astype(wide)
-            d_read = _cut(d_output[n, g], i, plan.rows)
-            level, per, off, further = (
-                _cut(x[n, g][..., None], i, plan.rows) for x in (top, share, mean, d_log_sum)
-            )
+            asked = plan.rule.scale * _cut(queries, i, plan.rows).astype(wide)
+            d_read = _cut(d_reads, i, plan.rows)
+            level, per, off, further = (_cut(x, i, plan.rows) for x in statistics)
             # With features first, as products along the rows of a tile want them; once a row of tiles.
             asked_first, d_read_first = (jnp.moveaxis(x, -1, 0) for x in (asked, d_read))
 
@@ -253,7 +252,7 @@ def _at_once(fixed: Fixed) -> int:
 
 def _walk(tiling: Tiling, n: Array, g: Array, i: Array, tile: Callable[..., Any], carry: Any) -> Any:
     """Visit the full tiles of row i, then the partial ones."""
-    order, full, live = (one_of(x, n, g)[i] for x in tiling)
+    order, full, live = (x[n if x.shape[0] > 1 else 0, g if x.shape[1] > 1 else 0, i] for x in tiling)
     carry = lax.fori_loop(0, full, lambda k, carry: tile(False, order[k], carry), carry)
     return lax.fori_loop(full, live, lambda k, carry: tile(True, order[k], carry), carry)
 

@@ -118,10 +118,11 @@ def one_of(x: Array, n: Array, g: Array) -> Array:
     return x[n if x.shape[0] > 1 else 0, g if x.shape[1] > 1 else 0]
 
 
-def tile_of(x: Array, i: Array | int, j: Array | int, rows: int, columns: int) -> Array:
-    """Of an array `(group|1, query|1, key|1)` what lies on the tile in row i and column j."""
-    start, shape = _span(x.shape, i, j, rows, columns)
-    return lax.dynamic_slice(x, start, shape)
+def tile_of(x: Array, n: Array, g: Array, i: Array | int, j: Array | int, rows: int, columns: int) -> Array:
+    """Of an array `(batch|1, kv_heads|1, group|1, query|1, key|1)` what lies on a tile; no more of it is read."""
+    start, shape = _span(x.shape[2:], i, j, rows, columns)
+    start = (n if x.shape[0] > 1 else 0, g if x.shape[1] > 1 else 0, *start)
+    return lax.dynamic_slice(x, start, (1, 1, *shape))[0, 0]
 
 
 def add_tile(

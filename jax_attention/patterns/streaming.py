@@ -39,6 +39,7 @@ from jax_attention.ops import (
     weighted_values,
 )
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.patterns.blocks import Blocks, blocks_of
 from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
 
@@ -53,8 +54,8 @@ def streaming_scores(
     num_sinks: int,
     window: int,
     scale: float | None = None,
-    query_places: Int[Array, " query"] | None = None,
-    key_places: Int[Array, " key"] | None = None,
+    query_places: Int[Array, "... query"] | None = None,
+    key_places: Int[Array, "... key"] | None = None,
 ) -> tuple[Float[Array, "batch heads query key"], Bool[Array, "..."] | None]:
     """`dot_product_scores` at the positions that queries and keys have inside the cache.
 
@@ -64,15 +65,15 @@ def streaming_scores(
         mask: which keys are there for each query.
         num_sinks, window: what the cache holds.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
-        query_places, key_places: where in the text they stand; None counts from 0.
+        query_places, key_places: where in the text they stand, `(length)` or `(batch, length)`; None counts from 0.
 
     Returns:
         Scores, and one mask for all restrictions.
     """
     query_places = jnp.arange(query.shape[2]) if query_places is None else query_places
     key_places = jnp.arange(key.shape[2]) if key_places is None else key_places
-    behind = key_places <= query_places[:, None]  # query key
-    seen = behind & ((key_places < num_sinks) | (key_places > query_places[:, None] - window))
+    asking, asked = query_places[..., None], key_places[..., None, :]
+    seen = (asked <= asking) & ((asked < num_sinks) | (asked > asking - window))  # ... query key
     seen = seen if mask is None else and_masks(seen, mask)
     placed = place(position, query, key, query_places, key_places)
     scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
@@ -174,6 +175,11 @@ class StreamingAttention(nnx.Module):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        if not need_weights and cache is None:
+            blocks = blocks_of(x.shape[1], self.window - 1, 0, first=self.num_sinks)
+            if blocks is not None:
+                heads = self._in_blocks(blocks, query, key, value, mask, dropout_keep)
+                return attention_output(self.out_proj(merge_heads(heads)), None, None)
         seen = recall(cache, KeyValue(key, value), mask)
         scores, visible = streaming_scores(
             self.position,
@@ -196,6 +202,37 @@ class StreamingAttention(nnx.Module):
         return attention_output(
             self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
         )
+
+    def _in_blocks(
+        self,
+        blocks: Blocks,
+        query: Float[Array, "batch heads length head_dim"],
+        key: Float[Array, "batch kv_heads length head_dim"],
+        value: Float[Array, "batch kv_heads length head_dim"],
+        mask: Bool[Array, "..."] | None,
+        dropout_keep: Bool[Array, "batch heads length length"] | None,
+    ) -> Float[Array, "batch heads length head_dim"]:
+        batch, heads, length, _ = query.shape
+        query, key, value = blocks.queries(query), blocks.keys(key), blocks.keys(value)
+        query_places, key_places = blocks.places(None, None, batch)  # blocks size, blocks span
+        scores, visible = streaming_scores(
+            self.position,
+            query,
+            key,
+            blocks.visible(lambda i, j: j >= 0, mask, (batch, heads, length, length)),
+            num_sinks=self.num_sinks,
+            window=self.window,
+            scale=self.scale,
+            query_places=query_places,
+            key_places=key_places,
+        )
+        read = weighted_values(
+            masked_softmax(scores, visible),
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, blocks.kept(dropout_keep)),
+            dropout_rate=self.dropout.rate,
+        )
+        return blocks.join(read)
 
 
 def _check_one_coordinate(position: nnx.Module | None) -> None:

@@ -17,6 +17,25 @@ def runs(length: int, size: int, stride: int) -> Int[Array, "runs size"]:
     return first[:, None] + jnp.arange(size)
 
 
+def block_sums(x: Float[Array, "... key"], size: int) -> Float[Array, "... blocks"]:
+    """The sum over each block of `size` keys; the last block may have fewer."""
+    missing = jnp.zeros((*x.shape[:-1], -x.shape[-1] % size), dtype=x.dtype)
+    return reduce(jnp.concatenate([x, missing], axis=-1), "... (n size) -> ... n", "sum", size=size)
+
+
+def stride_weights(
+    weights: Float[Array, "... runs"], per_run: int, count: int
+) -> Float[Array, "... strides"]:
+    """The sum of the weights of all runs that cover each of `count` strides; a run covers `per_run` of them."""
+    before = jnp.zeros((*weights.shape[:-1], per_run - 1), dtype=weights.dtype)
+    after = jnp.zeros((*weights.shape[:-1], count), dtype=weights.dtype)
+    padded = jnp.concatenate([before, weights, after], axis=-1)
+    total = padded[..., :count]
+    for start in range(1, per_run):
+        total = total + padded[..., start : start + count]
+    return total
+
+
 @checked
 def chosen_keys(
     compressed_weights: Float[Array, "batch heads query runs"],
@@ -40,13 +59,11 @@ def chosen_keys(
         query_offset: which key the first query is.
     """
     query_len, key_len = visible.shape[-2:]
-    run = jnp.arange(compressed_weights.shape[-1])[:, None]  # runs 1, in strides
     block = jnp.arange(-(-key_len // selected_size))  # blocks
     per_block, per_run = selected_size // stride, compressed_size // stride
-    overlap = jnp.minimum(run + per_run, (block + 1) * per_block) - jnp.maximum(run, block * per_block)
-    overlap = jnp.clip(overlap, min=0).astype(compressed_weights.dtype)  # runs blocks
     by_group = reduce(compressed_weights, "b (g r) q n -> b g q n", "sum", g=num_kv_heads)
-    importance = jnp.einsum("bgqn,nj->bgqj", by_group, overlap)  # batch kv_heads query blocks
+    by_stride = stride_weights(by_group, per_run, block.shape[0] * per_block)  # batch kv_heads query strides
+    importance = block_sums(by_stride, per_block)  # batch kv_heads query blocks
 
     own = jnp.arange(query_len) + query_offset  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in

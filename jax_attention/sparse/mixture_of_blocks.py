@@ -36,6 +36,7 @@ from jax_attention.ops import (
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
+from jax_attention.sparse.blocks import block_sums
 
 
 @checked
@@ -68,9 +69,8 @@ def block_attention_weights(
     visible = jnp.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = jnp.arange(scores.shape[-1]) // block_size  # key
     block = jnp.arange(-(-scores.shape[-1] // block_size))  # blocks
-    member = (block_of == block[:, None]).astype(scores.dtype)  # blocks key
-    total = jnp.einsum("bhqk,nk->bhqn", jnp.where(visible, scores, 0.0), member)
-    count = jnp.einsum("bhqk,nk->bhqn", visible.astype(scores.dtype), member)
+    total = block_sums(jnp.where(visible, scores, 0.0), block_size)  # batch heads query blocks
+    count = block_sums(visible.astype(scores.dtype), block_size)  # batch heads query blocks
     gate = total / jnp.clip(count, min=1.0)  # batch heads query blocks
     own = (jnp.arange(scores.shape[-2]) + query_offset) // block_size  # query
     gate = jnp.where(own[:, None] == block, jnp.inf, gate)

@@ -22,7 +22,7 @@ compressed key is seen once its whole run is past, and so is hidden if the mask 
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from einops import rearrange
+from einops import rearrange, repeat
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -52,7 +52,7 @@ from jax_attention.outputs import AttentionOutput, CachedOutput, attention_outpu
 from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
 from jax_attention.recall import check_call, recall
-from jax_attention.sparse.blocks import chosen_keys, runs
+from jax_attention.sparse.blocks import chosen_keys, runs, stride_weights
 
 
 @checked
@@ -252,9 +252,10 @@ class NativeSparseAttention(nnx.Module):
         output = self.out_proj(merge_heads(heads.astype(x.dtype)))
         if fine is None or near is None:
             return attention_output(output, None, seen.cache)
-        position = jnp.arange(slots)  # slots
-        share = (members[:, :1] <= position) & (position <= members[:, -1:])  # runs slots
-        spread = jnp.einsum("bhqn,nk->bhqk", coarse, share.astype(coarse.dtype)) / self.compressed_size
+        by_stride = stride_weights(coarse, self.compressed_size // self.stride, -(-slots // self.stride))
+        spread = (
+            repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride)[..., :slots] / self.compressed_size
+        )
         mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
         return attention_output(output, mixed, seen.cache)
 

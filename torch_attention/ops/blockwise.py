@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torch_attention.ops.call import Call, Implementation
@@ -13,7 +14,7 @@ from torch_attention.ops.reference import reference_attention
 from torch_attention.ops.rules import DotProductRule
 from torch_attention.ops.tile import Fixed, Learned, Plan
 from torch_attention.ops.tile_loop import attend_tiles
-from torch_attention.ops.tiles import tile_size, tiling
+from torch_attention.ops.tiles import tile_size, tiles_by_mask, tiling
 from torch_attention.ops.visibility import Visibility
 
 ROWS = 512  # of a tile, all query heads of a key/value head together
@@ -22,13 +23,31 @@ COLUMNS = 512
 
 def blockwise_attention(call: Call) -> Any:
     """The mean of the values, weighted by how well each key answers the query; never the whole matrix of scores."""
+    if 0 in (*call.query.shape[:-3], call.query.shape[-2], call.key.shape[-2]):  # there is no tile
+        return reference_attention(call)
+    output, log_sum = blockwise_with_log_sum(call)
+    return (output, log_sum) if call.return_logsumexp else output
+
+
+def blockwise_with_log_sum(
+    call: Call,
+    asked: Bool[Tensor, "batch 1 query 1"] | None = None,
+    *,
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+) -> tuple[Float[Tensor, "*batch heads query value_dim"], Float[Tensor, "*batch heads query"]]:
+    """`blockwise_attention`, and the logarithm of each query's sum of exponentials, -inf where it sees nothing.
+
+    Args:
+        call: of lengths above 0.
+        asked: the queries whose results are used; tiles without any are left out, and give zeros.
+        rows, columns: the most that a tile has of queries and keys.
+    """
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
-    if 0 in (*batch, query_len, key_len):  # there is no tile
-        return reference_attention(call)
     group = heads // kv_heads
-    rows, columns = tile_size(query_len, max(1, ROWS // group)), tile_size(key_len, COLUMNS)
+    rows, columns = tile_size(query_len, max(1, rows // group)), tile_size(key_len, columns)
     bias, mask = call_masks(call._replace(visibility=Visibility()))
 
     def grouped(x: Tensor | None) -> Tensor | None:
@@ -45,6 +64,9 @@ def blockwise_attention(call: Call) -> Any:
         visibility=call.visibility,
         mask=mask,
     )
+    if asked is not None:
+        some, _ = tiles_by_mask(asked, (rows, columns))
+        order = order if some is None else tuple(row if some[i, 0] else () for i, row in enumerate(order))
     rule = DotProductRule(call.scale, call.softcap)
     learned = Learned(
         rearrange(_flat(query, batch), "n (g r) q d -> n g r q d", r=group),
@@ -59,10 +81,10 @@ def blockwise_attention(call: Call) -> Any:
     plan = Plan(rule, rows, columns, call.dropout_rate)
     output, log_sum = attend_tiles(plan, learned, Fixed(order, mask, keep, call.visibility))
     output = output.reshape(*batch, heads, query_len, value.shape[-1])
-    if not call.return_logsumexp:
-        return output
     log_sum = log_sum.reshape(*batch, heads, query_len)
-    if call.sinks is not None:  # their share is taken from the sum of all weights, 1
+    if (
+        call.return_logsumexp and call.sinks is not None
+    ):  # their share is taken from the sum of all weights, 1
         share = torch.sigmoid(log_sum - call.sinks[:, None].to(log_sum.dtype))
         output = (output * share[..., None]).to(output.dtype)
     return output, log_sum

@@ -28,12 +28,14 @@ from torch_attention.checks import (
     check_pairs,
     check_positive,
     check_sequence,
-    dtype_name,
 )
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
 from torch_attention.ops import attend, merge_heads, split_heads
+from torch_attention.ops.known import known_at_most
 from torch_attention.outputs import AttentionOutput
+from torch_attention.patterns.block_sparse import block_sparse_heads, check_random_blocks
+from torch_attention.patterns.blocks import SHORT, adds_bias
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
@@ -220,7 +222,30 @@ class BigBirdAttention(nn.Module):
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_positions("positions", positions, x, self.position)
         num_blocks = x.shape[1] // self.block_size
-        _check_random_blocks(random_blocks, self.num_heads, num_blocks)
+        check_random_blocks(random_blocks, self.num_heads, num_blocks)
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        met = self.window_blocks + 2 * self.global_blocks
+        met += 0 if random_blocks is None else random_blocks.shape[-1]
+        is_short = known_at_most(x.shape[1], max(SHORT, met * self.block_size))
+        if not (need_weights or is_short or adds_bias(self.position, query, key)):
+            placed = place(self.position, query, key, positions, positions)
+            heads = block_sparse_heads(
+                placed.query,
+                placed.key,
+                value,
+                mask,
+                random_blocks,
+                block_size=self.block_size,
+                window_blocks=self.window_blocks,
+                global_blocks=self.global_blocks,
+                scale=self.scale,
+                dropout=self.dropout,
+                dropout_keep=dropout_keep,
+            )
+            return AttentionOutput(self.out_proj(merge_heads(heads)), None)
+
         seen = block_sparse_mask(
             num_blocks,
             self.block_size,
@@ -229,9 +254,6 @@ class BigBirdAttention(nn.Module):
             global_blocks=self.global_blocks,
             device=x.device,
         )
-        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
-        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
-        value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         placed = place(self.position, query, key, positions, positions)
         heads, weights = attend(
             placed.query,
@@ -253,18 +275,6 @@ def _check_pattern(block_size: int, window_blocks: int, global_blocks: int) -> N
     if window_blocks % 2 == 0:
         raise ValueError(
             f"window_blocks must be odd (the query's own and as many on each side), got {window_blocks}"
-        )
-
-
-def _check_random_blocks(random_blocks: Tensor | None, num_heads: int, num_blocks: int) -> None:
-    if random_blocks is None:
-        return
-    if not dtype_name(random_blocks).startswith("int"):
-        raise TypeError(f"random_blocks must be integers, got {dtype_name(random_blocks)}")
-    if random_blocks.ndim != 3 or tuple(random_blocks.shape[:2]) != (num_heads, num_blocks):
-        raise ValueError(
-            f"random_blocks must have shape (heads, blocks, random) = ({num_heads}, {num_blocks}, any), "
-            f"got {tuple(random_blocks.shape)}"
         )
 
 

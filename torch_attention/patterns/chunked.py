@@ -26,6 +26,7 @@ from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks, chunked_mask
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.patterns.blocks import blocks_of, local_attention
 from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
@@ -111,6 +112,23 @@ class ChunkedAttention(nn.Module):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        if not need_weights and cache is None:
+            blocks = blocks_of(x.shape[1], 0, 0, size=self.chunk_size)
+            if blocks is not None:
+                heads = local_attention(
+                    blocks,
+                    self.position,
+                    query,
+                    key,
+                    value,
+                    mask,
+                    sees=None,
+                    positions=positions,
+                    scale=self.scale,
+                    dropout=self.dropout,
+                    dropout_keep=dropout_keep,
+                )
+                return attention_output(self.out_proj(merge_heads(heads)), None, None)
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         sizes = x.shape[1], placed.key.shape[2]

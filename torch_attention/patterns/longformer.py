@@ -18,6 +18,8 @@ that is not finds the global tokens with the same projections as its neighbours.
 | d             | `head_dim`                                           |                                         |
 """
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -28,6 +30,8 @@ from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
 from torch_attention.ops import dot_product_attention_weights, merge_heads, split_heads, weighted_values
 from torch_attention.outputs import AttentionOutput
+from torch_attention.patterns.blocks import adds_bias, blocks_of, local_attention
+from torch_attention.patterns.local_global import heads_of_global_tokens, is_near, local_and_global_heads
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
@@ -137,19 +141,56 @@ class LongformerAttention(nn.Module):
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_positions("positions", positions, x, self.position)
         _check_global_tokens(global_tokens, x)
-        if global_tokens is None:
-            global_tokens = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        seen = local_global_mask(global_tokens, one_sided_window=self.one_sided_window)
-        seen = seen if mask is None else and_masks(seen, mask)  # batch|1 heads|1 length length
-        is_global = global_tokens[:, None, :, None]  # batch 1 length 1
-
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
+        reach = self.one_sided_window
+        blocks = None if need_weights else blocks_of(x.shape[1], reach, reach)
+        if blocks is not None and global_tokens is None:
+            heads = local_attention(
+                blocks,
+                self.position,
+                query,
+                key,
+                value,
+                mask,
+                sees=partial(is_near, one_sided_window=reach),
+                positions=positions,
+                scale=self.scale,
+                dropout=self.dropout,
+                dropout_keep=dropout_keep,
+            )
+            return AttentionOutput(self.out_proj(merge_heads(heads)), None)
+        if global_tokens is None:
+            global_tokens = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        is_global = global_tokens[:, None, :, None]  # batch 1 length 1
+
         global_query = split_heads(self.global_q_proj(x), self.head_dim)  # batch heads length head_dim
         global_key = split_heads(self.global_k_proj(x), self.head_dim)  # batch heads length head_dim
         global_value = split_heads(self.global_v_proj(x), self.head_dim)  # batch heads length head_dim
 
+        keeps_all = dropout_keep is None and not self.dropout.draws
+        if blocks is not None and keeps_all and not adds_bias(self.position, query, key):
+            placed = place(self.position, query, key, positions, positions)
+            heads = local_and_global_heads(
+                blocks,
+                placed.query,
+                placed.key,
+                value,
+                mask,
+                global_tokens,
+                one_sided_window=reach,
+                scale=self.scale,
+            )
+            placed = place(self.position, global_query, global_key, positions, positions)
+            global_heads = heads_of_global_tokens(
+                placed.query, placed.key, global_value, mask, global_tokens, scale=self.scale
+            )
+            heads = torch.where(is_global, global_heads, heads)  # batch heads length head_dim
+            return AttentionOutput(self.out_proj(merge_heads(heads)), None)
+
+        seen = local_global_mask(global_tokens, one_sided_window=self.one_sided_window)
+        seen = seen if mask is None else and_masks(seen, mask)  # batch|1 heads|1 length length
         placed = place(self.position, query, key, positions, positions)
         local_weights = dot_product_attention_weights(
             placed.query, placed.key, placed.bias, seen, scale=self.scale

@@ -29,6 +29,7 @@ from torch_attention.checks import check_divisible, check_sequence, check_window
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.patterns.blocks import adds_bias, blocks_of, local_attention
 from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
@@ -115,6 +116,25 @@ class SlidingWindowAttention(nn.Module):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        is_plain = mask is None and dropout_keep is None and not self.dropout.draws
+        is_plain = is_plain and not adds_bias(self.position, query, key)
+        if not need_weights and cache is None and not is_plain:  # fused kernels are told of windows alone
+            blocks = blocks_of(x.shape[1], self.window - 1, 0)
+            if blocks is not None:
+                heads = local_attention(
+                    blocks,
+                    self.position,
+                    query,
+                    key,
+                    value,
+                    mask,
+                    sees=lambda i, j: (j <= i) & (j > i - self.window),
+                    positions=positions,
+                    scale=self.scale,
+                    dropout=self.dropout,
+                    dropout_keep=dropout_keep,
+                )
+                return attention_output(self.out_proj(merge_heads(heads)), None, None)
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         heads, weights = attend(

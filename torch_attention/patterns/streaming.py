@@ -37,6 +37,7 @@ from torch_attention.ops import (
     weighted_values,
 )
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.patterns.blocks import Blocks, blocks_of
 from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
@@ -51,8 +52,8 @@ def streaming_scores(
     num_sinks: int,
     window: int,
     scale: float | None = None,
-    query_places: Int[Tensor, " query"] | None = None,
-    key_places: Int[Tensor, " key"] | None = None,
+    query_places: Int[Tensor, "... query"] | None = None,
+    key_places: Int[Tensor, "... key"] | None = None,
 ) -> tuple[Float[Tensor, "batch heads query key"], Bool[Tensor, "..."] | None]:
     """`dot_product_scores` at the positions that queries and keys have inside the cache.
 
@@ -62,15 +63,15 @@ def streaming_scores(
         mask: which keys are there for each query.
         num_sinks, window: what the cache holds.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
-        query_places, key_places: where in the text they stand; None counts from 0.
+        query_places, key_places: where in the text they stand, `(length)` or `(batch, length)`; None counts from 0.
 
     Returns:
         Scores, and one mask for all restrictions.
     """
     query_places = torch.arange(query.shape[2], device=query.device) if query_places is None else query_places
     key_places = torch.arange(key.shape[2], device=query.device) if key_places is None else key_places
-    behind = key_places <= query_places[:, None]  # query key
-    seen = behind & ((key_places < num_sinks) | (key_places > query_places[:, None] - window))
+    asking, asked = query_places[..., None], key_places[..., None, :]
+    seen = (asked <= asking) & ((asked < num_sinks) | (asked > asking - window))  # ... query key
     seen = seen if mask is None else and_masks(seen, mask)
     placed = place(position, query, key, query_places, key_places)
     scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
@@ -172,6 +173,11 @@ class StreamingAttention(nn.Module):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        if not need_weights and cache is None:
+            blocks = blocks_of(x.shape[1], self.window - 1, 0, first=self.num_sinks)
+            if blocks is not None:
+                heads = self._in_blocks(blocks, query, key, value, mask, dropout_keep)
+                return attention_output(self.out_proj(merge_heads(heads)), None, None)
         seen = recall(cache, KeyValue(key, value), mask)
         scores, visible = streaming_scores(
             self.position,
@@ -194,6 +200,39 @@ class StreamingAttention(nn.Module):
         return attention_output(
             self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
         )
+
+    def _in_blocks(
+        self,
+        blocks: Blocks,
+        query: Float[Tensor, "batch heads length head_dim"],
+        key: Float[Tensor, "batch kv_heads length head_dim"],
+        value: Float[Tensor, "batch kv_heads length head_dim"],
+        mask: Bool[Tensor, "..."] | None,
+        dropout_keep: Bool[Tensor, "batch heads length length"] | None,
+    ) -> Float[Tensor, "batch heads length head_dim"]:
+        batch, heads, length, _ = query.shape
+        query, key, value = blocks.queries(query), blocks.keys(key), blocks.keys(value)
+        query_places, key_places = blocks.places(
+            None, None, batch, device=query.device
+        )  # blocks size, blocks span
+        scores, visible = streaming_scores(
+            self.position,
+            query,
+            key,
+            blocks.visible(lambda i, j: j >= 0, mask, (batch, heads, length, length), device=query.device),
+            num_sinks=self.num_sinks,
+            window=self.window,
+            scale=self.scale,
+            query_places=query_places,
+            key_places=key_places,
+        )
+        read = weighted_values(
+            masked_softmax(scores, visible),
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, blocks.kept(dropout_keep)),
+            dropout_rate=self.dropout.rate,
+        )
+        return blocks.join(read)
 
 
 def _check_one_coordinate(position: nn.Module | None) -> None:

@@ -28,6 +28,7 @@ from torch_attention.ops import (
     merge_heads,
     split_heads,
 )
+from torch_attention.ops.slots import sum_by_slot
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import check_heads, distances, look_up
 from torch_attention.recall import check_call, recall
@@ -180,10 +181,13 @@ class ShawSelfAttention(nn.Module):
             is_causal=self.is_causal,
             query_offset=seen.offset,
         )
-        row = look_up(distances(placed.query, placed.key, *places), self.position.rows)[:, 0]
-        shift = at_least_float32(self.value_embedding(row))  # 1|batch length length head_dim
         kept = self.dropout(weights, dropout_keep)  # batch heads length length
-        shifts = (kept[..., None, :] @ shift[:, None])[..., 0, :]  # batch heads length head_dim
+        row = look_up(
+            distances(placed.query, placed.key, *places), self.position.rows
+        )  # 1|batch 1 length length
+        by_row = sum_by_slot(kept, row, len(self.position.rows))  # batch heads length rows
+        table = self.value_embedding(torch.as_tensor(self.position.rows, device=x.device))  # rows head_dim
+        shifts = by_row @ at_least_float32(table)  # batch heads length head_dim
         heads = (kept @ at_least_float32(seen.entries.value) + shifts).to(
             value.dtype
         )  # batch heads length head_dim

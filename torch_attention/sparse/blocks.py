@@ -19,6 +19,25 @@ def runs(
     return first[:, None] + torch.arange(size, device=device)
 
 
+def block_sums(x: Float[Tensor, "... key"], size: int) -> Float[Tensor, "... blocks"]:
+    """The sum over each block of `size` keys; the last block may have fewer."""
+    missing = torch.zeros((*x.shape[:-1], -x.shape[-1] % size), dtype=x.dtype, device=x.device)
+    return reduce(torch.concatenate([x, missing], dim=-1), "... (n size) -> ... n", "sum", size=size)
+
+
+def stride_weights(
+    weights: Float[Tensor, "... runs"], per_run: int, count: int
+) -> Float[Tensor, "... strides"]:
+    """The sum of the weights of all runs that cover each of `count` strides; a run covers `per_run` of them."""
+    before = torch.zeros((*weights.shape[:-1], per_run - 1), dtype=weights.dtype, device=weights.device)
+    after = torch.zeros((*weights.shape[:-1], count), dtype=weights.dtype, device=weights.device)
+    padded = torch.concatenate([before, weights, after], dim=-1)
+    total = padded[..., :count]
+    for start in range(1, per_run):
+        total = total + padded[..., start : start + count]
+    return total
+
+
 @checked
 def chosen_keys(
     compressed_weights: Float[Tensor, "batch heads query runs"],
@@ -42,13 +61,11 @@ def chosen_keys(
         query_offset: which key the first query is.
     """
     query_len, key_len = visible.shape[-2:]
-    run = torch.arange(compressed_weights.shape[-1], device=visible.device)[:, None]  # runs 1, in strides
     block = torch.arange(-(-key_len // selected_size), device=visible.device)  # blocks
     per_block, per_run = selected_size // stride, compressed_size // stride
-    overlap = torch.minimum(run + per_run, (block + 1) * per_block) - torch.maximum(run, block * per_block)
-    overlap = torch.clip(overlap, min=0).to(compressed_weights.dtype)  # runs blocks
     by_group = reduce(compressed_weights, "b (g r) q n -> b g q n", "sum", g=num_kv_heads)
-    importance = torch.einsum("bgqn,nj->bgqj", by_group, overlap)  # batch kv_heads query blocks
+    by_stride = stride_weights(by_group, per_run, block.shape[0] * per_block)  # batch kv_heads query strides
+    importance = block_sums(by_stride, per_block)  # batch kv_heads query blocks
 
     own = torch.arange(query_len, device=visible.device) + query_offset  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in

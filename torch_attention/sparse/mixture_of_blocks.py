@@ -34,6 +34,7 @@ from torch_attention.ops import (
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
+from torch_attention.sparse.blocks import block_sums
 
 
 @checked
@@ -66,9 +67,8 @@ def block_attention_weights(
     visible = torch.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = torch.arange(scores.shape[-1], device=scores.device) // block_size  # key
     block = torch.arange(-(-scores.shape[-1] // block_size), device=scores.device)  # blocks
-    member = (block_of == block[:, None]).to(scores.dtype)  # blocks key
-    total = torch.einsum("bhqk,nk->bhqn", torch.where(visible, scores, 0.0), member)
-    count = torch.einsum("bhqk,nk->bhqn", visible.to(scores.dtype), member)
+    total = block_sums(torch.where(visible, scores, 0.0), block_size)  # batch heads query blocks
+    count = block_sums(visible.to(scores.dtype), block_size)  # batch heads query blocks
     gate = total / torch.clip(count, min=1.0)  # batch heads query blocks
     own = (torch.arange(scores.shape[-2], device=scores.device) + query_offset) // block_size  # query
     gate = torch.where(own[:, None] == block, torch.inf, gate)

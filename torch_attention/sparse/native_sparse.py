@@ -22,7 +22,7 @@ compressed key is seen once its whole run is past, and so is hidden if the mask 
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -50,7 +50,7 @@ from torch_attention.outputs import AttentionOutput, CachedOutput, attention_out
 from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
 from torch_attention.recall import check_call, recall
-from torch_attention.sparse.blocks import chosen_keys, runs
+from torch_attention.sparse.blocks import chosen_keys, runs, stride_weights
 
 
 @checked
@@ -250,9 +250,10 @@ class NativeSparseAttention(nn.Module):
         output = self.out_proj(merge_heads(heads.to(x.dtype)))
         if fine is None or near is None:
             return attention_output(output, None, seen.cache)
-        position = torch.arange(slots, device=x.device)  # slots
-        share = (members[:, :1] <= position) & (position <= members[:, -1:])  # runs slots
-        spread = torch.einsum("bhqn,nk->bhqk", coarse, share.to(coarse.dtype)) / self.compressed_size
+        by_stride = stride_weights(coarse, self.compressed_size // self.stride, -(-slots // self.stride))
+        spread = (
+            repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride)[..., :slots] / self.compressed_size
+        )
         mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
         return attention_output(output, mixed, seen.cache)
 

@@ -1,0 +1,165 @@
+"""Long sequences without weights are attended in blocks: the same outputs and gradients as from all pairs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_attention
+import torch_attention
+from attention_bridge.building import build
+from attention_bridge.catalogue import Part
+from attention_bridge.weights import transfer
+
+BATCH, HEADS, LENGTH, EMBED, HEAD_DIM, BLOCK = 2, 3, 300, 12, 4, 5
+SIZES = {"embed_dim": EMBED, "num_heads": HEADS}
+ROTARY = {"position": Part("RotaryEmbedding", {"head_dim": HEAD_DIM})}
+T5 = {"position": Part("T5Bias", {"num_heads": HEADS, "num_buckets": 8, "max_distance": 20})}
+ALIBI = {"position": Part("ALiBi", {"num_heads": HEADS})}
+
+GLOBAL = np.zeros((BATCH, LENGTH), bool)
+GLOBAL[0, :3] = GLOBAL[0, 200] = GLOBAL[1, -1] = True
+RANDOM = np.random.default_rng(5).integers(-1, LENGTH // BLOCK, (HEADS, LENGTH // BLOCK, 4)).astype(np.int32)
+PADDING = (np.arange(LENGTH) < np.array([[LENGTH - 70], [LENGTH]]))[:, None, None]
+PAIRS = np.random.default_rng(6).random((BATCH, HEADS, LENGTH, LENGTH)) < 0.7
+PAIRS[:, :, 5] = False  # a fully masked row
+KEEP = np.random.default_rng(7).random((BATCH, HEADS, LENGTH, LENGTH)) < 0.5
+REVERSED = np.arange(LENGTH - 1, -1, -1, dtype=np.int32)
+
+CASES = {
+    "sinks and rotary": ("StreamingAttention", {"window": 5, "num_sinks": 2, **ROTARY}, {"mask": PADDING}),
+    "sinks and a bias": ("StreamingAttention", {"window": 50, "num_sinks": 1, **T5}, {"mask": PAIRS}),
+    "no sinks": ("StreamingAttention", {"window": 9, "num_sinks": 0, **ROTARY}, {"dropout_keep": KEEP}),
+    "chunks": ("ChunkedAttention", {"chunk_size": 7, **ROTARY}, {"positions": REVERSED}),
+    "chunks and padding": ("ChunkedAttention", {"chunk_size": 7}, {"mask": PADDING, "dropout_keep": KEEP}),
+    "a window and a bias": ("SlidingWindowAttention", {"window": 7, **T5}, {}),
+    "a window of one": ("SlidingWindowAttention", {"window": 1}, {"mask": PADDING}),
+    "neighbours": ("LongformerAttention", {"one_sided_window": 9, **ALIBI}, {"mask": PAIRS}),
+    "global tokens": (
+        "LongformerAttention",
+        {"one_sided_window": 9},
+        {"global_tokens": GLOBAL, "mask": PADDING},
+    ),
+    "global tokens and rotary": (
+        "LongformerAttention",
+        {"one_sided_window": 40, **ROTARY},
+        {"global_tokens": GLOBAL, "mask": PAIRS, "positions": REVERSED},
+    ),
+    "all tokens global": ("LongformerAttention", {"one_sided_window": 2}, {"global_tokens": GLOBAL | True}),
+    "global tokens and a bias": (
+        "LongformerAttention",
+        {"one_sided_window": 9, **T5},
+        {"global_tokens": GLOBAL},
+    ),
+    "random blocks": ("BigBirdAttention", {"block_size": BLOCK}, {"random_blocks": RANDOM, "mask": PAIRS}),
+    "random blocks and rotary": (
+        "BigBirdAttention",
+        {"block_size": BLOCK, **ROTARY},
+        {"random_blocks": RANDOM, "positions": REVERSED, "dropout_keep": KEEP},
+    ),
+    "no ends": ("BigBirdAttention", {"block_size": BLOCK, "window_blocks": 1, "global_blocks": 0}, {}),
+}
+QUICK = ("sinks and rotary", "global tokens", "random blocks")  # one for each way
+marks = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+
+
+@pytest.mark.parametrize("name", marks)
+def test_blocks_give_what_all_pairs_give(rng, name):
+    kind, options, given = CASES[name]
+    part = Part(kind, {**SIZES, **options, "dropout": 0.5})
+    ours = build(part, "torch_attention", {"dtype": torch.float64}).eval()
+    x, cotangent = rng.standard_normal((2, BATCH, LENGTH, EMBED))
+    tensors = {key: torch.from_numpy(value) for key, value in given.items()}
+
+    def torch_run(need_weights):
+        leaf = torch.from_numpy(x).requires_grad_()
+        ours.zero_grad()
+        output = ours(leaf, **tensors, need_weights=need_weights).output
+        (output * torch.from_numpy(cotangent)).sum().backward()
+        gradients = {key: 0.0 if p.grad is None else p.grad.numpy() for key, p in ours.named_parameters()}
+        return {"output": output.detach().numpy(), "x": leaf.grad.numpy(), **gradients}
+
+    expected, found = torch_run(True), torch_run(False)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key] + 0.0 * value, value, atol=1e-11, err_msg=key)
+
+    with jax.enable_x64(True):
+        theirs = build(part, "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": jnp.float64})
+        theirs.eval()
+        definition, state = nnx.split(transfer(ours, theirs))
+
+        def loss(state, x):
+            arrays = {key: jnp.asarray(value) for key, value in given.items()}
+            output = nnx.merge(definition, state)(x, **arrays, need_weights=False).output
+            return (output * cotangent).sum(), output
+
+        run = jax.jit(jax.grad(loss, argnums=1, has_aux=True))
+        gradient, output = run(state, jnp.asarray(x))
+    np.testing.assert_allclose(output, expected["output"], atol=1e-11)
+    np.testing.assert_allclose(gradient, expected["x"], atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["sinks and rotary", "chunks"])
+def test_dropout_drawn_in_blocks_keeps_the_mean(name):
+    kind, options, given = CASES[name]
+    module = build(Part(kind, {**SIZES, **options, "dropout": 0.3}), "torch_attention", {})
+    tensors = {key: torch.from_numpy(x) for key, x in given.items()}
+    x = torch.randn(BATCH, LENGTH, EMBED, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        mean = sum(module(x, **tensors, need_weights=False).output for _ in range(100)) / 100
+        expected = module.eval()(x, **tensors, need_weights=False).output
+    assert not torch.equal(mean, expected)
+    assert (mean - expected).abs().mean() < 0.1 * expected.abs().mean()
+
+
+def test_a_masked_key_that_is_not_finite_has_no_influence_in_blocks():
+    x = torch.randn(1, LENGTH, EMBED, generator=torch.Generator().manual_seed(1))
+    mask = (torch.arange(LENGTH) != 150)[None, None, None]
+    attention = torch_attention.LongformerAttention(EMBED, HEADS, one_sided_window=9)
+    global_tokens = torch.arange(LENGTH)[None] < 2
+    outputs = []
+    for value in (0.0, float("nan")):
+        with torch.no_grad():
+            given = x.clone()
+            given[0, 150] = value
+            output = attention(given, mask, global_tokens=global_tokens, need_weights=False).output
+            outputs.append(torch.cat([output[:, :150], output[:, 151:]], dim=1))
+    assert torch.equal(*outputs)
+
+
+def test_gradients_of_gradients_are_those_of_all_pairs():
+    attention = torch_attention.LongformerAttention(EMBED, HEADS, one_sided_window=9, dtype=torch.float64)
+    x = torch.randn(1, LENGTH, EMBED, dtype=torch.float64, requires_grad=True)
+    found = []
+    for need_weights in (True, False):
+        output = attention(x, global_tokens=torch.from_numpy(GLOBAL[:1]), need_weights=need_weights).output
+        (gradient,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(gradient.square().sum(), x)[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    hasattr(torch_attention.SelfAttention.forward, "__wrapped__"),
+    reason="shape checks wrap every function, too many for the compiler: `make test-slow`",
+)
+@pytest.mark.parametrize("kind", ["StreamingAttention", "ChunkedAttention"])
+def test_a_sequence_in_blocks_compiles_as_one_graph(kind):
+    size = {"window": 5} if kind == "StreamingAttention" else {"chunk_size": 5}
+    attention = build(Part(kind, {**SIZES, **size}), "torch_attention", {}).eval()
+    x = torch.randn(1, LENGTH, EMBED)
+    compiled = torch.compile(attention, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        found, expected = compiled(x, need_weights=False), attention(x, need_weights=False)
+    torch.testing.assert_close(found.output, expected.output)
+
+
+def test_blocks_of_a_short_sequence_are_none():
+    for mirror in (torch_attention, jax_attention):
+        blocks = __import__(f"{mirror.__name__}.patterns.blocks", fromlist=["blocks_of"])
+        assert blocks.blocks_of(blocks.SHORT, 5, 0) is None
+        assert blocks.blocks_of(1000, 2000, 0) is None
+        assert blocks.blocks_of(1000, 5, 0).count == -(-1000 // blocks.SMALL)

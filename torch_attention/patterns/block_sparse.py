@@ -1,0 +1,139 @@
+"""BigBird attention in linear time: each block of queries with the blocks of keys that it sees, and no others."""
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from torch_attention.checks import align, dtype_name
+from torch_attention.layers import Dropout
+from torch_attention.ops import attend
+
+
+def met_blocks(
+    num_blocks: int,
+    random_blocks: Int[Tensor, "heads blocks random"] | None,
+    *,
+    window_blocks: int,
+    global_blocks: int,
+    device: torch.device | str | None,
+) -> tuple[Int[Tensor, "heads blocks met"], Bool[Tensor, "heads blocks met"]]:
+    """Which blocks of keys each block of queries meets that is not global, and which of them count.
+
+    A block that is met twice counts once, and one that does not exist never. With one head if none is random.
+    """
+    block = torch.arange(num_blocks, device=device)  # blocks
+    reach = window_blocks // 2
+    around = block[:, None] + torch.arange(window_blocks, device=device) - reach  # blocks window
+    ends = torch.concatenate([block[:global_blocks], block[num_blocks - global_blocks :]])
+    ends = torch.broadcast_to(ends, (num_blocks, 2 * global_blocks))  # blocks ends
+    met = [around[None], ends[None]]
+    counts = [(around >= 0) & (around < num_blocks), abs(ends - block[:, None]) > reach]
+    counts = [each[None] for each in counts]
+    if random_blocks is not None:
+        exists = (random_blocks >= global_blocks) & (random_blocks < num_blocks - global_blocks)
+        order = torch.arange(random_blocks.shape[-1], device=device)
+        same = random_blocks[..., :, None] == random_blocks[..., None, :]  # heads blocks random random
+        again = (same & (order < order[:, None])).any(-1)
+        far = abs(random_blocks - block[:, None]) > reach
+        heads = random_blocks.shape[0]
+        met = [torch.broadcast_to(each, (heads, *each.shape[1:])) for each in met]
+        counts = [torch.broadcast_to(each, (heads, *each.shape[1:])) for each in counts]
+        met.append(random_blocks)
+        counts.append(exists & far & ~again)
+    numbers = torch.clip(torch.concatenate(met, dim=-1), 0, num_blocks - 1)
+    return numbers, torch.concatenate(counts, dim=-1)
+
+
+def block_sparse_heads(
+    query: Float[Tensor, "batch heads length head_dim"],
+    key: Float[Tensor, "batch heads length head_dim"],
+    value: Float[Tensor, "batch heads length head_dim"],
+    mask: Bool[Tensor, "..."] | None,
+    random_blocks: Int[Tensor, "heads blocks random"] | None,
+    *,
+    block_size: int,
+    window_blocks: int,
+    global_blocks: int,
+    scale: float | None,
+    dropout: Dropout,
+    dropout_keep: Bool[Tensor, "batch heads length length"] | None,
+) -> Float[Tensor, "batch heads length head_dim"]:
+    """What every query reads; arguments as in `BigBirdAttention`, with queries and keys that were placed."""
+    batch, num_heads, length, _ = query.shape
+    count = length // block_size
+    met, counts = met_blocks(
+        count,
+        random_blocks,
+        window_blocks=window_blocks,
+        global_blocks=global_blocks,
+        device=query.device,
+    )
+    mask = None if mask is None else align("mask", mask, (batch, num_heads, length, length))
+    offsets = torch.arange(block_size, device=query.device)
+    keys = rearrange(met[..., None] * block_size + offsets, "h m c s -> h m (c s)")  # heads|1 count span
+
+    def of_blocks(x: Shaped[Tensor, "batch heads length dim"]) -> Shaped[Tensor, "blocks heads span dim"]:
+        """Keys or values that each block of queries meets."""
+        whole = rearrange(x, "b h (m s) d -> b h m (s d)", s=block_size)
+        index = rearrange(met, "h m c -> 1 h (m c) 1")
+        found = torch.take_along_dim(whole, index, dim=2)
+        return rearrange(found, "b h (m c) (s d) -> (b m) h (c s) d", m=count, s=block_size)
+
+    def of_pairs(x: Bool[Tensor, "... query key"]) -> Bool[Tensor, "batch heads count size span"]:
+        """What of a mask belongs to each block of queries; axes of size 1 stay."""
+        x = x[:, :, None] if x.shape[2] == 1 else rearrange(x, "b h (m s) k -> b h m s k", s=block_size)
+        return x if x.shape[-1] == 1 else torch.take_along_dim(x, keys[None, :, :, None], dim=-1)
+
+    seen = repeat(counts, "h m c -> 1 h m 1 (c s)", s=block_size)
+    seen = seen if mask is None else seen & of_pairs(mask)
+    seen = torch.broadcast_to(seen, (batch, *seen.shape[1:]))
+    asked, offered = rearrange(query, "b h (m s) d -> (b m) h s d", s=block_size), of_blocks(key)
+    keep = None if dropout_keep is None else rearrange(of_pairs(dropout_keep), "b h m s k -> (b m) h s k")
+    heads, _ = attend(
+        asked,
+        offered,
+        of_blocks(value),
+        mask=rearrange(seen, "b h m s k -> (b m) h s k"),
+        scale=scale,
+        need_weights=False,
+        dropout_keep=dropout.keep_weights(asked, offered, keep),
+        dropout_rate=dropout.rate,
+    )
+    heads = rearrange(heads, "(b m) h s d -> b h (m s) d", m=count)
+
+    end = global_blocks * block_size
+    if end == 0:
+        return heads
+
+    def of_ends(x: Shaped[Tensor, "batch heads length dim"]) -> Shaped[Tensor, "batch heads ends dim"]:
+        """The rows of global queries; an axis of size 1 stays."""
+        return x if x.shape[2] == 1 else torch.concatenate([x[:, :, :end], x[:, :, length - end :]], dim=2)
+
+    keep = None if dropout_keep is None else of_ends(dropout_keep)
+    see_all, _ = attend(
+        of_ends(query),
+        key,
+        value,
+        mask=None if mask is None else of_ends(mask),
+        scale=scale,
+        need_weights=False,
+        dropout_keep=dropout.keep_weights(of_ends(query), key, keep),
+        dropout_rate=dropout.rate,
+    )
+    return torch.concatenate(
+        [see_all[:, :, :end], heads[:, :, end : length - end], see_all[:, :, end:]], dim=2
+    )
+
+
+def check_random_blocks(random_blocks: Tensor | None, num_heads: int, num_blocks: int) -> None:
+    """Raise unless random blocks are integers, some for each head and block; None passes."""
+    if random_blocks is None:
+        return
+    if not dtype_name(random_blocks).startswith("int"):
+        raise TypeError(f"random_blocks must be integers, got {dtype_name(random_blocks)}")
+    if random_blocks.ndim != 3 or tuple(random_blocks.shape[:2]) != (num_heads, num_blocks):
+        raise ValueError(
+            f"random_blocks must have shape (heads, blocks, random) = ({num_heads}, {num_blocks}, any), "
+            f"got {tuple(random_blocks.shape)}"
+        )
