@@ -1,7 +1,7 @@
 """The parts that mechanisms are built from; nothing here rests on a framework's default."""
 
 from collections.abc import Callable
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,19 @@ def linear(
 def weight_matrix(layer: nnx.Linear) -> Float[Array, "in_features out_features"]:
     """W of an affine map x W + b."""
     return layer.kernel[...]
+
+
+def linear_map(
+    layer: nnx.Module, x: Float[Array, "*batch in_features"]
+) -> Float[Array, "in_features out_features"]:
+    """W of the map x W that a layer without a bias applies to `x`.
+
+    Of a plain layer W is its weight. A layer that was wrapped, replaced or hooked, as LoRA and quantisation do, is
+    called on the identity, for its own weight is not all that it does.
+    """
+    if type(layer) is nnx.Linear:
+        return weight_matrix(layer)
+    return layer(jnp.eye(x.shape[-1], dtype=x.dtype))
 
 
 def layer_norm(
@@ -120,13 +133,14 @@ def conv1d(
     kernel_size: int,
     *,
     stride: int = 1,
-    padding: tuple[int, int] = (0, 0),
+    padding: int = 0,
     groups: int = 1,
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nnx.Conv:
-    """A convolution over `(batch, length, channels)` with `padding` zeros before and after; groups share nothing."""
-    return _conv(in_channels, out_channels, (kernel_size,), (stride,), (padding,), groups, bias, factory)
+    """A convolution for `convolve` with `padding` zeros before and after the sequence; groups share nothing."""
+    around = ((padding, padding),)
+    return _conv(in_channels, out_channels, (kernel_size,), (stride,), around, groups, bias, factory)
 
 
 def conv2d(
@@ -140,28 +154,9 @@ def conv2d(
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nnx.Conv:
-    """A convolution over `(batch, height, width, channels)` with `padding` zeros on both sides of each axis."""
+    """A convolution for `convolve` with `padding` zeros on both sides of height and width; groups share nothing."""
     around = tuple((size, size) for size in padding)
     return _conv(in_channels, out_channels, kernel_size, stride, around, groups, bias, factory)
-
-
-class _Conv(nnx.Conv):
-    """`nnx.Conv` on whole sequences, whatever the devices share out.
-
-    Where they share out the places, and an axis of their mesh shares out nothing, XLA 0.10 adds up the gradient of
-    the kernel once for each device along that axis.
-    """
-
-    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
-        """Convolve."""
-        return _whole_sequences(super().__call__(_whole_sequences(inputs), out_sharding))
-
-
-def _whole_sequences(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    if AxisType.Auto not in jax.sharding.get_abstract_mesh().axis_types:
-        return x
-    free = PartitionSpec.UNCONSTRAINED
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(free, *(None,) * (x.ndim - 2), free))
 
 
 def _conv(
@@ -174,7 +169,7 @@ def _conv(
     bias: bool,
     factory: Factory,
 ) -> nnx.Conv:
-    return _Conv(
+    return nnx.Conv(
         in_channels,
         out_channels,
         kernel_size,
@@ -186,6 +181,22 @@ def _conv(
         bias_init=initializers.zeros,
         **factory,
     )
+
+
+def convolve(
+    layer: nnx.Conv, x: Float[Array, "batch *places channels"]
+) -> Float[Array, "batch *places channels"]:
+    """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
+    # Where devices share out the places, and an axis of their mesh shares out nothing, XLA 0.10 adds up the
+    # gradient of the kernel once for each device along that axis.
+    return _whole_sequences(layer(_whole_sequences(x)))
+
+
+def _whole_sequences(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    if AxisType.Auto not in jax.sharding.get_abstract_mesh().axis_types:
+        return x
+    free = PartitionSpec.UNCONSTRAINED
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(free, *(None,) * (x.ndim - 2), free))
 
 
 class Dropout(nnx.Module):

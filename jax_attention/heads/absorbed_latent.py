@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.caches import Cache, GrowingCache
 from jax_attention.checks import check_sequence
 from jax_attention.heads.latent import Latents, _LatentProjections
-from jax_attention.layers import weight_matrix
+from jax_attention.layers import linear_map
 from jax_attention.ops import Scoring, at_least_float32, attend, merge_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.rotary import RotaryEmbedding
@@ -105,7 +105,7 @@ class AbsorbedLatentAttention(_LatentProjections):
             is_causal=self.is_causal,
         )
         query, seen = self._read(x, mask, positions, cache)
-        up = weight_matrix(self.kv_b_proj).reshape(self.kv_lora_rank, self.num_heads, -1)
+        up = linear_map(self.kv_b_proj, seen.entries.latent).reshape(self.kv_lora_rank, self.num_heads, -1)
         heads, weights = absorbed_latent_attention(
             query,
             seen.entries,

@@ -25,7 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence
-from jax_attention.layers import Factory, conv1d, linear
+from jax_attention.layers import Factory, conv1d, convolve, linear
 from jax_attention.ops import (
     at_least_float32,
     dot_product_attention_weights,
@@ -124,7 +124,7 @@ class NystromAttention(nnx.Module):
                 num_heads,
                 num_heads,
                 kernel_size,
-                padding=(kernel_size // 2, kernel_size // 2),
+                padding=kernel_size // 2,
                 groups=num_heads,
                 bias=False,
                 **factory,
@@ -186,7 +186,7 @@ class NystromAttention(nnx.Module):
             heads = joined @ (from_landmarks @ value)  # batch heads length head_dim
         if self.kernel_size is not None:
             rows = rearrange(value.astype(x.dtype), "b h n d -> (b d) n h")
-            heads = heads + rearrange(self.value_conv(rows), "(b d) n h -> b h n d", b=batch)
+            heads = heads + rearrange(convolve(self.value_conv, rows), "(b d) n h -> b h n d", b=batch)
         return AttentionOutput(self.out_proj(merge_heads(heads.astype(x.dtype))), weights)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch_attention.caches import Cache, GrowingCache
 from torch_attention.checks import check_sequence
 from torch_attention.heads.latent import Latents, _LatentProjections
-from torch_attention.layers import weight_matrix
+from torch_attention.layers import linear_map
 from torch_attention.ops import Scoring, at_least_float32, attend, merge_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.rotary import RotaryEmbedding
@@ -104,7 +104,7 @@ class AbsorbedLatentAttention(_LatentProjections):
             is_causal=self.is_causal,
         )
         query, seen = self._read(x, mask, positions, cache)
-        up = weight_matrix(self.kv_b_proj).reshape(self.kv_lora_rank, self.num_heads, -1)
+        up = linear_map(self.kv_b_proj, seen.entries.latent).reshape(self.kv_lora_rank, self.num_heads, -1)
         heads, weights = absorbed_latent_attention(
             query,
             seen.entries,

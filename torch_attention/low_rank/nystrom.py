@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence
-from torch_attention.layers import Factory, conv1d, linear
+from torch_attention.layers import Factory, conv1d, convolve, linear
 from torch_attention.ops import (
     at_least_float32,
     dot_product_attention_weights,
@@ -122,7 +122,7 @@ class NystromAttention(nn.Module):
                 num_heads,
                 num_heads,
                 kernel_size,
-                padding=(kernel_size // 2, kernel_size // 2),
+                padding=kernel_size // 2,
                 groups=num_heads,
                 bias=False,
                 **factory,
@@ -184,7 +184,7 @@ class NystromAttention(nn.Module):
             heads = joined @ (from_landmarks @ value)  # batch heads length head_dim
         if self.kernel_size is not None:
             rows = rearrange(value.to(x.dtype), "b h n d -> (b d) n h")
-            heads = heads + rearrange(self.value_conv(rows), "(b d) n h -> b h n d", b=batch)
+            heads = heads + rearrange(convolve(self.value_conv, rows), "(b d) n h -> b h n d", b=batch)
         return AttentionOutput(self.out_proj(merge_heads(heads.to(x.dtype))), weights)
 
 

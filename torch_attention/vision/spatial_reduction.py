@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.checks import check_divisible, check_keep, check_positive
-from torch_attention.layers import Dropout, Factory, conv2d, layer_norm, linear
+from torch_attention.layers import Dropout, Factory, conv2d, convolve, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 
@@ -100,7 +100,7 @@ class SpatialReductionAttention(nn.Module):
                 f"x must be at least reduction={self.reduction} high and wide, got {height} and {width}"
             )
         check_keep(dropout_keep, (batch, self.num_heads, height * width, patches))
-        reduced = x if self.reduction == 1 else self.reduction_norm(self.reduction_proj(x))
+        reduced = x if self.reduction == 1 else self.reduction_norm(convolve(self.reduction_proj, x))
         reduced = flatten_grid(reduced)  # batch patches embed
         query = split_heads(self.q_proj(flatten_grid(x)), self.head_dim)  # batch heads area head_dim
         key = split_heads(self.k_proj(reduced), self.head_dim)  # batch heads patches head_dim

@@ -1,0 +1,70 @@
+"""Inputs of a mechanism at several sizes: the batch and every length vary, features and heads do not."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from attention_bridge.catalogue import Mechanism
+from attention_bridge.running import Arrays
+
+BATCH = "batch"
+LENGTHS = ("query", "key", "height", "width")
+MULTIPLES = ("block_size", "chunk_length", "num_landmarks")  # arguments that must divide the length
+LONGEST = ("max_len", "length")  # arguments that are the greatest length
+
+
+def varying(mechanism: Mechanism) -> tuple[str, ...]:
+    """The axes whose sizes a user may change from call to call: the batch, and each length that is not fixed."""
+    arguments = _arguments(mechanism)
+    fixed = ("height", "width") if "grid_size" in arguments else ()
+    given = {axis for axes in (*mechanism.inputs.values(), *mechanism.tokens.values()) for axis in axes}
+    return tuple(axis for axis in (BATCH, *LENGTHS) if axis in given and axis not in fixed)
+
+
+def multiple(mechanism: Mechanism) -> int:
+    """The number that every length has to be a multiple of."""
+    if "is_patched" in mechanism.sizes:
+        return 1
+    arguments = _arguments(mechanism)
+    return next((arguments[name] for name in MULTIPLES if name in arguments), 1)
+
+
+def longest(mechanism: Mechanism) -> int | None:
+    """The greatest length that the mechanism takes; None for any."""
+    arguments = _arguments(mechanism)
+    return next((arguments[name] for name in LONGEST if name in arguments), None)
+
+
+def sizes_at(mechanism: Mechanism, step: int) -> Mapping[str, int]:
+    """The size of each axis after `step` steps: at 0 those of the catalogue, all varying axes larger at the others."""
+    lengths = [axis for axis in varying(mechanism) if axis != BATCH]
+    sizes = {**mechanism.sizes, BATCH: mechanism.sizes[BATCH] + step}
+    for number, axis in enumerate(lengths):
+        sizes[axis] += step * (1 + number) * multiple(mechanism)
+    return sizes
+
+
+def example(mechanism: Mechanism, sizes: Mapping[str, int]) -> Arrays:
+    """Random inputs in float32, by name, without those that may be left out."""
+    rng = np.random.default_rng(3)
+    given: Arrays = {
+        name: rng.standard_normal([sizes[axis] for axis in axes]).astype(np.float32)
+        for name, axes in mechanism.inputs.items()
+    }
+    for name, axes in mechanism.tokens.items():
+        given[name] = rng.integers(0, sizes["vocab"], [sizes[axis] for axis in axes]).astype(np.int32)
+    return given
+
+
+def _arguments(mechanism: Mechanism) -> dict[str, int]:
+    """The arguments of the constructor and of the parts given to it, by name."""
+    found: dict[str, int] = {}
+    waiting = [mechanism.module]
+    while waiting:
+        part = waiting.pop()
+        for name, value in part.arguments.items():
+            if hasattr(value, "arguments"):
+                waiting.append(value)
+            else:
+                found.setdefault(name, value)
+    return found
