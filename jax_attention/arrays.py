@@ -32,3 +32,8 @@ def is_floating(x: Array) -> bool:
 def is_integer(x: Array) -> bool:
     """Whether an array holds integers."""
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
+
+
+def with_rank(x: Array, rank: int) -> Array:
+    """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
+    return x[(None,) * (rank - x.ndim)]

@@ -31,3 +31,8 @@ def is_floating(x: Tensor) -> bool:
 def is_integer(x: Tensor) -> bool:
     """Whether an array holds integers."""
     return not (x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool)
+
+
+def with_rank(x: Tensor, rank: int) -> Tensor:
+    """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
+    return x[(None,) * (rank - x.ndim)]

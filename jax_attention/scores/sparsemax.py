@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arrays import with_rank
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -68,8 +69,9 @@ def sparsemax(
     ordered = descending(below)  # ... key
     count = jnp.arange(1, scores.shape[-1] + 1, dtype=scores.dtype)  # key
     sums = jnp.cumsum(ordered, axis=-1)  # ... key
-    size = (1.0 + count * ordered > sums).sum(axis=-1, keepdims=True)  # ... 1
-    threshold = (jnp.take_along_axis(sums, size - 1, axis=-1) - 1.0) / size  # ... 1
+    size = (1.0 + with_rank(count, sums.ndim) * ordered > sums).sum(axis=-1, keepdims=True)  # ... 1
+    last = jnp.take_along_axis(sums, size - 1, axis=-1)  # ... 1
+    threshold = (last - 1.0) / size.astype(sums.dtype)  # ... 1
     support = mask & (below > threshold)  # ... key
     # On the support the weights are linear in the scores, and so their gradient is exact.
     size = jnp.clip(support.sum(axis=-1, keepdims=True), min=1).astype(scores.dtype)  # ... 1

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -53,6 +54,7 @@ def entmax15(
     below = below_the_top(half, mask)  # ... key
     ordered = descending(below)  # ... key
     count = torch.arange(1, half.shape[-1] + 1, dtype=half.dtype, device=half.device)  # key
+    count = with_rank(count, half.ndim)  # ... key
     means = torch.cumsum(ordered, dim=-1) / count  # ... key
     spreads = torch.cumsum(ordered * ordered, dim=-1) - count * means * means  # ... key
     thresholds = means - torch.sqrt(torch.clip((1.0 - spreads) / count, min=0.0))  # ... key

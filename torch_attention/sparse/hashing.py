@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arrays import with_rank
 from torch_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
@@ -69,7 +70,7 @@ def lsh_attention_weights(
     counts = meetings(chunk, chunk, num_chunks, circular=circular)  # batch heads length length
     scores, seen = dot_product_scores(query, key, None, mask, is_causal=is_causal)
     seen = counts > 0 if seen is None else seen & (counts > 0)
-    itself = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    itself = with_rank(torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device), scores.ndim)
     alone = ~(seen & ~itself).any(dim=-1, keepdim=True)  # batch heads length 1
     if count_repeats:
         scores = scores + torch.log(torch.clip(counts, min=1).to(scores.dtype))
@@ -126,7 +127,7 @@ def lsh_attention(
     if not circular:
         first = torch.arange(rounds * num_chunks, device=order.device) % num_chunks == 0
         back = torch.arange(2 * size, device=order.device) < size
-        seen = seen & ~(first[:, None, None] & back)
+        seen = seen & ~(first[:, None, None] & back[None, None])[None, None]
 
     scores = torch.einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
     scores = scores * query.shape[-1] ** -0.5
