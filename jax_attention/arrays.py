@@ -24,6 +24,11 @@ def as_array(x: Array) -> Array:
     return jnp.asarray(x)
 
 
+def take_along(x: Array, index: Array, axis: int) -> Array:
+    """The elements of `x` at `index` along one axis; the other axes broadcast."""
+    return jnp.take_along_axis(x, index, axis)
+
+
 def is_floating(x: Array) -> bool:
     """Whether an array holds floating-point numbers."""
     return bool(jnp.issubdtype(x.dtype, jnp.floating))
@@ -32,3 +37,8 @@ def is_floating(x: Array) -> bool:
 def is_integer(x: Array) -> bool:
     """Whether an array holds integers."""
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
+
+
+def with_rank(x: Array, rank: int) -> Array:
+    """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
+    return x[(None,) * (rank - x.ndim)]

@@ -56,7 +56,29 @@ def layer_norm(
     dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.LayerNorm:
     """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
-    return nnx.LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
+    return _LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
+
+
+class _LayerNorm(nnx.LayerNorm):
+    """`nnx.LayerNorm`, which promotes 16-bit inputs to float32, where implicit promotion is an error."""
+
+    def __call__(
+        self, x: Float[Array, "*batch dim"], *, mask: Array | None = None
+    ) -> Float[Array, "*batch dim"]:
+        """Normalise the last axis, in at least float32."""
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, mask=mask)
+
+
+class _RMSNorm(nnx.RMSNorm):
+    """`nnx.RMSNorm`, which promotes 16-bit inputs to float32, where implicit promotion is an error."""
+
+    def __call__(
+        self, x: Float[Array, "*batch dim"], mask: Array | None = None
+    ) -> Float[Array, "*batch dim"]:
+        """Normalise the last axis, in at least float32."""
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, mask)
 
 
 class _OffsetRMSNorm(nnx.RMSNorm):
@@ -82,7 +104,7 @@ def rms_norm(
     """
     if unit_offset:
         return _OffsetRMSNorm(dim, epsilon=eps, scale_init=initializers.zeros, **factory)
-    return nnx.RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
+    return _RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
 
 
 def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nnx.Embed:

@@ -23,6 +23,16 @@ def as_array(x: Tensor) -> Tensor:
     return x
 
 
+def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    """The elements of `x` at `index` along one axis; the other axes broadcast."""
+    # As take_along_dim, which asks a compiler for the numbers behind symbolic sizes.
+    axis %= x.ndim
+    shape = [theirs if own == 1 else own for own, theirs in zip(index.shape, x.shape, strict=True)]
+    places = [index.shape[n] if n == axis else size for n, size in enumerate(shape)]
+    taken = [x.shape[n] if n == axis else size for n, size in enumerate(shape)]
+    return torch.gather(x.expand(taken), axis, index.expand(places))
+
+
 def is_floating(x: Tensor) -> bool:
     """Whether an array holds floating-point numbers."""
     return x.dtype.is_floating_point
@@ -31,3 +41,8 @@ def is_floating(x: Tensor) -> bool:
 def is_integer(x: Tensor) -> bool:
     """Whether an array holds integers."""
     return not (x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool)
+
+
+def with_rank(x: Tensor, rank: int) -> Tensor:
+    """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
+    return x[(None,) * (rank - x.ndim)]

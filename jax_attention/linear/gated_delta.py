@@ -133,7 +133,7 @@ def gated_delta_rule_weights(
     between = decay_matrix(log_decay)  # batch heads length length
     scores = between * jnp.einsum("bhqd,bhkd->bhqk", query, key)  # batch heads length length
     overlap = beta[..., None] * between * jnp.einsum("bhqd,bhkd->bhqk", key, key)
-    rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)
+    rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)[None, None]
     return jnp.einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
 
 

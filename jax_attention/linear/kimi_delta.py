@@ -127,7 +127,7 @@ def kimi_delta_rule_weights(
     """The matrix from values to outputs, as in `gated_delta_rule_weights`; in at least float32."""
     query, key, beta, log_decay = (at_least_float32(x) for x in (query, key, beta, log_decay))
     products = decayed_products(jnp.stack([query, key]), key, log_decay).products
-    rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)
+    rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)[None, None]
     changes = solve_unit_lower(beta[..., None] * products[1], rates)  # batch heads length length
     return jnp.einsum("bhql,bhlk->bhqk", products[0], changes)
 

@@ -241,11 +241,11 @@ class MultiScaleRetention(nnx.Module):
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         wide = at_least_float32(x).dtype
         there = jnp.ones(x.shape[:2], dtype=wide)  # batch length
-        there = there if mask is None else there * mask[:, 0, 0]
+        there = there if mask is None else there * mask[:, 0, 0].astype(wide)
         log_decay = jnp.asarray(self.log_decays, dtype=wide)  # heads
-        log_decay = there[:, None] * log_decay[:, None]  # batch heads length
+        log_decay = there[:, None] * log_decay[None, :, None]  # batch heads length
         frequencies = jnp.asarray(self.frequencies, dtype=wide)  # pairs
-        angles = jnp.cumsum(there, axis=-1)[..., None] * frequencies  # batch length pairs
+        angles = jnp.cumsum(there, axis=-1)[..., None] * frequencies[None, None]  # batch length pairs
 
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = at_least_float32(query) * self.head_dim**-0.5

@@ -143,7 +143,7 @@ def grouped_rms_norm(
     """Each run of features divided by its own root mean square, times a scale; computed in at least float32."""
     groups = rearrange(at_least_float32(x), "b l (g f) -> b l g f", g=num_groups)
     groups = groups / jnp.sqrt((groups * groups).mean(axis=-1, keepdims=True) + eps)
-    return rearrange(groups, "b l g f -> b l (g f)").astype(x.dtype) * scale
+    return rearrange(groups, "b l g f -> b l (g f)").astype(x.dtype) * scale[None, None]
 
 
 class Mamba2(nnx.Module):
@@ -229,8 +229,8 @@ class Mamba2(nnx.Module):
         key = repeat_heads(split_heads(key, self.state_dim), self.num_heads)
         query = repeat_heads(split_heads(query, self.state_dim), self.num_heads)
         step = rearrange(visible_only(time_step(dt, self.dt_bias[...]), mask), "b l h -> b h l")
-        log_decay = -jnp.exp(at_least_float32(self.A_log[...]))[:, None] * step  # batch heads length
-        skip = at_least_float32(self.D[...])[:, None, None]  # heads 1 1
+        log_decay = -jnp.exp(at_least_float32(self.A_log[...]))[None, :, None] * step  # batch heads length
+        skip = at_least_float32(self.D[...])[None, :, None, None]  # 1 heads 1 1
         memory = None if state is None else state.memory
         written = step[..., None] * value  # batch heads length head_dim
         if x.shape[1] == 1:
@@ -242,8 +242,9 @@ class Mamba2(nnx.Module):
         weights = None
         if need_weights:
             each = jnp.eye(x.shape[1], dtype=step.dtype)  # length length
-            weights = state_space_weights(query, key, log_decay) * step[:, :, None] + skip * each
-        heads = merge_heads((heads + skip * value).astype(x.dtype)) * silu(z)  # batch length heads·head_dim
+            weights = state_space_weights(query, key, log_decay) * step[:, :, None] + skip * each[None, None]
+        heads = (at_least_float32(heads) + skip * value).astype(x.dtype)  # batch heads length head_dim
+        heads = merge_heads(heads) * silu(z)  # batch length heads·head_dim
         heads = grouped_rms_norm(heads, self.norm_scale[...], self.num_groups, self.eps)
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 

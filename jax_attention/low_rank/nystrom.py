@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arrays import with_rank
 from jax_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence
 from jax_attention.layers import Factory, conv1d, convolve, linear
 from jax_attention.ops import (
@@ -51,7 +52,7 @@ def iterative_pseudo_inverse(
     norm = jnp.amax(sizes.sum(-2), axis=-1) * jnp.amax(sizes.sum(-1), axis=-1)  # ...
     norm = jnp.where(norm > 0.0, norm, 1.0)[..., None, None]
     inverse = matrix.swapaxes(-1, -2) / norm  # ... columns rows
-    identity = jnp.eye(matrix.shape[-2], dtype=matrix.dtype)
+    identity = with_rank(jnp.eye(matrix.shape[-2], dtype=matrix.dtype), matrix.ndim)
     for _ in range(num_iterations):
         product = matrix @ inverse  # ... rows rows
         inner = 15.0 * identity - product @ (7.0 * identity - product)
@@ -186,7 +187,8 @@ class NystromAttention(nnx.Module):
             heads = joined @ (from_landmarks @ value)  # batch heads length head_dim
         if self.kernel_size is not None:
             rows = rearrange(value.astype(x.dtype), "b h n d -> (b d) n h")
-            heads = heads + rearrange(convolve(self.value_conv, rows), "(b d) n h -> b h n d", b=batch)
+            mixed = rearrange(convolve(self.value_conv, rows), "(b d) n h -> b h n d", d=self.head_dim)
+            heads = heads + mixed.astype(heads.dtype)
         return AttentionOutput(self.out_proj(merge_heads(heads.astype(x.dtype))), weights)
 
 

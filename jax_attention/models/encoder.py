@@ -190,4 +190,4 @@ class Encoder(nnx.Module):
             types = jnp.zeros_like(tokens) if token_types is None else token_types
             x = x + self.type_embedding(types)  # batch length token_dim
         positions = jnp.arange(tokens.shape[1]) + self.config.first_position
-        return x + self.position_embedding(positions)  # batch length token_dim
+        return x + self.position_embedding(positions)[None]  # batch length token_dim

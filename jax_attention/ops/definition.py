@@ -126,7 +126,7 @@ def call_scores(call: Call) -> tuple[Float[Array, "*batch heads query key"], Boo
     scores = jnp.einsum("...qd,...kd->...qk", query, offered)  # ... heads query key
     scores = scores * call.scale
     if bias is not None:
-        scores = scores + bias
+        scores = scores + at_least_float32(bias)
     if call.softcap is not None:
         scores = call.softcap * jnp.tanh(scores / call.softcap)
     return (scores if mask is None else spoiled_scores(scores, key, mask)), mask

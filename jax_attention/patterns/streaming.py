@@ -69,8 +69,8 @@ def streaming_scores(
     """
     query_places = jnp.arange(query.shape[2]) if query_places is None else query_places
     key_places = jnp.arange(key.shape[2]) if key_places is None else key_places
-    behind = key_places <= query_places[:, None]  # query key
-    seen = behind & ((key_places < num_sinks) | (key_places > query_places[:, None] - window))
+    there, here = key_places[None], query_places[:, None]  # 1 key, query 1
+    seen = (there <= here) & ((there < num_sinks) | (there > here - window))  # query key
     seen = seen if mask is None else and_masks(seen, mask)
     placed = place(position, query, key, query_places, key_places)
     scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)

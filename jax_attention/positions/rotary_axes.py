@@ -21,6 +21,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_attention.arrays import with_rank
 from jax_attention.checks import check_divisible
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads
@@ -32,7 +33,7 @@ def axis_angles(
 ) -> Float[Array, "... length pairs"]:
     """The angle of each pair: the coordinate on its axis times its frequency."""
     followed = positions[..., jnp.asarray(axes)]  # ... length pairs
-    return followed.astype(frequencies.dtype) * frequencies  # ... length pairs
+    return followed.astype(frequencies.dtype) * with_rank(frequencies, followed.ndim)  # ... length pairs
 
 
 def turn(

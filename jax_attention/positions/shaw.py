@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arrays import take_along
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, embedding, linear
@@ -47,7 +48,7 @@ def relative_scores(
         row: which of them belongs to a pair, broadcast against the result.
     """
     scores = at_least_float32(x) @ at_least_float32(rows).swapaxes(-1, -2)  # batch heads length rows
-    return jnp.take_along_axis(scores, row, axis=-1)  # batch heads length other
+    return take_along(scores, row, -1)  # batch heads length other
 
 
 class ShawEmbedding(nnx.Module):

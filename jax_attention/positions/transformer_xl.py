@@ -116,15 +116,19 @@ class TransformerXLEmbedding(nnx.Module):
         wide = at_least_float32(query)  # batch heads query head_dim
         frequencies = jnp.asarray(self.frequencies, dtype=wide.dtype)  # pairs
         weight = self.distance_weight[...].astype(wide.dtype)  # embed heads head_dim
-        towards = wide + self.distance_bias[...][:, None]  # batch heads query head_dim
+        towards = wide + self.distance_bias[...][None, :, None].astype(
+            wide.dtype
+        )  # batch heads query head_dim
         if query_positions is None and key_positions is None:
             scores = counted_distance_scores(towards, key, weight, frequencies)  # batch heads query key
         else:
             query_positions = positions_or_count(query_positions, query.shape[-2])
             key_positions = positions_or_count(key_positions, key.shape[-2])
             scores = distance_scores(towards, weight, frequencies, query_positions, key_positions)
-        content = (wide + self.content_bias[...][:, None]).astype(query.dtype)  # batch heads query head_dim
-        return Placed(content, key, self.scale * scores)
+        content = wide + self.content_bias[...][None, :, None].astype(
+            wide.dtype
+        )  # batch heads query head_dim
+        return Placed(content.astype(query.dtype), key, self.scale * scores)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from einops import rearrange, reduce, repeat
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arrays import with_rank
 from jax_attention.ops import top_k_mask
 
 
@@ -12,7 +13,7 @@ def runs(length: int, size: int, stride: int) -> Int[Array, "runs size"]:
     """The positions of each complete run; if there is none, those of one that is not."""
     count = max(1, (length - size) // stride + 1)
     first = stride * jnp.arange(count)  # runs
-    return first[:, None] + jnp.arange(size)
+    return first[:, None] + jnp.arange(size)[None]
 
 
 def chosen_keys(
@@ -38,7 +39,7 @@ def chosen_keys(
     """
     query_len, key_len = visible.shape[-2:]
     run = jnp.arange(compressed_weights.shape[-1])[:, None]  # runs 1, in strides
-    block = jnp.arange(-(-key_len // selected_size))  # blocks
+    block = jnp.arange(-(-key_len // selected_size))[None]  # 1 blocks
     per_block, per_run = selected_size // stride, compressed_size // stride
     overlap = jnp.minimum(run + per_run, (block + 1) * per_block) - jnp.maximum(run, block * per_block)
     overlap = jnp.clip(overlap, min=0).astype(compressed_weights.dtype)  # runs blocks
@@ -48,7 +49,7 @@ def chosen_keys(
     own = jnp.arange(query_len) + query_offset  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
-    importance = jnp.where(always, jnp.inf, importance)
+    importance = jnp.where(with_rank(always, 4), jnp.inf, importance)
     members = runs(key_len + selected_size - 1, selected_size, selected_size)
     members = jnp.clip(members, max=key_len - 1)  # blocks size
     seen = visible[..., members].any(axis=-1)  # batch heads query blocks

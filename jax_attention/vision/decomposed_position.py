@@ -32,7 +32,7 @@ from jax_attention.vision.grids import GridOutput, check_grid, flatten_grid, unf
 def distances(length: int) -> Int[Array, "length length"]:
     """Which row of a table of positions belongs to a query and a key of an axis: 0 for the key farthest ahead."""
     places = jnp.arange(length)  # length
-    return places[:, None] - places + length - 1  # length length
+    return places[:, None] - places[None] + length - 1  # length length
 
 
 def decomposed_position_bias(

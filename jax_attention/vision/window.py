@@ -62,8 +62,8 @@ def relative_positions(window_size: int) -> Int[Array, "area area"]:
     """Which row of the table of biases belongs to a query and a key of a window: one for each difference."""
     places = jnp.arange(window_size**2)  # area
     rows, columns = places // window_size, places % window_size
-    down = rows[:, None] - rows + window_size - 1  # area area
-    across = columns[:, None] - columns + window_size - 1  # area area
+    down = rows[:, None] - rows[None] + window_size - 1  # area area
+    across = columns[:, None] - columns[None] + window_size - 1  # area area
     return down * (2 * window_size - 1) + across
 
 
@@ -79,7 +79,7 @@ def shifted_regions(
     """
     rows = jnp.arange(height) >= height - shift  # height, True where rolled from the top
     columns = jnp.arange(width) >= width - shift  # width, True where rolled from the left
-    regions = jnp.where(rows, 2, 0)[:, None] + jnp.where(columns, 1, 0)  # height width
+    regions = jnp.where(rows, 2, 0)[:, None] + jnp.where(columns, 1, 0)[None]  # height width
     regions = split_windows(regions[None, :, :, None], window_size)[0, :, :, 0]  # windows area
     return regions[:, :, None] == regions[:, None, :]  # windows area area
 

@@ -146,7 +146,10 @@ class SlotAttention(nn.Module):
         inputs = self.input_norm(x)  # batch key input_dim
         key, value = self.k_proj(inputs), self.v_proj(inputs)  # batch key slot_dim
         sigma = torch.exp(at_least_float32(self.log_sigma[...]))  # slot_dim
-        slots = (self.mean[...] + sigma * noise).to(x.dtype)  # batch slots slot_dim
+        mean = at_least_float32(self.mean[...])  # slot_dim
+        slots = (mean[None, None] + sigma[None, None] * at_least_float32(noise)).to(
+            x.dtype
+        )  # batch slots slot_dim
         for _ in range(self.num_iterations):
             assignments = slot_assignments(self.q_proj(self.slot_norm(slots)), key, mask)
             weights = slot_weights(assignments, mask, eps=self.eps)

@@ -131,7 +131,7 @@ def gated_delta_rule_weights(
     between = decay_matrix(log_decay)  # batch heads length length
     scores = between * torch.einsum("bhqd,bhkd->bhqk", query, key)  # batch heads length length
     overlap = beta[..., None] * between * torch.einsum("bhqd,bhkd->bhqk", key, key)
-    rates = beta[..., None] * torch.eye(key.shape[2], dtype=key.dtype, device=key.device)
+    rates = beta[..., None] * torch.eye(key.shape[2], dtype=key.dtype, device=key.device)[None, None]
     return torch.einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
 
 

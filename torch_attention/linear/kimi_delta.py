@@ -125,7 +125,7 @@ def kimi_delta_rule_weights(
     """The matrix from values to outputs, as in `gated_delta_rule_weights`; in at least float32."""
     query, key, beta, log_decay = (at_least_float32(x) for x in (query, key, beta, log_decay))
     products = decayed_products(torch.stack([query, key]), key, log_decay).products
-    rates = beta[..., None] * torch.eye(key.shape[2], dtype=key.dtype, device=key.device)
+    rates = beta[..., None] * torch.eye(key.shape[2], dtype=key.dtype, device=key.device)[None, None]
     changes = solve_unit_lower(beta[..., None] * products[1], rates)  # batch heads length length
     return torch.einsum("bhql,bhlk->bhqk", products[0], changes)
 

@@ -239,11 +239,11 @@ class MultiScaleRetention(nn.Module):
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         wide = at_least_float32(x).dtype
         there = torch.ones(x.shape[:2], dtype=wide, device=x.device)  # batch length
-        there = there if mask is None else there * mask[:, 0, 0]
+        there = there if mask is None else there * mask[:, 0, 0].to(wide)
         log_decay = torch.as_tensor(self.log_decays, dtype=wide, device=x.device)  # heads
-        log_decay = there[:, None] * log_decay[:, None]  # batch heads length
+        log_decay = there[:, None] * log_decay[None, :, None]  # batch heads length
         frequencies = torch.as_tensor(self.frequencies, dtype=wide, device=x.device)  # pairs
-        angles = torch.cumsum(there, dim=-1)[..., None] * frequencies  # batch length pairs
+        angles = torch.cumsum(there, dim=-1)[..., None] * frequencies[None, None]  # batch length pairs
 
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = at_least_float32(query) * self.head_dim**-0.5

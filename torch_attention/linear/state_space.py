@@ -141,7 +141,7 @@ def grouped_rms_norm(
     """Each run of features divided by its own root mean square, times a scale; computed in at least float32."""
     groups = rearrange(at_least_float32(x), "b l (g f) -> b l g f", g=num_groups)
     groups = groups / torch.sqrt((groups * groups).mean(dim=-1, keepdim=True) + eps)
-    return rearrange(groups, "b l g f -> b l (g f)").to(x.dtype) * scale
+    return rearrange(groups, "b l g f -> b l (g f)").to(x.dtype) * scale[None, None]
 
 
 class Mamba2(nn.Module):
@@ -227,8 +227,8 @@ class Mamba2(nn.Module):
         key = repeat_heads(split_heads(key, self.state_dim), self.num_heads)
         query = repeat_heads(split_heads(query, self.state_dim), self.num_heads)
         step = rearrange(visible_only(time_step(dt, self.dt_bias[...]), mask), "b l h -> b h l")
-        log_decay = -torch.exp(at_least_float32(self.A_log[...]))[:, None] * step  # batch heads length
-        skip = at_least_float32(self.D[...])[:, None, None]  # heads 1 1
+        log_decay = -torch.exp(at_least_float32(self.A_log[...]))[None, :, None] * step  # batch heads length
+        skip = at_least_float32(self.D[...])[None, :, None, None]  # 1 heads 1 1
         memory = None if state is None else state.memory
         written = step[..., None] * value  # batch heads length head_dim
         if x.shape[1] == 1:
@@ -240,8 +240,9 @@ class Mamba2(nn.Module):
         weights = None
         if need_weights:
             each = torch.eye(x.shape[1], dtype=step.dtype, device=x.device)  # length length
-            weights = state_space_weights(query, key, log_decay) * step[:, :, None] + skip * each
-        heads = merge_heads((heads + skip * value).to(x.dtype)) * silu(z)  # batch length heads·head_dim
+            weights = state_space_weights(query, key, log_decay) * step[:, :, None] + skip * each[None, None]
+        heads = (at_least_float32(heads) + skip * value).to(x.dtype)  # batch heads length head_dim
+        heads = merge_heads(heads) * silu(z)  # batch length heads·head_dim
         heads = grouped_rms_norm(heads, self.norm_scale[...], self.num_groups, self.eps)
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 

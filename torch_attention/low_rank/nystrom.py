@@ -22,6 +22,7 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arrays import with_rank
 from torch_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence
 from torch_attention.layers import Factory, conv1d, convolve, linear
 from torch_attention.ops import (
@@ -49,7 +50,7 @@ def iterative_pseudo_inverse(
     norm = torch.amax(sizes.sum(-2), dim=-1) * torch.amax(sizes.sum(-1), dim=-1)  # ...
     norm = torch.where(norm > 0.0, norm, 1.0)[..., None, None]
     inverse = matrix.swapaxes(-1, -2) / norm  # ... columns rows
-    identity = torch.eye(matrix.shape[-2], dtype=matrix.dtype, device=matrix.device)
+    identity = with_rank(torch.eye(matrix.shape[-2], dtype=matrix.dtype, device=matrix.device), matrix.ndim)
     for _ in range(num_iterations):
         product = matrix @ inverse  # ... rows rows
         inner = 15.0 * identity - product @ (7.0 * identity - product)
@@ -184,7 +185,8 @@ class NystromAttention(nn.Module):
             heads = joined @ (from_landmarks @ value)  # batch heads length head_dim
         if self.kernel_size is not None:
             rows = rearrange(value.to(x.dtype), "b h n d -> (b d) n h")
-            heads = heads + rearrange(convolve(self.value_conv, rows), "(b d) n h -> b h n d", b=batch)
+            mixed = rearrange(convolve(self.value_conv, rows), "(b d) n h -> b h n d", d=self.head_dim)
+            heads = heads + mixed.to(heads.dtype)
         return AttentionOutput(self.out_proj(merge_heads(heads.to(x.dtype))), weights)
 
 

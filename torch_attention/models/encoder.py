@@ -188,4 +188,4 @@ class Encoder(nn.Module):
             types = torch.zeros_like(tokens) if token_types is None else token_types
             x = x + self.type_embedding(types)  # batch length token_dim
         positions = torch.arange(tokens.shape[1], device=tokens.device) + self.config.first_position
-        return x + self.position_embedding(positions)  # batch length token_dim
+        return x + self.position_embedding(positions)[None]  # batch length token_dim

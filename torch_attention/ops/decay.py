@@ -11,6 +11,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arrays import with_rank
+
 
 def decay_matrix(log_decay: Float[Tensor, "... length"]) -> Float[Tensor, "... length length"]:
     """Row t, column s: what is left after step t of what was written in step s; 0 for s > t.
@@ -59,7 +61,7 @@ def decayed_products(
     further = read.shape[: read.ndim - log_decay.ndim]
     # All leading axes as one: XLA's kernels on the CPU fail on arrays of very many axes.
     read = read.reshape(*further, -1, length, dim)
-    written, log_decay = written.reshape(-1, length, dim), log_decay.reshape(-1, length, dim)
+    written, log_decay = (with_rank(x.reshape(-1, length, dim), read.ndim) for x in (written, log_decay))
     whole = 1 << (length - 1).bit_length()  # the next power of two
     read, written, since = (_fill(x, whole) for x in (read, written, log_decay))  # ... whole dim
     until = torch.zeros_like(since)  # ... whole dim

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arrays import with_rank
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import at_least_float32
@@ -33,7 +34,8 @@ def sinusoid(
     positions: Int[Tensor, "... length"], frequencies: Float[Tensor, " pairs"], *, interleaved: bool = True
 ) -> Float[Tensor, "... length embed"]:
     """Sine and cosine of the position times each frequency: neighbours, or else all sines before all cosines."""
-    angles = positions[..., None].to(frequencies.dtype) * frequencies  # ... length pairs
+    angles = positions[..., None].to(frequencies.dtype)  # ... length 1
+    angles = angles * with_rank(frequencies, angles.ndim)  # ... length pairs
     sine, cosine = torch.sin(angles), torch.cos(angles)  # ... length pairs
     if interleaved:
         return torch.stack([sine, cosine], dim=-1).reshape((*angles.shape[:-1], -1))  # ... length embed
@@ -77,7 +79,10 @@ class SinusoidalEmbedding(nn.Module):
         wide = at_least_float32(x)  # batch length embed
         frequencies = torch.as_tensor(self.frequencies, dtype=wide.dtype, device=x.device)  # pairs
         positions = positions_or_count(positions, x.shape[1], device=x.device)  # length, or batch length
-        return (wide + sinusoid(positions, frequencies, interleaved=self.interleaved)).to(x.dtype)
+        added = sinusoid(
+            positions, frequencies, interleaved=self.interleaved
+        )  # length, or batch length, embed
+        return (wide + with_rank(added, 3)).to(x.dtype)
 
 
 class LearnedEmbedding(nn.Module):
@@ -123,7 +128,7 @@ class LearnedEmbedding(nn.Module):
         check_shape("positions", positions, x)
         self._check_rows(x, positions)
         positions = positions_or_count(positions, x.shape[1], device=x.device)  # length, or batch length
-        return x + self.position_embedding(positions).to(x.dtype)  # batch length embed
+        return x + with_rank(self.position_embedding(positions).to(x.dtype), 3)  # batch length embed
 
     def _check_rows(
         self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arrays import take_along
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
@@ -45,7 +46,7 @@ def relative_scores(
         row: which of them belongs to a pair, broadcast against the result.
     """
     scores = at_least_float32(x) @ at_least_float32(rows).swapaxes(-1, -2)  # batch heads length rows
-    return torch.take_along_dim(scores, row, dim=-1)  # batch heads length other
+    return take_along(scores, row, -1)  # batch heads length other
 
 
 class ShawEmbedding(nn.Module):

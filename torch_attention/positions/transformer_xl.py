@@ -114,15 +114,15 @@ class TransformerXLEmbedding(nn.Module):
         wide = at_least_float32(query)  # batch heads query head_dim
         frequencies = torch.as_tensor(self.frequencies, dtype=wide.dtype, device=query.device)  # pairs
         weight = self.distance_weight[...].to(wide.dtype)  # embed heads head_dim
-        towards = wide + self.distance_bias[...][:, None]  # batch heads query head_dim
+        towards = wide + self.distance_bias[...][None, :, None].to(wide.dtype)  # batch heads query head_dim
         if query_positions is None and key_positions is None:
             scores = counted_distance_scores(towards, key, weight, frequencies)  # batch heads query key
         else:
             query_positions = positions_or_count(query_positions, query.shape[-2], device=query.device)
             key_positions = positions_or_count(key_positions, key.shape[-2], device=query.device)
             scores = distance_scores(towards, weight, frequencies, query_positions, key_positions)
-        content = (wide + self.content_bias[...][:, None]).to(query.dtype)  # batch heads query head_dim
-        return Placed(content, key, self.scale * scores)
+        content = wide + self.content_bias[...][None, :, None].to(wide.dtype)  # batch heads query head_dim
+        return Placed(content.to(query.dtype), key, self.scale * scores)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arrays import take_along, with_rank
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -44,7 +45,7 @@ def below_the_top(
 
 def descending(x: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
     """Sorted along the last axis, the largest first."""
-    return torch.take_along_dim(x, torch.argsort(-x, dim=-1, stable=True), dim=-1)
+    return take_along(x, torch.argsort(-x, dim=-1, stable=True), -1)
 
 
 def sparsemax(
@@ -68,8 +69,9 @@ def sparsemax(
     ordered = descending(below)  # ... key
     count = torch.arange(1, scores.shape[-1] + 1, dtype=scores.dtype, device=scores.device)  # key
     sums = torch.cumsum(ordered, dim=-1)  # ... key
-    size = (1.0 + count * ordered > sums).sum(dim=-1, keepdim=True)  # ... 1
-    threshold = (torch.take_along_dim(sums, size - 1, dim=-1) - 1.0) / size  # ... 1
+    size = (1.0 + with_rank(count, sums.ndim) * ordered > sums).sum(dim=-1, keepdim=True)  # ... 1
+    last = take_along(sums, size - 1, -1)  # ... 1
+    threshold = (last - 1.0) / size.to(sums.dtype)  # ... 1
     support = mask & (below > threshold)  # ... key
     # On the support the weights are linear in the scores, and so their gradient is exact.
     size = torch.clip(support.sum(dim=-1, keepdim=True), min=1).to(scores.dtype)  # ... 1

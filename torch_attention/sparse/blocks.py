@@ -5,6 +5,7 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arrays import with_rank
 from torch_attention.ops import top_k_mask
 
 
@@ -14,7 +15,7 @@ def runs(
     """The positions of each complete run; if there is none, those of one that is not."""
     count = max(1, (length - size) // stride + 1)
     first = stride * torch.arange(count, device=device)  # runs
-    return first[:, None] + torch.arange(size, device=device)
+    return first[:, None] + torch.arange(size, device=device)[None]
 
 
 def chosen_keys(
@@ -40,7 +41,7 @@ def chosen_keys(
     """
     query_len, key_len = visible.shape[-2:]
     run = torch.arange(compressed_weights.shape[-1], device=visible.device)[:, None]  # runs 1, in strides
-    block = torch.arange(-(-key_len // selected_size), device=visible.device)  # blocks
+    block = torch.arange(-(-key_len // selected_size), device=visible.device)[None]  # 1 blocks
     per_block, per_run = selected_size // stride, compressed_size // stride
     overlap = torch.minimum(run + per_run, (block + 1) * per_block) - torch.maximum(run, block * per_block)
     overlap = torch.clip(overlap, min=0).to(compressed_weights.dtype)  # runs blocks
@@ -50,7 +51,7 @@ def chosen_keys(
     own = torch.arange(query_len, device=visible.device) + query_offset  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
-    importance = torch.where(always, torch.inf, importance)
+    importance = torch.where(with_rank(always, 4), torch.inf, importance)
     members = runs(key_len + selected_size - 1, selected_size, selected_size, device=visible.device)
     members = torch.clip(members, max=key_len - 1)  # blocks size
     seen = visible[..., members].any(dim=-1)  # batch heads query blocks

@@ -153,7 +153,7 @@ class DeepSeekSparseAttention(nn.Module):
         if cache is not None:
             return attention(x, mask, cache=Choosing(self, x, cache), need_weights=need_weights)
         batch, length = x.shape[:2]
-        visible = causal_mask(length, device=x.device)  # length length
+        visible = causal_mask(length, device=x.device)[None, None]  # 1 1 length length
         if mask is not None:
             visible = visible & align("mask", mask, (batch, attention.num_heads, length, length))
         chosen = self.choose(x, self.indexer.keys(x), visible, positions, positions)

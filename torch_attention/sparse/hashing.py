@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arrays import take_along, with_rank
 from torch_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
@@ -69,7 +70,7 @@ def lsh_attention_weights(
     counts = meetings(chunk, chunk, num_chunks, circular=circular)  # batch heads length length
     scores, seen = dot_product_scores(query, key, None, mask, is_causal=is_causal)
     seen = counts > 0 if seen is None else seen & (counts > 0)
-    itself = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    itself = with_rank(torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device), scores.ndim)
     alone = ~(seen & ~itself).any(dim=-1, keepdim=True)  # batch heads length 1
     if count_repeats:
         scores = scores + torch.log(torch.clip(counts, min=1).to(scores.dtype))
@@ -102,7 +103,7 @@ def lsh_attention(
 
     def gather(x: Tensor) -> Tensor:
         """The elements in sorted order, in chunks: (batch, heads, rounds * chunks, size, features)."""
-        found = torch.take_along_dim(x, place[..., None], dim=2)
+        found = take_along(x, place[..., None], 2)
         return rearrange(found, "b h (c m) d -> b h c m d", m=size)
 
     def look_back(x: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ def lsh_attention(
     if not circular:
         first = torch.arange(rounds * num_chunks, device=order.device) % num_chunks == 0
         back = torch.arange(2 * size, device=order.device) < size
-        seen = seen & ~(first[:, None, None] & back)
+        seen = seen & ~(first[:, None, None] & back[None, None])[None, None]
 
     scores = torch.einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
     scores = scores * query.shape[-1] ** -0.5
@@ -137,9 +138,7 @@ def lsh_attention(
 
     def scatter(x: Tensor) -> Tensor:
         """Back to the order of the sequence: (batch, heads, rounds, length, features)."""
-        return torch.take_along_dim(
-            rearrange(x, "b h (r c) m d -> b h r (c m) d", r=rounds), rank[..., None], dim=3
-        )
+        return take_along(rearrange(x, "b h (r c) m d -> b h r (c m) d", r=rounds), rank[..., None], 3)
 
     met = rearrange(scatter(seen.any(dim=-1, keepdim=True)), "b h r n y -> b h n (r y)")
     share = masked_softmax(rearrange(scatter(total[..., None]), "b h r n y -> b h n (r y)"), met)

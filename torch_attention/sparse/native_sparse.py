@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import relu, sigmoid
+from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache
 from torch_attention.checks import (
     align,
@@ -80,7 +81,7 @@ class BlockCompression(nn.Module):
         self, x: Float[Tensor, "batch kv_heads runs size head_dim"]
     ) -> Float[Tensor, "batch kv_heads runs head_dim"]:
         """Compress each run; its elements are told their places in it."""
-        placed = rearrange(x + self.places[...], "b g n size d -> b g n (size d)")
+        placed = rearrange(x + with_rank(self.places[...], 5), "b g n size d -> b g n (size d)")
         return self.down_proj(relu(self.up_proj(placed)))
 
 
@@ -195,7 +196,7 @@ class NativeSparseAttention(nn.Module):
         shape = (x.shape[0], self.num_heads, x.shape[1], slots)
         visible = causal_mask(x.shape[1], slots, query_offset=seen.offset, device=x.device)  # length slots
         if seen.mask is not None:
-            visible = visible & align("mask", seen.mask, shape)
+            visible = visible[None, None] & align("mask", seen.mask, shape)
         visible = torch.broadcast_to(visible, shape)
         places = seen.query_positions, seen.key_positions
 
@@ -209,7 +210,7 @@ class NativeSparseAttention(nn.Module):
             key, value = key.mean(dim=-2), value.mean(dim=-2)  # batch kv_heads runs head_dim
         else:
             key, value = self.key_compression(key), self.value_compression(value)
-        past = visible[..., members].all(dim=-1) & complete  # batch heads length runs
+        past = visible[..., members].all(dim=-1) & with_rank(complete, 4)  # batch heads length runs
         coarse = dot_product_attention_weights(query, key, None, past)  # batch heads length runs
         compressed = weighted_values(coarse, value)  # batch heads length head_dim
 
@@ -243,11 +244,12 @@ class NativeSparseAttention(nn.Module):
 
         gates = sigmoid(at_least_float32(self.gate_proj(x)))  # batch length 3 * heads
         gates = rearrange(gates, "b n (three h) -> three b h n 1", three=3)
+        compressed, selected, recent = map(at_least_float32, (compressed, selected, recent))
         heads = gates[0] * compressed + gates[1] * selected + gates[2] * recent
         output = self.out_proj(merge_heads(heads.to(x.dtype)))
         if fine is None or near is None:
             return attention_output(output, None, seen.cache)
-        position = torch.arange(slots, device=x.device)  # slots
+        position = torch.arange(slots, device=x.device)[None]  # 1 slots
         share = (members[:, :1] <= position) & (position <= members[:, -1:])  # runs slots
         spread = torch.einsum("bhqn,nk->bhqk", coarse, share.to(coarse.dtype)) / self.compressed_size
         mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots

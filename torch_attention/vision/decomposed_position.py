@@ -30,7 +30,7 @@ from torch_attention.vision.grids import GridOutput, check_grid, flatten_grid, u
 def distances(length: int, *, device: torch.device | str | None) -> Int[Tensor, "length length"]:
     """Which row of a table of positions belongs to a query and a key of an axis: 0 for the key farthest ahead."""
     places = torch.arange(length, device=device)  # length
-    return places[:, None] - places + length - 1  # length length
+    return places[:, None] - places[None] + length - 1  # length length
 
 
 def decomposed_position_bias(

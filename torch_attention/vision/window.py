@@ -60,8 +60,8 @@ def relative_positions(window_size: int, *, device: torch.device | str | None) -
     """Which row of the table of biases belongs to a query and a key of a window: one for each difference."""
     places = torch.arange(window_size**2, device=device)  # area
     rows, columns = places // window_size, places % window_size
-    down = rows[:, None] - rows + window_size - 1  # area area
-    across = columns[:, None] - columns + window_size - 1  # area area
+    down = rows[:, None] - rows[None] + window_size - 1  # area area
+    across = columns[:, None] - columns[None] + window_size - 1  # area area
     return down * (2 * window_size - 1) + across
 
 
@@ -77,7 +77,7 @@ def shifted_regions(
     """
     rows = torch.arange(height, device=device) >= height - shift  # height, True where rolled from the top
     columns = torch.arange(width, device=device) >= width - shift  # width, True where rolled from the left
-    regions = torch.where(rows, 2, 0)[:, None] + torch.where(columns, 1, 0)  # height width
+    regions = torch.where(rows, 2, 0)[:, None] + torch.where(columns, 1, 0)[None]  # height width
     regions = split_windows(regions[None, :, :, None], window_size)[0, :, :, 0]  # windows area
     return regions[:, :, None] == regions[:, None, :]  # windows area area
 
