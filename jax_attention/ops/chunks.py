@@ -5,17 +5,24 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.ops.known import is_static
+
 
 def split_chunks(
     x: Float[Array, "batch heads length *dim"], chunk_size: int, *, fill: float = 0.0
 ) -> Float[Array, "chunks batch heads size *dim"]:
     """Cut the sequence into chunks; what is missing in the last one is filled with `fill`.
 
-    A sequence that is shorter than `chunk_size` is one chunk of its own length.
+    A sequence that is known to be shorter than `chunk_size` is one chunk of its own length.
     """
     batch, heads, length, *dim = x.shape
-    size = min(chunk_size, length)
-    missing = jnp.full((batch, heads, -length % size, *dim), fill, dtype=x.dtype)
+    if is_static(length):
+        size = max(1, min(chunk_size, length))
+        whole = size * max(1, -(-length // size))
+    else:  # always with something to fill in: a compiler would make another program where nothing is missing
+        size = chunk_size
+        whole = size * (length // size + 1)
+    missing = jnp.full((batch, heads, whole - length, *dim), fill, dtype=x.dtype)
     return rearrange(jnp.concatenate([x, missing], axis=2), "b h (c size) ... -> c b h size ...", size=size)
 
 

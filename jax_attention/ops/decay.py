@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jax_attention.arrays import with_rank
+from jax_attention.ops.known import is_static
 
 
 def decay_matrix(log_decay: Float[Array, "... length"]) -> Float[Array, "... length length"]:
@@ -58,6 +59,8 @@ def decayed_products(
         log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
     """
     *leading, length, dim = log_decay.shape
+    if not is_static(length):
+        return _products_at_once(read, written, log_decay)
     further = read.shape[: read.ndim - log_decay.ndim]
     # All leading axes as one: XLA's kernels on the CPU fail on arrays of very many axes.
     read = read.reshape(*further, -1, length, dim)
@@ -84,6 +87,17 @@ def decayed_products(
         products[..., 0, :length, :length].reshape(*further, *leading, length, length),
         jnp.exp(since[..., :length, :]).reshape(*leading, length, dim),
         jnp.exp(until[..., :length, :]).reshape(*leading, length, dim),
+    )
+
+
+def _products_at_once(read: Array, written: Array, log_decay: Array) -> DecayedProducts:
+    """The same for a length that a compiler does not know, which cannot be halved: feature by feature."""
+    between = decay_matrix(log_decay.swapaxes(-1, -2))  # ... dim length length
+    since_start = jnp.exp(jnp.cumsum(log_decay, axis=-2))  # ... length dim
+    return DecayedProducts(
+        jnp.einsum("...td,...sd,...dts->...ts", read, written, between),
+        since_start,
+        between[..., -1, :].swapaxes(-1, -2),
     )
 
 

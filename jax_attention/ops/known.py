@@ -15,6 +15,11 @@ def known_finite(x: Array) -> bool:
     return False
 
 
+def is_static(size: int) -> bool:
+    """Whether a size is a number; False for a symbol, by which a compiler makes one program for all sizes."""
+    return isinstance(size, int)
+
+
 def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
     try:
