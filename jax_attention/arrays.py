@@ -24,6 +24,16 @@ def as_array(x: Array) -> Array:
     return jnp.asarray(x)
 
 
+def einsum(equation: str, *operands: Array) -> Array:
+    """`jnp.einsum` in the precision of the operands."""
+    return jnp.einsum(equation, *operands)
+
+
+def matmul(x: Array, y: Array) -> Array:
+    """`x @ y` in the precision of the operands."""
+    return x @ y
+
+
 def take_along(x: Array, index: Array, axis: int) -> Array:
     """The elements of `x` at `index` along one axis; the other axes broadcast."""
     return jnp.take_along_axis(x, index, axis)

@@ -1,5 +1,7 @@
 """Arrays and numbers as this framework knows them: what a check may ask of an argument."""
 
+from collections.abc import Callable
+from functools import partial, reduce
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,6 +23,26 @@ def check_array(name: str, x: Any) -> None:
 def as_array(x: Tensor) -> Tensor:
     """An array that `check_array` accepts, as this framework's own."""
     return x
+
+
+def einsum(equation: str, *operands: Tensor) -> Tensor:
+    """`torch.einsum` in the precision of the operands, which autocast would lower."""
+    return _outside_autocast(partial(torch.einsum, equation), *operands)
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """`x @ y` in the precision of the operands, which autocast would lower."""
+    return _outside_autocast(torch.matmul, x, y)
+
+
+def _outside_autocast(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+    """Call a product of arrays as it is without autocast; what has several dtypes is widened to one."""
+    kind = operands[0].device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return function(*operands)
+    wide = reduce(torch.promote_types, (x.dtype for x in operands))
+    with torch.autocast(kind, enabled=False):
+        return function(*(x.to(wide) for x in operands))
 
 
 def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:

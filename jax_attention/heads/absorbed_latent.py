@@ -20,6 +20,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arrays import einsum
 from jax_attention.caches import Cache, GrowingCache
 from jax_attention.checks import check_sequence
 from jax_attention.heads.latent import Latents, _LatentProjections
@@ -57,7 +58,7 @@ def absorbed_latent_attention(
     """
     latent, rope_key = at_least_float32(latents.latent), at_least_float32(latents.rope_key)
     wide, nope_dim = at_least_float32(query), key_up.shape[-1]
-    absorbed = jnp.einsum("bhqd,rhd->bhqr", wide[..., :nope_dim], key_up.astype(wide.dtype))
+    absorbed = einsum("bhqd,rhd->bhqr", wide[..., :nope_dim], key_up.astype(wide.dtype))
     given = scoring.get("scale")
     scoring["scale"] = query.shape[-1] ** -0.5 if given is None else given
     heads, weights = attend(
@@ -71,7 +72,7 @@ def absorbed_latent_attention(
         dropout_rate=dropout_rate,
         **scoring,
     )
-    values = jnp.einsum("bhqr,rhd->bhqd", heads, value_up.astype(wide.dtype))  # batch heads query value_dim
+    values = einsum("bhqr,rhd->bhqd", heads, value_up.astype(wide.dtype))  # batch heads query value_dim
     return values.astype(query.dtype), weights
 
 

@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_key_mask, check_positive, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.latents.gru import GRUCell
@@ -54,7 +55,7 @@ def slot_assignments(
     mask: Bool[Array, "batch 1 1 key"] | None = None,
 ) -> Float[Array, "batch slots key"]:
     """How each element is shared out among the slots, in at least float32; zero where it is masked."""
-    scores = jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))  # batch slots key
+    scores = einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))  # batch slots key
     shares = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-2)  # batch slots key
     return shares if mask is None else jnp.where(mask[:, 0], shares, 0.0)
 
@@ -156,7 +157,7 @@ class SlotAttention(nnx.Module):
         for _ in range(self.num_iterations):
             assignments = slot_assignments(self.q_proj(self.slot_norm(slots)), key, mask)
             weights = slot_weights(assignments, mask, eps=self.eps)
-            updates = jnp.einsum("bqk,bkd->bqd", weights, value.astype(weights.dtype))  # batch slots slot_dim
+            updates = einsum("bqk,bkd->bqd", weights, value.astype(weights.dtype))  # batch slots slot_dim
             slots = self.gru(updates, slots)  # batch slots slot_dim
             slots = slots + self.ffn(self.ffn_norm(slots))  # batch slots slot_dim
         if not need_weights:

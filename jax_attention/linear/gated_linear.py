@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu, softplus
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear, rms_norm
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -65,8 +66,8 @@ def recurrent_gated_linear_attention(
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim
         memory = memory * jnp.exp(log_decay)[..., None]  # batch heads key_dim value_dim
-        memory = memory + jnp.einsum("bhd,bhv->bhdv", key, value)
-        return memory, jnp.einsum("bhd,bhdv->bhv", query, memory)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhd,bhdv->bhv", query, memory)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l d -> l b h d") for x in arrays)

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import sigmoid
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from jax_attention.linear.delta import unit_length
@@ -71,10 +72,10 @@ def recurrent_kimi_delta_rule(
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value, beta, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * jnp.exp(log_decay)[..., None]  # batch heads key_dim value_dim
-        known = jnp.einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
+        known = einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
         change = beta[..., None] * (value - known)  # batch heads value_dim
-        memory = memory + jnp.einsum("bhd,bhv->bhdv", key, change)
-        return memory, jnp.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, change)
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     arrays = (query, key, value, beta, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -129,7 +130,7 @@ def kimi_delta_rule_weights(
     products = decayed_products(jnp.stack([query, key]), key, log_decay).products
     rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)[None, None]
     changes = solve_unit_lower(beta[..., None] * products[1], rates)  # batch heads length length
-    return jnp.einsum("bhql,bhlk->bhqk", products[0], changes)
+    return einsum("bhql,bhlk->bhqk", products[0], changes)
 
 
 class KimiDeltaAttention(nnx.Module):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_key_mask, check_positive, check_sequence, check_state
 from jax_attention.ops import at_least_float32, scan
 
@@ -80,9 +81,9 @@ def scan_faded_chunks(
 
     def step(memory: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         read, written, scores, value, decay = chunk
-        output = jnp.einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
-        output = output + jnp.einsum("bhqk,bhkv->bhqv", scores, value)
-        return decay * memory + jnp.einsum("bhkd,bhkv->bhdv", written, value), output
+        output = einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
+        output = output + einsum("bhqk,bhkv->bhqv", scores, value)
+        return decay * memory + einsum("bhkd,bhkv->bhdv", written, value), output
 
     return scan(step, memory, (read, written, scores, value, decay))
 

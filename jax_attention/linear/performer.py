@@ -30,6 +30,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, linear, normal_buffer
 from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -83,10 +84,10 @@ def recurrent_performer(
         query, key, value = (x[:, :, None] for x in token)  # batch heads 1 features, or value_dim
         key, exponent = over_largest(key, state.exponent)
         state = moved(state, exponent)
-        memory = state.memory + jnp.einsum("bhkf,bhkv->bhfv", key, value)
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
         normaliser = state.normaliser + key[:, :, 0]  # batch heads features
-        output = jnp.einsum("bhqf,bhfv->bhqv", query, memory)
-        output = divide(output, jnp.einsum("bhqf,bhf->bhq", query, normaliser))
+        output = einsum("bhqf,bhfv->bhqv", query, memory)
+        output = divide(output, einsum("bhqf,bhf->bhq", query, normaliser))
         return PerformerState(memory, normaliser, state.exponent), output[:, :, 0]
 
     arrays = (query_features(query), at_least_float32(key), at_least_float32(value))
@@ -114,11 +115,11 @@ def chunked_performer(
         query, key, value = chunk  # batch heads size features, or value_dim
         key, exponent = over_largest(key, state.exponent)
         state = moved(state, exponent)
-        scores = jnp.tril(jnp.einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
-        output = jnp.einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
-        output = output + jnp.einsum("bhqf,bhfv->bhqv", query, state.memory)
-        total = scores.sum(-1) + jnp.einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
-        memory = state.memory + jnp.einsum("bhkf,bhkv->bhfv", key, value)
+        scores = jnp.tril(einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
+        output = einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
+        output = output + einsum("bhqf,bhfv->bhqv", query, state.memory)
+        total = scores.sum(-1) + einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
         last = PerformerState(memory, state.normaliser + key.sum(-2), state.exponent)
         return last, divide(output, total)
 
@@ -136,9 +137,9 @@ def bidirectional_performer(
     """Every query reads every key; arguments as in `recurrent_performer`."""
     query = query_features(query)
     key, _ = over_largest(at_least_float32(key), None)
-    memory = jnp.einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
-    output = jnp.einsum("bhqf,bhfv->bhqv", query, memory)  # batch heads length value_dim
-    return divide(output, jnp.einsum("bhqf,bhf->bhq", query, key.sum(-2))).astype(value.dtype)
+    memory = einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
+    output = einsum("bhqf,bhfv->bhqv", query, memory)  # batch heads length value_dim
+    return divide(output, einsum("bhqf,bhf->bhq", query, key.sum(-2))).astype(value.dtype)
 
 
 def performer_weights(
@@ -157,11 +158,11 @@ def performer_weights(
     query = query_features(query)
     before = None if state is None else PerformerState(*(x.astype(query.dtype) for x in state))
     key, exponent = over_largest(at_least_float32(key), None if before is None else before.exponent)
-    scores = jnp.einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
+    scores = einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
     scores = jnp.tril(scores) if is_causal else scores
     total = scores.sum(-1)  # batch heads length
     if before is not None:
-        total = total + jnp.einsum("bhqf,bhf->bhq", query, moved(before, exponent).normaliser)
+        total = total + einsum("bhqf,bhf->bhq", query, moved(before, exponent).normaliser)
     return divide(scores, total)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.arrays import einsum
 from jax_attention.ops import at_least_float32
 
 
@@ -30,7 +31,7 @@ def orthogonal_features(
     for start in range(0, normal.shape[0], head_dim):
         block = wide[start : start + head_dim]  # at most head_dim rows
         directions, triangle = jnp.linalg.qr(block.mT)  # head_dim rows, rows rows
-        signs = jnp.where(jnp.einsum("ii->i", triangle) < 0, -1.0, 1.0)  # as by Gram & Schmidt
+        signs = jnp.where(einsum("ii->i", triangle) < 0, -1.0, 1.0)  # as by Gram & Schmidt
         blocks.append((directions * signs).mT * jnp.sqrt((block * block).sum(-1))[:, None])
     return jnp.concatenate(blocks, axis=0).astype(normal.dtype)
 
@@ -40,7 +41,7 @@ def log_softmax_features(
 ) -> Float[Array, "batch heads length features"]:
     """Log φ(x) but for the constant factor 1/√m, which cancels: ωᵀx̂ - |x̂|²/2, in at least float32."""
     x = at_least_float32(x) * x.shape[-1] ** -0.25  # batch heads length head_dim
-    along = jnp.einsum("bhld,fd->bhlf", x, features.astype(x.dtype))
+    along = einsum("bhld,fd->bhlf", x, features.astype(x.dtype))
     return along - (x * x).sum(-1)[..., None] / 2
 
 

@@ -30,6 +30,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -85,8 +86,8 @@ def recurrent_retention(
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * jnp.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
-        memory = memory + jnp.einsum("bhd,bhv->bhdv", key, value)
-        return memory, jnp.einsum("bhd,bhdv->bhv", query, memory)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhd,bhdv->bhv", query, memory)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -117,7 +118,7 @@ def chunked_retention(
         first_memory(key, value, state),
         read=since_start * q,
         written=between[..., -1, :, None] * k,
-        scores=between * jnp.einsum("...qd,...kd->...qk", q, k),
+        scores=between * einsum("...qd,...kd->...qk", q, k),
         value=v,
         decay=since_start[..., -1:, :],
     )
@@ -132,7 +133,7 @@ def parallel_retention(
 ) -> Float[Array, "batch heads length value_dim"]:
     """The same as `recurrent_retention` for all pairs at once, from an empty memory (equation 5)."""
     weights = retention_weights(query, key, log_decay)  # batch heads length length
-    return jnp.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).astype(value.dtype)
+    return einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).astype(value.dtype)
 
 
 def retention_weights(
@@ -144,7 +145,7 @@ def retention_weights(
 
     Its rows need not sum to 1, and a weight may be negative.
     """
-    scores = jnp.einsum("bhqd,bhkd->bhqk", at_least_float32(query), at_least_float32(key))
+    scores = einsum("bhqd,bhkd->bhqk", at_least_float32(query), at_least_float32(key))
     return jnp.tril(decay_matrix(at_least_float32(log_decay)) * scores)  # batch heads length length
 
 

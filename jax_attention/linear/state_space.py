@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
 from jax_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from jax_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
@@ -72,8 +73,8 @@ def recurrent_state_space(
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * jnp.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
-        memory = memory + jnp.einsum("bhd,bhv->bhdv", key, value)
-        return memory, jnp.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -100,16 +101,16 @@ def chunked_state_space(
     q, k, v, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
     between = decay_matrix(g)  # chunks batch heads size size
     since_start = jnp.exp(jnp.cumsum(g, axis=-1))[..., None]  # chunks batch heads size 1
-    written = jnp.einsum("...kd,...kv->...dv", between[..., -1, :, None] * k, v)  # ... key_dim value_dim
+    written = einsum("...kd,...kv->...dv", between[..., -1, :, None] * k, v)  # ... key_dim value_dim
     decay = since_start[..., -1:, :]  # chunks batch heads 1 1
-    within = jnp.einsum("...qk,...kv->...qv", between * jnp.einsum("...qd,...kd->...qk", q, k), v)
+    within = einsum("...qk,...kv->...qv", between * einsum("...qd,...kd->...qk", q, k), v)
 
     def step(memory: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         decay, written = chunk
         return decay * memory + written, memory
 
     memory, before = scan(step, first_memory(key, value, state), (decay, written))
-    output = within + jnp.einsum("...qd,...dv->...qv", since_start * q, before)
+    output = within + einsum("...qd,...dv->...qv", since_start * q, before)
     return join_chunks(output, query.shape[2]).astype(query.dtype), memory
 
 
@@ -121,7 +122,7 @@ def parallel_state_space(
 ) -> Float[Array, "batch heads length value_dim"]:
     """The same as `recurrent_state_space` from an empty memory on, as attention: (C Bᵀ ⊙ Γ) V."""
     weights = state_space_weights(query, key, log_decay)
-    return jnp.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).astype(query.dtype)
+    return einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).astype(query.dtype)
 
 
 def state_space_weights(
@@ -131,7 +132,7 @@ def state_space_weights(
 ) -> Float[Array, "batch heads length length"]:
     """The matrix from values to outputs, C Bᵀ ⊙ Γ, in at least float32."""
     query, key, log_decay = (at_least_float32(x) for x in (query, key, log_decay))
-    return decay_matrix(log_decay) * jnp.einsum("bhqd,bhkd->bhqk", query, key)
+    return decay_matrix(log_decay) * einsum("bhqd,bhkd->bhqk", query, key)
 
 
 def grouped_rms_norm(

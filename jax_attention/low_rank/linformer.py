@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arrays import einsum
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -39,7 +40,7 @@ def mix_positions(
 ) -> Float[Array, "batch heads projected head_dim"]:
     """Sums over positions, one for each column of `mixtures`."""
     x, mixtures = at_least_float32(x), at_least_float32(mixtures)
-    return jnp.einsum("bhnd,nm->bhmd", x, mixtures)
+    return einsum("bhnd,nm->bhmd", x, mixtures)
 
 
 class LinformerAttention(nnx.Module):

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from jax_attention.arrays import einsum, matmul
 from jax_attention.checks import check_divisible
 from jax_attention.layers import Factory, parameter
 from jax_attention.ops import Placed, at_least_float32
@@ -39,7 +40,7 @@ def counted_distance_scores(
     furthest, latest = query.shape[-2] - 1, key.shape[-2] - 1
     steps = jnp.arange(-latest, furthest + 1)  # rows
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
-    rows = jnp.einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
+    rows = einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
 
 
@@ -55,7 +56,7 @@ def distance_scores(
     sin((i - j) θ) and cos((i - j) θ) are sums of products of those of iθ and jθ: turn Wᵀq by the query's position
     and it meets the sinusoid of the key's.
     """
-    asked = jnp.einsum("bhqd,ehd->bhqe", query, weight)  # batch heads query embed
+    asked = einsum("bhqd,ehd->bhqe", query, weight)  # batch heads query embed
     pairs = frequencies.shape[-1]
     of_sine, of_cosine = asked[..., :pairs], asked[..., pairs:]  # batch heads query pairs
     here = sinusoid(query_positions, frequencies, interleaved=False)[..., None, :, :]  # 1|batch 1 query embed
@@ -63,7 +64,9 @@ def distance_scores(
     sine, cosine = here[..., :pairs], here[..., pairs:]  # 1|batch 1 query pairs
     for_sine = of_cosine * sine - of_sine * cosine  # batch heads query pairs
     for_cosine = of_sine * sine + of_cosine * cosine  # batch heads query pairs
-    return jnp.concatenate([for_sine, for_cosine], axis=-1) @ there.swapaxes(-1, -2)  # batch heads query key
+    return matmul(
+        jnp.concatenate([for_sine, for_cosine], axis=-1), there.swapaxes(-1, -2)
+    )  # batch heads query key
 
 
 class TransformerXLEmbedding(nnx.Module):

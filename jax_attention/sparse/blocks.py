@@ -5,7 +5,7 @@ from einops import rearrange, reduce, repeat
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.arrays import with_rank
+from jax_attention.arrays import einsum, with_rank
 from jax_attention.ops import top_k_mask
 
 
@@ -44,7 +44,7 @@ def chosen_keys(
     overlap = jnp.minimum(run + per_run, (block + 1) * per_block) - jnp.maximum(run, block * per_block)
     overlap = jnp.clip(overlap, min=0).astype(compressed_weights.dtype)  # runs blocks
     by_group = reduce(compressed_weights, "b (g r) q n -> b g q n", "sum", g=num_kv_heads)
-    importance = jnp.einsum("bgqn,nj->bgqj", by_group, overlap)  # batch kv_heads query blocks
+    importance = einsum("bgqn,nj->bgqj", by_group, overlap)  # batch kv_heads query blocks
 
     own = jnp.arange(query_len) + query_offset  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in

@@ -9,7 +9,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.arrays import take_along, with_rank
+from jax_attention.arrays import einsum, take_along, with_rank
 from jax_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
@@ -23,7 +23,7 @@ def lsh_buckets(
     Equal vectors fall into equal buckets; hidden positions share one of their own, the last.
     """
     x = at_least_float32(x)
-    rotated = jnp.einsum("bhnd,hdrm->bhrnm", x, rotations.astype(x.dtype))
+    rotated = einsum("bhnd,hdrm->bhrnm", x, rotations.astype(x.dtype))
     buckets = jnp.argmax(jnp.concatenate([rotated, -rotated], axis=-1), axis=-1)  # batch heads rounds length
     return buckets if mask is None else jnp.where(mask, buckets, 2 * rotations.shape[-1])
 
@@ -128,11 +128,11 @@ def lsh_attention(
         back = jnp.arange(2 * size) < size
         seen = seen & ~(first[:, None, None] & back[None, None])[None, None]
 
-    scores = jnp.einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
+    scores = einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
     scores = scores * query.shape[-1] ** -0.5
     if not count_repeats:
         scores = scores - jnp.log(jnp.clip(counts, min=1).astype(scores.dtype))
-    heads = jnp.einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
+    heads = einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
     total = jax.nn.logsumexp(jnp.where(seen, scores, jnp.finfo(scores.dtype).min), axis=-1)
 
     def scatter(x: Array) -> Array:
@@ -141,7 +141,7 @@ def lsh_attention(
 
     met = rearrange(scatter(seen.any(axis=-1, keepdims=True)), "b h r n y -> b h n (r y)")
     share = masked_softmax(rearrange(scatter(total[..., None]), "b h r n y -> b h n (r y)"), met)
-    output = jnp.einsum("bhnr,bhrnd->bhnd", share, scatter(heads))  # batch heads length head_dim
+    output = einsum("bhnr,bhrnd->bhnd", share, scatter(heads))  # batch heads length head_dim
     alone = ~met.any(axis=-1, keepdims=True)  # batch heads length 1
     if mask is not None:
         alone = alone & rearrange(mask, "b x y n -> b x n y")

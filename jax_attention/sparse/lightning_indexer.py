@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jax_attention.activations import relu
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_positive, check_sequence
 from jax_attention.layers import Factory, layer_norm, linear
 from jax_attention.ops import at_least_float32, split_heads
@@ -46,8 +47,8 @@ def lightning_scores(
     """
     query, key, head_weights = map(at_least_float32, (query, key, head_weights))
     num_heads, head_dim = query.shape[1], query.shape[-1]
-    scores = jnp.einsum("bhqd,bkd->bhqk", query, key) * head_dim**-0.5  # batch heads query key
-    return jnp.einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
+    scores = einsum("bhqd,bkd->bhqk", query, key) * head_dim**-0.5  # batch heads query key
+    return einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
 
 
 class LightningIndexer(nnx.Module):
@@ -116,7 +117,8 @@ class LightningIndexer(nnx.Module):
         """
         check_sequence("x", x, self.embed_dim)
         asked = x if asked is None else asked
-        check_sequence("asked", asked, self.q_proj.in_features, batch=x.shape[0])
+        asked_dim = self.embed_dim if self.query_dim is None else self.query_dim
+        check_sequence("asked", asked, asked_dim, batch=x.shape[0])
         check_positions("positions", positions, x, self.position)
         return self.scores(x, asked, self.keys(x), positions, positions)
 

@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.arrays import with_rank
+from jax_attention.arrays import einsum, with_rank
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -68,8 +68,8 @@ def block_attention_weights(
     block_of = jnp.arange(scores.shape[-1]) // block_size  # key
     block = jnp.arange(-(-scores.shape[-1] // block_size))  # blocks
     member = (block_of[None] == block[:, None]).astype(scores.dtype)  # blocks key
-    total = jnp.einsum("bhqk,nk->bhqn", jnp.where(visible, scores, 0.0), member)
-    count = jnp.einsum("bhqk,nk->bhqn", visible.astype(scores.dtype), member)
+    total = einsum("bhqk,nk->bhqn", jnp.where(visible, scores, 0.0), member)
+    count = einsum("bhqk,nk->bhqn", visible.astype(scores.dtype), member)
     gate = total / jnp.clip(count, min=1.0)  # batch heads query blocks
     own = (jnp.arange(scores.shape[-2]) + query_offset) // block_size  # query
     is_own = with_rank(own[:, None] == block[None], gate.ndim)  # 1 1 query blocks

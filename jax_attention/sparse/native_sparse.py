@@ -29,7 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import relu, sigmoid
-from jax_attention.arrays import with_rank
+from jax_attention.arrays import einsum, with_rank
 from jax_attention.caches import Cache
 from jax_attention.checks import (
     align,
@@ -253,7 +253,7 @@ class NativeSparseAttention(nnx.Module):
             return attention_output(output, None, seen.cache)
         position = jnp.arange(slots)[None]  # 1 slots
         share = (members[:, :1] <= position) & (position <= members[:, -1:])  # runs slots
-        spread = jnp.einsum("bhqn,nk->bhqk", coarse, share.astype(coarse.dtype)) / self.compressed_size
+        spread = einsum("bhqn,nk->bhqk", coarse, share.astype(coarse.dtype)) / self.compressed_size
         mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
         return attention_output(output, mixed, seen.cache)
 

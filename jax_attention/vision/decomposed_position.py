@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
@@ -53,8 +54,8 @@ def decomposed_position_bias(
     rows = at_least_float32(height_positions)[distances(height)]  # height height head_dim
     columns = at_least_float32(width_positions)[distances(width)]  # width width head_dim
     grid = rearrange(at_least_float32(query), "b h (y x) d -> b h y x d", y=height)
-    down = jnp.einsum("bhyxd,ykd->bhyxk", grid, rows)  # batch heads height width height
-    across = jnp.einsum("bhyxd,xkd->bhyxk", grid, columns)  # batch heads height width width
+    down = einsum("bhyxd,ykd->bhyxk", grid, rows)  # batch heads height width height
+    across = einsum("bhyxd,xkd->bhyxk", grid, columns)  # batch heads height width width
     bias = down[..., :, None] + across[..., None, :]  # batch heads height width height width
     return rearrange(bias, "b h y x r c -> b h (y x) (r c)")  # batch heads area area
 

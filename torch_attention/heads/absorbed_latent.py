@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arrays import einsum
 from torch_attention.caches import Cache, GrowingCache
 from torch_attention.checks import check_sequence
 from torch_attention.heads.latent import Latents, _LatentProjections
@@ -56,7 +57,7 @@ def absorbed_latent_attention(
     """
     latent, rope_key = at_least_float32(latents.latent), at_least_float32(latents.rope_key)
     wide, nope_dim = at_least_float32(query), key_up.shape[-1]
-    absorbed = torch.einsum("bhqd,rhd->bhqr", wide[..., :nope_dim], key_up.to(wide.dtype))
+    absorbed = einsum("bhqd,rhd->bhqr", wide[..., :nope_dim], key_up.to(wide.dtype))
     given = scoring.get("scale")
     scoring["scale"] = query.shape[-1] ** -0.5 if given is None else given
     heads, weights = attend(
@@ -70,7 +71,7 @@ def absorbed_latent_attention(
         dropout_rate=dropout_rate,
         **scoring,
     )
-    values = torch.einsum("bhqr,rhd->bhqd", heads, value_up.to(wide.dtype))  # batch heads query value_dim
+    values = einsum("bhqr,rhd->bhqd", heads, value_up.to(wide.dtype))  # batch heads query value_dim
     return values.to(query.dtype), weights
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
-from torch_attention.arrays import with_rank
+from torch_attention.arrays import matmul, with_rank
 from torch_attention.layers import Factory, constant_parameter, parameter
 from torch_attention.ops import at_least_float32
 
@@ -71,6 +71,6 @@ class GRUCell(nn.Module):
         wide_x, wide_state = at_least_float32(x), at_least_float32(state)
         biases = self.bias_ih[...], self.bias_hh[...]
         to_input, to_state = (with_rank(at_least_float32(bias), x.ndim) for bias in biases)
-        from_input = wide_x @ at_least_float32(self.weight_ih[...]).T + to_input
-        from_state = wide_state @ at_least_float32(self.weight_hh[...]).T + to_state
+        from_input = matmul(wide_x, at_least_float32(self.weight_ih[...]).T) + to_input
+        from_state = matmul(wide_state, at_least_float32(self.weight_hh[...]).T) + to_state
         return gru_step(from_input, from_state, wide_state).to(state.dtype)

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid, silu
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from torch_attention.linear.delta import unit_length
@@ -70,10 +71,10 @@ def recurrent_gated_delta_rule(
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, value, beta, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * torch.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
-        known = torch.einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
+        known = einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
         change = beta[..., None] * (value - known)  # batch heads value_dim
-        memory = memory + torch.einsum("bhd,bhv->bhdv", key, change)
-        return memory, torch.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, change)
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     arrays = (query, key, value, beta, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -106,13 +107,13 @@ def chunked_gated_delta_rule(
     since_start = torch.exp(torch.cumsum(g, dim=-1))[..., None]  # chunks batch heads size 1
     until_end = between[..., -1, :, None]  # chunks batch heads size 1
     values = b[..., None] * torch.concatenate([v, since_start * k], dim=-1)
-    overlap = b[..., None] * between * torch.einsum("...qd,...kd->...qk", k, k)
+    overlap = b[..., None] * between * einsum("...qd,...kd->...qk", k, k)
     changes = solve_unit_lower(overlap, values)  # chunks batch heads size value_dim+key_dim
     memory, output = scan_decayed_chunks(
         first_memory(key, value, state),
         read=since_start * q,
         written=until_end * k,
-        scores=between * torch.einsum("...qd,...kd->...qk", q, k),
+        scores=between * einsum("...qd,...kd->...qk", q, k),
         change=changes[..., : v.shape[-1]],
         erased=changes[..., v.shape[-1] :],
         decay=since_start[..., -1:, :],
@@ -129,10 +130,10 @@ def gated_delta_rule_weights(
     """The matrix from values to outputs: that of `delta_rule_weights`, both products ⊙ Γ; in at least float32."""
     query, key, beta, log_decay = (at_least_float32(x) for x in (query, key, beta, log_decay))
     between = decay_matrix(log_decay)  # batch heads length length
-    scores = between * torch.einsum("bhqd,bhkd->bhqk", query, key)  # batch heads length length
-    overlap = beta[..., None] * between * torch.einsum("bhqd,bhkd->bhqk", key, key)
+    scores = between * einsum("bhqd,bhkd->bhqk", query, key)  # batch heads length length
+    overlap = beta[..., None] * between * einsum("bhqd,bhkd->bhqk", key, key)
     rates = beta[..., None] * torch.eye(key.shape[2], dtype=key.dtype, device=key.device)[None, None]
-    return torch.einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
+    return einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
 
 
 class GatedDeltaNet(nn.Module):

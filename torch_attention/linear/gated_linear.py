@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu, softplus
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear, rms_norm
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -63,8 +64,8 @@ def recurrent_gated_linear_attention(
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim
         memory = memory * torch.exp(log_decay)[..., None]  # batch heads key_dim value_dim
-        memory = memory + torch.einsum("bhd,bhv->bhdv", key, value)
-        return memory, torch.einsum("bhd,bhdv->bhv", query, memory)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhd,bhdv->bhv", query, memory)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l d -> l b h d") for x in arrays)

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
 from torch_attention.linear.delta import unit_length
@@ -69,10 +70,10 @@ def recurrent_kimi_delta_rule(
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, value, beta, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * torch.exp(log_decay)[..., None]  # batch heads key_dim value_dim
-        known = torch.einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
+        known = einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
         change = beta[..., None] * (value - known)  # batch heads value_dim
-        memory = memory + torch.einsum("bhd,bhv->bhdv", key, change)
-        return memory, torch.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, change)
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     arrays = (query, key, value, beta, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -127,7 +128,7 @@ def kimi_delta_rule_weights(
     products = decayed_products(torch.stack([query, key]), key, log_decay).products
     rates = beta[..., None] * torch.eye(key.shape[2], dtype=key.dtype, device=key.device)[None, None]
     changes = solve_unit_lower(beta[..., None] * products[1], rates)  # batch heads length length
-    return torch.einsum("bhql,bhlk->bhqk", products[0], changes)
+    return einsum("bhql,bhlk->bhqk", products[0], changes)
 
 
 class KimiDeltaAttention(nn.Module):

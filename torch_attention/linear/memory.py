@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_key_mask, check_positive, check_sequence, check_state
 from torch_attention.ops import at_least_float32, scan
 
@@ -82,9 +83,9 @@ def scan_faded_chunks(
 
     def step(memory: Tensor, chunk: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         read, written, scores, value, decay = chunk
-        output = torch.einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
-        output = output + torch.einsum("bhqk,bhkv->bhqv", scores, value)
-        return decay * memory + torch.einsum("bhkd,bhkv->bhdv", written, value), output
+        output = einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
+        output = output + einsum("bhqk,bhkv->bhqv", scores, value)
+        return decay * memory + einsum("bhkd,bhkv->bhdv", written, value), output
 
     return scan(step, memory, (read, written, scores, value, decay))
 

@@ -28,6 +28,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, linear, normal_buffer
 from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -81,10 +82,10 @@ def recurrent_performer(
         query, key, value = (x[:, :, None] for x in token)  # batch heads 1 features, or value_dim
         key, exponent = over_largest(key, state.exponent)
         state = moved(state, exponent)
-        memory = state.memory + torch.einsum("bhkf,bhkv->bhfv", key, value)
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
         normaliser = state.normaliser + key[:, :, 0]  # batch heads features
-        output = torch.einsum("bhqf,bhfv->bhqv", query, memory)
-        output = divide(output, torch.einsum("bhqf,bhf->bhq", query, normaliser))
+        output = einsum("bhqf,bhfv->bhqv", query, memory)
+        output = divide(output, einsum("bhqf,bhf->bhq", query, normaliser))
         return PerformerState(memory, normaliser, state.exponent), output[:, :, 0]
 
     arrays = (query_features(query), at_least_float32(key), at_least_float32(value))
@@ -112,11 +113,11 @@ def chunked_performer(
         query, key, value = chunk  # batch heads size features, or value_dim
         key, exponent = over_largest(key, state.exponent)
         state = moved(state, exponent)
-        scores = torch.tril(torch.einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
-        output = torch.einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
-        output = output + torch.einsum("bhqf,bhfv->bhqv", query, state.memory)
-        total = scores.sum(-1) + torch.einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
-        memory = state.memory + torch.einsum("bhkf,bhkv->bhfv", key, value)
+        scores = torch.tril(einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
+        output = einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
+        output = output + einsum("bhqf,bhfv->bhqv", query, state.memory)
+        total = scores.sum(-1) + einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
         last = PerformerState(memory, state.normaliser + key.sum(-2), state.exponent)
         return last, divide(output, total)
 
@@ -134,9 +135,9 @@ def bidirectional_performer(
     """Every query reads every key; arguments as in `recurrent_performer`."""
     query = query_features(query)
     key, _ = over_largest(at_least_float32(key), None)
-    memory = torch.einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
-    output = torch.einsum("bhqf,bhfv->bhqv", query, memory)  # batch heads length value_dim
-    return divide(output, torch.einsum("bhqf,bhf->bhq", query, key.sum(-2))).to(value.dtype)
+    memory = einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
+    output = einsum("bhqf,bhfv->bhqv", query, memory)  # batch heads length value_dim
+    return divide(output, einsum("bhqf,bhf->bhq", query, key.sum(-2))).to(value.dtype)
 
 
 def performer_weights(
@@ -155,11 +156,11 @@ def performer_weights(
     query = query_features(query)
     before = None if state is None else PerformerState(*(x.to(query.dtype) for x in state))
     key, exponent = over_largest(at_least_float32(key), None if before is None else before.exponent)
-    scores = torch.einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
+    scores = einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
     scores = torch.tril(scores) if is_causal else scores
     total = scores.sum(-1)  # batch heads length
     if before is not None:
-        total = total + torch.einsum("bhqf,bhf->bhq", query, moved(before, exponent).normaliser)
+        total = total + einsum("bhqf,bhf->bhq", query, moved(before, exponent).normaliser)
     return divide(scores, total)
 
 

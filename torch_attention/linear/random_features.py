@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arrays import einsum
 from torch_attention.ops import at_least_float32
 
 
@@ -30,7 +31,7 @@ def orthogonal_features(
     for start in range(0, normal.shape[0], head_dim):
         block = wide[start : start + head_dim]  # at most head_dim rows
         directions, triangle = torch.linalg.qr(block.mT)  # head_dim rows, rows rows
-        signs = torch.where(torch.einsum("ii->i", triangle) < 0, -1.0, 1.0)  # as by Gram & Schmidt
+        signs = torch.where(einsum("ii->i", triangle) < 0, -1.0, 1.0)  # as by Gram & Schmidt
         blocks.append((directions * signs).mT * torch.sqrt((block * block).sum(-1))[:, None])
     return torch.concatenate(blocks, dim=0).to(normal.dtype)
 
@@ -40,7 +41,7 @@ def log_softmax_features(
 ) -> Float[Tensor, "batch heads length features"]:
     """Log φ(x) but for the constant factor 1/√m, which cancels: ωᵀx̂ - |x̂|²/2, in at least float32."""
     x = at_least_float32(x) * x.shape[-1] ** -0.25  # batch heads length head_dim
-    along = torch.einsum("bhld,fd->bhlf", x, features.to(x.dtype))
+    along = einsum("bhld,fd->bhlf", x, features.to(x.dtype))
     return along - (x * x).sum(-1)[..., None] / 2
 
 

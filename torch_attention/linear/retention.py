@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -83,8 +84,8 @@ def recurrent_retention(
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * torch.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
-        memory = memory + torch.einsum("bhd,bhv->bhdv", key, value)
-        return memory, torch.einsum("bhd,bhdv->bhv", query, memory)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhd,bhdv->bhv", query, memory)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -115,7 +116,7 @@ def chunked_retention(
         first_memory(key, value, state),
         read=since_start * q,
         written=between[..., -1, :, None] * k,
-        scores=between * torch.einsum("...qd,...kd->...qk", q, k),
+        scores=between * einsum("...qd,...kd->...qk", q, k),
         value=v,
         decay=since_start[..., -1:, :],
     )
@@ -130,7 +131,7 @@ def parallel_retention(
 ) -> Float[Tensor, "batch heads length value_dim"]:
     """The same as `recurrent_retention` for all pairs at once, from an empty memory (equation 5)."""
     weights = retention_weights(query, key, log_decay)  # batch heads length length
-    return torch.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(value.dtype)
+    return einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(value.dtype)
 
 
 def retention_weights(
@@ -142,7 +143,7 @@ def retention_weights(
 
     Its rows need not sum to 1, and a weight may be negative.
     """
-    scores = torch.einsum("bhqd,bhkd->bhqk", at_least_float32(query), at_least_float32(key))
+    scores = einsum("bhqd,bhkd->bhqk", at_least_float32(query), at_least_float32(key))
     return torch.tril(decay_matrix(at_least_float32(log_decay)) * scores)  # batch heads length length
 
 

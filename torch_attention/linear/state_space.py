@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.activations import silu
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from torch_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
@@ -70,8 +71,8 @@ def recurrent_state_space(
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * torch.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
-        memory = memory + torch.einsum("bhd,bhv->bhdv", key, value)
-        return memory, torch.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -98,16 +99,16 @@ def chunked_state_space(
     q, k, v, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
     between = decay_matrix(g)  # chunks batch heads size size
     since_start = torch.exp(torch.cumsum(g, dim=-1))[..., None]  # chunks batch heads size 1
-    written = torch.einsum("...kd,...kv->...dv", between[..., -1, :, None] * k, v)  # ... key_dim value_dim
+    written = einsum("...kd,...kv->...dv", between[..., -1, :, None] * k, v)  # ... key_dim value_dim
     decay = since_start[..., -1:, :]  # chunks batch heads 1 1
-    within = torch.einsum("...qk,...kv->...qv", between * torch.einsum("...qd,...kd->...qk", q, k), v)
+    within = einsum("...qk,...kv->...qv", between * einsum("...qd,...kd->...qk", q, k), v)
 
     def step(memory: Tensor, chunk: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         decay, written = chunk
         return decay * memory + written, memory
 
     memory, before = scan(step, first_memory(key, value, state), (decay, written))
-    output = within + torch.einsum("...qd,...dv->...qv", since_start * q, before)
+    output = within + einsum("...qd,...dv->...qv", since_start * q, before)
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 
 
@@ -119,7 +120,7 @@ def parallel_state_space(
 ) -> Float[Tensor, "batch heads length value_dim"]:
     """The same as `recurrent_state_space` from an empty memory on, as attention: (C Bᵀ ⊙ Γ) V."""
     weights = state_space_weights(query, key, log_decay)
-    return torch.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(query.dtype)
+    return einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(query.dtype)
 
 
 def state_space_weights(
@@ -129,7 +130,7 @@ def state_space_weights(
 ) -> Float[Tensor, "batch heads length length"]:
     """The matrix from values to outputs, C Bᵀ ⊙ Γ, in at least float32."""
     query, key, log_decay = (at_least_float32(x) for x in (query, key, log_decay))
-    return decay_matrix(log_decay) * torch.einsum("bhqd,bhkd->bhqk", query, key)
+    return decay_matrix(log_decay) * einsum("bhqd,bhkd->bhqk", query, key)
 
 
 def grouped_rms_norm(

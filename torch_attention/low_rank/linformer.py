@@ -18,6 +18,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arrays import einsum
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -37,7 +38,7 @@ def mix_positions(
 ) -> Float[Tensor, "batch heads projected head_dim"]:
     """Sums over positions, one for each column of `mixtures`."""
     x, mixtures = at_least_float32(x), at_least_float32(mixtures)
-    return torch.einsum("bhnd,nm->bhmd", x, mixtures)
+    return einsum("bhnd,nm->bhmd", x, mixtures)
 
 
 class LinformerAttention(nn.Module):

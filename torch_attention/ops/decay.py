@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from torch_attention.arrays import with_rank
+from torch_attention.arrays import einsum, with_rank
 from torch_attention.ops.known import is_static
 
 
@@ -73,7 +73,7 @@ def decayed_products(
     while size < whole:
         (_, later), (earlier, _) = _halves(read, size), _halves(written, size)  # ... pairs size dim
         (since_one, since_two), (until_one, until_two) = _halves(since, size), _halves(until, size)
-        across = torch.einsum(
+        across = einsum(
             "...qd,...kd->...qk", later * torch.exp(since_two), earlier * torch.exp(until_one)
         )  # ... pairs size size
         one, two = products[..., 0::2, :, :], products[..., 1::2, :, :]  # ... pairs size size
@@ -95,7 +95,7 @@ def _products_at_once(read: Tensor, written: Tensor, log_decay: Tensor) -> Decay
     between = decay_matrix(log_decay.swapaxes(-1, -2))  # ... dim length length
     since_start = torch.exp(torch.cumsum(log_decay, dim=-2))  # ... length dim
     return DecayedProducts(
-        torch.einsum("...td,...sd,...dts->...ts", read, written, between),
+        einsum("...td,...sd,...dts->...ts", read, written, between),
         since_start,
         between[..., -1, :].swapaxes(-1, -2),
     )

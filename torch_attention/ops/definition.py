@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arrays import einsum
 from torch_attention.checks import align, check_boolean, check_keep, check_window
 from torch_attention.masks import causal_mask, sliding_window_mask
 from torch_attention.ops.call import Call, checked_call
@@ -123,7 +124,7 @@ def call_scores(call: Call) -> tuple[Float[Tensor, "*batch heads query key"], Bo
     query = at_least_float32(call.query)  # ... heads query head_dim
     key = repeat_heads(at_least_float32(call.key), query.shape[-3])  # ... heads key head_dim
     offered = key if mask is None else finite(key)
-    scores = torch.einsum("...qd,...kd->...qk", query, offered)  # ... heads query key
+    scores = einsum("...qd,...kd->...qk", query, offered)  # ... heads query key
     scores = scores * call.scale
     if bias is not None:
         scores = scores + at_least_float32(bias)
@@ -194,7 +195,7 @@ def weighted_values(
         weights = torch.where(dropout_keep, weights / (1.0 - dropout_rate), 0.0)
     values = repeat_heads(value.to(weights.dtype), weights.shape[-3])  # ... heads key value_dim
     read = finite(values) if has_masked else values
-    output = torch.einsum("...qk,...kd->...qd", weights, read)  # ... heads query value_dim
+    output = einsum("...qk,...kd->...qd", weights, read)  # ... heads query value_dim
     output = spoiled_output(output, weights, values) if has_masked else output
     return output.to(value.dtype)
 

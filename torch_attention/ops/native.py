@@ -8,6 +8,7 @@ kernel meets an empty row. A window is cut into bands first, so that its cost is
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from torch_attention.masks import sliding_window_mask
 from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks, resolve_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
+from torch_attention.ops.known import known_above
 
 BAND = 256  # queries in a band of a window
 
@@ -51,23 +53,29 @@ def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"
     )  # what is one step
     is_causal = call.is_causal and not behind_all
     if unmasked and (not is_causal or (call.window is None and offset == 0)):
-        return F.scaled_dot_product_attention(
-            query, key, value, is_causal=is_causal, scale=scale, enable_gqa=grouped
-        )
+        return _fused(query, key, value, is_causal=is_causal, scale=scale, enable_gqa=grouped)
     square = query.shape[-2] == key.shape[-2] and offset == 0
-    if unmasked and square and call.window is not None and 2 * (call.window + BAND) < key.shape[-2]:
+    is_long = call.window is not None and known_above(key.shape[-2], 2 * (call.window + BAND))
+    if unmasked and square and is_long:
         return _in_bands(call)
 
     bias, visible = call_masks(call)
     if visible is None:
-        return F.scaled_dot_product_attention(query, key, value, scale=scale, enable_gqa=grouped)
+        return _fused(query, key, value, scale=scale, enable_gqa=grouped)
     alive = visible.any(dim=-1, keepdim=True)  # ... query 1
     visible = visible | ~alive
     restriction = visible if bias is None else torch.where(visible, bias, -torch.inf).to(query.dtype)
-    output = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=restriction, scale=scale, enable_gqa=grouped
-    )
+    output = _fused(query, key, value, attn_mask=restriction, scale=scale, enable_gqa=grouped)
     return torch.where(alive, output, 0.0)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """PyTorch's fused kernel in the precision of its arguments, which autocast would lower."""
+    kind = query.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return F.scaled_dot_product_attention(query, key, value, **options)
+    with torch.autocast(kind, enabled=False):
+        return F.scaled_dot_product_attention(query, key, value, **options)
 
 
 def _in_bands(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
@@ -87,7 +95,7 @@ def _in_bands(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
             device=query.device,
         )
         found.append(
-            F.scaled_dot_product_attention(
+            _fused(
                 query,
                 key,
                 value,

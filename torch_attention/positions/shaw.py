@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.arrays import take_along
+from torch_attention.arrays import matmul, take_along
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
@@ -45,7 +45,7 @@ def relative_scores(
         rows: one vector a distance, the same for all heads or `(heads, rows, head_dim)`.
         row: which of them belongs to a pair, broadcast against the result.
     """
-    scores = at_least_float32(x) @ at_least_float32(rows).swapaxes(-1, -2)  # batch heads length rows
+    scores = matmul(at_least_float32(x), at_least_float32(rows).swapaxes(-1, -2))  # batch heads length rows
     return take_along(scores, row, -1)  # batch heads length other
 
 
@@ -180,8 +180,8 @@ class ShawSelfAttention(nn.Module):
         row = look_up(distances(placed.query, placed.key, *places), self.position.rows)[:, 0]
         shift = at_least_float32(self.value_embedding(row))  # 1|batch length length head_dim
         kept = self.dropout(weights, dropout_keep)  # batch heads length length
-        shifts = (kept[..., None, :] @ shift[:, None])[..., 0, :]  # batch heads length head_dim
-        heads = (kept @ at_least_float32(seen.entries.value) + shifts).to(
+        shifts = matmul(kept[..., None, :], shift[:, None])[..., 0, :]  # batch heads length head_dim
+        heads = (matmul(kept, at_least_float32(seen.entries.value)) + shifts).to(
             value.dtype
         )  # batch heads length head_dim
         return attention_output(

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arrays import einsum, matmul
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, parameter
 from torch_attention.ops import Placed, at_least_float32
@@ -37,7 +38,7 @@ def counted_distance_scores(
     furthest, latest = query.shape[-2] - 1, key.shape[-2] - 1
     steps = torch.arange(-latest, furthest + 1, device=query.device)  # rows
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
-    rows = torch.einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
+    rows = einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
 
 
@@ -53,7 +54,7 @@ def distance_scores(
     sin((i - j) θ) and cos((i - j) θ) are sums of products of those of iθ and jθ: turn Wᵀq by the query's position
     and it meets the sinusoid of the key's.
     """
-    asked = torch.einsum("bhqd,ehd->bhqe", query, weight)  # batch heads query embed
+    asked = einsum("bhqd,ehd->bhqe", query, weight)  # batch heads query embed
     pairs = frequencies.shape[-1]
     of_sine, of_cosine = asked[..., :pairs], asked[..., pairs:]  # batch heads query pairs
     here = sinusoid(query_positions, frequencies, interleaved=False)[..., None, :, :]  # 1|batch 1 query embed
@@ -61,7 +62,9 @@ def distance_scores(
     sine, cosine = here[..., :pairs], here[..., pairs:]  # 1|batch 1 query pairs
     for_sine = of_cosine * sine - of_sine * cosine  # batch heads query pairs
     for_cosine = of_sine * sine + of_cosine * cosine  # batch heads query pairs
-    return torch.concatenate([for_sine, for_cosine], dim=-1) @ there.swapaxes(-1, -2)  # batch heads query key
+    return matmul(
+        torch.concatenate([for_sine, for_cosine], dim=-1), there.swapaxes(-1, -2)
+    )  # batch heads query key
 
 
 class TransformerXLEmbedding(nn.Module):

@@ -5,7 +5,7 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_attention.arrays import with_rank
+from torch_attention.arrays import einsum, with_rank
 from torch_attention.ops import top_k_mask
 
 
@@ -46,7 +46,7 @@ def chosen_keys(
     overlap = torch.minimum(run + per_run, (block + 1) * per_block) - torch.maximum(run, block * per_block)
     overlap = torch.clip(overlap, min=0).to(compressed_weights.dtype)  # runs blocks
     by_group = reduce(compressed_weights, "b (g r) q n -> b g q n", "sum", g=num_kv_heads)
-    importance = torch.einsum("bgqn,nj->bgqj", by_group, overlap)  # batch kv_heads query blocks
+    importance = einsum("bgqn,nj->bgqj", by_group, overlap)  # batch kv_heads query blocks
 
     own = torch.arange(query_len, device=visible.device) + query_offset  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in

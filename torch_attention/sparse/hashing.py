@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_attention.arrays import take_along, with_rank
+from torch_attention.arrays import einsum, take_along, with_rank
 from torch_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
@@ -22,7 +22,7 @@ def lsh_buckets(
     Equal vectors fall into equal buckets; hidden positions share one of their own, the last.
     """
     x = at_least_float32(x)
-    rotated = torch.einsum("bhnd,hdrm->bhrnm", x, rotations.to(x.dtype))
+    rotated = einsum("bhnd,hdrm->bhrnm", x, rotations.to(x.dtype))
     buckets = torch.argmax(
         torch.concatenate([rotated, -rotated], dim=-1), dim=-1
     )  # batch heads rounds length
@@ -129,11 +129,11 @@ def lsh_attention(
         back = torch.arange(2 * size, device=order.device) < size
         seen = seen & ~(first[:, None, None] & back[None, None])[None, None]
 
-    scores = torch.einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
+    scores = einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
     scores = scores * query.shape[-1] ** -0.5
     if not count_repeats:
         scores = scores - torch.log(torch.clip(counts, min=1).to(scores.dtype))
-    heads = torch.einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
+    heads = einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
     total = torch.logsumexp(torch.where(seen, scores, torch.finfo(scores.dtype).min), dim=-1)
 
     def scatter(x: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ def lsh_attention(
 
     met = rearrange(scatter(seen.any(dim=-1, keepdim=True)), "b h r n y -> b h n (r y)")
     share = masked_softmax(rearrange(scatter(total[..., None]), "b h r n y -> b h n (r y)"), met)
-    output = torch.einsum("bhnr,bhrnd->bhnd", share, scatter(heads))  # batch heads length head_dim
+    output = einsum("bhnr,bhrnd->bhnd", share, scatter(heads))  # batch heads length head_dim
     alone = ~met.any(dim=-1, keepdim=True)  # batch heads length 1
     if mask is not None:
         alone = alone & rearrange(mask, "b x y n -> b x n y")

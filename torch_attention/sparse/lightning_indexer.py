@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import relu
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_positive, check_sequence
 from torch_attention.layers import Factory, layer_norm, linear
 from torch_attention.ops import at_least_float32, split_heads
@@ -44,8 +45,8 @@ def lightning_scores(
     """
     query, key, head_weights = map(at_least_float32, (query, key, head_weights))
     num_heads, head_dim = query.shape[1], query.shape[-1]
-    scores = torch.einsum("bhqd,bkd->bhqk", query, key) * head_dim**-0.5  # batch heads query key
-    return torch.einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
+    scores = einsum("bhqd,bkd->bhqk", query, key) * head_dim**-0.5  # batch heads query key
+    return einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
 
 
 class LightningIndexer(nn.Module):
@@ -114,7 +115,8 @@ class LightningIndexer(nn.Module):
         """
         check_sequence("x", x, self.embed_dim)
         asked = x if asked is None else asked
-        check_sequence("asked", asked, self.q_proj.in_features, batch=x.shape[0])
+        asked_dim = self.embed_dim if self.query_dim is None else self.query_dim
+        check_sequence("asked", asked, asked_dim, batch=x.shape[0])
         check_positions("positions", positions, x, self.position)
         return self.scores(x, asked, self.keys(x), positions, positions)
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.arrays import with_rank
+from torch_attention.arrays import einsum, with_rank
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -66,8 +66,8 @@ def block_attention_weights(
     block_of = torch.arange(scores.shape[-1], device=scores.device) // block_size  # key
     block = torch.arange(-(-scores.shape[-1] // block_size), device=scores.device)  # blocks
     member = (block_of[None] == block[:, None]).to(scores.dtype)  # blocks key
-    total = torch.einsum("bhqk,nk->bhqn", torch.where(visible, scores, 0.0), member)
-    count = torch.einsum("bhqk,nk->bhqn", visible.to(scores.dtype), member)
+    total = einsum("bhqk,nk->bhqn", torch.where(visible, scores, 0.0), member)
+    count = einsum("bhqk,nk->bhqn", visible.to(scores.dtype), member)
     gate = total / torch.clip(count, min=1.0)  # batch heads query blocks
     own = (torch.arange(scores.shape[-2], device=scores.device) + query_offset) // block_size  # query
     is_own = with_rank(own[:, None] == block[None], gate.ndim)  # 1 1 query blocks

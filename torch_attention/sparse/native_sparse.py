@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.activations import relu, sigmoid
-from torch_attention.arrays import with_rank
+from torch_attention.arrays import einsum, with_rank
 from torch_attention.caches import Cache
 from torch_attention.checks import (
     align,
@@ -251,7 +251,7 @@ class NativeSparseAttention(nn.Module):
             return attention_output(output, None, seen.cache)
         position = torch.arange(slots, device=x.device)[None]  # 1 slots
         share = (members[:, :1] <= position) & (position <= members[:, -1:])  # runs slots
-        spread = torch.einsum("bhqn,nk->bhqk", coarse, share.to(coarse.dtype)) / self.compressed_size
+        spread = einsum("bhqn,nk->bhqk", coarse, share.to(coarse.dtype)) / self.compressed_size
         mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
         return attention_output(output, mixed, seen.cache)
 

@@ -21,6 +21,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
@@ -53,8 +54,8 @@ def decomposed_position_bias(
     ]  # height height head_dim
     columns = at_least_float32(width_positions)[distances(width, device=query.device)]  # width width head_dim
     grid = rearrange(at_least_float32(query), "b h (y x) d -> b h y x d", y=height)
-    down = torch.einsum("bhyxd,ykd->bhyxk", grid, rows)  # batch heads height width height
-    across = torch.einsum("bhyxd,xkd->bhyxk", grid, columns)  # batch heads height width width
+    down = einsum("bhyxd,ykd->bhyxk", grid, rows)  # batch heads height width height
+    across = einsum("bhyxd,xkd->bhyxk", grid, columns)  # batch heads height width width
     bias = down[..., :, None] + across[..., None, :]  # batch heads height width height width
     return rearrange(bias, "b h y x r c -> b h (y x) (r c)")  # batch heads area area
 
