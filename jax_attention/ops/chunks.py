@@ -5,6 +5,8 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.arrays import larger
+
 
 def split_chunks(
     x: Float[Array, "batch heads length *dim"], chunk_size: int, *, fill: float = 0.0
@@ -14,8 +16,9 @@ def split_chunks(
     A sequence that is shorter than `chunk_size` is one chunk of its own length.
     """
     batch, heads, length, *dim = x.shape
-    size = min(chunk_size, length)
-    missing = jnp.full((batch, heads, -length % size, *dim), fill, dtype=x.dtype)
+    size = larger(1, length) if isinstance(length, int) and length < chunk_size else chunk_size
+    whole = size * larger(1, -(-length // size))
+    missing = jnp.full((batch, heads, whole - length, *dim), fill, dtype=x.dtype)
     return rearrange(jnp.concatenate([x, missing], axis=2), "b h (c size) ... -> c b h size ...", size=size)
 
 

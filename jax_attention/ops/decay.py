@@ -58,6 +58,8 @@ def decayed_products(
         log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
     """
     *leading, length, dim = log_decay.shape
+    if not isinstance(length, int) or length == 0:  # there is no next power of two
+        return _products_of_all(read, written, log_decay)
     further = read.shape[: read.ndim - log_decay.ndim]
     # All leading axes as one: XLA's kernels on the CPU fail on arrays of very many axes.
     read = read.reshape(*further, -1, length, dim)
@@ -84,6 +86,23 @@ def decayed_products(
         products[..., 0, :length, :length].reshape(*further, *leading, length, length),
         jnp.exp(since[..., :length, :]).reshape(*leading, length, dim),
         jnp.exp(until[..., :length, :]).reshape(*leading, length, dim),
+    )
+
+
+def _products_of_all(
+    read: Float[Array, "... length dim"],
+    written: Float[Array, "... length dim"],
+    log_decay: Float[Array, "... length dim"],
+) -> DecayedProducts:
+    """`decayed_products` as they are defined, with an array that has two times and a feature for axes."""
+    by_feature = log_decay.swapaxes(-1, -2)  # ... dim length
+    start = jnp.zeros_like(by_feature[..., :1])  # ... dim 1
+    until = jnp.concatenate([by_feature[..., 1:], start], axis=-1)  # ... dim length
+    until = jnp.flip(jnp.cumsum(jnp.flip(until, (-1,)), axis=-1), (-1,))
+    return DecayedProducts(
+        jnp.einsum("...td,...sd,...dts->...ts", read, written, decay_matrix(by_feature)),
+        jnp.exp(jnp.cumsum(log_decay, axis=-2)),
+        jnp.exp(until).swapaxes(-1, -2),
     )
 
 

@@ -15,6 +15,11 @@ def known_finite(x: Array) -> bool:
     return False
 
 
+def known_above(count: int, most: int) -> bool:
+    """Whether a size is known to be above `most`; False for symbolic sizes, of which this cannot be known."""
+    return not known_at_most(count, most)
+
+
 def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
     try:

@@ -5,6 +5,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.arrays import larger
+
 
 def split_chunks(
     x: Float[Tensor, "batch heads length *dim"], chunk_size: int, *, fill: float = 0.0
@@ -14,8 +16,9 @@ def split_chunks(
     A sequence that is shorter than `chunk_size` is one chunk of its own length.
     """
     batch, heads, length, *dim = x.shape
-    size = min(chunk_size, length)
-    missing = torch.full((batch, heads, -length % size, *dim), fill, dtype=x.dtype, device=x.device)
+    size = larger(1, length) if isinstance(length, int) and length < chunk_size else chunk_size
+    whole = size * larger(1, -(-length // size))
+    missing = torch.full((batch, heads, whole - length, *dim), fill, dtype=x.dtype, device=x.device)
     return rearrange(torch.concatenate([x, missing], dim=2), "b h (c size) ... -> c b h size ...", size=size)
 
 

@@ -58,6 +58,8 @@ def decayed_products(
         log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
     """
     *leading, length, dim = log_decay.shape
+    if not isinstance(length, int) or length == 0:  # there is no next power of two
+        return _products_of_all(read, written, log_decay)
     further = read.shape[: read.ndim - log_decay.ndim]
     # All leading axes as one: XLA's kernels on the CPU fail on arrays of very many axes.
     read = read.reshape(*further, -1, length, dim)
@@ -84,6 +86,23 @@ def decayed_products(
         products[..., 0, :length, :length].reshape(*further, *leading, length, length),
         torch.exp(since[..., :length, :]).reshape(*leading, length, dim),
         torch.exp(until[..., :length, :]).reshape(*leading, length, dim),
+    )
+
+
+def _products_of_all(
+    read: Float[Tensor, "... length dim"],
+    written: Float[Tensor, "... length dim"],
+    log_decay: Float[Tensor, "... length dim"],
+) -> DecayedProducts:
+    """`decayed_products` as they are defined, with an array that has two times and a feature for axes."""
+    by_feature = log_decay.swapaxes(-1, -2)  # ... dim length
+    start = torch.zeros_like(by_feature[..., :1])  # ... dim 1
+    until = torch.concatenate([by_feature[..., 1:], start], dim=-1)  # ... dim length
+    until = torch.flip(torch.cumsum(torch.flip(until, (-1,)), dim=-1), (-1,))
+    return DecayedProducts(
+        torch.einsum("...td,...sd,...dts->...ts", read, written, decay_matrix(by_feature)),
+        torch.exp(torch.cumsum(log_decay, dim=-2)),
+        torch.exp(until).swapaxes(-1, -2),
     )
 
 

@@ -28,6 +28,11 @@ def known_finite(x: Tensor) -> bool:
         return False
 
 
+def known_above(count: int, most: int) -> bool:
+    """Whether a size is known to be above `most`."""
+    return not known_at_most(count, most)
+
+
 def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is known to be at most `most`."""
     return bool(count <= most)
