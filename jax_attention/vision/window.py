@@ -34,7 +34,7 @@ def pad_to_windows(
 ) -> Float[Array, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
     batch, height, width, embed = x.shape
-    below, right = -height % window_size, -width % window_size
+    below, right = (-(-size // window_size) * window_size - size for size in (height, width))
     if below:
         zeros = jnp.zeros((batch, below, width, embed), dtype=x.dtype)
         x = jnp.concatenate([x, zeros], axis=1)

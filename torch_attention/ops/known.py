@@ -33,6 +33,11 @@ def known_above(count: int, most: int) -> bool:
     return not known_at_most(count, most)
 
 
+def proven_at_most(size: int, most: int) -> bool:
+    """Whether a size is at most `most`."""
+    return bool(size <= most)
+
+
 def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is known to be at most `most`."""
     return bool(count <= most)

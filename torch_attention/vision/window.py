@@ -32,7 +32,7 @@ def pad_to_windows(
 ) -> Float[Tensor, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
     batch, height, width, embed = x.shape
-    below, right = -height % window_size, -width % window_size
+    below, right = (-(-size // window_size) * window_size - size for size in (height, width))
     if below:
         zeros = torch.zeros((batch, below, width, embed), dtype=x.dtype, device=x.device)
         x = torch.concatenate([x, zeros], dim=1)
