@@ -1,8 +1,10 @@
 """Arrays and numbers as this framework knows them: what a check may ask of an argument."""
 
+import math
 from numbers import Integral, Real
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -52,3 +54,26 @@ def is_integer(x: Array) -> bool:
 def with_rank(x: Array, rank: int) -> Array:
     """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
     return x[(None,) * (rank - x.ndim)]
+
+
+def larger(size: int, other: int) -> int:
+    """The larger of two sizes, which may be symbolic."""
+    return jax.core.max_dim(size, other)
+
+
+def smaller(size: int, other: int) -> int:
+    """The smaller of two sizes, which may be symbolic."""
+    return jax.core.min_dim(size, other)
+
+
+def log_size(size: int) -> float:
+    """The logarithm of a size, which may be symbolic; 0 for an empty axis."""
+    return math.log(max(size, 1)) if isinstance(size, int) else jnp.log(jnp.asarray(size, dtype=jnp.float32))
+
+
+def value_above(size: int, most: int, value: int) -> Any:
+    """`value` where a size is above `most`, else 0; for a symbolic size as an array, which is known at run time."""
+    try:
+        return value if size > most else 0
+    except jax.core.InconclusiveDimensionOperation:
+        return jnp.where(jnp.asarray(size) > most, value, 0)

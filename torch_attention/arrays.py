@@ -1,5 +1,6 @@
 """Arrays and numbers as this framework knows them: what a check may ask of an argument."""
 
+import math
 from collections.abc import Callable
 from functools import partial, reduce
 from numbers import Integral, Real
@@ -68,3 +69,25 @@ def is_integer(x: Tensor) -> bool:
 def with_rank(x: Tensor, rank: int) -> Tensor:
     """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
     return x[(None,) * (rank - x.ndim)]
+
+
+def larger(size: int, other: int) -> int:
+    """The larger of two sizes, which may be symbolic."""
+    return torch.sym_max(size, other)
+
+
+def smaller(size: int, other: int) -> int:
+    """The smaller of two sizes, which may be symbolic."""
+    return torch.sym_min(size, other)
+
+
+def log_size(size: int) -> float:
+    """The logarithm of a size, which may be symbolic; 0 for an empty axis."""
+    if torch.compiler.is_compiling():  # `math.log` of a symbol would ask for its number
+        return torch.log(torch.scalar_tensor(torch.sym_max(size, 1), dtype=torch.float64))
+    return math.log(torch.sym_max(size, 1))
+
+
+def value_above(size: int, most: int, value: int) -> Any:
+    """`value` where a size is above `most`, else 0."""
+    return value if size > most else 0

@@ -150,7 +150,8 @@ class LocationAwareAttention(nnx.Module):
             dropout_keep=None if keep is None else keep[:, None],
             dropout_rate=self.dropout.rate,
         )[:, 0]  # batch query value_dim
-        return RecurrentOutput(output, weights[:, -1], weights if need_weights else None)
+        seen = jnp.concatenate([at_least_float32(previous)[:, None], weights], axis=1)  # batch 1+query key
+        return RecurrentOutput(output, seen[:, -1], weights if need_weights else None)
 
     def _score(
         self,

@@ -190,7 +190,7 @@ class GatedLinearAttention(nnx.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an empty sequence.
+            ValueError: shapes that do not fit.
         """
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

@@ -172,7 +172,7 @@ def over_largest(
     """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
     seen = key != -jnp.inf
     key = jnp.where(seen, key, EMPTY)
-    exponent = jnp.amax(key, axis=(-2, -1))  # batch heads
+    exponent = key.sum(axis=(-2, -1)) + EMPTY if key.shape[-2] == 0 else jnp.amax(key, axis=(-2, -1))
     exponent = exponent if before is None else jnp.maximum(before, exponent)
     return jnp.where(seen, jnp.exp(key - exponent[..., None, None]), 0.0), exponent
 

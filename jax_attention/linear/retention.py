@@ -237,7 +237,7 @@ class MultiScaleRetention(nnx.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an empty sequence.
+            ValueError: shapes that do not fit.
         """
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         wide = at_least_float32(x).dtype
@@ -273,7 +273,9 @@ class MultiScaleRetention(nnx.Module):
     ) -> Float[Array, "batch heads head_dim value_dim"]:
         """The memory, turned back by all the angles that this call has turned its keys."""
         rows = memory.swapaxes(-1, -2)  # batch heads value_dim head_dim
-        back = jnp.broadcast_to(-angles[:, None, -1:], (*rows.shape[:1], 1, rows.shape[2], angles.shape[2]))
+        start = jnp.zeros((angles.shape[0], 1, angles.shape[2]), dtype=angles.dtype)
+        last = jnp.concatenate([start, angles], axis=1)[:, -1:]  # batch 1 pairs
+        back = jnp.broadcast_to(-last[:, None], (*rows.shape[:1], 1, rows.shape[2], angles.shape[2]))
         return rotate(rows, back, interleaved=self.interleaved).swapaxes(-1, -2)
 
 

@@ -59,8 +59,8 @@ def decayed_products(
         log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
     """
     *leading, length, dim = log_decay.shape
-    if not is_static(length):
-        return _products_at_once(read, written, log_decay)
+    if not is_static(length) or length == 0:  # there is no next power of two
+        return _products_of_all(read, written, log_decay)
     further = read.shape[: read.ndim - log_decay.ndim]
     # All leading axes as one: XLA's kernels on the CPU fail on arrays of very many axes.
     read = read.reshape(*further, -1, length, dim)
@@ -90,14 +90,20 @@ def decayed_products(
     )
 
 
-def _products_at_once(read: Array, written: Array, log_decay: Array) -> DecayedProducts:
-    """The same for a length that a compiler does not know, which cannot be halved: feature by feature."""
-    between = decay_matrix(log_decay.swapaxes(-1, -2))  # ... dim length length
-    since_start = jnp.exp(jnp.cumsum(log_decay, axis=-2))  # ... length dim
+def _products_of_all(
+    read: Float[Array, "... length dim"],
+    written: Float[Array, "... length dim"],
+    log_decay: Float[Array, "... length dim"],
+) -> DecayedProducts:
+    """`decayed_products` as they are defined, with an array that has two times and a feature for axes."""
+    by_feature = log_decay.swapaxes(-1, -2)  # ... dim length
+    start = jnp.zeros_like(by_feature[..., :1])  # ... dim 1
+    until = jnp.concatenate([by_feature[..., 1:], start], axis=-1)  # ... dim length
+    until = jnp.flip(jnp.cumsum(jnp.flip(until, (-1,)), axis=-1), (-1,))
     return DecayedProducts(
-        einsum("...td,...sd,...dts->...ts", read, written, between),
-        since_start,
-        between[..., -1, :].swapaxes(-1, -2),
+        einsum("...td,...sd,...dts->...ts", read, written, decay_matrix(by_feature)),
+        jnp.exp(jnp.cumsum(log_decay, axis=-2)),
+        jnp.exp(until).swapaxes(-1, -2),
     )
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from jax_attention.masks import causal_mask, sliding_window_mask
 from jax_attention.ops.call import Call
-from jax_attention.ops.known import known_finite
+from jax_attention.ops.known import is_static, known_finite
 
 
 def finite(x: Float[Array, "... key dim"]) -> Float[Array, "... key dim"]:
@@ -91,7 +91,7 @@ def _reached(call: Call) -> Bool[Array, "key"] | None:
     if isinstance(offset, int) and (call.window is None or offset < call.window):
         if query_len == key_len and offset >= 0:
             return None
-        if isinstance(query_len, int) and isinstance(key_len, int) and offset + query_len >= key_len:
+        if is_static(query_len) and is_static(key_len) and offset + query_len >= key_len:
             return None
     key = jnp.arange(call.key.shape[-2])
     reached = key < offset + query_len

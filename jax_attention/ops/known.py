@@ -25,6 +25,14 @@ def known_above(count: int, most: int) -> bool:
     return not known_at_most(count, most)
 
 
+def proven_at_most(size: int, most: int) -> bool:
+    """Whether a size is at most `most`; False for a symbolic size without such a constraint."""
+    try:
+        return bool(size <= most)
+    except jax.core.InconclusiveDimensionOperation:
+        return False
+
+
 def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
     try:

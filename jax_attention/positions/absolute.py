@@ -27,7 +27,7 @@ from jax_attention.arrays import with_rank
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Factory, embedding
 from jax_attention.ops import at_least_float32
-from jax_attention.ops.known import known_values
+from jax_attention.ops.known import known_above, known_values
 from jax_attention.positions.protocol import check_shape, positions_or_count
 from jax_attention.positions.rotary import rotary_frequencies
 
@@ -40,7 +40,9 @@ def sinusoid(
     angles = angles * with_rank(frequencies, angles.ndim)  # ... length pairs
     sine, cosine = jnp.sin(angles), jnp.cos(angles)  # ... length pairs
     if interleaved:
-        return jnp.stack([sine, cosine], axis=-1).reshape((*angles.shape[:-1], -1))  # ... length embed
+        return jnp.stack([sine, cosine], axis=-1).reshape(
+            (*angles.shape[:-1], 2 * angles.shape[-1])
+        )  # ... length embed
     return jnp.concatenate([sine, cosine], axis=-1)  # ... length embed
 
 
@@ -133,7 +135,7 @@ class LearnedEmbedding(nnx.Module):
 
     def _check_rows(self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None) -> None:
         if positions is None:
-            if x.shape[1] > self.max_len:
+            if known_above(x.shape[1], self.max_len):
                 raise ValueError(f"x must have at most max_len={self.max_len} positions, got {x.shape[1]}")
             return
         values = known_values(positions)

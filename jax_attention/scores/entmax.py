@@ -50,6 +50,8 @@ def entmax15(
         visible key is zero throughout, and so are its gradients.
     """
     half = at_least_float32(scores) / 2.0
+    if half.shape[-1] == 0:
+        return half
     everything = jnp.ones_like(half, dtype=jnp.bool_)
     mask = everything if mask is None else everything & mask
     # Which keys are in the support: a yes or no, through which no gradient flows.

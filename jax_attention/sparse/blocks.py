@@ -10,9 +10,8 @@ from jax_attention.ops import top_k_mask
 
 
 def runs(length: int, size: int, stride: int) -> Int[Array, "runs size"]:
-    """The positions of each complete run; if there is none, those of one that is not."""
-    count = max(1, (length - size) // stride + 1)
-    first = stride * jnp.arange(count)  # runs
+    """The positions of each run that begins in the sequence; the last ones may reach beyond its end."""
+    first = stride * jnp.arange(-(-length // stride))  # runs
     return first[:, None] + jnp.arange(size)[None]
 
 
@@ -50,7 +49,7 @@ def chosen_keys(
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
     importance = jnp.where(with_rank(always, 4), jnp.inf, importance)
-    members = runs(key_len + selected_size - 1, selected_size, selected_size)
+    members = runs(block.shape[1] * selected_size, selected_size, selected_size)
     members = jnp.clip(members, max=key_len - 1)  # blocks size
     seen = visible[..., members].any(axis=-1)  # batch heads query blocks
     seen = rearrange(seen, "b (g r) q n -> b g r q n", g=num_kv_heads).any(axis=2)

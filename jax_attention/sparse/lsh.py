@@ -141,7 +141,7 @@ class LSHAttention(nnx.Module):
         order = jnp.argsort(buckets, axis=-1, stable=True)  # batch heads rounds length
         num_chunks = length // self.chunk_length
         keep = self.dropout.keep_weights(query, key, dropout_keep)
-        if not need_weights and keep is None:
+        if not need_weights and keep is None and length != 0:
             heads = lsh_attention(
                 query,
                 key,

@@ -145,7 +145,7 @@ class DecomposedPositionAttention(nnx.Module):
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return GridOutput(unflatten_grid(self.out_proj(merge_heads(heads)), height), weights)
+        return GridOutput(unflatten_grid(self.out_proj(merge_heads(heads)), height, width), weights)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arrays import smaller, value_above
 from jax_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import attend
@@ -33,7 +34,7 @@ def pad_to_windows(
 ) -> Float[Array, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
     batch, height, width, embed = x.shape
-    below, right = -height % window_size, -width % window_size
+    below, right = (-(-size // window_size) * window_size - size for size in (height, width))
     if below:
         zeros = jnp.zeros((batch, below, width, embed), dtype=x.dtype)
         x = jnp.concatenate([x, zeros], axis=1)
@@ -51,11 +52,12 @@ def split_windows(
 
 
 def merge_windows(
-    windows: Float[Array, "batch windows area embed"], window_size: int, height: int
+    windows: Float[Array, "batch windows area embed"], window_size: int, height: int, width: int
 ) -> Float[Array, "batch height width embed"]:
     """Lay windows side by side again: the inverse of `split_windows`."""
-    rows = height // window_size
-    return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", y=rows, r=window_size)
+    rows, columns = height // window_size, width // window_size
+    sizes = {"y": rows, "x": columns, "r": window_size, "c": window_size}
+    return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", **sizes)
 
 
 def relative_positions(window_size: int) -> Int[Array, "area area"]:
@@ -175,7 +177,7 @@ class WindowAttention(nnx.Module):
             dropout_rate=self.dropout.rate,
         )
         merged = rearrange(heads, "b windows heads area d -> b windows area (heads d)")
-        output = merge_windows(self.out_proj(merged), side, padded.shape[1])
+        output = merge_windows(self.out_proj(merged), side, *padded.shape[1:3])
         return GridOutput(output[:, :height, :width], weights)  # batch height width embed
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -243,8 +245,9 @@ class ShiftedWindowAttention(nnx.Module):
         check_grid("x", x, self.attention.embed_dim)
         check_keep(dropout_keep, self.attention.weights_shape(x.shape))
         _, height, width, _ = x.shape
-        side, shift = self.attention.window_size, self.shift
-        if shift == 0 or min(height, width) <= side:
+        side = self.attention.window_size
+        shift = value_above(smaller(height, width), side, self.shift)
+        if isinstance(shift, int) and shift == 0:
             return self.attention(x, need_weights=need_weights, dropout_keep=dropout_keep)
         x = pad_to_windows(x, side)  # batch padded_height padded_width embed
         regions = shifted_regions(x.shape[1], x.shape[2], side, shift)

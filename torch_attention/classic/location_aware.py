@@ -148,7 +148,8 @@ class LocationAwareAttention(nn.Module):
             dropout_keep=None if keep is None else keep[:, None],
             dropout_rate=self.dropout.rate,
         )[:, 0]  # batch query value_dim
-        return RecurrentOutput(output, weights[:, -1], weights if need_weights else None)
+        seen = torch.concatenate([at_least_float32(previous)[:, None], weights], dim=1)  # batch 1+query key
+        return RecurrentOutput(output, seen[:, -1], weights if need_weights else None)
 
     def _score(
         self,

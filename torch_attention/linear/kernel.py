@@ -235,7 +235,7 @@ class LinearAttention(nn.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, an empty sequence, or a state without `is_causal`.
+            ValueError: shapes that do not fit, or a state without `is_causal`.
         """
         memory_shape = (self.num_heads, self.head_dim, self.head_dim)
         check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2])

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torch_attention.arrays import einsum
-from torch_attention.checks import check_key_mask, check_positive, check_sequence, check_state
+from torch_attention.checks import check_key_mask, check_sequence, check_state
 from torch_attention.ops import at_least_float32, scan
 
 
@@ -39,7 +39,7 @@ def check_read(
     state: Any,
     *shapes: tuple[int, ...],
 ) -> None:
-    """Raise unless `x` is a sequence of at least one token, `mask` hides tokens of it, and `state` fits.
+    """Raise unless `x` is a sequence, `mask` hides tokens of it, and `state` fits.
 
     Args:
         x: the sequence.
@@ -50,7 +50,6 @@ def check_read(
     """
     check_sequence("x", x, dim)
     batch, length, _ = x.shape
-    check_positive(length=length)
     check_key_mask(mask, batch, length)
     if state is not None:
         for name, array, shape in zip(state._fields, state, shapes, strict=True):

@@ -170,7 +170,7 @@ def over_largest(
     """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
     seen = key != -torch.inf
     key = torch.where(seen, key, EMPTY)
-    exponent = torch.amax(key, dim=(-2, -1))  # batch heads
+    exponent = key.sum(dim=(-2, -1)) + EMPTY if key.shape[-2] == 0 else torch.amax(key, dim=(-2, -1))
     exponent = exponent if before is None else torch.maximum(before, exponent)
     return torch.where(seen, torch.exp(key - exponent[..., None, None]), 0.0), exponent
 

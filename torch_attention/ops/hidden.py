@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torch_attention.masks import causal_mask, sliding_window_mask
 from torch_attention.ops.call import Call
-from torch_attention.ops.known import known_finite
+from torch_attention.ops.known import is_static, known_finite
 
 
 def finite(x: Float[Tensor, "... key dim"]) -> Float[Tensor, "... key dim"]:
@@ -93,7 +93,7 @@ def _reached(call: Call) -> Bool[Tensor, "key"] | None:
     if isinstance(offset, int) and (call.window is None or offset < call.window):
         if query_len == key_len and offset >= 0:
             return None
-        if isinstance(query_len, int) and isinstance(key_len, int) and offset + query_len >= key_len:
+        if is_static(query_len) and is_static(key_len) and offset + query_len >= key_len:
             return None
     key = torch.arange(call.key.shape[-2], device=call.query.device)
     reached = key < offset + query_len

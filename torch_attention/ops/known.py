@@ -42,6 +42,11 @@ def known_above(count: int, most: int) -> bool:
     return not known_at_most(count, most)
 
 
+def proven_at_most(size: int, most: int) -> bool:
+    """Whether a size is at most `most`."""
+    return bool(size <= most)
+
+
 def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
     return not is_static(count) or count <= most

@@ -82,7 +82,7 @@ def block_sparse_mask(
         ValueError: sizes below 1, a window without a middle, or fewer than no global blocks.
     """
     _check_pattern(block_size, window_blocks, global_blocks)
-    check_positive(num_blocks=num_blocks)
+    check_at_least(0, num_blocks=num_blocks)
     key = torch.arange(num_blocks, device=device)  # blocks
     query, key, reach = key[:, None], key[None], window_blocks // 2
     is_global = (key < global_blocks) | (key >= num_blocks - global_blocks)

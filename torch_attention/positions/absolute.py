@@ -25,7 +25,7 @@ from torch_attention.arrays import with_rank
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import at_least_float32
-from torch_attention.ops.known import known_values
+from torch_attention.ops.known import known_above, known_values
 from torch_attention.positions.protocol import check_shape, positions_or_count
 from torch_attention.positions.rotary import rotary_frequencies
 
@@ -38,7 +38,9 @@ def sinusoid(
     angles = angles * with_rank(frequencies, angles.ndim)  # ... length pairs
     sine, cosine = torch.sin(angles), torch.cos(angles)  # ... length pairs
     if interleaved:
-        return torch.stack([sine, cosine], dim=-1).reshape((*angles.shape[:-1], -1))  # ... length embed
+        return torch.stack([sine, cosine], dim=-1).reshape(
+            (*angles.shape[:-1], 2 * angles.shape[-1])
+        )  # ... length embed
     return torch.concatenate([sine, cosine], dim=-1)  # ... length embed
 
 
@@ -134,7 +136,7 @@ class LearnedEmbedding(nn.Module):
         self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None
     ) -> None:
         if positions is None:
-            if x.shape[1] > self.max_len:
+            if known_above(x.shape[1], self.max_len):
                 raise ValueError(f"x must have at most max_len={self.max_len} positions, got {x.shape[1]}")
             return
         values = known_values(positions)

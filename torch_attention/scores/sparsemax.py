@@ -62,6 +62,8 @@ def sparsemax(
         visible key is zero throughout, and so are its gradients.
     """
     scores = at_least_float32(scores)
+    if scores.shape[-1] == 0:
+        return scores
     everything = torch.ones_like(scores, dtype=torch.bool)
     mask = everything if mask is None else everything & mask
     # Which keys are in the support: a yes or no, through which no gradient flows.

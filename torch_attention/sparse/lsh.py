@@ -139,7 +139,7 @@ class LSHAttention(nn.Module):
         order = torch.argsort(buckets, dim=-1, stable=True)  # batch heads rounds length
         num_chunks = length // self.chunk_length
         keep = self.dropout.keep_weights(query, key, dropout_keep)
-        if not need_weights and keep is None:
+        if not need_weights and keep is None and length != 0:
             heads = lsh_attention(
                 query,
                 key,

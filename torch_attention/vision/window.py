@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from torch_attention.arrays import smaller, value_above
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
@@ -31,7 +32,7 @@ def pad_to_windows(
 ) -> Float[Tensor, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
     batch, height, width, embed = x.shape
-    below, right = -height % window_size, -width % window_size
+    below, right = (-(-size // window_size) * window_size - size for size in (height, width))
     if below:
         zeros = torch.zeros((batch, below, width, embed), dtype=x.dtype, device=x.device)
         x = torch.concatenate([x, zeros], dim=1)
@@ -49,11 +50,12 @@ def split_windows(
 
 
 def merge_windows(
-    windows: Float[Tensor, "batch windows area embed"], window_size: int, height: int
+    windows: Float[Tensor, "batch windows area embed"], window_size: int, height: int, width: int
 ) -> Float[Tensor, "batch height width embed"]:
     """Lay windows side by side again: the inverse of `split_windows`."""
-    rows = height // window_size
-    return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", y=rows, r=window_size)
+    rows, columns = height // window_size, width // window_size
+    sizes = {"y": rows, "x": columns, "r": window_size, "c": window_size}
+    return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", **sizes)
 
 
 def relative_positions(window_size: int, *, device: torch.device | str | None) -> Int[Tensor, "area area"]:
@@ -173,7 +175,7 @@ class WindowAttention(nn.Module):
             dropout_rate=self.dropout.rate,
         )
         merged = rearrange(heads, "b windows heads area d -> b windows area (heads d)")
-        output = merge_windows(self.out_proj(merged), side, padded.shape[1])
+        output = merge_windows(self.out_proj(merged), side, *padded.shape[1:3])
         return GridOutput(output[:, :height, :width], weights)  # batch height width embed
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -241,8 +243,9 @@ class ShiftedWindowAttention(nn.Module):
         check_grid("x", x, self.attention.embed_dim)
         check_keep(dropout_keep, self.attention.weights_shape(x.shape))
         _, height, width, _ = x.shape
-        side, shift = self.attention.window_size, self.shift
-        if shift == 0 or min(height, width) <= side:
+        side = self.attention.window_size
+        shift = value_above(smaller(height, width), side, self.shift)
+        if isinstance(shift, int) and shift == 0:
             return self.attention(x, need_weights=need_weights, dropout_keep=dropout_keep)
         x = pad_to_windows(x, side)  # batch padded_height padded_width embed
         regions = shifted_regions(x.shape[1], x.shape[2], side, shift, device=x.device)
