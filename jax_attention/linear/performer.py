@@ -43,8 +43,6 @@ from jax_attention.linear.random_features import (
 from jax_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
 from jax_attention.outputs import AttentionOutput, RecurrentOutput
 
-EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
-
 
 class PerformerState(NamedTuple):
     """What a Performer remembers of all it has read, in at least float32.
@@ -166,13 +164,19 @@ def performer_weights(
     return divide(scores, total)
 
 
+def _empty() -> float:
+    return (
+        -1e30
+    )  # below the exponent of any key; of a global number compilers make a symbol, which no scan takes
+
+
 def over_largest(
     key: Float[Array, "batch heads size features"], before: Float[Array, "batch heads"] | None
 ) -> tuple[Float[Array, "batch heads size features"], Float[Array, "batch heads"]]:
     """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
     seen = key != -jnp.inf
-    key = jnp.where(seen, key, EMPTY)
-    exponent = key.sum(axis=(-2, -1)) + EMPTY if key.shape[-2] == 0 else jnp.amax(key, axis=(-2, -1))
+    key = jnp.where(seen, key, _empty())
+    exponent = key.sum(axis=(-2, -1)) + _empty() if key.shape[-2] == 0 else jnp.amax(key, axis=(-2, -1))
     exponent = exponent if before is None else jnp.maximum(before, exponent)
     return jnp.where(seen, jnp.exp(key - exponent[..., None, None]), 0.0), exponent
 
@@ -195,7 +199,7 @@ def first_sums(
     if state is not None:
         return PerformerState(memory, *(x.astype(memory.dtype) for x in state[1:]))
     zeros = jnp.zeros(memory.shape[:-1], dtype=memory.dtype)
-    return PerformerState(memory, zeros, jnp.full_like(zeros[..., 0], EMPTY))
+    return PerformerState(memory, zeros, jnp.full_like(zeros[..., 0], _empty()))
 
 
 class PerformerAttention(nnx.Module):

@@ -41,8 +41,6 @@ from torch_attention.linear.random_features import (
 from torch_attention.ops import at_least_float32, join_chunks, merge_heads, scan, split_chunks, split_heads
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
-EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
-
 
 class PerformerState(NamedTuple):
     """What a Performer remembers of all it has read, in at least float32.
@@ -164,13 +162,19 @@ def performer_weights(
     return divide(scores, total)
 
 
+def _empty() -> float:
+    return (
+        -1e30
+    )  # below the exponent of any key; of a global number compilers make a symbol, which no scan takes
+
+
 def over_largest(
     key: Float[Tensor, "batch heads size features"], before: Float[Tensor, "batch heads"] | None
 ) -> tuple[Float[Tensor, "batch heads size features"], Float[Tensor, "batch heads"]]:
     """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
     seen = key != -torch.inf
-    key = torch.where(seen, key, EMPTY)
-    exponent = key.sum(dim=(-2, -1)) + EMPTY if key.shape[-2] == 0 else torch.amax(key, dim=(-2, -1))
+    key = torch.where(seen, key, _empty())
+    exponent = key.sum(dim=(-2, -1)) + _empty() if key.shape[-2] == 0 else torch.amax(key, dim=(-2, -1))
     exponent = exponent if before is None else torch.maximum(before, exponent)
     return torch.where(seen, torch.exp(key - exponent[..., None, None]), 0.0), exponent
 
@@ -193,7 +197,7 @@ def first_sums(
     if state is not None:
         return PerformerState(memory, *(x.to(memory.dtype) for x in state[1:]))
     zeros = torch.zeros(memory.shape[:-1], dtype=memory.dtype, device=memory.device)
-    return PerformerState(memory, zeros, torch.full_like(zeros[..., 0], EMPTY))
+    return PerformerState(memory, zeros, torch.full_like(zeros[..., 0], _empty()))
 
 
 class PerformerAttention(nn.Module):
