@@ -36,6 +36,7 @@ from jax_attention.layers import Factory, linear, normal_buffer
 from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
 from jax_attention.linear.random_features import (
     divide,
+    empty_exponent,
     log_softmax_features,
     orthogonal_features,
     query_features,
@@ -164,19 +165,15 @@ def performer_weights(
     return divide(scores, total)
 
 
-def _empty() -> float:
-    return (
-        -1e30
-    )  # below the exponent of any key; of a global number compilers make a symbol, which no scan takes
-
-
 def over_largest(
     key: Float[Array, "batch heads size features"], before: Float[Array, "batch heads"] | None
 ) -> tuple[Float[Array, "batch heads size features"], Float[Array, "batch heads"]]:
     """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
     seen = key != -jnp.inf
-    key = jnp.where(seen, key, _empty())
-    exponent = key.sum(axis=(-2, -1)) + _empty() if key.shape[-2] == 0 else jnp.amax(key, axis=(-2, -1))
+    key = jnp.where(seen, key, empty_exponent())
+    exponent = (
+        key.sum(axis=(-2, -1)) + empty_exponent() if key.shape[-2] == 0 else jnp.amax(key, axis=(-2, -1))
+    )
     exponent = exponent if before is None else jnp.maximum(before, exponent)
     return jnp.where(seen, jnp.exp(key - exponent[..., None, None]), 0.0), exponent
 
@@ -199,7 +196,7 @@ def first_sums(
     if state is not None:
         return PerformerState(memory, *(x.astype(memory.dtype) for x in state[1:]))
     zeros = jnp.zeros(memory.shape[:-1], dtype=memory.dtype)
-    return PerformerState(memory, zeros, jnp.full_like(zeros[..., 0], _empty()))
+    return PerformerState(memory, zeros, jnp.full_like(zeros[..., 0], empty_exponent()))
 
 
 class PerformerAttention(nnx.Module):

@@ -26,6 +26,7 @@ from jax_attention.arrays import smaller, value_above
 from jax_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import attend
+from jax_attention.ops.known import is_static
 from jax_attention.vision.grids import GridOutput, check_grid
 
 
@@ -34,13 +35,14 @@ def pad_to_windows(
 ) -> Float[Array, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
     batch, height, width, embed = x.shape
-    below, right = (-(-size // window_size) * window_size - size for size in (height, width))
-    if below:
-        zeros = jnp.zeros((batch, below, width, embed), dtype=x.dtype)
-        x = jnp.concatenate([x, zeros], axis=1)
-    if right:
-        zeros = jnp.zeros((batch, height + below, right, embed), dtype=x.dtype)
-        x = jnp.concatenate([x, zeros], axis=2)
+    high, wide = (-(-size // window_size) * window_size for size in (height, width))
+    # A whole window of zeros, cut off where the grid ends: for a compiler this is one program for all sizes.
+    if not (is_static(height) and height == high):
+        zeros = jnp.zeros((batch, window_size, width, embed), dtype=x.dtype)
+        x = jnp.concatenate([x, zeros], axis=1)[:, :high]
+    if not (is_static(width) and width == wide):
+        zeros = jnp.zeros((batch, high, window_size, embed), dtype=x.dtype)
+        x = jnp.concatenate([x, zeros], axis=2)[:, :, :wide]
     return x
 
 

@@ -34,6 +34,7 @@ from torch_attention.layers import Factory, linear, normal_buffer
 from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
 from torch_attention.linear.random_features import (
     divide,
+    empty_exponent,
     log_softmax_features,
     orthogonal_features,
     query_features,
@@ -162,19 +163,15 @@ def performer_weights(
     return divide(scores, total)
 
 
-def _empty() -> float:
-    return (
-        -1e30
-    )  # below the exponent of any key; of a global number compilers make a symbol, which no scan takes
-
-
 def over_largest(
     key: Float[Tensor, "batch heads size features"], before: Float[Tensor, "batch heads"] | None
 ) -> tuple[Float[Tensor, "batch heads size features"], Float[Tensor, "batch heads"]]:
     """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
     seen = key != -torch.inf
-    key = torch.where(seen, key, _empty())
-    exponent = key.sum(dim=(-2, -1)) + _empty() if key.shape[-2] == 0 else torch.amax(key, dim=(-2, -1))
+    key = torch.where(seen, key, empty_exponent())
+    exponent = (
+        key.sum(dim=(-2, -1)) + empty_exponent() if key.shape[-2] == 0 else torch.amax(key, dim=(-2, -1))
+    )
     exponent = exponent if before is None else torch.maximum(before, exponent)
     return torch.where(seen, torch.exp(key - exponent[..., None, None]), 0.0), exponent
 
@@ -197,7 +194,7 @@ def first_sums(
     if state is not None:
         return PerformerState(memory, *(x.to(memory.dtype) for x in state[1:]))
     zeros = torch.zeros(memory.shape[:-1], dtype=memory.dtype, device=memory.device)
-    return PerformerState(memory, zeros, torch.full_like(zeros[..., 0], _empty()))
+    return PerformerState(memory, zeros, torch.full_like(zeros[..., 0], empty_exponent()))
 
 
 class PerformerAttention(nn.Module):

@@ -57,3 +57,8 @@ def divide(
     """X / total, and zero where the total is."""
     some = (total > 0)[..., None]
     return torch.where(some, x, 0.0) / torch.where(some, total[..., None], 1.0)
+
+
+def empty_exponent() -> float:
+    """The exponent of a state that has read nothing: below that of any key."""
+    return -1e30  # no global number: of that a compiler would make a symbol, which no scan takes

@@ -24,6 +24,7 @@ from torch_attention.arrays import smaller, value_above
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
+from torch_attention.ops.known import is_static
 from torch_attention.vision.grids import GridOutput, check_grid
 
 
@@ -32,13 +33,14 @@ def pad_to_windows(
 ) -> Float[Tensor, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
     batch, height, width, embed = x.shape
-    below, right = (-(-size // window_size) * window_size - size for size in (height, width))
-    if below:
-        zeros = torch.zeros((batch, below, width, embed), dtype=x.dtype, device=x.device)
-        x = torch.concatenate([x, zeros], dim=1)
-    if right:
-        zeros = torch.zeros((batch, height + below, right, embed), dtype=x.dtype, device=x.device)
-        x = torch.concatenate([x, zeros], dim=2)
+    high, wide = (-(-size // window_size) * window_size for size in (height, width))
+    # A whole window of zeros, cut off where the grid ends: for a compiler this is one program for all sizes.
+    if not (is_static(height) and height == high):
+        zeros = torch.zeros((batch, window_size, width, embed), dtype=x.dtype, device=x.device)
+        x = torch.concatenate([x, zeros], dim=1)[:, :high]
+    if not (is_static(width) and width == wide):
+        zeros = torch.zeros((batch, high, window_size, embed), dtype=x.dtype, device=x.device)
+        x = torch.concatenate([x, zeros], dim=2)[:, :, :wide]
     return x
 
 
