@@ -287,12 +287,13 @@ def main() -> None:
     query, key, value = draw(1, 1, 3, 4), draw(1, 1, 3, 4, seed=1), draw(1, 1, 3, 4, seed=2)
     output, weights = attend(query, key, value, is_causal=True)
     show("softmax attention", AttentionOutput(output[:, 0], weights), words, words)
-    for number in (4, 1024):
-        features = orthogonal_features(draw(number, 4, seed=3))
+    for m in (4, 1024):
+        features = orthogonal_features(draw(m, 4, seed=3))
         logs = log_softmax_features(query, features), log_softmax_features(key, features)
         output, _ = chunked_performer(*logs, value)
-        found = AttentionOutput(output[:, 0], performer_weights(*logs))
-        show(f"Performer, {number} features", found, words, words)
+        show(
+            f"Performer, {m} features", AttentionOutput(output[:, 0], performer_weights(*logs)), words, words
+        )
 
 
 if __name__ == "__main__":
