@@ -1,29 +1,30 @@
 """Inputs of a mechanism at several sizes: the batch and every length vary, features and heads do not."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from attention_bridge.catalogue import Mechanism
+from attention_bridge.catalogue import Mechanism, Part
 from attention_bridge.running import Arrays
 
 BATCH = "batch"
 LENGTHS = ("query", "key", "height", "width")
 MULTIPLES = ("block_size", "chunk_length", "num_landmarks")  # arguments that must divide the length
 LONGEST = ("max_len", "length")  # arguments that are the greatest length
+FREE = ("MixtureOfBlockAttention",)  # whose blocks need not divide the length
 
 
 def varying(mechanism: Mechanism) -> tuple[str, ...]:
-    """The axes whose sizes a user may change from call to call: the batch, and each length that is not fixed."""
-    arguments = _arguments(mechanism)
-    fixed = ("height", "width") if "grid_size" in arguments else ()
+    """The axes whose sizes may change from call to call: the batch, and each length that is not fixed."""
+    fixed = ("height", "width") if "grid_size" in _arguments(mechanism) else ()
     given = {axis for axes in (*mechanism.inputs.values(), *mechanism.tokens.values()) for axis in axes}
     return tuple(axis for axis in (BATCH, *LENGTHS) if axis in given and axis not in fixed)
 
 
 def multiple(mechanism: Mechanism) -> int:
     """The number that every length has to be a multiple of."""
-    if "is_patched" in mechanism.sizes:
+    if mechanism.module.name in FREE:
         return 1
     arguments = _arguments(mechanism)
     return next((arguments[name] for name in MULTIPLES if name in arguments), 1)
@@ -36,11 +37,12 @@ def longest(mechanism: Mechanism) -> int | None:
 
 
 def sizes_at(mechanism: Mechanism, step: int) -> Mapping[str, int]:
-    """The size of each axis after `step` steps: at 0 those of the catalogue, all varying axes larger at the others."""
-    lengths = [axis for axis in varying(mechanism) if axis != BATCH]
+    """The size of each axis after `step` steps, from those of the catalogue at 0 on; all varying ones grow."""
+    most = longest(mechanism)
     sizes = {**mechanism.sizes, BATCH: mechanism.sizes[BATCH] + step}
-    for number, axis in enumerate(lengths):
+    for number, axis in enumerate(axis for axis in varying(mechanism) if axis != BATCH):
         sizes[axis] += step * (1 + number) * multiple(mechanism)
+        sizes[axis] = sizes[axis] if most is None else min(sizes[axis], most)
     return sizes
 
 
@@ -56,14 +58,13 @@ def example(mechanism: Mechanism, sizes: Mapping[str, int]) -> Arrays:
     return given
 
 
-def _arguments(mechanism: Mechanism) -> dict[str, int]:
+def _arguments(mechanism: Mechanism) -> dict[str, Any]:
     """The arguments of the constructor and of the parts given to it, by name."""
-    found: dict[str, int] = {}
+    found: dict[str, Any] = {}
     waiting = [mechanism.module]
     while waiting:
-        part = waiting.pop()
-        for name, value in part.arguments.items():
-            if hasattr(value, "arguments"):
+        for name, value in waiting.pop().arguments.items():
+            if isinstance(value, Part):
                 waiting.append(value)
             else:
                 found.setdefault(name, value)

@@ -272,9 +272,9 @@ class PerformerAttention(nn.Module):
             heads, last = recurrent_performer(query, key, value, state=state)
         else:
             heads, last = chunked_performer(query, key, value, state=state, chunk_size=self.chunk_size)
-        weights = None
-        if need_weights:
-            weights = performer_weights(query, key, state=state, is_causal=self.is_causal)
+        weights = (
+            performer_weights(query, key, state=state, is_causal=self.is_causal) if need_weights else None
+        )
         return RecurrentOutput(self.out_proj(merge_heads(heads)), last, weights)
 
 
@@ -291,9 +291,8 @@ def main() -> None:
         features = orthogonal_features(draw(m, 4, seed=3))
         logs = log_softmax_features(query, features), log_softmax_features(key, features)
         output, _ = chunked_performer(*logs, value)
-        show(
-            f"Performer, {m} features", AttentionOutput(output[:, 0], performer_weights(*logs)), words, words
-        )
+        found = AttentionOutput(output[:, 0], performer_weights(*logs))
+        show(f"Performer, {m} features", found, words, words)
 
 
 if __name__ == "__main__":
