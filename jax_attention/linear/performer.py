@@ -180,10 +180,8 @@ def over_largest(
 
 def moved(state: PerformerState, exponent: Float[Array, "batch heads"]) -> PerformerState:
     """The same state over another feature."""
-    factor = jnp.exp(state.exponent - exponent)  # batch heads
-    return PerformerState(
-        state.memory * factor[..., None, None], state.normaliser * factor[..., None], exponent
-    )
+    by = jnp.exp(state.exponent - exponent)  # batch heads
+    return PerformerState(state.memory * by[..., None, None], state.normaliser * by[..., None], exponent)
 
 
 def first_sums(

@@ -178,10 +178,8 @@ def over_largest(
 
 def moved(state: PerformerState, exponent: Float[Tensor, "batch heads"]) -> PerformerState:
     """The same state over another feature."""
-    factor = torch.exp(state.exponent - exponent)  # batch heads
-    return PerformerState(
-        state.memory * factor[..., None, None], state.normaliser * factor[..., None], exponent
-    )
+    by = torch.exp(state.exponent - exponent)  # batch heads
+    return PerformerState(state.memory * by[..., None, None], state.normaliser * by[..., None], exponent)
 
 
 def first_sums(
