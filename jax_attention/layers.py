@@ -52,6 +52,11 @@ def linear_map(
     return layer(jnp.eye(x.shape[-1], dtype=x.dtype))
 
 
+def precise(layer: nnx.Module, x: Float[Array, "*batch in_features"]) -> Float[Array, "*batch out_features"]:
+    """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
+    return layer(x)
+
+
 def layer_norm(
     dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.LayerNorm:

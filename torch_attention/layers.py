@@ -54,6 +54,16 @@ def _is_hooked(layer: nn.Module) -> bool:
     return bool(hooks) or "forward" in vars(layer)
 
 
+def precise(layer: nn.Module, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+    """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return layer(x)
+    dtype = next((each.dtype for each in layer.parameters()), x.dtype)
+    with torch.autocast(kind, enabled=False):
+        return layer(x.to(dtype))
+
+
 def layer_norm(dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]) -> nn.LayerNorm:
     """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
     return nn.LayerNorm(dim, eps=eps, bias=bias, **factory)

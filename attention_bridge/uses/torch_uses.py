@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from attention_bridge.building import build
 from attention_bridge.catalogue import Mechanism
-from attention_bridge.instances import torch_module
-from attention_bridge.running import named_outputs
+from attention_bridge.instances import inputs, torch_module
+from attention_bridge.running import is_float, named_outputs
 from attention_bridge.uses.examples import BATCH, example, longest, multiple, sizes_at, varying
+from attention_bridge.weights.leaves import to_torch
 
 YES = "yes"
 STEPS = (0, 1, 4)  # of the sizes that a use is tried at
@@ -147,17 +148,19 @@ def quantised(mechanism: Mechanism) -> str:
 
 def with_lora(mechanism: Mechanism) -> str:
     """LoRA on each linear layer: the layer is called, so that what is added to it changes the output."""
-    given = _inputs(mechanism, 0)
+    given = {name: to_torch(x) for name, x in inputs(mechanism, "none").items() if not is_float(x)}
+    given |= _inputs(mechanism, 0)
     names = [name for name, each in _fresh(mechanism).named_modules() if isinstance(each, nn.Linear)]
     if not names:
         return "it has no linear layer."
     for name in names:
         module = _fresh(mechanism)
-        before = _output(module(**given))
+        before = named_outputs(module(**given))
         layer = module.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         module.set_submodule(name, _LoRA(layer))
-        if torch.equal(before, _output(module(**given))) and not _only_chooses(name):
+        after = named_outputs(module(**given))
+        if all(torch.equal(x, after[part]) for part, x in before.items()) and not _only_chooses(name):
             return f"what is added to {name} has no effect."
     return YES
 

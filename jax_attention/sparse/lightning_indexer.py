@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from jax_attention.activations import relu
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_positive, check_sequence
-from jax_attention.layers import Factory, layer_norm, linear
+from jax_attention.layers import Factory, layer_norm, linear, precise
 from jax_attention.ops import at_least_float32, split_heads
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
@@ -124,7 +124,7 @@ class LightningIndexer(nnx.Module):
 
     def keys(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length head_dim"]:
         """The key of each position, not yet placed."""
-        return self.k_norm(self.k_proj(x))
+        return self.k_norm(precise(self.k_proj, x))
 
     def scores(
         self,
@@ -135,9 +135,9 @@ class LightningIndexer(nnx.Module):
         key_positions: Int[Array, "..."] | None = None,
     ) -> Float[Array, "batch query key"]:
         """The score of each key for each position of `x`; as in a call, with keys from elsewhere."""
-        query = split_heads(self.q_proj(asked), self.head_dim)  # batch heads query head_dim
+        query = split_heads(precise(self.q_proj, asked), self.head_dim)  # batch heads query head_dim
         placed = place(self.position, query, key[:, None], query_positions, key_positions)
-        return lightning_scores(placed.query, placed.key[:, 0], self.weight_proj(x))
+        return lightning_scores(placed.query, placed.key[:, 0], precise(self.weight_proj, x))
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch_attention.activations import relu
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_positive, check_sequence
-from torch_attention.layers import Factory, layer_norm, linear
+from torch_attention.layers import Factory, layer_norm, linear, precise
 from torch_attention.ops import at_least_float32, split_heads
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
@@ -122,7 +122,7 @@ class LightningIndexer(nn.Module):
 
     def keys(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length head_dim"]:
         """The key of each position, not yet placed."""
-        return self.k_norm(self.k_proj(x))
+        return self.k_norm(precise(self.k_proj, x))
 
     def scores(
         self,
@@ -133,9 +133,9 @@ class LightningIndexer(nn.Module):
         key_positions: Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch query key"]:
         """The score of each key for each position of `x`; as in a call, with keys from elsewhere."""
-        query = split_heads(self.q_proj(asked), self.head_dim)  # batch heads query head_dim
+        query = split_heads(precise(self.q_proj, asked), self.head_dim)  # batch heads query head_dim
         placed = place(self.position, query, key[:, None], query_positions, key_positions)
-        return lightning_scores(placed.query, placed.key[:, 0], self.weight_proj(x))
+        return lightning_scores(placed.query, placed.key[:, 0], precise(self.weight_proj, x))
 
 
 def main() -> None:
