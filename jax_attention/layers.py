@@ -57,6 +57,12 @@ def precise(layer: nnx.Module, x: Float[Array, "*batch in_features"]) -> Float[A
     return layer(x)
 
 
+def normalise_wide(norm: nnx.Module, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+    """Call a norm on numbers of a wider dtype than its scale: they are cast after they were normalised."""
+    with jax.numpy_dtype_promotion("standard"):
+        return norm(x)
+
+
 def layer_norm(
     dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.LayerNorm:

@@ -64,6 +64,14 @@ def precise(layer: nn.Module, x: Float[Tensor, "*batch in_features"]) -> Float[T
         return layer(x.to(dtype))
 
 
+def normalise_wide(norm: nn.Module, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    """Call a norm on numbers of a wider dtype than its scale: they are cast after they were normalised."""
+    if all(each.dtype == x.dtype for each in norm.parameters()):
+        return norm(x)
+    wide = {name: each.to(x.dtype) for name, each in norm.named_parameters()}
+    return torch.func.functional_call(norm, wide, (x,))
+
+
 def layer_norm(dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]) -> nn.LayerNorm:
     """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
     return nn.LayerNorm(dim, eps=eps, bias=bias, **factory)

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from jax_attention.activations import sigmoid
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, rms_norm
+from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm
 from jax_attention.linear.memory import check_read, first_memory
 from jax_attention.linear.short_conv import (
     ConvolvedState,
@@ -231,7 +231,7 @@ class DeltaNet(nnx.Module):
         query, key, value = cut(visible_only(features, mask), self.keys, self.keys, self.values)
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         key = unit_length(split_heads(key, self.head_dim))  # batch heads length head_dim
-        value = split_heads(value, self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         beta = rearrange(beta, "b l h -> b h l")
         memory = None if state is None else state.memory
@@ -242,7 +242,7 @@ class DeltaNet(nnx.Module):
                 query, key, value, beta, state=memory, chunk_size=self.chunk_size
             )
         weights = delta_rule_weights(query, key, beta) if need_weights else None
-        heads = merge_heads(self.norm(heads.astype(x.dtype)))  # batch length heads·value_dim
+        heads = merge_heads(normalise_wide(self.norm, heads).astype(x.dtype))  # batch length heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

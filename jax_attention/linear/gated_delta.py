@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from jax_attention.activations import sigmoid, silu
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
+from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm, uniform_parameter
 from jax_attention.linear.delta import unit_length
 from jax_attention.linear.delta_chunks import scan_decayed_chunks
 from jax_attention.linear.fading import LOG_STEPS, RATES, log_fading, step_bias
@@ -216,7 +216,7 @@ class GatedDeltaNet(nnx.Module):
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         query = repeat_heads(query, self.num_value_heads)  # batch value_heads length head_dim
         key = repeat_heads(unit_length(split_heads(key, self.head_dim)), self.num_value_heads)
-        value = split_heads(value, self.value_dim)  # batch value_heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch value_heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         log_decay = visible_only(log_fading(self.a_proj(x), self.A_log[...], self.dt_bias[...]), mask)
         rates = tuple(rearrange(rate, "b l h -> b h l") for rate in (beta, log_decay))
@@ -229,7 +229,9 @@ class GatedDeltaNet(nnx.Module):
             )
         weights = gated_delta_rule_weights(query, key, *rates) if need_weights else None
         gate = silu(split_heads(self.z_proj(x), self.value_dim))  # batch value_heads length value_dim
-        heads = merge_heads(self.norm(heads.astype(x.dtype)) * gate)  # batch length value_heads·value_dim
+        heads = merge_heads(
+            normalise_wide(self.norm, heads).astype(x.dtype) * gate
+        )  # batch length value_heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

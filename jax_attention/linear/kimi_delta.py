@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from jax_attention.activations import sigmoid
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
+from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm, uniform_parameter
 from jax_attention.linear.delta import unit_length
 from jax_attention.linear.delta_chunks import scan_decayed_chunks
 from jax_attention.linear.fading import LOG_STEPS, RATES, log_fading, step_bias
@@ -210,7 +210,7 @@ class KimiDeltaAttention(nnx.Module):
         query, key, value = cut(visible_only(features, mask), self.keys, self.keys, self.values)
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         key = unit_length(split_heads(key, self.head_dim))  # batch heads length head_dim
-        value = split_heads(value, self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         beta = rearrange(beta, "b l h -> b h l")
         rates = repeat(self.A_log[...], "h -> (h d)", d=self.head_dim)  # heads·head_dim
@@ -225,7 +225,9 @@ class KimiDeltaAttention(nnx.Module):
             )
         weights = kimi_delta_rule_weights(query, key, beta, log_decay) if need_weights else None
         gate = sigmoid(split_heads(self.g_b_proj(self.g_a_proj(x)), self.value_dim))
-        heads = merge_heads(self.norm(heads.astype(x.dtype)) * gate)  # batch length heads·value_dim
+        heads = merge_heads(
+            normalise_wide(self.norm, heads).astype(x.dtype) * gate
+        )  # batch length heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

@@ -253,7 +253,7 @@ class MultiScaleRetention(nnx.Module):
         key = at_least_float32(split_heads(self.k_proj(x), self.head_dim))  # batch heads length head_dim
         query = rotate(query, angles[:, None], interleaved=self.interleaved)
         key = hide(rotate(key, angles[:, None], interleaved=self.interleaved), mask)
-        value = split_heads(self.v_proj(x), self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(self.v_proj(x), self.value_dim))  # batch heads length value_dim
         memory = None if state is None else state.memory
         if x.shape[1] == 1:
             heads, memory = recurrent_retention(query, key, value, log_decay, state=memory)

@@ -228,7 +228,7 @@ class Mamba2(nnx.Module):
         value, key, query = cut(visible_only(mixed, mask), self.values, self.keys, self.keys)
         value = at_least_float32(split_heads(value, self.head_dim))  # batch heads length head_dim
         key = repeat_heads(split_heads(key, self.state_dim), self.num_heads)
-        query = repeat_heads(split_heads(query, self.state_dim), self.num_heads)
+        query = at_least_float32(repeat_heads(split_heads(query, self.state_dim), self.num_heads))
         step = rearrange(visible_only(time_step(dt, self.dt_bias[...]), mask), "b l h -> b h l")
         log_decay = -jnp.exp(at_least_float32(self.A_log[...]))[None, :, None] * step  # batch heads length
         skip = at_least_float32(self.D[...])[None, :, None, None]  # 1 heads 1 1
@@ -244,9 +244,10 @@ class Mamba2(nnx.Module):
         if need_weights:
             each = jnp.eye(x.shape[1], dtype=step.dtype)  # length length
             weights = state_space_weights(query, key, log_decay) * step[:, :, None] + skip * each[None, None]
-        heads = (at_least_float32(heads) + skip * value).astype(x.dtype)  # batch heads length head_dim
-        heads = merge_heads(heads) * silu(z)  # batch length heads·head_dim
-        heads = grouped_rms_norm(heads, self.norm_scale[...], self.num_groups, self.eps)
+        heads = heads + skip * value  # batch heads length head_dim
+        heads = merge_heads(heads) * at_least_float32(silu(z))  # batch length heads·head_dim
+        scale = at_least_float32(self.norm_scale[...])
+        heads = grouped_rms_norm(heads, scale, self.num_groups, self.eps).astype(x.dtype)
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

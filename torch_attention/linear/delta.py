@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch_attention.activations import sigmoid
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
-from torch_attention.layers import Factory, conv1d, linear, rms_norm
+from torch_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm
 from torch_attention.linear.memory import check_read, first_memory
 from torch_attention.linear.short_conv import (
     ConvolvedState,
@@ -229,7 +229,7 @@ class DeltaNet(nn.Module):
         query, key, value = cut(visible_only(features, mask), self.keys, self.keys, self.values)
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         key = unit_length(split_heads(key, self.head_dim))  # batch heads length head_dim
-        value = split_heads(value, self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         beta = rearrange(beta, "b l h -> b h l")
         memory = None if state is None else state.memory
@@ -240,7 +240,7 @@ class DeltaNet(nn.Module):
                 query, key, value, beta, state=memory, chunk_size=self.chunk_size
             )
         weights = delta_rule_weights(query, key, beta) if need_weights else None
-        heads = merge_heads(self.norm(heads.to(x.dtype)))  # batch length heads·value_dim
+        heads = merge_heads(normalise_wide(self.norm, heads).to(x.dtype))  # batch length heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch_attention.activations import sigmoid, silu
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
-from torch_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
+from torch_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm, uniform_parameter
 from torch_attention.linear.delta import unit_length
 from torch_attention.linear.delta_chunks import scan_decayed_chunks
 from torch_attention.linear.fading import LOG_STEPS, RATES, log_fading, step_bias
@@ -214,7 +214,7 @@ class GatedDeltaNet(nn.Module):
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         query = repeat_heads(query, self.num_value_heads)  # batch value_heads length head_dim
         key = repeat_heads(unit_length(split_heads(key, self.head_dim)), self.num_value_heads)
-        value = split_heads(value, self.value_dim)  # batch value_heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch value_heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         log_decay = visible_only(log_fading(self.a_proj(x), self.A_log[...], self.dt_bias[...]), mask)
         rates = tuple(rearrange(rate, "b l h -> b h l") for rate in (beta, log_decay))
@@ -227,7 +227,9 @@ class GatedDeltaNet(nn.Module):
             )
         weights = gated_delta_rule_weights(query, key, *rates) if need_weights else None
         gate = silu(split_heads(self.z_proj(x), self.value_dim))  # batch value_heads length value_dim
-        heads = merge_heads(self.norm(heads.to(x.dtype)) * gate)  # batch length value_heads·value_dim
+        heads = merge_heads(
+            normalise_wide(self.norm, heads).to(x.dtype) * gate
+        )  # batch length value_heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch_attention.activations import sigmoid
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
-from torch_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
+from torch_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm, uniform_parameter
 from torch_attention.linear.delta import unit_length
 from torch_attention.linear.delta_chunks import scan_decayed_chunks
 from torch_attention.linear.fading import LOG_STEPS, RATES, log_fading, step_bias
@@ -208,7 +208,7 @@ class KimiDeltaAttention(nn.Module):
         query, key, value = cut(visible_only(features, mask), self.keys, self.keys, self.values)
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         key = unit_length(split_heads(key, self.head_dim))  # batch heads length head_dim
-        value = split_heads(value, self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         beta = rearrange(beta, "b l h -> b h l")
         rates = repeat(self.A_log[...], "h -> (h d)", d=self.head_dim)  # heads·head_dim
@@ -223,7 +223,9 @@ class KimiDeltaAttention(nn.Module):
             )
         weights = kimi_delta_rule_weights(query, key, beta, log_decay) if need_weights else None
         gate = sigmoid(split_heads(self.g_b_proj(self.g_a_proj(x)), self.value_dim))
-        heads = merge_heads(self.norm(heads.to(x.dtype)) * gate)  # batch length heads·value_dim
+        heads = merge_heads(
+            normalise_wide(self.norm, heads).to(x.dtype) * gate
+        )  # batch length heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 
