@@ -165,6 +165,23 @@ def with_lora(mechanism: Mechanism) -> str:
     return YES
 
 
+def empty_sizes(mechanism: Mechanism) -> str:
+    """Batch 0, length 0 and length 1: outputs of the shape and dtype that follow from the inputs."""
+    module = _module(mechanism)
+    lengths = [axis for axis in varying(mechanism) if axis != BATCH]
+    none, one = dict.fromkeys(lengths, 0), dict.fromkeys(lengths, multiple(mechanism))
+    for changed in ({BATCH: 0}, none, one, {BATCH: 0, **none}):
+        sizes = {**mechanism.sizes, **changed}
+        given = {name: torch.from_numpy(x) for name, x in example(mechanism, sizes).items()}
+        output, usual = _output(module(**given)), _output(module(**_inputs(mechanism, 0)))
+        axes = next(iter({**mechanism.inputs, **mechanism.tokens}.values()))
+        if output.dtype != usual.dtype or output.ndim != usual.ndim or output.shape[0] != sizes[axes[0]]:
+            return f"at {changed} it gives {tuple(output.shape)} in {output.dtype}."
+        if not bool(output.isfinite().all()):
+            return f"at {changed} it gives numbers that are not finite."
+    return YES
+
+
 USES: dict[str, Callable[[Mechanism], str]] = {
     "torch.compile": compiled,
     "torch.export": exported,
@@ -177,6 +194,7 @@ USES: dict[str, Callable[[Mechanism], str]] = {
     "autocast float16": in_float16,
     "quantize_dynamic": quantised,
     "LoRA": with_lora,
+    "batch 0, length 0, length 1": empty_sizes,
 }
 
 
