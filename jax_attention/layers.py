@@ -218,7 +218,7 @@ def _conv(
 
 def convolve(
     layer: nnx.Conv, x: Float[Array, "batch *places channels"]
-) -> Float[Array, "batch *places channels"]:
+) -> Float[Array, "batch *out_places out_channels"]:
     """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
     # Where devices share out the places, and an axis of their mesh shares out nothing, XLA 0.10 adds up the
     # gradient of the kernel once for each device along that axis.

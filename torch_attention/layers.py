@@ -188,7 +188,7 @@ def _drawn(layer: _Conv) -> _Conv:
 
 def convolve(
     layer: nn.Conv1d | nn.Conv2d, x: Float[Tensor, "batch *places channels"]
-) -> Float[Tensor, "batch *places channels"]:
+) -> Float[Tensor, "batch *out_places out_channels"]:
     """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
     return layer(x.movedim(-1, 1)).movedim(1, -1)
 

@@ -19,9 +19,9 @@ def split_chunks(
     if is_static(length):
         size = max(1, min(chunk_size, length))
         whole = size * max(1, -(-length // size))
-    else:  # always with something to fill in: a compiler would make another program where nothing is missing
+    else:  # at least two positions are filled in: a compiler would make other programs for none and for one
         size = chunk_size
-        whole = size * (length // size + 1)
+        whole = size * (length // size + 2)
     missing = torch.full((batch, heads, whole - length, *dim), fill, dtype=x.dtype, device=x.device)
     return rearrange(torch.concatenate([x, missing], dim=2), "b h (c size) ... -> c b h size ...", size=size)
 
