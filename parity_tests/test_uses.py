@@ -141,6 +141,9 @@ class TestFloat16:
         assert distance(layer.half()(x.half()).output, exact) < 0.01
 
 
+@pytest.mark.usefixtures("as_shipped")  # PyTorch's transformations are no arrays of a shape
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 class TestTransforms:
     @every_mechanism
     @pytest.mark.parametrize("use", [torch_uses.gradient, torch_uses.forward_mode, torch_uses.mapped])
@@ -157,6 +160,7 @@ class TestTransforms:
         assert torch_uses.hessian(mechanism) == torch_uses.YES
 
 
+@pytest.mark.usefixtures("as_shipped")
 class TestSizes:
     @every_mechanism
     def test_empty_sizes(self, mechanism):
@@ -220,5 +224,5 @@ def test_jax_layers_are_the_frameworks_own():
         (mechanism,) = select([name])
         module = instances.jax_module(mechanism, "float32")
         for _, each in nnx.iter_modules(module):
-            if isinstance(each, nnx.Linear | nnx.Conv | nnx.Embed | nnx.LayerNorm):
+            if isinstance(each, nnx.Linear | nnx.Conv | nnx.Embed):
                 assert type(each).__module__.startswith("flax")

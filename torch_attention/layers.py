@@ -190,6 +190,14 @@ def convolve(
     layer: nn.Conv1d | nn.Conv2d, x: Float[Tensor, "batch *places channels"]
 ) -> Float[Tensor, "batch *out_places out_channels"]:
     """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
+    places = x.shape[1:-1]
+    reached = [
+        size + 2 * int(pad) - kernel
+        for size, pad, kernel in zip(places, layer.padding, layer.kernel_size, strict=True)
+    ]
+    if any(size < 0 for size in reached):  # of an empty sequence there is nothing to convolve
+        counts = [max(0, size // stride + 1) for size, stride in zip(reached, layer.stride, strict=True)]
+        return x.new_zeros((x.shape[0], *counts, layer.out_channels))
     return layer(x.movedim(-1, 1)).movedim(1, -1)
 
 

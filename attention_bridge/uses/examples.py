@@ -30,6 +30,11 @@ def multiple(mechanism: Mechanism) -> int:
     return next((arguments[name] for name in MULTIPLES if name in arguments), 1)
 
 
+def smallest(mechanism: Mechanism) -> int:
+    """The least length above 0 that the mechanism takes."""
+    return max(multiple(mechanism), _arguments(mechanism).get("reduction", 1))
+
+
 def longest(mechanism: Mechanism) -> int | None:
     """The greatest length that the mechanism takes; None for any."""
     arguments = _arguments(mechanism)

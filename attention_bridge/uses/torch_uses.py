@@ -16,7 +16,7 @@ from attention_bridge.building import build
 from attention_bridge.catalogue import Mechanism
 from attention_bridge.instances import inputs, torch_module
 from attention_bridge.running import is_float, named_outputs
-from attention_bridge.uses.examples import BATCH, example, longest, multiple, sizes_at, varying
+from attention_bridge.uses.examples import BATCH, example, longest, multiple, sizes_at, smallest, varying
 from attention_bridge.weights.leaves import to_torch
 
 YES = "yes"
@@ -169,7 +169,7 @@ def empty_sizes(mechanism: Mechanism) -> str:
     """Batch 0, length 0 and length 1: outputs of the shape and dtype that follow from the inputs."""
     module = _module(mechanism)
     lengths = [axis for axis in varying(mechanism) if axis != BATCH]
-    none, one = dict.fromkeys(lengths, 0), dict.fromkeys(lengths, multiple(mechanism))
+    none, one = dict.fromkeys(lengths, 0), dict.fromkeys(lengths, smallest(mechanism))
     for changed in ({BATCH: 0}, none, one, {BATCH: 0, **none}):
         sizes = {**mechanism.sizes, **changed}
         given = {name: torch.from_numpy(x) for name, x in example(mechanism, sizes).items()}

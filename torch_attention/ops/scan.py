@@ -26,6 +26,9 @@ def scan(
     """
     if not is_static(inputs[0].shape[0]):
         return _scan_symbolic(step, state, inputs)
+    if inputs[0].shape[0] == 0:  # one step on zeros tells the shapes of the outputs, of which there are none
+        _, output = step(state, tuple(x.new_zeros(x.shape[1:]) for x in inputs))
+        return state, tree_map(lambda x: x.new_zeros((0, *x.shape)), output)
     outputs = []
     for elements in zip(*inputs, strict=True):
         state, output = step(state, elements)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torch_attention.arrays import einsum, matmul
+from torch_attention.arrays import einsum, larger, matmul
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, parameter
 from torch_attention.ops import Placed, at_least_float32
@@ -35,8 +35,8 @@ def counted_distance_scores(
     frequencies: Float[Tensor, " pairs"],
 ) -> Float[Tensor, "batch heads query key"]:
     """q_i · W r_{i-j} for positions that count from 0: few distances, so each is mapped once and picked out."""
-    furthest, latest = query.shape[-2] - 1, key.shape[-2] - 1
-    steps = torch.arange(-latest, furthest + 1, device=query.device)  # rows
+    latest = key.shape[-2] - 1
+    steps = torch.arange(larger(0, query.shape[-2] + latest), device=query.device) - latest  # rows
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
     rows = einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
