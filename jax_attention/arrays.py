@@ -1,8 +1,10 @@
 """Arrays and numbers as this framework knows them: what a check may ask of an argument."""
 
+import math
 from numbers import Integral, Real
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -33,6 +35,21 @@ def as_integers(x: Array) -> Array:
     return jnp.asarray(x).astype(jnp.arange(0).dtype)
 
 
+def einsum(equation: str, *operands: Array) -> Array:
+    """`jnp.einsum` in the precision of the operands."""
+    return jnp.einsum(equation, *operands)
+
+
+def matmul(x: Array, y: Array) -> Array:
+    """`x @ y` in the precision of the operands."""
+    return x @ y
+
+
+def take_along(x: Array, index: Array, axis: int) -> Array:
+    """The elements of `x` at `index` along one axis; the other axes broadcast."""
+    return jnp.take_along_axis(x, index, axis)
+
+
 def is_floating(x: Array) -> bool:
     """Whether an array holds floating-point numbers."""
     return bool(jnp.issubdtype(x.dtype, jnp.floating))
@@ -57,3 +74,31 @@ def check_dtype(name: str, given: Any) -> Any:
     if not floating:
         raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
     return given
+
+
+def with_rank(x: Array, rank: int) -> Array:
+    """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
+    return x[(None,) * (rank - x.ndim)]
+
+
+def larger(size: int, other: int) -> int:
+    """The larger of two sizes, which may be symbolic."""
+    return jax.core.max_dim(size, other)
+
+
+def smaller(size: int, other: int) -> int:
+    """The smaller of two sizes, which may be symbolic."""
+    return jax.core.min_dim(size, other)
+
+
+def log_size(size: int) -> float:
+    """The logarithm of a size, which may be symbolic; 0 for an empty axis."""
+    return math.log(max(size, 1)) if isinstance(size, int) else jnp.log(jnp.asarray(size, dtype=jnp.float32))
+
+
+def value_above(size: int, most: int, value: int) -> Any:
+    """`value` where a size is above `most`, else 0; for a symbolic size as an array, which is known at run time."""
+    try:
+        return value if size > most else 0
+    except jax.core.InconclusiveDimensionOperation:
+        return jnp.where(jnp.asarray(size) > most, value, 0)

@@ -1,7 +1,7 @@
 """The parts that mechanisms are built from; nothing here rests on a framework's default."""
 
 from collections.abc import Callable
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -41,12 +41,58 @@ def weight_matrix(layer: nnx.Linear) -> Float[Array, "in_features out_features"]
     return layer.kernel[...]
 
 
+def linear_map(
+    layer: nnx.Module, x: Float[Array, "*batch in_features"]
+) -> Float[Array, "in_features out_features"]:
+    """W of the map x W that a layer without a bias applies to `x`.
+
+    Of a plain layer W is its weight. A layer that was wrapped, replaced or hooked, as LoRA and quantisation do, is
+    called on the identity, for its own weight is not all that it does.
+    """
+    if type(layer) is nnx.Linear:
+        return weight_matrix(layer)
+    return layer(jnp.eye(x.shape[-1], dtype=x.dtype))
+
+
+def precise(layer: nnx.Module, x: Float[Array, "*batch in_features"]) -> Float[Array, "*batch out_features"]:
+    """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
+    return layer(x)
+
+
+def normalise_wide(norm: nnx.Module, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+    """Call a norm on numbers of a wider dtype than its scale: they are cast after they were normalised."""
+    with jax.numpy_dtype_promotion("standard"):
+        return norm(x)
+
+
 @checked
 def layer_norm(
     dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.LayerNorm:
     """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
-    return nnx.LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
+    return _LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
+
+
+class _LayerNorm(nnx.LayerNorm):
+    """`nnx.LayerNorm`, which promotes 16-bit inputs to float32, where implicit promotion is an error."""
+
+    def __call__(
+        self, x: Float[Array, "*batch dim"], *, mask: Array | None = None
+    ) -> Float[Array, "*batch dim"]:
+        """Normalise the last axis, in at least float32."""
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, mask=mask)
+
+
+class _RMSNorm(nnx.RMSNorm):
+    """`nnx.RMSNorm`, which promotes 16-bit inputs to float32, where implicit promotion is an error."""
+
+    def __call__(
+        self, x: Float[Array, "*batch dim"], mask: Array | None = None
+    ) -> Float[Array, "*batch dim"]:
+        """Normalise the last axis, in at least float32."""
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, mask)
 
 
 class _OffsetRMSNorm(nnx.RMSNorm):
@@ -73,7 +119,7 @@ def rms_norm(
     """
     if unit_offset:
         return _OffsetRMSNorm(dim, epsilon=eps, scale_init=initializers.zeros, **factory)
-    return nnx.RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
+    return _RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
 
 
 @checked
@@ -126,13 +172,14 @@ def conv1d(
     kernel_size: int,
     *,
     stride: int = 1,
-    padding: tuple[int, int] = (0, 0),
+    padding: int = 0,
     groups: int = 1,
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nnx.Conv:
-    """A convolution over `(batch, length, channels)` with `padding` zeros before and after; groups share nothing."""
-    return _conv(in_channels, out_channels, (kernel_size,), (stride,), (padding,), groups, bias, factory)
+    """A convolution for `convolve` with `padding` zeros before and after the sequence; groups share nothing."""
+    around = ((padding, padding),)
+    return _conv(in_channels, out_channels, (kernel_size,), (stride,), around, groups, bias, factory)
 
 
 @checked
@@ -147,29 +194,9 @@ def conv2d(
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nnx.Conv:
-    """A convolution over `(batch, height, width, channels)` with `padding` zeros on both sides of each axis."""
+    """A convolution for `convolve` with `padding` zeros on both sides of height and width; groups share nothing."""
     around = tuple((size, size) for size in padding)
     return _conv(in_channels, out_channels, kernel_size, stride, around, groups, bias, factory)
-
-
-class _Conv(nnx.Conv):
-    """`nnx.Conv` on whole sequences, whatever the devices share out.
-
-    Where they share out the places, and an axis of their mesh shares out nothing, XLA 0.10 adds up the gradient of
-    the kernel once for each device along that axis.
-    """
-
-    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
-        """Convolve."""
-        given = () if out_sharding is None else (out_sharding,)  # Flax 0.12.1 has no such argument
-        return _whole_sequences(super().__call__(_whole_sequences(inputs), *given))
-
-
-def _whole_sequences(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    if AxisType.Auto not in jax.sharding.get_abstract_mesh().axis_types:
-        return x
-    free = PartitionSpec.UNCONSTRAINED
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(free, *(None,) * (x.ndim - 2), free))
 
 
 def _conv(
@@ -182,7 +209,7 @@ def _conv(
     bias: bool,
     factory: Factory,
 ) -> nnx.Conv:
-    return _Conv(
+    return nnx.Conv(
         in_channels,
         out_channels,
         kernel_size,
@@ -194,6 +221,22 @@ def _conv(
         bias_init=initializers.zeros,
         **factory,
     )
+
+
+def convolve(
+    layer: nnx.Conv, x: Float[Array, "batch *places channels"]
+) -> Float[Array, "batch *out_places out_channels"]:
+    """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
+    # Where devices share out the places, and an axis of their mesh shares out nothing, XLA 0.10 adds up the
+    # gradient of the kernel once for each device along that axis.
+    return _whole_sequences(layer(_whole_sequences(x)))
+
+
+def _whole_sequences(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    if AxisType.Auto not in jax.sharding.get_abstract_mesh().axis_types:
+        return x
+    free = PartitionSpec.UNCONSTRAINED
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(free, *(None,) * (x.ndim - 2), free))
 
 
 @checked

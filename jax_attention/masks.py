@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.checks import check_at_least, check_boolean, check_positive, check_window
 
 
@@ -279,4 +280,4 @@ def _same_rank(masks: tuple[Array, ...]) -> list[Array]:
         check_boolean("mask", mask)
     if len({mask.ndim for mask in masks}) == 1:
         return list(masks)
-    return [mask[:, None] if mask.ndim == 3 else mask for mask in masks]
+    return [mask[:, None] if mask.ndim == 3 else with_rank(mask, 4) for mask in masks]

@@ -1,5 +1,8 @@
 """Arrays and numbers as this framework knows them: what a check may ask of an argument."""
 
+import math
+from collections.abc import Callable
+from functools import partial, reduce
 from numbers import Integral, Real
 from typing import Any
 
@@ -31,6 +34,36 @@ def as_integers(x: Tensor) -> Tensor:
     return x.to(torch.int64)
 
 
+def einsum(equation: str, *operands: Tensor) -> Tensor:
+    """`torch.einsum` in the precision of the operands, which autocast would lower."""
+    return _outside_autocast(partial(torch.einsum, equation), *operands)
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """`x @ y` in the precision of the operands, which autocast would lower."""
+    return _outside_autocast(torch.matmul, x, y)
+
+
+def _outside_autocast(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+    """Call a product of arrays as it is without autocast; what has several dtypes is widened to one."""
+    kind = operands[0].device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return function(*operands)
+    wide = reduce(torch.promote_types, (x.dtype for x in operands))
+    with torch.autocast(kind, enabled=False):
+        return function(*(x.to(wide) for x in operands))
+
+
+def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    """The elements of `x` at `index` along one axis; the other axes broadcast."""
+    # As take_along_dim, which asks a compiler for the numbers behind symbolic sizes.
+    axis %= x.ndim
+    shape = [theirs if own == 1 else own for own, theirs in zip(index.shape, x.shape, strict=True)]
+    places = [index.shape[n] if n == axis else size for n, size in enumerate(shape)]
+    taken = [x.shape[n] if n == axis else size for n, size in enumerate(shape)]
+    return torch.gather(x.expand(taken), axis, index.expand(places))
+
+
 def is_floating(x: Tensor) -> bool:
     """Whether an array holds floating-point numbers."""
     return x.dtype.is_floating_point
@@ -51,3 +84,30 @@ def check_dtype(name: str, given: Any) -> Any:
     if not isinstance(given, torch.dtype) or not given.is_floating_point:
         raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
     return given
+
+
+def with_rank(x: Tensor, rank: int) -> Tensor:
+    """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
+    return x[(None,) * (rank - x.ndim)]
+
+
+def larger(size: int, other: int) -> int:
+    """The larger of two sizes, which may be symbolic."""
+    return torch.sym_max(size, other)
+
+
+def smaller(size: int, other: int) -> int:
+    """The smaller of two sizes, which may be symbolic."""
+    return torch.sym_min(size, other)
+
+
+def log_size(size: int) -> float:
+    """The logarithm of a size, which may be symbolic; 0 for an empty axis."""
+    if torch.compiler.is_compiling():  # `math.log` of a symbol would ask for its number
+        return torch.log(torch.scalar_tensor(torch.sym_max(size, 1), dtype=torch.float64))
+    return math.log(torch.sym_max(size, 1))
+
+
+def value_above(size: int, most: int, value: int) -> Any:
+    """`value` where a size is above `most`, else 0."""
+    return value if size > most else 0

@@ -1,13 +1,13 @@
 """The parts that mechanisms are built from; nothing here rests on a framework's default."""
 
-import math
 from collections.abc import Callable
-from typing import TypedDict, Unpack
+from typing import TypedDict, TypeVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from torch_attention.arguments import checked
 from torch_attention.checks import check_keep, check_rate
@@ -26,52 +26,52 @@ def linear(
     in_features: int, out_features: int, *, bias: bool = True, **factory: Unpack[Factory]
 ) -> nn.Linear:
     """An affine map; weights are Glorot-uniform (Glorot & Bengio 2010), biases zero."""
-    layer = _Linear(in_features, out_features, bias=bias, **factory)
+    layer = nn.Linear(in_features, out_features, bias=bias, **factory)
     nn.init.xavier_uniform_(layer.weight)
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
 
 
-class _Linear(nn.Linear):
-    """`nn.Linear`, with `_affine` for its product."""
-
-    def forward(self, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
-        return _affine(x, self.weight, self.bias)
-
-
-_FEW_ROWS = 32
-_LARGE = 2**17
-_SHARES = 8
-
-
-def _affine(
-    x: Float[Tensor, "*batch in_features"],
-    weight: Float[Tensor, "out_features in_features"],
-    bias: Float[Tensor, " out_features"] | None,
-) -> Float[Tensor, "*batch out_features"]:
-    """Return x W^T + b.
-
-    A product of few rows takes as long as W takes to be read, and on the CPU one thread reads all of it; in a batch
-    of products, one for each share of W, all threads read.
-    """
-    rows = math.prod(x.shape[:-1])
-    few = 0 < rows <= _FEW_ROWS and weight.numel() >= _LARGE and x.device.type == "cpu"
-    if not few or torch.is_grad_enabled():
-        return F.linear(x, weight, bias)
-    flat = x.reshape(1, rows, -1).expand(_SHARES, -1, -1)  # shares rows in_features
-    whole = weight.shape[0] // _SHARES * _SHARES
-    shares = weight[:whole].unflatten(0, (_SHARES, -1)).mT  # shares in_features out_features/shares
-    output = torch.bmm(flat, shares).transpose(0, 1).reshape(rows, whole)
-    if whole < weight.shape[0]:
-        output = torch.cat([output, flat[0] @ weight[whole:].mT], dim=-1)  # rows out_features
-    output = output if bias is None else output + bias
-    return output.reshape(*x.shape[:-1], -1)
-
-
 def weight_matrix(layer: nn.Linear) -> Float[Tensor, "in_features out_features"]:
     """W of an affine map x W + b."""
     return layer.weight.mT
+
+
+def linear_map(
+    layer: nn.Module, x: Float[Tensor, "*batch in_features"]
+) -> Float[Tensor, "in_features out_features"]:
+    """W of the map x W that a layer without a bias applies to `x`.
+
+    Of a plain layer W is its weight. A layer that was wrapped, replaced or hooked, as LoRA and quantisation do, is
+    called on the identity, for its own weight is not all that it does.
+    """
+    if type(layer) is nn.Linear and not _is_hooked(layer):
+        return weight_matrix(layer)
+    return layer(torch.eye(x.shape[-1], dtype=x.dtype, device=x.device))
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    hooks = layer._forward_hooks or layer._forward_pre_hooks or _has_any_global_hook()
+    return bool(hooks) or "forward" in vars(layer)
+
+
+def precise(layer: nn.Module, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+    """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return layer(x)
+    dtype = next((each.dtype for each in layer.parameters()), x.dtype)
+    with torch.autocast(kind, enabled=False):
+        return layer(x.to(dtype))
+
+
+def normalise_wide(norm: nn.Module, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    """Call a norm on numbers of a wider dtype than its scale: they are cast after they were normalised."""
+    if all(each.dtype == x.dtype for each in norm.parameters()):
+        return norm(x)
+    wide = {name: each.to(x.dtype) for name, each in norm.named_parameters()}
+    return torch.func.functional_call(norm, wide, (x,))
 
 
 @checked
@@ -119,7 +119,7 @@ def similarities(
     table: nn.Embedding, x: Float[Tensor, "*batch embed"]
 ) -> Float[Tensor, "*batch num_embeddings"]:
     """Return x E^T: the dot product of `x` with each vector of the table."""
-    return _affine(x, table.weight, None)
+    return F.linear(x, table.weight)
 
 
 def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nn.Parameter:
@@ -147,16 +147,6 @@ def normal_buffer(*shape: int, std: float = 1.0, **factory: Unpack[Factory]) -> 
     return nn.Buffer(nn.init.normal_(torch.empty(shape, **factory), std=std))
 
 
-class _Conv1d(nn.Conv1d):
-    """A convolution over `(batch, length, channels)`; see `conv1d`."""
-
-    pads: tuple[int, int]
-
-    def forward(self, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch out_length out"]:
-        """Convolve, after zeros were laid before and after the sequence."""
-        return super().forward(F.pad(x.mT, self.pads)).mT
-
-
 @checked
 def conv1d(
     in_channels: int,
@@ -164,32 +154,15 @@ def conv1d(
     kernel_size: int,
     *,
     stride: int = 1,
-    padding: tuple[int, int] = (0, 0),
+    padding: int = 0,
     groups: int = 1,
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nn.Conv1d:
-    """A convolution over `(batch, length, channels)` with `padding` zeros before and after; groups share nothing."""
-    layer = _Conv1d(
-        in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias, **factory
+    """A convolution for `convolve` with `padding` zeros before and after the sequence; groups share nothing."""
+    return _drawn(
+        nn.Conv1d(in_channels, out_channels, kernel_size, stride, padding, 1, groups, bias, **factory)
     )
-    layer.pads = padding
-    nn.init.xavier_uniform_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-class _Conv2d(nn.Conv2d):
-    """A convolution over `(batch, height, width, channels)`; see `conv2d`."""
-
-    pads: tuple[int, int, int, int]
-
-    def forward(
-        self, x: Float[Tensor, "batch height width channels"]
-    ) -> Float[Tensor, "batch out_height out_width out"]:
-        """Convolve, after zeros were laid around the image."""
-        return super().forward(F.pad(x.permute(0, 3, 1, 2), self.pads)).permute(0, 2, 3, 1)
 
 
 @checked
@@ -204,15 +177,35 @@ def conv2d(
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nn.Conv2d:
-    """A convolution over `(batch, height, width, channels)` with `padding` zeros on both sides of each axis."""
-    layer = _Conv2d(
-        in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias, **factory
+    """A convolution for `convolve` with `padding` zeros on both sides of height and width; groups share nothing."""
+    return _drawn(
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, 1, groups, bias, **factory)
     )
-    layer.pads = (padding[1], padding[1], padding[0], padding[0])
+
+
+_Conv = TypeVar("_Conv", nn.Conv1d, nn.Conv2d)
+
+
+def _drawn(layer: _Conv) -> _Conv:
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def convolve(
+    layer: nn.Conv1d | nn.Conv2d, x: Float[Tensor, "batch *places channels"]
+) -> Float[Tensor, "batch *out_places out_channels"]:
+    """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
+    places = x.shape[1:-1]
+    reached = [
+        size + 2 * int(pad) - kernel
+        for size, pad, kernel in zip(places, layer.padding, layer.kernel_size, strict=True)
+    ]
+    if any(size < 0 for size in reached):  # of an empty sequence there is nothing to convolve
+        counts = [max(0, size // stride + 1) for size, stride in zip(reached, layer.stride, strict=True)]
+        return x.new_zeros((x.shape[0], *counts, layer.out_channels))
+    return layer(x.movedim(-1, 1)).movedim(1, -1)
 
 
 @checked

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.checks import check_at_least, check_boolean, check_positive, check_window
 
 
@@ -288,4 +289,4 @@ def _same_rank(masks: tuple[Tensor, ...]) -> list[Tensor]:
         check_boolean("mask", mask)
     if len({mask.ndim for mask in masks}) == 1:
         return list(masks)
-    return [mask[:, None] if mask.ndim == 3 else mask for mask in masks]
+    return [mask[:, None] if mask.ndim == 3 else with_rank(mask, 4) for mask in masks]

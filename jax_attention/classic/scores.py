@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Factory, linear
 from jax_attention.ops import at_least_float32
@@ -28,7 +29,7 @@ class DotScore(nnx.Module):
     ) -> Float[Array, "batch query key"]:
         """Score every pair."""
         check_sequence("key", key, query.shape[-1])
-        return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
+        return einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
 
 
 @checked
@@ -60,7 +61,7 @@ class GeneralScore(nnx.Module):
         """Score every pair."""
         check_sequence("query", query, self.query_dim)
         check_sequence("key", key, self.key_dim)
-        return jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
+        return einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
 
 
 @checked

@@ -21,10 +21,11 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.caches import Cache, GrowingCache
 from jax_attention.checks import check_sequence
 from jax_attention.heads.latent import Latents, _LatentProjections
-from jax_attention.layers import weight_matrix
+from jax_attention.layers import linear_map
 from jax_attention.ops import Scoring, at_least_float32, attend, merge_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.rotary import RotaryEmbedding
@@ -59,7 +60,7 @@ def absorbed_latent_attention(
     """
     latent, rope_key = at_least_float32(latents.latent), at_least_float32(latents.rope_key)
     wide, nope_dim = at_least_float32(query), key_up.shape[-1]
-    absorbed = jnp.einsum("bhqd,rhd->bhqr", wide[..., :nope_dim], key_up.astype(wide.dtype))
+    absorbed = einsum("bhqd,rhd->bhqr", wide[..., :nope_dim], key_up.astype(wide.dtype))
     given = scoring.get("scale")
     scoring["scale"] = query.shape[-1] ** -0.5 if given is None else given
     heads, weights = attend(
@@ -73,7 +74,7 @@ def absorbed_latent_attention(
         dropout_rate=dropout_rate,
         **scoring,
     )
-    values = jnp.einsum("bhqr,rhd->bhqd", heads, value_up.astype(wide.dtype))  # batch heads query value_dim
+    values = einsum("bhqr,rhd->bhqd", heads, value_up.astype(wide.dtype))  # batch heads query value_dim
     return values.astype(query.dtype), weights
 
 
@@ -108,7 +109,7 @@ class AbsorbedLatentAttention(_LatentProjections):
             is_causal=self.is_causal,
         )
         query, seen = self._read(x, mask, positions, cache)
-        up = weight_matrix(self.kv_b_proj).reshape(self.kv_lora_rank, self.num_heads, -1)
+        up = linear_map(self.kv_b_proj, seen.entries.latent).reshape(self.kv_lora_rank, self.num_heads, -1)
         heads, weights = absorbed_latent_attention(
             query,
             seen.entries,

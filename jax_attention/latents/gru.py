@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from jax_attention.activations import sigmoid
 from jax_attention.arguments import checked
+from jax_attention.arrays import matmul, with_rank
 from jax_attention.layers import Factory, constant_parameter, parameter
 from jax_attention.ops import at_least_float32
 
@@ -73,8 +74,8 @@ class GRUCell(nnx.Module):
     ) -> Float[Array, "... hidden"]:
         """From input and state to the next state, which has the dtype of the state."""
         wide_x, wide_state = at_least_float32(x), at_least_float32(state)
-        from_input = wide_x @ at_least_float32(self.weight_ih[...]).T + at_least_float32(self.bias_ih[...])
-        from_state = wide_state @ at_least_float32(self.weight_hh[...]).T + at_least_float32(
-            self.bias_hh[...]
-        )
+        biases = self.bias_ih[...], self.bias_hh[...]
+        to_input, to_state = (with_rank(at_least_float32(bias), x.ndim) for bias in biases)
+        from_input = matmul(wide_x, at_least_float32(self.weight_ih[...]).T) + to_input
+        from_state = matmul(wide_state, at_least_float32(self.weight_hh[...]).T) + to_state
         return gru_step(from_input, from_state, wide_state).astype(state.dtype)

@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_key_mask, check_positive, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.latents.gru import GRUCell
@@ -56,7 +57,7 @@ def slot_assignments(
     mask: Bool[Array, "batch 1 1 key"] | None = None,
 ) -> Float[Array, "batch slots key"]:
     """How each element is shared out among the slots, in at least float32; zero where it is masked."""
-    scores = jnp.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))  # batch slots key
+    scores = einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))  # batch slots key
     shares = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-2)  # batch slots key
     return shares if mask is None else jnp.where(mask[:, 0], shares, 0.0)
 
@@ -153,11 +154,14 @@ class SlotAttention(nnx.Module):
         inputs = self.input_norm(x)  # batch key input_dim
         key, value = self.k_proj(inputs), self.v_proj(inputs)  # batch key slot_dim
         sigma = jnp.exp(at_least_float32(self.log_sigma[...]))  # slot_dim
-        slots = (self.mean[...] + sigma * noise).astype(x.dtype)  # batch slots slot_dim
+        mean = at_least_float32(self.mean[...])  # slot_dim
+        slots = (mean[None, None] + sigma[None, None] * at_least_float32(noise)).astype(
+            x.dtype
+        )  # batch slots slot_dim
         for _ in range(self.num_iterations):
             assignments = slot_assignments(self.q_proj(self.slot_norm(slots)), key, mask)
             weights = slot_weights(assignments, mask, eps=self.eps)
-            updates = jnp.einsum("bqk,bkd->bqd", weights, value.astype(weights.dtype))  # batch slots slot_dim
+            updates = einsum("bqk,bkd->bqd", weights, value.astype(weights.dtype))  # batch slots slot_dim
             slots = self.gru(updates, slots)  # batch slots slot_dim
             slots = slots + self.ffn(self.ffn_norm(slots))  # batch slots slot_dim
         if not need_weights:

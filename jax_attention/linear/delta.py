@@ -24,8 +24,9 @@ from jaxtyping import Bool, Float
 
 from jax_attention.activations import sigmoid
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, rms_norm
+from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm
 from jax_attention.linear.memory import check_read, first_memory
 from jax_attention.linear.short_conv import (
     ConvolvedState,
@@ -76,10 +77,10 @@ def recurrent_delta_rule(
 
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value, beta = token  # batch heads key_dim, or value_dim, or nothing
-        known = jnp.einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
+        known = einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
         change = beta[..., None] * (value - known)  # batch heads value_dim
-        memory = memory + jnp.einsum("bhd,bhv->bhdv", key, change)  # batch heads key_dim value_dim
-        return memory, jnp.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, change)  # batch heads key_dim value_dim
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in (query, key, value, beta))
     memory, output = scan(step, first_memory(key, value, state), tuple(tokens))
@@ -111,14 +112,14 @@ def chunked_delta_rule(
     )  # chunks batch heads size ...
     changes = _changes(k, b, jnp.concatenate([v, k], axis=-1))  # chunks batch heads size value_dim+key_dim
     written, erased = changes[..., : v.shape[-1]], changes[..., v.shape[-1] :]
-    scores = jnp.tril(jnp.einsum("...qd,...kd->...qk", q, k))  # chunks batch heads size size
+    scores = jnp.tril(einsum("...qd,...kd->...qk", q, k))  # chunks batch heads size size
 
     def step(memory: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, scores, written, erased = chunk
-        change = written - jnp.einsum("bhkd,bhdv->bhkv", erased, memory)  # batch heads size value_dim
-        output = jnp.einsum("bhqd,bhdv->bhqv", query, memory)  # batch heads size value_dim
-        output = output + jnp.einsum("bhqk,bhkv->bhqv", scores, change)
-        return memory + jnp.einsum("bhkd,bhkv->bhdv", key, change), output
+        change = written - einsum("bhkd,bhdv->bhkv", erased, memory)  # batch heads size value_dim
+        output = einsum("bhqd,bhdv->bhqv", query, memory)  # batch heads size value_dim
+        output = output + einsum("bhqk,bhkv->bhqv", scores, change)
+        return memory + einsum("bhkd,bhkv->bhdv", key, change), output
 
     memory, output = scan(step, first_memory(key, value, state), (q, k, scores, written, erased))
     return join_chunks(output, query.shape[2]).astype(query.dtype), memory
@@ -135,10 +136,10 @@ def delta_rule_weights(
     Its rows need not sum to 1, and a weight is negative where a later token has taken a value back.
     """
     query, key, beta = (at_least_float32(x) for x in (query, key, beta))
-    scores = jnp.tril(jnp.einsum("bhqd,bhkd->bhqk", query, key))  # batch heads length length
+    scores = jnp.tril(einsum("bhqd,bhkd->bhqk", query, key))  # batch heads length length
     each = jnp.eye(key.shape[2], dtype=key.dtype)
     each = jnp.broadcast_to(each, scores.shape)  # batch heads length length
-    return jnp.einsum("bhql,bhlk->bhqk", scores, _changes(key, beta, each))
+    return einsum("bhql,bhlk->bhqk", scores, _changes(key, beta, each))
 
 
 def _changes(
@@ -147,7 +148,7 @@ def _changes(
     value: Float[Array, "*batch length value_dim"],
 ) -> Float[Array, "*batch length value_dim"]:
     """What is written in each step, from an empty memory on, so that it holds what it should."""
-    overlap = beta[..., None] * jnp.einsum("...qd,...kd->...qk", key, key)  # ... length length
+    overlap = beta[..., None] * einsum("...qd,...kd->...qk", key, key)  # ... length length
     return solve_unit_lower(overlap, beta[..., None] * value)
 
 
@@ -225,7 +226,7 @@ class DeltaNet(nnx.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an empty sequence.
+            ValueError: shapes that do not fit.
         """
         memory_shape = (self.num_heads, self.head_dim, self.value_dim)
         inputs_shape = (self.conv_width - 1, 2 * self.keys + self.values)
@@ -236,7 +237,7 @@ class DeltaNet(nnx.Module):
         query, key, value = cut(visible_only(features, mask), self.keys, self.keys, self.values)
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         key = unit_length(split_heads(key, self.head_dim))  # batch heads length head_dim
-        value = split_heads(value, self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         beta = rearrange(beta, "b l h -> b h l")
         memory = None if state is None else state.memory
@@ -247,7 +248,7 @@ class DeltaNet(nnx.Module):
                 query, key, value, beta, state=memory, chunk_size=self.chunk_size
             )
         weights = delta_rule_weights(query, key, beta) if need_weights else None
-        heads = merge_heads(self.norm(heads.astype(x.dtype)))  # batch length heads·value_dim
+        heads = merge_heads(normalise_wide(self.norm, heads).astype(x.dtype))  # batch length heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

@@ -13,11 +13,11 @@ $$ U = U_0 - E S, \qquad O = R S + A U, \qquad S \leftarrow \Lambda S + W^\top U
 | Λ      | `decay`   | what is left of the memory at the end of the chunk                 |
 """
 
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.ops import scan
 
 
@@ -48,9 +48,9 @@ def scan_decayed_chunks(
 
     def step(memory: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         read, written, scores, change, erased, decay = chunk
-        change = change - jnp.einsum("bhkd,bhdv->bhkv", erased, memory)  # batch heads size value_dim
-        output = jnp.einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
-        output = output + jnp.einsum("bhqk,bhkv->bhqv", scores, change)
-        return decay * memory + jnp.einsum("bhkd,bhkv->bhdv", written, change), output
+        change = change - einsum("bhkd,bhdv->bhkv", erased, memory)  # batch heads size value_dim
+        output = einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
+        output = output + einsum("bhqk,bhkv->bhqv", scores, change)
+        return decay * memory + einsum("bhkd,bhkv->bhdv", written, change), output
 
     return scan(step, memory, (read, written, scores, change, erased, decay))

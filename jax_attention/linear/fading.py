@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from jax_attention.activations import softplus
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.ops import at_least_float32
 
 RATES = (1.0, 16.0)
@@ -35,7 +36,7 @@ def step_bias(log_step: Float[Array, "..."]) -> Float[Array, "..."]:
 @checked
 def time_step(a: Float[Array, "... features"], dt_bias: Float[Array, "features"]) -> Float[Array, "..."]:
     """Δ = softplus(a + b), in at least float32."""
-    return softplus(at_least_float32(a) + at_least_float32(dt_bias))
+    return softplus(at_least_float32(a) + with_rank(at_least_float32(dt_bias), a.ndim))
 
 
 @checked
@@ -43,4 +44,4 @@ def log_fading(
     a: Float[Array, "... heads"], log_rate: Float[Array, "heads"], dt_bias: Float[Array, "heads"]
 ) -> Float[Array, "... heads"]:
     """The logarithm of what each step leaves of the memory, in at least float32."""
-    return -jnp.exp(at_least_float32(log_rate)) * time_step(a, dt_bias)
+    return -with_rank(jnp.exp(at_least_float32(log_rate)), a.ndim) * time_step(a, dt_bias)

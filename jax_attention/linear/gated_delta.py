@@ -25,8 +25,9 @@ from jaxtyping import Bool, Float
 
 from jax_attention.activations import sigmoid, silu
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
+from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm, uniform_parameter
 from jax_attention.linear.delta import unit_length
 from jax_attention.linear.delta_chunks import scan_decayed_chunks
 from jax_attention.linear.fading import LOG_STEPS, RATES, log_fading, step_bias
@@ -74,10 +75,10 @@ def recurrent_gated_delta_rule(
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value, beta, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * jnp.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
-        known = jnp.einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
+        known = einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
         change = beta[..., None] * (value - known)  # batch heads value_dim
-        memory = memory + jnp.einsum("bhd,bhv->bhdv", key, change)
-        return memory, jnp.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, change)
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     arrays = (query, key, value, beta, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -111,13 +112,13 @@ def chunked_gated_delta_rule(
     since_start = jnp.exp(jnp.cumsum(g, axis=-1))[..., None]  # chunks batch heads size 1
     until_end = between[..., -1, :, None]  # chunks batch heads size 1
     values = b[..., None] * jnp.concatenate([v, since_start * k], axis=-1)
-    overlap = b[..., None] * between * jnp.einsum("...qd,...kd->...qk", k, k)
+    overlap = b[..., None] * between * einsum("...qd,...kd->...qk", k, k)
     changes = solve_unit_lower(overlap, values)  # chunks batch heads size value_dim+key_dim
     memory, output = scan_decayed_chunks(
         first_memory(key, value, state),
         read=since_start * q,
         written=until_end * k,
-        scores=between * jnp.einsum("...qd,...kd->...qk", q, k),
+        scores=between * einsum("...qd,...kd->...qk", q, k),
         change=changes[..., : v.shape[-1]],
         erased=changes[..., v.shape[-1] :],
         decay=since_start[..., -1:, :],
@@ -135,10 +136,10 @@ def gated_delta_rule_weights(
     """The matrix from values to outputs: that of `delta_rule_weights`, both products ⊙ Γ; in at least float32."""
     query, key, beta, log_decay = (at_least_float32(x) for x in (query, key, beta, log_decay))
     between = decay_matrix(log_decay)  # batch heads length length
-    scores = between * jnp.einsum("bhqd,bhkd->bhqk", query, key)  # batch heads length length
-    overlap = beta[..., None] * between * jnp.einsum("bhqd,bhkd->bhqk", key, key)
-    rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)
-    return jnp.einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
+    scores = between * einsum("bhqd,bhkd->bhqk", query, key)  # batch heads length length
+    overlap = beta[..., None] * between * einsum("bhqd,bhkd->bhqk", key, key)
+    rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)[None, None]
+    return einsum("bhql,bhlk->bhqk", scores, solve_unit_lower(overlap, rates))
 
 
 @checked
@@ -220,7 +221,7 @@ class GatedDeltaNet(nnx.Module):
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         query = repeat_heads(query, self.num_value_heads)  # batch value_heads length head_dim
         key = repeat_heads(unit_length(split_heads(key, self.head_dim)), self.num_value_heads)
-        value = split_heads(value, self.value_dim)  # batch value_heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch value_heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         log_decay = visible_only(log_fading(self.a_proj(x), self.A_log[...], self.dt_bias[...]), mask)
         rates = tuple(rearrange(rate, "b l h -> b h l") for rate in (beta, log_decay))
@@ -233,7 +234,9 @@ class GatedDeltaNet(nnx.Module):
             )
         weights = gated_delta_rule_weights(query, key, *rates) if need_weights else None
         gate = silu(split_heads(self.z_proj(x), self.value_dim))  # batch value_heads length value_dim
-        heads = merge_heads(self.norm(heads.astype(x.dtype)) * gate)  # batch length value_heads·value_dim
+        heads = merge_heads(
+            normalise_wide(self.norm, heads).astype(x.dtype) * gate
+        )  # batch length value_heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

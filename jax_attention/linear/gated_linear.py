@@ -27,8 +27,9 @@ from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu, softplus
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
-from jax_attention.layers import Factory, linear, rms_norm
+from jax_attention.layers import Factory, linear, normalise_wide, rms_norm
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
 from jax_attention.ops import (
     at_least_float32,
@@ -67,8 +68,8 @@ def recurrent_gated_linear_attention(
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim
         memory = memory * jnp.exp(log_decay)[..., None]  # batch heads key_dim value_dim
-        memory = memory + jnp.einsum("bhd,bhv->bhdv", key, value)
-        return memory, jnp.einsum("bhd,bhdv->bhv", query, memory)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhd,bhdv->bhv", query, memory)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l d -> l b h d") for x in arrays)
@@ -194,13 +195,13 @@ class GatedLinearAttention(nnx.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an empty sequence.
+            ValueError: shapes that do not fit.
         """
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = at_least_float32(query) * self.head_dim**-0.5
         key = hide(split_heads(self.k_proj(x), self.head_dim), mask)  # batch heads length head_dim
-        value = split_heads(self.v_proj(x), self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(self.v_proj(x), self.value_dim))  # batch heads length value_dim
         gate = split_heads(self.decay_up_proj(self.decay_down_proj(x)), self.head_dim)
         log_decay = -softplus(-at_least_float32(gate)) / self.gate_temperature  # batch heads length head_dim
         log_decay = hide(log_decay, mask)
@@ -212,7 +213,8 @@ class GatedLinearAttention(nnx.Module):
                 query, key, value, log_decay, state=memory, chunk_size=self.chunk_size
             )
         weights = gated_linear_attention_weights(query, key, log_decay) if need_weights else None
-        heads = merge_heads(self.norm(heads)) * silu(self.gate_proj(x))  # batch length heads·value_dim
+        heads = normalise_wide(self.norm, heads).astype(x.dtype)  # batch heads length value_dim
+        heads = merge_heads(heads) * silu(self.gate_proj(x))  # batch length heads·value_dim
         return RecurrentOutput(self.out_proj(heads), MemoryState(memory), weights)
 
 

@@ -28,6 +28,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear
 from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -76,16 +77,16 @@ def recurrent_linear_attention(
         What was read, in the dtype of `value`, and the sums after the last token.
     """
 
-    def step(state: LinearState, token: tuple[Array, ...]) -> tuple[LinearState, Array]:
+    def step(state: LinearState, token: tuple[Array, ...]) -> tuple[LinearState, tuple[Array, Array]]:
         query, key, value = token  # batch heads features, or value_dim
-        memory = state.memory + jnp.einsum("bhf,bhv->bhfv", key, value)
+        memory = state.memory + einsum("bhf,bhv->bhfv", key, value)
         normaliser = state.normaliser + key
-        output = jnp.einsum("bhf,bhfv->bhv", query, memory)  # batch heads value_dim
-        output = output / ((query * normaliser).sum(-1)[..., None] + eps)
-        return LinearState(memory, normaliser), output
+        output = einsum("bhf,bhfv->bhv", query, memory)  # batch heads value_dim
+        return LinearState(memory, normaliser), (output, (query * normaliser).sum(-1))
 
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in (query, key, value))
-    last, output = scan(step, first_sums(key, value, state), tuple(tokens))
+    last, (output, total) = scan(step, first_sums(key, value, state), tuple(tokens))
+    output = output / (total[..., None] + eps)
     return rearrange(output, "l b h v -> b h l v").astype(value.dtype), last
 
 
@@ -106,17 +107,18 @@ def chunked_linear_attention(
         chunk_size: how many tokens are read at once.
     """
 
-    def step(state: LinearState, chunk: tuple[Array, ...]) -> tuple[LinearState, Array]:
+    def step(state: LinearState, chunk: tuple[Array, ...]) -> tuple[LinearState, tuple[Array, Array]]:
         query, key, value = chunk  # batch heads size features, or value_dim
-        scores = jnp.tril(jnp.einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
-        output = jnp.einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
-        output = output + jnp.einsum("bhqf,bhfv->bhqv", query, state.memory)
-        total = scores.sum(-1) + jnp.einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
-        memory = state.memory + jnp.einsum("bhkf,bhkv->bhfv", key, value)
-        return LinearState(memory, state.normaliser + key.sum(-2)), output / (total[..., None] + eps)
+        scores = jnp.tril(einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
+        output = einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
+        output = output + einsum("bhqf,bhfv->bhqv", query, state.memory)
+        total = scores.sum(-1) + einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
+        return LinearState(memory, state.normaliser + key.sum(-2)), (output, total)
 
     chunks = (split_chunks(at_least_float32(x), chunk_size) for x in (query, key, value))
-    last, output = scan(step, first_sums(key, value, state), tuple(chunks))
+    last, (output, total) = scan(step, first_sums(key, value, state), tuple(chunks))
+    output = output / (total[..., None] + eps)
     return join_chunks(output, query.shape[2]).astype(value.dtype), last
 
 
@@ -130,9 +132,9 @@ def bidirectional_linear_attention(
 ) -> Float[Array, "batch heads length value_dim"]:
     """Every query reads every key; arguments as in `recurrent_linear_attention`."""
     query, key, wide = (at_least_float32(x) for x in (query, key, value))
-    memory = jnp.einsum("bhkf,bhkv->bhfv", key, wide)  # batch heads features value_dim
-    total = jnp.einsum("bhqf,bhf->bhq", query, key.sum(-2))  # batch heads length
-    output = jnp.einsum("bhqf,bhfv->bhqv", query, memory) / (total[..., None] + eps)
+    memory = einsum("bhkf,bhkv->bhfv", key, wide)  # batch heads features value_dim
+    total = einsum("bhqf,bhf->bhq", query, key.sum(-2))  # batch heads length
+    output = einsum("bhqf,bhfv->bhqv", query, memory) / (total[..., None] + eps)
     return output.astype(value.dtype)
 
 
@@ -153,11 +155,11 @@ def linear_attention_weights(
         is_causal: whether no query sees a later key.
     """
     query, key = at_least_float32(query), at_least_float32(key)
-    scores = jnp.einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
+    scores = einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
     scores = jnp.tril(scores) if is_causal else scores
     total = scores.sum(-1)[..., None]  # batch heads length 1
     if state is not None:
-        total = total + jnp.einsum("bhqf,bhf->bhq", query, state.normaliser.astype(query.dtype))[..., None]
+        total = total + einsum("bhqf,bhf->bhq", query, state.normaliser.astype(query.dtype))[..., None]
     return scores / (total + eps)
 
 
@@ -243,7 +245,7 @@ class LinearAttention(nnx.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, an empty sequence, or a state without `is_causal`.
+            ValueError: shapes that do not fit, or a state without `is_causal`.
         """
         memory_shape = (self.num_heads, self.head_dim, self.head_dim)
         check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2])

@@ -25,8 +25,9 @@ from jaxtyping import Bool, Float
 
 from jax_attention.activations import sigmoid
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_positive
-from jax_attention.layers import Factory, conv1d, linear, rms_norm, uniform_parameter
+from jax_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm, uniform_parameter
 from jax_attention.linear.delta import unit_length
 from jax_attention.linear.delta_chunks import scan_decayed_chunks
 from jax_attention.linear.fading import LOG_STEPS, RATES, log_fading, step_bias
@@ -73,10 +74,10 @@ def recurrent_kimi_delta_rule(
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value, beta, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * jnp.exp(log_decay)[..., None]  # batch heads key_dim value_dim
-        known = jnp.einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
+        known = einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
         change = beta[..., None] * (value - known)  # batch heads value_dim
-        memory = memory + jnp.einsum("bhd,bhv->bhdv", key, change)
-        return memory, jnp.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, change)
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     arrays = (query, key, value, beta, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -131,9 +132,9 @@ def kimi_delta_rule_weights(
     """The matrix from values to outputs, as in `gated_delta_rule_weights`; in at least float32."""
     query, key, beta, log_decay = (at_least_float32(x) for x in (query, key, beta, log_decay))
     products = decayed_products(jnp.stack([query, key]), key, log_decay).products
-    rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)
+    rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)[None, None]
     changes = solve_unit_lower(beta[..., None] * products[1], rates)  # batch heads length length
-    return jnp.einsum("bhql,bhlk->bhqk", products[0], changes)
+    return einsum("bhql,bhlk->bhqk", products[0], changes)
 
 
 @checked
@@ -214,7 +215,7 @@ class KimiDeltaAttention(nnx.Module):
         query, key, value = cut(visible_only(features, mask), self.keys, self.keys, self.values)
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         key = unit_length(split_heads(key, self.head_dim))  # batch heads length head_dim
-        value = split_heads(value, self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         beta = rearrange(beta, "b l h -> b h l")
         rates = repeat(self.A_log[...], "h -> (h d)", d=self.head_dim)  # heads·head_dim
@@ -229,7 +230,9 @@ class KimiDeltaAttention(nnx.Module):
             )
         weights = kimi_delta_rule_weights(query, key, beta, log_decay) if need_weights else None
         gate = sigmoid(split_heads(self.g_b_proj(self.g_a_proj(x)), self.value_dim))
-        heads = merge_heads(self.norm(heads.astype(x.dtype)) * gate)  # batch length heads·value_dim
+        heads = merge_heads(
+            normalise_wide(self.norm, heads).astype(x.dtype) * gate
+        )  # batch length heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

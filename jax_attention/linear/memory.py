@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jax_attention.checks import check_key_mask, check_positive, check_sequence, check_state
+from jax_attention.arrays import einsum
+from jax_attention.checks import check_key_mask, check_sequence, check_state
 from jax_attention.ops import at_least_float32, scan
 
 
@@ -38,7 +39,7 @@ def check_read(
     state: Any,
     *shapes: tuple[int, ...],
 ) -> None:
-    """Raise unless `x` is a sequence of at least one token, `mask` hides tokens of it, and `state` fits.
+    """Raise unless `x` is a sequence, `mask` hides tokens of it, and `state` fits.
 
     Args:
         x: the sequence.
@@ -49,7 +50,6 @@ def check_read(
     """
     check_sequence("x", x, dim)
     batch, length, _ = x.shape
-    check_positive(length=length)
     check_key_mask(mask, batch, length)
     if state is not None:
         for name, array, shape in zip(state._fields, state, shapes, strict=True):
@@ -80,9 +80,9 @@ def scan_faded_chunks(
 
     def step(memory: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         read, written, scores, value, decay = chunk
-        output = jnp.einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
-        output = output + jnp.einsum("bhqk,bhkv->bhqv", scores, value)
-        return decay * memory + jnp.einsum("bhkd,bhkv->bhdv", written, value), output
+        output = einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
+        output = output + einsum("bhqk,bhkv->bhqv", scores, value)
+        return decay * memory + einsum("bhkd,bhkv->bhdv", written, value), output
 
     return scan(step, memory, (read, written, scores, value, decay))
 

@@ -31,12 +31,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible
 from jax_attention.layers import Factory, linear, normal_buffer
 from jax_attention.linear.memory import check_one_way, check_read, first_memory, hide
 from jax_attention.linear.random_features import (
-    EMPTY,
     divide,
+    empty_exponent,
     log_softmax_features,
     orthogonal_features,
     over_largest,
@@ -85,10 +86,10 @@ def recurrent_performer(
         query, key, value = (x[:, :, None] for x in token)  # batch heads 1 features, or value_dim
         key, exponent = over_largest(key, state.exponent)
         state = moved(state, exponent)
-        memory = state.memory + jnp.einsum("bhkf,bhkv->bhfv", key, value)
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
         normaliser = state.normaliser + key[:, :, 0]  # batch heads features
-        output = jnp.einsum("bhqf,bhfv->bhqv", query, memory)
-        output = divide(output, jnp.einsum("bhqf,bhf->bhq", query, normaliser))
+        output = einsum("bhqf,bhfv->bhqv", query, memory)
+        output = divide(output, einsum("bhqf,bhf->bhq", query, normaliser))
         return PerformerState(memory, normaliser, state.exponent), output[:, :, 0]
 
     arrays = (query_features(query), at_least_float32(key), at_least_float32(value))
@@ -117,11 +118,11 @@ def chunked_performer(
         query, key, value = chunk  # batch heads size features, or value_dim
         key, exponent = over_largest(key, state.exponent)
         state = moved(state, exponent)
-        scores = jnp.tril(jnp.einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
-        output = jnp.einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
-        output = output + jnp.einsum("bhqf,bhfv->bhqv", query, state.memory)
-        total = scores.sum(-1) + jnp.einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
-        memory = state.memory + jnp.einsum("bhkf,bhkv->bhfv", key, value)
+        scores = jnp.tril(einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
+        output = einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
+        output = output + einsum("bhqf,bhfv->bhqv", query, state.memory)
+        total = scores.sum(-1) + einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
         last = PerformerState(memory, state.normaliser + key.sum(-2), state.exponent)
         return last, divide(output, total)
 
@@ -140,9 +141,9 @@ def bidirectional_performer(
     """Every query reads every key; arguments as in `recurrent_performer`."""
     query = query_features(query)
     key, _ = over_largest(at_least_float32(key), None)
-    memory = jnp.einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
-    output = jnp.einsum("bhqf,bhfv->bhqv", query, memory)  # batch heads length value_dim
-    return divide(output, jnp.einsum("bhqf,bhf->bhq", query, key.sum(-2))).astype(value.dtype)
+    memory = einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
+    output = einsum("bhqf,bhfv->bhqv", query, memory)  # batch heads length value_dim
+    return divide(output, einsum("bhqf,bhf->bhq", query, key.sum(-2))).astype(value.dtype)
 
 
 @checked
@@ -162,20 +163,18 @@ def performer_weights(
     query = query_features(query)
     before = None if state is None else PerformerState(*(x.astype(query.dtype) for x in state))
     key, exponent = over_largest(at_least_float32(key), None if before is None else before.exponent)
-    scores = jnp.einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
+    scores = einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
     scores = jnp.tril(scores) if is_causal else scores
     total = scores.sum(-1)  # batch heads length
     if before is not None:
-        total = total + jnp.einsum("bhqf,bhf->bhq", query, moved(before, exponent).normaliser)
+        total = total + einsum("bhqf,bhf->bhq", query, moved(before, exponent).normaliser)
     return divide(scores, total)
 
 
 def moved(state: PerformerState, exponent: Float[Array, "batch heads"]) -> PerformerState:
     """The same state over another feature."""
-    factor = jnp.exp(state.exponent - exponent)  # batch heads
-    return PerformerState(
-        state.memory * factor[..., None, None], state.normaliser * factor[..., None], exponent
-    )
+    by = jnp.exp(state.exponent - exponent)  # batch heads
+    return PerformerState(state.memory * by[..., None, None], state.normaliser * by[..., None], exponent)
 
 
 def first_sums(
@@ -188,7 +187,7 @@ def first_sums(
     if state is not None:
         return PerformerState(memory, *(x.astype(memory.dtype) for x in state[1:]))
     zeros = jnp.zeros(memory.shape[:-1], dtype=memory.dtype)
-    return PerformerState(memory, zeros, jnp.full_like(zeros[..., 0], EMPTY))
+    return PerformerState(memory, zeros, jnp.full_like(zeros[..., 0], empty_exponent()))
 
 
 @checked
@@ -266,9 +265,9 @@ class PerformerAttention(nnx.Module):
             heads, last = recurrent_performer(query, key, value, state=state)
         else:
             heads, last = chunked_performer(query, key, value, state=state, chunk_size=self.chunk_size)
-        weights = None
-        if need_weights:
-            weights = performer_weights(query, key, state=state, is_causal=self.is_causal)
+        weights = (
+            performer_weights(query, key, state=state, is_causal=self.is_causal) if need_weights else None
+        )
         return RecurrentOutput(self.out_proj(merge_heads(heads)), last, weights)
 
 
@@ -281,12 +280,12 @@ def main() -> None:
     query, key, value = draw(1, 1, 3, 4), draw(1, 1, 3, 4, seed=1), draw(1, 1, 3, 4, seed=2)
     output, weights = attend(query, key, value, is_causal=True)
     show("softmax attention", AttentionOutput(output[:, 0], weights), words, words)
-    for number in (4, 1024):
-        features = orthogonal_features(draw(number, 4, seed=3))
+    for m in (4, 1024):
+        features = orthogonal_features(draw(m, 4, seed=3))
         logs = log_softmax_features(query, features), log_softmax_features(key, features)
         output, _ = chunked_performer(*logs, value)
         found = AttentionOutput(output[:, 0], performer_weights(*logs))
-        show(f"Performer, {number} features", found, words, words)
+        show(f"Performer, {m} features", found, words, words)
 
 
 if __name__ == "__main__":

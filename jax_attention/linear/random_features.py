@@ -13,9 +13,8 @@ from jax import Array
 from jaxtyping import Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.ops import at_least_float32
-
-EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
 
 
 @checked
@@ -34,7 +33,7 @@ def orthogonal_features(
     for start in range(0, normal.shape[0], head_dim):
         block = wide[start : start + head_dim]  # at most head_dim rows
         directions, triangle = jnp.linalg.qr(block.mT)  # head_dim rows, rows rows
-        signs = jnp.where(jnp.einsum("ii->i", triangle) < 0, -1.0, 1.0)  # as by Gram & Schmidt
+        signs = jnp.where(einsum("ii->i", triangle) < 0, -1.0, 1.0)  # as by Gram & Schmidt
         blocks.append((directions * signs).mT * jnp.sqrt((block * block).sum(-1))[:, None])
     return jnp.concatenate(blocks, axis=0).astype(normal.dtype)
 
@@ -45,7 +44,7 @@ def log_softmax_features(
 ) -> Float[Array, "batch heads length features"]:
     """Log φ(x) but for the constant factor 1/√m, which cancels: ωᵀx̂ - |x̂|²/2, in at least float32."""
     x = at_least_float32(x) * x.shape[-1] ** -0.25  # batch heads length head_dim
-    along = jnp.einsum("bhld,fd->bhlf", x, features.astype(x.dtype))
+    along = einsum("bhld,fd->bhlf", x, features.astype(x.dtype))
     return along - (x * x).sum(-1)[..., None] / 2
 
 
@@ -65,12 +64,19 @@ def divide(
     return jnp.where(some, x, 0.0) / jnp.where(some, total[..., None], 1.0)
 
 
+def empty_exponent() -> float:
+    """The exponent of a state that has read nothing: below that of any key."""
+    return -1e30  # no global number: of that a compiler would make a symbol, which no scan takes
+
+
 def over_largest(
     key: Float[Array, "batch heads size features"], before: Float[Array, "batch heads"] | None
 ) -> tuple[Float[Array, "batch heads size features"], Float[Array, "batch heads"]]:
     """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
     seen = key != -jnp.inf
-    key = jnp.where(seen, key, EMPTY)
-    exponent = jnp.amax(key, axis=(-2, -1))  # batch heads
+    key = jnp.where(seen, key, empty_exponent())
+    exponent = (
+        key.sum(axis=(-2, -1)) + empty_exponent() if key.shape[-2] == 0 else jnp.amax(key, axis=(-2, -1))
+    )
     exponent = exponent if before is None else jnp.maximum(before, exponent)
     return jnp.where(seen, jnp.exp(key - exponent[..., None, None]), 0.0), exponent

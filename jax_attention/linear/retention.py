@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_above_zero, check_divisible, check_positive
 from jax_attention.layers import Factory, linear
 from jax_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -89,8 +90,8 @@ def recurrent_retention(
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * jnp.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
-        memory = memory + jnp.einsum("bhd,bhv->bhdv", key, value)
-        return memory, jnp.einsum("bhd,bhdv->bhv", query, memory)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhd,bhdv->bhv", query, memory)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -122,7 +123,7 @@ def chunked_retention(
         first_memory(key, value, state),
         read=since_start * q,
         written=between[..., -1, :, None] * k,
-        scores=between * jnp.einsum("...qd,...kd->...qk", q, k),
+        scores=between * einsum("...qd,...kd->...qk", q, k),
         value=v,
         decay=since_start[..., -1:, :],
     )
@@ -138,7 +139,7 @@ def parallel_retention(
 ) -> Float[Array, "batch heads length value_dim"]:
     """The same as `recurrent_retention` for all pairs at once, from an empty memory (equation 5)."""
     weights = retention_weights(query, key, log_decay)  # batch heads length length
-    return jnp.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).astype(value.dtype)
+    return einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).astype(value.dtype)
 
 
 @checked
@@ -151,7 +152,7 @@ def retention_weights(
 
     Its rows need not sum to 1, and a weight may be negative.
     """
-    scores = jnp.einsum("bhqd,bhkd->bhqk", at_least_float32(query), at_least_float32(key))
+    scores = einsum("bhqd,bhkd->bhqk", at_least_float32(query), at_least_float32(key))
     return jnp.tril(decay_matrix(at_least_float32(log_decay)) * scores)  # batch heads length length
 
 
@@ -245,23 +246,23 @@ class MultiScaleRetention(nnx.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an empty sequence.
+            ValueError: shapes that do not fit.
         """
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         wide = at_least_float32(x).dtype
         there = jnp.ones(x.shape[:2], dtype=wide)  # batch length
-        there = there if mask is None else there * mask[:, 0, 0]
+        there = there if mask is None else there * mask[:, 0, 0].astype(wide)
         log_decay = jnp.asarray(self.log_decays, dtype=wide)  # heads
-        log_decay = there[:, None] * log_decay[:, None]  # batch heads length
+        log_decay = there[:, None] * log_decay[None, :, None]  # batch heads length
         frequencies = jnp.asarray(self.frequencies, dtype=wide)  # pairs
-        angles = jnp.cumsum(there, axis=-1)[..., None] * frequencies  # batch length pairs
+        angles = jnp.cumsum(there, axis=-1)[..., None] * frequencies[None, None]  # batch length pairs
 
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = at_least_float32(query) * self.head_dim**-0.5
         key = at_least_float32(split_heads(self.k_proj(x), self.head_dim))  # batch heads length head_dim
         query = rotate(query, angles[:, None], interleaved=self.interleaved)
         key = hide(rotate(key, angles[:, None], interleaved=self.interleaved), mask)
-        value = split_heads(self.v_proj(x), self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(self.v_proj(x), self.value_dim))  # batch heads length value_dim
         memory = None if state is None else state.memory
         if x.shape[1] == 1:
             heads, memory = recurrent_retention(query, key, value, log_decay, state=memory)
@@ -281,7 +282,9 @@ class MultiScaleRetention(nnx.Module):
     ) -> Float[Array, "batch heads head_dim value_dim"]:
         """The memory, turned back by all the angles that this call has turned its keys."""
         rows = memory.swapaxes(-1, -2)  # batch heads value_dim head_dim
-        back = jnp.broadcast_to(-angles[:, None, -1:], (*rows.shape[:1], 1, rows.shape[2], angles.shape[2]))
+        start = jnp.zeros((angles.shape[0], 1, angles.shape[2]), dtype=angles.dtype)
+        last = jnp.concatenate([start, angles], axis=1)[:, -1:]  # batch 1 pairs
+        back = jnp.broadcast_to(-last[:, None], (*rows.shape[:1], 1, rows.shape[2], angles.shape[2]))
         return rotate(rows, back, interleaved=self.interleaved).swapaxes(-1, -2)
 
 

@@ -11,15 +11,16 @@ depend on the word before. Going on from a state needs the last w - 1 inputs.
 | w      | `conv_width` | how many tokens it sees, its own included |
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
 from jax_attention.activations import silu
 from jax_attention.arguments import checked
+from jax_attention.layers import convolve
 
 
 class ConvolvedState(NamedTuple):
@@ -36,7 +37,7 @@ class ConvolvedState(NamedTuple):
 
 @checked
 def short_convolution(
-    convolve: Callable[[Array], Array],
+    layer: nnx.Module,
     x: Float[Array, "batch length features"],
     state: ConvolvedState | None,
     conv_width: int,
@@ -44,7 +45,7 @@ def short_convolution(
     """Convolve `x`, after the last inputs of the state or zeros, and apply SiLU.
 
     Args:
-        convolve: the convolution, without padding.
+        layer: the convolution, without padding.
         x: the sequence.
         state: where to go on from; None starts with zeros.
         conv_width: how many tokens the convolution sees.
@@ -56,7 +57,7 @@ def short_convolution(
     zeros = jnp.zeros((batch, conv_width - 1, features), dtype=x.dtype)
     before = zeros if state is None else state.inputs.astype(x.dtype)  # batch last features
     extended = jnp.concatenate([before, x], axis=1)  # batch last+length features
-    return silu(convolve(extended)), extended[:, length:]
+    return silu(convolve(layer, extended)), extended[:, length:]
 
 
 @checked

@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -30,6 +31,7 @@ from jax_attention.checks import (
 )
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
+from jax_attention.ops.known import proven_at_most
 from jax_attention.outputs import AttentionOutput
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
@@ -41,7 +43,7 @@ def mix_positions(
 ) -> Float[Array, "batch heads projected head_dim"]:
     """Sums over positions, one for each column of `mixtures`."""
     x, mixtures = at_least_float32(x), at_least_float32(mixtures)
-    return jnp.einsum("bhnd,nm->bhmd", x, mixtures)
+    return einsum("bhnd,nm->bhmd", x, mixtures)
 
 
 @checked
@@ -124,7 +126,7 @@ class LinformerAttention(nnx.Module):
         """
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
-        if length > self.length:
+        if not proven_at_most(length, self.length):
             raise ValueError(f"x must be at most length={self.length} long, got {length}")
         check_key_mask(mask, batch, length)
         check_keep(dropout_keep, (batch, self.num_heads, length, self.projected_length))

@@ -25,8 +25,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import matmul, with_rank
 from jax_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence
-from jax_attention.layers import Factory, conv1d, linear
+from jax_attention.layers import Factory, conv1d, convolve, linear
 from jax_attention.ops import (
     at_least_float32,
     dot_product_attention_weights,
@@ -53,11 +54,11 @@ def iterative_pseudo_inverse(
     norm = jnp.amax(sizes.sum(-2), axis=-1) * jnp.amax(sizes.sum(-1), axis=-1)  # ...
     norm = jnp.where(norm > 0.0, norm, 1.0)[..., None, None]
     inverse = matrix.swapaxes(-1, -2) / norm  # ... columns rows
-    identity = jnp.eye(matrix.shape[-2], dtype=matrix.dtype)
+    identity = with_rank(jnp.eye(matrix.shape[-2], dtype=matrix.dtype), matrix.ndim)
     for _ in range(num_iterations):
-        product = matrix @ inverse  # ... rows rows
-        inner = 15.0 * identity - product @ (7.0 * identity - product)
-        inverse = 0.25 * inverse @ (13.0 * identity - product @ inner)
+        product = matmul(matrix, inverse)  # ... rows rows
+        inner = 15.0 * identity - matmul(product, 7.0 * identity - product)
+        inverse = matmul(0.25 * inverse, 13.0 * identity - matmul(product, inner))
     return inverse
 
 
@@ -128,7 +129,7 @@ class NystromAttention(nnx.Module):
                 num_heads,
                 num_heads,
                 kernel_size,
-                padding=(kernel_size // 2, kernel_size // 2),
+                padding=kernel_size // 2,
                 groups=num_heads,
                 bias=False,
                 **factory,
@@ -180,17 +181,18 @@ class NystromAttention(nnx.Module):
         to_landmarks = dot_product_attention_weights(query, key_landmarks, None, landmark_mask)
         between = dot_product_attention_weights(query_landmarks, key_landmarks, None, pair_mask)
         from_landmarks = dot_product_attention_weights(query_landmarks, key, None, mask)
-        joined = to_landmarks @ iterative_pseudo_inverse(between, self.num_iterations)
+        joined = matmul(to_landmarks, iterative_pseudo_inverse(between, self.num_iterations))
 
         if need_weights:
-            weights = joined @ from_landmarks  # batch heads length length
-            heads = weights @ value  # batch heads length head_dim
+            weights = matmul(joined, from_landmarks)  # batch heads length length
+            heads = matmul(weights, value)  # batch heads length head_dim
         else:
             weights = None
-            heads = joined @ (from_landmarks @ value)  # batch heads length head_dim
+            heads = matmul(joined, matmul(from_landmarks, value))  # batch heads length head_dim
         if self.kernel_size is not None:
             rows = rearrange(value.astype(x.dtype), "b h n d -> (b d) n h")
-            heads = heads + rearrange(self.value_conv(rows), "(b d) n h -> b h n d", b=batch)
+            mixed = rearrange(convolve(self.value_conv, rows), "(b d) n h -> b h n d", d=self.head_dim)
+            heads = heads + mixed.astype(heads.dtype)
         return AttentionOutput(self.out_proj(merge_heads(heads.astype(x.dtype))), weights)
 
 

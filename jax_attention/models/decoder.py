@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
@@ -199,7 +200,9 @@ class Decoder(nnx.Module):
         keep = dropout_keep or ModelKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)
 
-        x = self.token_embedding(tokens) + self.position_embedding(positions)  # batch length embed
+        x = self.token_embedding(tokens) + with_rank(
+            self.position_embedding(positions), 3
+        )  # batch length embed
         x = self.dropout(x, keep.embeddings)  # batch length embed
         layers = []
         for layer, cache, layer_keep in zip(

@@ -17,6 +17,7 @@ from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
 from jax_attention.keeps import LayerKeep, ModelKeep
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear
+from jax_attention.ops.known import known_above
 from jax_attention.outputs import AttentionOutput, EncoderOutput
 from jax_attention.self_attention import MultiHeadSelfAttention
 
@@ -168,7 +169,7 @@ class Encoder(nnx.Module):
         if token_types is not None and self.type_embedding is None:
             raise ValueError("token_types must be None for an encoder with num_types=0")
         length, max_len = tokens.shape[1], self.config.max_len
-        if length > max_len:
+        if known_above(length, max_len):
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
@@ -183,7 +184,7 @@ class Encoder(nnx.Module):
             )  # batch length embed
             if weights is not None:
                 all_weights.append(weights)
-        pooled = None if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))  # batch embed
+        pooled = None if self.pooler is None else jnp.tanh(self.pooler(x[:, :1].sum(axis=1)))  # batch embed
         return EncoderOutput(x, pooled, tuple(all_weights) if need_weights else None)
 
     def _embed(
@@ -194,4 +195,4 @@ class Encoder(nnx.Module):
             types = jnp.zeros_like(tokens) if token_types is None else token_types
             x = x + self.type_embedding(types)  # batch length token_dim
         positions = jnp.arange(tokens.shape[1]) + self.config.first_position
-        return x + self.position_embedding(positions)  # batch length token_dim
+        return x + self.position_embedding(positions)[None]  # batch length token_dim

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.checks import check_at_least, check_divisible
 from jax_attention.feed_forward import GatedFeedForward
-from jax_attention.layers import Factory, constant_parameter, linear
+from jax_attention.layers import Factory, constant_parameter, linear, precise
 from jax_attention.ops import at_least_float32, top_k_mask
 
 
@@ -112,7 +112,7 @@ class MixtureOfExperts(nnx.Module):
     def shares(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length experts"]:
         """What part each expert has in the result, zero for all that are not chosen."""
         config = self.config
-        scores = jax.nn.sigmoid(at_least_float32(self.router(x)))  # batch length experts
+        scores = jax.nn.sigmoid(at_least_float32(precise(self.router, x)))  # batch length experts
         choice = scores + self.router_bias[...].astype(scores.dtype)  # batch length experts
         chosen = top_k_mask(choice, config.num_chosen, self._open(choice))  # batch length experts
         shares = jnp.where(chosen, scores, 0.0)  # batch length experts

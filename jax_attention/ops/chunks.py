@@ -6,6 +6,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jax_attention.arguments import checked
+from jax_attention.ops.known import is_static
 
 
 @checked
@@ -14,11 +15,16 @@ def split_chunks(
 ) -> Float[Array, "chunks batch heads size *dim"]:
     """Cut the sequence into chunks; what is missing in the last one is filled with `fill`.
 
-    A sequence that is shorter than `chunk_size` is one chunk of its own length.
+    A sequence that is known to be shorter than `chunk_size` is one chunk of its own length.
     """
     batch, heads, length, *dim = x.shape
-    size = min(chunk_size, length)
-    missing = jnp.full((batch, heads, -length % size, *dim), fill, dtype=x.dtype)
+    if is_static(length):
+        size = max(1, min(chunk_size, length))
+        whole = size * max(1, -(-length // size))
+    else:  # at least two positions are filled in: a compiler would make other programs for none and for one
+        size = chunk_size
+        whole = size * (length // size + 2)
+    missing = jnp.full((batch, heads, whole - length, *dim), fill, dtype=x.dtype)
     return rearrange(jnp.concatenate([x, missing], axis=2), "b h (c size) ... -> c b h size ...", size=size)
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_keep
 from jax_attention.ops.call import Call, checked_call
 from jax_attention.ops.heads import repeat_heads
@@ -148,10 +149,10 @@ def call_scores(call: Call) -> tuple[Float[Array, "*batch heads query key"], Boo
     query = at_least_float32(call.query)  # ... heads query head_dim
     key = repeat_heads(at_least_float32(call.key), query.shape[-3])  # ... heads key head_dim
     offered = key if mask is None else finite(key)
-    scores = jnp.einsum("...qd,...kd->...qk", query, offered)  # ... heads query key
+    scores = einsum("...qd,...kd->...qk", query, offered)  # ... heads query key
     scores = scores * call.scale
     if bias is not None:
-        scores = scores + bias
+        scores = scores + at_least_float32(bias)
     if call.softcap is not None:
         scores = call.softcap * jnp.tanh(scores / call.softcap)
     return (scores if mask is None else spoiled_scores(scores, key, mask)), mask
@@ -227,6 +228,6 @@ def weighted_values(
         weights = jnp.where(dropout_keep, weights / (1.0 - dropout_rate), 0.0)
     values = repeat_heads(value.astype(weights.dtype), weights.shape[-3])  # ... heads key value_dim
     read = finite(values) if has_masked else values
-    output = jnp.einsum("...qk,...kd->...qd", weights, read)  # ... heads query value_dim
+    output = einsum("...qk,...kd->...qd", weights, read)  # ... heads query value_dim
     output = spoiled_output(output, weights, values) if has_masked else output
     return output.astype(value.dtype)

@@ -15,6 +15,24 @@ def known_finite(x: Array) -> bool:
     return False
 
 
+def is_static(size: int) -> bool:
+    """Whether a size is a number; False for a symbol, by which a compiler makes one program for all sizes."""
+    return isinstance(size, int)
+
+
+def known_above(count: int, most: int) -> bool:
+    """Whether a size is known to be above `most`; False for symbolic sizes, of which this cannot be known."""
+    return not known_at_most(count, most)
+
+
+def proven_at_most(size: int, most: int) -> bool:
+    """Whether a size is at most `most`; False for a symbolic size without such a constraint."""
+    try:
+        return bool(size <= most)
+    except jax.core.InconclusiveDimensionOperation:
+        return False
+
+
 def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
     try:

@@ -5,6 +5,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.checks import check_positive
 from jax_attention.ops.softmax import at_least_float32
 
@@ -28,6 +29,7 @@ def top_k_mask(
     check_positive(k=k)
     scores = at_least_float32(scores)
     if mask is not None:
+        mask = with_rank(mask, scores.ndim)
         scores = jnp.where(mask, scores, -jnp.inf)
     order = jnp.argsort(-scores, axis=-1, stable=True)  # *rows length, from the largest score on
     chosen = jnp.argsort(order, axis=-1, stable=True) < k  # *rows length

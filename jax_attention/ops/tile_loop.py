@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jax_attention.arrays import einsum
 from jax_attention.ops.softmax import at_least_float32
 from jax_attention.ops.tile import Fixed, Learned, Plan, Tile
 from jax_attention.ops.tiles import Tiling
@@ -52,7 +53,7 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
                 is_partial: bool, j: Array, gathered: tuple[Array, Array, Array]
             ) -> tuple[Array, Array, Array]:
                 top, total, read = gathered
-                products = jnp.einsum("rqd,kd->rqk", asked, _cut(keys, j, plan.columns).astype(wide))
+                products = einsum("rqd,kd->rqk", asked, _cut(keys, j, plan.columns).astype(wide))
                 at = Tile(plan, fixed, n, g, group, i, j, is_partial)
                 scores = at.hidden(
                     plan.rule.score(
@@ -65,7 +66,7 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
                 fade = jnp.exp(top - level)
                 values_here = _cut(values, j, plan.columns).astype(wide)  # column value_dim
                 total = fade * total + shares.sum(-1)
-                read = fade[..., None] * read + jnp.einsum("rqk,kd->rqd", at.kept(shares), values_here)
+                read = fade[..., None] * read + einsum("rqk,kd->rqd", at.kept(shares), values_here)
                 return new_top, total, read
 
             start = (
@@ -142,7 +143,7 @@ def _gradient(
                 keys_here = _cut(keys, j, plan.columns).astype(wide)
                 values_here = _cut(values, j, plan.columns).astype(wide)
                 at = Tile(plan, fixed, n, g, group, i, j, is_partial)
-                products = jnp.einsum("rqd,kd->rqk", asked, keys_here)
+                products = einsum("rqd,kd->rqk", asked, keys_here)
                 scores, pull = jax.vjp(
                     partial(plan.rule.score, known=fixed.known, place=at.place),
                     products,
@@ -150,14 +151,14 @@ def _gradient(
                     arrays,
                 )
                 shares = jnp.exp(at.hidden(scores) - level) * per
-                d_shares = at.kept(jnp.einsum("rqd,kd->rqk", d_read, values_here))
+                d_shares = at.kept(einsum("rqd,kd->rqk", d_read, values_here))
                 # With one tile in a row, what is taken off rounds as in the definition.
                 less = (shares * d_shares).sum(-1, keepdims=True) - further if is_one_tile else off
                 d_products, d_bias_here, d_arrays_here = pull(shares * (d_shares - less))
-                d_asked = d_asked + jnp.einsum("rqk,kd->rqd", d_products, keys_here)
+                d_asked = d_asked + einsum("rqk,kd->rqd", d_products, keys_here)
                 # Transposed, because that spares XLA a copy of the whole tile.
-                d_keys = _add(d_keys, jnp.einsum("drq,rqk->dk", asked_first, d_products), j)
-                d_values = _add(d_values, jnp.einsum("drq,rqk->dk", d_read_first, at.kept(shares)), j)
+                d_keys = _add(d_keys, einsum("drq,rqk->dk", asked_first, d_products), j)
+                d_values = _add(d_values, einsum("drq,rqk->dk", d_read_first, at.kept(shares)), j)
                 d_bias = None if bias is None else at.add(d_bias, d_bias_here)
                 return d_asked, d_keys, d_values, d_bias, jax.tree.map(jnp.add, d_arrays, d_arrays_here)
 
@@ -221,7 +222,7 @@ def attend_whole(
         n, g = number // kv_heads, number % kv_heads
         at = Tile(whole, fixed, n, g, group, 0, 0, True)
         asked = plan.rule.scale * query[n, g].astype(wide)  # group query head_dim
-        products = jnp.einsum("rqd,kd->rqk", asked, key[n, g].astype(wide))
+        products = einsum("rqd,kd->rqk", asked, key[n, g].astype(wide))
         scores = at.hidden(
             plan.rule.score(products, None if bias is None else at.of(bias), arrays, fixed.known, at.place)
         )  # group query key
@@ -234,7 +235,7 @@ def attend_whole(
         total = shares.sum(-1) if sink is None else shares.sum(-1) + jnp.exp(sink - top)
         alive = total > 0
         total = jnp.where(alive, total, 1.0)
-        read = jnp.einsum("rqk,kd->rqd", at.kept(shares), value[n, g].astype(wide)) / total[..., None]
+        read = einsum("rqk,kd->rqd", at.kept(shares), value[n, g].astype(wide)) / total[..., None]
         return read, jnp.where(alive, top + jnp.log(total), -jnp.inf)
 
     read, log_sum = lax.map(pair, jnp.arange(batch * kv_heads))

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.checks import (
     check_at_least,
     check_divisible,
@@ -86,14 +87,14 @@ def block_sparse_mask(
         ValueError: sizes below 1, a window without a middle, or fewer than no global blocks.
     """
     _check_pattern(block_size, window_blocks, global_blocks)
-    check_positive(num_blocks=num_blocks)
+    check_at_least(0, num_blocks=num_blocks)
     key = jnp.arange(num_blocks)  # blocks
-    query, reach = key[:, None], window_blocks // 2
+    query, key, reach = key[:, None], key[None], window_blocks // 2
     is_global = (key < global_blocks) | (key >= num_blocks - global_blocks)
     seen = (key <= query + reach) & (key >= query - reach)
-    seen = (seen | is_global | is_global[:, None])[None]  # 1 blocks blocks
+    seen = (seen | is_global | is_global.swapaxes(0, 1))[None]  # 1 blocks blocks
     if random_blocks is not None:
-        seen = seen | (random_blocks[..., None] == key).any(axis=-2)  # heads blocks blocks
+        seen = seen | (random_blocks[..., None] == with_rank(key, 4)).any(axis=-2)  # heads blocks blocks
     return repeat(seen, "heads q k -> 1 heads (q i) (k j)", i=block_size, j=block_size)
 
 

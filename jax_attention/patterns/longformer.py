@@ -56,9 +56,9 @@ def local_global_mask(
     """
     check_positive(one_sided_window=one_sided_window)
     key = jnp.arange(global_tokens.shape[1])
-    query = key[:, None]
+    query, key = key[:, None], key[None]
     near = (key <= query + one_sided_window) & (key >= query - one_sided_window)  # length length
-    return (near | global_tokens[:, :, None] | global_tokens[:, None, :])[:, None]
+    return (near[None] | global_tokens[:, :, None] | global_tokens[:, None, :])[:, None]
 
 
 @checked

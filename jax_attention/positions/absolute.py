@@ -24,10 +24,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Factory, embedding
 from jax_attention.ops import at_least_float32
-from jax_attention.ops.known import known_values
+from jax_attention.ops.known import known_above, known_values
 from jax_attention.positions.protocol import check_shape, positions_or_count
 from jax_attention.positions.rotary import rotary_frequencies
 
@@ -37,10 +38,13 @@ def sinusoid(
     positions: Int[Array, "... length"], frequencies: Float[Array, " pairs"], *, interleaved: bool = True
 ) -> Float[Array, "... length embed"]:
     """Sine and cosine of the position times each frequency: neighbours, or else all sines before all cosines."""
-    angles = positions[..., None].astype(frequencies.dtype) * frequencies  # ... length pairs
+    angles = positions[..., None].astype(frequencies.dtype)  # ... length 1
+    angles = angles * with_rank(frequencies, angles.ndim)  # ... length pairs
     sine, cosine = jnp.sin(angles), jnp.cos(angles)  # ... length pairs
     if interleaved:
-        return jnp.stack([sine, cosine], axis=-1).reshape((*angles.shape[:-1], -1))  # ... length embed
+        return jnp.stack([sine, cosine], axis=-1).reshape(
+            (*angles.shape[:-1], 2 * angles.shape[-1])
+        )  # ... length embed
     return jnp.concatenate([sine, cosine], axis=-1)  # ... length embed
 
 
@@ -81,7 +85,10 @@ class SinusoidalEmbedding(nnx.Module):
         wide = at_least_float32(x)  # batch length embed
         frequencies = jnp.asarray(self.frequencies, dtype=wide.dtype)  # pairs
         positions = positions_or_count(positions, x.shape[1])  # length, or batch length
-        return (wide + sinusoid(positions, frequencies, interleaved=self.interleaved)).astype(x.dtype)
+        added = sinusoid(
+            positions, frequencies, interleaved=self.interleaved
+        )  # length, or batch length, embed
+        return (wide + with_rank(added, 3)).astype(x.dtype)
 
 
 @checked
@@ -128,11 +135,11 @@ class LearnedEmbedding(nnx.Module):
         check_shape("positions", positions, x)
         self._check_rows(x, positions)
         positions = positions_or_count(positions, x.shape[1])  # length, or batch length
-        return x + self.position_embedding(positions).astype(x.dtype)  # batch length embed
+        return x + with_rank(self.position_embedding(positions).astype(x.dtype), 3)  # batch length embed
 
     def _check_rows(self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None) -> None:
         if positions is None:
-            if x.shape[1] > self.max_len:
+            if known_above(x.shape[1], self.max_len):
                 raise ValueError(f"x must have at most max_len={self.max_len} positions, got {x.shape[1]}")
             return
         values = known_values(positions)

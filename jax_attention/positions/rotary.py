@@ -19,6 +19,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.checks import check_divisible
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads, positions_or_count
@@ -51,7 +52,7 @@ def rotate(
         interleaved: whether neighbours make a pair, instead of features half of the turned ones apart.
         amplitude: factor on what is turned (YaRN, LongRoPE).
     """
-    pairs = angles.shape[-1]
+    pairs, angles = angles.shape[-1], with_rank(angles, x.ndim)
     turned, rest = at_least_float32(x[..., : 2 * pairs]), x[..., 2 * pairs :]
     cosine, sine = amplitude * jnp.cos(angles), amplitude * jnp.sin(angles)  # ... length pairs
     if interleaved:
@@ -127,7 +128,9 @@ class RotaryEmbedding(nnx.Module):
         positions = positions_or_count(positions, x.shape[-2])  # length, or batch length
         positions = positions[:, None] if positions.ndim == 2 else positions  # length, or batch 1 length
         frequencies = jnp.asarray(self.frequencies, dtype=wide)  # pairs
-        angles = positions[..., None].astype(wide) * frequencies  # ... length pairs
+        angles = positions[..., None].astype(wide) * with_rank(
+            frequencies, positions.ndim + 1
+        )  # ... length pairs
         return rotate(x, angles, interleaved=self.interleaved, amplitude=self.amplitude)
 
 

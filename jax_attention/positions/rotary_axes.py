@@ -22,6 +22,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.checks import check_divisible
 from jax_attention.ops import Placed, at_least_float32
 from jax_attention.positions.protocol import check_heads
@@ -34,7 +35,7 @@ def axis_angles(
 ) -> Float[Array, "... length pairs"]:
     """The angle of each pair: the coordinate on its axis times its frequency."""
     followed = positions[..., jnp.asarray(axes)]  # ... length pairs
-    return followed.astype(frequencies.dtype) * frequencies  # ... length pairs
+    return followed.astype(frequencies.dtype) * with_rank(frequencies, followed.ndim)  # ... length pairs
 
 
 @checked

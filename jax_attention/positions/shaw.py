@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import matmul, take_along
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, embedding, linear
@@ -49,8 +50,8 @@ def relative_scores(
         rows: one vector a distance, the same for all heads or `(heads, rows, head_dim)`.
         row: which of them belongs to a pair, broadcast against the result.
     """
-    scores = at_least_float32(x) @ at_least_float32(rows).swapaxes(-1, -2)  # batch heads length rows
-    return jnp.take_along_axis(scores, row, axis=-1)  # batch heads length other
+    scores = matmul(at_least_float32(x), at_least_float32(rows).swapaxes(-1, -2))  # batch heads length rows
+    return take_along(scores, row, -1)  # batch heads length other
 
 
 @checked
@@ -189,8 +190,8 @@ class ShawSelfAttention(nnx.Module):
         )  # 1|batch 1 length length
         by_row = sum_by_slot(kept, row, len(self.position.rows))  # batch heads length rows
         table = self.value_embedding(jnp.asarray(self.position.rows))  # rows head_dim
-        shifts = by_row @ at_least_float32(table)  # batch heads length head_dim
-        heads = (kept @ at_least_float32(seen.entries.value) + shifts).astype(
+        shifts = einsum("bhqr,rd->bhqd", by_row, at_least_float32(table))  # batch heads length head_dim
+        heads = (matmul(kept, at_least_float32(seen.entries.value)) + shifts).astype(
             value.dtype
         )  # batch heads length head_dim
         return attention_output(

@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum, larger, matmul
 from jax_attention.checks import check_divisible
 from jax_attention.layers import Factory, parameter
 from jax_attention.ops import Placed, at_least_float32
@@ -38,10 +39,10 @@ def counted_distance_scores(
     frequencies: Float[Array, " pairs"],
 ) -> Float[Array, "batch heads query key"]:
     """q_i · W r_{i-j} for positions that count from 0: few distances, so each is mapped once and picked out."""
-    furthest, latest = query.shape[-2] - 1, key.shape[-2] - 1
-    steps = jnp.arange(-latest, furthest + 1)  # rows
+    latest = key.shape[-2] - 1
+    steps = jnp.arange(larger(0, query.shape[-2] + latest)) - latest  # rows
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
-    rows = jnp.einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
+    rows = einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
 
 
@@ -58,7 +59,7 @@ def distance_scores(
     sin((i - j) θ) and cos((i - j) θ) are sums of products of those of iθ and jθ: turn Wᵀq by the query's position
     and it meets the sinusoid of the key's.
     """
-    asked = jnp.einsum("bhqd,ehd->bhqe", query, weight)  # batch heads query embed
+    asked = einsum("bhqd,ehd->bhqe", query, weight)  # batch heads query embed
     pairs = frequencies.shape[-1]
     of_sine, of_cosine = asked[..., :pairs], asked[..., pairs:]  # batch heads query pairs
     here = sinusoid(query_positions, frequencies, interleaved=False)[..., None, :, :]  # 1|batch 1 query embed
@@ -66,7 +67,9 @@ def distance_scores(
     sine, cosine = here[..., :pairs], here[..., pairs:]  # 1|batch 1 query pairs
     for_sine = of_cosine * sine - of_sine * cosine  # batch heads query pairs
     for_cosine = of_sine * sine + of_cosine * cosine  # batch heads query pairs
-    return jnp.concatenate([for_sine, for_cosine], axis=-1) @ there.swapaxes(-1, -2)  # batch heads query key
+    return matmul(
+        jnp.concatenate([for_sine, for_cosine], axis=-1), there.swapaxes(-1, -2)
+    )  # batch heads query key
 
 
 @checked
@@ -120,15 +123,19 @@ class TransformerXLEmbedding(nnx.Module):
         wide = at_least_float32(query)  # batch heads query head_dim
         frequencies = jnp.asarray(self.frequencies, dtype=wide.dtype)  # pairs
         weight = self.distance_weight[...].astype(wide.dtype)  # embed heads head_dim
-        towards = wide + self.distance_bias[...][:, None]  # batch heads query head_dim
+        towards = wide + self.distance_bias[...][None, :, None].astype(
+            wide.dtype
+        )  # batch heads query head_dim
         if query_positions is None and key_positions is None:
             scores = counted_distance_scores(towards, key, weight, frequencies)  # batch heads query key
         else:
             query_positions = positions_or_count(query_positions, query.shape[-2])
             key_positions = positions_or_count(key_positions, key.shape[-2])
             scores = distance_scores(towards, weight, frequencies, query_positions, key_positions)
-        content = (wide + self.content_bias[...][:, None]).astype(query.dtype)  # batch heads query head_dim
-        return Placed(content, key, self.scale * scores)
+        content = wide + self.content_bias[...][None, :, None].astype(
+            wide.dtype
+        )  # batch heads query head_dim
+        return Placed(content.astype(query.dtype), key, self.scale * scores)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import take_along, with_rank
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -51,17 +52,19 @@ def entmax15(
         visible key is zero throughout, and so are its gradients.
     """
     half = at_least_float32(scores) / 2.0
+    if half.shape[-1] == 0:
+        return half
     everything = jnp.ones_like(half, dtype=jnp.bool_)
     mask = everything if mask is None else everything & mask
     # Which keys are in the support: a yes or no, through which no gradient flows.
     below = below_the_top(half, mask)  # ... key
     ordered = descending(below)  # ... key
-    count = jnp.arange(1, half.shape[-1] + 1, dtype=half.dtype)  # key
+    count = with_rank(jnp.arange(1, half.shape[-1] + 1, dtype=half.dtype), half.ndim)  # ... key
     means = jnp.cumsum(ordered, axis=-1) / count  # ... key
     spreads = jnp.cumsum(ordered * ordered, axis=-1) - count * means * means  # ... key
     thresholds = means - jnp.sqrt(jnp.clip((1.0 - spreads) / count, min=0.0))  # ... key
     size = (thresholds <= ordered).sum(axis=-1, keepdims=True)  # ... 1
-    threshold = jnp.clip(jnp.take_along_axis(thresholds, size - 1, axis=-1), min=-1.0)  # ... 1
+    threshold = jnp.clip(take_along(thresholds, size - 1, -1), min=-1.0)  # ... 1
     support = mask & (below > threshold)  # ... key
     # On the support the weights are a smooth function of the scores, and so their gradient is exact.
     size = jnp.clip(support.sum(axis=-1, keepdims=True), min=1).astype(half.dtype)  # ... 1

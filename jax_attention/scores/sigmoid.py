@@ -12,8 +12,6 @@ for Sigmoid Self-Attention"). A key that is hidden changes the weight of no othe
 | n      |             | how many keys there are, those hidden included |
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -22,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import log_size
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -54,7 +53,7 @@ def sigmoid_weights(
     Returns:
         Weights that are exactly zero where masked, and so are their gradients.
     """
-    shift = -math.log(scores.shape[-1]) if shift is None else shift
+    shift = -log_size(scores.shape[-1]) if shift is None else shift
     weights = jax.nn.sigmoid(at_least_float32(scores) + shift)
     return weights if mask is None else jnp.where(mask, weights, 0.0)
 

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import take_along, with_rank
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
@@ -47,7 +48,7 @@ def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"])
 @checked
 def descending(x: Float[Array, "... key"]) -> Float[Array, "... key"]:
     """Sorted along the last axis, the largest first."""
-    return jnp.take_along_axis(x, jnp.argsort(-x, axis=-1, stable=True), axis=-1)
+    return take_along(x, jnp.argsort(-x, axis=-1, stable=True), -1)
 
 
 @checked
@@ -65,6 +66,8 @@ def sparsemax(
         visible key is zero throughout, and so are its gradients.
     """
     scores = at_least_float32(scores)
+    if scores.shape[-1] == 0:
+        return scores
     everything = jnp.ones_like(scores, dtype=jnp.bool_)
     mask = everything if mask is None else everything & mask
     # Which keys are in the support: a yes or no, through which no gradient flows.
@@ -72,8 +75,9 @@ def sparsemax(
     ordered = descending(below)  # ... key
     count = jnp.arange(1, scores.shape[-1] + 1, dtype=scores.dtype)  # key
     sums = jnp.cumsum(ordered, axis=-1)  # ... key
-    size = (1.0 + count * ordered > sums).sum(axis=-1, keepdims=True)  # ... 1
-    threshold = (jnp.take_along_axis(sums, size - 1, axis=-1) - 1.0) / size  # ... 1
+    size = (1.0 + with_rank(count, sums.ndim) * ordered > sums).sum(axis=-1, keepdims=True)  # ... 1
+    last = take_along(sums, size - 1, -1)  # ... 1
+    threshold = (last - 1.0) / size.astype(sums.dtype)  # ... 1
     support = mask & (below > threshold)  # ... key
     # On the support the weights are linear in the scores, and so their gradient is exact.
     size = jnp.clip(support.sum(axis=-1, keepdims=True), min=1).astype(scores.dtype)  # ... 1

@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, parameter
@@ -43,7 +44,7 @@ def talk(
     head_map: Float[Array, "heads heads"], x: Float[Array, "batch heads query key"]
 ) -> Float[Array, "batch heads query key"]:
     """Each head becomes the sum of all heads, weighted by its row of `head_map`; in at least float32."""
-    return jnp.einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
+    return einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
 
 
 @checked

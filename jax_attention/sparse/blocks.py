@@ -6,15 +6,15 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.ops import top_k_mask
 
 
 @checked
 def runs(length: int, size: int, stride: int) -> Int[Array, "runs size"]:
-    """The positions of each complete run; if there is none, those of one that is not."""
-    count = max(1, (length - size) // stride + 1)
-    first = stride * jnp.arange(count)  # runs
-    return first[:, None] + jnp.arange(size)
+    """The positions of each run that begins in the sequence; the last ones may reach beyond its end."""
+    first = stride * jnp.arange(-(-length // stride))  # runs
+    return first[:, None] + jnp.arange(size)[None]
 
 
 def block_sums(x: Float[Array, "... key"], size: int) -> Float[Array, "... blocks"]:
@@ -68,8 +68,8 @@ def chosen_keys(
     own = jnp.arange(query_len) + query_offset  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
-    importance = jnp.where(always, jnp.inf, importance)
-    members = runs(key_len + selected_size - 1, selected_size, selected_size)
+    importance = jnp.where(with_rank(always, 4), jnp.inf, importance)
+    members = runs(block.shape[1] * selected_size, selected_size, selected_size)
     members = jnp.clip(members, max=key_len - 1)  # blocks size
     seen = visible[..., members].any(axis=-1)  # batch heads query blocks
     seen = rearrange(seen, "b (g r) q n -> b g r q n", g=num_kv_heads).any(axis=2)

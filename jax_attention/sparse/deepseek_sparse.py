@@ -80,7 +80,9 @@ class Choosing:
         key, value = entries
         seen = recall(self.cache, Indexed(key, value, self.layer.indexer.keys(self.x)), mask)
         index_key = seen.entries.index_key  # batch slots index_dim
-        causal = causal_mask(self.x.shape[1], index_key.shape[1], query_offset=seen.offset)  # new slots
+        causal = causal_mask(self.x.shape[1], index_key.shape[1], query_offset=seen.offset)[
+            None, None
+        ]  # 1 1 new slots
         mask = causal if seen.mask is None else causal & seen.mask
         chosen = self.layer.choose(self.x, index_key, mask, seen.query_positions, seen.key_positions)
         return seen._replace(entries=type(entries)(*seen.entries[:2]), mask=chosen & mask)
@@ -153,7 +155,7 @@ class DeepSeekSparseAttention(nnx.Module):
         if cache is not None:
             return attention(x, mask, cache=Choosing(self, x, cache), need_weights=need_weights)
         batch, length = x.shape[:2]
-        visible = causal_mask(length)  # length length
+        visible = causal_mask(length)[None, None]  # 1 1 length length
         if mask is not None:
             visible = visible & align("mask", mask, (batch, attention.num_heads, length, length))
         chosen = self.choose(x, self.indexer.keys(x), visible, positions, positions)

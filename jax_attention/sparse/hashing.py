@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum, take_along, with_rank
 from jax_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
@@ -24,7 +25,7 @@ def lsh_buckets(
     Equal vectors fall into equal buckets; hidden positions share one of their own, the last.
     """
     x = at_least_float32(x)
-    rotated = jnp.einsum("bhnd,hdrm->bhrnm", x, rotations.astype(x.dtype))
+    rotated = einsum("bhnd,hdrm->bhrnm", x, rotations.astype(x.dtype))
     buckets = jnp.argmax(jnp.concatenate([rotated, -rotated], axis=-1), axis=-1)  # batch heads rounds length
     return buckets if mask is None else jnp.where(mask, buckets, 2 * rotations.shape[-1])
 
@@ -72,7 +73,7 @@ def lsh_attention_weights(
     counts = meetings(chunk, chunk, num_chunks, circular=circular)  # batch heads length length
     scores, seen = dot_product_scores(query, key, None, mask, is_causal=is_causal)
     seen = counts > 0 if seen is None else seen & (counts > 0)
-    itself = jnp.eye(scores.shape[-1], dtype=jnp.bool_)
+    itself = with_rank(jnp.eye(scores.shape[-1], dtype=jnp.bool_), scores.ndim)
     alone = ~(seen & ~itself).any(axis=-1, keepdims=True)  # batch heads length 1
     if count_repeats:
         scores = scores + jnp.log(jnp.clip(counts, min=1).astype(scores.dtype))
@@ -106,7 +107,7 @@ def lsh_attention(
 
     def gather(x: Array) -> Array:
         """The elements in sorted order, in chunks: (batch, heads, rounds * chunks, size, features)."""
-        found = jnp.take_along_axis(x, place[..., None], axis=2)
+        found = take_along(x, place[..., None], 2)
         return rearrange(found, "b h (c m) d -> b h c m d", m=size)
 
     def look_back(x: Array) -> Array:
@@ -130,24 +131,22 @@ def lsh_attention(
     if not circular:
         first = jnp.arange(rounds * num_chunks) % num_chunks == 0
         back = jnp.arange(2 * size) < size
-        seen = seen & ~(first[:, None, None] & back)
+        seen = seen & ~(first[:, None, None] & back[None, None])[None, None]
 
-    scores = jnp.einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
+    scores = einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
     scores = scores * query.shape[-1] ** -0.5
     if not count_repeats:
         scores = scores - jnp.log(jnp.clip(counts, min=1).astype(scores.dtype))
-    heads = jnp.einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
+    heads = einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
     total = jax.nn.logsumexp(jnp.where(seen, scores, jnp.finfo(scores.dtype).min), axis=-1)
 
     def scatter(x: Array) -> Array:
         """Back to the order of the sequence: (batch, heads, rounds, length, features)."""
-        return jnp.take_along_axis(
-            rearrange(x, "b h (r c) m d -> b h r (c m) d", r=rounds), rank[..., None], axis=3
-        )
+        return take_along(rearrange(x, "b h (r c) m d -> b h r (c m) d", r=rounds), rank[..., None], 3)
 
     met = rearrange(scatter(seen.any(axis=-1, keepdims=True)), "b h r n y -> b h n (r y)")
     share = masked_softmax(rearrange(scatter(total[..., None]), "b h r n y -> b h n (r y)"), met)
-    output = jnp.einsum("bhnr,bhrnd->bhnd", share, scatter(heads))  # batch heads length head_dim
+    output = einsum("bhnr,bhrnd->bhnd", share, scatter(heads))  # batch heads length head_dim
     alone = ~met.any(axis=-1, keepdims=True)  # batch heads length 1
     if mask is not None:
         alone = alone & rearrange(mask, "b x y n -> b x n y")

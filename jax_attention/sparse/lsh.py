@@ -34,7 +34,7 @@ from jax_attention.checks import (
     check_positive,
     check_sequence,
 )
-from jax_attention.layers import Dropout, Factory, linear, normal_buffer
+from jax_attention.layers import Dropout, Factory, linear, normal_buffer, precise
 from jax_attention.ops import at_least_float32, merge_heads, split_heads, weighted_values
 from jax_attention.outputs import AttentionOutput
 from jax_attention.sparse.hashing import lsh_attention, lsh_attention_weights, lsh_buckets
@@ -134,7 +134,7 @@ class LSHAttention(nnx.Module):
                 f"rotations must have shape (heads, head_dim, rounds, buckets / 2) = {tuple(kept.shape)}, "
                 f"got {tuple(rotations.shape)}"
             )
-        query = split_heads(self.qk_proj(x), self.head_dim)  # batch heads length head_dim
+        query = split_heads(precise(self.qk_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         key = at_least_float32(query)
         key = key / jnp.sqrt((key * key).mean(axis=-1, keepdims=True) + 1e-6)  # of length sqrt(head_dim)
@@ -143,7 +143,7 @@ class LSHAttention(nnx.Module):
         order = jnp.argsort(buckets, axis=-1, stable=True)  # batch heads rounds length
         num_chunks = length // self.chunk_length
         keep = self.dropout.keep_weights(query, key, dropout_keep)
-        if not need_weights and keep is None:
+        if not need_weights and keep is None and length != 0:
             heads = lsh_attention(
                 query,
                 key,

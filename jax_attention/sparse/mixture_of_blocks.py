@@ -22,9 +22,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
-from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.layers import Dropout, Factory, linear, precise
 from jax_attention.ops import (
     dot_product_scores,
     masked_softmax,
@@ -73,7 +74,8 @@ def block_attention_weights(
     count = block_sums(visible.astype(scores.dtype), block_size)  # batch heads query blocks
     gate = total / jnp.clip(count, min=1.0)  # batch heads query blocks
     own = (jnp.arange(scores.shape[-2]) + query_offset) // block_size  # query
-    gate = jnp.where(own[:, None] == block, jnp.inf, gate)
+    is_own = with_rank(own[:, None] == block[None], gate.ndim)  # 1 1 query blocks
+    gate = jnp.where(is_own, jnp.inf, gate)
     chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads query blocks
     return masked_softmax(scores, visible & chosen[..., block_of])
 
@@ -149,8 +151,8 @@ class MixtureOfBlockAttention(nnx.Module):
             position=self.position,
             num_heads=self.num_heads,
         )
-        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
-        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(precise(self.k_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)

@@ -127,10 +127,16 @@ class AxialAttention(nnx.Module):
             need_weights=need_weights,
             dropout_keep=_lines_as_batch(keep.width),
         )
-        down = rearrange(down, "(batch width) height embed -> batch height width embed", width=width)
-        across = rearrange(across, "(batch height) width embed -> batch height width embed", height=height)
+        down = rearrange(
+            down, "(batch width) height embed -> batch height width embed", batch=batch, width=width
+        )
+        across = rearrange(
+            across, "(batch height) width embed -> batch height width embed", batch=batch, height=height
+        )
         return AxialOutput(
-            down + across, _lines_of_batch(height_weights, batch), _lines_of_batch(width_weights, batch)
+            down + across,
+            _lines_of_batch(height_weights, batch, width),
+            _lines_of_batch(width_weights, batch, height),
         )
 
 
@@ -141,11 +147,11 @@ def _lines_as_batch(
 
 
 def _lines_of_batch(
-    weights: Float[Array, "all_lines heads length length"] | None, batch: int
+    weights: Float[Array, "all_lines heads length length"] | None, batch: int, lines: int
 ) -> Float[Array, "batch lines heads length length"] | None:
-    return (
-        None if weights is None else rearrange(weights, "(batch lines) ... -> batch lines ...", batch=batch)
-    )
+    if weights is None:
+        return None
+    return rearrange(weights, "(batch lines) ... -> batch lines ...", batch=batch, lines=lines)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import einsum
 from jax_attention.checks import check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
@@ -34,7 +35,7 @@ from jax_attention.vision.grids import GridOutput, check_grid, flatten_grid, unf
 def distances(length: int) -> Int[Array, "length length"]:
     """Which row of a table of positions belongs to a query and a key of an axis: 0 for the key farthest ahead."""
     places = jnp.arange(length)  # length
-    return places[:, None] - places + length - 1  # length length
+    return places[:, None] - places[None] + length - 1  # length length
 
 
 @checked
@@ -56,8 +57,8 @@ def decomposed_position_bias(
     rows = at_least_float32(height_positions)[distances(height)]  # height height head_dim
     columns = at_least_float32(width_positions)[distances(width)]  # width width head_dim
     grid = rearrange(at_least_float32(query), "b h (y x) d -> b h y x d", y=height)
-    down = jnp.einsum("bhyxd,ykd->bhyxk", grid, rows)  # batch heads height width height
-    across = jnp.einsum("bhyxd,xkd->bhyxk", grid, columns)  # batch heads height width width
+    down = einsum("bhyxd,ykd->bhyxk", grid, rows)  # batch heads height width height
+    across = einsum("bhyxd,xkd->bhyxk", grid, columns)  # batch heads height width width
     bias = down[..., :, None] + across[..., None, :]  # batch heads height width height width
     return rearrange(bias, "b h y x r c -> b h (y x) (r c)")  # batch heads area area
 
@@ -148,7 +149,7 @@ class DecomposedPositionAttention(nnx.Module):
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return GridOutput(unflatten_grid(self.out_proj(merge_heads(heads)), height), weights)
+        return GridOutput(unflatten_grid(self.out_proj(merge_heads(heads)), height, width), weights)
 
 
 def main() -> None:

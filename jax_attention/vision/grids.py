@@ -41,7 +41,7 @@ def flatten_grid(x: Float[Array, "batch height width embed"]) -> Float[Array, "b
 
 @checked
 def unflatten_grid(
-    x: Float[Array, "batch area embed"], height: int
+    x: Float[Array, "batch area embed"], height: int, width: int
 ) -> Float[Array, "batch height width embed"]:
     """Cut a sequence into rows again: the inverse of `flatten_grid`."""
-    return rearrange(x, "batch (height width) embed -> batch height width embed", height=height)
+    return rearrange(x, "batch (height width) embed -> batch height width embed", height=height, width=width)

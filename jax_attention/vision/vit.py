@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
-from jax_attention.layers import Factory, conv2d, layer_norm, parameter
+from jax_attention.layers import Factory, conv2d, convolve, layer_norm, parameter
 from jax_attention.outputs import AttentionOutput
 from jax_attention.self_attention import MultiHeadSelfAttention
 from jax_attention.vision.grids import flatten_grid
@@ -85,7 +85,7 @@ class PatchEmbedding(nnx.Module):
             raise ValueError(
                 f"image must have shape (batch, {height}, {width}, {channels}), got {tuple(image.shape)}"
             )
-        patches = flatten_grid(self.patch_proj(image))  # batch patches embed
+        patches = flatten_grid(convolve(self.patch_proj, image))  # batch patches embed
         token = repeat(self.class_token[...], "embed -> batch 1 embed", batch=image.shape[0])
         return jnp.concatenate([token, patches], axis=1) + self.positions[...]  # batch length embed
 

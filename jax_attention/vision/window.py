@@ -23,9 +23,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import smaller, value_above
 from jax_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import attend
+from jax_attention.ops.known import is_static
 from jax_attention.vision.grids import GridOutput, check_grid
 
 
@@ -35,13 +37,14 @@ def pad_to_windows(
 ) -> Float[Array, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
     batch, height, width, embed = x.shape
-    below, right = -height % window_size, -width % window_size
-    if below:
-        zeros = jnp.zeros((batch, below, width, embed), dtype=x.dtype)
-        x = jnp.concatenate([x, zeros], axis=1)
-    if right:
-        zeros = jnp.zeros((batch, height + below, right, embed), dtype=x.dtype)
-        x = jnp.concatenate([x, zeros], axis=2)
+    high, wide = (-(-size // window_size) * window_size for size in (height, width))
+    # A whole window of zeros, cut off where the grid ends: for a compiler this is one program for all sizes.
+    if not (is_static(height) and height == high):
+        zeros = jnp.zeros((batch, window_size, width, embed), dtype=x.dtype)
+        x = jnp.concatenate([x, zeros], axis=1)[:, :high]
+    if not (is_static(width) and width == wide):
+        zeros = jnp.zeros((batch, high, window_size, embed), dtype=x.dtype)
+        x = jnp.concatenate([x, zeros], axis=2)[:, :, :wide]
     return x
 
 
@@ -55,11 +58,12 @@ def split_windows(
 
 @checked
 def merge_windows(
-    windows: Float[Array, "batch windows area embed"], window_size: int, height: int
+    windows: Float[Array, "batch windows area embed"], window_size: int, height: int, width: int
 ) -> Float[Array, "batch height width embed"]:
     """Lay windows side by side again: the inverse of `split_windows`."""
-    rows = height // window_size
-    return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", y=rows, r=window_size)
+    rows, columns = height // window_size, width // window_size
+    sizes = {"y": rows, "x": columns, "r": window_size, "c": window_size}
+    return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", **sizes)
 
 
 @checked
@@ -67,8 +71,8 @@ def relative_positions(window_size: int) -> Int[Array, "area area"]:
     """Which row of the table of biases belongs to a query and a key of a window: one for each difference."""
     places = jnp.arange(window_size**2)  # area
     rows, columns = places // window_size, places % window_size
-    down = rows[:, None] - rows + window_size - 1  # area area
-    across = columns[:, None] - columns + window_size - 1  # area area
+    down = rows[:, None] - rows[None] + window_size - 1  # area area
+    across = columns[:, None] - columns[None] + window_size - 1  # area area
     return down * (2 * window_size - 1) + across
 
 
@@ -85,7 +89,7 @@ def shifted_regions(
     """
     rows = jnp.arange(height) >= height - shift  # height, True where rolled from the top
     columns = jnp.arange(width) >= width - shift  # width, True where rolled from the left
-    regions = jnp.where(rows, 2, 0)[:, None] + jnp.where(columns, 1, 0)  # height width
+    regions = jnp.where(rows, 2, 0)[:, None] + jnp.where(columns, 1, 0)[None]  # height width
     regions = split_windows(regions[None, :, :, None], window_size)[0, :, :, 0]  # windows area
     return regions[:, :, None] == regions[:, None, :]  # windows area area
 
@@ -182,7 +186,7 @@ class WindowAttention(nnx.Module):
             dropout_rate=self.dropout.rate,
         )
         merged = rearrange(heads, "b windows heads area d -> b windows area (heads d)")
-        output = merge_windows(self.out_proj(merged), side, padded.shape[1])
+        output = merge_windows(self.out_proj(merged), side, *padded.shape[1:3])
         return GridOutput(output[:, :height, :width], weights)  # batch height width embed
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -251,8 +255,9 @@ class ShiftedWindowAttention(nnx.Module):
         check_grid("x", x, self.attention.embed_dim)
         check_keep(dropout_keep, self.attention.weights_shape(x.shape))
         _, height, width, _ = x.shape
-        side, shift = self.attention.window_size, self.shift
-        if shift == 0 or min(height, width) <= side:
+        side = self.attention.window_size
+        shift = value_above(smaller(height, width), side, self.shift)
+        if isinstance(shift, int) and shift == 0:
             return self.attention(x, need_weights=need_weights, dropout_keep=dropout_keep)
         x = pad_to_windows(x, side)  # batch padded_height padded_width embed
         regions = shifted_regions(x.shape[1], x.shape[2], side, shift)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.checks import align, check_pairs, check_query_key_value, check_state
-from torch_attention.layers import Dropout, Factory, conv1d, linear
+from torch_attention.layers import Dropout, Factory, conv1d, convolve, linear
 from torch_attention.ops import at_least_float32, masked_softmax, scan, weighted_values
 from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
@@ -95,12 +95,13 @@ class LocationAwareAttention(nn.Module):
         if kernel_size % 2 != 1:
             raise ValueError(f"kernel_size must be odd, for a filter to have a middle, got {kernel_size}")
         factory = Factory(device=device, dtype=dtype)
-        around = (kernel_size // 2, kernel_size // 2)
         self.query_dim = query_dim
         self.key_dim = key_dim
         self.q_proj = linear(query_dim, hidden_dim, bias=False, **factory)
         self.k_proj = linear(key_dim, hidden_dim, bias=bias, **factory)
-        self.location_conv = conv1d(1, num_filters, kernel_size, padding=around, bias=False, **factory)
+        self.location_conv = conv1d(
+            1, num_filters, kernel_size, padding=kernel_size // 2, bias=False, **factory
+        )
         self.location_proj = linear(num_filters, hidden_dim, bias=False, **factory)
         self.score_proj = linear(hidden_dim, 1, bias=False, **factory)
         self.dropout = Dropout(dropout)
@@ -150,7 +151,8 @@ class LocationAwareAttention(nn.Module):
             dropout_keep=None if keep is None else keep[:, None],
             dropout_rate=self.dropout.rate,
         )[:, 0]  # batch query value_dim
-        return RecurrentOutput(output, weights[:, -1], weights if need_weights else None)
+        seen = torch.concatenate([at_least_float32(previous)[:, None], weights], dim=1)  # batch 1+query key
+        return RecurrentOutput(output, seen[:, -1], weights if need_weights else None)
 
     def _score(
         self,
@@ -159,7 +161,7 @@ class LocationAwareAttention(nn.Module):
         previous: Float[Tensor, "batch key"],
     ) -> Float[Tensor, "batch key"]:
         """The scores of one query's keys, where the one before it gave them these weights."""
-        location = self.location_conv(previous[..., None].to(key.dtype))  # batch key filters
+        location = convolve(self.location_conv, previous[..., None].to(key.dtype))  # batch key filters
         hidden = torch.tanh(query[:, None] + key + self.location_proj(location))  # batch key hidden
         return self.score_proj(hidden)[..., 0]  # batch key
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Factory, linear
 from torch_attention.ops import at_least_float32
@@ -26,7 +27,7 @@ class DotScore(nn.Module):
     ) -> Float[Tensor, "batch query key"]:
         """Score every pair."""
         check_sequence("key", key, query.shape[-1])
-        return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
+        return einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
 
 
 @checked
@@ -58,7 +59,7 @@ class GeneralScore(nn.Module):
         """Score every pair."""
         check_sequence("query", query, self.query_dim)
         check_sequence("key", key, self.key_dim)
-        return torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
+        return einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
 
 
 @checked

@@ -20,10 +20,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.caches import Cache, GrowingCache
 from torch_attention.checks import check_sequence
 from torch_attention.heads.latent import Latents, _LatentProjections
-from torch_attention.layers import weight_matrix
+from torch_attention.layers import linear_map
 from torch_attention.ops import Scoring, at_least_float32, attend, merge_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.rotary import RotaryEmbedding
@@ -58,7 +59,7 @@ def absorbed_latent_attention(
     """
     latent, rope_key = at_least_float32(latents.latent), at_least_float32(latents.rope_key)
     wide, nope_dim = at_least_float32(query), key_up.shape[-1]
-    absorbed = torch.einsum("bhqd,rhd->bhqr", wide[..., :nope_dim], key_up.to(wide.dtype))
+    absorbed = einsum("bhqd,rhd->bhqr", wide[..., :nope_dim], key_up.to(wide.dtype))
     given = scoring.get("scale")
     scoring["scale"] = query.shape[-1] ** -0.5 if given is None else given
     heads, weights = attend(
@@ -72,7 +73,7 @@ def absorbed_latent_attention(
         dropout_rate=dropout_rate,
         **scoring,
     )
-    values = torch.einsum("bhqr,rhd->bhqd", heads, value_up.to(wide.dtype))  # batch heads query value_dim
+    values = einsum("bhqr,rhd->bhqd", heads, value_up.to(wide.dtype))  # batch heads query value_dim
     return values.to(query.dtype), weights
 
 
@@ -107,7 +108,7 @@ class AbsorbedLatentAttention(_LatentProjections):
             is_causal=self.is_causal,
         )
         query, seen = self._read(x, mask, positions, cache)
-        up = weight_matrix(self.kv_b_proj).reshape(self.kv_lora_rank, self.num_heads, -1)
+        up = linear_map(self.kv_b_proj, seen.entries.latent).reshape(self.kv_lora_rank, self.num_heads, -1)
         heads, weights = absorbed_latent_attention(
             query,
             seen.entries,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
 from torch_attention.arguments import checked
+from torch_attention.arrays import matmul, with_rank
 from torch_attention.layers import Factory, constant_parameter, parameter
 from torch_attention.ops import at_least_float32
 
@@ -71,8 +72,8 @@ class GRUCell(nn.Module):
     ) -> Float[Tensor, "... hidden"]:
         """From input and state to the next state, which has the dtype of the state."""
         wide_x, wide_state = at_least_float32(x), at_least_float32(state)
-        from_input = wide_x @ at_least_float32(self.weight_ih[...]).T + at_least_float32(self.bias_ih[...])
-        from_state = wide_state @ at_least_float32(self.weight_hh[...]).T + at_least_float32(
-            self.bias_hh[...]
-        )
+        biases = self.bias_ih[...], self.bias_hh[...]
+        to_input, to_state = (with_rank(at_least_float32(bias), x.ndim) for bias in biases)
+        from_input = matmul(wide_x, at_least_float32(self.weight_ih[...]).T) + to_input
+        from_state = matmul(wide_state, at_least_float32(self.weight_hh[...]).T) + to_state
         return gru_step(from_input, from_state, wide_state).to(state.dtype)

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_key_mask, check_positive, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.latents.gru import GRUCell
@@ -53,7 +54,7 @@ def slot_assignments(
     mask: Bool[Tensor, "batch 1 1 key"] | None = None,
 ) -> Float[Tensor, "batch slots key"]:
     """How each element is shared out among the slots, in at least float32; zero where it is masked."""
-    scores = torch.einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))  # batch slots key
+    scores = einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))  # batch slots key
     shares = torch.softmax(scores * query.shape[-1] ** -0.5, dim=-2)  # batch slots key
     return shares if mask is None else torch.where(mask[:, 0], shares, 0.0)
 
@@ -150,11 +151,14 @@ class SlotAttention(nn.Module):
         inputs = self.input_norm(x)  # batch key input_dim
         key, value = self.k_proj(inputs), self.v_proj(inputs)  # batch key slot_dim
         sigma = torch.exp(at_least_float32(self.log_sigma[...]))  # slot_dim
-        slots = (self.mean[...] + sigma * noise).to(x.dtype)  # batch slots slot_dim
+        mean = at_least_float32(self.mean[...])  # slot_dim
+        slots = (mean[None, None] + sigma[None, None] * at_least_float32(noise)).to(
+            x.dtype
+        )  # batch slots slot_dim
         for _ in range(self.num_iterations):
             assignments = slot_assignments(self.q_proj(self.slot_norm(slots)), key, mask)
             weights = slot_weights(assignments, mask, eps=self.eps)
-            updates = torch.einsum("bqk,bkd->bqd", weights, value.to(weights.dtype))  # batch slots slot_dim
+            updates = einsum("bqk,bkd->bqd", weights, value.to(weights.dtype))  # batch slots slot_dim
             slots = self.gru(updates, slots)  # batch slots slot_dim
             slots = slots + self.ffn(self.ffn_norm(slots))  # batch slots slot_dim
         if not need_weights:

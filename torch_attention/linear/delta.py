@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from torch_attention.activations import sigmoid
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
-from torch_attention.layers import Factory, conv1d, linear, rms_norm
+from torch_attention.layers import Factory, conv1d, linear, normalise_wide, rms_norm
 from torch_attention.linear.memory import check_read, first_memory
 from torch_attention.linear.short_conv import (
     ConvolvedState,
@@ -74,10 +75,10 @@ def recurrent_delta_rule(
 
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, value, beta = token  # batch heads key_dim, or value_dim, or nothing
-        known = torch.einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
+        known = einsum("bhdv,bhd->bhv", memory, key)  # batch heads value_dim
         change = beta[..., None] * (value - known)  # batch heads value_dim
-        memory = memory + torch.einsum("bhd,bhv->bhdv", key, change)  # batch heads key_dim value_dim
-        return memory, torch.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, change)  # batch heads key_dim value_dim
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in (query, key, value, beta))
     memory, output = scan(step, first_memory(key, value, state), tuple(tokens))
@@ -109,14 +110,14 @@ def chunked_delta_rule(
     )  # chunks batch heads size ...
     changes = _changes(k, b, torch.concatenate([v, k], dim=-1))  # chunks batch heads size value_dim+key_dim
     written, erased = changes[..., : v.shape[-1]], changes[..., v.shape[-1] :]
-    scores = torch.tril(torch.einsum("...qd,...kd->...qk", q, k))  # chunks batch heads size size
+    scores = torch.tril(einsum("...qd,...kd->...qk", q, k))  # chunks batch heads size size
 
     def step(memory: Tensor, chunk: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, scores, written, erased = chunk
-        change = written - torch.einsum("bhkd,bhdv->bhkv", erased, memory)  # batch heads size value_dim
-        output = torch.einsum("bhqd,bhdv->bhqv", query, memory)  # batch heads size value_dim
-        output = output + torch.einsum("bhqk,bhkv->bhqv", scores, change)
-        return memory + torch.einsum("bhkd,bhkv->bhdv", key, change), output
+        change = written - einsum("bhkd,bhdv->bhkv", erased, memory)  # batch heads size value_dim
+        output = einsum("bhqd,bhdv->bhqv", query, memory)  # batch heads size value_dim
+        output = output + einsum("bhqk,bhkv->bhqv", scores, change)
+        return memory + einsum("bhkd,bhkv->bhdv", key, change), output
 
     memory, output = scan(step, first_memory(key, value, state), (q, k, scores, written, erased))
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
@@ -133,10 +134,10 @@ def delta_rule_weights(
     Its rows need not sum to 1, and a weight is negative where a later token has taken a value back.
     """
     query, key, beta = (at_least_float32(x) for x in (query, key, beta))
-    scores = torch.tril(torch.einsum("bhqd,bhkd->bhqk", query, key))  # batch heads length length
+    scores = torch.tril(einsum("bhqd,bhkd->bhqk", query, key))  # batch heads length length
     each = torch.eye(key.shape[2], dtype=key.dtype, device=key.device)
     each = torch.broadcast_to(each, scores.shape)  # batch heads length length
-    return torch.einsum("bhql,bhlk->bhqk", scores, _changes(key, beta, each))
+    return einsum("bhql,bhlk->bhqk", scores, _changes(key, beta, each))
 
 
 def _changes(
@@ -145,7 +146,7 @@ def _changes(
     value: Float[Tensor, "*batch length value_dim"],
 ) -> Float[Tensor, "*batch length value_dim"]:
     """What is written in each step, from an empty memory on, so that it holds what it should."""
-    overlap = beta[..., None] * torch.einsum("...qd,...kd->...qk", key, key)  # ... length length
+    overlap = beta[..., None] * einsum("...qd,...kd->...qk", key, key)  # ... length length
     return solve_unit_lower(overlap, beta[..., None] * value)
 
 
@@ -223,7 +224,7 @@ class DeltaNet(nn.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an empty sequence.
+            ValueError: shapes that do not fit.
         """
         memory_shape = (self.num_heads, self.head_dim, self.value_dim)
         inputs_shape = (self.conv_width - 1, 2 * self.keys + self.values)
@@ -234,7 +235,7 @@ class DeltaNet(nn.Module):
         query, key, value = cut(visible_only(features, mask), self.keys, self.keys, self.values)
         query = unit_length(split_heads(query, self.head_dim)) * self.head_dim**-0.5
         key = unit_length(split_heads(key, self.head_dim))  # batch heads length head_dim
-        value = split_heads(value, self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(value, self.value_dim))  # batch heads length value_dim
         beta = visible_only(sigmoid(at_least_float32(self.b_proj(x))), mask)
         beta = rearrange(beta, "b l h -> b h l")
         memory = None if state is None else state.memory
@@ -245,7 +246,7 @@ class DeltaNet(nn.Module):
                 query, key, value, beta, state=memory, chunk_size=self.chunk_size
             )
         weights = delta_rule_weights(query, key, beta) if need_weights else None
-        heads = merge_heads(self.norm(heads.to(x.dtype)))  # batch length heads·value_dim
+        heads = merge_heads(normalise_wide(self.norm, heads).to(x.dtype))  # batch length heads·value_dim
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

@@ -13,11 +13,11 @@ $$ U = U_0 - E S, \qquad O = R S + A U, \qquad S \leftarrow \Lambda S + W^\top U
 | Λ      | `decay`   | what is left of the memory at the end of the chunk                 |
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.ops import scan
 
 
@@ -50,9 +50,9 @@ def scan_decayed_chunks(
 
     def step(memory: Tensor, chunk: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         read, written, scores, change, erased, decay = chunk
-        change = change - torch.einsum("bhkd,bhdv->bhkv", erased, memory)  # batch heads size value_dim
-        output = torch.einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
-        output = output + torch.einsum("bhqk,bhkv->bhqv", scores, change)
-        return decay * memory + torch.einsum("bhkd,bhkv->bhdv", written, change), output
+        change = change - einsum("bhkd,bhdv->bhkv", erased, memory)  # batch heads size value_dim
+        output = einsum("bhqd,bhdv->bhqv", read, memory)  # batch heads size value_dim
+        output = output + einsum("bhqk,bhkv->bhqv", scores, change)
+        return decay * memory + einsum("bhkd,bhkv->bhdv", written, change), output
 
     return scan(step, memory, (read, written, scores, change, erased, decay))

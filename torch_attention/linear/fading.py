@@ -19,6 +19,7 @@ from torch import Tensor
 
 from torch_attention.activations import softplus
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.ops import at_least_float32
 
 RATES = (1.0, 16.0)
@@ -35,7 +36,7 @@ def step_bias(log_step: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 @checked
 def time_step(a: Float[Tensor, "... features"], dt_bias: Float[Tensor, "features"]) -> Float[Tensor, "..."]:
     """Δ = softplus(a + b), in at least float32."""
-    return softplus(at_least_float32(a) + at_least_float32(dt_bias))
+    return softplus(at_least_float32(a) + with_rank(at_least_float32(dt_bias), a.ndim))
 
 
 @checked
@@ -43,4 +44,4 @@ def log_fading(
     a: Float[Tensor, "... heads"], log_rate: Float[Tensor, "heads"], dt_bias: Float[Tensor, "heads"]
 ) -> Float[Tensor, "... heads"]:
     """The logarithm of what each step leaves of the memory, in at least float32."""
-    return -torch.exp(at_least_float32(log_rate)) * time_step(a, dt_bias)
+    return -with_rank(torch.exp(at_least_float32(log_rate)), a.ndim) * time_step(a, dt_bias)

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from torch_attention.activations import silu, softplus
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
-from torch_attention.layers import Factory, linear, rms_norm
+from torch_attention.layers import Factory, linear, normalise_wide, rms_norm
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
 from torch_attention.ops import (
     at_least_float32,
@@ -65,8 +66,8 @@ def recurrent_gated_linear_attention(
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim
         memory = memory * torch.exp(log_decay)[..., None]  # batch heads key_dim value_dim
-        memory = memory + torch.einsum("bhd,bhv->bhdv", key, value)
-        return memory, torch.einsum("bhd,bhdv->bhv", query, memory)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhd,bhdv->bhv", query, memory)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l d -> l b h d") for x in arrays)
@@ -192,13 +193,13 @@ class GatedLinearAttention(nn.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an empty sequence.
+            ValueError: shapes that do not fit.
         """
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = at_least_float32(query) * self.head_dim**-0.5
         key = hide(split_heads(self.k_proj(x), self.head_dim), mask)  # batch heads length head_dim
-        value = split_heads(self.v_proj(x), self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(self.v_proj(x), self.value_dim))  # batch heads length value_dim
         gate = split_heads(self.decay_up_proj(self.decay_down_proj(x)), self.head_dim)
         log_decay = -softplus(-at_least_float32(gate)) / self.gate_temperature  # batch heads length head_dim
         log_decay = hide(log_decay, mask)
@@ -210,7 +211,8 @@ class GatedLinearAttention(nn.Module):
                 query, key, value, log_decay, state=memory, chunk_size=self.chunk_size
             )
         weights = gated_linear_attention_weights(query, key, log_decay) if need_weights else None
-        heads = merge_heads(self.norm(heads)) * silu(self.gate_proj(x))  # batch length heads·value_dim
+        heads = normalise_wide(self.norm, heads).to(x.dtype)  # batch heads length value_dim
+        heads = merge_heads(heads) * silu(self.gate_proj(x))  # batch length heads·value_dim
         return RecurrentOutput(self.out_proj(heads), MemoryState(memory), weights)
 
 

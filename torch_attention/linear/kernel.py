@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear
 from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
@@ -74,16 +75,16 @@ def recurrent_linear_attention(
         What was read, in the dtype of `value`, and the sums after the last token.
     """
 
-    def step(state: LinearState, token: tuple[Tensor, ...]) -> tuple[LinearState, Tensor]:
+    def step(state: LinearState, token: tuple[Tensor, ...]) -> tuple[LinearState, tuple[Tensor, Tensor]]:
         query, key, value = token  # batch heads features, or value_dim
-        memory = state.memory + torch.einsum("bhf,bhv->bhfv", key, value)
+        memory = state.memory + einsum("bhf,bhv->bhfv", key, value)
         normaliser = state.normaliser + key
-        output = torch.einsum("bhf,bhfv->bhv", query, memory)  # batch heads value_dim
-        output = output / ((query * normaliser).sum(-1)[..., None] + eps)
-        return LinearState(memory, normaliser), output
+        output = einsum("bhf,bhfv->bhv", query, memory)  # batch heads value_dim
+        return LinearState(memory, normaliser), (output, (query * normaliser).sum(-1))
 
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in (query, key, value))
-    last, output = scan(step, first_sums(key, value, state), tuple(tokens))
+    last, (output, total) = scan(step, first_sums(key, value, state), tuple(tokens))
+    output = output / (total[..., None] + eps)
     return rearrange(output, "l b h v -> b h l v").to(value.dtype), last
 
 
@@ -104,17 +105,18 @@ def chunked_linear_attention(
         chunk_size: how many tokens are read at once.
     """
 
-    def step(state: LinearState, chunk: tuple[Tensor, ...]) -> tuple[LinearState, Tensor]:
+    def step(state: LinearState, chunk: tuple[Tensor, ...]) -> tuple[LinearState, tuple[Tensor, Tensor]]:
         query, key, value = chunk  # batch heads size features, or value_dim
-        scores = torch.tril(torch.einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
-        output = torch.einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
-        output = output + torch.einsum("bhqf,bhfv->bhqv", query, state.memory)
-        total = scores.sum(-1) + torch.einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
-        memory = state.memory + torch.einsum("bhkf,bhkv->bhfv", key, value)
-        return LinearState(memory, state.normaliser + key.sum(-2)), output / (total[..., None] + eps)
+        scores = torch.tril(einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
+        output = einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
+        output = output + einsum("bhqf,bhfv->bhqv", query, state.memory)
+        total = scores.sum(-1) + einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
+        return LinearState(memory, state.normaliser + key.sum(-2)), (output, total)
 
     chunks = (split_chunks(at_least_float32(x), chunk_size) for x in (query, key, value))
-    last, output = scan(step, first_sums(key, value, state), tuple(chunks))
+    last, (output, total) = scan(step, first_sums(key, value, state), tuple(chunks))
+    output = output / (total[..., None] + eps)
     return join_chunks(output, query.shape[2]).to(value.dtype), last
 
 
@@ -128,9 +130,9 @@ def bidirectional_linear_attention(
 ) -> Float[Tensor, "batch heads length value_dim"]:
     """Every query reads every key; arguments as in `recurrent_linear_attention`."""
     query, key, wide = (at_least_float32(x) for x in (query, key, value))
-    memory = torch.einsum("bhkf,bhkv->bhfv", key, wide)  # batch heads features value_dim
-    total = torch.einsum("bhqf,bhf->bhq", query, key.sum(-2))  # batch heads length
-    output = torch.einsum("bhqf,bhfv->bhqv", query, memory) / (total[..., None] + eps)
+    memory = einsum("bhkf,bhkv->bhfv", key, wide)  # batch heads features value_dim
+    total = einsum("bhqf,bhf->bhq", query, key.sum(-2))  # batch heads length
+    output = einsum("bhqf,bhfv->bhqv", query, memory) / (total[..., None] + eps)
     return output.to(value.dtype)
 
 
@@ -151,11 +153,11 @@ def linear_attention_weights(
         is_causal: whether no query sees a later key.
     """
     query, key = at_least_float32(query), at_least_float32(key)
-    scores = torch.einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
+    scores = einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
     scores = torch.tril(scores) if is_causal else scores
     total = scores.sum(-1)[..., None]  # batch heads length 1
     if state is not None:
-        total = total + torch.einsum("bhqf,bhf->bhq", query, state.normaliser.to(query.dtype))[..., None]
+        total = total + einsum("bhqf,bhf->bhq", query, state.normaliser.to(query.dtype))[..., None]
     return scores / (total + eps)
 
 
@@ -241,7 +243,7 @@ class LinearAttention(nn.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, an empty sequence, or a state without `is_causal`.
+            ValueError: shapes that do not fit, or a state without `is_causal`.
         """
         memory_shape = (self.num_heads, self.head_dim, self.head_dim)
         check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2])

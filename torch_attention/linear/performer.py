@@ -29,12 +29,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, linear, normal_buffer
 from torch_attention.linear.memory import check_one_way, check_read, first_memory, hide
 from torch_attention.linear.random_features import (
-    EMPTY,
     divide,
+    empty_exponent,
     log_softmax_features,
     orthogonal_features,
     over_largest,
@@ -83,10 +84,10 @@ def recurrent_performer(
         query, key, value = (x[:, :, None] for x in token)  # batch heads 1 features, or value_dim
         key, exponent = over_largest(key, state.exponent)
         state = moved(state, exponent)
-        memory = state.memory + torch.einsum("bhkf,bhkv->bhfv", key, value)
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
         normaliser = state.normaliser + key[:, :, 0]  # batch heads features
-        output = torch.einsum("bhqf,bhfv->bhqv", query, memory)
-        output = divide(output, torch.einsum("bhqf,bhf->bhq", query, normaliser))
+        output = einsum("bhqf,bhfv->bhqv", query, memory)
+        output = divide(output, einsum("bhqf,bhf->bhq", query, normaliser))
         return PerformerState(memory, normaliser, state.exponent), output[:, :, 0]
 
     arrays = (query_features(query), at_least_float32(key), at_least_float32(value))
@@ -115,11 +116,11 @@ def chunked_performer(
         query, key, value = chunk  # batch heads size features, or value_dim
         key, exponent = over_largest(key, state.exponent)
         state = moved(state, exponent)
-        scores = torch.tril(torch.einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
-        output = torch.einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
-        output = output + torch.einsum("bhqf,bhfv->bhqv", query, state.memory)
-        total = scores.sum(-1) + torch.einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
-        memory = state.memory + torch.einsum("bhkf,bhkv->bhfv", key, value)
+        scores = torch.tril(einsum("bhqf,bhkf->bhqk", query, key))  # batch heads size size
+        output = einsum("bhqk,bhkv->bhqv", scores, value)  # batch heads size value_dim
+        output = output + einsum("bhqf,bhfv->bhqv", query, state.memory)
+        total = scores.sum(-1) + einsum("bhqf,bhf->bhq", query, state.normaliser)  # batch heads size
+        memory = state.memory + einsum("bhkf,bhkv->bhfv", key, value)
         last = PerformerState(memory, state.normaliser + key.sum(-2), state.exponent)
         return last, divide(output, total)
 
@@ -138,9 +139,9 @@ def bidirectional_performer(
     """Every query reads every key; arguments as in `recurrent_performer`."""
     query = query_features(query)
     key, _ = over_largest(at_least_float32(key), None)
-    memory = torch.einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
-    output = torch.einsum("bhqf,bhfv->bhqv", query, memory)  # batch heads length value_dim
-    return divide(output, torch.einsum("bhqf,bhf->bhq", query, key.sum(-2))).to(value.dtype)
+    memory = einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
+    output = einsum("bhqf,bhfv->bhqv", query, memory)  # batch heads length value_dim
+    return divide(output, einsum("bhqf,bhf->bhq", query, key.sum(-2))).to(value.dtype)
 
 
 @checked
@@ -160,20 +161,18 @@ def performer_weights(
     query = query_features(query)
     before = None if state is None else PerformerState(*(x.to(query.dtype) for x in state))
     key, exponent = over_largest(at_least_float32(key), None if before is None else before.exponent)
-    scores = torch.einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
+    scores = einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
     scores = torch.tril(scores) if is_causal else scores
     total = scores.sum(-1)  # batch heads length
     if before is not None:
-        total = total + torch.einsum("bhqf,bhf->bhq", query, moved(before, exponent).normaliser)
+        total = total + einsum("bhqf,bhf->bhq", query, moved(before, exponent).normaliser)
     return divide(scores, total)
 
 
 def moved(state: PerformerState, exponent: Float[Tensor, "batch heads"]) -> PerformerState:
     """The same state over another feature."""
-    factor = torch.exp(state.exponent - exponent)  # batch heads
-    return PerformerState(
-        state.memory * factor[..., None, None], state.normaliser * factor[..., None], exponent
-    )
+    by = torch.exp(state.exponent - exponent)  # batch heads
+    return PerformerState(state.memory * by[..., None, None], state.normaliser * by[..., None], exponent)
 
 
 def first_sums(
@@ -186,7 +185,7 @@ def first_sums(
     if state is not None:
         return PerformerState(memory, *(x.to(memory.dtype) for x in state[1:]))
     zeros = torch.zeros(memory.shape[:-1], dtype=memory.dtype, device=memory.device)
-    return PerformerState(memory, zeros, torch.full_like(zeros[..., 0], EMPTY))
+    return PerformerState(memory, zeros, torch.full_like(zeros[..., 0], empty_exponent()))
 
 
 @checked
@@ -264,9 +263,9 @@ class PerformerAttention(nn.Module):
             heads, last = recurrent_performer(query, key, value, state=state)
         else:
             heads, last = chunked_performer(query, key, value, state=state, chunk_size=self.chunk_size)
-        weights = None
-        if need_weights:
-            weights = performer_weights(query, key, state=state, is_causal=self.is_causal)
+        weights = (
+            performer_weights(query, key, state=state, is_causal=self.is_causal) if need_weights else None
+        )
         return RecurrentOutput(self.out_proj(merge_heads(heads)), last, weights)
 
 
@@ -279,12 +278,12 @@ def main() -> None:
     query, key, value = draw(1, 1, 3, 4), draw(1, 1, 3, 4, seed=1), draw(1, 1, 3, 4, seed=2)
     output, weights = attend(query, key, value, is_causal=True)
     show("softmax attention", AttentionOutput(output[:, 0], weights), words, words)
-    for number in (4, 1024):
-        features = orthogonal_features(draw(number, 4, seed=3))
+    for m in (4, 1024):
+        features = orthogonal_features(draw(m, 4, seed=3))
         logs = log_softmax_features(query, features), log_softmax_features(key, features)
         output, _ = chunked_performer(*logs, value)
         found = AttentionOutput(output[:, 0], performer_weights(*logs))
-        show(f"Performer, {number} features", found, words, words)
+        show(f"Performer, {m} features", found, words, words)
 
 
 if __name__ == "__main__":

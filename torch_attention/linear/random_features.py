@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.ops import at_least_float32
-
-EMPTY = -1e30  # the exponent of a state that has read nothing: below that of any key
 
 
 @checked
@@ -34,7 +33,7 @@ def orthogonal_features(
     for start in range(0, normal.shape[0], head_dim):
         block = wide[start : start + head_dim]  # at most head_dim rows
         directions, triangle = torch.linalg.qr(block.mT)  # head_dim rows, rows rows
-        signs = torch.where(torch.einsum("ii->i", triangle) < 0, -1.0, 1.0)  # as by Gram & Schmidt
+        signs = torch.where(einsum("ii->i", triangle) < 0, -1.0, 1.0)  # as by Gram & Schmidt
         blocks.append((directions * signs).mT * torch.sqrt((block * block).sum(-1))[:, None])
     return torch.concatenate(blocks, dim=0).to(normal.dtype)
 
@@ -45,7 +44,7 @@ def log_softmax_features(
 ) -> Float[Tensor, "batch heads length features"]:
     """Log φ(x) but for the constant factor 1/√m, which cancels: ωᵀx̂ - |x̂|²/2, in at least float32."""
     x = at_least_float32(x) * x.shape[-1] ** -0.25  # batch heads length head_dim
-    along = torch.einsum("bhld,fd->bhlf", x, features.to(x.dtype))
+    along = einsum("bhld,fd->bhlf", x, features.to(x.dtype))
     return along - (x * x).sum(-1)[..., None] / 2
 
 
@@ -65,12 +64,19 @@ def divide(
     return torch.where(some, x, 0.0) / torch.where(some, total[..., None], 1.0)
 
 
+def empty_exponent() -> float:
+    """The exponent of a state that has read nothing: below that of any key."""
+    return -1e30  # no global number: of that a compiler would make a symbol, which no scan takes
+
+
 def over_largest(
     key: Float[Tensor, "batch heads size features"], before: Float[Tensor, "batch heads"] | None
 ) -> tuple[Float[Tensor, "batch heads size features"], Float[Tensor, "batch heads"]]:
     """Φ(k) over the largest feature of these keys and those before, and the logarithm of that, from log φ(k)."""
     seen = key != -torch.inf
-    key = torch.where(seen, key, EMPTY)
-    exponent = torch.amax(key, dim=(-2, -1))  # batch heads
+    key = torch.where(seen, key, empty_exponent())
+    exponent = (
+        key.sum(dim=(-2, -1)) + empty_exponent() if key.shape[-2] == 0 else torch.amax(key, dim=(-2, -1))
+    )
     exponent = exponent if before is None else torch.maximum(before, exponent)
     return torch.where(seen, torch.exp(key - exponent[..., None, None]), 0.0), exponent

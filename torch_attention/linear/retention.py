@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from torch_attention.activations import silu
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_above_zero, check_divisible, check_positive
 from torch_attention.layers import Factory, linear
 from torch_attention.linear.memory import MemoryState, check_read, first_memory, hide, scan_faded_chunks
@@ -87,8 +88,8 @@ def recurrent_retention(
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * torch.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
-        memory = memory + torch.einsum("bhd,bhv->bhdv", key, value)
-        return memory, torch.einsum("bhd,bhdv->bhv", query, memory)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhd,bhdv->bhv", query, memory)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -120,7 +121,7 @@ def chunked_retention(
         first_memory(key, value, state),
         read=since_start * q,
         written=between[..., -1, :, None] * k,
-        scores=between * torch.einsum("...qd,...kd->...qk", q, k),
+        scores=between * einsum("...qd,...kd->...qk", q, k),
         value=v,
         decay=since_start[..., -1:, :],
     )
@@ -136,7 +137,7 @@ def parallel_retention(
 ) -> Float[Tensor, "batch heads length value_dim"]:
     """The same as `recurrent_retention` for all pairs at once, from an empty memory (equation 5)."""
     weights = retention_weights(query, key, log_decay)  # batch heads length length
-    return torch.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(value.dtype)
+    return einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(value.dtype)
 
 
 @checked
@@ -149,7 +150,7 @@ def retention_weights(
 
     Its rows need not sum to 1, and a weight may be negative.
     """
-    scores = torch.einsum("bhqd,bhkd->bhqk", at_least_float32(query), at_least_float32(key))
+    scores = einsum("bhqd,bhkd->bhqk", at_least_float32(query), at_least_float32(key))
     return torch.tril(decay_matrix(at_least_float32(log_decay)) * scores)  # batch heads length length
 
 
@@ -243,23 +244,23 @@ class MultiScaleRetention(nn.Module):
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an empty sequence.
+            ValueError: shapes that do not fit.
         """
         check_read(x, self.embed_dim, mask, state, (self.num_heads, self.head_dim, self.value_dim))
         wide = at_least_float32(x).dtype
         there = torch.ones(x.shape[:2], dtype=wide, device=x.device)  # batch length
-        there = there if mask is None else there * mask[:, 0, 0]
+        there = there if mask is None else there * mask[:, 0, 0].to(wide)
         log_decay = torch.as_tensor(self.log_decays, dtype=wide, device=x.device)  # heads
-        log_decay = there[:, None] * log_decay[:, None]  # batch heads length
+        log_decay = there[:, None] * log_decay[None, :, None]  # batch heads length
         frequencies = torch.as_tensor(self.frequencies, dtype=wide, device=x.device)  # pairs
-        angles = torch.cumsum(there, dim=-1)[..., None] * frequencies  # batch length pairs
+        angles = torch.cumsum(there, dim=-1)[..., None] * frequencies[None, None]  # batch length pairs
 
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = at_least_float32(query) * self.head_dim**-0.5
         key = at_least_float32(split_heads(self.k_proj(x), self.head_dim))  # batch heads length head_dim
         query = rotate(query, angles[:, None], interleaved=self.interleaved)
         key = hide(rotate(key, angles[:, None], interleaved=self.interleaved), mask)
-        value = split_heads(self.v_proj(x), self.value_dim)  # batch heads length value_dim
+        value = at_least_float32(split_heads(self.v_proj(x), self.value_dim))  # batch heads length value_dim
         memory = None if state is None else state.memory
         if x.shape[1] == 1:
             heads, memory = recurrent_retention(query, key, value, log_decay, state=memory)
@@ -279,7 +280,9 @@ class MultiScaleRetention(nn.Module):
     ) -> Float[Tensor, "batch heads head_dim value_dim"]:
         """The memory, turned back by all the angles that this call has turned its keys."""
         rows = memory.swapaxes(-1, -2)  # batch heads value_dim head_dim
-        back = torch.broadcast_to(-angles[:, None, -1:], (*rows.shape[:1], 1, rows.shape[2], angles.shape[2]))
+        start = torch.zeros((angles.shape[0], 1, angles.shape[2]), dtype=angles.dtype, device=angles.device)
+        last = torch.concatenate([start, angles], dim=1)[:, -1:]  # batch 1 pairs
+        back = torch.broadcast_to(-last[:, None], (*rows.shape[:1], 1, rows.shape[2], angles.shape[2]))
         return rotate(rows, back, interleaved=self.interleaved).swapaxes(-1, -2)
 
 

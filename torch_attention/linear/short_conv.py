@@ -11,15 +11,15 @@ depend on the word before. Going on from a state needs the last w - 1 inputs.
 | w      | `conv_width` | how many tokens it sees, its own included |
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_attention.activations import silu
 from torch_attention.arguments import checked
+from torch_attention.layers import convolve
 
 
 class ConvolvedState(NamedTuple):
@@ -36,7 +36,7 @@ class ConvolvedState(NamedTuple):
 
 @checked
 def short_convolution(
-    convolve: Callable[[Tensor], Tensor],
+    layer: nn.Module,
     x: Float[Tensor, "batch length features"],
     state: ConvolvedState | None,
     conv_width: int,
@@ -44,7 +44,7 @@ def short_convolution(
     """Convolve `x`, after the last inputs of the state or zeros, and apply SiLU.
 
     Args:
-        convolve: the convolution, without padding.
+        layer: the convolution, without padding.
         x: the sequence.
         state: where to go on from; None starts with zeros.
         conv_width: how many tokens the convolution sees.
@@ -56,7 +56,7 @@ def short_convolution(
     zeros = torch.zeros((batch, conv_width - 1, features), dtype=x.dtype, device=x.device)
     before = zeros if state is None else state.inputs.to(x.dtype)  # batch last features
     extended = torch.concatenate([before, x], dim=1)  # batch last+length features
-    return silu(convolve(extended)), extended[:, length:]
+    return silu(convolve(layer, extended)), extended[:, length:]
 
 
 @checked

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from torch_attention.activations import silu
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_positive
 from torch_attention.layers import Factory, constant_parameter, conv1d, linear, uniform_parameter
 from torch_attention.linear.fading import LOG_STEPS, RATES, step_bias, time_step
@@ -72,8 +73,8 @@ def recurrent_state_space(
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         query, key, value, log_decay = token  # batch heads key_dim, or value_dim, or nothing
         memory = memory * torch.exp(log_decay)[..., None, None]  # batch heads key_dim value_dim
-        memory = memory + torch.einsum("bhd,bhv->bhdv", key, value)
-        return memory, torch.einsum("bhdv,bhd->bhv", memory, query)
+        memory = memory + einsum("bhd,bhv->bhdv", key, value)
+        return memory, einsum("bhdv,bhd->bhv", memory, query)
 
     arrays = (query, key, value, log_decay)
     tokens = (rearrange(at_least_float32(x), "b h l ... -> l b h ...") for x in arrays)
@@ -101,16 +102,16 @@ def chunked_state_space(
     q, k, v, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
     between = decay_matrix(g)  # chunks batch heads size size
     since_start = torch.exp(torch.cumsum(g, dim=-1))[..., None]  # chunks batch heads size 1
-    written = torch.einsum("...kd,...kv->...dv", between[..., -1, :, None] * k, v)  # ... key_dim value_dim
+    written = einsum("...kd,...kv->...dv", between[..., -1, :, None] * k, v)  # ... key_dim value_dim
     decay = since_start[..., -1:, :]  # chunks batch heads 1 1
-    within = torch.einsum("...qk,...kv->...qv", between * torch.einsum("...qd,...kd->...qk", q, k), v)
+    within = einsum("...qk,...kv->...qv", between * einsum("...qd,...kd->...qk", q, k), v)
 
     def step(memory: Tensor, chunk: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         decay, written = chunk
         return decay * memory + written, memory
 
     memory, before = scan(step, first_memory(key, value, state), (decay, written))
-    output = within + torch.einsum("...qd,...dv->...qv", since_start * q, before)
+    output = within + einsum("...qd,...dv->...qv", since_start * q, before)
     return join_chunks(output, query.shape[2]).to(query.dtype), memory
 
 
@@ -123,7 +124,7 @@ def parallel_state_space(
 ) -> Float[Tensor, "batch heads length value_dim"]:
     """The same as `recurrent_state_space` from an empty memory on, as attention: (C Bᵀ ⊙ Γ) V."""
     weights = state_space_weights(query, key, log_decay)
-    return torch.einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(query.dtype)
+    return einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(query.dtype)
 
 
 @checked
@@ -134,7 +135,7 @@ def state_space_weights(
 ) -> Float[Tensor, "batch heads length length"]:
     """The matrix from values to outputs, C Bᵀ ⊙ Γ, in at least float32."""
     query, key, log_decay = (at_least_float32(x) for x in (query, key, log_decay))
-    return decay_matrix(log_decay) * torch.einsum("bhqd,bhkd->bhqk", query, key)
+    return decay_matrix(log_decay) * einsum("bhqd,bhkd->bhqk", query, key)
 
 
 @checked
@@ -147,7 +148,7 @@ def grouped_rms_norm(
     """Each run of features divided by its own root mean square, times a scale; computed in at least float32."""
     groups = rearrange(at_least_float32(x), "b l (g f) -> b l g f", g=num_groups)
     groups = groups / torch.sqrt((groups * groups).mean(dim=-1, keepdim=True) + eps)
-    return rearrange(groups, "b l g f -> b l (g f)").to(x.dtype) * scale
+    return rearrange(groups, "b l g f -> b l (g f)").to(x.dtype) * scale[None, None]
 
 
 @checked
@@ -232,10 +233,10 @@ class Mamba2(nn.Module):
         value, key, query = cut(visible_only(mixed, mask), self.values, self.keys, self.keys)
         value = at_least_float32(split_heads(value, self.head_dim))  # batch heads length head_dim
         key = repeat_heads(split_heads(key, self.state_dim), self.num_heads)
-        query = repeat_heads(split_heads(query, self.state_dim), self.num_heads)
+        query = at_least_float32(repeat_heads(split_heads(query, self.state_dim), self.num_heads))
         step = rearrange(visible_only(time_step(dt, self.dt_bias[...]), mask), "b l h -> b h l")
-        log_decay = -torch.exp(at_least_float32(self.A_log[...]))[:, None] * step  # batch heads length
-        skip = at_least_float32(self.D[...])[:, None, None]  # heads 1 1
+        log_decay = -torch.exp(at_least_float32(self.A_log[...]))[None, :, None] * step  # batch heads length
+        skip = at_least_float32(self.D[...])[None, :, None, None]  # 1 heads 1 1
         memory = None if state is None else state.memory
         written = step[..., None] * value  # batch heads length head_dim
         if x.shape[1] == 1:
@@ -247,9 +248,11 @@ class Mamba2(nn.Module):
         weights = None
         if need_weights:
             each = torch.eye(x.shape[1], dtype=step.dtype, device=x.device)  # length length
-            weights = state_space_weights(query, key, log_decay) * step[:, :, None] + skip * each
-        heads = merge_heads((heads + skip * value).to(x.dtype)) * silu(z)  # batch length heads·head_dim
-        heads = grouped_rms_norm(heads, self.norm_scale[...], self.num_groups, self.eps)
+            weights = state_space_weights(query, key, log_decay) * step[:, :, None] + skip * each[None, None]
+        heads = heads + skip * value  # batch heads length head_dim
+        heads = merge_heads(heads) * at_least_float32(silu(z))  # batch length heads·head_dim
+        scale = at_least_float32(self.norm_scale[...])
+        heads = grouped_rms_norm(heads, scale, self.num_groups, self.eps).to(x.dtype)
         return RecurrentOutput(self.out_proj(heads), ConvolvedState(memory, inputs), weights)
 
 

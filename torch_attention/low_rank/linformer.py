@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -28,6 +29,7 @@ from torch_attention.checks import (
 )
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
+from torch_attention.ops.known import proven_at_most
 from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
@@ -39,7 +41,7 @@ def mix_positions(
 ) -> Float[Tensor, "batch heads projected head_dim"]:
     """Sums over positions, one for each column of `mixtures`."""
     x, mixtures = at_least_float32(x), at_least_float32(mixtures)
-    return torch.einsum("bhnd,nm->bhmd", x, mixtures)
+    return einsum("bhnd,nm->bhmd", x, mixtures)
 
 
 @checked
@@ -122,7 +124,7 @@ class LinformerAttention(nn.Module):
         """
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
-        if length > self.length:
+        if not proven_at_most(length, self.length):
             raise ValueError(f"x must be at most length={self.length} long, got {length}")
         check_key_mask(mask, batch, length)
         check_keep(dropout_keep, (batch, self.num_heads, length, self.projected_length))

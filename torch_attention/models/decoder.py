@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
@@ -197,7 +198,9 @@ class Decoder(nn.Module):
         keep = dropout_keep or ModelKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)
 
-        x = self.token_embedding(tokens) + self.position_embedding(positions)  # batch length embed
+        x = self.token_embedding(tokens) + with_rank(
+            self.position_embedding(positions), 3
+        )  # batch length embed
         x = self.dropout(x, keep.embeddings)  # batch length embed
         layers = []
         for layer, cache, layer_keep in zip(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.checks import check_at_least, check_divisible
 from torch_attention.feed_forward import GatedFeedForward
-from torch_attention.layers import Factory, constant_parameter, linear
+from torch_attention.layers import Factory, constant_parameter, linear, precise
 from torch_attention.ops import at_least_float32, top_k_mask
 
 
@@ -109,7 +109,7 @@ class MixtureOfExperts(nn.Module):
     def shares(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length experts"]:
         """What part each expert has in the result, zero for all that are not chosen."""
         config = self.config
-        scores = torch.sigmoid(at_least_float32(self.router(x)))  # batch length experts
+        scores = torch.sigmoid(at_least_float32(precise(self.router, x)))  # batch length experts
         choice = scores + self.router_bias[...].to(scores.dtype)  # batch length experts
         chosen = top_k_mask(choice, config.num_chosen, self._open(choice))  # batch length experts
         shares = torch.where(chosen, scores, 0.0)  # batch length experts

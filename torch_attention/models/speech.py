@@ -18,7 +18,7 @@ from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_sequence
 from torch_attention.cross_attention import EncoderDecoderAttention
-from torch_attention.layers import Factory, conv1d, embedding, layer_norm, similarities
+from torch_attention.layers import Factory, conv1d, convolve, embedding, layer_norm, similarities
 from torch_attention.models.encoder_decoder import StackConfig
 from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
@@ -79,8 +79,8 @@ class SpeechTransformer(SequenceModel):
         reading, writing = config.encoder, config.decoder
         self.config = config
         self.activation = activation_function(activation)
-        self.frame_conv = conv1d(config.num_features, dim, 3, padding=(1, 1), **factory)
-        self.halving_conv = conv1d(dim, dim, 3, stride=2, padding=(1, 1), **factory)
+        self.frame_conv = conv1d(config.num_features, dim, 3, padding=1, **factory)
+        self.halving_conv = conv1d(dim, dim, 3, stride=2, padding=1, **factory)
         self.frame_position_embedding = embedding(config.max_frames, dim, **factory)
         self.encoder_layers = nn.ModuleList(
             [
@@ -134,7 +134,8 @@ class SpeechTransformer(SequenceModel):
         if length > most:
             raise ValueError(f"source must have at most {2 * most} frames, got {source.shape[1]}")
         check_key_mask(source_mask, source.shape[0], length)
-        x = self.activation(self.halving_conv(self.activation(self.frame_conv(source))))
+        x = self.activation(convolve(self.frame_conv, source))
+        x = self.activation(convolve(self.halving_conv, x))
         x = x + self.frame_position_embedding(
             torch.arange(length, device=source.device)
         )  # batch length embed

@@ -89,7 +89,7 @@ def check_number(name: str, x: Any) -> None:
             raise ValueError(f"{name} must have rank 0, got shape {tuple(x.shape)}")
     elif isinstance(x, bool) or not isinstance(x, REALS):
         raise TypeError(f"{name} must be a number, got {x!r}")
-    elif isinstance(x, Real) and not math.isfinite(x):
+    elif isinstance(x, Real) and not -math.inf < x < math.inf:
         raise ValueError(f"{name} must be finite, got {x}")
 
 

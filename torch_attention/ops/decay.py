@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum, with_rank
+from torch_attention.ops.known import is_static
 
 
 @checked
@@ -60,10 +62,12 @@ def decayed_products(
         log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
     """
     *leading, length, dim = log_decay.shape
+    if not is_static(length) or length == 0:  # there is no next power of two
+        return _products_of_all(read, written, log_decay)
     further = read.shape[: read.ndim - log_decay.ndim]
     # All leading axes as one: XLA's kernels on the CPU fail on arrays of very many axes.
     read = read.reshape(*further, -1, length, dim)
-    written, log_decay = written.reshape(-1, length, dim), log_decay.reshape(-1, length, dim)
+    written, log_decay = (with_rank(x.reshape(-1, length, dim), read.ndim) for x in (written, log_decay))
     whole = 1 << (length - 1).bit_length()  # the next power of two
     read, written, since = (_fill(x, whole) for x in (read, written, log_decay))  # ... whole dim
     until = torch.zeros_like(since)  # ... whole dim
@@ -72,7 +76,7 @@ def decayed_products(
     while size < whole:
         (_, later), (earlier, _) = _halves(read, size), _halves(written, size)  # ... pairs size dim
         (since_one, since_two), (until_one, until_two) = _halves(since, size), _halves(until, size)
-        across = torch.einsum(
+        across = einsum(
             "...qd,...kd->...qk", later * torch.exp(since_two), earlier * torch.exp(until_one)
         )  # ... pairs size size
         one, two = products[..., 0::2, :, :], products[..., 1::2, :, :]  # ... pairs size size
@@ -86,6 +90,23 @@ def decayed_products(
         products[..., 0, :length, :length].reshape(*further, *leading, length, length),
         torch.exp(since[..., :length, :]).reshape(*leading, length, dim),
         torch.exp(until[..., :length, :]).reshape(*leading, length, dim),
+    )
+
+
+def _products_of_all(
+    read: Float[Tensor, "... length dim"],
+    written: Float[Tensor, "... length dim"],
+    log_decay: Float[Tensor, "... length dim"],
+) -> DecayedProducts:
+    """`decayed_products` as they are defined, with an array that has two times and a feature for axes."""
+    by_feature = log_decay.swapaxes(-1, -2)  # ... dim length
+    start = torch.zeros_like(by_feature[..., :1])  # ... dim 1
+    until = torch.concatenate([by_feature[..., 1:], start], dim=-1)  # ... dim length
+    until = torch.flip(torch.cumsum(torch.flip(until, (-1,)), dim=-1), (-1,))
+    return DecayedProducts(
+        einsum("...td,...sd,...dts->...ts", read, written, decay_matrix(by_feature)),
+        torch.exp(torch.cumsum(log_decay, dim=-2)),
+        torch.exp(until).swapaxes(-1, -2),
     )
 
 

@@ -28,9 +28,28 @@ def known_finite(x: Tensor) -> bool:
         return False
 
 
+def is_static(size: int) -> bool:
+    """Whether a size is a number; False for a symbol, by which a compiler makes one program for all sizes."""
+    if not torch.compiler.is_compiling():
+        return isinstance(size, int)
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import
+
+    return has_static_value(size)
+
+
+def known_above(count: int, most: int) -> bool:
+    """Whether a size is known to be above `most`; False for symbolic sizes, of which this cannot be known."""
+    return not known_at_most(count, most)
+
+
+def proven_at_most(size: int, most: int) -> bool:
+    """Whether a size is at most `most`."""
+    return bool(size <= most)
+
+
 def known_at_most(count: int, most: int) -> bool:
-    """Whether a product of sizes is known to be at most `most`."""
-    return bool(count <= most)
+    """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
+    return not is_static(count) or count <= most
 
 
 def may_be_learned(x: Tensor) -> bool:

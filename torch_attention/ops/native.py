@@ -20,7 +20,7 @@ from torch_attention.checks import dtype_name
 from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
-from torch_attention.ops.known import may_be_learned
+from torch_attention.ops.known import known_above, may_be_learned
 from torch_attention.ops.visibility import Visibility
 
 BAND = 256  # queries in a band of a window
@@ -69,24 +69,29 @@ def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"
     if known and before is None:
         sees_all = after is None or offset + after >= key.shape[-2] - 1  # as one step of decoding does
         if sees_all or offset + after == 0:
-            return F.scaled_dot_product_attention(
-                query, key, value, is_causal=not sees_all, scale=scale, enable_gqa=grouped
-            )
+            return _fused(query, key, value, is_causal=not sees_all, scale=scale, enable_gqa=grouped)
     square = query.shape[-2] == key.shape[-2] and offset == 0
     has_window = known and square and before is not None and after is not None
-    if has_window and 2 * (before + after + 1 + BAND) < key.shape[-2]:
+    if has_window and known_above(key.shape[-2], 2 * (before + after + 1 + BAND)):
         return _in_bands(call)
 
     bias, visible = call_masks(call)
     if visible is None:
-        return F.scaled_dot_product_attention(query, key, value, scale=scale, enable_gqa=grouped)
+        return _fused(query, key, value, scale=scale, enable_gqa=grouped)
     alive = visible.any(dim=-1, keepdim=True)  # ... query 1
     visible = visible | ~alive
     restriction = visible if bias is None else torch.where(visible, bias, -torch.inf).to(query.dtype)
-    output = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=restriction, scale=scale, enable_gqa=grouped
-    )
+    output = _fused(query, key, value, attn_mask=restriction, scale=scale, enable_gqa=grouped)
     return torch.where(alive, output, 0.0)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """PyTorch's fused kernel in the precision of its arguments, which autocast would lower."""
+    kind = query.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return F.scaled_dot_product_attention(query, key, value, **options)
+    with torch.autocast(kind, enabled=False):
+        return F.scaled_dot_product_attention(query, key, value, **options)
 
 
 def _in_bands(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
@@ -104,7 +109,7 @@ def _in_bands(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
         there = seen._replace(query_offset=(i - first) * BAND)
         visible = there.mask((*query.shape[:-1], key.shape[-2]), device=query.device)
         found.append(
-            F.scaled_dot_product_attention(
+            _fused(
                 query,
                 key,
                 value,

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.checks import check_positive
 from torch_attention.ops.softmax import at_least_float32
 
@@ -28,6 +29,7 @@ def top_k_mask(
     check_positive(k=k)
     scores = at_least_float32(scores)
     if mask is not None:
+        mask = with_rank(mask, scores.ndim)
         scores = torch.where(mask, scores, -torch.inf)
     order = torch.argsort(-scores, dim=-1, stable=True)  # *rows length, from the largest score on
     chosen = torch.argsort(order, dim=-1, stable=True) < k  # *rows length

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from torch_attention.arrays import einsum
 from torch_attention.ops.rules import Place, Rule
 from torch_attention.ops.softmax import at_least_float32
 from torch_attention.ops.tile import Fixed, Learned, Plan, Tile
@@ -57,7 +58,7 @@ class _Attend(torch.autograd.Function):
             read = asked.new_zeros(*asked.shape[:-1], value.shape[-1])  # batch kv_heads group row value_dim
             for live in row:
                 at = Tile(plan, fixed, i, live)
-                products = torch.einsum("bgrqd,bgkd->bgrqk", asked, at.columns(key, dtype=wide))
+                products = einsum("bgrqd,bgkd->bgrqk", asked, at.columns(key, dtype=wide))
                 place = at.place(query, key)
                 scores = at.hidden(
                     plan.rule.score(products, None if bias is None else at.of(bias), arrays, known, place),
@@ -68,7 +69,7 @@ class _Attend(torch.autograd.Function):
                 shares = torch.exp(scores - level[..., None])
                 fade = torch.exp(top - level)
                 top, total = new_top, fade * total + shares.sum(-1)
-                here = torch.einsum("bgrqk,bgkd->bgrqd", at.kept(shares), at.columns(value, dtype=wide))
+                here = einsum("bgrqk,bgkd->bgrqd", at.kept(shares), at.columns(value, dtype=wide))
                 read = fade[..., None] * read + here
             if sinks is not None:
                 sink = sinks[..., None].to(wide)
@@ -123,18 +124,18 @@ class _Attend(torch.autograd.Function):
             for live in row:
                 at, j = Tile(plan, fixed, i, live), live.column
                 place = at.place(query, key)
-                products = torch.einsum("bgrqd,bgkd->bgrqk", asked, at.columns(key, dtype=wide))
+                products = einsum("bgrqd,bgkd->bgrqk", asked, at.columns(key, dtype=wide))
                 score = partial(_score, plan.rule, fixed.known, place, bias is not None)
                 of_bias = [] if bias is None else [at.of(bias)]
                 scores, pull = torch.func.vjp(score, products, *of_bias, *arrays)  # type: ignore[misc]
                 shares = torch.exp(at.hidden(scores, place) - level) * per
-                d_shares = at.kept(torch.einsum("bgrqd,bgkd->bgrqk", d_read, at.columns(value, dtype=wide)))
+                d_shares = at.kept(einsum("bgrqd,bgkd->bgrqk", d_read, at.columns(value, dtype=wide)))
                 if len(row) == 1:  # which rounds as in the definition
                     off = (shares * d_shares).sum(-1, keepdim=True) - further
                 d_products, *d_others = pull(shares * (d_shares - off))
-                d_asked = d_asked + torch.einsum("bgrqk,bgkd->bgrqd", d_products, at.columns(key, dtype=wide))
-                _add(d_keys, j, torch.einsum("bgrqk,bgrqd->bgkd", d_products, asked))
-                _add(d_values, j, torch.einsum("bgrqk,bgrqd->bgkd", at.kept(shares), d_read))
+                d_asked = d_asked + einsum("bgrqk,bgkd->bgrqd", d_products, at.columns(key, dtype=wide))
+                _add(d_keys, j, einsum("bgrqk,bgrqd->bgkd", d_products, asked))
+                _add(d_values, j, einsum("bgrqk,bgrqd->bgkd", at.kept(shares), d_read))
                 if bias is not None:
                     _add(d_bias, at.number(bias), d_others.pop(0))
                 d_arrays = [x + y for x, y in zip(d_arrays, d_others, strict=True)]

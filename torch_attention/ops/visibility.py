@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from torch_attention.ops.known import is_static
+
 FAR = 2**30  # a limit beyond every length
 ROWS = 4096  # queries whose keys are looked at at once
 
@@ -99,8 +101,8 @@ class Visibility(NamedTuple):
         if self.query_segments is None:
             seen = self._reached_by_place(query_len, key[0])
         else:
-            starts = range(0, max(1, query_len), ROWS) if isinstance(query_len, int) else (0,)
-            length = ROWS if isinstance(query_len, int) else query_len
+            starts = range(0, max(1, query_len), ROWS) if is_static(query_len) else (0,)
+            length = ROWS if is_static(query_len) else query_len
             parts = [self.sees(number, query[:, i : i + length], key) for i in starts]
             seen = reduce(or_, [part.any(dim=-2) for part in parts if part is not None])
         axes = batch if seen.shape[0] == prod(batch) else (1,) * len(batch)
@@ -113,7 +115,7 @@ class Visibility(NamedTuple):
             return False  # the first key is not seen for sure
         if after is None or (query_len == key_len and offset + after >= 0):
             return True
-        lengths_known = isinstance(query_len, int) and isinstance(key_len, int)
+        lengths_known = is_static(query_len) and is_static(key_len)
         return lengths_known and offset + query_len + after >= key_len
 
     def _reached_by_place(self, query_len: int, key: Int[Tensor, "1 key"]) -> Bool[Tensor, "batch key"]:

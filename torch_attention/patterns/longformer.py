@@ -54,9 +54,9 @@ def local_global_mask(
     """
     check_positive(one_sided_window=one_sided_window)
     key = torch.arange(global_tokens.shape[1], device=global_tokens.device)
-    query = key[:, None]
+    query, key = key[:, None], key[None]
     near = (key <= query + one_sided_window) & (key >= query - one_sided_window)  # length length
-    return (near | global_tokens[:, :, None] | global_tokens[:, None, :])[:, None]
+    return (near[None] | global_tokens[:, :, None] | global_tokens[:, None, :])[:, None]
 
 
 @checked

@@ -22,10 +22,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import at_least_float32
-from torch_attention.ops.known import known_values
+from torch_attention.ops.known import known_above, known_values
 from torch_attention.positions.protocol import check_shape, positions_or_count
 from torch_attention.positions.rotary import rotary_frequencies
 
@@ -35,10 +36,13 @@ def sinusoid(
     positions: Int[Tensor, "... length"], frequencies: Float[Tensor, " pairs"], *, interleaved: bool = True
 ) -> Float[Tensor, "... length embed"]:
     """Sine and cosine of the position times each frequency: neighbours, or else all sines before all cosines."""
-    angles = positions[..., None].to(frequencies.dtype) * frequencies  # ... length pairs
+    angles = positions[..., None].to(frequencies.dtype)  # ... length 1
+    angles = angles * with_rank(frequencies, angles.ndim)  # ... length pairs
     sine, cosine = torch.sin(angles), torch.cos(angles)  # ... length pairs
     if interleaved:
-        return torch.stack([sine, cosine], dim=-1).reshape((*angles.shape[:-1], -1))  # ... length embed
+        return torch.stack([sine, cosine], dim=-1).reshape(
+            (*angles.shape[:-1], 2 * angles.shape[-1])
+        )  # ... length embed
     return torch.concatenate([sine, cosine], dim=-1)  # ... length embed
 
 
@@ -80,7 +84,10 @@ class SinusoidalEmbedding(nn.Module):
         wide = at_least_float32(x)  # batch length embed
         frequencies = torch.as_tensor(self.frequencies, dtype=wide.dtype, device=x.device)  # pairs
         positions = positions_or_count(positions, x.shape[1], device=x.device)  # length, or batch length
-        return (wide + sinusoid(positions, frequencies, interleaved=self.interleaved)).to(x.dtype)
+        added = sinusoid(
+            positions, frequencies, interleaved=self.interleaved
+        )  # length, or batch length, embed
+        return (wide + with_rank(added, 3)).to(x.dtype)
 
 
 @checked
@@ -127,13 +134,13 @@ class LearnedEmbedding(nn.Module):
         check_shape("positions", positions, x)
         self._check_rows(x, positions)
         positions = positions_or_count(positions, x.shape[1], device=x.device)  # length, or batch length
-        return x + self.position_embedding(positions).to(x.dtype)  # batch length embed
+        return x + with_rank(self.position_embedding(positions).to(x.dtype), 3)  # batch length embed
 
     def _check_rows(
         self, x: Float[Tensor, "batch length embed"], positions: Int[Tensor, "..."] | None
     ) -> None:
         if positions is None:
-            if x.shape[1] > self.max_len:
+            if known_above(x.shape[1], self.max_len):
                 raise ValueError(f"x must have at most max_len={self.max_len} positions, got {x.shape[1]}")
             return
         values = known_values(positions)

@@ -69,7 +69,7 @@ class ALiBi(nn.Module):
         wide = at_least_float32(query).dtype
         distance = abs(distances(query, key, query_positions, key_positions))  # 1|batch 1 query key
         slopes = torch.as_tensor(self.slopes, dtype=wide, device=query.device)  # heads
-        bias = -slopes[:, None, None] * distance.to(wide)  # 1|batch heads query key
+        bias = -slopes[None, :, None, None] * distance.to(wide)  # 1|batch heads query key
         return Placed(query, key, bias)
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from torch_attention.checks import is_size
 from torch_attention.ops import Placed
 
 
@@ -38,7 +39,7 @@ def check_scheme(position: nn.Module | None, **sizes: int) -> None:
     """Raise ValueError unless a scheme is made for heads of these sizes; it says what it needs in its attributes."""
     for name, size in sizes.items():
         needed = getattr(position, name, None)
-        if needed not in (None, size):
+        if not is_size(size, needed):
             raise ValueError(f"position must be made for {name}={size}, got one for {name}={needed}")
 
 
@@ -66,7 +67,7 @@ def check_shape(
     """Raise ValueError unless `positions` are `(length, *coordinates)` or `(batch, length, *coordinates)`."""
     batch, length = x.shape[:2]
     shapes = ((length, *coordinates), (batch, length, *coordinates))
-    if positions is not None and tuple(positions.shape) not in shapes:
+    if positions is not None and not any(tuple(positions.shape) == shape for shape in shapes):
         raise ValueError(f"{name} must have shape {shapes[0]} or {shapes[1]}, got {tuple(positions.shape)}")
 
 
@@ -104,8 +105,8 @@ def check_heads(
     head_dim: int | None = None,
 ) -> None:
     """Raise ValueError unless queries have so many heads, and queries and keys so many features; None accepts any."""
-    if num_heads not in (None, query.shape[-3]):
+    if not is_size(query.shape[-3], num_heads):
         raise ValueError(f"query must have num_heads={num_heads}, got {query.shape[-3]}")
     for name, x in (("query", query), ("key", key)):
-        if head_dim not in (None, x.shape[-1]):
+        if not is_size(x.shape[-1], head_dim):
             raise ValueError(f"{name} must have head_dim={head_dim}, got {x.shape[-1]}")

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.checks import check_divisible
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads, positions_or_count
@@ -50,7 +51,7 @@ def rotate(
         interleaved: whether neighbours make a pair, instead of features half of the turned ones apart.
         amplitude: factor on what is turned (YaRN, LongRoPE).
     """
-    pairs = angles.shape[-1]
+    pairs, angles = angles.shape[-1], with_rank(angles, x.ndim)
     turned, rest = at_least_float32(x[..., : 2 * pairs]), x[..., 2 * pairs :]
     cosine, sine = amplitude * torch.cos(angles), amplitude * torch.sin(angles)  # ... length pairs
     if interleaved:
@@ -127,7 +128,9 @@ class RotaryEmbedding(nn.Module):
         positions = positions_or_count(positions, x.shape[-2], device=x.device)  # length, or batch length
         positions = positions[:, None] if positions.ndim == 2 else positions  # length, or batch 1 length
         frequencies = torch.as_tensor(self.frequencies, dtype=wide, device=x.device)  # pairs
-        angles = positions[..., None].to(wide) * frequencies  # ... length pairs
+        angles = positions[..., None].to(wide) * with_rank(
+            frequencies, positions.ndim + 1
+        )  # ... length pairs
         return rotate(x, angles, interleaved=self.interleaved, amplitude=self.amplitude)
 
 

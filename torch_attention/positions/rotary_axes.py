@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.checks import check_divisible
 from torch_attention.ops import Placed, at_least_float32
 from torch_attention.positions.protocol import check_heads
@@ -33,7 +34,7 @@ def axis_angles(
 ) -> Float[Tensor, "... length pairs"]:
     """The angle of each pair: the coordinate on its axis times its frequency."""
     followed = positions[..., torch.as_tensor(axes, device=positions.device)]  # ... length pairs
-    return followed.to(frequencies.dtype) * frequencies  # ... length pairs
+    return followed.to(frequencies.dtype) * with_rank(frequencies, followed.ndim)  # ... length pairs
 
 
 @checked

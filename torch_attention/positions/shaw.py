@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import matmul, take_along
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear
@@ -47,8 +48,8 @@ def relative_scores(
         rows: one vector a distance, the same for all heads or `(heads, rows, head_dim)`.
         row: which of them belongs to a pair, broadcast against the result.
     """
-    scores = at_least_float32(x) @ at_least_float32(rows).swapaxes(-1, -2)  # batch heads length rows
-    return torch.take_along_dim(scores, row, dim=-1)  # batch heads length other
+    scores = matmul(at_least_float32(x), at_least_float32(rows).swapaxes(-1, -2))  # batch heads length rows
+    return take_along(scores, row, -1)  # batch heads length other
 
 
 @checked
@@ -187,8 +188,8 @@ class ShawSelfAttention(nn.Module):
         )  # 1|batch 1 length length
         by_row = sum_by_slot(kept, row, len(self.position.rows))  # batch heads length rows
         table = self.value_embedding(torch.as_tensor(self.position.rows, device=x.device))  # rows head_dim
-        shifts = by_row @ at_least_float32(table)  # batch heads length head_dim
-        heads = (kept @ at_least_float32(seen.entries.value) + shifts).to(
+        shifts = einsum("bhqr,rd->bhqd", by_row, at_least_float32(table))  # batch heads length head_dim
+        heads = (matmul(kept, at_least_float32(seen.entries.value)) + shifts).to(
             value.dtype
         )  # batch heads length head_dim
         return attention_output(

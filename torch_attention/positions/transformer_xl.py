@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum, larger, matmul
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, parameter
 from torch_attention.ops import Placed, at_least_float32
@@ -36,10 +37,10 @@ def counted_distance_scores(
     frequencies: Float[Tensor, " pairs"],
 ) -> Float[Tensor, "batch heads query key"]:
     """q_i · W r_{i-j} for positions that count from 0: few distances, so each is mapped once and picked out."""
-    furthest, latest = query.shape[-2] - 1, key.shape[-2] - 1
-    steps = torch.arange(-latest, furthest + 1, device=query.device)  # rows
+    latest = key.shape[-2] - 1
+    steps = torch.arange(larger(0, query.shape[-2] + latest), device=query.device) - latest  # rows
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
-    rows = torch.einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
+    rows = einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
 
 
@@ -56,7 +57,7 @@ def distance_scores(
     sin((i - j) θ) and cos((i - j) θ) are sums of products of those of iθ and jθ: turn Wᵀq by the query's position
     and it meets the sinusoid of the key's.
     """
-    asked = torch.einsum("bhqd,ehd->bhqe", query, weight)  # batch heads query embed
+    asked = einsum("bhqd,ehd->bhqe", query, weight)  # batch heads query embed
     pairs = frequencies.shape[-1]
     of_sine, of_cosine = asked[..., :pairs], asked[..., pairs:]  # batch heads query pairs
     here = sinusoid(query_positions, frequencies, interleaved=False)[..., None, :, :]  # 1|batch 1 query embed
@@ -64,7 +65,9 @@ def distance_scores(
     sine, cosine = here[..., :pairs], here[..., pairs:]  # 1|batch 1 query pairs
     for_sine = of_cosine * sine - of_sine * cosine  # batch heads query pairs
     for_cosine = of_sine * sine + of_cosine * cosine  # batch heads query pairs
-    return torch.concatenate([for_sine, for_cosine], dim=-1) @ there.swapaxes(-1, -2)  # batch heads query key
+    return matmul(
+        torch.concatenate([for_sine, for_cosine], dim=-1), there.swapaxes(-1, -2)
+    )  # batch heads query key
 
 
 @checked
@@ -118,15 +121,15 @@ class TransformerXLEmbedding(nn.Module):
         wide = at_least_float32(query)  # batch heads query head_dim
         frequencies = torch.as_tensor(self.frequencies, dtype=wide.dtype, device=query.device)  # pairs
         weight = self.distance_weight[...].to(wide.dtype)  # embed heads head_dim
-        towards = wide + self.distance_bias[...][:, None]  # batch heads query head_dim
+        towards = wide + self.distance_bias[...][None, :, None].to(wide.dtype)  # batch heads query head_dim
         if query_positions is None and key_positions is None:
             scores = counted_distance_scores(towards, key, weight, frequencies)  # batch heads query key
         else:
             query_positions = positions_or_count(query_positions, query.shape[-2], device=query.device)
             key_positions = positions_or_count(key_positions, key.shape[-2], device=query.device)
             scores = distance_scores(towards, weight, frequencies, query_positions, key_positions)
-        content = (wide + self.content_bias[...][:, None]).to(query.dtype)  # batch heads query head_dim
-        return Placed(content, key, self.scale * scores)
+        content = wide + self.content_bias[...][None, :, None].to(wide.dtype)  # batch heads query head_dim
+        return Placed(content.to(query.dtype), key, self.scale * scores)
 
 
 def main() -> None:

@@ -119,7 +119,7 @@ class CosineAttention(nn.Module):
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         exponent = torch.clip(at_least_float32(self.logit_scale[...]), max=math.log(self.max_scale))  # heads
         heads, weights = attend(
-            torch.exp(exponent)[:, None, None] * unit_vectors(placed.query),
+            torch.exp(exponent)[None, :, None, None] * unit_vectors(placed.query),
             unit_vectors(placed.key),
             at_least_float32(seen.entries.value),
             placed.bias,

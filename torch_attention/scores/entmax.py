@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import take_along, with_rank
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -49,17 +50,21 @@ def entmax15(
         visible key is zero throughout, and so are its gradients.
     """
     half = at_least_float32(scores) / 2.0
+    if half.shape[-1] == 0:
+        return half
     everything = torch.ones_like(half, dtype=torch.bool)
     mask = everything if mask is None else everything & mask
     # Which keys are in the support: a yes or no, through which no gradient flows.
     below = below_the_top(half, mask)  # ... key
     ordered = descending(below)  # ... key
-    count = torch.arange(1, half.shape[-1] + 1, dtype=half.dtype, device=half.device)  # key
+    count = with_rank(
+        torch.arange(1, half.shape[-1] + 1, dtype=half.dtype, device=half.device), half.ndim
+    )  # ... key
     means = torch.cumsum(ordered, dim=-1) / count  # ... key
     spreads = torch.cumsum(ordered * ordered, dim=-1) - count * means * means  # ... key
     thresholds = means - torch.sqrt(torch.clip((1.0 - spreads) / count, min=0.0))  # ... key
     size = (thresholds <= ordered).sum(dim=-1, keepdim=True)  # ... 1
-    threshold = torch.clip(torch.take_along_dim(thresholds, size - 1, dim=-1), min=-1.0)  # ... 1
+    threshold = torch.clip(take_along(thresholds, size - 1, -1), min=-1.0)  # ... 1
     support = mask & (below > threshold)  # ... key
     # On the support the weights are a smooth function of the scores, and so their gradient is exact.
     size = torch.clip(support.sum(dim=-1, keepdim=True), min=1).to(half.dtype)  # ... 1

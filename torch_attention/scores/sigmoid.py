@@ -12,13 +12,12 @@ for Sigmoid Self-Attention"). A key that is hidden changes the weight of no othe
 | n      |             | how many keys there are, those hidden included |
 """
 
-import math
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import log_size
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -51,7 +50,7 @@ def sigmoid_weights(
     Returns:
         Weights that are exactly zero where masked, and so are their gradients.
     """
-    shift = -math.log(scores.shape[-1]) if shift is None else shift
+    shift = -log_size(scores.shape[-1]) if shift is None else shift
     weights = torch.sigmoid(at_least_float32(scores) + shift)
     return weights if mask is None else torch.where(mask, weights, 0.0)
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import take_along, with_rank
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -47,7 +48,7 @@ def below_the_top(
 @checked
 def descending(x: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
     """Sorted along the last axis, the largest first."""
-    return torch.take_along_dim(x, torch.argsort(-x, dim=-1, stable=True), dim=-1)
+    return take_along(x, torch.argsort(-x, dim=-1, stable=True), -1)
 
 
 @checked
@@ -65,6 +66,8 @@ def sparsemax(
         visible key is zero throughout, and so are its gradients.
     """
     scores = at_least_float32(scores)
+    if scores.shape[-1] == 0:
+        return scores
     everything = torch.ones_like(scores, dtype=torch.bool)
     mask = everything if mask is None else everything & mask
     # Which keys are in the support: a yes or no, through which no gradient flows.
@@ -72,8 +75,9 @@ def sparsemax(
     ordered = descending(below)  # ... key
     count = torch.arange(1, scores.shape[-1] + 1, dtype=scores.dtype, device=scores.device)  # key
     sums = torch.cumsum(ordered, dim=-1)  # ... key
-    size = (1.0 + count * ordered > sums).sum(dim=-1, keepdim=True)  # ... 1
-    threshold = (torch.take_along_dim(sums, size - 1, dim=-1) - 1.0) / size  # ... 1
+    size = (1.0 + with_rank(count, sums.ndim) * ordered > sums).sum(dim=-1, keepdim=True)  # ... 1
+    last = take_along(sums, size - 1, -1)  # ... 1
+    threshold = (last - 1.0) / size.to(sums.dtype)  # ... 1
     support = mask & (below > threshold)  # ... key
     # On the support the weights are linear in the scores, and so their gradient is exact.
     size = torch.clip(support.sum(dim=-1, keepdim=True), min=1).to(scores.dtype)  # ... 1

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, parameter
@@ -41,7 +42,7 @@ def talk(
     head_map: Float[Tensor, "heads heads"], x: Float[Tensor, "batch heads query key"]
 ) -> Float[Tensor, "batch heads query key"]:
     """Each head becomes the sum of all heads, weighted by its row of `head_map`; in at least float32."""
-    return torch.einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
+    return einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
 
 
 @checked

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.ops import top_k_mask
 
 
@@ -13,10 +14,9 @@ from torch_attention.ops import top_k_mask
 def runs(
     length: int, size: int, stride: int, *, device: torch.device | str | None
 ) -> Int[Tensor, "runs size"]:
-    """The positions of each complete run; if there is none, those of one that is not."""
-    count = max(1, (length - size) // stride + 1)
-    first = stride * torch.arange(count, device=device)  # runs
-    return first[:, None] + torch.arange(size, device=device)
+    """The positions of each run that begins in the sequence; the last ones may reach beyond its end."""
+    first = stride * torch.arange(-(-length // stride), device=device)  # runs
+    return first[:, None] + torch.arange(size, device=device)[None]
 
 
 def block_sums(x: Float[Tensor, "... key"], size: int) -> Float[Tensor, "... blocks"]:
@@ -70,8 +70,8 @@ def chosen_keys(
     own = torch.arange(query_len, device=visible.device) + query_offset  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
-    importance = torch.where(always, torch.inf, importance)
-    members = runs(key_len + selected_size - 1, selected_size, selected_size, device=visible.device)
+    importance = torch.where(with_rank(always, 4), torch.inf, importance)
+    members = runs(block.shape[1] * selected_size, selected_size, selected_size, device=visible.device)
     members = torch.clip(members, max=key_len - 1)  # blocks size
     seen = visible[..., members].any(dim=-1)  # batch heads query blocks
     seen = rearrange(seen, "b (g r) q n -> b g r q n", g=num_kv_heads).any(dim=2)

@@ -81,7 +81,7 @@ class Choosing:
         index_key = seen.entries.index_key  # batch slots index_dim
         causal = causal_mask(
             self.x.shape[1], index_key.shape[1], query_offset=seen.offset, device=self.x.device
-        )  # new slots
+        )[None, None]  # 1 1 new slots
         mask = causal if seen.mask is None else causal & seen.mask
         chosen = self.layer.choose(self.x, index_key, mask, seen.query_positions, seen.key_positions)
         return seen._replace(entries=type(entries)(*seen.entries[:2]), mask=chosen & mask)
@@ -155,7 +155,7 @@ class DeepSeekSparseAttention(nn.Module):
         if cache is not None:
             return attention(x, mask, cache=Choosing(self, x, cache), need_weights=need_weights)
         batch, length = x.shape[:2]
-        visible = causal_mask(length, device=x.device)  # length length
+        visible = causal_mask(length, device=x.device)[None, None]  # 1 1 length length
         if mask is not None:
             visible = visible & align("mask", mask, (batch, attention.num_heads, length, length))
         chosen = self.choose(x, self.indexer.keys(x), visible, positions, positions)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum, take_along, with_rank
 from torch_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
@@ -23,7 +24,7 @@ def lsh_buckets(
     Equal vectors fall into equal buckets; hidden positions share one of their own, the last.
     """
     x = at_least_float32(x)
-    rotated = torch.einsum("bhnd,hdrm->bhrnm", x, rotations.to(x.dtype))
+    rotated = einsum("bhnd,hdrm->bhrnm", x, rotations.to(x.dtype))
     buckets = torch.argmax(
         torch.concatenate([rotated, -rotated], dim=-1), dim=-1
     )  # batch heads rounds length
@@ -73,7 +74,7 @@ def lsh_attention_weights(
     counts = meetings(chunk, chunk, num_chunks, circular=circular)  # batch heads length length
     scores, seen = dot_product_scores(query, key, None, mask, is_causal=is_causal)
     seen = counts > 0 if seen is None else seen & (counts > 0)
-    itself = torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    itself = with_rank(torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device), scores.ndim)
     alone = ~(seen & ~itself).any(dim=-1, keepdim=True)  # batch heads length 1
     if count_repeats:
         scores = scores + torch.log(torch.clip(counts, min=1).to(scores.dtype))
@@ -107,7 +108,7 @@ def lsh_attention(
 
     def gather(x: Tensor) -> Tensor:
         """The elements in sorted order, in chunks: (batch, heads, rounds * chunks, size, features)."""
-        found = torch.take_along_dim(x, place[..., None], dim=2)
+        found = take_along(x, place[..., None], 2)
         return rearrange(found, "b h (c m) d -> b h c m d", m=size)
 
     def look_back(x: Tensor) -> Tensor:
@@ -131,24 +132,22 @@ def lsh_attention(
     if not circular:
         first = torch.arange(rounds * num_chunks, device=order.device) % num_chunks == 0
         back = torch.arange(2 * size, device=order.device) < size
-        seen = seen & ~(first[:, None, None] & back)
+        seen = seen & ~(first[:, None, None] & back[None, None])[None, None]
 
-    scores = torch.einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
+    scores = einsum("bhcmd,bhckd->bhcmk", gather(query), look_back(gather(key)))
     scores = scores * query.shape[-1] ** -0.5
     if not count_repeats:
         scores = scores - torch.log(torch.clip(counts, min=1).to(scores.dtype))
-    heads = torch.einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
+    heads = einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
     total = torch.logsumexp(torch.where(seen, scores, torch.finfo(scores.dtype).min), dim=-1)
 
     def scatter(x: Tensor) -> Tensor:
         """Back to the order of the sequence: (batch, heads, rounds, length, features)."""
-        return torch.take_along_dim(
-            rearrange(x, "b h (r c) m d -> b h r (c m) d", r=rounds), rank[..., None], dim=3
-        )
+        return take_along(rearrange(x, "b h (r c) m d -> b h r (c m) d", r=rounds), rank[..., None], 3)
 
     met = rearrange(scatter(seen.any(dim=-1, keepdim=True)), "b h r n y -> b h n (r y)")
     share = masked_softmax(rearrange(scatter(total[..., None]), "b h r n y -> b h n (r y)"), met)
-    output = torch.einsum("bhnr,bhrnd->bhnd", share, scatter(heads))  # batch heads length head_dim
+    output = einsum("bhnr,bhrnd->bhnd", share, scatter(heads))  # batch heads length head_dim
     alone = ~met.any(dim=-1, keepdim=True)  # batch heads length 1
     if mask is not None:
         alone = alone & rearrange(mask, "b x y n -> b x n y")

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from torch_attention.activations import relu
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_positive, check_sequence
-from torch_attention.layers import Factory, layer_norm, linear
+from torch_attention.layers import Factory, layer_norm, linear, precise
 from torch_attention.ops import at_least_float32, split_heads
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
@@ -46,8 +47,8 @@ def lightning_scores(
     """
     query, key, head_weights = map(at_least_float32, (query, key, head_weights))
     num_heads, head_dim = query.shape[1], query.shape[-1]
-    scores = torch.einsum("bhqd,bkd->bhqk", query, key) * head_dim**-0.5  # batch heads query key
-    return torch.einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
+    scores = einsum("bhqd,bkd->bhqk", query, key) * head_dim**-0.5  # batch heads query key
+    return einsum("bqh,bhqk->bqk", head_weights * num_heads**-0.5, relu(scores))
 
 
 @checked
@@ -117,13 +118,14 @@ class LightningIndexer(nn.Module):
         """
         check_sequence("x", x, self.embed_dim)
         asked = x if asked is None else asked
-        check_sequence("asked", asked, self.q_proj.in_features, batch=x.shape[0])
+        asked_dim = self.embed_dim if self.query_dim is None else self.query_dim
+        check_sequence("asked", asked, asked_dim, batch=x.shape[0])
         check_positions("positions", positions, x, self.position)
         return self.scores(x, asked, self.keys(x), positions, positions)
 
     def keys(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length head_dim"]:
         """The key of each position, not yet placed."""
-        return self.k_norm(self.k_proj(x))
+        return self.k_norm(precise(self.k_proj, x))
 
     def scores(
         self,
@@ -134,9 +136,9 @@ class LightningIndexer(nn.Module):
         key_positions: Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch query key"]:
         """The score of each key for each position of `x`; as in a call, with keys from elsewhere."""
-        query = split_heads(self.q_proj(asked), self.head_dim)  # batch heads query head_dim
+        query = split_heads(precise(self.q_proj, asked), self.head_dim)  # batch heads query head_dim
         placed = place(self.position, query, key[:, None], query_positions, key_positions)
-        return lightning_scores(placed.query, placed.key[:, 0], self.weight_proj(x))
+        return lightning_scores(placed.query, placed.key[:, 0], precise(self.weight_proj, x))
 
 
 def main() -> None:

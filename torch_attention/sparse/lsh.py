@@ -32,7 +32,7 @@ from torch_attention.checks import (
     check_positive,
     check_sequence,
 )
-from torch_attention.layers import Dropout, Factory, linear, normal_buffer
+from torch_attention.layers import Dropout, Factory, linear, normal_buffer, precise
 from torch_attention.ops import at_least_float32, merge_heads, split_heads, weighted_values
 from torch_attention.outputs import AttentionOutput
 from torch_attention.sparse.hashing import lsh_attention, lsh_attention_weights, lsh_buckets
@@ -132,7 +132,7 @@ class LSHAttention(nn.Module):
                 f"rotations must have shape (heads, head_dim, rounds, buckets / 2) = {tuple(kept.shape)}, "
                 f"got {tuple(rotations.shape)}"
             )
-        query = split_heads(self.qk_proj(x), self.head_dim)  # batch heads length head_dim
+        query = split_heads(precise(self.qk_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         key = at_least_float32(query)
         key = key / torch.sqrt((key * key).mean(dim=-1, keepdim=True) + 1e-6)  # of length sqrt(head_dim)
@@ -141,7 +141,7 @@ class LSHAttention(nn.Module):
         order = torch.argsort(buckets, dim=-1, stable=True)  # batch heads rounds length
         num_chunks = length // self.chunk_length
         keep = self.dropout.keep_weights(query, key, dropout_keep)
-        if not need_weights and keep is None:
+        if not need_weights and keep is None and length != 0:
             heads = lsh_attention(
                 query,
                 key,

@@ -20,9 +20,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
-from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.layers import Dropout, Factory, linear, precise
 from torch_attention.ops import (
     dot_product_scores,
     masked_softmax,
@@ -71,7 +72,8 @@ def block_attention_weights(
     count = block_sums(visible.to(scores.dtype), block_size)  # batch heads query blocks
     gate = total / torch.clip(count, min=1.0)  # batch heads query blocks
     own = (torch.arange(scores.shape[-2], device=scores.device) + query_offset) // block_size  # query
-    gate = torch.where(own[:, None] == block, torch.inf, gate)
+    is_own = with_rank(own[:, None] == block[None], gate.ndim)  # 1 1 query blocks
+    gate = torch.where(is_own, torch.inf, gate)
     chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads query blocks
     return masked_softmax(scores, visible & chosen[..., block_of])
 
@@ -147,8 +149,8 @@ class MixtureOfBlockAttention(nn.Module):
             position=self.position,
             num_heads=self.num_heads,
         )
-        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
-        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(precise(self.k_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import einsum
 from torch_attention.checks import check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
@@ -32,7 +33,7 @@ from torch_attention.vision.grids import GridOutput, check_grid, flatten_grid, u
 def distances(length: int, *, device: torch.device | str | None) -> Int[Tensor, "length length"]:
     """Which row of a table of positions belongs to a query and a key of an axis: 0 for the key farthest ahead."""
     places = torch.arange(length, device=device)  # length
-    return places[:, None] - places + length - 1  # length length
+    return places[:, None] - places[None] + length - 1  # length length
 
 
 @checked
@@ -56,8 +57,8 @@ def decomposed_position_bias(
     ]  # height height head_dim
     columns = at_least_float32(width_positions)[distances(width, device=query.device)]  # width width head_dim
     grid = rearrange(at_least_float32(query), "b h (y x) d -> b h y x d", y=height)
-    down = torch.einsum("bhyxd,ykd->bhyxk", grid, rows)  # batch heads height width height
-    across = torch.einsum("bhyxd,xkd->bhyxk", grid, columns)  # batch heads height width width
+    down = einsum("bhyxd,ykd->bhyxk", grid, rows)  # batch heads height width height
+    across = einsum("bhyxd,xkd->bhyxk", grid, columns)  # batch heads height width width
     bias = down[..., :, None] + across[..., None, :]  # batch heads height width height width
     return rearrange(bias, "b h y x r c -> b h (y x) (r c)")  # batch heads area area
 
@@ -148,7 +149,7 @@ class DecomposedPositionAttention(nn.Module):
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return GridOutput(unflatten_grid(self.out_proj(merge_heads(heads)), height), weights)
+        return GridOutput(unflatten_grid(self.out_proj(merge_heads(heads)), height, width), weights)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_keep, check_positive
-from torch_attention.layers import Dropout, Factory, conv2d, layer_norm, linear
+from torch_attention.layers import Dropout, Factory, conv2d, convolve, layer_norm, linear
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 
@@ -96,13 +96,19 @@ class SpatialReductionAttention(nn.Module):
         """
         check_grid("x", x, self.embed_dim)
         batch, height, width, _ = x.shape
-        patches = (height // self.reduction) * (width // self.reduction)
-        if patches == 0:
+        high, wide = height // self.reduction, width // self.reduction
+        patches = high * wide
+        if patches == 0 and height * width != 0:
             raise ValueError(
                 f"x must be at least reduction={self.reduction} high and wide, got {height} and {width}"
             )
         check_keep(dropout_keep, (batch, self.num_heads, height * width, patches))
-        reduced = x if self.reduction == 1 else self.reduction_norm(self.reduction_proj(x))
+        whole = x[:, : high * self.reduction, : wide * self.reduction]  # of patches alone
+        reduced = (
+            x
+            if self.reduction == 1 or patches == 0
+            else self.reduction_norm(convolve(self.reduction_proj, whole))
+        )
         reduced = flatten_grid(reduced)  # batch patches embed
         query = split_heads(self.q_proj(flatten_grid(x)), self.head_dim)  # batch heads area head_dim
         key = split_heads(self.k_proj(reduced), self.head_dim)  # batch heads patches head_dim
@@ -115,7 +121,7 @@ class SpatialReductionAttention(nn.Module):
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return GridOutput(unflatten_grid(self.out_proj(merge_heads(heads)), height), weights)
+        return GridOutput(unflatten_grid(self.out_proj(merge_heads(heads)), height, width), weights)
 
 
 def main() -> None:

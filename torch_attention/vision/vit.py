@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
-from torch_attention.layers import Factory, conv2d, layer_norm, parameter
+from torch_attention.layers import Factory, conv2d, convolve, layer_norm, parameter
 from torch_attention.outputs import AttentionOutput
 from torch_attention.self_attention import MultiHeadSelfAttention
 from torch_attention.vision.grids import flatten_grid
@@ -83,7 +83,7 @@ class PatchEmbedding(nn.Module):
             raise ValueError(
                 f"image must have shape (batch, {height}, {width}, {channels}), got {tuple(image.shape)}"
             )
-        patches = flatten_grid(self.patch_proj(image))  # batch patches embed
+        patches = flatten_grid(convolve(self.patch_proj, image))  # batch patches embed
         token = repeat(self.class_token[...], "embed -> batch 1 embed", batch=image.shape[0])
         return torch.concatenate([token, patches], dim=1) + self.positions[...]  # batch length embed
 

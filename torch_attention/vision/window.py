@@ -21,9 +21,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import smaller, value_above
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
+from torch_attention.ops.known import is_static
 from torch_attention.vision.grids import GridOutput, check_grid
 
 
@@ -33,13 +35,14 @@ def pad_to_windows(
 ) -> Float[Tensor, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
     batch, height, width, embed = x.shape
-    below, right = -height % window_size, -width % window_size
-    if below:
-        zeros = torch.zeros((batch, below, width, embed), dtype=x.dtype, device=x.device)
-        x = torch.concatenate([x, zeros], dim=1)
-    if right:
-        zeros = torch.zeros((batch, height + below, right, embed), dtype=x.dtype, device=x.device)
-        x = torch.concatenate([x, zeros], dim=2)
+    high, wide = (-(-size // window_size) * window_size for size in (height, width))
+    # A whole window of zeros, cut off where the grid ends: for a compiler this is one program for all sizes.
+    if not (is_static(height) and height == high):
+        zeros = torch.zeros((batch, window_size, width, embed), dtype=x.dtype, device=x.device)
+        x = torch.concatenate([x, zeros], dim=1)[:, :high]
+    if not (is_static(width) and width == wide):
+        zeros = torch.zeros((batch, high, window_size, embed), dtype=x.dtype, device=x.device)
+        x = torch.concatenate([x, zeros], dim=2)[:, :, :wide]
     return x
 
 
@@ -53,11 +56,12 @@ def split_windows(
 
 @checked
 def merge_windows(
-    windows: Float[Tensor, "batch windows area embed"], window_size: int, height: int
+    windows: Float[Tensor, "batch windows area embed"], window_size: int, height: int, width: int
 ) -> Float[Tensor, "batch height width embed"]:
     """Lay windows side by side again: the inverse of `split_windows`."""
-    rows = height // window_size
-    return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", y=rows, r=window_size)
+    rows, columns = height // window_size, width // window_size
+    sizes = {"y": rows, "x": columns, "r": window_size, "c": window_size}
+    return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", **sizes)
 
 
 @checked
@@ -65,8 +69,8 @@ def relative_positions(window_size: int, *, device: torch.device | str | None) -
     """Which row of the table of biases belongs to a query and a key of a window: one for each difference."""
     places = torch.arange(window_size**2, device=device)  # area
     rows, columns = places // window_size, places % window_size
-    down = rows[:, None] - rows + window_size - 1  # area area
-    across = columns[:, None] - columns + window_size - 1  # area area
+    down = rows[:, None] - rows[None] + window_size - 1  # area area
+    across = columns[:, None] - columns[None] + window_size - 1  # area area
     return down * (2 * window_size - 1) + across
 
 
@@ -83,7 +87,7 @@ def shifted_regions(
     """
     rows = torch.arange(height, device=device) >= height - shift  # height, True where rolled from the top
     columns = torch.arange(width, device=device) >= width - shift  # width, True where rolled from the left
-    regions = torch.where(rows, 2, 0)[:, None] + torch.where(columns, 1, 0)  # height width
+    regions = torch.where(rows, 2, 0)[:, None] + torch.where(columns, 1, 0)[None]  # height width
     regions = split_windows(regions[None, :, :, None], window_size)[0, :, :, 0]  # windows area
     return regions[:, :, None] == regions[:, None, :]  # windows area area
 
@@ -180,7 +184,7 @@ class WindowAttention(nn.Module):
             dropout_rate=self.dropout.rate,
         )
         merged = rearrange(heads, "b windows heads area d -> b windows area (heads d)")
-        output = merge_windows(self.out_proj(merged), side, padded.shape[1])
+        output = merge_windows(self.out_proj(merged), side, *padded.shape[1:3])
         return GridOutput(output[:, :height, :width], weights)  # batch height width embed
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -249,8 +253,9 @@ class ShiftedWindowAttention(nn.Module):
         check_grid("x", x, self.attention.embed_dim)
         check_keep(dropout_keep, self.attention.weights_shape(x.shape))
         _, height, width, _ = x.shape
-        side, shift = self.attention.window_size, self.shift
-        if shift == 0 or min(height, width) <= side:
+        side = self.attention.window_size
+        shift = value_above(smaller(height, width), side, self.shift)
+        if isinstance(shift, int) and shift == 0:
             return self.attention(x, need_weights=need_weights, dropout_keep=dropout_keep)
         x = pad_to_windows(x, side)  # batch padded_height padded_width embed
         regions = shifted_regions(x.shape[1], x.shape[2], side, shift, device=x.device)

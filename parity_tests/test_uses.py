@@ -1,0 +1,228 @@
+"""Mechanisms used as people use PyTorch: compiled, exported, transformed, lowered, quantised and adapted."""
+
+import pytest
+import torch
+from torch import nn
+
+import torch_attention
+from attention_bridge import instances
+from attention_bridge.catalogue import CATALOGUE, select
+from attention_bridge.instances import inputs, torch_module
+from attention_bridge.running import named_outputs
+from attention_bridge.uses import page, torch_uses
+from attention_bridge.weights.leaves import to_torch
+
+every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
+# One of each way to attend: dense, with a cache, with positions, with a window, chunks and a recurrence.
+SAMPLE = (
+    "MultiHeadSelfAttention",
+    "CausalSelfAttention",
+    "ScaledDotProductAttention",
+    "GatedLinearAttention",
+)
+# PyTorch's own convolution asks whether a batch of 16 is reached.
+IN_SEVERAL_GRAPHS = {"NystromAttention"}
+NO_LINEAR = "it has no linear layer."
+
+
+def given_to(mechanism):
+    """All inputs of the smallest call, as tensors."""
+    return {name: to_torch(x) for name, x in inputs(mechanism, "none").items()}
+
+
+def in_float32(given):
+    return {name: x.float() if x.is_floating_point() else x for name, x in given.items()}
+
+
+class TestExactLayers:
+    @every_mechanism
+    def test_layers_are_the_frameworks_own(self, mechanism):
+        layers = [
+            each
+            for each in torch_module(mechanism, "float32").modules()
+            if isinstance(each, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding | nn.LayerNorm)
+        ]
+        assert {type(each) for each in layers} <= {
+            nn.Linear,
+            nn.Conv1d,
+            nn.Conv2d,
+            nn.Embedding,
+            nn.LayerNorm,
+        }
+
+    @every_mechanism
+    def test_the_owner_of_every_parameter_is_called(self, mechanism):
+        module = torch_module(mechanism, "float32")
+        called, hooks = set(), []
+        for name, each in module.named_modules():
+            hook = each.register_forward_hook(lambda *_, name=name: called.add(name))
+            hooks.append(hook)
+        try:
+            module(**in_float32(given_to(mechanism)))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        owners = {name.rpartition(".")[0] for name, _ in module.named_parameters()}
+        assert owners <= called
+
+    @every_mechanism
+    def test_quantize_dynamic_leaves_no_linear_layer(self, mechanism):
+        if mechanism.name == "LSHAttention":  # 8 bits move positions to other buckets
+            pytest.skip("rounding changes which keys are met")
+        assert torch_uses.quantised(mechanism) in (torch_uses.YES, NO_LINEAR)
+
+    @every_mechanism
+    def test_lora_on_each_linear_layer_has_an_effect(self, mechanism):
+        assert torch_uses.with_lora(mechanism) in (torch_uses.YES, NO_LINEAR)
+
+    def test_absorbed_latents_of_a_plain_and_of_a_called_layer_are_the_same(self):
+        (mechanism,) = select(["AbsorbedLatentAttention"])
+        module, given = torch_module(mechanism, "float32"), in_float32(given_to(mechanism))
+        plain = module(**given).output
+        hook = module.kv_b_proj.register_forward_hook(lambda *_: None)
+        called = module(**given).output
+        hook.remove()
+        torch.testing.assert_close(called, plain)
+
+
+class TestAutocast:
+    @every_mechanism
+    @pytest.mark.parametrize("use", [torch_uses.in_bfloat16, torch_uses.in_float16])
+    def test_output_is_near(self, mechanism, use):
+        assert use(mechanism) == torch_uses.YES
+
+    @every_mechanism
+    def test_autocast_is_no_less_exact_than_the_module_in_bfloat16(self, mechanism):
+        if "bfloat16" not in mechanism.dtypes:
+            pytest.skip("a choice of keys is no matter for bfloat16")
+        module, given = torch_module(mechanism, "float32"), in_float32(given_to(mechanism))
+        exact = first_output(module(**given))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            lowered = first_output(module(**given))
+        low = {name: x.bfloat16() if x.is_floating_point() else x for name, x in given.items()}
+        itself = first_output(torch_module(mechanism, "bfloat16")(**low))
+        assert distance(lowered, exact) <= 1.5 * distance(itself, exact) + 1e-6
+
+    @pytest.mark.parametrize("name", ["MixtureOfBlockAttention", "LSHAttention", "TopKAttention"])
+    def test_choices_are_those_of_float32(self, name):
+        (mechanism,) = select([name])
+        module, given = torch_module(mechanism, "float32"), in_float32(given_to(mechanism))
+        exact = module(**given).weights
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            lowered = module(**given).weights
+        assert torch.equal(lowered > 0, exact > 0)
+
+
+def first_output(result):
+    return next(iter(named_outputs(result).values())).detach()
+
+
+def distance(x, exact):
+    return float(((x.float() - exact).norm() / exact.norm()).detach())
+
+
+class TestFloat16:
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("MultiScaleRetention", {}),
+            ("GatedLinearAttention", {}),
+            ("Mamba2", {"head_dim": 32, "state_dim": 16}),
+            ("DeltaNet", {"head_dim": 32}),
+            ("GatedDeltaNet", {"head_dim": 32}),
+            ("KimiDeltaAttention", {"head_dim": 32}),
+        ],
+    )
+    def test_activations_of_ordinary_size_stay_finite(self, name, options):
+        torch.manual_seed(0)
+        layer = getattr(torch_attention, name)(64, 2, **options)
+        x = 50.0 * torch.randn(1, 100, 64)
+        exact = layer(x).output
+        assert distance(layer.half()(x.half()).output, exact) < 0.01
+
+
+@pytest.mark.usefixtures("as_shipped")  # PyTorch's transformations are no arrays of a shape
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+class TestTransforms:
+    @every_mechanism
+    @pytest.mark.parametrize("use", [torch_uses.gradient, torch_uses.forward_mode, torch_uses.mapped])
+    def test_torch_func(self, mechanism, use):
+        assert use(mechanism) == torch_uses.YES
+
+    def test_gradient_and_hessian_beside_a_learned_bias(self):
+        (mechanism,) = select(["T5Bias"])
+        assert torch_uses.gradient(mechanism) == torch_uses.hessian(mechanism) == torch_uses.YES
+
+    @pytest.mark.slow
+    @every_mechanism
+    def test_hessian(self, mechanism):
+        assert torch_uses.hessian(mechanism) == torch_uses.YES
+
+
+@pytest.mark.usefixtures("as_shipped")
+class TestSizes:
+    @every_mechanism
+    def test_empty_sizes(self, mechanism):
+        assert torch_uses.empty_sizes(mechanism) == torch_uses.YES
+
+    @pytest.mark.parametrize("mechanism", select(list(SAMPLE)), ids=lambda each: each.name)
+    def test_one_graph_serves_all_sizes(self, mechanism):
+        assert torch_uses.compiled(mechanism) == torch_uses.YES
+
+    def test_one_program_serves_all_sizes(self):
+        (mechanism,) = select(["MultiHeadSelfAttention"])
+        assert torch_uses.exported(mechanism) == torch_uses.YES
+
+    @pytest.mark.slow
+    @every_mechanism
+    def test_every_mechanism_is_one_graph(self, mechanism):
+        if mechanism.name in IN_SEVERAL_GRAPHS:
+            assert torch_uses.compiled(mechanism).endswith("graphs for 3 sizes.")
+        else:
+            assert torch_uses.compiled(mechanism) == torch_uses.YES
+
+    @pytest.mark.slow
+    @every_mechanism
+    def test_every_mechanism_is_one_program(self, mechanism):
+        assert torch_uses.exported(mechanism) == torch_uses.YES
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("mechanism", select(list(SAMPLE)), ids=lambda each: each.name)
+    def test_inductor_gives_the_same_at_all_sizes(self, mechanism):
+        torch._dynamo.reset()
+        module = torch_module(mechanism, "float32")
+        run = torch.compile(module, dynamic=True, fullgraph=True)
+        for step in torch_uses.STEPS:
+            given = torch_uses._inputs(mechanism, step)
+            torch_uses._check_same(run(**given), module(**given))
+
+
+class TestPage:
+    def test_a_reason_is_listed_once_and_referred_to(self, monkeypatch):
+        def refuse(mechanism):
+            """Never works."""
+            return "no."
+
+        monkeypatch.setattr(page, "uses_of", lambda framework: {"a use": refuse})
+        text = page.section("PyTorch", select(["SelfAttention", "ALiBi"]))
+        assert "| SelfAttention | 1 |\n| ALiBi | 1 |" in text
+        assert text.count("1. no.") == 1
+        assert "0 of 2" in text
+
+    def test_an_error_is_a_reason(self):
+        def fail(mechanism):
+            raise ValueError("first line\nsecond line")
+
+        assert page.answer(fail, CATALOGUE[0]) == "ValueError: first line"
+
+
+def test_jax_layers_are_the_frameworks_own():
+    from flax import nnx
+
+    for name in ("DeltaNet", "LinformerAttention", "Encoder"):
+        (mechanism,) = select([name])
+        module = instances.jax_module(mechanism, "float32")
+        for _, each in nnx.iter_modules(module):
+            if isinstance(each, nnx.Linear | nnx.Conv | nnx.Embed):
+                assert type(each).__module__.startswith("flax")
