@@ -41,9 +41,10 @@ PAGE = """# Derivatives and transformations of attention
 Printed by `python -m benchmarks.derivatives` with {versions}, on the CPU. Every cell is a run of
 `dot_product_attention` with that implementation, causal with grouped heads, whose numbers are compared with the
 definition in float64: *yes* where they are equal as the dtype allows, *no* where the call raises, with the reason
-below. `ring` and `all_to_all` run on {devices} devices, `splash` is interpreted, and `flex`, `xla` and `splash` compute
-in float32, the others in float64. `default` is the call without a name; it and `all_to_all` choose by size and device, here
-SDPA in PyTorch and the definition in JAX, which for more than 256 × 256 pairs of a query and a key takes `blockwise`.
+below. `ring` and `all_to_all` run on {devices} devices, `splash` is interpreted; `flex`, `xla` and `splash` compute in
+float32, the others in float64. `default` is the call without a name; it and `all_to_all` choose by size and device:
+here SDPA in PyTorch and the definition in JAX, which takes `blockwise` for more than 256 × 256 pairs of a query and a
+key.
 
 A key that is masked for *every* query of its batch element never has an influence, whatever it holds. The last column
 says what a key and a value do that hold NaN and are masked for *some* queries, as later keys are in causal attention:
