@@ -96,6 +96,8 @@ docs: $(VENV)/installed-bench,tpu-aot  ## Measure again what docs/ shows
 	mv docs/linear.md.new docs/linear.md
 	$(BIN)/python -m benchmarks.precision > docs/precision.md.new
 	mv docs/precision.md.new docs/precision.md
+	$(BIN)/python -m benchmarks.derivatives > docs/derivatives.md.new
+	mv docs/derivatives.md.new docs/derivatives.md
 	$(BIN)/python -m benchmarks.tpu > docs/tpu.md.new
 	mv docs/tpu.md.new docs/tpu.md
 	$(BIN)/python -m benchmarks.sharding > docs/sharding.md.new

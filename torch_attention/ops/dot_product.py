@@ -2,6 +2,10 @@
 
 `implementation=None` never refuses and never changes the result. A name asks for one implementation and for no
 other: `reference` makes all weights, `blockwise` never more than a tile of them, the rest are the framework's own.
+
+Every derivative that is given is right, and what is not given raises. PyTorch's SDPA has no second derivative of its
+own, and `jax.custom_vjp`, by which tiles and the ring have their gradients in JAX, has no forward mode;
+`implementation="reference"` gives both. `docs/derivatives.md` says which implementation gives what.
 """
 
 from typing import Any, TypedDict, Unpack

@@ -3,7 +3,8 @@
 `sdpa` is `scaled_dot_product_attention`: by itself it promises nothing for a mask together with `is_causal`, wants its
 bias in the dtype of the query, and what a fully masked row gives is up to the kernel. Here all restrictions become
 one mask, and a row with nothing to see is shown everything inside the kernel and set to zero after it, so that no
-kernel meets an empty row. A window is cut into bands first, so that its cost is linear in the length.
+kernel meets an empty row. A window is cut into bands first, so that its cost is linear in the length. It is
+differentiable once: a second derivative raises.
 `flex` is `torch.nn.attention.flex_attention`, which is compiled for each kind of call when it is first met.
 """
 
