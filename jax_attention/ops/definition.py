@@ -23,6 +23,7 @@ from jax_attention.masks import causal_mask, sliding_window_mask
 from jax_attention.ops.call import Call, checked_call
 from jax_attention.ops.heads import repeat_heads
 from jax_attention.ops.hidden import finite, spoiled_output, spoiled_scores
+from jax_attention.ops.known import known_finite
 from jax_attention.ops.softmax import at_least_float32, masked_softmax, sink_softmax
 
 
@@ -226,9 +227,10 @@ def resolve_masks(
         masks.append(align("mask", mask, shape))
     if bias is not None:
         bias = align("bias", bias, shape)
-        seen = bias != -jnp.inf
-        bias = jnp.where(seen, bias, 0.0)
-        masks.append(seen)
+        if not known_finite(bias):
+            seen = bias != -jnp.inf
+            bias = jnp.where(seen, bias, 0.0)
+            masks.append(seen)
     query_len, key_len = shape[-2:]
     if window is not None:
         masks.append(sliding_window_mask(query_len, key_len, window=window, query_offset=query_offset))

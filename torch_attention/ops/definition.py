@@ -23,6 +23,7 @@ from torch_attention.masks import causal_mask, sliding_window_mask
 from torch_attention.ops.call import Call, checked_call
 from torch_attention.ops.heads import repeat_heads
 from torch_attention.ops.hidden import finite, spoiled_output, spoiled_scores
+from torch_attention.ops.known import known_finite
 from torch_attention.ops.softmax import at_least_float32, masked_softmax, sink_softmax
 
 
@@ -229,9 +230,10 @@ def resolve_masks(
         masks.append(align("mask", mask, shape))
     if bias is not None:
         bias = align("bias", bias, shape)
-        seen = bias != -torch.inf
-        bias = torch.where(seen, bias, 0.0)
-        masks.append(seen)
+        if not known_finite(bias):
+            seen = bias != -torch.inf
+            bias = torch.where(seen, bias, 0.0)
+            masks.append(seen)
     query_len, key_len = shape[-2:]
     if window is not None:
         masks.append(
