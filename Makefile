@@ -94,6 +94,8 @@ docs: $(VENV)/installed-bench,tpu-aot  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge demo --figure docs/attention-demo.png
 	$(BIN)/python -m benchmarks.linear --markdown > docs/linear.md.new
 	mv docs/linear.md.new docs/linear.md
+	$(BIN)/python -m benchmarks.growth > docs/growth.md.new
+	mv docs/growth.md.new docs/growth.md
 	$(BIN)/python -m benchmarks.precision > docs/precision.md.new
 	mv docs/precision.md.new docs/precision.md
 	$(BIN)/python -m benchmarks.derivatives > docs/derivatives.md.new

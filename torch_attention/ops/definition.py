@@ -26,6 +26,7 @@ from torch_attention.checks import check_keep
 from torch_attention.ops.call import Call, checked_call
 from torch_attention.ops.heads import repeat_heads
 from torch_attention.ops.hidden import finite, spoiled_output, spoiled_scores
+from torch_attention.ops.known import known_finite
 from torch_attention.ops.softmax import at_least_float32, masked_logsumexp, masked_softmax, sink_softmax
 
 
@@ -189,7 +190,7 @@ def call_masks(call: Call) -> tuple[Float[Tensor, "..."] | None, Bool[Tensor, ".
         The bias with 0 in place of -inf, and the conjunction of all masks; None where there is nothing to say.
     """
     bias, masks = call.bias, [call.mask]
-    if bias is not None:
+    if bias is not None and not known_finite(bias):
         seen = bias != -torch.inf
         bias = torch.where(seen, bias, 0.0)
         masks.append(seen)

@@ -64,7 +64,7 @@ def without_dead_keys(call: Call) -> Call:
 def _alive(call: Call) -> Bool[Tensor, "... key"] | None:
     """Whether any query attends to each key; None where all do for sure."""
     pairs, visibility = call.mask, call.visibility
-    if call.bias is not None:
+    if call.bias is not None and not known_finite(call.bias):
         seen = call.bias != -torch.inf
         pairs = seen if pairs is None else pairs & seen
     if visibility.is_total:

@@ -78,7 +78,8 @@ def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"
 
     bias, visible = call_masks(call)
     if visible is None:
-        return _fused(query, key, value, scale=scale, enable_gqa=grouped)
+        added = None if bias is None else bias.to(query.dtype)
+        return _fused(query, key, value, attn_mask=added, scale=scale, enable_gqa=grouped)
     alive = visible.any(dim=-1, keepdim=True)  # ... query 1
     visible = visible | ~alive
     restriction = visible if bias is None else torch.where(visible, bias, -torch.inf).to(query.dtype)

@@ -33,7 +33,9 @@ def attend_tiles(
     Float[Tensor, "batch kv_heads group query value_dim"], Float[Tensor, "batch kv_heads group query"]
 ]:
     """What each query reads, and the logarithm of its sum of exponentials, -inf where it sees nothing."""
-    output, log_sum, _, _ = _Attend.apply(
+    # Without gradients the compiler takes the first argument of `apply` for a context.
+    without = torch.compiler.is_compiling() and not torch.is_grad_enabled()
+    output, log_sum, _, _ = (_Attend.forward if without else _Attend.apply)(
         plan, fixed.tiling, fixed.mask, fixed.keep, fixed.known, *learned[:5], *learned.arrays
     )
     return output.to(learned.query.dtype), log_sum
