@@ -57,7 +57,7 @@ def log_size(size: int) -> float:
 
 
 def value_above(size: int, most: int, value: int) -> Any:
-    """`value` where a size is above `most`, else 0; for a symbolic size as an array, which is known at run time."""
+    """`value` where a size is above `most`, else 0; an array where the size is known at run time alone."""
     try:
         return value if size > most else 0
     except jax.core.InconclusiveDimensionOperation:
