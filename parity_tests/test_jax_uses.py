@@ -46,11 +46,7 @@ def test_an_empty_batch_and_length_give_empty_outputs(mechanism):
     axes = symbolic(mechanism)
     output, known = trace(mechanism, dict.fromkeys(axes, 0))["output"], trace(mechanism)["output"]
     assert output.size == 0
-    assert (output.dtype, len(output.shape), output.shape[-1]) == (
-        known.dtype,
-        len(known.shape),
-        known.shape[-1],
-    )
+    assert (output.dtype, len(output.shape)) == (known.dtype, len(known.shape))
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def short_convolution(
     zeros = torch.zeros((batch, conv_width - 1, features), dtype=x.dtype, device=x.device)
     before = zeros if state is None else state.inputs.to(x.dtype)  # batch last features
     extended = torch.concatenate([before, x], dim=1)  # batch last+length features
-    return silu(convolve(extended)), extended[:, length:]
+    return silu(x if length == 0 else convolve(extended)), extended[:, length:]
 
 
 def visible_only(
