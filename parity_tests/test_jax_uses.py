@@ -13,6 +13,7 @@ import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, select
 from attention_bridge.instances import torch_module
+from attention_bridge.running import named_outputs
 from attention_bridge.uses import jax_uses
 from attention_bridge.uses.jax_uses import USES, YES, runner, shapes, symbolic
 
@@ -76,6 +77,37 @@ def test_pytorch_takes_an_empty_length_too(name):
     sizes = {**mechanism.sizes, **dict.fromkeys(symbolic(mechanism), 0), "batch": 2}
     x = torch.zeros([sizes[axis] for axis in mechanism.inputs["x"]])
     assert torch_module(mechanism, "float32")(x).output.shape == x.shape
+
+
+@pytest.mark.parametrize("package", [jax_attention, torch_attention], ids=["jax", "torch"])
+def test_masks_of_two_and_four_axes_are_combined_with_axes_in_front(package):
+    four = package.length_mask(jnp.asarray([3, 1]) if package is jax_attention else torch.tensor([3, 1]), 3)
+    with jax.numpy_rank_promotion("raise"):
+        both = package.and_masks(package.causal_mask(3), four)
+    expected = np.tril(np.ones((3, 3), bool)) & (np.arange(3) < np.array([[3], [1]]))[:, None, None]
+    np.testing.assert_array_equal(np.asarray(both), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.parametrize("use", USES)
+@every_mechanism
+def test_each_use_works_or_says_why_not(mechanism, use):
+    assert USES[use](mechanism) == EXCEPTIONS.get((use, mechanism.name), YES)
+
+
+@pytest.mark.slow
+def test_a_use_that_fails_is_one_sentence():
+    failing = jax_uses.tried(partial(jax_uses.traced, mode=lambda: jax.numpy_rank_promotion("never")))
+    (mechanism,) = select(["SelfAttention"])
+    assert "\n" not in failing(mechanism)
+    assert failing(mechanism) != YES @ every_mechanism
+
+
+def test_pytorch_takes_an_empty_batch_and_length_too(mechanism):
+    empty = shapes(mechanism, dict.fromkeys(symbolic(mechanism), 0))
+    given = {name: torch.zeros(x.shape, dtype=getattr(torch, str(x.dtype))) for name, x in empty.items()}
+    assert named_outputs(torch_module(mechanism, "float32")(**given))["output"].numel() == 0
 
 
 @pytest.mark.parametrize("package", [jax_attention, torch_attention], ids=["jax", "torch"])

@@ -36,8 +36,8 @@ def counted_distance_scores(
     frequencies: Float[Array, " pairs"],
 ) -> Float[Array, "batch heads query key"]:
     """q_i · W r_{i-j} for positions that count from 0: few distances, so each is mapped once and picked out."""
-    furthest, latest = query.shape[-2] - 1, key.shape[-2] - 1
-    steps = jnp.arange(-latest, furthest + 1)  # rows
+    query_len, latest = query.shape[-2], key.shape[-2] - 1
+    steps = jnp.arange(query_len + key.shape[-2]) - latest  # rows, one to spare
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
     rows = jnp.einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key

@@ -16,11 +16,15 @@ def scan(
         step: from a state and one element of each input to the next state, of the same shapes, and an
             output: an array or a tuple of arrays.
         state: an array or a tuple of arrays.
-        inputs: arrays whose first axes have the same size, at least 1.
+        inputs: arrays whose first axes have the same size.
 
     Returns:
         The last state, and the outputs stacked along a new first axis.
     """
+    if inputs[0].shape[0] == 0:  # a step on zeros tells the shapes of the outputs
+        _, output = step(state, tuple(x.new_zeros(x.shape[1:]) for x in inputs))
+        empty = tuple(x[None][:0] for x in output) if isinstance(output, tuple) else output[None][:0]
+        return state, empty
     outputs = []
     for elements in zip(*inputs, strict=True):
         state, output = step(state, elements)

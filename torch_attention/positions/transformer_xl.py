@@ -34,8 +34,8 @@ def counted_distance_scores(
     frequencies: Float[Tensor, " pairs"],
 ) -> Float[Tensor, "batch heads query key"]:
     """q_i · W r_{i-j} for positions that count from 0: few distances, so each is mapped once and picked out."""
-    furthest, latest = query.shape[-2] - 1, key.shape[-2] - 1
-    steps = torch.arange(-latest, furthest + 1, device=query.device)  # rows
+    query_len, latest = query.shape[-2], key.shape[-2] - 1
+    steps = torch.arange(query_len + key.shape[-2], device=query.device) - latest  # rows, one to spare
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
     rows = torch.einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
