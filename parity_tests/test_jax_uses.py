@@ -45,9 +45,8 @@ def test_ranks_and_dtypes_are_never_promoted_without_a_word(mechanism):
 @every_mechanism
 def test_an_empty_batch_and_length_give_empty_outputs(mechanism):
     axes = symbolic(mechanism)
-    output, known = trace(mechanism, dict.fromkeys(axes, 0))["output"], trace(mechanism)["output"]
-    assert output.size == 0
-    assert (output.dtype, len(output.shape)) == (known.dtype, len(known.shape))
+    output = trace(mechanism, dict.fromkeys(axes, 0))["output"]
+    assert (output.dtype, output.size) == (jnp.float32, 0)
 
 
 @pytest.mark.parametrize(
@@ -68,42 +67,7 @@ def test_a_length_that_must_be_limited_says_so():
         trace(mechanism, {"batch": batch, "query": length})
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["LinearAttention", "MultiScaleRetention", "PerformerAttention", "DeltaNet", "Mamba2", "AxialAttention"],
-)
-def test_pytorch_takes_an_empty_length_too(name):
-    (mechanism,) = select([name])
-    sizes = {**mechanism.sizes, **dict.fromkeys(symbolic(mechanism), 0), "batch": 2}
-    x = torch.zeros([sizes[axis] for axis in mechanism.inputs["x"]])
-    assert torch_module(mechanism, "float32")(x).output.shape == x.shape
-
-
-@pytest.mark.parametrize("package", [jax_attention, torch_attention], ids=["jax", "torch"])
-def test_masks_of_two_and_four_axes_are_combined_with_axes_in_front(package):
-    four = package.length_mask(jnp.asarray([3, 1]) if package is jax_attention else torch.tensor([3, 1]), 3)
-    with jax.numpy_rank_promotion("raise"):
-        both = package.and_masks(package.causal_mask(3), four)
-    expected = np.tril(np.ones((3, 3), bool)) & (np.arange(3) < np.array([[3], [1]]))[:, None, None]
-    np.testing.assert_array_equal(np.asarray(both), expected)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("as_shipped")
-@pytest.mark.parametrize("use", USES)
 @every_mechanism
-def test_each_use_works_or_says_why_not(mechanism, use):
-    assert USES[use](mechanism) == EXCEPTIONS.get((use, mechanism.name), YES)
-
-
-@pytest.mark.slow
-def test_a_use_that_fails_is_one_sentence():
-    failing = jax_uses.tried(partial(jax_uses.traced, mode=lambda: jax.numpy_rank_promotion("never")))
-    (mechanism,) = select(["SelfAttention"])
-    assert "\n" not in failing(mechanism)
-    assert failing(mechanism) != YES @ every_mechanism
-
-
 def test_pytorch_takes_an_empty_batch_and_length_too(mechanism):
     empty = shapes(mechanism, dict.fromkeys(symbolic(mechanism), 0))
     given = {name: torch.zeros(x.shape, dtype=getattr(torch, str(x.dtype))) for name, x in empty.items()}
