@@ -12,6 +12,10 @@ from jax import Array
 ARRAYS: tuple[type[Any], ...] = (Array, np.ndarray)
 INTEGERS = (Integral,)
 REALS = (Real,)
+# Raised where symbolic sizes are compared; older versions of JAX have it in `jax.core`, where newer ones warn of it.
+INCONCLUSIVE: type[Exception] = (
+    getattr(jax.errors, "InconclusiveDimensionOperation", None) or jax.core.InconclusiveDimensionOperation
+)
 
 
 def check_array(name: str, x: Any) -> None:
@@ -97,8 +101,8 @@ def log_size(size: int) -> float:
 
 
 def value_above(size: int, most: int, value: int) -> Any:
-    """`value` where a size is above `most`, else 0; for a symbolic size as an array, which is known at run time."""
+    """`value` where a size is above `most`, else 0; an array where the size is known at run time alone."""
     try:
         return value if size > most else 0
-    except jax.core.InconclusiveDimensionOperation:
+    except INCONCLUSIVE:
         return jnp.where(jnp.asarray(size) > most, value, 0)

@@ -488,12 +488,6 @@ def refused(name):
             "x must have shape (batch, length, 6), got (2, 7, 5)",
         ),
         Case(
-            f"{name}: an empty sequence",
-            lambda m: reading(m, 2, 0, 6),
-            ValueError,
-            "length must be at least 1, got 0",
-        ),
-        Case(
             f"{name}: a mask of numbers",
             lambda m: reading(m, 2, 7, 6, mask=m.ones(2, 1, 1, 7, dtype=np.float32)),
             TypeError,

@@ -528,12 +528,6 @@ REFUSED = [
             "x must have shape (batch, length, 6), got (2, 5, 7)",
         ),
         Case(
-            f"{name} of no tokens",
-            lambda m, name=name: layer(m, name, x=(2, 0, 6)),
-            ValueError,
-            "length must be at least 1, got 0",
-        ),
-        Case(
             f"{name} with a mask for pairs",
             lambda m, name=name: layer(m, name, mask=m.ones(2, 1, 5, 5)),
             ValueError,

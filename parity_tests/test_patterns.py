@@ -531,7 +531,7 @@ IMPOSSIBLE = [
             ("chunked_mask", (5,), {"chunk_size": 0}, "chunk_size must be at least 1, got 0"),
             ("streaming_mask", (5,), {"num_sinks": 1, "window": 0}, NO_WINDOW.format(0)),
             ("streaming_mask", (5,), {"num_sinks": -2, "window": 3}, "num_sinks must be at least 0, got -2"),
-            ("block_sparse_mask", (0, 2), {}, "num_blocks must be at least 1, got 0"),
+            ("block_sparse_mask", (-1, 2), {}, "num_blocks must be at least 0, got -1"),
             ("block_sparse_mask", (5, 2), {"window_blocks": 4}, NO_MIDDLE.format(4)),
             ("draw_random_blocks", (3, 7, -1), {}, "num_random must be at least 0, got -1"),
         )

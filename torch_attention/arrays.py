@@ -109,5 +109,5 @@ def log_size(size: int) -> float:
 
 
 def value_above(size: int, most: int, value: int) -> Any:
-    """`value` where a size is above `most`, else 0."""
+    """`value` where a size is above `most`, else 0; an array where the size is known at run time alone."""
     return value if size > most else 0

@@ -163,6 +163,8 @@ class LocationAwareAttention(nnx.Module):
         previous: Float[Array, "batch key"],
     ) -> Float[Array, "batch key"]:
         """The scores of one query's keys, where the one before it gave them these weights."""
+        if key.shape[1] == 0:
+            return key[..., 0]
         location = convolve(self.location_conv, previous[..., None].astype(key.dtype))  # batch key filters
         hidden = jnp.tanh(query[:, None] + key + self.location_proj(location))  # batch key hidden
         return self.score_proj(hidden)[..., 0]  # batch key

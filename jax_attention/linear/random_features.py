@@ -33,7 +33,7 @@ def orthogonal_features(
     for start in range(0, normal.shape[0], head_dim):
         block = wide[start : start + head_dim]  # at most head_dim rows
         directions, triangle = jnp.linalg.qr(block.mT)  # head_dim rows, rows rows
-        signs = jnp.where(einsum("ii->i", triangle) < 0, -1.0, 1.0)  # as by Gram & Schmidt
+        signs = jnp.where(einsum("ii->i", triangle) < 0, -1.0, 1.0)[None]  # as by Gram & Schmidt
         blocks.append((directions * signs).mT * jnp.sqrt((block * block).sum(-1))[:, None])
     return jnp.concatenate(blocks, axis=0).astype(normal.dtype)
 

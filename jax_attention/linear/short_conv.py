@@ -57,7 +57,7 @@ def short_convolution(
     zeros = jnp.zeros((batch, conv_width - 1, features), dtype=x.dtype)
     before = zeros if state is None else state.inputs.astype(x.dtype)  # batch last features
     extended = jnp.concatenate([before, x], axis=1)  # batch last+length features
-    return silu(convolve(layer, extended)), extended[:, length:]
+    return silu(x if length == 0 else convolve(layer, extended)), extended[:, length:]
 
 
 @checked

@@ -189,7 +189,7 @@ class NystromAttention(nnx.Module):
         else:
             weights = None
             heads = matmul(joined, matmul(from_landmarks, value))  # batch heads length head_dim
-        if self.kernel_size is not None:
+        if self.kernel_size is not None and length != 0:
             rows = rearrange(value.astype(x.dtype), "b h n d -> (b d) n h")
             mixed = rearrange(convolve(self.value_conv, rows), "(b d) n h -> b h n d", d=self.head_dim)
             heads = heads + mixed.astype(heads.dtype)

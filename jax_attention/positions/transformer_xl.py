@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jax_attention.arguments import checked
-from jax_attention.arrays import einsum, larger, matmul
+from jax_attention.arrays import einsum, matmul
 from jax_attention.checks import check_divisible
 from jax_attention.layers import Factory, parameter
 from jax_attention.ops import Placed, at_least_float32
@@ -39,8 +39,8 @@ def counted_distance_scores(
     frequencies: Float[Array, " pairs"],
 ) -> Float[Array, "batch heads query key"]:
     """q_i · W r_{i-j} for positions that count from 0: few distances, so each is mapped once and picked out."""
-    latest = key.shape[-2] - 1
-    steps = jnp.arange(larger(0, query.shape[-2] + latest)) - latest  # rows
+    query_len, latest = query.shape[-2], key.shape[-2] - 1
+    steps = jnp.arange(query_len + key.shape[-2]) - latest  # rows, one to spare
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
     rows = einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key

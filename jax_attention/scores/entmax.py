@@ -59,7 +59,8 @@ def entmax15(
     # Which keys are in the support: a yes or no, through which no gradient flows.
     below = below_the_top(half, mask)  # ... key
     ordered = descending(below)  # ... key
-    count = with_rank(jnp.arange(1, half.shape[-1] + 1, dtype=half.dtype), half.ndim)  # ... key
+    count = jnp.arange(1, half.shape[-1] + 1, dtype=half.dtype)  # key
+    count = with_rank(count, half.ndim)  # ... key
     means = jnp.cumsum(ordered, axis=-1) / count  # ... key
     spreads = jnp.cumsum(ordered * ordered, axis=-1) - count * means * means  # ... key
     thresholds = means - jnp.sqrt(jnp.clip((1.0 - spreads) / count, min=0.0))  # ... key

@@ -161,6 +161,8 @@ class LocationAwareAttention(nn.Module):
         previous: Float[Tensor, "batch key"],
     ) -> Float[Tensor, "batch key"]:
         """The scores of one query's keys, where the one before it gave them these weights."""
+        if key.shape[1] == 0:
+            return key[..., 0]
         location = convolve(self.location_conv, previous[..., None].to(key.dtype))  # batch key filters
         hidden = torch.tanh(query[:, None] + key + self.location_proj(location))  # batch key hidden
         return self.score_proj(hidden)[..., 0]  # batch key

@@ -56,7 +56,7 @@ def short_convolution(
     zeros = torch.zeros((batch, conv_width - 1, features), dtype=x.dtype, device=x.device)
     before = zeros if state is None else state.inputs.to(x.dtype)  # batch last features
     extended = torch.concatenate([before, x], dim=1)  # batch last+length features
-    return silu(convolve(layer, extended)), extended[:, length:]
+    return silu(x if length == 0 else convolve(layer, extended)), extended[:, length:]
 
 
 @checked

@@ -187,7 +187,7 @@ class NystromAttention(nn.Module):
         else:
             weights = None
             heads = matmul(joined, matmul(from_landmarks, value))  # batch heads length head_dim
-        if self.kernel_size is not None:
+        if self.kernel_size is not None and length != 0:
             rows = rearrange(value.to(x.dtype), "b h n d -> (b d) n h")
             mixed = rearrange(convolve(self.value_conv, rows), "(b d) n h -> b h n d", d=self.head_dim)
             heads = heads + mixed.to(heads.dtype)

@@ -19,7 +19,7 @@ def scan(
         step: from a state and one element of each input to the next state, of the same shapes, and an
             output: an array or a tuple of arrays.
         state: an array or a tuple of arrays.
-        inputs: arrays whose first axes have the same size, at least 1.
+        inputs: arrays whose first axes have the same size.
 
     Returns:
         The last state, and the outputs stacked along a new first axis.

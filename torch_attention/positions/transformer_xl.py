@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.arrays import einsum, larger, matmul
+from torch_attention.arrays import einsum, matmul
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, parameter
 from torch_attention.ops import Placed, at_least_float32
@@ -37,8 +37,8 @@ def counted_distance_scores(
     frequencies: Float[Tensor, " pairs"],
 ) -> Float[Tensor, "batch heads query key"]:
     """q_i · W r_{i-j} for positions that count from 0: few distances, so each is mapped once and picked out."""
-    latest = key.shape[-2] - 1
-    steps = torch.arange(larger(0, query.shape[-2] + latest), device=query.device) - latest  # rows
+    query_len, latest = query.shape[-2], key.shape[-2] - 1
+    steps = torch.arange(query_len + key.shape[-2], device=query.device) - latest  # rows, one to spare
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
     rows = einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
