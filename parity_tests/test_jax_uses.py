@@ -17,6 +17,8 @@ from attention_bridge.running import named_outputs
 from attention_bridge.uses import jax_uses
 from attention_bridge.uses.jax_uses import USES, YES, runner, shapes, symbolic
 
+# The shape checks of these tests take a size for an `int`, which a symbolic one is not.
+pytestmark = pytest.mark.usefixtures("as_shipped")
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
 FIXED_GRID = "the grid is fixed when the layer is built; the batch alone is symbolic"
 # What cannot be done, and why; everything else is "yes".
@@ -52,14 +54,12 @@ def test_an_empty_batch_and_length_give_empty_outputs(mechanism):
 @pytest.mark.parametrize(
     "name", ["DeltaNet", "SigmoidAttention", "NativeSparseAttention", "ShiftedWindowAttention"]
 )
-@pytest.mark.usefixtures("as_shipped")  # for the shape checks of these tests take a size for an `int`
 def test_a_symbolic_length_is_traced(name):
     (mechanism,) = select([name])
     output = trace(mechanism, symbolic(mechanism))["output"]
     assert not isinstance(output.shape[1], int)
 
 
-@pytest.mark.usefixtures("as_shipped")
 def test_a_length_that_must_be_limited_says_so():
     (mechanism,) = select(["LinformerAttention"])
     batch, length = export.symbolic_shape("batch, length")
@@ -84,7 +84,6 @@ def test_masks_of_two_and_four_axes_are_combined_with_axes_in_front(package):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("as_shipped")
 @pytest.mark.parametrize("use", USES)
 @every_mechanism
 def test_each_use_works_or_says_why_not(mechanism, use):

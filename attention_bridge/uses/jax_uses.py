@@ -86,7 +86,8 @@ def runner(
     mechanism: Mechanism, options: Mapping[str, bool], dtype: str = "float32"
 ) -> tuple[Callable[[nnx.State, Arrays], Arrays], nnx.State]:
     """The call as a function of parameters and arrays, and the parameters."""
-    graph, parameters, rest = nnx.split(jax_module(mechanism, dtype), nnx.Param, ...)
+    graph, *states = nnx.split(jax_module(mechanism, dtype), nnx.Param, ...)
+    parameters, rest = states
 
     def run(parameters: nnx.State, given: Arrays) -> Arrays:
         return named_outputs(nnx.merge(graph, parameters, rest)(**given, **options))
@@ -285,8 +286,8 @@ def nnx_grad(mechanism: Mechanism) -> str:
         )
 
     found = nnx.eval_shape(nnx.grad(loss), module)
-    of = jax.tree.structure(nnx.state(module, nnx.Param))
-    return YES if jax.tree.structure(found) == of else "a parameter has no gradient"
+    of = nnx.state(module, nnx.Param)
+    return YES if len(jax.tree.leaves(found)) == len(jax.tree.leaves(of)) else "a parameter has no gradient"
 
 
 def split_and_merge(mechanism: Mechanism) -> str:
