@@ -13,7 +13,7 @@ from attention_bridge.uses import page, torch_uses
 from attention_bridge.weights.leaves import to_torch
 
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
-# One of each way to attend: dense, with a cache, with positions, with a window, chunks and a recurrence.
+# The rest takes longer; recurrences are compiled without the tests' shape checks, in the slow tests alone.
 SAMPLE = (
     "MultiHeadSelfAttention",
     "CausalSelfAttention",
