@@ -38,7 +38,7 @@ def chosen_keys(
     """
     query_len, key_len = visible.shape[-2:]
     run = jnp.arange(compressed_weights.shape[-1])[:, None]  # runs 1, in strides
-    block = jnp.arange(-(-key_len // selected_size))[None]  # 1 blocks
+    block = jnp.arange((key_len + selected_size - 1) // selected_size)[None]  # 1 blocks
     per_block, per_run = selected_size // stride, compressed_size // stride
     overlap = jnp.minimum(run + per_run, (block + 1) * per_block) - jnp.maximum(run, block * per_block)
     overlap = jnp.clip(overlap, min=0).astype(compressed_weights.dtype)  # runs blocks

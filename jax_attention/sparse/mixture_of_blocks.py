@@ -66,7 +66,7 @@ def block_attention_weights(
     assert visible is not None  # for it is causal
     visible = jnp.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = jnp.arange(scores.shape[-1]) // block_size  # key
-    block = jnp.arange(-(-scores.shape[-1] // block_size))  # blocks
+    block = jnp.arange((scores.shape[-1] + block_size - 1) // block_size)  # blocks
     member = (block_of[None] == block[:, None]).astype(scores.dtype)  # blocks key
     total = einsum("bhqk,nk->bhqn", jnp.where(visible, scores, 0.0), member)
     count = einsum("bhqk,nk->bhqn", visible.astype(scores.dtype), member)

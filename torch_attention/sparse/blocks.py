@@ -40,7 +40,9 @@ def chosen_keys(
     """
     query_len, key_len = visible.shape[-2:]
     run = torch.arange(compressed_weights.shape[-1], device=visible.device)[:, None]  # runs 1, in strides
-    block = torch.arange(-(-key_len // selected_size), device=visible.device)[None]  # 1 blocks
+    block = torch.arange((key_len + selected_size - 1) // selected_size, device=visible.device)[
+        None
+    ]  # 1 blocks
     per_block, per_run = selected_size // stride, compressed_size // stride
     overlap = torch.minimum(run + per_run, (block + 1) * per_block) - torch.maximum(run, block * per_block)
     overlap = torch.clip(overlap, min=0).to(compressed_weights.dtype)  # runs blocks

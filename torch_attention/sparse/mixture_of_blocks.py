@@ -64,7 +64,7 @@ def block_attention_weights(
     assert visible is not None  # for it is causal
     visible = torch.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = torch.arange(scores.shape[-1], device=scores.device) // block_size  # key
-    block = torch.arange(-(-scores.shape[-1] // block_size), device=scores.device)  # blocks
+    block = torch.arange((scores.shape[-1] + block_size - 1) // block_size, device=scores.device)  # blocks
     member = (block_of[None] == block[:, None]).to(scores.dtype)  # blocks key
     total = einsum("bhqk,nk->bhqn", torch.where(visible, scores, 0.0), member)
     count = einsum("bhqk,nk->bhqn", visible.to(scores.dtype), member)
