@@ -163,6 +163,7 @@ class TestTransforms:
 
 
 @pytest.mark.usefixtures("as_shipped")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # by PyTorch's own scan
 class TestSizes:
     @every_mechanism
     def test_empty_sizes(self, mechanism):
