@@ -144,7 +144,7 @@ class TestFloat16:
 
 
 @pytest.mark.usefixtures("as_shipped")  # PyTorch's transformations are no arrays of a shape
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 class TestTransforms:
     @every_mechanism
@@ -164,6 +164,7 @@ class TestTransforms:
 
 @pytest.mark.usefixtures("as_shipped")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # by PyTorch's own scan
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 class TestSizes:
     @every_mechanism
     def test_empty_sizes(self, mechanism):
