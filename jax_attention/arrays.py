@@ -40,12 +40,12 @@ def as_integers(x: Array) -> Array:
 
 
 def einsum(equation: str, *operands: Array) -> Array:
-    """`jnp.einsum` in the precision of the operands."""
+    """A product of arrays by letters, in the precision of the arrays, which autocast would lower."""
     return jnp.einsum(equation, *operands)
 
 
 def matmul(x: Array, y: Array) -> Array:
-    """`x @ y` in the precision of the operands."""
+    """`x @ y` in the precision of the arrays, which autocast would lower."""
     return x @ y
 
 

@@ -35,12 +35,12 @@ def as_integers(x: Tensor) -> Tensor:
 
 
 def einsum(equation: str, *operands: Tensor) -> Tensor:
-    """`torch.einsum` in the precision of the operands, which autocast would lower."""
+    """A product of arrays by letters, in the precision of the arrays, which autocast would lower."""
     return _outside_autocast(partial(torch.einsum, equation), *operands)
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """`x @ y` in the precision of the operands, which autocast would lower."""
+    """`x @ y` in the precision of the arrays, which autocast would lower."""
     return _outside_autocast(torch.matmul, x, y)
 
 

@@ -59,7 +59,7 @@ def chosen_keys(
         query_offset: which key the first query is.
     """
     query_len, key_len = visible.shape[-2:]
-    block = jnp.arange(-(-key_len // selected_size))  # blocks
+    block = jnp.arange((key_len + selected_size - 1) // selected_size)  # blocks
     per_block, per_run = selected_size // stride, compressed_size // stride
     by_group = reduce(compressed_weights, "b (g r) q n -> b g q n", "sum", g=num_kv_heads)
     by_stride = stride_weights(by_group, per_run, block.shape[0] * per_block)  # batch kv_heads query strides

@@ -69,7 +69,7 @@ def block_attention_weights(
     assert visible is not None  # for it is causal
     visible = jnp.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = jnp.arange(scores.shape[-1]) // block_size  # key
-    block = jnp.arange(-(-scores.shape[-1] // block_size))  # blocks
+    block = jnp.arange((scores.shape[-1] + block_size - 1) // block_size)  # blocks
     total = block_sums(jnp.where(visible, scores, 0.0), block_size)  # batch heads query blocks
     count = block_sums(visible.astype(scores.dtype), block_size)  # batch heads query blocks
     gate = total / jnp.clip(count, min=1.0)  # batch heads query blocks

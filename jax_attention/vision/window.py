@@ -37,7 +37,7 @@ def pad_to_windows(
 ) -> Float[Array, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
     batch, height, width, embed = x.shape
-    high, wide = (-(-size // window_size) * window_size for size in (height, width))
+    high, wide = ((size + window_size - 1) // window_size * window_size for size in (height, width))
     # A whole window of zeros, cut off where the grid ends: for a compiler this is one program for all sizes.
     if not (is_static(height) and height == high):
         zeros = jnp.zeros((batch, window_size, width, embed), dtype=x.dtype)

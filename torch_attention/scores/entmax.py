@@ -57,9 +57,8 @@ def entmax15(
     # Which keys are in the support: a yes or no, through which no gradient flows.
     below = below_the_top(half, mask)  # ... key
     ordered = descending(below)  # ... key
-    count = with_rank(
-        torch.arange(1, half.shape[-1] + 1, dtype=half.dtype, device=half.device), half.ndim
-    )  # ... key
+    count = torch.arange(1, half.shape[-1] + 1, dtype=half.dtype, device=half.device)  # key
+    count = with_rank(count, half.ndim)  # ... key
     means = torch.cumsum(ordered, dim=-1) / count  # ... key
     spreads = torch.cumsum(ordered * ordered, dim=-1) - count * means * means  # ... key
     thresholds = means - torch.sqrt(torch.clip((1.0 - spreads) / count, min=0.0))  # ... key

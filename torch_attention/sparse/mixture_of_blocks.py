@@ -67,7 +67,7 @@ def block_attention_weights(
     assert visible is not None  # for it is causal
     visible = torch.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = torch.arange(scores.shape[-1], device=scores.device) // block_size  # key
-    block = torch.arange(-(-scores.shape[-1] // block_size), device=scores.device)  # blocks
+    block = torch.arange((scores.shape[-1] + block_size - 1) // block_size, device=scores.device)  # blocks
     total = block_sums(torch.where(visible, scores, 0.0), block_size)  # batch heads query blocks
     count = block_sums(visible.to(scores.dtype), block_size)  # batch heads query blocks
     gate = total / torch.clip(count, min=1.0)  # batch heads query blocks
