@@ -200,13 +200,17 @@ def peak_bytes(jaxpr: Jaxpr) -> int:
         inner = max((peak_bytes(x) for x in _inner(equation)), default=0)
         peak = max(peak, live + inner)
         for x in equation.outvars:
-            size = math.prod(x.aval.shape) * getattr(x.aval.dtype, "itemsize", 4)
+            size = _bytes(x.aval)
             live += size
             end = max(last.get(x, i), i)
             ends[end] = ends.get(end, 0) + size
         peak = max(peak, live)
         live -= ends.get(i, 0)
     return peak
+
+
+def _bytes(aval: Any) -> int:
+    return math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 4)
 
 
 def _inner(equation: Any) -> list[Jaxpr]:

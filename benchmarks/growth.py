@@ -140,9 +140,10 @@ def growth(
 ) -> Growth:
     """How the cost of a mechanism grows from one length to another."""
     short, long = (cost(mechanism, framework, length) for length in lengths)
-    powers = (power(x, y, lengths) for x, y in zip(short, long, strict=True))
+    operations = power(short.operations, long.operations, lengths)
+    memory = power(short.peak_bytes, long.peak_bytes, lengths)
     milliseconds = measure(mechanism, framework, lengths[1]) if timed else None
-    return Growth(mechanism.name, mechanism.growth, framework, long, *powers, milliseconds)
+    return Growth(mechanism.name, mechanism.growth, framework, long, operations, memory, milliseconds)
 
 
 def measure(mechanism: Mechanism, framework: str, length: int, rounds: int = 5) -> float:

@@ -64,6 +64,7 @@ def local_and_global_heads(
     scores, near = dot_product_scores(
         blocks.queries(query), blocks.keys(key), mask=near, scale=scale
     )  # blocks heads size span
+    assert near is not None  # for keys that are far are hidden
     one_more = blocks.queries(torch.where(found, log_sum, 0.0)[..., None])  # blocks heads size 1
     visible = [torch.broadcast_to(near, scores.shape), blocks.queries(found[..., None])]
     weights = masked_softmax(
