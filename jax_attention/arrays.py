@@ -13,7 +13,7 @@ ARRAYS: tuple[type[Any], ...] = (Array, np.ndarray)
 INTEGERS = (Integral,)
 REALS = (Real,)
 # Raised where symbolic sizes are compared; older versions of JAX have it in `jax.core`, where newer ones warn of it.
-INCONCLUSIVE: type[Exception] = (
+_INCONCLUSIVE: type[Exception] = (
     getattr(jax.errors, "InconclusiveDimensionOperation", None) or jax.core.InconclusiveDimensionOperation
 )
 
@@ -95,7 +95,7 @@ def smaller(size: int, other: int) -> int:
     return jax.core.min_dim(size, other)
 
 
-def log_size(size: int) -> float:
+def log_size(size: int) -> Any:
     """The logarithm of a size, which may be symbolic; 0 for an empty axis."""
     return math.log(max(size, 1)) if isinstance(size, int) else jnp.log(jnp.asarray(size, dtype=jnp.float32))
 
@@ -104,5 +104,5 @@ def value_above(size: int, most: int, value: int) -> Any:
     """`value` where a size is above `most`, else 0; an array where the size is known at run time alone."""
     try:
         return value if size > most else 0
-    except INCONCLUSIVE:
+    except _INCONCLUSIVE:
         return jnp.where(jnp.asarray(size) > most, value, 0)

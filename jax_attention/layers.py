@@ -224,7 +224,7 @@ def _conv(
 
 
 def convolve(
-    layer: nnx.Conv, x: Float[Array, "batch *places channels"]
+    layer: nnx.Module, x: Float[Array, "batch *places channels"]
 ) -> Float[Array, "batch *out_places out_channels"]:
     """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
     # Where devices share out the places, and an axis of their mesh shares out nothing, XLA 0.10 adds up the
@@ -286,6 +286,6 @@ class Dropout(nnx.Module):
         return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
 
     def _draw(self, shape: tuple[int, ...], like: Array) -> Bool[Array, "..."] | None:
-        if not self.draws:
+        if not self.draws or self.rngs is None:
             return None
         return jax.random.uniform(self.rngs(), shape) >= self.rate

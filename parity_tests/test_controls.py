@@ -153,13 +153,13 @@ CONTROLS = (
     ),
     Control(
         "a query does not see its own position",
-        edit("ops.visibility:Visibility.sees", "key <= position", "key < position"),
+        edit("ops.visibility:sees", "key <= position", "key < position"),
         "CausalSelfAttention",
         "padding",
     ),
     Control(
         "a query sees the position after its own",
-        edit("ops.visibility:Visibility.sees", "key <= position", "key <= position + 1"),
+        edit("ops.visibility:sees", "key <= position", "key <= position + 1"),
         "CausalSelfAttention",
         "padding",
     ),
@@ -296,21 +296,24 @@ OP_CONTROLS = {
     "key and value heads are tiled": (edit("ops.heads:repeat_heads", "(g r)", "(r g)"), {}),
     "a window is one key too wide": (
         edit(
-            "ops.visibility:Visibility.sees",
-            "key >= position - self.before",
-            "key >= position - self.before - 1",
+            "ops.visibility:sees",
+            "key >= position - visibility.before",
+            "key >= position - visibility.before - 1",
         ),
         {"is_causal": True, "window": 3},
     ),
     "a window does not count the query's own key": (
-        edit("ops.visibility:Visibility.sees", "key <= position", "key < position"),
+        edit("ops.visibility:sees", "key <= position", "key < position"),
         {"is_causal": True, "window": 3},
     ),
     "queries are never offset": (
-        edit("ops.visibility:Visibility.sees", "position = query + (", "position = query + 0 * ("),
+        edit("ops.visibility:sees", "position = query + _of_batch(", "position = query + 0 * _of_batch("),
         {"is_causal": True, "query_offset": 2},
     ),
-    "a bias is left out": (edit(SCORES, "scores = scores + bias", "scores = scores"), {"bias": True}),
+    "a bias is left out": (
+        edit(SCORES, "scores = scores + at_least_float32(bias)", "scores = scores"),
+        {"bias": True},
+    ),
     "a bias of -inf is no mask": (
         edit("ops.definition:call_masks", "masks.append(seen)", "pass"),
         {"bias": True},

@@ -183,7 +183,7 @@ def refusals(mirror, tokens):
         (lambda: mirror.models.generate(model, nothing, 1), "length must be at least 1, got 0"),
         (
             lambda: mirror.models.generate(model, given, 1, array(np.ones((7, 7), bool))),
-            "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 7)",
+            "mask must have shape (batch, 1, 1, length), got (7, 7)",
         ),
     ]
 

@@ -128,7 +128,14 @@ def test_no_mirror_knows_the_other_or_the_bridge(package):
 def test_operations_know_only_operations_masks_and_checks(package):
     for file, path in files_of(package).items():
         if file.startswith("ops/"):
-            assert parts_of_itself(path, package) <= {"ops", "masks", "checks", "outputs", "arrays"}, file
+            assert parts_of_itself(path, package) <= {
+                "ops",
+                "masks",
+                "checks",
+                "outputs",
+                "arrays",
+                "arguments",
+            }, file
 
 
 @pytest.mark.parametrize("package", sorted(MIRRORS))
@@ -137,11 +144,13 @@ def test_operations_know_only_operations_masks_and_checks(package):
     [
         ("arrays.py", set()),
         ("checks.py", {"arrays"}),
+        ("ranges.py", {"arrays"}),
+        ("arguments.py", {"arrays", "checks", "ranges"}),
         ("outputs.py", set()),
-        ("masks.py", {"checks"}),
-        ("layers.py", {"checks", "ops"}),
-        ("activations.py", {"ops"}),
-        ("feed_forward.py", {"activations", "checks", "layers"}),
+        ("masks.py", {"arguments", "arrays", "checks"}),
+        ("layers.py", {"arguments", "arrays", "checks", "ops"}),
+        ("activations.py", {"arguments", "arrays", "ops"}),
+        ("feed_forward.py", {"activations", "arguments", "checks", "layers"}),
         ("demonstration.py", {"outputs"}),
     ],
 )

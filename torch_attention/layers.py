@@ -1,7 +1,7 @@
 """The parts that mechanisms are built from; nothing here rests on a framework's default."""
 
 from collections.abc import Callable
-from typing import TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -194,17 +194,17 @@ def _drawn(layer: _Conv) -> _Conv:
 
 
 def convolve(
-    layer: nn.Conv1d | nn.Conv2d, x: Float[Tensor, "batch *places channels"]
+    layer: nn.Module, x: Float[Tensor, "batch *places channels"]
 ) -> Float[Tensor, "batch *out_places out_channels"]:
     """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
-    places = x.shape[1:-1]
+    conv: Any = layer
     reached = [
         size + 2 * int(pad) - kernel
-        for size, pad, kernel in zip(places, layer.padding, layer.kernel_size, strict=True)
+        for size, pad, kernel in zip(x.shape[1:-1], conv.padding, conv.kernel_size, strict=True)
     ]
     if any(size < 0 for size in reached):  # of an empty sequence there is nothing to convolve
-        counts = [max(0, size // stride + 1) for size, stride in zip(reached, layer.stride, strict=True)]
-        return x.new_zeros((x.shape[0], *counts, layer.out_channels))
+        counts = [max(0, size // stride + 1) for size, stride in zip(reached, conv.stride, strict=True)]
+        return x.new_zeros((x.shape[0], *counts, conv.out_channels))
     return layer(x.movedim(-1, 1)).movedim(1, -1)
 
 

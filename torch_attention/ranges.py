@@ -10,7 +10,16 @@ from torch_attention.arrays import REALS, is_size
 
 LENGTHS = ("batch", "count", "height", "key_len", "length", "new", "prefix_len", "query_len", "width")
 LAYERS = ("num_decoder_layers", "num_dense_layers", "num_encoder_layers", "num_layers")
-PARTS = ("global_blocks", "num_random", "num_sinks", "num_tokens", "num_types", "padding")
+PARTS = (
+    "global_blocks",
+    "num_blocks",
+    "num_chunks",
+    "num_random",
+    "num_sinks",
+    "num_tokens",
+    "num_types",
+    "padding",
+)
 PLACES = ("depth", "first_position", "seed", "shift", "start_token")
 FROM_ZERO = frozenset((*LENGTHS, *LAYERS, *PARTS, *PLACES))  # all other integers count from 1
 TOKENS = ("end_token", "pad_id", "pad_token", "stop_token")

@@ -68,7 +68,7 @@ def in_onnx(mechanism: Mechanism) -> str:
     )
     assert program is not None
     buffer = io.BytesIO()
-    program.save(buffer)
+    program.save(buffer)  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(buffer.getvalue())
     names = [each.name for each in session.get_inputs()]
     for step in STEPS:
@@ -82,7 +82,8 @@ def gradient(mechanism: Mechanism) -> str:
     """`torch.func.grad` over the input: the gradient that `backward` gives."""
     loss, x = _loss(mechanism)
     learned = x.detach().requires_grad_()
-    _check_same(torch.func.grad(loss)(x), *torch.autograd.grad(loss(learned), learned))
+    (right,) = torch.autograd.grad(loss(learned), learned)
+    _check_same(torch.func.grad(loss)(x), right)
     return YES
 
 
@@ -90,7 +91,7 @@ def forward_mode(mechanism: Mechanism) -> str:
     """`torch.func.jvp`: along a direction, the product of that and the gradient."""
     loss, x = _loss(mechanism)
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    _, along = torch.func.jvp(loss, (x,), (direction,))
+    along: Any = torch.func.jvp(loss, (x,), (direction,))[1]
     _check_same(along, (torch.func.grad(loss)(x) * direction).sum())
     return YES
 

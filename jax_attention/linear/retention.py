@@ -203,8 +203,7 @@ class MultiScaleRetention(nnx.Module):
         if head_dim is None:
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
+        self.embed_dim, self.num_heads = embed_dim, num_heads
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
         self.value_dim = 2 * self.head_dim if value_dim is None else value_dim
         known = retention_frequencies(self.head_dim)
@@ -215,9 +214,7 @@ class MultiScaleRetention(nnx.Module):
                 f"got {len(self.frequencies)}"
             )
         self.log_decays = tuple(math.log(decay) for decay in retention_decays(num_heads))
-        self.interleaved = interleaved
-        self.chunk_size = chunk_size
-        self.eps = eps
+        self.interleaved, self.chunk_size, self.eps = interleaved, chunk_size, eps
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_heads * self.value_dim, bias=bias, **factory)

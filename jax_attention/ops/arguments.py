@@ -67,7 +67,7 @@ def check_reach(window: Any, is_causal: bool) -> None:
     for side in window:
         if side is not None and (isinstance(side, bool) or not isinstance(side, Integral)):
             raise TypeError(f"window must hold integers, or None for no limit, got {window!r}")
-        if side is not None and side < 0:
+        if side is not None and int(side) < 0:
             raise ValueError(f"window must count at least 0 keys before and after the query, got {window!r}")
 
 
@@ -89,7 +89,7 @@ def check_number(name: str, x: Any) -> None:
             raise ValueError(f"{name} must have rank 0, got shape {tuple(x.shape)}")
     elif isinstance(x, bool) or not isinstance(x, REALS):
         raise TypeError(f"{name} must be a number, got {x!r}")
-    elif isinstance(x, Real) and not -math.inf < x < math.inf:
+    elif isinstance(x, Real) and not -math.inf < x < math.inf:  # type: ignore[operator]
         raise ValueError(f"{name} must be finite, got {x}")
 
 

@@ -26,7 +26,7 @@ from jax_attention.ops.arguments import (
     check_scoring,
     check_segments,
 )
-from jax_attention.ops.visibility import Visibility, reach
+from jax_attention.ops.visibility import Visibility, reach, visible_pairs
 
 
 class Call(NamedTuple):
@@ -140,7 +140,7 @@ def _one_batch(x: Any, batch: Sequence[int]) -> Any:
 
 def _up_to(query: Array, lengths: Int[Array, "batch"]) -> Array:
     """Queries, with zeros behind the length of each batch element."""
-    there = Visibility(query_lengths=lengths).mask((*query.shape[:-1], 1))
+    there = visible_pairs(Visibility(query_lengths=lengths), (*query.shape[:-1], 1))
     return query if there is None else jnp.where(there, query, 0.0)
 
 

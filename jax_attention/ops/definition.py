@@ -28,6 +28,7 @@ from jax_attention.ops.heads import repeat_heads
 from jax_attention.ops.hidden import finite, spoiled_output, spoiled_scores
 from jax_attention.ops.known import known_finite
 from jax_attention.ops.softmax import at_least_float32, masked_logsumexp, masked_softmax, sink_softmax
+from jax_attention.ops.visibility import visible_pairs
 
 
 def dot_product_scores(
@@ -194,7 +195,7 @@ def call_masks(call: Call) -> tuple[Float[Array, "..."] | None, Bool[Array, "...
         seen = bias != -jnp.inf
         bias = jnp.where(seen, bias, 0.0)
         masks.append(seen)
-    masks.append(call.visibility.mask((*call.query.shape[:-1], call.key.shape[-2])))
+    masks.append(visible_pairs(call.visibility, (*call.query.shape[:-1], call.key.shape[-2])))
     given = [mask for mask in masks if mask is not None]
     return bias, reduce(and_, given) if given else None
 

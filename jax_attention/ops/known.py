@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from jax_attention.arrays import INCONCLUSIVE
+from jax_attention.arrays import _INCONCLUSIVE
 
 
 def known_values(x: Array) -> np.ndarray | None:
@@ -31,7 +31,7 @@ def proven_at_most(size: int, most: int) -> bool:
     """Whether a size is at most `most`; False for a symbolic size without such a constraint."""
     try:
         return bool(size <= most)
-    except INCONCLUSIVE:
+    except _INCONCLUSIVE:
         return False
 
 
@@ -39,5 +39,5 @@ def known_at_most(count: int, most: int) -> bool:
     """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
     try:
         return bool(count <= most)
-    except INCONCLUSIVE:
+    except _INCONCLUSIVE:
         return True

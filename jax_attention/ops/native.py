@@ -106,7 +106,7 @@ def native_attention(
             value,
             scale=call.scale,
             is_causal=seen.after == 0,
-            local_window_size=None if seen.before is None else (seen.before, seen.after),
+            local_window_size=None if seen.before is None else (seen.before, seen.after or 0),
             implementation=implementation,
         )
         return jnp.swapaxes(output, -3, -2)  # ... heads query head_dim

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.ops.visibility import Visibility
+from jax_attention.ops.visibility import Visibility, sees
 
 
 class Place(NamedTuple):
@@ -75,5 +75,5 @@ class DotProductRule:
 
     def visible(self, known: Visibility, place: Place) -> Bool[Array, "..."]:
         """The keys that `known` shows."""
-        seen = known.sees(place.batch, place.queries, place.keys[None])
+        seen = sees(known, place.batch, place.queries, place.keys[None])
         return place.keys[None] >= 0 if seen is None else seen

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jax_attention.checks import align, check_boolean
 from jax_attention.ops.call import Call
 from jax_attention.ops.heads import repeat_heads
-from jax_attention.ops.visibility import Visibility
+from jax_attention.ops.visibility import Visibility, visible_pairs
 
 # What the axes of a mesh are called.
 DATA = "data"
@@ -76,7 +76,7 @@ def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole
         whole_rows: whether `run` has masks and biases for the queries of all devices, and not for its own alone.
     """
     if not call.visibility.is_uniform:  # what each batch element has of its own becomes a part of the mask
-        seen = call.visibility.mask((*call.query.shape[:-1], call.key.shape[-2]))
+        seen = visible_pairs(call.visibility, (*call.query.shape[:-1], call.key.shape[-2]))
         mask = seen if call.mask is None or seen is None else call.mask & seen
         call = call._replace(mask=mask, visibility=Visibility())
     key, value = call.key, call.value

@@ -122,8 +122,8 @@ def _gradient(
     wide = top.dtype
     d_output, d_log_sum = cotangents
     # What is taken from every score's gradient, because the weights of a row sum to one.
-    mean = (d_output * output).sum(-1)
-    mean = mean - jnp.where(share > 0, d_log_sum, 0.0)  # a row that sees nothing has no gradient
+    d_log_sum = jnp.where(share > 0, d_log_sum, 0.0)  # a row that sees nothing has no gradient
+    mean = (d_output * output).sum(-1) - d_log_sum
     is_one_tile = key.shape[2] == plan.columns
 
     def pair(shared: Any, number: Array) -> tuple[Any, tuple[Array, Array, Array]]:

@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
-from jax_attention.arrays import matmul, take_along
+from jax_attention.arrays import einsum, matmul, take_along
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, embedding, linear

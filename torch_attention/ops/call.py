@@ -26,7 +26,7 @@ from torch_attention.ops.arguments import (
     check_scoring,
     check_segments,
 )
-from torch_attention.ops.visibility import Visibility, reach
+from torch_attention.ops.visibility import Visibility, reach, visible_pairs
 
 
 class Call(NamedTuple):
@@ -140,7 +140,7 @@ def _one_batch(x: Any, batch: Sequence[int]) -> Any:
 
 def _up_to(query: Tensor, lengths: Int[Tensor, "batch"]) -> Tensor:
     """Queries, with zeros behind the length of each batch element."""
-    there = Visibility(query_lengths=lengths).mask((*query.shape[:-1], 1), device=query.device)
+    there = visible_pairs(Visibility(query_lengths=lengths), (*query.shape[:-1], 1), device=query.device)
     return query if there is None else torch.where(there, query, 0.0)
 
 

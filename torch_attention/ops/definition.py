@@ -28,6 +28,7 @@ from torch_attention.ops.heads import repeat_heads
 from torch_attention.ops.hidden import finite, spoiled_output, spoiled_scores
 from torch_attention.ops.known import known_finite
 from torch_attention.ops.softmax import at_least_float32, masked_logsumexp, masked_softmax, sink_softmax
+from torch_attention.ops.visibility import visible_pairs
 
 
 def dot_product_scores(
@@ -194,7 +195,9 @@ def call_masks(call: Call) -> tuple[Float[Tensor, "..."] | None, Bool[Tensor, ".
         seen = bias != -torch.inf
         bias = torch.where(seen, bias, 0.0)
         masks.append(seen)
-    masks.append(call.visibility.mask((*call.query.shape[:-1], call.key.shape[-2]), device=call.query.device))
+    masks.append(
+        visible_pairs(call.visibility, (*call.query.shape[:-1], call.key.shape[-2]), device=call.query.device)
+    )
     given = [mask for mask in masks if mask is not None]
     return bias, reduce(and_, given) if given else None
 

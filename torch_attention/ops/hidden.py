@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torch_attention.ops.call import Call
 from torch_attention.ops.known import known_finite
+from torch_attention.ops.visibility import reached_keys, visible_pairs
 
 
 def finite(x: Float[Tensor, "... key dim"]) -> Float[Tensor, "... key dim"]:
@@ -72,9 +73,9 @@ def _alive(call: Call) -> Bool[Tensor, "... key"] | None:
     shape = (*call.query.shape[:-1], call.key.shape[-2])
     if pairs is None or (pairs.shape[-2] == 1 and visibility.query_segments is None):
         alive = None if pairs is None else pairs[..., 0, :]
-        reached = visibility.reached(shape, device=call.query.device)
+        reached = reached_keys(visibility, shape, device=call.query.device)
         if alive is None or reached is None:
             return reached if alive is None else alive
         return alive & reached[(None,) * (alive.ndim - reached.ndim)]
-    seen = visibility.mask(shape, device=call.query.device)
-    return (pairs if seen is None else pairs & seen).any(dim=-2)
+    placed = visible_pairs(visibility, shape, device=call.query.device)
+    return (pairs if placed is None else pairs & placed).any(dim=-2)

@@ -22,7 +22,7 @@ from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
 from torch_attention.ops.known import known_above, may_be_learned
-from torch_attention.ops.visibility import Visibility
+from torch_attention.ops.visibility import Visibility, sees, visible_pairs
 
 BAND = 256  # queries in a band of a window
 
@@ -65,7 +65,9 @@ def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"
     query, key, value, scale = call.query, call.key, call.value, call.scale
     grouped = key.shape[-3] != query.shape[-3]
     seen = call.visibility
-    before, after, offset = seen.before, seen.after, seen.query_offset
+    before: Any = seen.before
+    after: Any = seen.after
+    offset: Any = seen.query_offset
     known = call.bias is None and call.mask is None and seen.is_uniform and isinstance(offset, int)
     if known and before is None:
         sees_all = after is None or offset + after >= key.shape[-2] - 1  # as one step of decoding does
@@ -109,7 +111,7 @@ def _in_bands(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
         first = max(0, i - before)
         key, value = (torch.cat(x[first : i + after + 1], dim=-2) for x in (keys, values))
         there = seen._replace(query_offset=(i - first) * BAND)
-        visible = there.mask((*query.shape[:-1], key.shape[-2]), device=query.device)
+        visible = visible_pairs(there, (*query.shape[:-1], key.shape[-2]), device=query.device)
         found.append(
             _fused(
                 query,
@@ -163,7 +165,7 @@ def flex_kernel(call: Call) -> Any:
         return score if softcap is None else softcap * torch.tanh(score / softcap)
 
     def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        here = seen.sees(b, i, j)
+        here = sees(seen, b, i, j)
         here = j >= 0 if here is None else here
         return here if mask is None else here & mask[b, h, i, j]
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_attention.ops.visibility import Visibility
+from torch_attention.ops.visibility import Visibility, sees
 
 
 class Place(NamedTuple):
@@ -75,5 +75,5 @@ class DotProductRule:
 
     def visible(self, known: Visibility, place: Place) -> Bool[Tensor, "..."]:
         """The keys that `known` shows."""
-        seen = known.sees(place.batch, place.queries, place.keys[None])
+        seen = sees(known, place.batch, place.queries, place.keys[None])
         return place.keys[None] >= 0 if seen is None else seen

@@ -16,7 +16,7 @@ from torch_attention.checks import align, check_boolean
 from torch_attention.ops.call import Call
 from torch_attention.ops.heads import repeat_heads
 from torch_attention.ops.known import is_dual
-from torch_attention.ops.visibility import Visibility
+from torch_attention.ops.visibility import Visibility, visible_pairs
 
 # What the axes of a mesh are called.
 DATA = "data"
@@ -90,7 +90,9 @@ def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole
             "attention over several devices has no forward mode, got an array with a tangent"
         )
     if not call.visibility.is_uniform:  # what each batch element has of its own becomes a part of the mask
-        seen = call.visibility.mask((*call.query.shape[:-1], call.key.shape[-2]), device=call.query.device)
+        seen = visible_pairs(
+            call.visibility, (*call.query.shape[:-1], call.key.shape[-2]), device=call.query.device
+        )
         mask = seen if call.mask is None or seen is None else call.mask & seen
         call = call._replace(mask=mask, visibility=Visibility())
     key, value = call.key, call.value

@@ -109,8 +109,8 @@ class _Attend(torch.autograd.Function):
         # Top and part have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
         part = part * torch.exp(torch.where(part > 0, log_sum.detach() - log_sum, 0.0))
         # What is taken from every score's gradient, because the weights of a row sum to one.
-        mean = (d_output * output).sum(-1)
-        mean = mean - torch.where(part > 0, d_log_sum, 0.0)  # a row that sees nothing has no gradient
+        d_log_sum = torch.where(part > 0, d_log_sum, 0.0)  # a row that sees nothing has no gradient
+        mean = (d_output * output).sum(-1) - d_log_sum
         d_queries: list[Tensor] = []
         d_keys: dict[int, Tensor] = {}
         d_values: dict[int, Tensor] = {}

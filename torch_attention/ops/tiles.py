@@ -137,4 +137,4 @@ def _tiles_by_segment(
     lowest, highest = lowest[:, None], highest[:, None]  # batch 1 columns
     some = (first <= highest) & (lowest <= last)
     every = (first == last) & (lowest == highest) & (first == lowest)
-    return some.any(0), every.all(0)
+    return np.asarray(some.any(0)), np.asarray(every.all(0))

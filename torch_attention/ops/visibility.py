@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import reduce
 from math import prod
 from operator import and_, or_
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -60,78 +60,88 @@ class Visibility(NamedTuple):
         """Whether every query sees every key."""
         return self.is_uniform and self.before is None and self.after is None
 
-    def sees(
-        self, batch: Int[Tensor, "..."], query: Int[Tensor, "..."], key: Int[Tensor, "..."]
-    ) -> Bool[Tensor, "..."] | None:
-        """Whether a query sees a key, by their numbers and that of their batch element; None where it always does."""
-        seen = []
-        if self.before is not None or self.after is not None:
-            position = query + (
-                self.query_offset[batch] if _has_axes(self.query_offset) else self.query_offset
-            )
-            if self.after is not None:
-                seen.append(key <= position + self.after)
-            if self.before is not None:
-                seen.append(key >= position - self.before)
-        if self.query_lengths is not None:
-            seen.append(query < self.query_lengths[batch])
-        if self.key_lengths is not None:
-            seen.append(key < self.key_lengths[batch])
-        if self.query_segments is not None and self.key_segments is not None:
-            seen.append(self.query_segments[batch, query] == self.key_segments[batch, key])
-        return reduce(and_, seen) if seen else None
 
-    def mask(self, shape: Sequence[int], *, device: torch.device | str | None) -> Bool[Tensor, "..."] | None:
-        """The same as a mask that broadcasts against scores of that shape; None where every query sees every key."""
-        *batch, _, query_len, key_len = shape
-        seen = self.sees(*_numbers(prod(batch), query_len, key_len, device=device))  # batch|1 query|1 key|1
-        if seen is None:
-            return None
-        axes = batch if seen.shape[0] == prod(batch) else (1,) * len(batch)
-        return seen.reshape(*axes, 1, *seen.shape[1:])
+def sees(
+    visibility: Visibility, batch: Int[Tensor, "..."], query: Int[Tensor, "..."], key: Int[Tensor, "..."]
+) -> Bool[Tensor, "..."] | None:
+    """Whether a query sees a key, by their numbers and that of their batch element; None where it always does."""
+    seen = []
+    if visibility.before is not None or visibility.after is not None:
+        position = query + _of_batch(visibility.query_offset, batch)
+        if visibility.after is not None:
+            seen.append(key <= position + visibility.after)
+        if visibility.before is not None:
+            seen.append(key >= position - visibility.before)
+    if visibility.query_lengths is not None:
+        seen.append(query < visibility.query_lengths[batch])
+    if visibility.key_lengths is not None:
+        seen.append(key < visibility.key_lengths[batch])
+    if visibility.query_segments is not None and visibility.key_segments is not None:
+        seen.append(visibility.query_segments[batch, query] == visibility.key_segments[batch, key])
+    return reduce(and_, seen) if seen else None
 
-    def reached(
-        self, shape: Sequence[int], *, device: torch.device | str | None
-    ) -> Bool[Tensor, "... key"] | None:
-        """Which keys any query sees, `(batch|1, 1, key)`; None where each is seen for sure."""
-        *batch, _, query_len, key_len = shape
-        if self._reaches_all(query_len, key_len):
-            return None
-        number, query, key = _numbers(prod(batch), query_len, key_len, device=device)
-        if self.query_segments is None:
-            seen = self._reached_by_place(query_len, key[0])
-        else:
-            starts = range(0, max(1, query_len), ROWS) if is_static(query_len) else (0,)
-            length = ROWS if is_static(query_len) else query_len
-            parts = [self.sees(number, query[:, i : i + length], key) for i in starts]
-            seen = reduce(or_, [part.any(dim=-2) for part in parts if part is not None])
-        axes = batch if seen.shape[0] == prod(batch) else (1,) * len(batch)
-        return seen.reshape(*axes, 1, key_len)
 
-    def _reaches_all(self, query_len: int, key_len: int) -> bool:
-        """Whether it is known that every key is seen by some query."""
-        before, after, offset = self.before, self.after, self.query_offset
-        if not self.is_uniform or not isinstance(offset, int) or (before is not None and offset > before):
-            return False  # the first key is not seen for sure
-        if after is None or (query_len == key_len and offset + after >= 0):
-            return True
-        lengths_known = is_static(query_len) and is_static(key_len)
-        return lengths_known and offset + query_len + after >= key_len
+def visible_pairs(
+    visibility: Visibility, shape: Sequence[int], *, device: torch.device | str | None
+) -> Bool[Tensor, "..."] | None:
+    """The same as a mask that broadcasts against scores of that shape; None where every query sees every key."""
+    *batch, _, query_len, key_len = shape
+    seen = sees(
+        visibility, *_numbers(prod(batch), query_len, key_len, device=device)
+    )  # batch|1 query|1 key|1
+    if seen is None:
+        return None
+    axes = batch if seen.shape[0] == prod(batch) else (1,) * len(batch)
+    return seen.reshape(*axes, 1, *seen.shape[1:])
 
-    def _reached_by_place(self, query_len: int, key: Int[Tensor, "1 key"]) -> Bool[Tensor, "batch key"]:
-        """Which keys any query sees where there are no segments; the windows of neighbours overlap."""
-        offset = self.query_offset[:, None] if _has_axes(self.query_offset) else self.query_offset
-        count = query_len if self.query_lengths is None else self.query_lengths[:, None]
-        seen = [key >= 0]
-        if self.before is not None:
-            seen.append(key >= offset - self.before)
-        if self.after is not None:
-            seen.append(key < offset + count + self.after)
-        if self.query_lengths is not None:
-            seen.append(count > 0)
-        if self.key_lengths is not None:
-            seen.append(key < self.key_lengths[:, None])
-        return reduce(and_, seen)
+
+def reached_keys(
+    visibility: Visibility, shape: Sequence[int], *, device: torch.device | str | None
+) -> Bool[Tensor, "... key"] | None:
+    """Which keys any query sees, `(batch|1, 1, key)`; None where each is seen for sure."""
+    *batch, _, query_len, key_len = shape
+    if _reaches_all(visibility, query_len, key_len):
+        return None
+    number, query, key = _numbers(prod(batch), query_len, key_len, device=device)
+    if visibility.query_segments is None:
+        seen = _reached_by_place(visibility, query_len, key[0])
+    else:
+        starts = range(0, max(1, query_len), ROWS) if is_static(query_len) else (0,)
+        length = ROWS if is_static(query_len) else query_len
+        parts = [sees(visibility, number, query[:, i : i + length], key) for i in starts]
+        seen = reduce(or_, [part.any(dim=-2) for part in parts if part is not None])
+    axes = batch if seen.shape[0] == prod(batch) else (1,) * len(batch)
+    return seen.reshape(*axes, 1, key_len)
+
+
+def _reaches_all(visibility: Visibility, query_len: int, key_len: int) -> bool:
+    """Whether it is known that every key is seen by some query."""
+    before, after, offset = visibility.before, visibility.after, visibility.query_offset
+    if not visibility.is_uniform or not isinstance(offset, int) or (before is not None and offset > before):
+        return False  # the first key is not seen for sure
+    if after is None or (query_len == key_len and offset + after >= 0):
+        return True
+    lengths_known = is_static(query_len) and is_static(key_len)
+    return lengths_known and offset + query_len + after >= key_len
+
+
+def _reached_by_place(
+    visibility: Visibility, query_len: int, key: Int[Tensor, "1 key"]
+) -> Bool[Tensor, "batch key"]:
+    """Which keys any query sees where there are no segments; the windows of neighbours overlap."""
+    offset: Any = visibility.query_offset
+    offset = offset[:, None] if _has_axes(offset) else offset  # batch 1
+    count: Any = query_len if visibility.query_lengths is None else visibility.query_lengths[:, None]
+    seen = [key >= 0]
+    if visibility.before is not None:
+        seen.append(key >= offset - visibility.before)
+    if visibility.after is not None:
+        seen.append(key < offset + count + visibility.after)
+    if visibility.query_lengths is not None:
+        seen.append(count > 0)
+    if visibility.key_lengths is not None:
+        seen.append(key < visibility.key_lengths[:, None])
+    return reduce(and_, seen)
 
 
 def _has_axes(x: int | Int[Tensor, "..."]) -> bool:
@@ -145,3 +155,8 @@ def _numbers(
     """Numbers of batch elements, queries and keys, that broadcast against each other."""
     number, query, key = (torch.arange(length, device=device) for length in (batch, query_len, key_len))
     return number[:, None, None], query[None, :, None], key[None, None]
+
+
+def _of_batch(x: Any, batch: Int[Tensor, "..."]) -> Any:
+    """The number of each batch element, or the one for all."""
+    return x[batch] if _has_axes(x) else x

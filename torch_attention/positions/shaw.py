@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.arrays import matmul, take_along
+from torch_attention.arrays import einsum, matmul, take_along
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, embedding, linear

@@ -61,17 +61,18 @@ def chosen_keys(
         query_offset: which key the first query is.
     """
     query_len, key_len = visible.shape[-2:]
-    block = torch.arange((key_len + selected_size - 1) // selected_size, device=visible.device)  # blocks
+    count = (key_len + selected_size - 1) // selected_size
+    block = torch.arange(count, device=visible.device)[None]  # 1 blocks
     per_block, per_run = selected_size // stride, compressed_size // stride
     by_group = reduce(compressed_weights, "b (g r) q n -> b g q n", "sum", g=num_kv_heads)
-    by_stride = stride_weights(by_group, per_run, block.shape[0] * per_block)  # batch kv_heads query strides
+    by_stride = stride_weights(by_group, per_run, count * per_block)  # batch kv_heads query strides
     importance = block_sums(by_stride, per_block)  # batch kv_heads query blocks
 
     own = torch.arange(query_len, device=visible.device) + query_offset  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
     importance = torch.where(with_rank(always, 4), torch.inf, importance)
-    members = runs(block.shape[1] * selected_size, selected_size, selected_size, device=visible.device)
+    members = runs(count * selected_size, selected_size, selected_size, device=visible.device)
     members = torch.clip(members, max=key_len - 1)  # blocks size
     seen = visible[..., members].any(dim=-1)  # batch heads query blocks
     seen = rearrange(seen, "b (g r) q n -> b g r q n", g=num_kv_heads).any(dim=2)
