@@ -67,7 +67,7 @@ def test_torch_flex_second_derivative_is_right():
     )
 
 
-@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("softcap", [pytest.param(None, marks=pytest.mark.slow), 2.0])
 def test_jax_tiles_gradient_of_gradient_equals_the_reference(softcap):
     query, key, value = heads()
     bias, sinks, mask = (
@@ -162,7 +162,10 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("held", [np.nan, np.inf, -np.inf])
+INFINITE = [pytest.param(held, marks=pytest.mark.slow) for held in (np.inf, -np.inf)]
+
+
+@pytest.mark.parametrize("held", [np.nan, *INFINITE])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("kind", MASKS)
 def test_fully_masked_key_has_no_influence(kind, implementation, held):

@@ -174,7 +174,12 @@ def gradients(mirror, options, implementation):
 
 @pytest.mark.parametrize("implementation", ["reference", "blockwise"])
 @pytest.mark.parametrize(
-    "name", ["window with no limit after", "both lengths", "segments, lengths, window and offset"]
+    "name",
+    [
+        pytest.param("window with no limit after", marks=pytest.mark.slow),
+        pytest.param("both lengths", marks=pytest.mark.slow),
+        "segments, lengths, window and offset",
+    ],
 )
 def test_gradients_are_those_of_the_same_restriction_as_a_mask(name, implementation):
     options = {**RESTRICTIONS[name], "sinks": EXTRAS["softcap and sinks"]["sinks"]}

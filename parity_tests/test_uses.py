@@ -20,6 +20,15 @@ SAMPLE = (
     "ScaledDotProductAttention",
     "GatedLinearAttention",
 )
+# As many as `make test` has time for; the others are slow tests.
+sampled = pytest.mark.parametrize(
+    "mechanism",
+    [
+        pytest.param(x, marks=[] if i % 5 == 0 or x.name in SAMPLE else [pytest.mark.slow])
+        for i, x in enumerate(CATALOGUE)
+    ],
+    ids=lambda each: each.name,
+)
 # PyTorch's own convolution asks whether a batch of 16 is reached.
 IN_SEVERAL_GRAPHS = {"NystromAttention"}
 # A part of a grid is cut off: the exported program asks whether that leaves it contiguous.
@@ -88,12 +97,12 @@ class TestExactLayers:
 
 
 class TestAutocast:
-    @every_mechanism
+    @sampled
     @pytest.mark.parametrize("use", [torch_uses.in_bfloat16, torch_uses.in_float16])
     def test_output_is_near(self, mechanism, use):
         assert use(mechanism) == torch_uses.YES
 
-    @every_mechanism
+    @sampled
     def test_autocast_is_no_less_exact_than_the_module_in_bfloat16(self, mechanism):
         if "bfloat16" not in mechanism.dtypes:
             pytest.skip("a choice of keys is no matter for bfloat16")
@@ -147,7 +156,7 @@ class TestFloat16:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 class TestTransforms:
-    @every_mechanism
+    @sampled
     @pytest.mark.parametrize("use", [torch_uses.gradient, torch_uses.forward_mode, torch_uses.mapped])
     def test_torch_func(self, mechanism, use):
         assert use(mechanism) == torch_uses.YES
@@ -157,7 +166,7 @@ class TestTransforms:
         assert torch_uses.gradient(mechanism) == torch_uses.hessian(mechanism) == torch_uses.YES
 
     @pytest.mark.slow
-    @every_mechanism
+    @sampled
     def test_hessian(self, mechanism):
         assert torch_uses.hessian(mechanism) == torch_uses.YES
 
@@ -166,7 +175,7 @@ class TestTransforms:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # by PyTorch's own scan
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 class TestSizes:
-    @every_mechanism
+    @sampled
     def test_empty_sizes(self, mechanism):
         assert torch_uses.empty_sizes(mechanism) == torch_uses.YES
 
