@@ -17,7 +17,7 @@ FLOORS_PYTHON ?= python3.11
 NEWEST := .venv-newest
 FLOORS := .venv-floors
 
-.PHONY: help demo check lint types test test-quick test-slow test-newest test-floors test-all fuzz docs notebooks format clean
+.PHONY: help demo check lint types test test-quick test-slow test-newest test-floors test-all survey fuzz docs notebooks format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show the targets
@@ -45,16 +45,19 @@ types: $(TESTED)
 # No flag that cures XLA's known miscompilations (`attention-bridge info`): the code is right as users compile it.
 QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
 	--xla_cpu_parallel_codegen_split_count=1
-test-quick test-slow test-floors: export XLA_FLAGS = $(QUICK) --xla_cpu_use_fusion_emitters=false
+test-quick test-slow survey test-floors: export XLA_FLAGS = $(QUICK) --xla_cpu_use_fusion_emitters=false
 test-newest: export XLA_FLAGS = $(QUICK)  # jaxlib 0.12 ends the process at a flag it does not know
 test: lint  ## The essential proof, under ten minutes on two cores
 	$(MAKE) --no-print-directory --jobs=2 types test-quick
 
 test-quick: $(TESTED)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow and not survey" -n 2 --dist loadgroup
 
 test-slow: $(TESTED_SLOW)  ## The rest, on the code as it ships: without the tests' shape checks
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
+	$(BIN)/python -m pytest -m "slow and not survey" -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
+
+survey: $(TESTED_SLOW)  ## Every mechanism compiled, exported, transformed and counted; longer than CI may take
+	$(BIN)/python -m pytest -m survey -n 2 --dist loadgroup --override-ini addopts="-ra --strict-markers"
 
 test-newest:  ## The JAX half alone, with the newest JAX, Flax and NumPy, on Python 3.13 or 3.12
 	@python="$(NEWEST_PYTHON)"; if [ -z "$$python" ]; then \

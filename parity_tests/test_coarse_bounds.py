@@ -58,7 +58,7 @@ def through_8_bits(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "mechanism",
-    [pytest.param(each, id=each.name, marks=() if each in FIRST else pytest.mark.slow) for each in PROVEN],
+    [pytest.param(each, id=each.name, marks=() if each in FIRST else pytest.mark.survey) for each in PROVEN],
 )
 def test_bound_is_failed_by_what_is_wrong(mechanism: Mechanism) -> None:
     tried = Bfloat16(mechanism)

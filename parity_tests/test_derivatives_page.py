@@ -57,6 +57,6 @@ def test_wrong_number_would_be_noticed():
     assert derivatives.judged("second", "blockwise", [*right[:-1], 1.001 * right[-1]]) == derivatives.WRONG
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 def test_page_is_what_it_is_printed_to_be():
     assert derivatives.page(derivatives.measured()) == FILE.read_text().rstrip("\n")

@@ -36,7 +36,7 @@ def test_memory_of_patterns_in_jax_is_linear(mechanism):
     assert power(*peaks, LENGTHS) < GROWTHS[mechanism.growth] + SLACK
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 @named(list(CATALOGUE))
 def test_cost_grows_no_faster_than_the_paper_says(mechanism, framework):

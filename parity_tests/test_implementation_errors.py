@@ -275,7 +275,7 @@ def test_output_that_is_rounded_before_its_gradient_would_be_noticed():
         check("torch", one_number, "mask", "bfloat16", "large")
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @every_case
 @every_size
 @every_dtype
@@ -302,7 +302,7 @@ class TestTorch:
             dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @pytest.mark.parametrize("name", ["window", "bias", "everything"])
 @every_size
 @every_dtype
@@ -334,7 +334,7 @@ class TestJax:
         check("jax", ring, name, dtype, scores, (from_output,))
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @every_size
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["all keys", "window", "softcap"])

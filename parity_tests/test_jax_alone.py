@@ -24,7 +24,7 @@ from attention_bridge.running import Arrays, cotangent, is_float, named_outputs,
 from attention_bridge.weights import convert, transfer
 from attention_bridge.weights.containers import open_container
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.survey
 
 IDS = [mechanism.name for mechanism in CATALOGUE]
 

@@ -83,14 +83,14 @@ def test_masks_of_two_and_four_axes_are_combined_with_axes_in_front(package):
     np.testing.assert_array_equal(np.asarray(both), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @pytest.mark.parametrize("use", USES)
 @every_mechanism
 def test_each_use_works_or_says_why_not(mechanism, use):
     assert USES[use](mechanism) == EXCEPTIONS.get((use, mechanism.name), YES)
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 def test_a_use_that_fails_is_one_sentence():
     failing = jax_uses.tried(partial(jax_uses.traced, mode=lambda: jax.numpy_rank_promotion("never")))
     (mechanism,) = select(["SelfAttention"])

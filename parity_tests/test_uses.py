@@ -24,7 +24,7 @@ SAMPLE = (
 sampled = pytest.mark.parametrize(
     "mechanism",
     [
-        pytest.param(x, marks=[] if i % 5 == 0 or x.name in SAMPLE else [pytest.mark.slow])
+        pytest.param(x, marks=[] if i % 5 == 0 or x.name in SAMPLE else [pytest.mark.survey])
         for i, x in enumerate(CATALOGUE)
     ],
     ids=lambda each: each.name,
@@ -165,7 +165,7 @@ class TestTransforms:
         (mechanism,) = select(["T5Bias"])
         assert torch_uses.gradient(mechanism) == torch_uses.hessian(mechanism) == torch_uses.YES
 
-    @pytest.mark.slow
+    @pytest.mark.survey
     @sampled
     def test_hessian(self, mechanism):
         assert torch_uses.hessian(mechanism) == torch_uses.YES
@@ -183,7 +183,7 @@ class TestSizes:
     @pytest.mark.parametrize(
         "mechanism",
         [
-            pytest.param(each, marks=[pytest.mark.slow] if "GatedLinear" in each.name else [])
+            pytest.param(each, marks=[pytest.mark.survey] if "GatedLinear" in each.name else [])
             for each in select(list(SAMPLE))
         ],
         ids=lambda each: each.name,
@@ -195,7 +195,7 @@ class TestSizes:
         (mechanism,) = select(["MultiHeadSelfAttention"])
         assert torch_uses.exported(mechanism) == torch_uses.YES
 
-    @pytest.mark.slow
+    @pytest.mark.survey
     @every_mechanism
     def test_every_mechanism_is_one_graph(self, mechanism):
         if mechanism.name in IN_SEVERAL_GRAPHS:
@@ -203,7 +203,7 @@ class TestSizes:
         else:
             assert torch_uses.compiled(mechanism) == torch_uses.YES
 
-    @pytest.mark.slow
+    @pytest.mark.survey
     @every_mechanism
     def test_every_mechanism_is_one_program(self, mechanism):
         if mechanism.name in GRIDS_CUT_OFF:
@@ -212,7 +212,7 @@ class TestSizes:
         else:
             assert torch_uses.exported(mechanism) == torch_uses.YES
 
-    @pytest.mark.slow
+    @pytest.mark.survey
     @pytest.mark.parametrize("mechanism", select(list(SAMPLE)), ids=lambda each: each.name)
     def test_inductor_gives_the_same_at_all_sizes(self, mechanism):
         torch._dynamo.reset()
