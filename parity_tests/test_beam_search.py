@@ -237,13 +237,13 @@ REFUSED = [
                 "a source without a batch",
                 {"source": (7,)},
                 ValueError,
-                "src_tokens must have shape (batch, length), got (7,)",
+                "source must have shape (batch, source, ...), got (7,)",
             ),
             (
                 "a mask that is not boolean",
                 {"mask": lambda m: m.ones(2, 1, 1, 7, dtype=np.float32)},
                 TypeError,
-                "src_mask must be boolean (True: the query attends to the key), got float32; "
+                "source_mask must be boolean (True: the query attends to the key), got float32; "
                 "additive values go in bias",
             ),
         )

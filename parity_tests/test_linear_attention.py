@@ -577,7 +577,7 @@ IMPOSSIBLE = [
             *((name, {"chunk_size": 0}, "chunk_size must be at least 1, got 0") for name in MODULES),
             ("LinearAttention", {"eps": 0.0}, "eps must be above 0, got 0.0"),
             ("PerformerAttention", {"num_features": 0}, "num_features must be at least 1, got 0"),
-            ("MultiScaleRetention", {"eps": -1.0}, "eps must be above 0, got -1.0"),
+            ("MultiScaleRetention", {"eps": -1.0}, "eps must be at least 0, got -1.0"),
             (
                 "MultiScaleRetention",
                 {"head_dim": 3},

@@ -10,7 +10,7 @@ import jax_attention.ops
 import torch_attention.ops
 from attention_bridge.parity import tolerances
 from jax_attention.ops import native
-from jax_attention.ops.call import Call
+from jax_attention.ops.call import checked_call
 from torch_attention import layers
 
 pytestmark = pytest.mark.slow
@@ -52,19 +52,7 @@ class TestSplash:
         head_dim, value_dim = dims
         shapes = (2, 4, 200, head_dim), (2, 2, key_len, head_dim), (2, 2, key_len, value_dim)
         query, key, value = map(jnp.asarray, draw(rng, *shapes))
-        given = {"is_causal": False, "window": None, "query_offset": 0, "softcap": None, **options}
-        call = Call(
-            query,
-            key,
-            value,
-            bias=None,
-            mask=None,
-            scale=0.125,
-            sinks=None,
-            dropout_keep=None,
-            dropout_rate=0.0,
-            **given,
-        )
+        call = checked_call(query, key, value, scale=0.125, **options)
         assert native.splash_refusal(call) is None
 
         def splash(query, key, value):
@@ -88,7 +76,7 @@ class TestSplash:
         shapes = (2, 4, 200, 64), (2, 2, 200, 64), (2, 2, 200, 64)
         given = [jnp.asarray(x, jnp.bfloat16) for x in draw(rng, *shapes)]
         options = {"is_causal": True, "window": window}
-        call = Call(*given, None, None, True, window, 0, 0.125, None, None, None, 0.0)
+        call = checked_call(*given, scale=0.125, **options)
         with jax.default_matmul_precision("default"):
             assert native.splash_refusal(call) is None
             found = native.splash_attention(call, interpret=True)

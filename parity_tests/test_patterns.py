@@ -455,7 +455,7 @@ NO_MIDDLE = "window_blocks must be odd (the query's own and as many on each side
 NOT_BOOLEAN = (
     "mask must be boolean (True: the query attends to the key), got float32; additive values go in bias"
 )
-NO_GLOBAL = "global_tokens must be boolean (True: the token sees all and is seen by all), got int32"
+NO_GLOBAL = "global_tokens must be boolean (True: the query attends to the key), got int32; additive values go in bias"
 RANDOM = "random_blocks must have shape (heads, blocks, random) = (3, 3, any), got {}"
 MASK = (
     "mask must have shape (query, key) = (6, 6), (batch, query, key) = (2, 6, 6) or "
@@ -603,8 +603,8 @@ REFUSED = [
             text,
         )
         for shape, dtype, exception, text in (
-            ((3, 3, 1), np.float32, TypeError, "random_blocks must be integers, got float32"),
-            ((3, 3, 1), bool, TypeError, "random_blocks must be integers, got bool"),
+            ((3, 3, 1), np.float32, TypeError, "random_blocks must hold integers, got float32"),
+            ((3, 3, 1), bool, TypeError, "random_blocks must hold integers, got bool"),
             *(
                 (shape, np.int32, ValueError, RANDOM.format(shape))
                 for shape in ((2, 3, 1), (3, 1, 4), (3, 3))

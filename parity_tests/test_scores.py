@@ -338,19 +338,19 @@ IMPOSSIBLE = [
         "a cap of zero",
         lambda m: lambda: m.SoftcapAttention(6, 3, softcap=0.0),
         ValueError,
-        "softcap must be positive, got 0.0",
+        "softcap must be above 0, got 0.0",
     ),
     Case(
         "a cap that is not a number",
         lambda m: lambda: m.SoftcapAttention(6, 3, softcap=float("nan")),
         ValueError,
-        "softcap must be positive, got nan",
+        "softcap must be finite, got nan",
     ),
     Case(
         "a bound of zero on the factor",
         lambda m: lambda: m.CosineAttention(6, 3, max_scale=0.0),
         ValueError,
-        "max_scale must be positive, got 0.0",
+        "max_scale must be above 0, got 0.0",
     ),
 ]
 MASK = "mask must have shape (query, key) = (5, 5), (batch, query, key) = (2, 5, 5) or "

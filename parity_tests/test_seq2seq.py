@@ -334,7 +334,7 @@ REFUSED += [
                 f"{build.__name__}: a mask of the target that is not boolean",
                 partial(write, build, dim, tgt_mask=np.float32),
                 TypeError,
-                NOT_BOOLEAN.format("tgt_mask"),
+                NOT_BOOLEAN.format("target_mask"),
             ),
             Case(
                 f"{build.__name__}: texts of another batch",

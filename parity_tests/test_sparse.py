@@ -460,7 +460,7 @@ IMPOSSIBLE = [
         "a window of nothing",
         lambda m: partial(m.NativeSparseAttention, 12, 3, 1, window=0),
         ValueError,
-        "window must be at least 1, got 0",
+        "window must be at least 1 (it counts the query's own key), got 0",
     ),
     Case(
         "an odd number of buckets",

@@ -454,9 +454,12 @@ IMPOSSIBLE = [
             f"a shift of {shift}",
             lambda m, shift=shift: partial(m.ShiftedWindowAttention, 6, 3, 4, shift),
             ValueError,
-            f"shift must be at least 0 and below window_size=4, got {shift}",
+            text,
         )
-        for shift in (-1, 4)
+        for shift, text in (
+            (-1, "shift must be at least 0, got -1"),
+            (4, "shift must be at least 0 and below window_size=4, got 4"),
+        )
     ),
     Case(
         "an empty window",
@@ -474,7 +477,7 @@ IMPOSSIBLE = [
         "an empty grid",
         lambda m: partial(m.DecomposedPositionAttention, 6, 3, (4, 0)),
         ValueError,
-        "grid_width must be at least 1, got 0",
+        "grid_size must be at least 1, got 0",
     ),
     *(
         Case(

@@ -205,7 +205,16 @@ def convolve(
     if any(size < 0 for size in reached):  # of an empty sequence there is nothing to convolve
         counts = [max(0, size // stride + 1) for size, stride in zip(reached, conv.stride, strict=True)]
         return x.new_zeros((x.shape[0], *counts, conv.out_channels))
-    return layer(x.movedim(-1, 1)).movedim(1, -1)
+    return layer(_whole_sequences(x).movedim(-1, 1)).movedim(1, -1)
+
+
+def _whole_sequences(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    if not hasattr(x, "device_mesh"):
+        return x
+    from torch.distributed.tensor import DTensor, Replicate
+
+    assert isinstance(x, DTensor)
+    return x.redistribute(placements=[each if each.is_shard(0) else Replicate() for each in x.placements])
 
 
 @checked

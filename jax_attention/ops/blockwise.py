@@ -34,21 +34,22 @@ def blockwise_with_log_sum(
     call: Call,
     asked: Bool[Array, "batch 1 query 1"] | None = None,
     *,
-    rows: int = ROWS,
-    columns: int = COLUMNS,
+    rows: int | None = None,
+    columns: int | None = None,
 ) -> tuple[Float[Array, "*batch heads query value_dim"], Float[Array, "*batch heads query"]]:
     """`blockwise_attention`, and the logarithm of each query's sum of exponentials, -inf where it sees nothing.
 
     Args:
         call: of lengths above 0.
         asked: the queries whose results are used; tiles without any are left out, and give zeros.
-        rows, columns: the most that a tile has of queries and keys.
+        rows, columns: the most that a tile has of queries and keys; `ROWS` and `COLUMNS` if None.
     """
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
     group = heads // kv_heads
-    rows, columns = tile_size(query_len, max(1, rows // group)), tile_size(key_len, columns)
+    rows = tile_size(query_len, max(1, (rows or ROWS) // group))
+    columns = tile_size(key_len, columns or COLUMNS)
     bias, mask = call_masks(call._replace(visibility=Visibility()))
 
     def whole(x: Array | None) -> Array | None:
