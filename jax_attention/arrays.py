@@ -36,7 +36,14 @@ def as_array(x: Array) -> Array:
 
 def as_integers(x: Array) -> Array:
     """An array of integers in the dtype of positions."""
-    return jnp.asarray(x).astype(jnp.arange(0).dtype)
+    kind = jnp.arange(0).dtype
+    if (
+        isinstance(x, np.ndarray)
+        and x.size
+        and not jnp.iinfo(kind).min <= x.min() <= x.max() <= jnp.iinfo(kind).max
+    ):
+        raise ValueError(f"integers must fit in {kind} without jax_enable_x64, got {x.min()} to {x.max()}")
+    return jnp.asarray(x).astype(kind)
 
 
 def einsum(equation: str, *operands: Array) -> Array:

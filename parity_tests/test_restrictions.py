@@ -357,6 +357,8 @@ BAD = {
         {"query_offset": np.array([1, 2, 3])},
         "query_offset must have shape (batch) = (2,), got (3,)",
     ),
+    "sinks in a list": ({"sinks": [0.0] * HEADS}, None),
+    "sinks of integers": ({"sinks": np.zeros(HEADS, np.int32)}, "sinks must be floating point, got int32"),
     "a flag that is none": (
         {"return_logsumexp": 1},
         "return_logsumexp must be True or False, got 1",
@@ -381,3 +383,55 @@ def test_bad_restriction_is_refused_alike(name):
 def test_kernels_without_logsumexp_say_so(native, mirror):
     with pytest.raises(NotImplementedError, match=r"gives no logsumexp"):
         call(mirror, {}, implementation=native, return_logsumexp=True)
+
+
+@pytest.mark.parametrize("mirror", MIRRORS)
+@pytest.mark.parametrize("name", ["scale", "softcap"])
+def test_a_learned_number_has_its_gradient_by_default_and_tiles_refuse_it(name, mirror):
+    x = RNG.standard_normal((1, 1, 600, 2))
+    if mirror == "torch":
+        given = torch.tensor(x)
+        number = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+        run = partial(torch_ops.dot_product_attention, given, given, given)
+        slopes = [
+            torch.autograd.grad(run(**{name: number}, implementation=each).square().sum(), number)[0]
+            for each in (None, "reference")
+        ]
+    else:
+        number = jnp.asarray(0.5)
+
+        def loss(number, each):
+            given = jnp.asarray(x)
+            call = partial(jax_ops.dot_product_attention, given, given, given)
+            return (call(**{name: number}, implementation=each) ** 2).sum()
+
+        slopes = [jax.grad(loss)(number, each) for each in (None, "reference")]
+    assert float(slopes[0]) != 0
+    assert_close(slopes[0].detach() if mirror == "torch" else slopes[0], float(slopes[1]))
+    with pytest.raises(NotImplementedError, match=f"^blockwise attention needs a {name} that is a number"):
+        call(mirror, {}, **{name: number}, implementation="blockwise")
+
+
+@pytest.mark.parametrize("mirror", MIRRORS)
+@pytest.mark.parametrize("implementation", ["reference", "blockwise"])
+def test_a_row_that_sees_nothing_and_a_sink_of_nothing_give_zero(implementation, mirror):
+    options = {"sinks": np.full(HEADS, -np.inf), "key_lengths": np.array([0, 3])}
+    assert_close(call(mirror, options, implementation=implementation), oracle(options)[0])
+
+
+@pytest.mark.slow
+def test_torch_compiles_tiles_where_nothing_is_learned():
+    query, key, value = map(torch.tensor, ARRAYS)
+    run = torch.compile(
+        lambda x: torch_ops.dot_product_attention(x, key, value, softcap=2.0, implementation="blockwise"),
+        backend="eager",
+        fullgraph=True,
+    )
+    assert_close(run(query), oracle({"softcap": 2.0})[0])
+
+
+def test_numbers_beyond_32_bits_are_refused_where_jax_would_cut_them():
+    segments = np.array([[0, 0, 1, 1, 1]]) * 2**32
+    x = np.zeros((1, 1, 5, 2), np.float32)
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r"^integers must fit in int32"):
+        jax_ops.dot_product_attention(x, x, x, query_segments=segments)

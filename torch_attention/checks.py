@@ -186,8 +186,11 @@ def check_keep(dropout_keep: Tensor | None, shape: Sequence[int]) -> None:
 
 
 def check_sinks(sinks: Tensor | None, query: Tensor) -> None:
-    """Raise ValueError unless there is one sink for each head of the queries."""
-    if sinks is not None and tuple(sinks.shape) != (query.shape[-3],):
+    """Raise unless there is one sink, a floating-point number, for each head of the queries."""
+    if sinks is None:
+        return
+    check_floating("sinks", sinks)
+    if tuple(sinks.shape) != (query.shape[-3],):
         raise ValueError(f"sinks must have shape (heads,) = {(query.shape[-3],)}, got {tuple(sinks.shape)}")
 
 

@@ -8,6 +8,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jax_attention.arrays import REALS
 from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.definition import call_masks
 from jax_attention.ops.hidden import ignoring_dead_keys
@@ -112,4 +113,12 @@ def _flat(x: Array, batch: list[int]) -> Array:
     return jnp.broadcast_to(x, (*batch, *x.shape[-3:])).reshape(-1, *x.shape[-3:])
 
 
-BLOCKWISE = Implementation("blockwise", lambda call: None, ignoring_dead_keys(blockwise_attention))
+def blockwise_refusal(call: Call) -> str | None:
+    """What tiles cannot do of a call: they have no gradients for what decides the scores of all of them."""
+    for name, x in (("scale", call.scale), ("softcap", call.softcap)):
+        if x is not None and not isinstance(x, REALS):
+            return f"blockwise attention needs a {name} that is a number, got an array"
+    return None
+
+
+BLOCKWISE = Implementation("blockwise", blockwise_refusal, ignoring_dead_keys(blockwise_attention))

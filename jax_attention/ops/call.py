@@ -103,6 +103,7 @@ def checked_call(
     if bias is not None:
         bias = align("bias", as_array(bias), shape)
     check_sinks(sinks, query)
+    sinks = None if sinks is None else as_array(sinks)
     check_dropout(dropout_keep, dropout_rate, shape)
     query, key, value = as_array(query), as_array(key), as_array(value)
     if key.shape[:-3] != query.shape[:-3]:
@@ -111,10 +112,8 @@ def checked_call(
         value = _for_all(value, query)
     visibility = Visibility(
         *reach(is_causal, window),
-        *(
-            _one_batch(x, batch)
-            for x in (query_offset, query_lengths, key_lengths, query_segments, key_segments)
-        ),
+        _offset(query_offset, batch),
+        *(_one_batch(x, batch) for x in (query_lengths, key_lengths, query_segments, key_segments)),
     )
     if visibility.query_lengths is not None:
         query = _up_to(query, visibility.query_lengths)
@@ -128,14 +127,19 @@ def _for_all(x: Array, query: Array) -> Array:
     return jnp.broadcast_to(x, (*query.shape[:-3], *x.shape[-3:]))
 
 
-def _one_batch(x: Any, batch: Sequence[int]) -> Any:
-    """Numbers for each batch element, all batch axes as one; a number stays as it is."""
-    if isinstance(x, Integral):
-        return int(x)
-    if not getattr(x, "ndim", 0):
-        return x
+def _one_batch(x: Int[Array, "..."] | None, batch: Sequence[int]) -> Int[Array, "..."] | None:
+    """Numbers for each batch element, all batch axes as one."""
+    if x is None:
+        return None
     own = x.shape[len(batch) :]
     return jnp.broadcast_to(as_integers(x), (*batch, *own)).reshape(prod(batch), *own)
+
+
+def _offset(x: Any, batch: Sequence[int]) -> Any:
+    """One offset for all as it is, or those of all batch elements."""
+    if isinstance(x, Integral):
+        return int(x)
+    return _one_batch(x, batch) if getattr(x, "ndim", 0) else x
 
 
 def _up_to(query: Array, lengths: Int[Array, "batch"]) -> Array:

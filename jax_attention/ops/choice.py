@@ -25,7 +25,7 @@ def fastest(call: Call) -> Any:
         return RING.run(call)
     if shards is not None:
         return over_shards(call, shards._replace(sequence=None), fastest)
-    if known_at_most(call.query.shape[-2] * call.key.shape[-2], SHORT):
+    if known_at_most(call.query.shape[-2] * call.key.shape[-2], SHORT) or BLOCKWISE.refusal(call):
         return REFERENCE.run(call)
     native = {"cuda": CUDNN, "tpu": SPLASH}
     able = {platform: partial(each.run, call) for platform, each in native.items() if not each.refusal(call)}

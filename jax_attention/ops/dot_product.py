@@ -109,7 +109,7 @@ def dot_product_attention(
     )
     if implementation is None:
         return fastest(call)
-    if implementation not in IMPLEMENTATIONS:
+    if not isinstance(implementation, str) or implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got {implementation}"
         )

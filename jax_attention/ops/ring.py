@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arrays import REALS
 from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.collectives import device_count, own_number, part_of, pass_on
 from jax_attention.ops.definition import dot_product_scores, weighted_values
@@ -68,6 +69,8 @@ def ring_refusal(call: Call) -> str | None:
     """What ring attention cannot do of a call."""
     if call.return_logsumexp:
         return "ring attention gives no logsumexp"
+    if not all(x is None or isinstance(x, REALS) for x in (call.scale, call.softcap)):
+        return "ring attention needs a scale and a softcap that are numbers, got an array"
     shards = shards_of(call)
     if shards is not None and shards.sequence is not None:
         return None
@@ -129,6 +132,7 @@ def _ring(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Array, Arr
     if sinks is not None:
         sink = sinks[:, None].astype(wide)  # heads 1
         level = jnp.maximum(top, sink)
+        level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is no number
         fade = jnp.exp(top - level)
         top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
     visible = total > 0

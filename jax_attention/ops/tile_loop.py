@@ -78,6 +78,7 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
             if sinks is not None:
                 sink = sinks[g, :, None].astype(wide)
                 level = jnp.maximum(top, sink)
+                level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is no number
                 fade = jnp.exp(top - level)
                 top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
             seen = total > 0

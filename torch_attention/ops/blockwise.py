@@ -7,6 +7,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torch_attention.arrays import REALS
 from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
@@ -98,4 +99,12 @@ def _flat(x: Tensor, batch: list[int]) -> Tensor:
     return x.expand(*batch, *x.shape[-3:]).reshape(-1, *x.shape[-3:])
 
 
-BLOCKWISE = Implementation("blockwise", lambda call: None, ignoring_dead_keys(blockwise_attention))
+def blockwise_refusal(call: Call) -> str | None:
+    """What tiles cannot do of a call: they have no gradients for what decides the scores of all of them."""
+    for name, x in (("scale", call.scale), ("softcap", call.softcap)):
+        if x is not None and not isinstance(x, REALS):
+            return f"blockwise attention needs a {name} that is a number, got an array"
+    return None
+
+
+BLOCKWISE = Implementation("blockwise", blockwise_refusal, ignoring_dead_keys(blockwise_attention))

@@ -30,7 +30,7 @@ def fastest(call: Call) -> Any:
     learned_bias = call.bias is not None and may_be_learned(call.bias)
     if not SDPA.refusal(call) and not learned_bias:
         return SDPA.run(call)
-    if known_at_most(call.query.shape[-2] * call.key.shape[-2], SHORT):
+    if known_at_most(call.query.shape[-2] * call.key.shape[-2], SHORT) or BLOCKWISE.refusal(call):
         return REFERENCE.run(call)
     return BLOCKWISE.run(call)
 

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.arrays import REALS
 from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.collectives import device_count, own_number, part_of, pass_on
 from torch_attention.ops.definition import dot_product_scores, weighted_values
@@ -67,6 +68,8 @@ def ring_refusal(call: Call) -> str | None:
     """What ring attention cannot do of a call."""
     if call.return_logsumexp:
         return "ring attention gives no logsumexp"
+    if not all(x is None or isinstance(x, REALS) for x in (call.scale, call.softcap)):
+        return "ring attention needs a scale and a softcap that are numbers, got an array"
     shards = shards_of(call)
     if shards is not None and shards.sequence is not None:
         return None
@@ -120,6 +123,7 @@ class _Ring(torch.autograd.Function):
         if sinks is not None:
             sink = sinks[:, None].to(wide)  # heads 1
             level = torch.maximum(top, sink)
+            level = torch.where(level == -torch.inf, 0.0, level)  # -inf - -inf is no number
             fade = torch.exp(top - level)
             top, total, read = level, fade * total + torch.exp(sink - level), fade[..., None] * read
         visible = total > 0

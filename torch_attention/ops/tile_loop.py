@@ -34,7 +34,10 @@ def attend_tiles(
 ]:
     """What each query reads, and the logarithm of its sum of exponentials, -inf where it sees nothing."""
     # Without gradients the compiler takes the first argument of `apply` for a context.
-    without = torch.compiler.is_compiling() and not torch.is_grad_enabled()
+    has_gradients = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (*learned[:5], *learned.arrays)
+    )
+    without = torch.compiler.is_compiling() and not has_gradients
     output, log_sum, _, _ = (_Attend.forward if without else _Attend.apply)(
         plan, fixed.tiling, fixed.mask, fixed.keep, fixed.known, *learned[:5], *learned.arrays
     )
@@ -76,6 +79,7 @@ class _Attend(torch.autograd.Function):
             if sinks is not None:
                 sink = sinks[..., None].to(wide)
                 level = torch.maximum(top, sink)
+                level = torch.where(level == -torch.inf, 0.0, level)  # -inf - -inf is no number
                 fade = torch.exp(top - level)
                 top, total, read = level, fade * total + torch.exp(sink - level), fade[..., None] * read
             seen = total > 0
