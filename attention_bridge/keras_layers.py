@@ -1,4 +1,4 @@
-"""The attention layers in the files of Keras: whether they are whole, how their heads are cut, and where they stand."""
+"""Attention layers in Keras files: check that no variable is missing, and read their head sizes and paths."""
 
 from __future__ import annotations
 

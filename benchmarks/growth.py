@@ -1,7 +1,7 @@
 """How the cost of every mechanism grows with the length, in both frameworks: `python -m benchmarks.growth`.
 
 The smallest instance of each mechanism is called without weights, in evaluation mode, on one sequence of float32.
-What it takes is counted, see `counting`, so that the figures are the same on every machine; the time is only measured
+Operations and memory are counted (see `counting`), so they are the same on every machine; only the time is measured
 for comparison. In images of n patches, and in sequences of n tokens, n is twice as large for the second figure.
 """
 

@@ -32,13 +32,13 @@ def check_rate(rate: float) -> None:
 
 def check_sequence(name: str, x: Array, dim: int | None = None, batch: int | None = None) -> None:
     """Raise ValueError unless `x` is `(batch, length, dim)`; None accepts any size."""
-    if x.ndim == 3 and is_size(x.shape[-1], dim) and is_size(x.shape[0], batch):
+    if x.ndim == 3 and has_size(x.shape[-1], dim) and has_size(x.shape[0], batch):
         return
     expected = f"({'batch' if batch is None else batch}, length, {'dim' if dim is None else dim})"
     raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
 
 
-def is_size(size: int, expected: int | None) -> bool:
+def has_size(size: int, expected: int | None) -> bool:
     """Whether an axis has the size that is expected of it; None expects any.
 
     Sizes may be symbols of a compiler, which answers `==` and cannot look into a tuple or write a text.

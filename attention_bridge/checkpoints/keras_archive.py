@@ -55,7 +55,7 @@ def open(path: Path) -> Reader:
                     shutil.copyfileobj(source, target, 2**20)
                 reader = keras_h5.open_at(path, place)
             finally:
-                unpacked.cleanup()  # where the system allows it: what is open is there until it is closed
+                unpacked.cleanup()  # an open file stays readable after it is deleted, where the system allows that
 
     def release() -> None:
         reader.close()

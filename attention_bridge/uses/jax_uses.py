@@ -167,7 +167,7 @@ def symbolic(mechanism: Mechanism) -> dict[str, Any]:
 
 
 def exported(mechanism: Mechanism) -> str:
-    """`jax.export` with symbolic sizes; what is exported is called at two other sizes and compared."""
+    """Export with symbolic sizes by `jax.export`, call the result at two other sizes, and compare."""
     symbols = symbolic(mechanism)
     for options, optional in calls(mechanism):
         run, parameters = runner(mechanism, options)

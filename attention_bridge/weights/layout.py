@@ -77,9 +77,9 @@ class Layout:
         zero_biases: biases that are zero because the format has none.
         stacked: what layers are called that share one tensor, along its first axis.
         slashes: whether names are paths with slashes, for which the rules' spelling has dots.
-        files: where a file calls tensors otherwise: (name pattern of the rules, that of the file), of which the first
-            that fits is taken.
-        carried: the name pattern of tensors that no rule is about and that keep their names in any layout.
+        files: pairs (name pattern in the rules, name pattern in files), for layouts whose files use other names; the
+            first pair that matches is used.
+        carried: the name pattern of tensors that match no rule and keep their names in any layout.
         misfits: gives, of shapes by name, the names of those that no model of this layout has, and what it has.
     """
 

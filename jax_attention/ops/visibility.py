@@ -64,7 +64,7 @@ class Visibility(NamedTuple):
 def sees(
     visibility: Visibility, batch: Int[Array, "..."], query: Int[Array, "..."], key: Int[Array, "..."]
 ) -> Bool[Array, "..."] | None:
-    """Whether a query sees a key, by their numbers and that of their batch element; None where it always does."""
+    """Whether each query sees each key, given their indices and the batch index; None if nothing is restricted."""
     seen = []
     if visibility.before is not None or visibility.after is not None:
         position = query + _of_batch(visibility.query_offset, batch)

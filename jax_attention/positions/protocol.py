@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Shaped
 
-from jax_attention.checks import is_size
+from jax_attention.checks import has_size
 from jax_attention.ops import Placed
 
 
@@ -40,7 +40,7 @@ def check_scheme(position: nnx.Module | None, **sizes: int) -> None:
     """Raise ValueError unless a scheme is made for heads of these sizes; it says what it needs in its attributes."""
     for name, size in sizes.items():
         needed = getattr(position, name, None)
-        if not is_size(size, needed):
+        if not has_size(size, needed):
             raise ValueError(f"position must be made for {name}={size}, got one for {name}={needed}")
 
 
@@ -104,8 +104,8 @@ def check_heads(
     head_dim: int | None = None,
 ) -> None:
     """Raise ValueError unless queries have so many heads, and queries and keys so many features; None accepts any."""
-    if not is_size(query.shape[-3], num_heads):
+    if not has_size(query.shape[-3], num_heads):
         raise ValueError(f"query must have num_heads={num_heads}, got {query.shape[-3]}")
     for name, x in (("query", query), ("key", key)):
-        if not is_size(x.shape[-1], head_dim):
+        if not has_size(x.shape[-1], head_dim):
             raise ValueError(f"{name} must have head_dim={head_dim}, got {x.shape[-1]}")
