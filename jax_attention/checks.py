@@ -8,6 +8,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from jax_attention.arrays import check_array, is_floating
+from jax_attention.ranges import as_flag, refuse
+
+# What True means in a boolean array, and where other numbers go.
+_MEANINGS = {
+    "mask": ("the query attends to the key", "; additive values go in bias"),
+    "dropout_keep": ("the entry is kept", ""),
+    "global_tokens": ("the token sees all and is seen by all", ""),
+    "keep": ("the entry is kept", ""),
+}
 
 
 def dtype_name(x: Array) -> str:
@@ -109,18 +118,15 @@ def check_floating(name: str, x: Any) -> None:
 def check_flag(**flags: Any) -> None:
     """Raise TypeError unless every named argument is True or False."""
     for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name} must be True or False, got {flag!r}")
+        as_flag(name, flag)
 
 
 def check_boolean(name: str, mask: Array) -> None:
     """Raise TypeError unless `mask` is boolean: a mask says who is seen, a bias how much."""
     check_array(name, mask)
     if mask.dtype != jnp.bool_:
-        raise TypeError(
-            f"{name} must be boolean (True: the query attends to the key), got {dtype_name(mask)}; "
-            "additive values go in bias"
-        )
+        means, instead = _MEANINGS.get(name, _MEANINGS["mask"])
+        raise TypeError(f"{name} must be boolean (True: {means}), got {dtype_name(mask)}{instead}")
 
 
 def check_key_mask(mask: Array | None, batch: int, key_len: int, *, name: str = "mask") -> None:
@@ -167,7 +173,7 @@ def check_window(window: int | None, is_causal: bool) -> None:
     if window is None:
         return
     if isinstance(window, bool) or not isinstance(window, Integral):
-        raise TypeError(f"window must be an integer, got {window!r}")
+        refuse("window", "an integer", window)
     if window < 1:
         raise ValueError(f"window must be at least 1 (it counts the query's own key), got {window}")
     if not is_causal:
@@ -192,6 +198,15 @@ def check_sinks(sinks: Array | None, query: Array) -> None:
     check_floating("sinks", sinks)
     if tuple(sinks.shape) != (query.shape[-3],):
         raise ValueError(f"sinks must have shape (heads,) = {(query.shape[-3],)}, got {tuple(sinks.shape)}")
+
+
+def check_read(weights: Array, value: Array) -> None:
+    """Raise ValueError unless values `(..., kv_heads, key, value_dim)` have the batch and heads of their weights."""
+    if value.ndim != weights.ndim or not _broadcasts(value.shape[:-3], weights.shape[:-3]):
+        raise ValueError(
+            f"value must have the batch of weights, got {tuple(value.shape[:-3])} and {tuple(weights.shape[:-3])}"
+        )
+    check_divisible(num_heads=weights.shape[-3], num_kv_heads=value.shape[-3])
 
 
 def check_pairs(
@@ -249,6 +264,15 @@ def align(name: str, x: Array, shape: Sequence[int]) -> Array:
         f"(batch, query, key) = {(*batch, query_len, key_len)} or "
         f"(batch|1, heads|1, query|1, key|1) = {tuple(shape)}, got {given}"
     )
+
+
+def check_broadcasts(name: str, x: Array | None, shape: Sequence[int]) -> None:
+    """Raise ValueError unless each axis of `x` has size 1 or that of the scores; axes in front may be absent."""
+    if x is None:
+        return
+    scores = shape[len(shape) - x.ndim :] if x.ndim else ()
+    if x.ndim > len(shape) or not _broadcasts(x.shape, scores):
+        raise ValueError(f"{name} must broadcast against scores {tuple(shape)}, got {tuple(x.shape)}")
 
 
 def _broadcasts(given: Sequence[int], shape: Sequence[int]) -> bool:

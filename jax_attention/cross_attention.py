@@ -25,7 +25,7 @@ from jax_attention.caches import Cache
 from jax_attention.checks import check_divisible, check_pairs, check_same_length, check_sequence
 from jax_attention.feed_forward import FeedForward
 from jax_attention.keeps import DecoderKeep
-from jax_attention.layers import Dropout, Factory, layer_norm, linear
+from jax_attention.layers import Dropout, Factory, layer_norm, linear, normalise
 from jax_attention.ops import attend, merge_heads, single_head_attention, split_heads
 from jax_attention.outputs import AttentionOutput, CachedDecoderOutput, DecoderOutput, decoder_output
 from jax_attention.positions.protocol import check_positions, check_scheme, place
@@ -281,7 +281,7 @@ class EncoderDecoderAttention(nnx.Module):
         return decoder_output(x, read, cross_weights)
 
     def _norm(self, first: bool, norm: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return norm(x) if first == self.norm_first else x
+        return normalise(norm, x) if first == self.norm_first else x
 
 
 def main() -> None:

@@ -59,10 +59,15 @@ def precise(layer: nnx.Module, x: Float[Array, "*batch in_features"]) -> Float[A
     return layer(x)
 
 
+def normalise(norm: nnx.Module, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+    """Call a norm, which computes in at least float32."""
+    with jax.numpy_dtype_promotion("standard"):  # Flax promotes 16-bit inputs implicitly
+        return norm(x)
+
+
 def normalise_wide(norm: nnx.Module, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
     """Call a norm on numbers of a wider dtype than its scale: they are cast after they were normalised."""
-    with jax.numpy_dtype_promotion("standard"):
-        return norm(x)
+    return normalise(norm, x)
 
 
 @checked
@@ -70,29 +75,7 @@ def layer_norm(
     dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.LayerNorm:
     """Layer normalisation over the last axis with the plain, biased variance (Ba et al. 2016)."""
-    return _LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
-
-
-class _LayerNorm(nnx.LayerNorm):
-    """`nnx.LayerNorm`, which promotes 16-bit inputs to float32, where implicit promotion is an error."""
-
-    def __call__(
-        self, x: Float[Array, "*batch dim"], *, mask: Array | None = None
-    ) -> Float[Array, "*batch dim"]:
-        """Normalise the last axis, in at least float32."""
-        with jax.numpy_dtype_promotion("standard"):
-            return super().__call__(x, mask=mask)
-
-
-class _RMSNorm(nnx.RMSNorm):
-    """`nnx.RMSNorm`, which promotes 16-bit inputs to float32, where implicit promotion is an error."""
-
-    def __call__(
-        self, x: Float[Array, "*batch dim"], mask: Array | None = None
-    ) -> Float[Array, "*batch dim"]:
-        """Normalise the last axis, in at least float32."""
-        with jax.numpy_dtype_promotion("standard"):
-            return super().__call__(x, mask)
+    return nnx.LayerNorm(dim, epsilon=eps, use_bias=bias, use_fast_variance=False, **factory)
 
 
 class _OffsetRMSNorm(nnx.RMSNorm):
@@ -119,7 +102,7 @@ def rms_norm(
     """
     if unit_offset:
         return _OffsetRMSNorm(dim, epsilon=eps, scale_init=initializers.zeros, **factory)
-    return _RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
+    return nnx.RMSNorm(dim, epsilon=eps, use_fast_variance=False, **factory)
 
 
 @checked

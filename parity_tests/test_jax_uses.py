@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from jax import export
 
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, select
-from attention_bridge.instances import torch_module
+from attention_bridge.instances import jax_module, torch_module
 from attention_bridge.running import named_outputs
 from attention_bridge.uses import jax_uses
 from attention_bridge.uses.jax_uses import USES, YES, runner, shapes, symbolic
@@ -36,6 +37,14 @@ def trace(mechanism, sizes=None, dtype="float32"):
     """The shapes of the results of a call with weights, masks and positions."""
     run, parameters = runner(mechanism, {"need_weights": True} if mechanism.weights else {}, dtype)
     return jax.eval_shape(run, parameters, shapes(mechanism, sizes, dtype=dtype))
+
+
+@every_mechanism
+def test_layers_are_the_frameworks_own(mechanism):
+    layers = nnx.Linear, nnx.Conv, nnx.Embed, nnx.LayerNorm, nnx.RMSNorm
+    module = jax_module(mechanism, "float32")
+    found = {type(each) for _, each in nnx.iter_modules(module) if isinstance(each, layers)}
+    assert found <= set(layers)
 
 
 @every_mechanism

@@ -455,7 +455,7 @@ NO_MIDDLE = "window_blocks must be odd (the query's own and as many on each side
 NOT_BOOLEAN = (
     "mask must be boolean (True: the query attends to the key), got float32; additive values go in bias"
 )
-NO_GLOBAL = "global_tokens must be boolean (True: the query attends to the key), got int32; additive values go in bias"
+NO_GLOBAL = "global_tokens must be boolean (True: the token sees all and is seen by all), got int32"
 RANDOM = "random_blocks must have shape (heads, blocks, random) = (3, 3, any), got {}"
 MASK = (
     "mask must have shape (query, key) = (6, 6), (batch, query, key) = (2, 6, 6) or "

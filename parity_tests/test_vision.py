@@ -386,7 +386,7 @@ REFUSED = [
                 m, name, 2, 4, 7, 6, keep=m.ones(*shape, dtype=np.int32), **GRIDS[name]
             ),
             TypeError,
-            NOT_BOOLEAN.format("dropout_keep", "int32"),
+            "dropout_keep must be boolean (True: the entry is kept), got int32",
         )
         for name, shape in KEEPS.items()
     ),

@@ -23,7 +23,7 @@ from torch_attention.caches import Cache
 from torch_attention.checks import check_divisible, check_pairs, check_same_length, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import DecoderKeep
-from torch_attention.layers import Dropout, Factory, layer_norm, linear
+from torch_attention.layers import Dropout, Factory, layer_norm, linear, normalise
 from torch_attention.ops import attend, merge_heads, single_head_attention, split_heads
 from torch_attention.outputs import AttentionOutput, CachedDecoderOutput, DecoderOutput, decoder_output
 from torch_attention.positions.protocol import check_positions, check_scheme, place
@@ -279,7 +279,7 @@ class EncoderDecoderAttention(nn.Module):
         return decoder_output(x, read, cross_weights)
 
     def _norm(self, first: bool, norm: nn.Module, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return norm(x) if first == self.norm_first else x
+        return normalise(norm, x) if first == self.norm_first else x
 
 
 def main() -> None:

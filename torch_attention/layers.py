@@ -66,10 +66,15 @@ def precise(layer: nn.Module, x: Float[Tensor, "*batch in_features"]) -> Float[T
         return layer(x.to(dtype))
 
 
+def normalise(norm: nn.Module, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    """Call a norm, which computes in at least float32."""
+    return norm(x)
+
+
 def normalise_wide(norm: nn.Module, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
     """Call a norm on numbers of a wider dtype than its scale: they are cast after they were normalised."""
     if all(each.dtype == x.dtype for each in norm.parameters()):
-        return norm(x)
+        return normalise(norm, x)
     wide = {name: each.to(x.dtype) for name, each in norm.named_parameters()}
     return torch.func.functional_call(norm, wide, (x,))
 

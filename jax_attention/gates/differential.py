@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear, parameter, rms_norm
+from jax_attention.layers import Dropout, Factory, linear, normalise, parameter, rms_norm
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place
@@ -158,7 +158,7 @@ class DifferentialAttention(nnx.Module):
         (first, first_weights), (second, second_weights) = found
         factor = self.factor()
         heads = at_least_float32(first) - factor * at_least_float32(second)  # batch heads length value_dim
-        heads = self.head_norm(heads.astype(value.dtype)) * (1.0 - self.lambda_init)
+        heads = normalise(self.head_norm, heads.astype(value.dtype)) * (1.0 - self.lambda_init)
         weights = None
         if first_weights is not None and second_weights is not None:
             weights = first_weights - factor * second_weights  # batch heads length length

@@ -28,7 +28,7 @@ from jax_attention.activations import sigmoid
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.layers import Dropout, Factory, linear, normalise
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place
@@ -122,8 +122,8 @@ class GatedAttention(nnx.Module):
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         gate = split_heads(self.gate_proj(x), self.head_dim)  # batch heads length head_dim
-        query = query if self.q_norm is None else self.q_norm(query)
-        key = key if self.k_norm is None else self.k_norm(key)
+        query = query if self.q_norm is None else normalise(self.q_norm, query)
+        key = key if self.k_norm is None else normalise(self.k_norm, key)
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         heads, weights = attend(
@@ -227,8 +227,8 @@ class HeadwiseGatedAttention(nnx.Module):
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         gate = split_heads(self.gate_proj(x), 1)  # batch heads length 1
-        query = query if self.q_norm is None else self.q_norm(query)
-        key = key if self.k_norm is None else self.k_norm(key)
+        query = query if self.q_norm is None else normalise(self.q_norm, query)
+        key = key if self.k_norm is None else normalise(self.k_norm, key)
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
         heads, weights = attend(

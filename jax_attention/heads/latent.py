@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import check_positive, check_sequence
-from jax_attention.layers import Dropout, Factory, linear, rms_norm
+from jax_attention.layers import Dropout, Factory, linear, normalise, rms_norm
 from jax_attention.ops import attend, merge_heads, repeat_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import place
@@ -113,11 +113,13 @@ class _LatentProjections(nnx.Module):
     ) -> tuple[Float[Array, "batch heads length head_dim"], Recalled]:
         """The queries, and the latents that they may attend to; the parts that are turned are turned."""
         query = (
-            self.q_proj(x) if self.q_lora_rank is None else self.q_b_proj(self.q_a_norm(self.q_a_proj(x)))
+            self.q_proj(x)
+            if self.q_lora_rank is None
+            else self.q_b_proj(normalise(self.q_a_norm, self.q_a_proj(x)))
         )  # batch length heads * head_dim
         query = split_heads(query, self.query_head_dim)  # batch heads length head_dim
         joint = self.kv_a_proj(x)  # batch length rank + rope_dim
-        latent = self.kv_a_norm(joint[..., : self.kv_lora_rank])  # batch length rank
+        latent = normalise(self.kv_a_norm, joint[..., : self.kv_lora_rank])  # batch length rank
         seen = recall(cache, Latents(latent, joint[..., self.kv_lora_rank :]), mask, positions)
         placed = place(
             self.position,

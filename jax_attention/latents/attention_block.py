@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from jax_attention.activations import activation_function
 from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
-from jax_attention.layers import Dropout, Factory, layer_norm, linear
+from jax_attention.layers import Dropout, Factory, layer_norm, linear, normalise
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 
@@ -110,7 +110,7 @@ class MultiheadAttentionBlock(nnx.Module):
 
 
 def _normalised(norm: nnx.Module | None, x: Float[Array, "..."]) -> Float[Array, "..."]:
-    return x if norm is None else norm(x)
+    return x if norm is None else normalise(norm, x)
 
 
 def main() -> None:

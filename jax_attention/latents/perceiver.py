@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.latents.learned import check_masks, for_each_element
-from jax_attention.layers import Dropout, Factory, layer_norm, linear, parameter
+from jax_attention.layers import Dropout, Factory, layer_norm, linear, normalise, parameter
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 
@@ -115,9 +115,9 @@ class PerceiverAttention(nnx.Module):
         check_masks(x, num_latents, self.num_heads, mask, dropout_keep)
         if latents is None:
             latents = for_each_element(self.latents[...], x.shape[0])  # batch latents latent_dim
-        inputs = self.input_norm(x)  # batch key input_dim
+        inputs = normalise(self.input_norm, x)  # batch key input_dim
         query = split_heads(
-            self.q_proj(self.latent_norm(latents)), self.head_dim
+            self.q_proj(normalise(self.latent_norm, latents)), self.head_dim
         )  # batch heads latents head_dim
         key = split_heads(self.k_proj(inputs), self.head_dim)  # batch heads key head_dim
         value = split_heads(self.v_proj(inputs), self.head_dim)  # batch heads key head_dim

@@ -24,7 +24,7 @@ from jax_attention.checks import check_positive, check_sequence
 from jax_attention.cross_attention import MultiHeadCrossAttention
 from jax_attention.feed_forward import FeedForward
 from jax_attention.latents.learned import check_masks, for_each_element
-from jax_attention.layers import Factory, layer_norm, parameter
+from jax_attention.layers import Factory, layer_norm, normalise, parameter
 from jax_attention.outputs import AttentionOutput
 
 
@@ -108,7 +108,7 @@ class AttentionPooling(nnx.Module):
             probes, x, mask, need_weights=need_weights, dropout_keep=dropout_keep
         )  # batch probes embed
         if self.ffn_norm is not None and self.ffn is not None:
-            pooled = pooled + self.ffn(self.ffn_norm(pooled))  # batch probes embed
+            pooled = pooled + self.ffn(normalise(self.ffn_norm, pooled))  # batch probes embed
         return AttentionOutput(pooled, weights)
 
 

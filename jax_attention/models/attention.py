@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
-from jax_attention.layers import Factory, linear, rms_norm
+from jax_attention.layers import Factory, linear, normalise, rms_norm
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import place
@@ -192,4 +192,4 @@ class ModelAttention(nnx.Module):
     def _normed(
         self, name: str, x: Float[Array, "batch heads length head_dim"]
     ) -> Float[Array, "batch heads length head_dim"]:
-        return getattr(self, name)(x) if self.config.qk_norm else x
+        return normalise(getattr(self, name), x) if self.config.qk_norm else x

@@ -16,7 +16,7 @@ from jax_attention.arguments import checked
 from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
 from jax_attention.keeps import LayerKeep, ModelKeep
-from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear
+from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
 from jax_attention.ops.known import known_above
 from jax_attention.outputs import AttentionOutput, EncoderOutput
 from jax_attention.self_attention import MultiHeadSelfAttention
@@ -98,8 +98,10 @@ class EncoderLayer(nnx.Module):
         """Encode one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
         keep = dropout_keep or LayerKeep()
         attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
-        x = self.attention_norm(x + self.dropout(attended, keep.attention_output))  # batch length embed
-        x = self.ffn_norm(x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
+        x = normalise(
+            self.attention_norm, x + self.dropout(attended, keep.attention_output)
+        )  # batch length embed
+        x = normalise(self.ffn_norm, x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
         return AttentionOutput(x, weights)
 
 
@@ -174,7 +176,7 @@ class Encoder(nnx.Module):
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
         x = self._embed(tokens, token_types)  # batch length token_dim
-        x = self.dropout(self.embedding_norm(x), keep.embeddings)  # batch length token_dim
+        x = self.dropout(normalise(self.embedding_norm, x), keep.embeddings)  # batch length token_dim
         x = x if self.embedding_proj is None else self.embedding_proj(x)  # batch length embed
         layers = list(self.layers) * (self.config.num_layers // len(self.layers))
         all_weights = []

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_pairs, check_tokens
-from jax_attention.layers import similarities
+from jax_attention.layers import normalise, similarities
 from jax_attention.outputs import CachedOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
 
@@ -89,7 +89,7 @@ class LanguageModel(nnx.Module):
             layers.append(layer(x, mask, positions=positions, cache=cache, need_weights=need_weights))
             x = layers[-1].output  # batch length embed
         return LanguageOutput(
-            self.final_norm(x),
+            normalise(self.final_norm, x),
             tuple(layer.cache for layer in layers if isinstance(layer, CachedOutput)) or None,
             all_weights(layer.weights for layer in layers),
         )

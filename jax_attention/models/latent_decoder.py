@@ -18,7 +18,7 @@ from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import GatedFeedForward
 from jax_attention.heads.latent import MultiHeadLatentAttention
-from jax_attention.layers import Factory, embedding, linear, rms_norm
+from jax_attention.layers import Factory, embedding, linear, normalise, rms_norm
 from jax_attention.models.attention import RopeConfig
 from jax_attention.models.experts import ExpertsConfig, MixtureOfExperts
 from jax_attention.models.language import LanguageModel
@@ -139,10 +139,14 @@ class LatentDecoderLayer(nnx.Module):
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `MultiHeadLatentAttention`."""
         attended = self.attention(
-            self.attention_norm(x), mask, positions=positions, cache=cache, need_weights=need_weights
+            normalise(self.attention_norm, x),
+            mask,
+            positions=positions,
+            cache=cache,
+            need_weights=need_weights,
         )
         x = x + attended.output  # batch length embed
-        x = x + self.ffn(self.ffn_norm(x))  # batch length embed
+        x = x + self.ffn(normalise(self.ffn_norm, x))  # batch length embed
         return attended._replace(output=x)
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import FeedForward
-from jax_attention.layers import Factory, embedding, layer_norm, linear
+from jax_attention.layers import Factory, embedding, layer_norm, linear, normalise
 from jax_attention.models.attention import HeadsConfig, ModelAttention
 from jax_attention.models.language import LanguageModel
 from jax_attention.outputs import AttentionOutput, CachedOutput
@@ -122,7 +122,7 @@ class ParallelDecoderLayer(nnx.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `ModelAttention`."""
-        normed = self.attention_norm(x)  # batch length embed
+        normed = normalise(self.attention_norm, x)  # batch length embed
         attended = self.attention(
             normed,
             mask,
@@ -133,7 +133,7 @@ class ParallelDecoderLayer(nnx.Module):
         )
         after = x + attended.output  # batch length embed
         read = x if self.parallel else after  # batch length embed
-        transformed = self.ffn(normed if self.ffn_norm is None else self.ffn_norm(read))
+        transformed = self.ffn(normed if self.ffn_norm is None else normalise(self.ffn_norm, read))
         return attended._replace(output=after + transformed)
 
 
@@ -169,4 +169,4 @@ class ParallelDecoder(LanguageModel):
     def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
         """The vectors that the first layer reads."""
         x = super().embed(tokens)  # batch length embed
-        return x if self.embedding_norm is None else self.embedding_norm(x)
+        return x if self.embedding_norm is None else normalise(self.embedding_norm, x)

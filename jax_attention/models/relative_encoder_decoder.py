@@ -19,7 +19,7 @@ from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_tokens
 from jax_attention.feed_forward import FeedForward, GatedFeedForward
-from jax_attention.layers import Factory, embedding, linear, rms_norm, similarities
+from jax_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
 from jax_attention.models.attention import HeadsConfig, ModelAttention
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from jax_attention.outputs import (
@@ -111,16 +111,16 @@ class RelativeLayer(nnx.Module):
     ) -> DecoderOutput | CachedDecoderOutput:
         """Run one layer; arguments and errors as in `ModelAttention`, which stands here once or twice."""
         read = self.self_attention(
-            self.self_norm(x), mask, position=position, cache=cache, need_weights=need_weights
+            normalise(self.self_norm, x), mask, position=position, cache=cache, need_weights=need_weights
         )
         x = x + read.output  # batch length embed
         across = None
         if self.decodes:
             looked = self.cross_attention(
-                self.cross_norm(x), memory_mask, memory=memory, need_weights=need_weights
+                normalise(self.cross_norm, x), memory_mask, memory=memory, need_weights=need_weights
             )
             x, across = x + looked.output, looked.weights  # batch length embed
-        x = x + self.ffn(self.ffn_norm(x))  # batch length embed
+        x = x + self.ffn(normalise(self.ffn_norm, x))  # batch length embed
         return decoder_output(x, read, across)
 
 
@@ -179,7 +179,7 @@ class RelativeEncoderDecoder(SequenceModel):
             )
             x = layers[-1].output  # batch source embed
         weights = all_weights(layer.self_weights for layer in layers)
-        return EncoderOutput(self.encoder_norm(x), None, weights)
+        return EncoderOutput(normalise(self.encoder_norm, x), None, weights)
 
     @checked
     def decode(
@@ -210,7 +210,7 @@ class RelativeEncoderDecoder(SequenceModel):
                 )
             )
             x = layers[-1].output  # batch target embed
-        return sequence_output(self._logits(self.decoder_norm(x)), layers)
+        return sequence_output(self._logits(normalise(self.decoder_norm, x)), layers)
 
     def _logits(self, x: Float[Array, "batch target embed"]) -> Float[Array, "batch target vocab"]:
         if self.head is None:

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.feed_forward import GatedFeedForward
-from jax_attention.layers import Factory, embedding, linear, rms_norm
+from jax_attention.layers import Factory, embedding, linear, normalise, rms_norm
 from jax_attention.models.attention import HeadsConfig, ModelAttention, RopeConfig
 from jax_attention.models.language import LanguageModel, bounded
 from jax_attention.outputs import AttentionOutput, CachedOutput
@@ -126,17 +126,17 @@ class RotaryDecoderLayer(nnx.Module):
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `ModelAttention`."""
         attended = self.attention(
-            self.attention_norm(x),
+            normalise(self.attention_norm, x),
             mask,
             position=self.position,
             positions=positions,
             cache=cache,
             need_weights=need_weights,
         )
-        change = self.attention_output_norm(attended.output) if self.sandwich else attended.output
+        change = normalise(self.attention_output_norm, attended.output) if self.sandwich else attended.output
         x = x + change  # batch length embed
-        change = self.ffn(self.ffn_norm(x))  # batch length embed
-        x = x + (self.ffn_output_norm(change) if self.sandwich else change)  # batch length embed
+        change = self.ffn(normalise(self.ffn_norm, x))  # batch length embed
+        x = x + (normalise(self.ffn_output_norm, change) if self.sandwich else change)  # batch length embed
         return attended._replace(output=x)
 
 

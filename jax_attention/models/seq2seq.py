@@ -24,7 +24,7 @@ from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
-from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear
+from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
 from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceToSequence, check_decoding, sequence_output
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
@@ -161,7 +161,9 @@ class SimpleSeq2Seq(SequenceToSequence):
         for layer in self.encoder_layers:
             layers.append(layer(x, source_mask, need_weights=need_weights))
             x = layers[-1].output  # batch source embed
-        return EncoderOutput(self.encoder_norm(x), None, all_weights(layer.weights for layer in layers))
+        return EncoderOutput(
+            normalise(self.encoder_norm, x), None, all_weights(layer.weights for layer in layers)
+        )
 
     @checked
     def decode(
@@ -187,7 +189,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         ):
             layers.append(layer(x, memory, target_mask, source_mask, cache=cache, need_weights=need_weights))
             x = layers[-1].output  # batch target embed
-        return sequence_output(self.head(self.decoder_norm(x)), layers)
+        return sequence_output(self.head(normalise(self.decoder_norm, x)), layers)
 
     def _check_target(
         self,

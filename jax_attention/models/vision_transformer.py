@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from jax_attention.arguments import checked
-from jax_attention.layers import Factory, layer_norm, linear
+from jax_attention.layers import Factory, layer_norm, linear, normalise
 from jax_attention.outputs import EncoderOutput, all_weights
 from jax_attention.vision.vit import PatchEmbedding, ViTBlock
 
@@ -114,12 +114,12 @@ class VisionTransformer(nnx.Module):
             ValueError: images of another size.
         """
         x = self.patches(image)  # batch length embed
-        x = x if self.embedding_norm is None else self.embedding_norm(x)
+        x = x if self.embedding_norm is None else normalise(self.embedding_norm, x)
         layers = []
         for layer in self.layers:
             layers.append(layer(x, need_weights=need_weights))
             x = layers[-1].output  # batch length embed
-        x = self.final_norm(x)  # batch length embed
+        x = normalise(self.final_norm, x)  # batch length embed
         weights = all_weights(layer.weights for layer in layers)
         return EncoderOutput(x, self._gathered(x[:, 0]), weights)
 

@@ -30,7 +30,7 @@ def check_offset(query_offset: Any, batch: Sequence[int]) -> None:
         if x.ndim:
             check_integers("query_offset", x, "batch", batch)
     elif isinstance(x, bool) or not isinstance(x, INTEGERS):
-        raise TypeError(f"query_offset must be an integer, got {x!r}")
+        refuse("query_offset", "an integer", x)
 
 
 def check_integers(name: str, x: Any, axes: str, shape: Sequence[int]) -> None:
@@ -88,7 +88,7 @@ def check_number(name: str, x: Any) -> None:
         if x.ndim:
             raise ValueError(f"{name} must have rank 0, got shape {tuple(x.shape)}")
     elif isinstance(x, bool) or not isinstance(x, REALS):
-        raise TypeError(f"{name} must be a number, got {x!r}")
+        refuse(name, "a number", x)
     elif isinstance(x, Real) and not -math.inf < x < math.inf:  # type: ignore[operator]
         raise ValueError(f"{name} must be finite, got {x}")
 
@@ -96,7 +96,7 @@ def check_number(name: str, x: Any) -> None:
 def check_dropout(dropout_keep: Array | None, dropout_rate: Any, shape: Sequence[int]) -> None:
     """Raise unless `dropout_keep` fits the weights and `dropout_rate` is the rate that it was sampled with."""
     if isinstance(dropout_rate, bool) or not isinstance(dropout_rate, Real):
-        raise TypeError(f"dropout_rate must be a number, got {dropout_rate!r}")
+        refuse("dropout_rate", "a number", dropout_rate)
     if not 0.0 <= float(dropout_rate) < 1.0:
         raise ValueError(f"dropout_rate must be at least 0 and below 1, got {dropout_rate}")
     check_keep(dropout_keep, shape)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_attention.arrays import as_array, as_integers
+from jax_attention.arrays import as_array, as_integers, check_array
 from jax_attention.checks import (
     align,
     check_attention,
@@ -82,6 +82,7 @@ def checked_call(
         TypeError: an argument of the wrong type or dtype.
         ValueError: shapes that do not fit, or a number out of range.
     """
+    check_array("value", value)
     check_attention(query, key, value)
     check_flag(is_causal=is_causal, return_logsumexp=return_logsumexp)
     check_reach(window, is_causal)

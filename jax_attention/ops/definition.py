@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
-from jax_attention.checks import check_keep
+from jax_attention.checks import check_keep, check_read
 from jax_attention.ops.call import Call, checked_call
 from jax_attention.ops.heads import repeat_heads
 from jax_attention.ops.hidden import finite, spoiled_output, spoiled_scores
@@ -106,15 +107,15 @@ def dot_product_attention_weights(
             size 1 where it does not vary, `(..., heads, query, key)`.
         is_causal: see only keys at the query's position and before.
         window: see only the last `window` keys, the query's own included; needs `is_causal`. A pair `(before, after)`
-        counts keys before and after the query, its own not counted, and None for no limit: with `is_causal`,
-        `window=4` is `window=(3, 0)`.
-    query_offset: position of the first query among the keys; an integer, or an integer array with one number
-        for all or one for each batch element, `(batch,)`.
-    query_lengths, key_lengths: how many queries and keys of each batch element are there, `(batch,)`; what
-        follows is padding. A query that is padding sees no key.
-    query_segments, key_segments: numbers of the texts that are packed in a row, `(batch, query)` and
-        `(batch, key)`; a query sees keys of its own segment. `key_segments` may be left out in self-attention.
-    scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+            counts keys before and after the query, its own not counted, and None for no limit: with `is_causal`,
+            `window=4` is `window=(3, 0)`.
+        query_offset: position of the first query among the keys; an integer, or an integer array with one number
+            for all or one for each batch element, `(batch,)`.
+        query_lengths, key_lengths: how many queries and keys of each batch element are there, `(batch,)`; what
+            follows is padding. A query that is padding sees no key.
+        query_segments, key_segments: numbers of the texts that are packed in a row, `(batch, query)` and
+            `(batch, key)`; a query sees keys of its own segment. `key_segments` may be left out in self-attention.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         softcap: scores are bent into (-softcap, softcap) by `softcap * tanh(scores / softcap)`.
         sinks: a score for each head that takes part of the weight and gives it to no key (gpt-oss, OpenAI 2025).
 
@@ -200,6 +201,7 @@ def call_masks(call: Call) -> tuple[Float[Array, "..."] | None, Bool[Array, "...
     return bias, reduce(and_, given) if given else None
 
 
+@checked
 def weighted_values(
     weights: Float[Array, "*batch heads query key"],
     value: Float[Array, "*batch kv_heads key value_dim"],
@@ -222,9 +224,10 @@ def weighted_values(
         One value a query, in the dtype of `value`.
 
     Raises:
-        TypeError: `dropout_keep` is not boolean.
-        ValueError: `dropout_keep` has not the shape of `weights`.
+        TypeError: an array of the wrong type.
+        ValueError: shapes that do not fit.
     """
+    check_read(weights, value)
     check_keep(dropout_keep, weights.shape)
     if dropout_keep is not None:
         weights = jnp.where(dropout_keep, weights / (1.0 - dropout_rate), 0.0)

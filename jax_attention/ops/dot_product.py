@@ -13,6 +13,7 @@ from typing import Any, TypedDict, Unpack
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.checks import check_flag
 from jax_attention.ops.blockwise import BLOCKWISE
 from jax_attention.ops.call import checked_call
 from jax_attention.ops.choice import fastest
@@ -144,6 +145,7 @@ def attend(
     Raises:
         TypeError, ValueError: as `dot_product_attention`.
     """
+    check_flag(need_weights=need_weights)
     rate = 0.0 if dropout_keep is None else dropout_rate
     call = checked_call(
         query, key, value, bias, mask, dropout_keep=dropout_keep, dropout_rate=rate, **scoring

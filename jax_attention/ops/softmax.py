@@ -5,13 +5,18 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jax_attention.arguments import checked
+from jax_attention.checks import check_broadcasts, check_sinks
 
+
+@checked
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
     return x.astype(wide)
 
 
+@checked
 def masked_softmax(
     scores: Float[Array, "... query key"], mask: Bool[Array, "#*axes"] | None = None
 ) -> Float[Array, "... query key"]:
@@ -24,7 +29,12 @@ def masked_softmax(
     Returns:
         Weights that sum to one along the keys, exactly zero where masked; a row with no visible key is zero
         throughout, and so are its gradients.
+
+    Raises:
+        TypeError: scores that are not floating point, or a mask that is not boolean.
+        ValueError: shapes that do not fit.
     """
+    check_broadcasts("mask", mask, scores.shape)
     scores = at_least_float32(scores)
     if mask is None:
         return jax.nn.softmax(scores, axis=-1)
@@ -33,6 +43,7 @@ def masked_softmax(
     return jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0)
 
 
+@checked
 def masked_logsumexp(
     scores: Float[Array, "... query key"], mask: Bool[Array, "#*axes"] | None = None
 ) -> Float[Array, "... query"]:
@@ -44,7 +55,12 @@ def masked_logsumexp(
 
     Returns:
         In at least float32; -inf with a gradient of zero where no key is visible.
+
+    Raises:
+        TypeError: scores that are not floating point, or a mask that is not boolean.
+        ValueError: shapes that do not fit.
     """
+    check_broadcasts("mask", mask, scores.shape)
     scores = at_least_float32(scores)
     seen = jnp.ones_like(scores, dtype=jnp.bool_) if mask is None else jnp.broadcast_to(mask, scores.shape)
     alive = seen.any(axis=-1)
@@ -54,6 +70,7 @@ def masked_logsumexp(
     return jnp.where(alive, jax.nn.logsumexp(scores, axis=-1), -jnp.inf)
 
 
+@checked
 def sink_softmax(
     scores: Float[Array, "*batch heads query key"],
     sinks: Float[Array, "heads"],
@@ -69,7 +86,13 @@ def sink_softmax(
     Returns:
         Weights in at least float32, exactly zero where masked; a row with no visible key is zero throughout, for
         all of it went into the sink.
+
+    Raises:
+        TypeError: scores that are not floating point, or a mask that is not boolean.
+        ValueError: shapes that do not fit.
     """
+    check_sinks(sinks, scores)
+    check_broadcasts("mask", mask, scores.shape)
     scores = at_least_float32(scores)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)

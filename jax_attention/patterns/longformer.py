@@ -27,7 +27,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
-from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence, dtype_name
+from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.masks import and_masks
 from jax_attention.ops import dot_product_attention_weights, merge_heads, split_heads, weighted_values
@@ -214,11 +214,6 @@ class LongformerAttention(nnx.Module):
 def _check_global_tokens(global_tokens: Bool[Array, "..."] | None, x: Float[Array, "..."]) -> None:
     if global_tokens is None:
         return
-    if global_tokens.dtype != jnp.bool_:
-        raise TypeError(
-            "global_tokens must be boolean (True: the token sees all and is seen by all), "
-            f"got {dtype_name(global_tokens)}"
-        )
     if tuple(global_tokens.shape) != tuple(x.shape[:2]):
         raise ValueError(
             f"global_tokens must have shape (batch, length) = {tuple(x.shape[:2])}, "

@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear, rms_norm
+from jax_attention.layers import Dropout, Factory, linear, normalise, rms_norm
 from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place
@@ -116,8 +116,12 @@ class QKNormAttention(nnx.Module):
             num_heads=self.num_heads,
             is_causal=self.is_causal,
         )
-        query = self.q_norm(split_heads(self.q_proj(x), self.head_dim))  # batch heads length head_dim
-        key = self.k_norm(split_heads(self.k_proj(x), self.head_dim))  # batch kv_heads length head_dim
+        query = normalise(
+            self.q_norm, split_heads(self.q_proj(x), self.head_dim)
+        )  # batch heads length head_dim
+        key = normalise(
+            self.k_norm, split_heads(self.k_proj(x), self.head_dim)
+        )  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
@@ -215,8 +219,12 @@ class FullWidthQKNormAttention(nnx.Module):
             num_heads=self.num_heads,
             is_causal=self.is_causal,
         )
-        query = split_heads(self.q_norm(self.q_proj(x)), self.head_dim)  # batch heads length head_dim
-        key = split_heads(self.k_norm(self.k_proj(x)), self.head_dim)  # batch kv_heads length head_dim
+        query = split_heads(
+            normalise(self.q_norm, self.q_proj(x)), self.head_dim
+        )  # batch heads length head_dim
+        key = split_heads(
+            normalise(self.k_norm, self.k_proj(x)), self.head_dim
+        )  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)

@@ -25,7 +25,7 @@ from jax_attention.activations import relu
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_positive, check_sequence
-from jax_attention.layers import Factory, layer_norm, linear, precise
+from jax_attention.layers import Factory, layer_norm, linear, normalise, precise
 from jax_attention.ops import at_least_float32, split_heads
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
@@ -127,7 +127,7 @@ class LightningIndexer(nnx.Module):
 
     def keys(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length head_dim"]:
         """The key of each position, not yet placed."""
-        return self.k_norm(precise(self.k_proj, x))
+        return normalise(self.k_norm, precise(self.k_proj, x))
 
     def scores(
         self,

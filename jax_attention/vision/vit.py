@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.checks import check_divisible, check_pairs, check_sequence
 from jax_attention.feed_forward import FeedForward
-from jax_attention.layers import Factory, conv2d, convolve, layer_norm, parameter
+from jax_attention.layers import Factory, conv2d, convolve, layer_norm, normalise, parameter
 from jax_attention.outputs import AttentionOutput
 from jax_attention.self_attention import MultiHeadSelfAttention
 from jax_attention.vision.grids import flatten_grid
@@ -143,10 +143,10 @@ class ViTBlock(nnx.Module):
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         attended, weights = self.attention(
-            self.attention_norm(x), mask, need_weights=need_weights, dropout_keep=dropout_keep
+            normalise(self.attention_norm, x), mask, need_weights=need_weights, dropout_keep=dropout_keep
         )
         x = x + attended  # batch length embed
-        x = x + self.ffn(self.ffn_norm(x))  # batch length embed
+        x = x + self.ffn(normalise(self.ffn_norm, x))  # batch length embed
         return AttentionOutput(x, weights)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
-from torch_attention.layers import Dropout, Factory, linear, parameter, rms_norm
+from torch_attention.layers import Dropout, Factory, linear, normalise, parameter, rms_norm
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import check_scheme, place
@@ -156,7 +156,7 @@ class DifferentialAttention(nn.Module):
         (first, first_weights), (second, second_weights) = found
         factor = self.factor()
         heads = at_least_float32(first) - factor * at_least_float32(second)  # batch heads length value_dim
-        heads = self.head_norm(heads.to(value.dtype)) * (1.0 - self.lambda_init)
+        heads = normalise(self.head_norm, heads.to(value.dtype)) * (1.0 - self.lambda_init)
         weights = None
         if first_weights is not None and second_weights is not None:
             weights = first_weights - factor * second_weights  # batch heads length length

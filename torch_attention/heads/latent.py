@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import check_positive, check_sequence
-from torch_attention.layers import Dropout, Factory, linear, rms_norm
+from torch_attention.layers import Dropout, Factory, linear, normalise, rms_norm
 from torch_attention.ops import attend, merge_heads, repeat_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import place
@@ -111,11 +111,13 @@ class _LatentProjections(nn.Module):
     ) -> tuple[Float[Tensor, "batch heads length head_dim"], Recalled]:
         """The queries, and the latents that they may attend to; the parts that are turned are turned."""
         query = (
-            self.q_proj(x) if self.q_lora_rank is None else self.q_b_proj(self.q_a_norm(self.q_a_proj(x)))
+            self.q_proj(x)
+            if self.q_lora_rank is None
+            else self.q_b_proj(normalise(self.q_a_norm, self.q_a_proj(x)))
         )  # batch length heads * head_dim
         query = split_heads(query, self.query_head_dim)  # batch heads length head_dim
         joint = self.kv_a_proj(x)  # batch length rank + rope_dim
-        latent = self.kv_a_norm(joint[..., : self.kv_lora_rank])  # batch length rank
+        latent = normalise(self.kv_a_norm, joint[..., : self.kv_lora_rank])  # batch length rank
         seen = recall(cache, Latents(latent, joint[..., self.kv_lora_rank :]), mask, positions)
         placed = place(
             self.position,

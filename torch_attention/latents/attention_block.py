@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch_attention.activations import activation_function
 from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
-from torch_attention.layers import Dropout, Factory, layer_norm, linear
+from torch_attention.layers import Dropout, Factory, layer_norm, linear, normalise
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 
@@ -108,7 +108,7 @@ class MultiheadAttentionBlock(nn.Module):
 
 
 def _normalised(norm: nn.Module | None, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return x if norm is None else norm(x)
+    return x if norm is None else normalise(norm, x)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.latents.learned import check_masks, for_each_element
-from torch_attention.layers import Dropout, Factory, layer_norm, linear, parameter
+from torch_attention.layers import Dropout, Factory, layer_norm, linear, normalise, parameter
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput
 
@@ -113,9 +113,9 @@ class PerceiverAttention(nn.Module):
         check_masks(x, num_latents, self.num_heads, mask, dropout_keep)
         if latents is None:
             latents = for_each_element(self.latents[...], x.shape[0])  # batch latents latent_dim
-        inputs = self.input_norm(x)  # batch key input_dim
+        inputs = normalise(self.input_norm, x)  # batch key input_dim
         query = split_heads(
-            self.q_proj(self.latent_norm(latents)), self.head_dim
+            self.q_proj(normalise(self.latent_norm, latents)), self.head_dim
         )  # batch heads latents head_dim
         key = split_heads(self.k_proj(inputs), self.head_dim)  # batch heads key head_dim
         value = split_heads(self.v_proj(inputs), self.head_dim)  # batch heads key head_dim

@@ -22,7 +22,7 @@ from torch_attention.checks import check_positive, check_sequence
 from torch_attention.cross_attention import MultiHeadCrossAttention
 from torch_attention.feed_forward import FeedForward
 from torch_attention.latents.learned import check_masks, for_each_element
-from torch_attention.layers import Factory, layer_norm, parameter
+from torch_attention.layers import Factory, layer_norm, normalise, parameter
 from torch_attention.outputs import AttentionOutput
 
 
@@ -106,7 +106,7 @@ class AttentionPooling(nn.Module):
             probes, x, mask, need_weights=need_weights, dropout_keep=dropout_keep
         )  # batch probes embed
         if self.ffn_norm is not None and self.ffn is not None:
-            pooled = pooled + self.ffn(self.ffn_norm(pooled))  # batch probes embed
+            pooled = pooled + self.ffn(normalise(self.ffn_norm, pooled))  # batch probes embed
         return AttentionOutput(pooled, weights)
 
 

@@ -27,7 +27,7 @@ from torch_attention.arrays import einsum
 from torch_attention.checks import check_key_mask, check_positive, check_sequence
 from torch_attention.feed_forward import FeedForward
 from torch_attention.latents.gru import GRUCell
-from torch_attention.layers import Factory, layer_norm, linear, parameter
+from torch_attention.layers import Factory, layer_norm, linear, normalise, parameter
 from torch_attention.ops import at_least_float32
 
 
@@ -148,7 +148,7 @@ class SlotAttention(nn.Module):
         check_sequence("x", x, self.input_dim)
         check_sequence("noise", noise, self.slot_dim, batch=x.shape[0])
         check_key_mask(mask, x.shape[0], x.shape[1])
-        inputs = self.input_norm(x)  # batch key input_dim
+        inputs = normalise(self.input_norm, x)  # batch key input_dim
         key, value = self.k_proj(inputs), self.v_proj(inputs)  # batch key slot_dim
         sigma = torch.exp(at_least_float32(self.log_sigma[...]))  # slot_dim
         mean = at_least_float32(self.mean[...])  # slot_dim
@@ -156,11 +156,11 @@ class SlotAttention(nn.Module):
             x.dtype
         )  # batch slots slot_dim
         for _ in range(self.num_iterations):
-            assignments = slot_assignments(self.q_proj(self.slot_norm(slots)), key, mask)
+            assignments = slot_assignments(self.q_proj(normalise(self.slot_norm, slots)), key, mask)
             weights = slot_weights(assignments, mask, eps=self.eps)
             updates = einsum("bqk,bkd->bqd", weights, value.to(weights.dtype))  # batch slots slot_dim
             slots = self.gru(updates, slots)  # batch slots slot_dim
-            slots = slots + self.ffn(self.ffn_norm(slots))  # batch slots slot_dim
+            slots = slots + self.ffn(normalise(self.ffn_norm, slots))  # batch slots slot_dim
         if not need_weights:
             return SlotOutput(slots, None, None)
         return SlotOutput(slots, weights, assignments)

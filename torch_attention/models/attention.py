@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
-from torch_attention.layers import Factory, linear, rms_norm
+from torch_attention.layers import Factory, linear, normalise, rms_norm
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import place
@@ -190,4 +190,4 @@ class ModelAttention(nn.Module):
     def _normed(
         self, name: str, x: Float[Tensor, "batch heads length head_dim"]
     ) -> Float[Tensor, "batch heads length head_dim"]:
-        return getattr(self, name)(x) if self.config.qk_norm else x
+        return normalise(getattr(self, name), x) if self.config.qk_norm else x

@@ -27,7 +27,7 @@ from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
-from torch_attention.layers import Dropout, Factory, embedding, layer_norm, similarities
+from torch_attention.layers import Dropout, Factory, embedding, layer_norm, normalise, similarities
 from torch_attention.models.places import places
 from torch_attention.outputs import AttentionOutput, CachedOutput, LanguageOutput
 from torch_attention.self_attention import CausalSelfAttention
@@ -100,10 +100,14 @@ class DecoderLayer(nn.Module):
         """Decode one layer; arguments, result and errors as in `CausalSelfAttention`."""
         keep = dropout_keep or LayerKeep()
         attended = self.attention(
-            self.attention_norm(x), mask, cache=cache, need_weights=need_weights, dropout_keep=keep.weights
+            normalise(self.attention_norm, x),
+            mask,
+            cache=cache,
+            need_weights=need_weights,
+            dropout_keep=keep.weights,
         )
         x = x + self.dropout(attended.output, keep.attention_output)  # batch length embed
-        x = x + self.dropout(self.ffn(self.ffn_norm(x)), keep.ffn_output)  # batch length embed
+        x = x + self.dropout(self.ffn(normalise(self.ffn_norm, x)), keep.ffn_output)  # batch length embed
         return attended._replace(output=x)
 
 
@@ -209,7 +213,7 @@ class Decoder(nn.Module):
             layers.append(layer(x, mask, cache=cache, need_weights=need_weights, dropout_keep=layer_keep))
             x = layers[-1].output  # batch length embed
         return LanguageOutput(
-            self.final_norm(x),
+            normalise(self.final_norm, x),
             tuple(layer.cache for layer in layers if isinstance(layer, CachedOutput)) or None,
             tuple(layer.weights for layer in layers if layer.weights is not None) or None,
         )

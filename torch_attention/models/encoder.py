@@ -14,7 +14,7 @@ from torch_attention.arguments import checked
 from torch_attention.checks import check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
-from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear
+from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
 from torch_attention.ops.known import known_above
 from torch_attention.outputs import AttentionOutput, EncoderOutput
 from torch_attention.self_attention import MultiHeadSelfAttention
@@ -96,8 +96,10 @@ class EncoderLayer(nn.Module):
         """Encode one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
         keep = dropout_keep or LayerKeep()
         attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
-        x = self.attention_norm(x + self.dropout(attended, keep.attention_output))  # batch length embed
-        x = self.ffn_norm(x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
+        x = normalise(
+            self.attention_norm, x + self.dropout(attended, keep.attention_output)
+        )  # batch length embed
+        x = normalise(self.ffn_norm, x + self.dropout(self.ffn(x), keep.ffn_output))  # batch length embed
         return AttentionOutput(x, weights)
 
 
@@ -172,7 +174,7 @@ class Encoder(nn.Module):
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
         x = self._embed(tokens, token_types)  # batch length token_dim
-        x = self.dropout(self.embedding_norm(x), keep.embeddings)  # batch length token_dim
+        x = self.dropout(normalise(self.embedding_norm, x), keep.embeddings)  # batch length token_dim
         x = x if self.embedding_proj is None else self.embedding_proj(x)  # batch length embed
         layers = list(self.layers) * (self.config.num_layers // len(self.layers))
         all_weights = []

@@ -17,7 +17,7 @@ from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_tokens
 from torch_attention.cross_attention import EncoderDecoderAttention
-from torch_attention.layers import Factory, embedding, layer_norm, similarities
+from torch_attention.layers import Factory, embedding, layer_norm, normalise, similarities
 from torch_attention.models.encoder import EncoderConfig, EncoderLayer
 from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
@@ -133,7 +133,7 @@ class EncoderDecoder(SequenceModel):
         check_tokens(source)
         check_key_mask(source_mask, *source.shape)
         table = self.encoder_position_embedding
-        x = self.encoder_embedding_norm(self._embed(source, table, None))  # batch source embed
+        x = normalise(self.encoder_embedding_norm, self._embed(source, table, None))  # batch source embed
         layers = []
         for layer in self.encoder_layers:
             layers.append(layer(x, source_mask, need_weights=need_weights))
@@ -155,7 +155,7 @@ class EncoderDecoder(SequenceModel):
         stack = self.config.decoder
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
         table = self.decoder_position_embedding
-        x = self.decoder_embedding_norm(self._embed(target, table, caches))  # batch target embed
+        x = normalise(self.decoder_embedding_norm, self._embed(target, table, caches))  # batch target embed
         layers = []
         for layer, cache in zip(self.decoder_layers, caches or (None,) * stack.num_layers, strict=True):
             layers.append(layer(x, memory, target_mask, source_mask, cache=cache, need_weights=need_weights))

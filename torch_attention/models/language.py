@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_pairs, check_tokens
-from torch_attention.layers import similarities
+from torch_attention.layers import normalise, similarities
 from torch_attention.outputs import CachedOutput, LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
 
@@ -88,7 +88,7 @@ class LanguageModel(nn.Module):
             layers.append(layer(x, mask, positions=positions, cache=cache, need_weights=need_weights))
             x = layers[-1].output  # batch length embed
         return LanguageOutput(
-            self.final_norm(x),
+            normalise(self.final_norm, x),
             tuple(layer.cache for layer in layers if isinstance(layer, CachedOutput)) or None,
             all_weights(layer.weights for layer in layers),
         )

@@ -16,7 +16,7 @@ from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import GatedFeedForward
 from torch_attention.heads.latent import MultiHeadLatentAttention
-from torch_attention.layers import Factory, embedding, linear, rms_norm
+from torch_attention.layers import Factory, embedding, linear, normalise, rms_norm
 from torch_attention.models.attention import RopeConfig
 from torch_attention.models.experts import ExpertsConfig, MixtureOfExperts
 from torch_attention.models.language import LanguageModel
@@ -137,10 +137,14 @@ class LatentDecoderLayer(nn.Module):
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `MultiHeadLatentAttention`."""
         attended = self.attention(
-            self.attention_norm(x), mask, positions=positions, cache=cache, need_weights=need_weights
+            normalise(self.attention_norm, x),
+            mask,
+            positions=positions,
+            cache=cache,
+            need_weights=need_weights,
         )
         x = x + attended.output  # batch length embed
-        x = x + self.ffn(self.ffn_norm(x))  # batch length embed
+        x = x + self.ffn(normalise(self.ffn_norm, x))  # batch length embed
         return attended._replace(output=x)
 
 

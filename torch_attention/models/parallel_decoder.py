@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import FeedForward
-from torch_attention.layers import Factory, embedding, layer_norm, linear
+from torch_attention.layers import Factory, embedding, layer_norm, linear, normalise
 from torch_attention.models.attention import HeadsConfig, ModelAttention
 from torch_attention.models.language import LanguageModel
 from torch_attention.outputs import AttentionOutput, CachedOutput
@@ -120,7 +120,7 @@ class ParallelDecoderLayer(nn.Module):
         need_weights: bool = True,
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `ModelAttention`."""
-        normed = self.attention_norm(x)  # batch length embed
+        normed = normalise(self.attention_norm, x)  # batch length embed
         attended = self.attention(
             normed,
             mask,
@@ -131,7 +131,7 @@ class ParallelDecoderLayer(nn.Module):
         )
         after = x + attended.output  # batch length embed
         read = x if self.parallel else after  # batch length embed
-        transformed = self.ffn(normed if self.ffn_norm is None else self.ffn_norm(read))
+        transformed = self.ffn(normed if self.ffn_norm is None else normalise(self.ffn_norm, read))
         return attended._replace(output=after + transformed)
 
 
@@ -169,4 +169,4 @@ class ParallelDecoder(LanguageModel):
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length embed"]:
         """The vectors that the first layer reads."""
         x = super().embed(tokens)  # batch length embed
-        return x if self.embedding_norm is None else self.embedding_norm(x)
+        return x if self.embedding_norm is None else normalise(self.embedding_norm, x)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.feed_forward import GatedFeedForward
-from torch_attention.layers import Factory, embedding, linear, rms_norm
+from torch_attention.layers import Factory, embedding, linear, normalise, rms_norm
 from torch_attention.models.attention import HeadsConfig, ModelAttention, RopeConfig
 from torch_attention.models.language import LanguageModel, bounded
 from torch_attention.outputs import AttentionOutput, CachedOutput
@@ -124,17 +124,17 @@ class RotaryDecoderLayer(nn.Module):
     ) -> AttentionOutput | CachedOutput:
         """Decode one layer; arguments, result and errors as in `ModelAttention`."""
         attended = self.attention(
-            self.attention_norm(x),
+            normalise(self.attention_norm, x),
             mask,
             position=self.position,
             positions=positions,
             cache=cache,
             need_weights=need_weights,
         )
-        change = self.attention_output_norm(attended.output) if self.sandwich else attended.output
+        change = normalise(self.attention_output_norm, attended.output) if self.sandwich else attended.output
         x = x + change  # batch length embed
-        change = self.ffn(self.ffn_norm(x))  # batch length embed
-        x = x + (self.ffn_output_norm(change) if self.sandwich else change)  # batch length embed
+        change = self.ffn(normalise(self.ffn_norm, x))  # batch length embed
+        x = x + (normalise(self.ffn_output_norm, change) if self.sandwich else change)  # batch length embed
         return attended._replace(output=x)
 
 

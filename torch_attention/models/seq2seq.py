@@ -22,7 +22,7 @@ from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
 from torch_attention.cross_attention import EncoderDecoderAttention
-from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear
+from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
 from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceToSequence, check_decoding, sequence_output
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
@@ -159,7 +159,9 @@ class SimpleSeq2Seq(SequenceToSequence):
         for layer in self.encoder_layers:
             layers.append(layer(x, source_mask, need_weights=need_weights))
             x = layers[-1].output  # batch source embed
-        return EncoderOutput(self.encoder_norm(x), None, all_weights(layer.weights for layer in layers))
+        return EncoderOutput(
+            normalise(self.encoder_norm, x), None, all_weights(layer.weights for layer in layers)
+        )
 
     @checked
     def decode(
@@ -185,7 +187,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         ):
             layers.append(layer(x, memory, target_mask, source_mask, cache=cache, need_weights=need_weights))
             x = layers[-1].output  # batch target embed
-        return sequence_output(self.head(self.decoder_norm(x)), layers)
+        return sequence_output(self.head(normalise(self.decoder_norm, x)), layers)
 
     def _check_target(
         self,

@@ -18,7 +18,15 @@ from torch_attention.arguments import checked
 from torch_attention.caches import Cache
 from torch_attention.checks import check_key_mask, check_sequence
 from torch_attention.cross_attention import EncoderDecoderAttention
-from torch_attention.layers import Factory, conv1d, convolve, embedding, layer_norm, similarities
+from torch_attention.layers import (
+    Factory,
+    conv1d,
+    convolve,
+    embedding,
+    layer_norm,
+    normalise,
+    similarities,
+)
 from torch_attention.models.encoder_decoder import StackConfig
 from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
@@ -144,7 +152,7 @@ class SpeechTransformer(SequenceModel):
             layers.append(layer(x, source_mask, need_weights=need_weights))
             x = layers[-1].output  # batch length embed
         weights = all_weights(layer.weights for layer in layers)
-        return EncoderOutput(self.encoder_norm(x), None, weights)
+        return EncoderOutput(normalise(self.encoder_norm, x), None, weights)
 
     @checked
     def decode(
@@ -167,5 +175,5 @@ class SpeechTransformer(SequenceModel):
         for layer, cache in zip(self.decoder_layers, caches or (None,) * stack.num_layers, strict=True):
             layers.append(layer(x, memory, target_mask, source_mask, cache=cache, need_weights=need_weights))
             x = layers[-1].output  # batch target embed
-        logits = similarities(self.token_embedding, self.decoder_norm(x))  # batch target vocab
+        logits = similarities(self.token_embedding, normalise(self.decoder_norm, x))  # batch target vocab
         return sequence_output(logits, layers)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.layers import Factory, layer_norm, linear
+from torch_attention.layers import Factory, layer_norm, linear, normalise
 from torch_attention.outputs import EncoderOutput, all_weights
 from torch_attention.vision.vit import PatchEmbedding, ViTBlock
 
@@ -112,12 +112,12 @@ class VisionTransformer(nn.Module):
             ValueError: images of another size.
         """
         x = self.patches(image)  # batch length embed
-        x = x if self.embedding_norm is None else self.embedding_norm(x)
+        x = x if self.embedding_norm is None else normalise(self.embedding_norm, x)
         layers = []
         for layer in self.layers:
             layers.append(layer(x, need_weights=need_weights))
             x = layers[-1].output  # batch length embed
-        x = self.final_norm(x)  # batch length embed
+        x = normalise(self.final_norm, x)  # batch length embed
         weights = all_weights(layer.weights for layer in layers)
         return EncoderOutput(x, self._gathered(x[:, 0]), weights)
 

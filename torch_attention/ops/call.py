@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_attention.arrays import as_array, as_integers
+from torch_attention.arrays import as_array, as_integers, check_array
 from torch_attention.checks import (
     align,
     check_attention,
@@ -82,6 +82,7 @@ def checked_call(
         TypeError: an argument of the wrong type or dtype.
         ValueError: shapes that do not fit, or a number out of range.
     """
+    check_array("value", value)
     check_attention(query, key, value)
     check_flag(is_causal=is_causal, return_logsumexp=return_logsumexp)
     check_reach(window, is_causal)

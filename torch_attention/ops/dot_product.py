@@ -13,6 +13,7 @@ from typing import Any, TypedDict, Unpack
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_attention.checks import check_flag
 from torch_attention.ops.blockwise import BLOCKWISE
 from torch_attention.ops.call import checked_call
 from torch_attention.ops.choice import fastest
@@ -144,6 +145,7 @@ def attend(
     Raises:
         TypeError, ValueError: as `dot_product_attention`.
     """
+    check_flag(need_weights=need_weights)
     rate = 0.0 if dropout_keep is None else dropout_rate
     call = checked_call(
         query, key, value, bias, mask, dropout_keep=dropout_keep, dropout_rate=rate, **scoring

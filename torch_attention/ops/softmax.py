@@ -4,13 +4,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torch_attention.arguments import checked
+from torch_attention.checks import check_broadcasts, check_sinks
 
+
+@checked
 def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     return x.to(wide)
 
 
+@checked
 def masked_softmax(
     scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "#*axes"] | None = None
 ) -> Float[Tensor, "... query key"]:
@@ -23,7 +28,12 @@ def masked_softmax(
     Returns:
         Weights that sum to one along the keys, exactly zero where masked; a row with no visible key is zero
         throughout, and so are its gradients.
+
+    Raises:
+        TypeError: scores that are not floating point, or a mask that is not boolean.
+        ValueError: shapes that do not fit.
     """
+    check_broadcasts("mask", mask, scores.shape)
     scores = at_least_float32(scores)
     if mask is None:
         return torch.softmax(scores, dim=-1)
@@ -32,6 +42,7 @@ def masked_softmax(
     return torch.where(mask, torch.softmax(scores, dim=-1), 0.0)
 
 
+@checked
 def masked_logsumexp(
     scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "#*axes"] | None = None
 ) -> Float[Tensor, "... query"]:
@@ -43,7 +54,12 @@ def masked_logsumexp(
 
     Returns:
         In at least float32; -inf with a gradient of zero where no key is visible.
+
+    Raises:
+        TypeError: scores that are not floating point, or a mask that is not boolean.
+        ValueError: shapes that do not fit.
     """
+    check_broadcasts("mask", mask, scores.shape)
     scores = at_least_float32(scores)
     seen = (
         torch.ones_like(scores, dtype=torch.bool) if mask is None else torch.broadcast_to(mask, scores.shape)
@@ -55,6 +71,7 @@ def masked_logsumexp(
     return torch.where(alive, torch.logsumexp(scores, dim=-1), -torch.inf)
 
 
+@checked
 def sink_softmax(
     scores: Float[Tensor, "*batch heads query key"],
     sinks: Float[Tensor, "heads"],
@@ -70,7 +87,13 @@ def sink_softmax(
     Returns:
         Weights in at least float32, exactly zero where masked; a row with no visible key is zero throughout, for
         all of it went into the sink.
+
+    Raises:
+        TypeError: scores that are not floating point, or a mask that is not boolean.
+        ValueError: shapes that do not fit.
     """
+    check_sinks(sinks, scores)
+    check_broadcasts("mask", mask, scores.shape)
     scores = at_least_float32(scores)
     if mask is not None:
         scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)

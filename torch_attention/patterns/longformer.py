@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.checks import check_divisible, check_pairs, check_positive, check_sequence, dtype_name
+from torch_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
 from torch_attention.ops import dot_product_attention_weights, merge_heads, split_heads, weighted_values
@@ -212,11 +212,6 @@ class LongformerAttention(nn.Module):
 def _check_global_tokens(global_tokens: Bool[Tensor, "..."] | None, x: Float[Tensor, "..."]) -> None:
     if global_tokens is None:
         return
-    if global_tokens.dtype != torch.bool:
-        raise TypeError(
-            "global_tokens must be boolean (True: the token sees all and is seen by all), "
-            f"got {dtype_name(global_tokens)}"
-        )
     if tuple(global_tokens.shape) != tuple(x.shape[:2]):
         raise ValueError(
             f"global_tokens must have shape (batch, length) = {tuple(x.shape[:2])}, "

@@ -23,7 +23,7 @@ from torch_attention.activations import relu
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_positive, check_sequence
-from torch_attention.layers import Factory, layer_norm, linear, precise
+from torch_attention.layers import Factory, layer_norm, linear, normalise, precise
 from torch_attention.ops import at_least_float32, split_heads
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
@@ -125,7 +125,7 @@ class LightningIndexer(nn.Module):
 
     def keys(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length head_dim"]:
         """The key of each position, not yet placed."""
-        return self.k_norm(precise(self.k_proj, x))
+        return normalise(self.k_norm, precise(self.k_proj, x))
 
     def scores(
         self,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_keep, check_positive
-from torch_attention.layers import Dropout, Factory, conv2d, convolve, layer_norm, linear
+from torch_attention.layers import Dropout, Factory, conv2d, convolve, layer_norm, linear, normalise
 from torch_attention.ops import attend, merge_heads, split_heads
 from torch_attention.vision.grids import GridOutput, check_grid, flatten_grid, unflatten_grid
 
@@ -107,7 +107,7 @@ class SpatialReductionAttention(nn.Module):
         reduced = (
             x
             if self.reduction == 1 or patches == 0
-            else self.reduction_norm(convolve(self.reduction_proj, whole))
+            else normalise(self.reduction_norm, convolve(self.reduction_proj, whole))
         )
         reduced = flatten_grid(reduced)  # batch patches embed
         query = split_heads(self.q_proj(flatten_grid(x)), self.head_dim)  # batch heads area head_dim

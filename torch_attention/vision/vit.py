@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
 from torch_attention.feed_forward import FeedForward
-from torch_attention.layers import Factory, conv2d, convolve, layer_norm, parameter
+from torch_attention.layers import Factory, conv2d, convolve, layer_norm, normalise, parameter
 from torch_attention.outputs import AttentionOutput
 from torch_attention.self_attention import MultiHeadSelfAttention
 from torch_attention.vision.grids import flatten_grid
@@ -141,10 +141,10 @@ class ViTBlock(nn.Module):
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         attended, weights = self.attention(
-            self.attention_norm(x), mask, need_weights=need_weights, dropout_keep=dropout_keep
+            normalise(self.attention_norm, x), mask, need_weights=need_weights, dropout_keep=dropout_keep
         )
         x = x + attended  # batch length embed
-        x = x + self.ffn(self.ffn_norm(x))  # batch length embed
+        x = x + self.ffn(normalise(self.ffn_norm, x))  # batch length embed
         return AttentionOutput(x, weights)
 
 
