@@ -18,7 +18,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import UnionType
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, is_typeddict
+from typing import Any, NamedTuple, TypeVar, Union, Unpack, get_args, get_origin, is_typeddict
 
 from jax_attention.arrays import ARRAYS, as_array, check_array, check_dtype, is_integer
 from jax_attention.checks import check_boolean, check_floating, dtype_name
@@ -26,6 +26,7 @@ from jax_attention.ranges import article, as_flag, check_integer, check_number, 
 
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 _Check = Callable[[Any], Any]
+DEFAULTS = {"dropout": 0.0, "need_weights": True}  # of arguments that a `TypedDict` names; None of the others
 
 
 def checked(target: _Made) -> _Made:
@@ -37,12 +38,14 @@ def checked(target: _Made) -> _Made:
         for name in {"__init__", "forward", "__call__"} & vars(target).keys():
             setattr(target, name, checked(vars(target)[name]))
         return target
-    parameters = inspect.signature(target).parameters
+    signature = _by_name(inspect.signature(target))
+    parameters = signature.parameters
     checks = {name: _check_of(x) for name, x in parameters.items()}
     in_order = [checks[name] for name, x in parameters.items() if x.kind is x.POSITIONAL_OR_KEYWORD]
     others = next((checks[name] for name, x in parameters.items() if x.kind is x.VAR_POSITIONAL), None)
     named = {name: check for name, check in checks.items() if check is not None}
     axes = {} if "self" in parameters else _axes_of(parameters)
+    all_named = signature != inspect.signature(target)
 
     @wraps(target)
     def check_and_call(*args: Any, **kwargs: Any) -> Any:
@@ -50,12 +53,33 @@ def checked(target: _Made) -> _Made:
         more = args[len(in_order) :]
         given += more if others is None else [others(x) for x in more]
         named_given = {name: named[name](x) if name in named else x for name, x in kwargs.items()}
+        if all_named and not named_given.keys() <= parameters.keys():
+            unknown = next(name for name in named_given if name not in parameters)
+            raise TypeError(f"{target.__name__}() got an unexpected keyword argument {unknown!r}")
         if axes:
             _check_axes(axes, {**dict(zip(parameters, given, strict=False)), **named_given})
         return target(*given, **named_given)
 
     check_and_call.checks = checks  # type: ignore[attr-defined]
+    check_and_call.__signature__ = signature  # type: ignore[attr-defined]
     return check_and_call  # type: ignore[return-value]
+
+
+def _by_name(signature: inspect.Signature) -> inspect.Signature:
+    """A signature in which the arguments that a `TypedDict` names stand one by one, in place of `**`."""
+    parameters = [x for x in signature.parameters.values() if x.kind is not x.VAR_KEYWORD]
+    for x in signature.parameters.values():
+        if x.kind is x.VAR_KEYWORD and get_origin(x.annotation) is Unpack:
+            (names,) = get_args(x.annotation)
+            parameters += [_keyword(name, kind, names) for name, kind in names.__annotations__.items()]
+        elif x.kind is x.VAR_KEYWORD:
+            parameters.append(x)
+    return signature.replace(parameters=parameters)
+
+
+def _keyword(name: str, kind: Any, names: Any) -> inspect.Parameter:
+    absent = inspect.Parameter.empty if name in names.__required_keys__ else DEFAULTS.get(name)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=absent, annotation=kind)
 
 
 def _check_of(parameter: inspect.Parameter) -> _Check | None:
@@ -64,7 +88,8 @@ def _check_of(parameter: inspect.Parameter) -> _Check | None:
     if kind is parameter.empty or parameter.kind is parameter.VAR_KEYWORD:
         return None
     if name in ("dtype", "param_dtype"):
-        return lambda x: x if x is None and parameter.default is None else check_dtype(name, x)
+        optional = type(None) in get_args(kind)
+        return lambda x: x if x is None and optional else check_dtype(name, x)
     return _check_of_kind(
         name.removesuffix("s") if parameter.kind is parameter.VAR_POSITIONAL else name, kind
     )

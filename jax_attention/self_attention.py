@@ -17,6 +17,8 @@ Each class adds one thing to the one before:
 | d      | `head_dim`   | `embed_dim / num_heads`      |
 """
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -24,13 +26,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
-from jax_attention.caches import Cache, KeyValue
-from jax_attention.checks import check_divisible, check_sequence
+from jax_attention.caches import KeyValue
+from jax_attention.checks import check_divisible
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
 from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.ops import attend, merge_heads, single_head_attention, split_heads
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.ops import merge_heads, single_head_attention, split_heads
+from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.positions.protocol import check_scheme, place
-from jax_attention.recall import check_call, recall
 
 
 @checked
@@ -91,8 +93,7 @@ class SelfAttention(nnx.Module):
         Raises:
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(x, mask, positions, dropout_keep, None, position=self.position, num_heads=None)
+        self.check(x, mask, **call)
         query = self.q_proj(x)  # batch length embed
         key = self.k_proj(x)  # batch length embed
         value = self.v_proj(x)  # batch length embed
@@ -108,7 +109,7 @@ class SelfAttention(nnx.Module):
 
 
 @checked
-class MultiHeadSelfAttention(nnx.Module):
+class MultiHeadSelfAttention(SelfAttentionFrame):
     """Several heads, each attending in its own subspace, joined by a linear map (Vaswani et al. 2017).
 
     Args:
@@ -128,36 +129,25 @@ class MultiHeadSelfAttention(nnx.Module):
         embed_dim: int,
         num_heads: int,
         *,
-        position: nnx.Module | None = None,
-        scale: float | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput:
         """Let every position attend to every position it may see, once for each head.
 
@@ -174,28 +164,17 @@ class MultiHeadSelfAttention(nnx.Module):
         Raises:
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(x, mask, positions, dropout_keep, None, position=self.position, num_heads=self.num_heads)
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            value,
-            placed.bias,
-            mask,
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 @checked
-class CausalSelfAttention(nnx.Module):
+class CausalSelfAttention(SelfAttentionFrame):
     """Multi-head self-attention in which no position sees a later one (Radford et al. 2018).
 
     Args:
@@ -215,37 +194,25 @@ class CausalSelfAttention(nnx.Module):
         embed_dim: int,
         num_heads: int,
         *,
-        position: nnx.Module | None = None,
-        scale: float | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=True, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to itself and to those before it that `mask` lets it see.
 
@@ -260,27 +227,13 @@ class CausalSelfAttention(nnx.Module):
         Raises:
             TypeError, ValueError: as there, or a cache that does not fit.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(x, mask, positions, dropout_keep, cache, position=self.position, num_heads=self.num_heads)
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            placed.bias,
-            seen.mask,
-            is_causal=True,
-            query_offset=seen.offset,
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

@@ -17,18 +17,20 @@ Each class adds one thing to the one before:
 | d      | `head_dim`   | `embed_dim / num_heads`      |
 """
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_sequence
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_divisible
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
 from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.ops import attend, merge_heads, single_head_attention, split_heads
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.ops import merge_heads, single_head_attention, split_heads
+from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
 
 
 @checked
@@ -89,8 +91,7 @@ class SelfAttention(nn.Module):
         Raises:
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(x, mask, positions, dropout_keep, None, position=self.position, num_heads=None)
+        self.check(x, mask, **call)
         query = self.q_proj(x)  # batch length embed
         key = self.k_proj(x)  # batch length embed
         value = self.v_proj(x)  # batch length embed
@@ -106,7 +107,7 @@ class SelfAttention(nn.Module):
 
 
 @checked
-class MultiHeadSelfAttention(nn.Module):
+class MultiHeadSelfAttention(SelfAttentionFrame):
     """Several heads, each attending in its own subspace, joined by a linear map (Vaswani et al. 2017).
 
     Args:
@@ -126,36 +127,24 @@ class MultiHeadSelfAttention(nn.Module):
         embed_dim: int,
         num_heads: int,
         *,
-        position: nn.Module | None = None,
-        scale: float | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput:
         """Let every position attend to every position it may see, once for each head.
 
@@ -172,28 +161,17 @@ class MultiHeadSelfAttention(nn.Module):
         Raises:
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(x, mask, positions, dropout_keep, None, position=self.position, num_heads=self.num_heads)
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        placed = place(self.position, query, key, positions, positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            value,
-            placed.bias,
-            mask,
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 @checked
-class CausalSelfAttention(nn.Module):
+class CausalSelfAttention(SelfAttentionFrame):
     """Multi-head self-attention in which no position sees a later one (Radford et al. 2018).
 
     Args:
@@ -213,37 +191,24 @@ class CausalSelfAttention(nn.Module):
         embed_dim: int,
         num_heads: int,
         *,
-        position: nn.Module | None = None,
-        scale: float | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=True, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to itself and to those before it that `mask` lets it see.
 
@@ -258,27 +223,13 @@ class CausalSelfAttention(nn.Module):
         Raises:
             TypeError, ValueError: as there, or a cache that does not fit.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(x, mask, positions, dropout_keep, cache, position=self.position, num_heads=self.num_heads)
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            placed.bias,
-            seen.mask,
-            is_causal=True,
-            query_offset=seen.offset,
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

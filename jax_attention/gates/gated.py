@@ -18,25 +18,26 @@ closed takes nothing from anywhere, which softmax alone cannot say.
 |                          | `q_norm`, `k_norm` | Qwen3-Next normalises queries and keys of each head |
 """
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.activations import sigmoid
 from jax_attention.arguments import checked
-from jax_attention.caches import Cache, KeyValue
-from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear, normalise
-from jax_attention.ops import attend, merge_heads, split_heads
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from jax_attention.positions.protocol import check_scheme, place
-from jax_attention.recall import check_call, recall
+from jax_attention.caches import KeyValue
+from jax_attention.checks import check_divisible
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, linear, normalise
+from jax_attention.ops import merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
-class GatedAttention(nnx.Module):
+class GatedAttention(SelfAttentionFrame):
     """Grouped-query attention with a sigmoid gate for every feature of every head (Qiu et al. 2025).
 
     Args:
@@ -64,24 +65,20 @@ class GatedAttention(nnx.Module):
         head_dim: int | None = None,
         q_norm: nnx.Module | None = None,
         k_norm: nnx.Module | None = None,
-        position: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
         if head_dim is None:
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
@@ -89,60 +86,32 @@ class GatedAttention(nnx.Module):
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.q_norm = q_norm
         self.k_norm = k_norm
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend, and let the features of the heads pass as far as their gates are open.
 
         The weights are those before the gate; the rest as in `MultiHeadSelfAttention`. With `is_causal` a cache can be
         given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         gate = split_heads(self.gate_proj(x), self.head_dim)  # batch heads length head_dim
         query = query if self.q_norm is None else normalise(self.q_norm, query)
         key = key if self.k_norm is None else normalise(self.k_norm, key)
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads * sigmoid(gate))), weights, seen.cache)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads * sigmoid(gate))), weights)
 
 
 @checked
-class HeadwiseGatedAttention(nnx.Module):
+class HeadwiseGatedAttention(SelfAttentionFrame):
     """Grouped-query attention with one sigmoid gate for every head (Qiu et al. 2025).
 
     Args:
@@ -170,24 +139,20 @@ class HeadwiseGatedAttention(nnx.Module):
         head_dim: int | None = None,
         q_norm: nnx.Module | None = None,
         k_norm: nnx.Module | None = None,
-        position: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
         if head_dim is None:
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
@@ -195,55 +160,27 @@ class HeadwiseGatedAttention(nnx.Module):
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.q_norm = q_norm
         self.k_norm = k_norm
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend, and let each head pass as far as its gate is open; the rest as in `GatedAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         gate = split_heads(self.gate_proj(x), 1)  # batch heads length 1
         query = query if self.q_norm is None else normalise(self.q_norm, query)
         key = key if self.k_norm is None else normalise(self.k_norm, key)
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads * sigmoid(gate))), weights, seen.cache)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads * sigmoid(gate))), weights)
 
 
 def main() -> None:

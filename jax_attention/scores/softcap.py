@@ -14,24 +14,25 @@ Scores far below c pass nearly as they are, since c tanh(l / c) â‰ˆ l; with c â†
 | G      | `num_kv_heads` |                                                                            |
 """
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.caches import Cache, KeyValue
-from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.ops import attend, merge_heads, split_heads
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from jax_attention.positions.protocol import check_scheme, place
-from jax_attention.recall import check_call, recall
+from jax_attention.caches import KeyValue
+from jax_attention.checks import check_divisible
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, linear
+from jax_attention.ops import merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
-class SoftcapAttention(nnx.Module):
+class SoftcapAttention(SelfAttentionFrame):
     """Grouped-query attention whose scores are bent into (-softcap, softcap) by a tanh (Gemma 2, 2024).
 
     Args:
@@ -58,14 +59,12 @@ class SoftcapAttention(nnx.Module):
         *,
         head_dim: int | None = None,
         softcap: float = 50.0,
-        scale: float | None = None,
-        position: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
@@ -73,66 +72,32 @@ class SoftcapAttention(nnx.Module):
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         if not softcap > 0.0:
             raise ValueError(f"softcap must be positive, got {softcap}")
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
         self.softcap = softcap
-        self.scale = scale
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend by scores that are bent before they are masked; the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-            scale=self.scale,
-            softcap=self.softcap,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend(softcap=self.softcap)
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

@@ -12,22 +12,23 @@ between the two.
 | d      | `head_dim`  |
 """
 
+from typing import Unpack
+
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_sequence
-from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.ops import attend, merge_heads, split_heads
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_divisible
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, linear
+from torch_attention.ops import merge_heads, split_heads
+from torch_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
-class MultiQueryAttention(nn.Module):
+class MultiQueryAttention(SelfAttentionFrame):
     """Multi-head self-attention in which all query heads share keys and values (Shazeer 2019).
 
     Args:
@@ -50,75 +51,39 @@ class MultiQueryAttention(nn.Module):
         num_heads: int,
         *,
         head_dim: int | None = None,
-        position: nn.Module | None = None,
-        scale: float | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         if head_dim is None:
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend once for each query head to the same keys; the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = self.k_proj(x)[:, None]  # batch 1 length head_dim
         value = self.v_proj(x)[:, None]  # batch 1 length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

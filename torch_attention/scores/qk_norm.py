@@ -21,22 +21,23 @@ With one head the two are the same. (Flax's `normalize_qk` is a LayerNorm of eac
 | ε      | `eps`          |
 """
 
+from typing import Unpack
+
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_sequence
-from torch_attention.layers import Dropout, Factory, linear, normalise, rms_norm
-from torch_attention.ops import attend, merge_heads, split_heads
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_divisible
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, linear, normalise, rms_norm
+from torch_attention.ops import merge_heads, split_heads
+from torch_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
-class QKNormAttention(nn.Module):
+class QKNormAttention(SelfAttentionFrame):
     """Grouped-query attention whose queries and keys are normalised head by head (Qwen 3, Yang et al. 2025).
 
     Args:
@@ -62,82 +63,49 @@ class QKNormAttention(nn.Module):
         *,
         head_dim: int | None = None,
         eps: float = 1e-6,
-        position: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
         if head_dim is None:
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.q_norm = rms_norm(self.head_dim, eps=eps, **factory)
         self.k_norm = rms_norm(self.head_dim, eps=eps, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend by normalised queries and keys; the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         query = normalise(self.q_norm, query)
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         key = normalise(self.k_norm, key)
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 @checked
-class FullWidthQKNormAttention(nn.Module):
+class FullWidthQKNormAttention(SelfAttentionFrame):
     """Grouped-query attention whose queries and keys are normalised over all heads at once (OLMo 2, 2024).
 
     Args:
@@ -163,78 +131,45 @@ class FullWidthQKNormAttention(nn.Module):
         *,
         head_dim: int | None = None,
         eps: float = 1e-6,
-        position: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
         if head_dim is None:
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.q_norm = rms_norm(num_heads * self.head_dim, eps=eps, **factory)
         self.k_norm = rms_norm(num_kv_heads * self.head_dim, eps=eps, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend by normalised queries and keys; the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = normalise(self.q_norm, self.q_proj(x))  # batch length heads·head_dim
         query = split_heads(query, self.head_dim)  # batch heads length head_dim
         key = normalise(self.k_norm, self.k_proj(x))  # batch length kv_heads·head_dim
         key = split_heads(key, self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

@@ -1,0 +1,241 @@
+r"""The frame of self-attention: what every class of dot products does around its projections and its equation.
+
+$$ S = s\,Q K^\top + B, \qquad A = \mathrm{softmax}(S), \qquad \mathrm{heads} = A V $$
+
+A class says what is its own, and takes the rest from here:
+
+    self.check(x, mask, **call)                                   # before any arithmetic
+    query = split_heads(self.q_proj(x), self.head_dim)            # its projections
+    ...
+    seen = self.see(query, KeyValue(key, value), mask, **call)    # with the cache, placed by position
+    heads, weights = seen.attend()                                # its equation
+    return seen.answer(self.out_proj(merge_heads(heads)), weights)
+
+A class with weights of its own makes them of `seen.scores()` and reads the values with `seen.read(weights)`.
+"""
+
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jax_attention.caches import Cache
+from jax_attention.checks import check_sequence
+from jax_attention.layers import Dropout
+from jax_attention.ops.call import Call, checked_call
+from jax_attention.ops.choice import fastest
+from jax_attention.ops.definition import call_scores, call_values
+from jax_attention.ops.softmax import masked_softmax, sink_softmax
+from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.positions.protocol import check_scheme, place
+from jax_attention.recall import check_call, recall
+
+
+class Placing(TypedDict, total=False):
+    """Arguments of every constructor.
+
+    Attributes:
+        position: what tells queries and keys where they stand; see `positions`.
+        dropout: rate at which weights are dropped in training.
+    """
+
+    position: nnx.Module | None
+    dropout: float
+
+
+class Scaling(Placing, total=False):
+    """Arguments of constructors whose equation leaves the scale open.
+
+    Attributes:
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+    """
+
+    scale: float | None
+
+
+class SelfCall(TypedDict, total=False):
+    """Arguments of every call, beside the sequence and its mask.
+
+    Attributes:
+        positions: position of each element, for `position`; None counts from 0.
+        cache: KV cache with the tokens before, in causal attention; see `caches`.
+        need_weights: whether to return the weights; without them the fastest implementation runs.
+        dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+    """
+
+    positions: Int[Array, "..."] | None
+    cache: Cache | None
+    need_weights: bool
+    dropout_keep: Bool[Array, "..."] | None
+
+
+class Seen(NamedTuple):
+    """Queries and all keys that they may attend to, placed by position: what the equation is about.
+
+    Attributes:
+        query: `(batch, heads, length, head_dim)`.
+        key: `(batch, kv_heads, slots, head_dim)`, those of the cache before the new ones.
+        value: `(batch, kv_heads, slots, value_dim)`.
+        bias: what the position scheme adds to the scores.
+        mask: True where the query attends to the key.
+        entries: all that is held of each token, as `KeyValue`.
+        offset: index of the first query among the keys.
+        cache: what the next call goes on from; None without one.
+        is_causal, window, scale: as in `SelfAttentionFrame`.
+        need_weights: whether weights are returned.
+        dropout_keep: dropout mask, given or random; None where nothing is dropped.
+        dropout_rate: rate at which it drops.
+    """
+
+    query: Float[Array, "batch heads length head_dim"]
+    key: Float[Array, "batch kv_heads slots head_dim"]
+    value: Float[Array, "batch kv_heads slots value_dim"]
+    bias: Float[Array, "..."] | None
+    mask: Bool[Array, "..."] | None
+    entries: Any
+    offset: Any
+    cache: Any
+    is_causal: bool
+    window: int | None
+    scale: float | None
+    need_weights: bool
+    dropout_keep: Bool[Array, "..."] | None
+    dropout_rate: float
+
+    def attend(
+        self, *, softcap: float | None = None, sinks: Float[Array, "heads"] | None = None
+    ) -> tuple[Float[Array, "batch heads length value_dim"], Float[Array, "batch heads length slots"] | None]:
+        """The equation: softmax of the scores, mean of the values.
+
+        Args:
+            softcap, sinks: as in `ops.dot_product_attention_weights`.
+
+        Returns:
+            What each head reads, and its weights before dropout; None where they are not asked for, for then the
+            fastest implementation makes none.
+        """
+        call = self._call(softcap, sinks)
+        if not self.need_weights:
+            return fastest(call), None
+        scores, mask = call_scores(call)  # batch heads length slots
+        weights = masked_softmax(scores, mask) if sinks is None else sink_softmax(scores, sinks, mask)
+        return call_values(call, weights), weights
+
+    def scores(self) -> tuple[Float[Array, "batch heads length slots"], Bool[Array, "..."] | None]:
+        """Scores in at least float32, and the mask of all restrictions; for weights that are no softmax."""
+        return call_scores(self._call())
+
+    def read(
+        self, weights: Float[Array, "batch heads length slots"]
+    ) -> Float[Array, "batch heads length value_dim"]:
+        """The mean of the values under weights of any kind, some of them dropped in training."""
+        return call_values(self._call(), weights)
+
+    def answer(
+        self,
+        output: Float[Array, "batch length dim"],
+        weights: Float[Array, "batch heads length slots"] | None,
+    ) -> AttentionOutput | CachedOutput:
+        """What a call returns: with the cache, if one was given, and with weights, if they were asked for."""
+        return attention_output(output, weights if self.need_weights else None, self.cache)
+
+    def _call(self, softcap: float | None = None, sinks: Float[Array, "heads"] | None = None) -> Call:
+        return checked_call(
+            self.query,
+            self.key,
+            self.value,
+            self.bias,
+            self.mask,
+            is_causal=self.is_causal,
+            window=self.window,
+            query_offset=self.offset,
+            scale=self.scale,
+            softcap=softcap,
+            sinks=sinks,
+            dropout_keep=self.dropout_keep,
+            dropout_rate=0.0 if self.dropout_keep is None else self.dropout_rate,
+        )
+
+
+class SelfAttentionFrame(nnx.Module):
+    """What all self-attention of dot products holds, and how a call begins.
+
+    Attributes:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        head_dim: features of a query and a key.
+        is_causal: whether no position sees what comes after it.
+        window: how many keys a position sees at most, its own included; None for all.
+        position, scale, dropout: as in `Scaling`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        head_dim: int,
+        *,
+        is_causal: bool = False,
+        window: int | None = None,
+        position: nnx.Module | None = None,
+        scale: float | None = None,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs | None = None,
+    ):
+        check_scheme(position, num_heads=num_heads, head_dim=head_dim)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.is_causal = is_causal
+        self.window = window
+        self.position = position
+        self.scale = scale
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def check(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None,
+        **call: Unpack[SelfCall],
+    ) -> None:
+        """Raise unless the arguments of a call fit each other, its cache, and this layer."""
+        check_sequence("x", x, self.embed_dim)
+        check_call(
+            x,
+            mask,
+            call.get("positions"),
+            call.get("dropout_keep"),
+            call.get("cache"),
+            position=self.position,
+            num_heads=self.num_heads,
+            is_causal=self.is_causal,
+            window=self.window,
+        )
+
+    def see(
+        self,
+        query: Float[Array, "batch heads length head_dim"],
+        entries: Any,
+        mask: Bool[Array, "..."] | None,
+        **call: Unpack[SelfCall],
+    ) -> Seen:
+        """Queries and all keys that they may attend to: those of the cache and the new ones, placed by position."""
+        found = recall(call.get("cache"), entries, mask, call.get("positions"))
+        placed = place(self.position, query, found.entries.key, found.query_positions, found.key_positions)
+        return Seen(
+            placed.query,
+            placed.key,
+            found.entries.value,
+            placed.bias,
+            found.mask,
+            entries=found.entries,
+            offset=found.offset,
+            cache=found.cache,
+            is_causal=self.is_causal,
+            window=self.window,
+            scale=self.scale,
+            need_weights=call.get("need_weights", True),
+            dropout_keep=self.dropout.keep_weights(query, placed.key, call.get("dropout_keep")),
+            dropout_rate=self.dropout.rate,
+        )
