@@ -23,25 +23,25 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
 from jax_attention.checks import check_divisible
 from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.ops import merge_heads, single_head_attention, split_heads
+from jax_attention.layers import Factory, linear
+from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
-from jax_attention.positions.protocol import check_scheme, place
 
 
 @checked
-class SelfAttention(nnx.Module):
+class SelfAttention(SelfAttentionFrame):
     """Scaled dot-product attention with one head on learned projections (Vaswani et al. 2017).
 
     Args:
         embed_dim: features of input, queries, keys, values and output.
         position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(embed_dim)` if None.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -53,30 +53,23 @@ class SelfAttention(nnx.Module):
         self,
         embed_dim: int,
         *,
-        position: nnx.Module | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
+        super().__init__(embed_dim, None, embed_dim, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        check_scheme(position, num_heads=1, head_dim=embed_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput:
         """Let every position attend to every position it may see.
 
@@ -94,18 +87,11 @@ class SelfAttention(nnx.Module):
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
         self.check(x, mask, **call)
-        query = self.q_proj(x)  # batch length embed
-        key = self.k_proj(x)  # batch length embed
-        value = self.v_proj(x)  # batch length embed
-        keep = self.dropout.keep_weights(query, key, dropout_keep)
-        return single_head_attention(
-            place(self.position, query[:, None], key[:, None], positions, positions),
-            value,
-            mask,
-            need_weights=need_weights,
-            dropout_keep=keep,
-            dropout_rate=self.dropout.rate,
-        )
+        query = self.q_proj(x)[:, None]  # batch 1 length embed
+        key = self.k_proj(x)[:, None]  # batch 1 length embed
+        value = self.v_proj(x)[:, None]  # batch 1 length embed
+        heads, weights = self.see(query, KeyValue(key, value), mask, **call).attend()
+        return AttentionOutput(heads[:, 0], None if weights is None else weights[:, 0])
 
 
 @checked

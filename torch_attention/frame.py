@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_attention.caches import Cache
+from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout
 from torch_attention.ops.call import Call, checked_call
@@ -116,22 +116,26 @@ class Seen(NamedTuple):
             What each head reads, and its weights before dropout; None where they are not asked for, for then the
             fastest implementation makes none.
         """
-        call = self._call(softcap, sinks)
+        call = self.call(softcap, sinks)
         if not self.need_weights:
             return fastest(call), None
         scores, mask = call_scores(call)  # batch heads length slots
         weights = masked_softmax(scores, mask) if sinks is None else sink_softmax(scores, sinks, mask)
         return call_values(call, weights), weights
 
+    def with_bias(self, bias: Float[Tensor, "..."]) -> "Seen":
+        """The same with another bias, beside that of the position scheme."""
+        return self._replace(bias=bias if self.bias is None else bias + self.bias)
+
     def scores(self) -> tuple[Float[Tensor, "batch heads length slots"], Bool[Tensor, "..."] | None]:
         """Scores in at least float32, and the mask of all restrictions; for weights that are no softmax."""
-        return call_scores(self._call())
+        return call_scores(self.call())
 
     def read(
         self, weights: Float[Tensor, "batch heads length slots"]
     ) -> Float[Tensor, "batch heads length value_dim"]:
         """The mean of the values under weights of any kind, some of them dropped in training."""
-        return call_values(self._call(), weights)
+        return call_values(self.call(), weights)
 
     def answer(
         self,
@@ -141,7 +145,8 @@ class Seen(NamedTuple):
         """What a call returns: with the cache, if one was given, and with weights, if they were asked for."""
         return attention_output(output, weights if self.need_weights else None, self.cache)
 
-    def _call(self, softcap: float | None = None, sinks: Float[Tensor, "heads"] | None = None) -> Call:
+    def call(self, softcap: float | None = None, sinks: Float[Tensor, "heads"] | None = None) -> Call:
+        """The checked call of the equation, for what reads its parts."""
         return checked_call(
             self.query,
             self.key,
@@ -164,7 +169,7 @@ class SelfAttentionFrame(nn.Module):
 
     Attributes:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
+        num_heads: heads of queries; None if weights have no axis for them.
         head_dim: features of a query and a key.
         is_causal: whether no position sees what comes after it.
         window: how many keys a position sees at most, its own included; None for all.
@@ -174,7 +179,7 @@ class SelfAttentionFrame(nn.Module):
     def __init__(
         self,
         embed_dim: int,
-        num_heads: int,
+        num_heads: int | None,
         head_dim: int,
         *,
         is_causal: bool = False,
@@ -184,7 +189,7 @@ class SelfAttentionFrame(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        check_scheme(position, num_heads=num_heads, head_dim=head_dim)
+        check_scheme(position, num_heads=num_heads or 1, head_dim=head_dim)
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.head_dim = head_dim
@@ -222,8 +227,25 @@ class SelfAttentionFrame(nn.Module):
         **call: Unpack[SelfCall],
     ) -> Seen:
         """Queries and all keys that they may attend to: those of the cache and the new ones, placed by position."""
-        found = recall(call.get("cache"), entries, mask, call.get("positions"))
-        placed = place(self.position, query, found.entries.key, found.query_positions, found.key_positions)
+        found = self.recall(entries, mask, **call)
+        return self.place(found, query, found.entries.key, **call)
+
+    def recall(self, entries: Any, mask: Bool[Tensor, "..."] | None, **call: Unpack[SelfCall]) -> Recalled:
+        """What is held of all tokens: what the cache holds of those before, and `entries` of the new ones."""
+        return recall(call.get("cache"), entries, mask, call.get("positions"))
+
+    def place(
+        self,
+        found: Recalled,
+        query: Float[Tensor, "batch heads length head_dim"],
+        key: Float[Tensor, "batch kv_heads slots head_dim"],
+        **call: Unpack[SelfCall],
+    ) -> Seen:
+        """Queries, and keys of all tokens that were found, placed by position."""
+        placed = place(self.position, query, key, found.query_positions, found.key_positions)
+        keep = call.get("dropout_keep")
+        if self.num_heads is None and keep is not None:
+            keep = keep[:, None]
         return Seen(
             placed.query,
             placed.key,
@@ -237,6 +259,6 @@ class SelfAttentionFrame(nn.Module):
             window=self.window,
             scale=self.scale,
             need_weights=call.get("need_weights", True),
-            dropout_keep=self.dropout.keep_weights(query, placed.key, call.get("dropout_keep")),
+            dropout_keep=self.dropout.keep_weights(query, placed.key, keep),
             dropout_rate=self.dropout.rate,
         )

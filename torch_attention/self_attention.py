@@ -20,26 +20,26 @@ Each class adds one thing to the one before:
 from typing import Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
 from torch_attention.checks import check_divisible
 from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.ops import merge_heads, single_head_attention, split_heads
+from torch_attention.layers import Factory, linear
+from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
-from torch_attention.positions.protocol import check_scheme, place
 
 
 @checked
-class SelfAttention(nn.Module):
+class SelfAttention(SelfAttentionFrame):
     """Scaled dot-product attention with one head on learned projections (Vaswani et al. 2017).
 
     Args:
         embed_dim: features of input, queries, keys, values and output.
         position: what tells queries and keys where they stand; see `positions`.
+        scale: factor on the scores; `1 / sqrt(embed_dim)` if None.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training.
 
@@ -51,30 +51,22 @@ class SelfAttention(nn.Module):
         self,
         embed_dim: int,
         *,
-        position: nn.Module | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
+        super().__init__(embed_dim, None, embed_dim, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        check_scheme(position, num_heads=1, head_dim=embed_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput:
         """Let every position attend to every position it may see.
 
@@ -92,18 +84,11 @@ class SelfAttention(nn.Module):
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
         self.check(x, mask, **call)
-        query = self.q_proj(x)  # batch length embed
-        key = self.k_proj(x)  # batch length embed
-        value = self.v_proj(x)  # batch length embed
-        keep = self.dropout.keep_weights(query, key, dropout_keep)
-        return single_head_attention(
-            place(self.position, query[:, None], key[:, None], positions, positions),
-            value,
-            mask,
-            need_weights=need_weights,
-            dropout_keep=keep,
-            dropout_rate=self.dropout.rate,
-        )
+        query = self.q_proj(x)[:, None]  # batch 1 length embed
+        key = self.k_proj(x)[:, None]  # batch 1 length embed
+        value = self.v_proj(x)[:, None]  # batch 1 length embed
+        heads, weights = self.see(query, KeyValue(key, value), mask, **call).attend()
+        return AttentionOutput(heads[:, 0], None if weights is None else weights[:, 0])
 
 
 @checked

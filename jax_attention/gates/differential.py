@@ -17,21 +17,21 @@ The heads of queries and keys stand in the order of the paper, 2h beside 2h + 1 
 """
 
 import math
+from typing import Unpack
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.caches import Cache, KeyValue
-from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear, normalise, parameter, rms_norm
-from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from jax_attention.positions.protocol import check_scheme, place
-from jax_attention.recall import check_call, recall
+from jax_attention.caches import KeyValue
+from jax_attention.checks import check_divisible
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, linear, normalise, parameter, rms_norm
+from jax_attention.ops import at_least_float32, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
@@ -41,7 +41,7 @@ def lambda_init_at(depth: int) -> float:
 
 
 @checked
-class DifferentialAttention(nnx.Module):
+class DifferentialAttention(SelfAttentionFrame):
     """Multi-head self-attention whose weights are the difference of two softmaxes (Ye et al. 2024).
 
     Args:
@@ -65,24 +65,19 @@ class DifferentialAttention(nnx.Module):
         *,
         lambda_init: float = 0.8,
         eps: float = 1e-5,
-        position: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         value_dim = embed_dim // num_heads
         check_divisible(value_dim=value_dim, pair=2)
+        super().__init__(embed_dim, num_heads, value_dim // 2, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = value_dim // 2
         self.lambda_init = lambda_init
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
@@ -92,8 +87,6 @@ class DifferentialAttention(nnx.Module):
         self.lambda_q2 = parameter(self.head_dim, std=0.1, **factory)
         self.lambda_k2 = parameter(self.head_dim, std=0.1, **factory)
         self.head_norm = rms_norm(value_dim, eps=eps, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def factor(self) -> Float[Array, ""]:
         """λ: how much of the second softmax is subtracted, in at least float32."""
@@ -105,64 +98,32 @@ class DifferentialAttention(nnx.Module):
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend twice and subtract; the weights are the differences, the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch two_heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch two_heads length head_dim
         value = split_heads(self.v_proj(x), 2 * self.head_dim)  # batch heads length value_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        keys = seen.entries.key  # batch two_heads slots head_dim
-        keep = self.dropout.keep_weights(query[:, 0::2], keys[:, 0::2], dropout_keep)
-        found = []
-        for half in (0, 1):
-            placed = place(
-                self.position,
-                query[:, half::2],
-                keys[:, half::2],
-                seen.query_positions,
-                seen.key_positions,
-            )
-            found.append(
-                attend(
-                    placed.query,
-                    placed.key,
-                    seen.entries.value,
-                    placed.bias,
-                    seen.mask,
-                    is_causal=self.is_causal,
-                    query_offset=seen.offset,
-                    need_weights=need_weights,
-                    dropout_keep=keep,
-                    dropout_rate=self.dropout.rate,
-                )
-            )
-        (first, first_weights), (second, second_weights) = found
+        found = self.recall(KeyValue(key, value), mask, **call)
+        first, second = (
+            self.place(found, query[:, half::2], found.entries.key[:, half::2], **call) for half in (0, 1)
+        )
+        second = second._replace(dropout_keep=first.dropout_keep)  # both drop the same weights
+        first_heads, first_weights = first.attend()
+        second_heads, second_weights = second.attend()
         factor = self.factor()
-        heads = at_least_float32(first) - factor * at_least_float32(second)  # batch heads length value_dim
+        heads = at_least_float32(first_heads) - factor * at_least_float32(
+            second_heads
+        )  # batch heads length value_dim
         heads = normalise(self.head_norm, heads.astype(value.dtype)) * (1.0 - self.lambda_init)
         weights = None
         if first_weights is not None and second_weights is not None:
             weights = first_weights - factor * second_weights  # batch heads length length
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        return first.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

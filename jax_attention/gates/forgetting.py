@@ -11,7 +11,7 @@ between key j and query i. Gates that are all the same number make it ALiBi with
 | w, b   | `forget_proj` | one forget gate a head; it has a bias in any case |
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,11 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import softplus
 from jax_attention.arguments import checked
-from jax_attention.caches import Cache
-from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from jax_attention.positions.protocol import check_scheme, place
-from jax_attention.recall import check_call, recall
+from jax_attention.checks import check_divisible
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, linear
+from jax_attention.ops import at_least_float32, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
 class Remembered(NamedTuple):
@@ -62,7 +60,7 @@ def forgetting_bias(
 
 
 @checked
-class ForgettingAttention(nnx.Module):
+class ForgettingAttention(SelfAttentionFrame):
     """Causal multi-head self-attention with a forget gate (Lin et al. 2025).
 
     Args:
@@ -81,69 +79,38 @@ class ForgettingAttention(nnx.Module):
         embed_dim: int,
         num_heads: int,
         *,
-        position: nnx.Module | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=True, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.forget_proj = linear(embed_dim, num_heads, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend to what is not yet forgotten; the rest as in `CausalSelfAttention`."""
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         # log sigmoid(z) = -softplus(-z)
         log_forget = -softplus(-split_heads(at_least_float32(self.forget_proj(x)), 1))  # batch heads length 1
-        seen = recall(cache, Remembered(key, value, log_forget), mask, positions)
+        seen = self.see(query, Remembered(key, value, log_forget), mask, **call)
         bias = forgetting_bias(seen.entries.log_forget, x.shape[1], seen.offset)  # batch heads length slots
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            bias if placed.bias is None else bias + placed.bias,
-            seen.mask,
-            is_causal=True,
-            query_offset=seen.offset,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        heads, weights = seen.with_bias(bias).attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

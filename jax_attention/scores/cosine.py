@@ -14,21 +14,21 @@ learns how sharply it looks (Liu et al. 2022, Swin Transformer V2).
 """
 
 import math
+from typing import Unpack
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.caches import Cache, KeyValue
-from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, constant_parameter, linear
-from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from jax_attention.positions.protocol import check_scheme, place
-from jax_attention.recall import check_call, recall
+from jax_attention.caches import KeyValue
+from jax_attention.checks import check_divisible
+from jax_attention.frame import Placing, SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, constant_parameter, linear
+from jax_attention.ops import at_least_float32, merge_heads, split_heads
+from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
@@ -40,7 +40,7 @@ def unit_vectors(x: Float[Array, "... dim"], *, eps: float = 1e-12) -> Float[Arr
 
 
 @checked
-class CosineAttention(nnx.Module):
+class CosineAttention(SelfAttentionFrame):
     """Multi-head self-attention by cosines, with a learned and bounded factor a head (Liu et al. 2022).
 
     Args:
@@ -63,77 +63,51 @@ class CosineAttention(nnx.Module):
         num_heads: int,
         *,
         max_scale: float = 100.0,
-        position: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Placing],
     ):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         if not max_scale > 0.0:
             raise ValueError(f"max_scale must be positive, got {max_scale}")
+        super().__init__(
+            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, rngs=rngs, **options
+        )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
         self.max_scale = max_scale
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.logit_scale = constant_parameter(num_heads, value=math.log(10.0), **factory)
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend by the cosines of queries and keys; the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
         exponent = jnp.clip(at_least_float32(self.logit_scale[...]), max=math.log(self.max_scale))  # heads
-        heads, weights = attend(
-            jnp.exp(exponent)[None, :, None, None] * unit_vectors(placed.query),
-            unit_vectors(placed.key),
-            at_least_float32(seen.entries.value),
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
+        seen = seen._replace(
+            query=jnp.exp(exponent)[None, :, None, None] * unit_vectors(seen.query),
+            key=unit_vectors(seen.key),
+            value=at_least_float32(seen.value),
             scale=1.0,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
         )
-        return attention_output(self.out_proj(merge_heads(heads.astype(value.dtype))), weights, seen.cache)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads.astype(value.dtype))), weights)
 
 
 def main() -> None:

@@ -14,19 +14,19 @@ learns how sharply it looks (Liu et al. 2022, Swin Transformer V2).
 """
 
 import math
+from typing import Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_sequence
-from torch_attention.layers import Dropout, Factory, constant_parameter, linear
-from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_divisible
+from torch_attention.frame import Placing, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, constant_parameter, linear
+from torch_attention.ops import at_least_float32, merge_heads, split_heads
+from torch_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
@@ -38,7 +38,7 @@ def unit_vectors(x: Float[Tensor, "... dim"], *, eps: float = 1e-12) -> Float[Te
 
 
 @checked
-class CosineAttention(nn.Module):
+class CosineAttention(SelfAttentionFrame):
     """Multi-head self-attention by cosines, with a learned and bounded factor a head (Liu et al. 2022).
 
     Args:
@@ -61,77 +61,48 @@ class CosineAttention(nn.Module):
         num_heads: int,
         *,
         max_scale: float = 100.0,
-        position: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Placing],
     ):
-        super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         if not max_scale > 0.0:
             raise ValueError(f"max_scale must be positive, got {max_scale}")
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
         self.max_scale = max_scale
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.logit_scale = constant_parameter(num_heads, value=math.log(10.0), **factory)
-        self.position = position
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend by the cosines of queries and keys; the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
         exponent = torch.clip(at_least_float32(self.logit_scale[...]), max=math.log(self.max_scale))  # heads
-        heads, weights = attend(
-            torch.exp(exponent)[None, :, None, None] * unit_vectors(placed.query),
-            unit_vectors(placed.key),
-            at_least_float32(seen.entries.value),
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
+        seen = seen._replace(
+            query=torch.exp(exponent)[None, :, None, None] * unit_vectors(seen.query),
+            key=unit_vectors(seen.key),
+            value=at_least_float32(seen.value),
             scale=1.0,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
         )
-        return attention_output(self.out_proj(merge_heads(heads.to(value.dtype))), weights, seen.cache)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads.to(value.dtype))), weights)
 
 
 def main() -> None:

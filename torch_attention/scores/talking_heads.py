@@ -13,28 +13,27 @@ The weights of a query need not sum to one, and may be negative.
 | B                     |            | what a position scheme adds to the scores; it belongs to the heads g     |
 """
 
+from typing import Unpack
+
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
-from torch_attention.caches import Cache, KeyValue
+from torch_attention.caches import KeyValue
 from torch_attention.checks import check_divisible, check_pairs, check_sequence
-from torch_attention.layers import Dropout, Factory, linear, parameter
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, linear, parameter
 from torch_attention.ops import (
     at_least_float32,
     dot_product_scores,
     masked_softmax,
     merge_heads,
     split_heads,
-    weighted_values,
 )
-from torch_attention.ops.call import checked_call
 from torch_attention.ops.definition import call_masks
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
+from torch_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
@@ -46,7 +45,7 @@ def talk(
 
 
 @checked
-class TalkingHeadsAttention(nn.Module):
+class TalkingHeadsAttention(SelfAttentionFrame):
     """Multi-head self-attention whose heads are mixed before and after the softmax (Shazeer et al. 2020).
 
     A mask is the same for all heads: what one of them sees, the others hear of.
@@ -68,39 +67,27 @@ class TalkingHeadsAttention(nn.Module):
         embed_dim: int,
         num_heads: int,
         *,
-        position: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.pre_map = parameter(num_heads, num_heads, std=num_heads**-0.5, **factory)
         self.post_map = parameter(num_heads, num_heads, std=num_heads**-0.5, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let the heads talk before they attend and after; the rest as in `MultiHeadSelfAttention`.
 
@@ -116,47 +103,21 @@ class TalkingHeadsAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit.
         """
-        check_sequence("x", x, self.embed_dim)
-        if cache is None:
+        if call.get("cache") is None:
+            check_sequence("x", x, self.embed_dim)
             check_pairs(x, x, mask)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        scores, _ = dot_product_scores(placed.query, placed.key)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        scores, _ = dot_product_scores(seen.query, seen.key, scale=self.scale)
         scores = talk(self.pre_map[...], scores)  # batch heads length length
-        call = checked_call(
-            placed.query,
-            placed.key,
-            placed.key,
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-        )
-        bias, visible = call_masks(call)
+        bias, visible = call_masks(seen.call())
         scores = scores if bias is None else scores + bias
         weights = talk(self.post_map[...], masked_softmax(scores, visible))  # batch heads length length
-        heads = weighted_values(
-            weights,
-            seen.entries.value,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(
-            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
-        )
+        heads = seen.read(weights)  # batch heads length head_dim
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:
