@@ -168,7 +168,8 @@ class SelfAttentionFrame(nnx.Module):
 
     Attributes:
         embed_dim: features of input and output.
-        num_heads: heads of queries; None if weights have no axis for them.
+        num_heads: heads of queries.
+        has_heads: whether weights have an axis for heads; without one there is a single head.
         head_dim: features of a query and a key.
         is_causal: whether no position sees what comes after it.
         window: how many keys a position sees at most, its own included; None for all.
@@ -188,9 +189,10 @@ class SelfAttentionFrame(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs | None = None,
     ):
-        check_scheme(position, num_heads=num_heads or 1, head_dim=head_dim)
+        self.num_heads = 1 if num_heads is None else num_heads
+        self.has_heads = num_heads is not None
+        check_scheme(position, num_heads=self.num_heads, head_dim=head_dim)
         self.embed_dim = embed_dim
-        self.num_heads = num_heads
         self.head_dim = head_dim
         self.is_causal = is_causal
         self.window = window
@@ -213,7 +215,7 @@ class SelfAttentionFrame(nnx.Module):
             call.get("dropout_keep"),
             call.get("cache"),
             position=self.position,
-            num_heads=self.num_heads,
+            num_heads=self.num_heads if self.has_heads else None,
             is_causal=self.is_causal,
             window=self.window,
         )
@@ -243,7 +245,7 @@ class SelfAttentionFrame(nnx.Module):
         """Queries, and keys of all tokens that were found, placed by position."""
         placed = place(self.position, query, key, found.query_positions, found.key_positions)
         keep = call.get("dropout_keep")
-        if self.num_heads is None and keep is not None:
+        if keep is not None and not self.has_heads:
             keep = keep[:, None]
         return Seen(
             placed.query,

@@ -152,7 +152,7 @@ class MultiHeadSelfAttention(SelfAttentionFrame):
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         seen = self.see(query, KeyValue(key, value), mask, **call)
         heads, weights = seen.attend()
-        return seen.answer(self.out_proj(merge_heads(heads)), weights)
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 
 @checked
