@@ -23,9 +23,11 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Dropout
+from jax_attention.masks import and_masks
 from jax_attention.ops.call import Call, checked_call
 from jax_attention.ops.choice import fastest
 from jax_attention.ops.definition import call_scores, call_values
+from jax_attention.ops.dot_product import Restrictions
 from jax_attention.ops.softmax import masked_softmax, sink_softmax
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place
@@ -80,9 +82,8 @@ class Seen(NamedTuple):
         bias: what the position scheme adds to the scores.
         mask: True where the query attends to the key.
         entries: all that is held of each token, as `KeyValue`.
-        offset: index of the first query among the keys.
         cache: what the next call goes on from; None without one.
-        is_causal, window, scale: as in `SelfAttentionFrame`.
+        scoring: causality, window, place of the first query and scale; as in `ops.dot_product_attention`.
         need_weights: whether weights are returned.
         dropout_keep: dropout mask, given or random; None where nothing is dropped.
         dropout_rate: rate at which it drops.
@@ -94,11 +95,8 @@ class Seen(NamedTuple):
     bias: Float[Array, "..."] | None
     mask: Bool[Array, "..."] | None
     entries: Any
-    offset: Any
     cache: Any
-    is_causal: bool
-    window: int | None
-    scale: float | None
+    scoring: Restrictions
     need_weights: bool
     dropout_keep: Bool[Array, "..."] | None
     dropout_rate: float
@@ -126,6 +124,10 @@ class Seen(NamedTuple):
         """The same with another bias, beside that of the position scheme."""
         return self._replace(bias=bias if self.bias is None else bias + self.bias)
 
+    def with_mask(self, mask: Bool[Array, "..."]) -> "Seen":
+        """The same with fewer keys seen: those of this mask alone."""
+        return self._replace(mask=mask if self.mask is None else and_masks(mask, self.mask))
+
     def scores(self) -> tuple[Float[Array, "batch heads length slots"], Bool[Array, "..."] | None]:
         """Scores in at least float32, and the mask of all restrictions; for weights that are no softmax."""
         return call_scores(self.call())
@@ -152,14 +154,11 @@ class Seen(NamedTuple):
             self.value,
             self.bias,
             self.mask,
-            is_causal=self.is_causal,
-            window=self.window,
-            query_offset=self.offset,
-            scale=self.scale,
             softcap=softcap,
             sinks=sinks,
             dropout_keep=self.dropout_keep,
             dropout_rate=0.0 if self.dropout_keep is None else self.dropout_rate,
+            **self.scoring,
         )
 
 
@@ -254,11 +253,10 @@ class SelfAttentionFrame(nnx.Module):
             placed.bias,
             found.mask,
             entries=found.entries,
-            offset=found.offset,
             cache=found.cache,
-            is_causal=self.is_causal,
-            window=self.window,
-            scale=self.scale,
+            scoring=Restrictions(
+                is_causal=self.is_causal, window=self.window, query_offset=found.offset, scale=self.scale
+            ),
             need_weights=call.get("need_weights", True),
             dropout_keep=self.dropout.keep_weights(query, placed.key, keep),
             dropout_rate=self.dropout.rate,

@@ -14,22 +14,24 @@ memories alone. The weights have a column for each, behind those of the keys.
 | $\tilde k_m$, $\tilde v_m$ | `memory_key`, `memory_value` | `(num_memories, embed_dim)`, cut into heads     |
 """
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from einops import repeat
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from jax_attention.arguments import checked
-from jax_attention.caches import Cache, KeyValue
+from jax_attention.caches import KeyValue
 from jax_attention.checks import check_divisible, check_keep, check_positive, check_sequence
+from jax_attention.frame import SelfCall
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.masks import and_masks, causal_mask
 from jax_attention.ops import attend, merge_heads, split_heads
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from jax_attention.positions.protocol import check_scheme, place
-from jax_attention.recall import check_call, recall
+from jax_attention.outputs import AttentionOutput, CachedOutput
+from jax_attention.positions.protocol import check_scheme
 
 
 @checked
@@ -104,11 +106,7 @@ class PersistentMemoryAttention(nnx.Module):
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length columns"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every element attend to those it sees, and to the memories.
 
@@ -144,8 +142,7 @@ class PersistentMemoryAttention(nnx.Module):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
         key = append_memories(placed.key, self.memory_key[...])
         value = append_memories(seen.entries.value, self.memory_value[...])
         shown = seen.mask
@@ -162,7 +159,7 @@ class PersistentMemoryAttention(nnx.Module):
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

@@ -104,7 +104,6 @@ class CosineAttention(SelfAttentionFrame):
             query=jnp.exp(exponent)[None, :, None, None] * unit_vectors(seen.query),
             key=unit_vectors(seen.key),
             value=at_least_float32(seen.value),
-            scale=1.0,
         )
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads.astype(value.dtype))), weights)

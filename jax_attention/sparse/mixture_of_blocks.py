@@ -15,6 +15,8 @@ blocks as there are it is that class.
 | d      | `head_dim`   | `embed_dim / num_heads`                               |
 """
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -23,20 +25,18 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
-from jax_attention.caches import Cache, KeyValue
-from jax_attention.checks import check_divisible, check_positive, check_sequence
-from jax_attention.layers import Dropout, Factory, linear, precise
+from jax_attention.caches import KeyValue
+from jax_attention.checks import check_divisible, check_positive
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, linear, precise
 from jax_attention.ops import (
     dot_product_scores,
     masked_softmax,
     merge_heads,
     split_heads,
     top_k_mask,
-    weighted_values,
 )
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from jax_attention.positions.protocol import check_scheme, place
-from jax_attention.recall import check_call, recall
+from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.sparse.blocks import block_sums
 
 
@@ -50,6 +50,7 @@ def block_attention_weights(
     block_size: int,
     num_blocks: int,
     query_offset: int | Int[Array, ""] = 0,
+    scale: float | None = None,
 ) -> Float[Array, "batch heads query key"]:
     """The causal softmax over the keys of the best `num_blocks` blocks.
 
@@ -57,7 +58,7 @@ def block_attention_weights(
     through the choice.
 
     Args:
-        query, key, bias, mask, query_offset: as in `dot_product_attention_weights`, for one sequence.
+        query, key, bias, mask, query_offset, scale: as in `dot_product_attention_weights`, for one sequence.
         block_size: keys of a block.
         num_blocks: blocks that a query sees, its own included.
 
@@ -65,7 +66,9 @@ def block_attention_weights(
         TypeError, ValueError: as `dot_product_attention_weights`, or sizes below 1.
     """
     check_positive(block_size=block_size, num_blocks=num_blocks)
-    scores, visible = dot_product_scores(query, key, bias, mask, is_causal=True, query_offset=query_offset)
+    scores, visible = dot_product_scores(
+        query, key, bias, mask, is_causal=True, query_offset=query_offset, scale=scale
+    )
     assert visible is not None  # for it is causal
     visible = jnp.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = jnp.arange(scores.shape[-1]) // block_size  # key
@@ -81,7 +84,7 @@ def block_attention_weights(
 
 
 @checked
-class MixtureOfBlockAttention(nnx.Module):
+class MixtureOfBlockAttention(SelfAttentionFrame):
     """Causal multi-head self-attention to a few blocks of keys (Lu et al. 2025).
 
     Args:
@@ -104,76 +107,50 @@ class MixtureOfBlockAttention(nnx.Module):
         block_size: int,
         num_blocks: int,
         *,
-        position: nnx.Module | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         check_positive(block_size=block_size, num_blocks=num_blocks)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=True, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
         self.block_size = block_size
         self.num_blocks = num_blocks
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to its own block and the best before it; the rest as in `CausalSelfAttention`.
 
         A block is scored by the keys that the mask leaves of it; one with none is not chosen.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-        )
+        self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
         key = split_heads(precise(self.k_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
         weights = block_attention_weights(
-            placed.query,
-            placed.key,
-            placed.bias,
+            seen.query,
+            seen.key,
+            seen.bias,
             seen.mask,
             block_size=self.block_size,
             num_blocks=self.num_blocks,
-            query_offset=seen.offset,
-        )
-        heads = weighted_values(
-            weights,
-            seen.entries.value,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(
-            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
-        )
+            query_offset=seen.scoring["query_offset"],
+            scale=self.scale,
+        )  # batch heads length length
+        heads = seen.read(weights)  # batch heads length head_dim
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

@@ -104,7 +104,9 @@ class ForgettingAttention(SelfAttentionFrame):
         # log sigmoid(z) = -softplus(-z)
         log_forget = -softplus(-split_heads(at_least_float32(self.forget_proj(x)), 1))  # batch heads length 1
         seen = self.see(query, Remembered(key, value, log_forget), mask, **call)
-        bias = forgetting_bias(seen.entries.log_forget, x.shape[1], seen.offset)  # batch heads length slots
+        bias = forgetting_bias(
+            seen.entries.log_forget, x.shape[1], seen.scoring["query_offset"]
+        )  # batch heads length slots
         heads, weights = seen.with_bias(bias).attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)
 

@@ -14,20 +14,22 @@ memories alone. The weights have a column for each, behind those of the keys.
 | $\tilde k_m$, $\tilde v_m$ | `memory_key`, `memory_value` | `(num_memories, embed_dim)`, cut into heads     |
 """
 
+from typing import Unpack
+
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache, KeyValue
+from torch_attention.caches import KeyValue
 from torch_attention.checks import check_divisible, check_keep, check_positive, check_sequence
+from torch_attention.frame import SelfCall
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.masks import and_masks, causal_mask
 from torch_attention.ops import attend, merge_heads, split_heads
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
+from torch_attention.outputs import AttentionOutput, CachedOutput
+from torch_attention.positions.protocol import check_scheme
 
 
 @checked
@@ -102,11 +104,7 @@ class PersistentMemoryAttention(nn.Module):
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length columns"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every element attend to those it sees, and to the memories.
 
@@ -142,8 +140,7 @@ class PersistentMemoryAttention(nn.Module):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
         key = append_memories(placed.key, self.memory_key[...])
         value = append_memories(seen.entries.value, self.memory_value[...])
         shown = seen.mask
@@ -160,7 +157,7 @@ class PersistentMemoryAttention(nn.Module):
             dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
             dropout_rate=self.dropout.rate,
         )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

@@ -19,23 +19,24 @@ W counts the keys that are seen, the query's own among them. Others count otherw
 | d      | `head_dim` |
 """
 
+from typing import Unpack
+
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_sequence, check_window
-from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.ops import attend, merge_heads, split_heads
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_divisible, check_window
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, linear
+from torch_attention.ops import merge_heads, split_heads
+from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.patterns.blocks import adds_bias, blocks_of, local_attention
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
 
 
 @checked
-class SlidingWindowAttention(nn.Module):
+class SlidingWindowAttention(SelfAttentionFrame):
     """Causal self-attention to the last `window` positions, the own one included (Child et al. 2019).
 
     Args:
@@ -61,64 +62,43 @@ class SlidingWindowAttention(nn.Module):
         *,
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
-        position: nn.Module | None = None,
-        scale: float | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         check_window(window, is_causal=True)
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
         if head_dim is None:
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        super().__init__(embed_dim, num_heads, head_dim, is_causal=True, window=window, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.window = window
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to those in its window; the rest as in `CausalSelfAttention`.
 
         The window counts elements of the sequence; `positions` are for `position` alone.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            window=self.window,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        is_plain = mask is None and dropout_keep is None and not self.dropout.draws
+        is_plain = mask is None and call.get("dropout_keep") is None and not self.dropout.draws
         is_plain = is_plain and not adds_bias(self.position, query, key)
-        if not need_weights and cache is None and not is_plain:  # fused kernels are told of windows alone
+        if (
+            not call.get("need_weights", True) and call.get("cache") is None and not is_plain
+        ):  # fused kernels are told of windows alone
             blocks = blocks_of(x.shape[1], self.window - 1, 0)
             if blocks is not None:
                 heads = local_attention(
@@ -129,29 +109,15 @@ class SlidingWindowAttention(nn.Module):
                     value,
                     mask,
                     sees=lambda i, j: (j <= i) & (j > i - self.window),
-                    positions=positions,
+                    positions=call.get("positions"),
                     scale=self.scale,
                     dropout=self.dropout,
-                    dropout_keep=dropout_keep,
+                    dropout_keep=call.get("dropout_keep"),
                 )
-                return attention_output(self.out_proj(merge_heads(heads)), None, None)
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            seen.entries.value,
-            placed.bias,
-            seen.mask,
-            is_causal=True,
-            window=self.window,
-            query_offset=seen.offset,
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+                return AttentionOutput(self.out_proj(merge_heads(heads)), None)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

@@ -70,7 +70,9 @@ class CosineAttention(SelfAttentionFrame):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         if not max_scale > 0.0:
             raise ValueError(f"max_scale must be positive, got {max_scale}")
-        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, **options)
+        super().__init__(
+            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, scale=1.0, **options
+        )
         factory = Factory(device=device, dtype=dtype)
         self.max_scale = max_scale
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
@@ -99,7 +101,6 @@ class CosineAttention(SelfAttentionFrame):
             query=torch.exp(exponent)[None, :, None, None] * unit_vectors(seen.query),
             key=unit_vectors(seen.key),
             value=at_least_float32(seen.value),
-            scale=1.0,
         )
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads.to(value.dtype))), weights)

@@ -15,26 +15,26 @@ blocks as there are it is that class.
 | d      | `head_dim`   | `embed_dim / num_heads`                               |
 """
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_positive, check_sequence
-from torch_attention.layers import Dropout, Factory, linear, precise
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_divisible, check_positive
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, linear, precise
 from torch_attention.ops import (
     dot_product_scores,
     masked_softmax,
     merge_heads,
     split_heads,
     top_k_mask,
-    weighted_values,
 )
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
+from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.sparse.blocks import block_sums
 
 
@@ -48,6 +48,7 @@ def block_attention_weights(
     block_size: int,
     num_blocks: int,
     query_offset: int | Int[Tensor, ""] = 0,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch heads query key"]:
     """The causal softmax over the keys of the best `num_blocks` blocks.
 
@@ -55,7 +56,7 @@ def block_attention_weights(
     through the choice.
 
     Args:
-        query, key, bias, mask, query_offset: as in `dot_product_attention_weights`, for one sequence.
+        query, key, bias, mask, query_offset, scale: as in `dot_product_attention_weights`, for one sequence.
         block_size: keys of a block.
         num_blocks: blocks that a query sees, its own included.
 
@@ -63,7 +64,9 @@ def block_attention_weights(
         TypeError, ValueError: as `dot_product_attention_weights`, or sizes below 1.
     """
     check_positive(block_size=block_size, num_blocks=num_blocks)
-    scores, visible = dot_product_scores(query, key, bias, mask, is_causal=True, query_offset=query_offset)
+    scores, visible = dot_product_scores(
+        query, key, bias, mask, is_causal=True, query_offset=query_offset, scale=scale
+    )
     assert visible is not None  # for it is causal
     visible = torch.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = torch.arange(scores.shape[-1], device=scores.device) // block_size  # key
@@ -79,7 +82,7 @@ def block_attention_weights(
 
 
 @checked
-class MixtureOfBlockAttention(nn.Module):
+class MixtureOfBlockAttention(SelfAttentionFrame):
     """Causal multi-head self-attention to a few blocks of keys (Lu et al. 2025).
 
     Args:
@@ -102,76 +105,49 @@ class MixtureOfBlockAttention(nn.Module):
         block_size: int,
         num_blocks: int,
         *,
-        position: nn.Module | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         check_positive(block_size=block_size, num_blocks=num_blocks)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=True, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
         self.block_size = block_size
         self.num_blocks = num_blocks
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to its own block and the best before it; the rest as in `CausalSelfAttention`.
 
         A block is scored by the keys that the mask leaves of it; one with none is not chosen.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-        )
+        self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
         key = split_heads(precise(self.k_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
         weights = block_attention_weights(
-            placed.query,
-            placed.key,
-            placed.bias,
+            seen.query,
+            seen.key,
+            seen.bias,
             seen.mask,
             block_size=self.block_size,
             num_blocks=self.num_blocks,
-            query_offset=seen.offset,
-        )
-        heads = weighted_values(
-            weights,
-            seen.entries.value,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(
-            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
-        )
+            query_offset=seen.scoring["query_offset"],
+            scale=self.scale,
+        )  # batch heads length length
+        heads = seen.read(weights)  # batch heads length head_dim
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

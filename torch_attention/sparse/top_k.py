@@ -12,25 +12,26 @@ large as the length it is that class.
 | d      | `head_dim` | `embed_dim / num_heads`                                             |
 """
 
+from typing import Unpack
+
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_positive, check_sequence
-from torch_attention.layers import Dropout, Factory, linear, precise
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_divisible, check_positive
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, linear, precise
 from torch_attention.ops import (
     dot_product_scores,
     masked_softmax,
     merge_heads,
     split_heads,
     top_k_mask,
-    weighted_values,
 )
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
+from torch_attention.ops.dot_product import Restrictions
+from torch_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
@@ -41,29 +42,26 @@ def top_k_attention_weights(
     mask: Bool[Tensor, "..."] | None = None,
     *,
     top_k: int,
-    is_causal: bool = False,
-    query_offset: int | Int[Tensor, ""] = 0,
+    **scoring: Unpack[Restrictions],
 ) -> Float[Tensor, "batch heads query key"]:
     """The softmax over the `top_k` visible keys of largest score.
 
     The gradient is that of the softmax over the keys that were kept; none flows through the choice.
 
     Args:
-        query, key, bias, mask, is_causal, query_offset: as in `dot_product_attention_weights`.
+        query, key, bias, mask, scoring: as in `dot_product_attention_weights`.
         top_k: how many keys a query keeps.
 
     Raises:
         TypeError, ValueError: as `dot_product_attention_weights`, or `top_k` below 1.
     """
     check_positive(top_k=top_k)
-    scores, visible = dot_product_scores(
-        query, key, bias, mask, is_causal=is_causal, query_offset=query_offset
-    )
+    scores, visible = dot_product_scores(query, key, bias, mask, **scoring)
     return masked_softmax(scores, top_k_mask(scores, top_k, visible))
 
 
 @checked
-class TopKAttention(nn.Module):
+class TopKAttention(SelfAttentionFrame):
     """Multi-head self-attention in which a query keeps its k best keys (Zhao et al. 2019).
 
     Args:
@@ -85,79 +83,43 @@ class TopKAttention(nn.Module):
         num_heads: int,
         top_k: int,
         *,
-        position: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         check_positive(top_k=top_k)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
         self.top_k = top_k
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to the best `top_k` of those it may see; the rest as in `MultiHeadSelfAttention`.
 
         A key that the mask hides takes up no place among them. With `is_causal` a cache can be given, as in
         `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
         key = split_heads(precise(self.k_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
+        seen = self.see(query, KeyValue(key, value), mask, **call)
         weights = top_k_attention_weights(
-            placed.query,
-            placed.key,
-            placed.bias,
-            seen.mask,
-            top_k=self.top_k,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-        )
-        heads = weighted_values(
-            weights,
-            seen.entries.value,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(
-            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
-        )
+            seen.query, seen.key, seen.bias, seen.mask, top_k=self.top_k, **seen.scoring
+        )  # batch heads length length
+        heads = seen.read(weights)  # batch heads length head_dim
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:
