@@ -84,8 +84,8 @@ class Seen(NamedTuple):
         cache: what the next call goes on from; None without one.
         scoring: causality, window, place of the first query and scale; as in `ops.dot_product_attention`.
         need_weights: whether weights are returned.
-        dropout_keep: dropout mask, given or random; None where nothing is dropped.
-        dropout_rate: rate at which it drops.
+        dropout: what drops weights in training.
+        dropout_keep: dropout mask in place of a random one.
     """
 
     query: Float[Tensor, "batch heads length head_dim"]
@@ -97,8 +97,8 @@ class Seen(NamedTuple):
     cache: Any
     scoring: Restrictions
     need_weights: bool
+    dropout: Dropout
     dropout_keep: Bool[Tensor, "..."] | None
-    dropout_rate: float
 
     def attend(
         self, *, softcap: float | None = None, sinks: Float[Tensor, "heads"] | None = None
@@ -114,12 +114,17 @@ class Seen(NamedTuple):
             What each head reads, and its weights before dropout; None where they are not asked for, for then the
             fastest implementation makes none.
         """
-        call = self.call(softcap, sinks)
+        call = self.sampled().call(softcap, sinks)
         if not self.need_weights:
             return fastest(call), None
         scores, mask = call_scores(call)  # batch heads length slots
         weights = masked_softmax(scores, mask) if sinks is None else sink_softmax(scores, sinks, mask)
         return call_values(call, weights), weights
+
+    def sampled(self) -> "Seen":
+        """The same with a dropout mask, random if none was given, and none if nothing is dropped."""
+        keep = self.dropout.keep_weights(self.query, self.key, self.dropout_keep)
+        return self._replace(dropout_keep=keep)
 
     def with_bias(self, bias: Float[Tensor, "..."]) -> "Seen":
         """The same with another bias, beside that of the position scheme."""
@@ -137,7 +142,7 @@ class Seen(NamedTuple):
         self, weights: Float[Tensor, "batch heads length slots"]
     ) -> Float[Tensor, "batch heads length value_dim"]:
         """The mean of the values under weights of any kind, some of them dropped in training."""
-        return call_values(self.call(), weights)
+        return call_values(self.sampled().call(), weights)
 
     def answer(
         self,
@@ -158,7 +163,7 @@ class Seen(NamedTuple):
             softcap=softcap,
             sinks=sinks,
             dropout_keep=self.dropout_keep,
-            dropout_rate=0.0 if self.dropout_keep is None else self.dropout_rate,
+            dropout_rate=0.0 if self.dropout_keep is None else self.dropout.rate,
             **self.scoring,
         )
 
@@ -259,6 +264,6 @@ class SelfAttentionFrame(nn.Module):
                 is_causal=self.is_causal, window=self.window, query_offset=found.offset, scale=self.scale
             ),
             need_weights=call.get("need_weights", True),
-            dropout_keep=self.dropout.keep_weights(query, placed.key, keep),
-            dropout_rate=self.dropout.rate,
+            dropout=self.dropout,
+            dropout_keep=keep,
         )

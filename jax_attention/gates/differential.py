@@ -112,6 +112,7 @@ class DifferentialAttention(SelfAttentionFrame):
         first, second = (
             self.place(found, query[:, half::2], found.entries.key[:, half::2], **call) for half in (0, 1)
         )
+        first = first.sampled()
         second = second._replace(dropout_keep=first.dropout_keep)  # both drop the same weights
         first_heads, first_weights = first.attend()
         second_heads, second_weights = second.attend()

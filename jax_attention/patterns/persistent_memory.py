@@ -25,13 +25,13 @@ from jaxtyping import Bool, Float, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible, check_keep, check_positive, check_sequence
-from jax_attention.frame import SelfCall
-from jax_attention.layers import Dropout, Factory, linear, parameter
+from jax_attention.checks import check_divisible, check_keep, check_positive
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, linear, parameter
 from jax_attention.masks import and_masks, causal_mask
-from jax_attention.ops import attend, merge_heads, split_heads
+from jax_attention.ops import merge_heads, split_heads
+from jax_attention.ops.dot_product import Restrictions
 from jax_attention.outputs import AttentionOutput, CachedOutput
-from jax_attention.positions.protocol import check_scheme
 
 
 @checked
@@ -54,7 +54,7 @@ def append_columns(
 
 
 @checked
-class PersistentMemoryAttention(nnx.Module):
+class PersistentMemoryAttention(SelfAttentionFrame):
     """Multi-head self-attention to the sequence and to learned memories (Sukhbaatar et al. 2019).
 
     Args:
@@ -76,31 +76,26 @@ class PersistentMemoryAttention(nnx.Module):
         num_heads: int,
         num_memories: int = 1,
         *,
-        position: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         check_positive(num_memories=num_memories)
+        super().__init__(
+            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, rngs=rngs, **options
+        )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
         self.num_memories = num_memories
-        self.is_causal = is_causal
-        self.head_dim = embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.memory_key = parameter(num_memories, embed_dim, **factory)
         self.memory_value = parameter(num_memories, embed_dim, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
@@ -126,39 +121,30 @@ class PersistentMemoryAttention(nnx.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a cache that does not.
         """
-        check_sequence("x", x, self.embed_dim)
+        without = SelfCall(**call)
+        keep = without.pop(
+            "dropout_keep", None
+        )  # it has columns for memories, which the rest knows nothing of
+        self.check(x, mask, **(call if call.get("cache") is not None else without))
         batch, length = x.shape[:2]
-        check_call(
-            x,
-            mask,
-            positions,
-            None if cache is None else dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
-        check_keep(dropout_keep, (batch, self.num_heads, length, length + self.num_memories))
+        check_keep(keep, (batch, self.num_heads, length, length + self.num_memories))
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         seen = self.see(query, KeyValue(key, value), mask, **call)
-        key = append_memories(placed.key, self.memory_key[...])
-        value = append_memories(seen.entries.value, self.memory_value[...])
         shown = seen.mask
         if self.is_causal:
-            before = causal_mask(length, placed.key.shape[-2], query_offset=seen.offset)
+            offset = seen.scoring["query_offset"]
+            before = causal_mask(length, seen.key.shape[-2], query_offset=offset)
             shown = before if shown is None else and_masks(before, shown)
-        heads, weights = attend(
-            placed.query,
-            key,
-            value,
-            None if placed.bias is None else append_columns(placed.bias, self.num_memories, 0.0),
-            None if shown is None else append_columns(shown, self.num_memories, True),
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
-            dropout_rate=self.dropout.rate,
+        seen = seen._replace(
+            key=append_memories(seen.key, self.memory_key[...]),
+            value=append_memories(seen.value, self.memory_value[...]),
+            bias=None if seen.bias is None else append_columns(seen.bias, self.num_memories, 0.0),
+            mask=None if shown is None else append_columns(shown, self.num_memories, True),
+            scoring=Restrictions(scale=self.scale),
         )
+        heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 

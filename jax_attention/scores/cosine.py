@@ -74,7 +74,7 @@ class CosineAttention(SelfAttentionFrame):
         if not max_scale > 0.0:
             raise ValueError(f"max_scale must be positive, got {max_scale}")
         super().__init__(
-            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, rngs=rngs, **options
+            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, scale=1.0, rngs=rngs, **options
         )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.max_scale = max_scale

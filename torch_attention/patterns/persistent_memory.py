@@ -19,17 +19,17 @@ from typing import Unpack
 import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
-from torch_attention.checks import check_divisible, check_keep, check_positive, check_sequence
-from torch_attention.frame import SelfCall
-from torch_attention.layers import Dropout, Factory, linear, parameter
+from torch_attention.checks import check_divisible, check_keep, check_positive
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, linear, parameter
 from torch_attention.masks import and_masks, causal_mask
-from torch_attention.ops import attend, merge_heads, split_heads
+from torch_attention.ops import merge_heads, split_heads
+from torch_attention.ops.dot_product import Restrictions
 from torch_attention.outputs import AttentionOutput, CachedOutput
-from torch_attention.positions.protocol import check_scheme
 
 
 @checked
@@ -52,7 +52,7 @@ def append_columns(
 
 
 @checked
-class PersistentMemoryAttention(nn.Module):
+class PersistentMemoryAttention(SelfAttentionFrame):
     """Multi-head self-attention to the sequence and to learned memories (Sukhbaatar et al. 2019).
 
     Args:
@@ -74,31 +74,23 @@ class PersistentMemoryAttention(nn.Module):
         num_heads: int,
         num_memories: int = 1,
         *,
-        position: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         check_positive(num_memories=num_memories)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
         self.num_memories = num_memories
-        self.is_causal = is_causal
-        self.head_dim = embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.memory_key = parameter(num_memories, embed_dim, **factory)
         self.memory_value = parameter(num_memories, embed_dim, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
@@ -124,39 +116,30 @@ class PersistentMemoryAttention(nn.Module):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a cache that does not.
         """
-        check_sequence("x", x, self.embed_dim)
+        without = SelfCall(**call)
+        keep = without.pop(
+            "dropout_keep", None
+        )  # it has columns for memories, which the rest knows nothing of
+        self.check(x, mask, **(call if call.get("cache") is not None else without))
         batch, length = x.shape[:2]
-        check_call(
-            x,
-            mask,
-            positions,
-            None if cache is None else dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
-        check_keep(dropout_keep, (batch, self.num_heads, length, length + self.num_memories))
+        check_keep(keep, (batch, self.num_heads, length, length + self.num_memories))
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         seen = self.see(query, KeyValue(key, value), mask, **call)
-        key = append_memories(placed.key, self.memory_key[...])
-        value = append_memories(seen.entries.value, self.memory_value[...])
         shown = seen.mask
         if self.is_causal:
-            before = causal_mask(length, placed.key.shape[-2], query_offset=seen.offset, device=x.device)
+            offset = seen.scoring["query_offset"]
+            before = causal_mask(length, seen.key.shape[-2], query_offset=offset, device=x.device)
             shown = before if shown is None else and_masks(before, shown)
-        heads, weights = attend(
-            placed.query,
-            key,
-            value,
-            None if placed.bias is None else append_columns(placed.bias, self.num_memories, 0.0),
-            None if shown is None else append_columns(shown, self.num_memories, True),
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
-            dropout_rate=self.dropout.rate,
+        seen = seen._replace(
+            key=append_memories(seen.key, self.memory_key[...]),
+            value=append_memories(seen.value, self.memory_value[...]),
+            bias=None if seen.bias is None else append_columns(seen.bias, self.num_memories, 0.0),
+            mask=None if shown is None else append_columns(shown, self.num_memories, True),
+            scoring=Restrictions(scale=self.scale),
         )
+        heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
