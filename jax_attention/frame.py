@@ -28,6 +28,7 @@ from jax_attention.ops.call import Call, checked_call
 from jax_attention.ops.choice import fastest
 from jax_attention.ops.definition import call_scores, call_values
 from jax_attention.ops.dot_product import Restrictions
+from jax_attention.ops.placed import Placed
 from jax_attention.ops.softmax import masked_softmax, sink_softmax
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place
@@ -248,13 +249,23 @@ class SelfAttentionFrame(nnx.Module):
     ) -> Seen:
         """Queries, and keys of all tokens that were found, placed by position."""
         placed = place(self.position, query, key, found.query_positions, found.key_positions)
+        return self.placed(found, placed, found.entries.value, **call)
+
+    def placed(
+        self,
+        found: Recalled,
+        placed: Placed,
+        value: Float[Array, "batch kv_heads slots value_dim"],
+        **call: Unpack[SelfCall],
+    ) -> Seen:
+        """Queries and keys that were placed by the class itself, with what the call says of them."""
         keep = call.get("dropout_keep")
         if keep is not None and not self.has_heads:
             keep = keep[:, None]
         return Seen(
             placed.query,
             placed.key,
-            found.entries.value,
+            value,
             placed.bias,
             found.mask,
             entries=found.entries,

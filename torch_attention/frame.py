@@ -27,6 +27,7 @@ from torch_attention.ops.call import Call, checked_call
 from torch_attention.ops.choice import fastest
 from torch_attention.ops.definition import call_scores, call_values
 from torch_attention.ops.dot_product import Restrictions
+from torch_attention.ops.placed import Placed
 from torch_attention.ops.softmax import masked_softmax, sink_softmax
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import check_scheme, place
@@ -249,13 +250,23 @@ class SelfAttentionFrame(nn.Module):
     ) -> Seen:
         """Queries, and keys of all tokens that were found, placed by position."""
         placed = place(self.position, query, key, found.query_positions, found.key_positions)
+        return self.placed(found, placed, found.entries.value, **call)
+
+    def placed(
+        self,
+        found: Recalled,
+        placed: Placed,
+        value: Float[Tensor, "batch kv_heads slots value_dim"],
+        **call: Unpack[SelfCall],
+    ) -> Seen:
+        """Queries and keys that were placed by the class itself, with what the call says of them."""
         keep = call.get("dropout_keep")
         if keep is not None and not self.has_heads:
             keep = keep[:, None]
         return Seen(
             placed.query,
             placed.key,
-            found.entries.value,
+            value,
             placed.bias,
             found.mask,
             entries=found.entries,

@@ -14,23 +14,23 @@ key that all heads share. Only that key is turned by position; see `AbsorbedLate
 | $R_t$           | `position`                                                                                 |
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.caches import Cache, Recalled
-from jax_attention.checks import check_positive, check_sequence
-from jax_attention.layers import Dropout, Factory, linear, normalise, rms_norm
-from jax_attention.ops import attend, merge_heads, repeat_heads, split_heads
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from jax_attention.caches import Recalled
+from jax_attention.checks import check_positive
+from jax_attention.frame import SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, linear, normalise, rms_norm
+from jax_attention.ops import Placed, merge_heads, repeat_heads, split_heads
+from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.positions.protocol import place
 from jax_attention.positions.rotary import RotaryEmbedding
-from jax_attention.recall import check_call, recall
 
 
 class Latents(NamedTuple):
@@ -46,7 +46,7 @@ class Latents(NamedTuple):
 
 
 @checked
-class _LatentProjections(nnx.Module):
+class _LatentProjections(SelfAttentionFrame):
     """The parameters of latent attention, in either of its forms."""
 
     def __init__(
@@ -60,8 +60,8 @@ class _LatentProjections(nnx.Module):
         *,
         position: RotaryEmbedding | None,
         q_lora_rank: int | None = None,
-        scale: float | None = None,
         is_causal: bool = True,
+        scale: float | None = None,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
@@ -78,17 +78,17 @@ class _LatentProjections(nnx.Module):
             raise ValueError(
                 f"position must turn rope_head_dim={rope_head_dim} features, got head_dim={position.head_dim}"
             )
+        query_head_dim = nope_head_dim + rope_head_dim
+        super().__init__(
+            embed_dim, num_heads, query_head_dim, is_causal=is_causal, scale=scale, dropout=dropout, rngs=rngs
+        )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
         self.q_lora_rank = q_lora_rank
         self.kv_lora_rank = kv_lora_rank
         self.nope_head_dim = nope_head_dim
         self.rope_head_dim = rope_head_dim
         self.value_head_dim = value_head_dim
-        self.query_head_dim = nope_head_dim + rope_head_dim
-        self.scale = scale
-        self.is_causal = is_causal
+        self.query_head_dim = query_head_dim
         if q_lora_rank is None:
             self.q_proj = linear(embed_dim, num_heads * self.query_head_dim, bias=False, **factory)
         else:
@@ -102,14 +102,12 @@ class _LatentProjections(nnx.Module):
         )
         self.out_proj = linear(num_heads * value_head_dim, embed_dim, bias=False, **factory)
         self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def _read(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None,
-        positions: Int[Array, "..."] | None,
-        cache: Cache | None,
+        **call: Unpack[SelfCall],
     ) -> tuple[Float[Array, "batch heads length head_dim"], Recalled]:
         """The queries, and the latents that they may attend to; the parts that are turned are turned."""
         query = (
@@ -120,16 +118,16 @@ class _LatentProjections(nnx.Module):
         query = split_heads(query, self.query_head_dim)  # batch heads length head_dim
         joint = self.kv_a_proj(x)  # batch length rank + rope_dim
         latent = normalise(self.kv_a_norm, joint[..., : self.kv_lora_rank])  # batch length rank
-        seen = recall(cache, Latents(latent, joint[..., self.kv_lora_rank :]), mask, positions)
+        found = self.recall(Latents(latent, joint[..., self.kv_lora_rank :]), mask, **call)
         placed = place(
             self.position,
             query[..., self.nope_head_dim :],  # batch heads length rope_dim
-            seen.entries.rope_key[:, None],  # batch 1 slots rope_dim
-            seen.query_positions,
-            seen.key_positions,
+            found.entries.rope_key[:, None],  # batch 1 slots rope_dim
+            found.query_positions,
+            found.key_positions,
         )
         query = jnp.concatenate([query[..., : self.nope_head_dim], placed.query], axis=-1)
-        return query, seen._replace(entries=Latents(seen.entries.latent, placed.key[:, 0]))
+        return query, found._replace(entries=Latents(found.entries.latent, placed.key[:, 0]))
 
 
 @checked
@@ -160,47 +158,22 @@ class MultiHeadLatentAttention(_LatentProjections):
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Make every head's keys and values, then attend; the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`; it holds `Latents`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
-        query, seen = self._read(x, mask, positions, cache)
-        latent, rope_key = seen.entries
+        self.check(x, mask, **call)
+        query, found = self._read(x, mask, **call)
+        latent, rope_key = found.entries
         expanded = split_heads(self.kv_b_proj(latent), self.nope_head_dim + self.value_head_dim)
         key, value = expanded[..., : self.nope_head_dim], expanded[..., self.nope_head_dim :]
         shared = repeat_heads(rope_key[:, None], self.num_heads)  # batch heads length rope_dim
         key = jnp.concatenate([key, shared], axis=-1)  # batch heads length head_dim
-        heads, weights = attend(
-            query,
-            key,
-            value,
-            None,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        seen = self.placed(found, Placed(query, key, None), value, **call)
+        heads, weights = seen.attend()
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

@@ -16,19 +16,18 @@ it differs from pair to pair; so position turns another, small part of the key.
 from typing import Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
-from torch_attention.caches import Cache, GrowingCache
-from torch_attention.checks import check_sequence
+from torch_attention.caches import GrowingCache
+from torch_attention.frame import SelfCall
 from torch_attention.heads.latent import Latents, _LatentProjections
 from torch_attention.layers import linear_map
-from torch_attention.ops import Scoring, at_least_float32, attend, merge_heads
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.ops import Placed, Scoring, at_least_float32, attend, merge_heads
+from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.positions.rotary import RotaryEmbedding
-from torch_attention.recall import check_call
 
 
 @checked
@@ -89,25 +88,13 @@ class AbsorbedLatentAttention(_LatentProjections):
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend to latents and make no key; everything as in `MultiHeadLatentAttention`."""
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
-        query, seen = self._read(x, mask, positions, cache)
+        self.check(x, mask, **call)
+        query, found = self._read(x, mask, **call)
+        latent = found.entries.latent[:, None]  # batch 1 slots rank
+        seen = self.placed(found, Placed(query, latent, None), latent, **call).sampled()
         up = linear_map(self.kv_b_proj, seen.entries.latent).reshape(self.kv_lora_rank, self.num_heads, -1)
         heads, weights = absorbed_latent_attention(
             query,
@@ -115,14 +102,12 @@ class AbsorbedLatentAttention(_LatentProjections):
             up[..., : self.nope_head_dim],
             up[..., self.nope_head_dim :],
             seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, seen.entries.latent[:, None], dropout_keep),
+            need_weights=seen.need_weights,
+            dropout_keep=seen.dropout_keep,
             dropout_rate=self.dropout.rate,
+            **seen.scoring,
         )
-        return attention_output(self.out_proj(merge_heads(heads)), weights, seen.cache)
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:
