@@ -34,16 +34,34 @@ from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
 
 
-class Placing(TypedDict, total=False):
+class Dropping(TypedDict, total=False):
     """Arguments of every constructor.
 
     Attributes:
-        position: what tells queries and keys where they stand; see `positions`.
         dropout: rate at which weights are dropped in training.
     """
 
-    position: nn.Module | None
     dropout: float
+
+
+class Placing(Dropping, total=False):
+    """Arguments of constructors that take any position scheme.
+
+    Attributes:
+        position: what tells queries and keys where they stand; see `positions`.
+    """
+
+    position: nn.Module | None
+
+
+class Scaled(Dropping, total=False):
+    """Arguments of constructors that take a position scheme of one kind, or none.
+
+    Attributes:
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+    """
+
+    scale: float | None
 
 
 class Scaling(Placing, total=False):
@@ -191,13 +209,15 @@ class SelfAttentionFrame(nn.Module):
         is_causal: bool = False,
         window: int | None = None,
         position: nn.Module | None = None,
+        placed_dim: int | None = None,
         scale: float | None = None,
         dropout: float = 0.0,
     ):
         super().__init__()
         self.num_heads = 1 if num_heads is None else num_heads
         self.has_heads = num_heads is not None
-        check_scheme(position, num_heads=self.num_heads, head_dim=head_dim)
+        placed_dim = head_dim if placed_dim is None else placed_dim  # features that are placed by position
+        check_scheme(position, num_heads=self.num_heads, head_dim=placed_dim)
         self.embed_dim = embed_dim
         self.head_dim = head_dim
         self.is_causal = is_causal

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.caches import Recalled
 from jax_attention.checks import check_positive
-from jax_attention.frame import SelfAttentionFrame, SelfCall
+from jax_attention.frame import Scaled, SelfAttentionFrame, SelfCall
 from jax_attention.layers import Factory, linear, normalise, rms_norm
 from jax_attention.ops import Placed, merge_heads, repeat_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
@@ -61,11 +61,10 @@ class _LatentProjections(SelfAttentionFrame):
         position: RotaryEmbedding | None,
         q_lora_rank: int | None = None,
         is_causal: bool = True,
-        scale: float | None = None,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaled],
     ):
         check_positive(
             num_heads=num_heads,
@@ -74,13 +73,16 @@ class _LatentProjections(SelfAttentionFrame):
             rope_head_dim=rope_head_dim,
             value_head_dim=value_head_dim,
         )
-        if position is not None and position.head_dim != rope_head_dim:
-            raise ValueError(
-                f"position must turn rope_head_dim={rope_head_dim} features, got head_dim={position.head_dim}"
-            )
         query_head_dim = nope_head_dim + rope_head_dim
         super().__init__(
-            embed_dim, num_heads, query_head_dim, is_causal=is_causal, scale=scale, dropout=dropout, rngs=rngs
+            embed_dim,
+            num_heads,
+            query_head_dim,
+            is_causal=is_causal,
+            position=position,
+            placed_dim=rope_head_dim,
+            rngs=rngs,
+            **options,
         )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.q_lora_rank = q_lora_rank
@@ -101,7 +103,6 @@ class _LatentProjections(SelfAttentionFrame):
             kv_lora_rank, num_heads * (nope_head_dim + value_head_dim), bias=False, **factory
         )
         self.out_proj = linear(num_heads * value_head_dim, embed_dim, bias=False, **factory)
-        self.position = position
 
     def _read(
         self,

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.caches import Recalled
 from torch_attention.checks import check_positive
-from torch_attention.frame import SelfAttentionFrame, SelfCall
+from torch_attention.frame import Scaled, SelfAttentionFrame, SelfCall
 from torch_attention.layers import Factory, linear, normalise, rms_norm
 from torch_attention.ops import Placed, merge_heads, repeat_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
@@ -59,10 +59,9 @@ class _LatentProjections(SelfAttentionFrame):
         position: RotaryEmbedding | None,
         q_lora_rank: int | None = None,
         is_causal: bool = True,
-        scale: float | None = None,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaled],
     ):
         check_positive(
             num_heads=num_heads,
@@ -71,13 +70,15 @@ class _LatentProjections(SelfAttentionFrame):
             rope_head_dim=rope_head_dim,
             value_head_dim=value_head_dim,
         )
-        if position is not None and position.head_dim != rope_head_dim:
-            raise ValueError(
-                f"position must turn rope_head_dim={rope_head_dim} features, got head_dim={position.head_dim}"
-            )
         query_head_dim = nope_head_dim + rope_head_dim
         super().__init__(
-            embed_dim, num_heads, query_head_dim, is_causal=is_causal, scale=scale, dropout=dropout
+            embed_dim,
+            num_heads,
+            query_head_dim,
+            is_causal=is_causal,
+            position=position,
+            placed_dim=rope_head_dim,
+            **options,
         )
         factory = Factory(device=device, dtype=dtype)
         self.q_lora_rank = q_lora_rank
@@ -98,7 +99,6 @@ class _LatentProjections(SelfAttentionFrame):
             kv_lora_rank, num_heads * (nope_head_dim + value_head_dim), bias=False, **factory
         )
         self.out_proj = linear(num_heads * value_head_dim, embed_dim, bias=False, **factory)
-        self.position = position
 
     def _read(
         self,

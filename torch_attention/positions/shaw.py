@@ -13,26 +13,28 @@ alone, which any dot-product class can hold, as later work does; `ShawSelfAttent
 | a^V    |                | `value_embedding`, `(2 max_distance + 1, head_dim)`      |
 """
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum, matmul, take_along
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_positive, check_sequence
-from torch_attention.layers import Dropout, Factory, embedding, linear
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_divisible, check_positive
+from torch_attention.frame import Dropping, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, embedding, linear
 from torch_attention.ops import (
     Placed,
     at_least_float32,
-    dot_product_attention_weights,
+    masked_softmax,
     merge_heads,
     split_heads,
 )
 from torch_attention.ops.slots import sum_by_slot
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.positions.protocol import check_heads, distances, look_up
-from torch_attention.recall import check_call, recall
 
 
 @checked
@@ -101,7 +103,7 @@ class ShawEmbedding(nn.Module):
 
 
 @checked
-class ShawSelfAttention(nn.Module):
+class ShawSelfAttention(SelfAttentionFrame):
     """Multi-head self-attention whose keys and values know their distance from the query (Shaw et al. 2018).
 
     Args:
@@ -116,6 +118,8 @@ class ShawSelfAttention(nn.Module):
         ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).
     """
 
+    position: ShawEmbedding
+
     def __init__(
         self,
         embed_dim: int,
@@ -124,77 +128,49 @@ class ShawSelfAttention(nn.Module):
         *,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Dropping],
     ):
-        super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        self.is_causal = is_causal
+        head_dim = embed_dim // num_heads
+        position = ShawEmbedding(head_dim, max_distance, **factory)
+        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, position=position, **options)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = ShawEmbedding(self.head_dim, max_distance, **factory)
         self.value_embedding = embedding(2 * max_distance + 1, self.head_dim, **factory)
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Attend to keys and values as seen from each query; arguments and errors as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        places = seen.query_positions, seen.key_positions
-        placed = self.position(query, seen.entries.key, *places)
-        weights = dot_product_attention_weights(
-            placed.query,
-            placed.key,
-            placed.bias,
-            seen.mask,
-            is_causal=self.is_causal,
-            query_offset=seen.offset,
-        )
-        kept = self.dropout(weights, dropout_keep)  # batch heads length length
-        row = look_up(
-            distances(placed.query, placed.key, *places), self.position.rows
-        )  # 1|batch 1 length length
-        by_row = sum_by_slot(kept, row, len(self.position.rows))  # batch heads length rows
-        table = self.value_embedding(torch.as_tensor(self.position.rows, device=x.device))  # rows head_dim
+        found = self.recall(KeyValue(key, value), mask, **call)
+        places = found.query_positions, found.key_positions
+        seen = self.place(found, query, found.entries.key, **call)
+        weights = masked_softmax(*seen.scores())  # batch heads length length
+        rows = self.position.rows
+        kept = self.dropout(weights, seen.dropout_keep)  # batch heads length length
+        row = look_up(distances(seen.query, seen.key, *places), rows)  # 1|batch 1 length length
+        by_row = sum_by_slot(kept, row, len(rows))  # batch heads length rows
+        table = self.value_embedding(torch.as_tensor(rows, device=x.device))  # rows head_dim
         shifts = einsum("bhqr,rd->bhqd", by_row, at_least_float32(table))  # batch heads length head_dim
-        heads = (matmul(kept, at_least_float32(seen.entries.value)) + shifts).to(
+        heads = (matmul(kept, at_least_float32(seen.value)) + shifts).to(
             value.dtype
         )  # batch heads length head_dim
-        return attention_output(
-            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
-        )
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:
