@@ -12,29 +12,29 @@ $$ Q = X W_Q, \quad K = M W_K, \quad V = M W_V, \qquad
 X is `query`, of shape `(batch, query, query_dim)`; M is `memory`, of shape `(batch, key, key_dim)`.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.caches import Cache
+from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_pairs, check_same_length, check_sequence
 from jax_attention.feed_forward import FeedForward
+from jax_attention.frame import CrossAttentionFrame, CrossCall, Scaling
 from jax_attention.keeps import DecoderKeep
 from jax_attention.layers import Dropout, Factory, layer_norm, linear, normalise
-from jax_attention.ops import attend, merge_heads, single_head_attention, split_heads
+from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedDecoderOutput, DecoderOutput, decoder_output
-from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.recall import check_call
 from jax_attention.self_attention import CausalSelfAttention
 
 
 @checked
-class CrossAttention(nnx.Module):
+class CrossAttention(CrossAttentionFrame):
     """Scaled dot-product attention with one head from one sequence to another (Vaswani et al. 2017).
 
     Args:
@@ -51,32 +51,24 @@ class CrossAttention(nnx.Module):
         key_dim: int,
         embed_dim: int,
         *,
-        position: nnx.Module | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
+        super().__init__(query_dim, key_dim, None, embed_dim, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.query_dim, self.key_dim = query_dim, key_dim
-        check_scheme(position, num_heads=1, head_dim=embed_dim)
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(key_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         query: Float[Array, "batch query query_dim"],
         memory: Float[Array, "batch key key_dim"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        query_positions: Int[Array, "..."] | None = None,
-        key_positions: Int[Array, "..."] | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch query key"] | None = None,
+        **call: Unpack[CrossCall],
     ) -> AttentionOutput:
         """Let every position of `query` attend to the positions of `memory` it may see.
 
@@ -93,26 +85,16 @@ class CrossAttention(nnx.Module):
         Raises:
             TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
         """
-        check_sequence("query", query, self.query_dim)
-        check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
-        check_pairs(query, memory, mask, dropout_keep)
-        check_positions("query_positions", query_positions, query, self.position)
-        check_positions("key_positions", key_positions, memory, self.position)
-        query = self.q_proj(query)  # batch query embed
-        key = self.k_proj(memory)  # batch key embed
-        value = self.v_proj(memory)  # batch key embed
-        return single_head_attention(
-            place(self.position, query[:, None], key[:, None], query_positions, key_positions),
-            value,
-            mask,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
+        self.check(query, memory, mask, **call)
+        query = self.q_proj(query)[:, None]  # batch 1 query embed
+        key = self.k_proj(memory)[:, None]  # batch 1 key embed
+        value = self.v_proj(memory)[:, None]  # batch 1 key embed
+        heads, weights = self.see(query, KeyValue(key, value), mask, **call).attend()
+        return AttentionOutput(heads[:, 0], None if weights is None else weights[:, 0])
 
 
 @checked
-class MultiHeadCrossAttention(nnx.Module):
+class MultiHeadCrossAttention(CrossAttentionFrame):
     """Several heads from one sequence to another, joined by a linear map (Vaswani et al. 2017).
 
     Args:
@@ -132,25 +114,20 @@ class MultiHeadCrossAttention(nnx.Module):
         *,
         value_dim: int | None = None,
         output_dim: int | None = None,
-        position: nnx.Module | None = None,
-        scale: float | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(query_dim, key_dim, num_heads, embed_dim // num_heads, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.query_dim, self.key_dim, self.value_dim = query_dim, key_dim, value_dim or key_dim
-        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
+        self.value_dim = value_dim or key_dim
         self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(self.value_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, output_dim or embed_dim, bias=bias, **factory)
-        self.position, self.scale = position, scale
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
@@ -159,35 +136,17 @@ class MultiHeadCrossAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         value: Float[Array, "batch key value_dim"] | None = None,
-        query_positions: Int[Array, "..."] | None = None,
-        key_positions: Int[Array, "..."] | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads query key"] | None = None,
+        **call: Unpack[CrossCall],
     ) -> AttentionOutput:
         """As `CrossAttention`, with weights for each head, and `value` read in place of `memory` if it is given."""
         value = memory if value is None else value
-        check_sequence("query", query, self.query_dim)
-        check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
+        self.check(query, memory, mask, **call)
         check_sequence("value", value, self.value_dim, batch=query.shape[0])
         check_same_length(memory=memory, value=value)
-        check_pairs(query, memory, mask, dropout_keep, self.num_heads)
-        check_positions("query_positions", query_positions, query, self.position)
-        check_positions("key_positions", key_positions, memory, self.position)
         query = split_heads(self.q_proj(query), self.head_dim)  # batch heads query head_dim
         key = split_heads(self.k_proj(memory), self.head_dim)  # batch heads key head_dim
         value = split_heads(self.v_proj(value), self.head_dim)  # batch heads key head_dim
-        placed = place(self.position, query, key, query_positions, key_positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            value,
-            placed.bias,
-            mask,
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
+        heads, weights = self.see(query, KeyValue(key, value), mask, **call).attend()
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 

@@ -1,0 +1,11 @@
+"""The frame of attention by dot products: what is the same around every equation, said once."""
+
+from jax_attention.frame.one_sequence import SelfAttentionFrame as SelfAttentionFrame
+from jax_attention.frame.options import CrossCall as CrossCall
+from jax_attention.frame.options import Dropping as Dropping
+from jax_attention.frame.options import Placing as Placing
+from jax_attention.frame.options import Scaled as Scaled
+from jax_attention.frame.options import Scaling as Scaling
+from jax_attention.frame.options import SelfCall as SelfCall
+from jax_attention.frame.seen import Seen as Seen
+from jax_attention.frame.two_sequences import CrossAttentionFrame as CrossAttentionFrame

@@ -1,0 +1,141 @@
+"""The frame of self-attention: what every class of dot products does around its projections and its equation.
+
+A class says what is its own, and takes the rest from here:
+
+    self.check(x, mask, **call)                                   # before any arithmetic
+    query = split_heads(self.q_proj(x), self.head_dim)            # its projections
+    ...
+    seen = self.see(query, KeyValue(key, value), mask, **call)    # with the cache, placed by position
+    heads, weights = seen.attend()                                # its equation
+    return seen.answer(self.out_proj(merge_heads(heads)), weights)
+
+A class with weights of its own makes them of `seen.scores()` and reads the values with `seen.read(weights)`.
+"""
+
+from typing import Any, Unpack
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.caches import Recalled
+from torch_attention.checks import check_sequence
+from torch_attention.frame.options import SelfCall
+from torch_attention.frame.seen import Seen
+from torch_attention.layers import Dropout
+from torch_attention.ops import Placed
+from torch_attention.ops.dot_product import Restrictions
+from torch_attention.positions.protocol import check_scheme, place
+from torch_attention.recall import check_call, recall
+
+
+class SelfAttentionFrame(nn.Module):
+    """What all self-attention of dot products holds, and how a call begins.
+
+    Attributes:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        has_heads: whether weights have an axis for heads; without one there is a single head.
+        head_dim: features of a query and a key.
+        is_causal: whether no position sees what comes after it.
+        window: how many keys a position sees at most, its own included; None for all.
+        position, scale, dropout: as in `Scaling`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int | None,
+        head_dim: int,
+        *,
+        is_causal: bool = False,
+        window: int | None = None,
+        position: nn.Module | None = None,
+        placed_dim: int | None = None,
+        scale: float | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.num_heads = 1 if num_heads is None else num_heads
+        self.has_heads = num_heads is not None
+        placed_dim = head_dim if placed_dim is None else placed_dim  # features that are placed by position
+        check_scheme(position, num_heads=self.num_heads, head_dim=placed_dim)
+        self.embed_dim = embed_dim
+        self.head_dim = head_dim
+        self.is_causal = is_causal
+        self.window = window
+        self.position = position
+        self.scale = scale
+        self.dropout = Dropout(dropout)
+
+    def check(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None,
+        **call: Unpack[SelfCall],
+    ) -> None:
+        """Raise unless the arguments of a call fit each other, its cache, and this layer."""
+        check_sequence("x", x, self.embed_dim)
+        check_call(
+            x,
+            mask,
+            call.get("positions"),
+            call.get("dropout_keep"),
+            call.get("cache"),
+            position=self.position,
+            num_heads=self.num_heads if self.has_heads else None,
+            is_causal=self.is_causal,
+            window=self.window,
+        )
+
+    def see(
+        self,
+        query: Float[Tensor, "batch heads length head_dim"],
+        entries: Any,
+        mask: Bool[Tensor, "..."] | None,
+        **call: Unpack[SelfCall],
+    ) -> Seen:
+        """Queries and all keys that they may attend to: those of the cache and the new ones, placed by position."""
+        found = self.recall(entries, mask, **call)
+        return self.place(found, query, found.entries.key, **call)
+
+    def recall(self, entries: Any, mask: Bool[Tensor, "..."] | None, **call: Unpack[SelfCall]) -> Recalled:
+        """What is held of all tokens: what the cache holds of those before, and `entries` of the new ones."""
+        return recall(call.get("cache"), entries, mask, call.get("positions"))
+
+    def place(
+        self,
+        found: Recalled,
+        query: Float[Tensor, "batch heads length head_dim"],
+        key: Float[Tensor, "batch kv_heads slots head_dim"],
+        **call: Unpack[SelfCall],
+    ) -> Seen:
+        """Queries, and keys of all tokens that were found, placed by position."""
+        placed = place(self.position, query, key, found.query_positions, found.key_positions)
+        return self.placed(found, placed, found.entries.value, **call)
+
+    def placed(
+        self,
+        found: Recalled,
+        placed: Placed,
+        value: Float[Tensor, "batch kv_heads slots value_dim"],
+        **call: Unpack[SelfCall],
+    ) -> Seen:
+        """Queries and keys that were placed by the class itself, with what the call says of them."""
+        keep = call.get("dropout_keep")
+        if keep is not None and not self.has_heads:
+            keep = keep[:, None]
+        return Seen(
+            placed.query,
+            placed.key,
+            value,
+            placed.bias,
+            found.mask,
+            entries=found.entries,
+            cache=found.cache,
+            scoring=Restrictions(
+                is_causal=self.is_causal, window=self.window, query_offset=found.offset, scale=self.scale
+            ),
+            need_weights=call.get("need_weights", True),
+            dropout=self.dropout,
+            dropout_keep=keep,
+        )

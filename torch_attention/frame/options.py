@@ -1,0 +1,81 @@
+"""Arguments that attention by dot products shares: those of constructors, and those of calls.
+
+A class takes them as `**options: Unpack[Scaling]` and `**call: Unpack[SelfCall]`; `help` and editors show each by name.
+"""
+
+from typing import TypedDict
+
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from torch_attention.caches import Cache
+
+
+class Dropping(TypedDict, total=False):
+    """Arguments of every constructor.
+
+    Attributes:
+        dropout: rate at which weights are dropped in training.
+    """
+
+    dropout: float
+
+
+class Placing(Dropping, total=False):
+    """Arguments of constructors that take any position scheme.
+
+    Attributes:
+        position: what tells queries and keys where they stand; see `positions`.
+    """
+
+    position: nn.Module | None
+
+
+class Scaled(Dropping, total=False):
+    """Arguments of constructors that take a position scheme of one kind, or none.
+
+    Attributes:
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+    """
+
+    scale: float | None
+
+
+class Scaling(Placing, total=False):
+    """Arguments of constructors whose equation leaves the scale open.
+
+    Attributes:
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+    """
+
+    scale: float | None
+
+
+class SelfCall(TypedDict, total=False):
+    """Arguments of every call, beside the sequence and its mask.
+
+    Attributes:
+        positions: position of each element, for `position`; None counts from 0.
+        cache: KV cache with the tokens before, in causal attention; see `caches`.
+        need_weights: whether to return the weights; without them the fastest implementation runs.
+        dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+    """
+
+    positions: Int[Tensor, "..."] | None
+    cache: Cache | None
+    need_weights: bool
+    dropout_keep: Bool[Tensor, "..."] | None
+
+
+class CrossCall(TypedDict, total=False):
+    """Arguments of every call from one sequence to another, beside these and the mask.
+
+    Attributes:
+        query_positions, key_positions: positions of their elements, for `position`; None counts from 0.
+        need_weights, dropout_keep: as in `SelfCall`.
+    """
+
+    query_positions: Int[Tensor, "..."] | None
+    key_positions: Int[Tensor, "..."] | None
+    need_weights: bool
+    dropout_keep: Bool[Tensor, "..."] | None

@@ -1,0 +1,115 @@
+r"""The equation of attention, once queries and keys are there.
+
+$$ S = s\,Q K^\top + B, \qquad A = \mathrm{softmax}(S), \qquad \mathrm{heads} = A V $$
+"""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torch_attention.layers import Dropout
+from torch_attention.masks import and_masks
+from torch_attention.ops.call import Call, checked_call
+from torch_attention.ops.choice import fastest
+from torch_attention.ops.definition import call_scores, call_values
+from torch_attention.ops.dot_product import Restrictions
+from torch_attention.ops.softmax import masked_softmax, sink_softmax
+from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+
+
+class Seen(NamedTuple):
+    """Queries and all keys that they may attend to, placed by position: what the equation is about.
+
+    Attributes:
+        query: `(batch, heads, length, head_dim)`.
+        key: `(batch, kv_heads, slots, head_dim)`, those of the cache before the new ones.
+        value: `(batch, kv_heads, slots, value_dim)`.
+        bias: what the position scheme adds to the scores.
+        mask: True where the query attends to the key.
+        entries: all that is held of each token, as `KeyValue`.
+        cache: what the next call goes on from; None without one.
+        scoring: causality, window, place of the first query and scale; as in `ops.dot_product_attention`.
+        need_weights: whether weights are returned.
+        dropout: what drops weights in training.
+        dropout_keep: dropout mask in place of a random one.
+    """
+
+    query: Float[Tensor, "batch heads length head_dim"]
+    key: Float[Tensor, "batch kv_heads slots head_dim"]
+    value: Float[Tensor, "batch kv_heads slots value_dim"]
+    bias: Float[Tensor, "..."] | None
+    mask: Bool[Tensor, "..."] | None
+    entries: Any
+    cache: Any
+    scoring: Restrictions
+    need_weights: bool
+    dropout: Dropout
+    dropout_keep: Bool[Tensor, "..."] | None
+
+    def attend(
+        self, *, softcap: float | None = None, sinks: Float[Tensor, "heads"] | None = None
+    ) -> tuple[
+        Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads length slots"] | None
+    ]:
+        """The equation: softmax of the scores, mean of the values.
+
+        Args:
+            softcap, sinks: as in `ops.dot_product_attention_weights`.
+
+        Returns:
+            What each head reads, and its weights before dropout; None where they are not asked for, for then the
+            fastest implementation makes none.
+        """
+        call = self.sampled().call(softcap, sinks)
+        if not self.need_weights:
+            return fastest(call), None
+        scores, mask = call_scores(call)  # batch heads length slots
+        weights = masked_softmax(scores, mask) if sinks is None else sink_softmax(scores, sinks, mask)
+        return call_values(call, weights), weights
+
+    def sampled(self) -> "Seen":
+        """The same with a dropout mask, random if none was given, and none if nothing is dropped."""
+        keep = self.dropout.keep_weights(self.query, self.key, self.dropout_keep)
+        return self._replace(dropout_keep=keep)
+
+    def with_bias(self, bias: Float[Tensor, "..."]) -> "Seen":
+        """The same with another bias, beside that of the position scheme."""
+        return self._replace(bias=bias if self.bias is None else bias + self.bias)
+
+    def with_mask(self, mask: Bool[Tensor, "..."]) -> "Seen":
+        """The same with fewer keys seen: those of this mask alone."""
+        return self._replace(mask=mask if self.mask is None else and_masks(mask, self.mask))
+
+    def scores(self) -> tuple[Float[Tensor, "batch heads length slots"], Bool[Tensor, "..."] | None]:
+        """Scores in at least float32, and the mask of all restrictions; for weights that are no softmax."""
+        return call_scores(self.call())
+
+    def read(
+        self, weights: Float[Tensor, "batch heads length slots"]
+    ) -> Float[Tensor, "batch heads length value_dim"]:
+        """The mean of the values under weights of any kind, some of them dropped in training."""
+        return call_values(self.sampled().call(), weights)
+
+    def answer(
+        self,
+        output: Float[Tensor, "batch length dim"],
+        weights: Float[Tensor, "batch heads length slots"] | None,
+    ) -> AttentionOutput | CachedOutput:
+        """What a call returns: with the cache, if one was given, and with weights, if they were asked for."""
+        return attention_output(output, weights if self.need_weights else None, self.cache)
+
+    def call(self, softcap: float | None = None, sinks: Float[Tensor, "heads"] | None = None) -> Call:
+        """The checked call of the equation, for what reads its parts."""
+        return checked_call(
+            self.query,
+            self.key,
+            self.value,
+            self.bias,
+            self.mask,
+            softcap=softcap,
+            sinks=sinks,
+            dropout_keep=self.dropout_keep,
+            dropout_rate=0.0 if self.dropout_keep is None else self.dropout.rate,
+            **self.scoring,
+        )

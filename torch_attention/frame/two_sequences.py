@@ -1,0 +1,94 @@
+"""The frame of cross-attention: what every class does around its projections from two sequences.
+
+self.check(query, memory, mask, **call)                       # before any arithmetic
+query = split_heads(self.q_proj(query), self.head_dim)        # its projections
+...
+seen = self.see(query, KeyValue(key, value), mask, **call)    # placed by position
+heads, weights = seen.attend()                                # the equation
+"""
+
+from typing import Unpack
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_pairs, check_sequence
+from torch_attention.frame.options import CrossCall
+from torch_attention.frame.seen import Seen
+from torch_attention.layers import Dropout
+from torch_attention.ops.dot_product import Restrictions
+from torch_attention.positions.protocol import check_positions, check_scheme, place
+
+
+class CrossAttentionFrame(nn.Module):
+    """What all cross-attention of dot products holds, and how a call begins.
+
+    Attributes:
+        query_dim, key_dim: features of the sequence that looks, and of the one that is looked at.
+        num_heads, has_heads, head_dim: as in `SelfAttentionFrame`.
+        position, scale, dropout: as in `Scaling`.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        num_heads: int | None,
+        head_dim: int,
+        *,
+        position: nn.Module | None = None,
+        scale: float | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.query_dim, self.key_dim = query_dim, key_dim
+        self.num_heads = 1 if num_heads is None else num_heads
+        self.has_heads = num_heads is not None
+        self.head_dim = head_dim
+        check_scheme(position, num_heads=self.num_heads, head_dim=head_dim)
+        self.position = position
+        self.scale = scale
+        self.dropout = Dropout(dropout)
+
+    def check(
+        self,
+        query: Float[Tensor, "batch query query_dim"],
+        memory: Float[Tensor, "batch key key_dim"],
+        mask: Bool[Tensor, "..."] | None,
+        **call: Unpack[CrossCall],
+    ) -> None:
+        """Raise unless the arguments of a call fit each other and this layer."""
+        check_sequence("query", query, self.query_dim)
+        check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
+        heads = self.num_heads if self.has_heads else None
+        check_pairs(query, memory, mask, call.get("dropout_keep"), heads)
+        check_positions("query_positions", call.get("query_positions"), query, self.position)
+        check_positions("key_positions", call.get("key_positions"), memory, self.position)
+
+    def see(
+        self,
+        query: Float[Tensor, "batch heads query head_dim"],
+        entries: KeyValue,
+        mask: Bool[Tensor, "..."] | None,
+        **call: Unpack[CrossCall],
+    ) -> Seen:
+        """Queries and keys, placed by position."""
+        keep = call.get("dropout_keep")
+        if keep is not None and not self.has_heads:
+            keep = keep[:, None]
+        positions = call.get("query_positions"), call.get("key_positions")
+        placed = place(self.position, query, entries.key, *positions)
+        return Seen(
+            placed.query,
+            placed.key,
+            entries.value,
+            placed.bias,
+            mask,
+            entries=entries,
+            cache=None,
+            scoring=Restrictions(scale=self.scale),
+            need_weights=call.get("need_weights", True),
+            dropout=self.dropout,
+            dropout_keep=keep,
+        )
