@@ -153,7 +153,12 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
             else:
                 report.faults.append(Fault(given, "wrong value", tied.reason, "other values"))
         else:
-            for part, single in _layers(name, array, layout).items():
+            try:
+                parts = _layers(name, array, layout)
+            except ValueError as error:
+                report.faults.append(Fault(given, "wrong shape", str(error), describe(array)))
+                continue
+            for part, single in parts.items():
                 if part in arrays:
                     report.faults.append(_clash(part, arrays[part].origins, (given,)))
                 else:
