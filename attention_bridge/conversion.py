@@ -77,7 +77,8 @@ def convert_checkpoint(
         axes: sizes of axes that the shapes do not give.
         config: the model's configuration; by default that beside the source, if it is of a known family.
         dry_run: whether to plan only.
-        force: whether a target that exists is overwritten.
+        force: whether a target that exists is overwritten; of a symbolic link the link itself, as `mv` does, and what
+            it leads to stays as it was.
         allow_unknown: whether tensors that no module of the mirrors has are converted from a layout of theirs.
         places: paths in the Keras model that loads the target, by paths of the modules given; "" is that of a module
             without one. By default a path is kept, and the module without one is the first attention layer of its class
@@ -93,17 +94,21 @@ def convert_checkpoint(
         InputError: source and target are one file, the target exists and `force` is not set, or there is no layout
             of that name.
     """
+    if not os.fspath(target_path):
+        raise InputError("target must be the path of a file or directory, got an empty text")
     found = checkpoints.find(source_path)
     goal = _goal(Path(target_path))
     if goal.exists() and goal.resolve() == found.path.resolve():
         raise InputError(f"source and target must be two files, but both are {goal}")
     check_layouts(source, target)
     format = _format(goal)
-    if goal.exists() and not (force or dry_run):
+    if os.path.lexists(goal) and not (force or dry_run):  # a link that leads nowhere exists, too
         raise InputError(f"{goal} exists and was left as it is; --force overwrites it")
     config = configuration_beside(found.path) if config is None else config
     not_finite: list[str] = []
     with checkpoints.open(source_path) as reader:
+        if not reader.specs:
+            raise CheckpointError(f"{found.path} holds no tensors")
 
         def read(name: str) -> np.ndarray:
             array = reader.read(name)
@@ -264,7 +269,8 @@ def _format(goal: Path) -> str:
     format = named(goal)
     if format not in checkpoints.FORMATS or format == "gguf":
         raise CheckpointError(
-            f"{goal} cannot be written: its name must end in .safetensors, .pt, .bin, .npz, .msgpack or .weights.h5"
+            f"{goal} cannot be written: its name must end in .safetensors, .pt, .pth, .bin, .npz, .msgpack, "
+            ".weights.h5 or .h5"
         )
     return format
 

@@ -15,7 +15,7 @@
 | `npz`         | `.npz`                                 |           | piece by piece | piece by piece |
 | `msgpack`     | `.msgpack`                             | flax      | at once        | at once        |
 | `orbax`       | a directory                            | orbax     | piece by piece | at once        |
-| `keras`       | `.weights.h5`; `.weights.json`, `.keras`: read | h5py | piece by piece | piece by piece |
+| `keras`       | `.weights.h5`, `.h5`; `.weights.json`, `.keras`: read | h5py | piece by piece | piece by piece |
 | `gguf`        | `.gguf`, not quantised                 |           | piece by piece | no             |
 
 bfloat16 and the 8-bit floats are read and written as ml_dtypes. Names of nested tensors are joined with dots.
@@ -160,6 +160,8 @@ def save(
         raise CheckpointError(
             f"{path} cannot be written: a format is one of {', '.join(FORMATS)}, but its name stands for {format}"
         )
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise CheckpointError(f"{path} cannot be written: it is neither a file nor a directory")
     if path.exists() and path.is_dir() != (format == "orbax"):
         kind = "directory" if path.is_dir() else "file"
         raise CheckpointError(f"{path} cannot be written as {format}: there is a {kind} of that name")

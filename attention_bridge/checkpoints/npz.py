@@ -67,6 +67,8 @@ def _open(path: Path, archive: zipfile.ZipFile, without: Collection[str]) -> Rea
         if not member.filename.endswith(".npy"):
             raise CheckpointError(f"{path} is no npz file: it holds {member.filename}")
         members[member.filename.removesuffix(".npy")] = member
+    if not members:
+        raise CheckpointError(f"{path} holds no tensors")
     members = {name: member for name, member in members.items() if name not in without}
     dtypes, metadata = (
         _note(path, archive, members.pop(name, None)) for name in (DTYPES_ENTRY, METADATA_ENTRY)

@@ -239,7 +239,9 @@ def _first_fit(
         origins = _union(item.origins for item in items)
         faults = [Fault(n, "missing", f"beside {', '.join(origins)}", "") for n in names if n not in arrays]
         if unknown := each.unknown_axes(sizes):
-            expected = f"a size for {' or '.join(unknown)} in axes, for {each.pattern!r}"
+            expected = (
+                f"a size for {' or '.join(unknown)} in axes (--axis {unknown[0]}=...), for {each.pattern!r}"
+            )
             faults.append(Fault(", ".join(origins), "unknown axis", expected, ""))
         if faults:
             report.faults += faults
