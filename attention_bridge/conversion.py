@@ -6,6 +6,7 @@ convert_checkpoint("gpt2", "gpt2-jax.msgpack", source="hf.gpt2", target="jax_att
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import numpy as np
 
 from attention_bridge import checkpoints, keras_files
 from attention_bridge.checkpoints.atomic import ending_by_signal
+from attention_bridge.checkpoints.faults import writing
 from attention_bridge.config_files import CONFIGS, find_config, read_json
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.families import read_config
@@ -24,6 +26,7 @@ from attention_bridge.weights import Report, stream
 from attention_bridge.weights.leaves import Spec
 
 Items = Iterable[tuple[str, np.ndarray]]
+SIZE = re.compile("[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,14 @@ def convert_checkpoint(
     if not os.fspath(target_path):
         raise InputError("target must be the path of a file or directory, got an empty text")
     found = checkpoints.find(source_path)
-    goal = _goal(Path(target_path))
-    if goal.exists() and goal.resolve() == found.path.resolve():
-        raise InputError(f"source and target must be two files, but both are {goal}")
     check_layouts(source, target)
+    with writing(Path(target_path)):  # the system may not even say whether it is there
+        goal = _goal(Path(target_path))
+        there = os.path.lexists(goal)  # a link that leads nowhere is there, too
+        if there and os.path.realpath(goal) == os.path.realpath(found.path):
+            raise InputError(f"source and target must be two files, but both are {goal}")
     format = _format(goal)
-    if os.path.lexists(goal) and not (force or dry_run):  # a link that leads nowhere exists, too
+    if there and not (force or dry_run):
         raise InputError(f"{goal} exists and was left as it is; --force overwrites it")
     config = configuration_beside(found.path) if config is None else config
     not_finite: list[str] = []
@@ -211,8 +216,10 @@ def read_axes(given: Iterable[str]) -> dict[str, int]:
     axes = {}
     for text in given:
         name, equals, size = text.partition("=")
-        if not (equals and _is_axis(name) and size.isdigit() and int(size) > 0):
-            raise InputError(f"an axis is given as a name and a size, such as d=64, but got {text!r}")
+        if not (equals and _is_axis(name) and SIZE.fullmatch(size)):
+            raise InputError(f"an axis is given as a name and a size, such as d=64, but got {text!r:.100}")
+        if name in axes:
+            raise InputError(f"an axis is given once, but got {name} twice: {axes[name]} and {size}")
         axes[name] = int(size)
     return axes
 

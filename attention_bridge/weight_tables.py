@@ -128,7 +128,7 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
     if not done.described:
         lines.append(
             "sliding_window and attention_axes are in no file of weights, so they were not looked at; they are in a "
-            ".keras file"
+            ".keras file, for layers that stand in no class of your own"
         )
     if done.format == "keras" and not done.places:
         lines.append(

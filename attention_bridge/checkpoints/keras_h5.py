@@ -6,6 +6,7 @@ HDF5 has no bfloat16: it is stored as raw bytes with the attribute `dtype`, as K
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -54,6 +55,9 @@ def open_at(path: Path, place: Path) -> Reader:
             if not specs:
                 raise CheckpointError(f"{path} holds no tensors")
             check_inflation(place, sum(map(nbytes, specs.values())))
+            for name in specs:
+                if not _is_written(file[name]):
+                    raise CheckpointError(f"{path} is damaged: values of {name} were never written")
         except BaseException:
             file.close()
             raise
@@ -104,6 +108,16 @@ def _spec(path: Path, name: str, dataset: Any) -> Spec:
             return Spec(dataset.shape, EXTENDED[said])
         raise CheckpointError(f"{path} is damaged: {name} is stored as {stored} and said to be {said}")
     return Spec(dataset.shape, supported(path, name, stored))
+
+
+def _is_written(dataset: Any) -> bool:
+    """Whether all values of a dataset are in the file; HDF5 reads others as zeros."""
+    if not dataset.size:
+        return True
+    if dataset.chunks is None:
+        return bool(dataset.id.get_storage_size())
+    expected = math.prod(-(-size // step) for size, step in zip(dataset.shape, dataset.chunks, strict=True))
+    return bool(dataset.id.get_num_chunks() == expected)
 
 
 def _check_end(path: Path, place: Path) -> None:

@@ -49,6 +49,10 @@ def open(path: Path) -> Reader:
             _check_dense(path, name, tensor)
             if zipped:
                 zipped.check(name, tensor)
+            elif tensor.is_meta:
+                raise CheckpointError(
+                    f"{path} cannot be read: {name} is on the meta device, which holds no values"
+                )
         specs = {name: _spec(path, name, tensor) for name, tensor in tensors.items()}
 
     def fetch(name: str) -> np.ndarray:
