@@ -2,12 +2,14 @@
 
 import io
 import json
+import shutil
 import struct
 import zipfile
 
 import h5py
 import msgpack
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -124,6 +126,45 @@ def test_gguf_tensors_lie_one_behind_the_other(tmp_path, names, starts, behind, 
         assert len(checkpoints.open(path).specs) == len(names)
     else:
         assert "is damaged" in refusal(path)
+
+
+@pytest.fixture(scope="module")
+def zarr(tmp_path_factory):
+    """An Orbax directory with one array in a file of its own."""
+    path = tmp_path_factory.mktemp("zarr") / "x"
+    saver = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False))
+    saver.save(path, args=ocp.args.PyTreeSave({"a": np.ones((3, 4), np.float32)}))
+    return path
+
+
+class TestOrbax:
+    @pytest.mark.parametrize(
+        ("fields", "said"),
+        [
+            ({"shape": [2**40, 4]}, "which is more than 100 times as many"),
+            ({"shape": [2**40, 4], "chunks": [2**40, 4]}, "which is more than 100 times as many"),
+            ({"shape": [2, 4]}, "chunks of (3, 4)"),
+        ],
+    )
+    def test_sizes_that_lie_are_refused(self, zarr, tmp_path, fields, said):
+        shutil.copytree(zarr, tmp_path / "x")
+        described = tmp_path / "x" / "a" / ".zarray"
+        described.write_text(json.dumps(json.loads(described.read_text()) | fields))
+        assert said in refusal(tmp_path / "x")
+
+    def test_stored_tensor_that_is_said_to_be_nothing_is_refused(self, zarr, tmp_path):
+        shutil.copytree(zarr, tmp_path / "x")
+        described = tmp_path / "x" / "_METADATA"
+        known = json.loads(described.read_text())
+        [entry] = known["tree_metadata"].values()
+        entry["value_metadata"] |= {"skip_deserialize": True, "value_type": "None"}
+        known["tree_metadata"]["('b',)"] = {
+            "key_metadata": [{"key": "b", "key_type": 2}],
+            "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False},
+        }
+        shutil.copytree(tmp_path / "x" / "a", tmp_path / "x" / "b")
+        described.write_text(json.dumps(known))
+        assert "it holds a, which _METADATA does not list" in refusal(tmp_path / "x")
 
 
 class TestAxes:

@@ -63,13 +63,17 @@ def open(path: Path) -> Reader:
 
 
 def _check_sizes(path: Path, found: Mapping[str, Any]) -> None:
-    """Refuse arrays, or chunks of them, far larger than the directory: what decodes them ends the process for memory."""
-    size = sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
+    """Refuse arrays, or chunks, far larger than the directory, where decoding ends the process, and cut chunks."""
+    size_of_all = sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
     declared = 0
-    for leaf in found.values():
+    for name, leaf in found.items():
         chunk = getattr(getattr(leaf, "storage", None), "chunk_shape", None) or ()
+        if any(step > max(size, 1) for step, size in zip(chunk, leaf.shape, strict=False)):
+            raise CheckpointError(
+                f"{path} is damaged: {name} has the shape {tuple(leaf.shape)} and chunks of {tuple(chunk)}"
+            )
         declared += max(math.prod(leaf.shape), math.prod(chunk)) * np.dtype(leaf.dtype).itemsize
-    check_inflation(path, declared, size)
+    check_inflation(path, declared, size_of_all)
 
 
 def _check_all_listed(path: Path) -> None:
