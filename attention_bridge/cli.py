@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -41,6 +42,11 @@ class Commands(TyperGroup):
         except REFUSALS as error:
             lines = [cut(printable(line)) for line in str(error).split("\n")]  # a fault may come with a table
             typer.echo("attention-bridge: " + "\n".join(lines), err=True)
+            raise typer.Exit(2) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever reads what is printed has had enough
+                raise
+            typer.echo(f"attention-bridge: {cut(printable(str(error)))}", err=True)
             raise typer.Exit(2) from error
 
 

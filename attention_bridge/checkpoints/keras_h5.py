@@ -19,6 +19,7 @@ from attention_bridge.checkpoints import hdf5_walk, isolated
 from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, check_writable, native, supported
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, no_metadata, promised
+from attention_bridge.checkpoints.held_file import HeldFile
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError
@@ -157,17 +158,18 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
     check_names(path, specs)
     no_metadata(path, "a file of Keras's weights", metadata)
     _check_paths(path, specs)
-    with writing(path, RuntimeError):
-        file = h5py.File(path, "w")
-    try:
-        for name, array in promised(path, items, specs):
-            with writing(path, RuntimeError, ValueError):
+    with writing(path, RuntimeError), HeldFile(path) as held:
+        file = h5py.File(held, "w")
+        try:
+            for name, array in promised(path, items, specs):
                 _put(file, name, array)
-    except BaseException:
-        _close_quietly(file)
-        raise
-    with writing(path, RuntimeError):
+                held.check()
+        except BaseException:
+            _close_quietly(file)
+            held.check()  # if the system failed, HDF5 may have failed for that
+            raise
         file.close()
+        held.check()
 
 
 def _put(file: Any, name: str, array: np.ndarray) -> None:
