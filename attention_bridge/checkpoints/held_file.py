@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from attention_bridge.checkpoints.faults import writing
 
 
 class HeldFile:
     """A new file for HDF5, which ends the process when it cannot write or is interrupted.
 
-    The first error is held back and HDF5 told that all was written; `check` raises the error.
+    The first error is held back and HDF5 told that all was written; `raising` raises the error.
 
     Args:
         path: the file; what has that name is overwritten.
@@ -21,10 +25,19 @@ class HeldFile:
         self.file = path.open("w+b", buffering=0)
         self.error: BaseException | None = None
 
-    def check(self) -> None:
-        """Raise the error that was held back, if there was one."""
-        if self.error is not None:
-            raise self.error
+    @contextmanager
+    def raising(self, path: Path) -> Iterator[None]:
+        """Raise the error that was held back while the block ran, if there was one, or what the library raised itself.
+
+        Raises:
+            DiskError: the system cannot write, or the library fails.
+        """
+        with writing(path, RuntimeError, ValueError):
+            try:
+                yield
+            finally:
+                if self.error is not None:
+                    raise self.error
 
     def write(self, block: memoryview) -> int:
         """Write all of a block."""

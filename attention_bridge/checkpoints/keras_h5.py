@@ -158,18 +158,20 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
     check_names(path, specs)
     no_metadata(path, "a file of Keras's weights", metadata)
     _check_paths(path, specs)
-    with writing(path, RuntimeError), HeldFile(path) as held:
-        file = h5py.File(held, "w")
+    with writing(path):
+        held = HeldFile(path)
+    with held:
+        with held.raising(path):
+            file = h5py.File(held, "w")
         try:
             for name, array in promised(path, items, specs):
-                _put(file, name, array)
-                held.check()
+                with held.raising(path):
+                    _put(file, name, array)
         except BaseException:
             _close_quietly(file)
-            held.check()  # if the system failed, HDF5 may have failed for that
             raise
-        file.close()
-        held.check()
+        with held.raising(path):
+            file.close()
 
 
 def _put(file: Any, name: str, array: np.ndarray) -> None:
