@@ -46,7 +46,7 @@ from attention_bridge.checkpoints.atomic import check_place, replacing
 from attention_bridge.checkpoints.dtypes import check_writable
 from attention_bridge.checkpoints.faults import contents
 from attention_bridge.checkpoints.finding import Found
-from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.reader import Reader, check_unchanged, file_state
 from attention_bridge.checkpoints.safetensors_file import DTYPES, save_file
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
@@ -125,7 +125,14 @@ def open(path: str | os.PathLike[str]) -> Reader:
     found = find(path)
     if found.format not in OPENERS:
         raise CheckpointError(f"{found.path} is no checkpoint: {found.evidence}")
-    return OPENERS[found.format](found.path)
+    state = file_state(found.path)
+    reader = OPENERS[found.format](found.path)
+    try:
+        check_unchanged(found.path, state)
+    except CheckpointError:
+        reader.close()
+        raise
+    return reader
 
 
 def save(
