@@ -41,6 +41,7 @@ class Conversion:
         unknown: tensors of the source that no module of the mirrors has, let through.
         carried: tensors of a source of Keras that belong to no attention layer, taken as they are.
         places: where the attention layers stand in a target of Keras.
+        causal: attention layers that the model of a source of Keras calls with a causal mask, which no tensor shows.
         described: whether the options of a source of Keras that have no tensors were there to be looked at.
         not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
     """
@@ -55,6 +56,7 @@ class Conversion:
     carried: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     described: bool = True
+    causal: tuple[str, ...] = ()
 
 
 def convert_checkpoint(
@@ -153,6 +155,7 @@ def convert_checkpoint(
         given.carried,
         layers,
         given.described,
+        given.causal,
     )
 
 

@@ -72,15 +72,33 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
     return not extra and len(heads) <= most
 
 
+def causal_calls(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The attention layers that the model calls with `use_causal_mask=True`, which is in none of their options."""
+    found: list[str] = []
+    for each in _nodes(config):
+        kind, options = each.get("class_name"), each.get("config")
+        if isinstance(kind, str) and isinstance(options, dict) and kind.rpartition(">")[2] in (MHA, *GQA):
+            calls = _nodes(each.get("inbound_nodes"))
+            if any(call.get("use_causal_mask") is True for call in calls):
+                found.append(cut(str(options.get("name") or kind), 60))
+    return tuple(dict.fromkeys(reversed(found)))
+
+
 def _objects(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every object in a description: the name of its class and its options."""
+    for each in _nodes(node):
+        kind, options = each.get("class_name"), each.get("config")
+        if isinstance(kind, str) and isinstance(options, dict):
+            yield kind.rpartition(">")[2], options
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of JSON in a description."""
     pending = [node]
     while pending:
         each = pending.pop()
         if isinstance(each, dict):
-            kind, options = each.get("class_name"), each.get("config")
-            if isinstance(kind, str) and isinstance(options, dict):
-                yield kind.rpartition(">")[2], options
+            yield each
             pending += each.values()
         elif isinstance(each, list):
             pending += each

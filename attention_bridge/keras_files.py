@@ -26,6 +26,7 @@ class KerasSource:
         axes: the sizes of axes that the hub's shapes do not show.
         carried: tensors of other layers than attention, which are taken as they are.
         places: the paths of its attention layers.
+        causal: names of its attention layers that the model calls with a causal mask.
         described: whether a description of all its attention layers was there, which tells the options that have no
             tensors.
     """
@@ -34,6 +35,7 @@ class KerasSource:
     carried: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     described: bool = True
+    causal: tuple[str, ...] = ()
 
     @property
     def standing(self) -> dict[str, str]:
@@ -66,9 +68,10 @@ def open_source(reader: Reader, layout: str) -> KerasSource:
         )
     config = reader.metadata.get("config") or _config_beside(reader.path)
     described = config is not None and keras_config.check(reader.path, config, heads)
+    causal = () if config is None else keras_config.causal_calls(config)
     carried = tuple(name for name in reader.specs if theirs.carries(theirs.canonical(name)))
     places = tuple(map(keras_layers.shown, heads))
-    return KerasSource(keras_layers.axes(heads), carried, places, described)
+    return KerasSource(keras_layers.axes(heads), carried, places, described, causal)
 
 
 def place(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import struct
 import zipfile
@@ -20,6 +21,7 @@ from attention_bridge.conversion import read_axes
 from attention_bridge.errors import CheckpointError, InputError
 
 RUNNER = CliRunner()
+os.environ.setdefault("KERAS_BACKEND", "torch")
 HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,)%s}"
 
 
@@ -217,3 +219,15 @@ def test_description_that_names_no_attention_layer_does_not_count(tmp_path):
     command = ["convert", str(tmp_path / "x.keras"), str(tmp_path / "x.npz"), "--from", "keras.mha"]
     described = RUNNER.invoke(app, command)
     assert "were not looked at" in described.output
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_causal_call_of_keras_is_said(tmp_path, causal):
+    keras = pytest.importorskip("keras")
+    inputs = keras.Input((5, 6))
+    layer = keras.layers.MultiHeadAttention(2, 3, name="attended")
+    keras.Model(inputs, layer(inputs, inputs, use_causal_mask=causal)).save(tmp_path / "x.keras")
+    command = ["convert", str(tmp_path / "x.keras"), str(tmp_path / "x.npz"), "--from", "keras.mha"]
+    done = RUNNER.invoke(app, command)
+    assert done.exit_code == 0
+    assert ("calls attended with use_causal_mask=True" in done.output) == causal
