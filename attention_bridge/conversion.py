@@ -216,7 +216,7 @@ def read_axes(given: Iterable[str]) -> dict[str, int]:
     Raises:
         InputError: a text that is none.
     """
-    axes = {}
+    axes: dict[str, int] = {}
     for text in given:
         name, equals, size = text.partition("=")
         if not (equals and _is_axis(name) and SIZE.fullmatch(size)):

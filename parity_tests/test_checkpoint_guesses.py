@@ -221,6 +221,7 @@ def test_description_that_names_no_attention_layer_does_not_count(tmp_path):
     assert "were not looked at" in described.output
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 @pytest.mark.parametrize("causal", [True, False])
 def test_causal_call_of_keras_is_said(tmp_path, causal):
     keras = pytest.importorskip("keras")
