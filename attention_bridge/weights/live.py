@@ -55,10 +55,13 @@ def refusals(holder: Any, layout: str, other: str) -> Iterator[tuple[str, str]]:
             elif by_type and _is_conv1d(module):
                 yield name or "the module", CONV1D
     elif nnx is not None and isinstance(holder, nnx.Module):
-        for path, module in nnx.iter_graph(holder):
+        modules = dict(nnx.iter_graph(holder))
+        for path, module in modules.items():
             name = ".".join(map(str, path)) or "the module"
             if by_type and isinstance(module, nnx.ConvTranspose):
                 yield name, TRANSPOSED
+            elif isinstance(modules.get(path[:-1]), nnx.MultiHeadAttention):
+                continue  # its names say what its axes are
             elif by_type and layout != other and _has_other_axes(nnx, module):
                 yield name, OTHER_AXES
 
