@@ -83,12 +83,7 @@ def unbiased(w: Weights, name: str, x: Tensor) -> Tensor:
 SLIGHT: list[tuple[str, torch.dtype, str, dict[str, Any]]] = [
     ("block", torch.float32, "norm eps 1e-06", {"norm": partial(layers.layer_norm, eps=1e-6)}),
     ("block", torch.bfloat16, "variance over n - 1", {"norm": n_minus_1}),
-    (
-        "block",
-        torch.float16,
-        "GELU by tanh as activation",
-        {"activation": partial(F.gelu, approximate="tanh")},
-    ),
+    ("block", torch.float16, "norm eps 1e-03", {"norm": partial(layers.layer_norm, eps=1e-3)}),
     ("block", torch.bfloat16, "q_proj without bias", {"linear": unbiased}),
     ("attention", torch.bfloat16, "scale missing", {"scale": lambda d: 1}),
     ("attention", torch.bfloat16, "weights in int8", {"change": in_int8}),
