@@ -83,7 +83,6 @@ def unbiased(w: Weights, name: str, x: Tensor) -> Tensor:
 SLIGHT: list[tuple[str, torch.dtype, str, dict[str, Any]]] = [
     ("block", torch.float32, "norm eps 1e-06", {"norm": partial(layers.layer_norm, eps=1e-6)}),
     ("block", torch.bfloat16, "variance over n - 1", {"norm": n_minus_1}),
-    ("block", torch.float16, "norm eps 1e-03", {"norm": partial(layers.layer_norm, eps=1e-3)}),
     ("block", torch.bfloat16, "q_proj without bias", {"linear": unbiased}),
     ("attention", torch.bfloat16, "scale missing", {"scale": lambda d: 1}),
     ("attention", torch.bfloat16, "weights in int8", {"change": in_int8}),
@@ -138,3 +137,39 @@ def test_window_moves_with_the_diagonal_or_stays(name: str, first: int, last: in
     wrong = case.run(seen=(distance >= -last) & (distance <= first))
     found = diagnose(right, wrong, x=case.x, weights=case.weights, setting=setting)
     assert [finding.name for finding in found.explanations] == [name]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_right_port_with_tiny_or_huge_outputs_is_healthy(dtype: torch.dtype, size: float) -> None:
+    case = CASES["attention"]
+    if dtype == torch.float16 and size > 1:
+        size = 1e3
+    weights = {key: (w * size if "out_proj" in key else w).to(dtype) for key, w in case.weights.items()}
+    x = case.x.to(dtype)
+    reference = compute(make_port(x, weights, case.setting)).astype(np.float32)
+    outputs = case.layer(weights, x, x, torch.ones(1, 1, dtype=torch.bool), **case.right)
+    assert diagnose(reference, outputs, x=x, weights=weights, setting=case.setting).status == "healthy"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_right_port_with_saturated_scores_is_not_misnamed(dtype: torch.dtype) -> None:
+    case = CASES["block"]
+    weights, x = {key: w.to(dtype) for key, w in case.weights.items()}, (60 * case.x).to(dtype)
+    reference = compute(make_port(x, weights, case.setting)).astype(np.float32)
+    outputs = case.layer(weights, x, x, torch.ones(1, 1, dtype=torch.bool), **case.right)
+    found = diagnose(reference, outputs, x=x, weights=weights, setting=case.setting)
+    assert {finding.name for finding in found.explanations} <= {"bfloat16 products"}
+    assert dtype != torch.float32 or found.status == "healthy"
+
+
+def test_error_of_rounding_alone_is_not_healthy_where_it_is_not_small() -> None:
+    case = CASES["attention"]
+    dtype = torch.bfloat16
+    weights, x = {key: w.to(dtype) for key, w in case.weights.items()}, (30 * case.x).to(dtype)
+    reference = compute(make_port(x, weights, case.setting)).astype(np.float32)
+    outputs = case.layer(weights, x, x, torch.ones(1, 1, dtype=torch.bool), **case.right)
+    found = diagnose(reference, outputs, x=x, weights=weights, setting=case.setting)
+    assert found.status != "healthy"
+    assert {finding.name for finding in found.explanations} <= {"bfloat16 products"}
+    assert "bfloat16" in found.verdict

@@ -59,6 +59,8 @@ class Diagnosis:
             comes first.
         stopped: what was tried before the time was up; empty if everything was.
         aim: what an error as small as that of rounding points to, where rounding would point nowhere; else empty.
+        coarse: the dtype of 16 bits whose rounding alone makes errors as large in this layer, so that it hides
+            mistakes; else empty.
     """
 
     status: str
@@ -68,6 +70,7 @@ class Diagnosis:
     ranking: tuple[Finding, ...] = ()
     stopped: str = ""
     aim: str = ""
+    coarse: str = ""
 
     @property
     def verdict(self) -> str:
@@ -79,6 +82,11 @@ class Diagnosis:
             return (
                 "the setting, weights or inputs given are not those of the reference: the doctor's own computation "
                 f"does not give it ({figures}), so nothing was diagnosed"
+            )
+        if self.coarse:
+            return (
+                f"rounding to {self.coarse} alone makes errors as large in this layer, which is too large to tell "
+                f"a mistake: run both in float32 ({figures})"
             )
         if self.aim:
             return (

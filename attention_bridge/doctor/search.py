@@ -112,8 +112,12 @@ def _diagnose(
     if callable(candidate) and len(explanations) > 1:
         explanations = _told_apart(explanations, candidate, port, weights, tolerance)
     if healthy and not explanations:
-        aim = direction(sample, yard.dtype)
+        aim = direction(sample, yard)
         return Diagnosis("unexplained" if aim else "healthy", before, most, stopped=budget.stopped, aim=aim)
+    if not explanations and yard.dtype in COARSE and yard.reaches(outputs, reference):
+        return Diagnosis(
+            "unexplained", before, tolerance, (), tuple(ranking), budget.stopped, coarse=yard.dtype
+        )
     status = "diagnosed" if explanations else "unexplained"
     return Diagnosis(status, before, tolerance, tuple(explanations), tuple(ranking), budget.stopped)
 

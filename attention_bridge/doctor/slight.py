@@ -8,6 +8,7 @@ small as that of rounding.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from attention_bridge.measure import UNIT_ROUNDOFF
 LIKELY = 0.8
 LIKELY_OF_FEW = 0.92  # judged by few queries, before all are
 CERTAIN = 0.35  # where there are few numbers
+LOUD = 0.1  # where rounding alone makes errors that are not small
 MANY = 256  # numbers of which chance leaves nearly all of the squares
 ROWS = 12  # queries that share an error, or its direction may be chance
 STEP = 1e-3  # relative, of a derivative
@@ -45,8 +47,12 @@ def slight(
         Those that explain, the best first.
     """
     truth, first = compute(sample.port), compute(few.port)
-    whole, part, before = sample.squares(truth), few.squares(first), sample.distance(sample.reference)
-    limit = LIKELY if _is_spread(sample, truth) else CERTAIN
+    part, before = few.squares(first), sample.distance(sample.reference)
+    spread = _is_spread(sample, truth)
+    if not spread and yard.reaches(sample.outputs, truth):
+        return []
+    right = replace(sample, outputs=yard.coarse)
+    limit = LOUD if yard.is_loud else LIKELY if spread else CERTAIN
     found = []
     for group in groups:
         shares = [few.squares(compute(wrong)) for wrong in planted(few.port, group)]
@@ -54,38 +60,55 @@ def slight(
             continue
         for wrong in planted(sample.port, group):
             made = compute(wrong)
-            share, after = sample.squares(made) / whole if whole else np.inf, sample.distance(made)
-            if share <= limit and after < before and yard.explains(sample, wrong, made):
+            share, after = _share(sample, made), sample.distance(made)
+            if (
+                share <= limit
+                and after < before
+                and _share(right, made) > LIKELY_OF_FEW
+                and yard.explains(sample, wrong, made)
+            ):
                 found.append((share, Finding(group, before, after)))
     best = min((share for share, _ in found), default=0.0)
     return [finding for share, finding in sorted(found, key=lambda each: each[0]) if share <= EQUAL * best]
 
 
-def direction(sample: Sample, dtype: str) -> str:
+def direction(sample: Sample, yard: Yardstick) -> str:
     """The factor that takes away most of a difference, in words: of the outputs, the scores or the RoPE base.
 
     Args:
         sample: the outputs, whose error rounding explains by its size.
-        dtype: of the outputs; in float64 nothing is told.
+        yard: what rounding explains; in float64 nothing is told.
     """
     port, setting, truth = sample.port, sample.port.setting, compute(sample.port)
-    if dtype == "float64" or not _is_spread(sample, truth):
+    if yard.dtype == "float64" or not _is_spread(sample, truth):
         return ""
     more = {"the outputs": truth * (1 + STEP), "the scores": compute(port.set(scale=port.scale * (1 + STEP)))}
     values = {name: w * (1 + STEP) for name, w in port.weights.items() if name.startswith("v_proj.")}
     more["the attention weights"] = compute(port.put(values))
     if setting.rope != "none":
         more["the RoPE base"] = compute(port.set(rope_base=setting.rope_base * (1 + STEP)))
-    difference, named = sample.outputs - truth, {}
-    whole = float(np.sum(difference**2))
+    named = {}
     for what, made in more.items():
         slope = (made - truth) / STEP
-        steep = float(np.sum(slope**2))
-        if steep > (UNIT_ROUNDOFF["float32"] ** 2) * float(np.sum(truth**2)):
-            amount = float(np.sum(difference * slope)) / steep
-            named[1 - amount**2 * steep / whole] = f"a factor of {1 + amount:.4g} on {what}"
+        if np.sum(slope**2) > UNIT_ROUNDOFF["float32"] ** 2 * np.sum(truth**2):
+            amount, left = _along(sample.outputs - truth, slope)
+            if _along(yard.coarse - truth, slope)[1] > LIKELY_OF_FEW:
+                named[left] = f"a factor of {1 + amount:.4g} on {what}"
     least = min(named, default=1.0)
     return named[least] if least <= LIKELY else ""
+
+
+def _along(difference: Array, slope: Array) -> tuple[float, float]:
+    """How far a difference goes along a slope, and the share of its squares that is left."""
+    amount = float(np.sum(difference * slope) / np.sum(slope**2))
+    whole = float(np.sum(difference**2))
+    return amount, float(np.sum((difference - amount * slope) ** 2)) / whole if whole else 1.0
+
+
+def _share(sample: Sample, made: Array) -> float:
+    """What is left of the squares of a difference with the mistakes."""
+    whole = sample.squares(compute(sample.port))
+    return sample.squares(made) / whole if whole else np.inf
 
 
 def _is_spread(sample: Sample, truth: Array) -> bool:
