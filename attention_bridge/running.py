@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 Arrays = dict[str, np.ndarray]
+NOT_COMPARABLE = "{} must be a real array, a number, None, or a tuple, list or dict of these, got {}"
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,26 @@ def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
     elif isinstance(result, tuple | list):
         fields = getattr(result, "_fields", None) or [f"{name}.{i}" for i in range(len(result))]
         parts = dict(zip(fields, result, strict=True))
-    elif isinstance(result, bool | int | float | np.number):
+    elif hasattr(result, "dtype") or isinstance(result, bool | int | float):
         return {name: result}
-    elif not hasattr(result, "dtype") or "complex" in str(result.dtype):
-        given = str(result.dtype) if hasattr(result, "dtype") else type(result).__name__
-        raise TypeError(
-            f"{name} must be a real array, a number, None, or a tuple, list or dict of these, got {given}"
-        )
     else:
-        return {name: result}
+        raise TypeError(NOT_COMPARABLE.format(name, type(result).__name__))
     return {
         key: array for field, value in parts.items() for key, array in named_outputs(value, field).items()
     }
+
+
+def real_outputs(result: Any) -> dict[str, Any]:
+    """The same, of a result that can be compared.
+
+    Raises:
+        TypeError: an array of it is complex.
+    """
+    outputs = named_outputs(result)
+    for name, x in outputs.items():
+        if "complex" in str(getattr(x, "dtype", "")):
+            raise TypeError(NOT_COMPARABLE.format(name, x.dtype))
+    return outputs
 
 
 def on_bfloat16_grid(numbers: np.ndarray) -> np.ndarray:
@@ -151,7 +160,7 @@ def run_torch_function(
     differentiated = {name: tensors[name].requires_grad_() for name, x in inputs.items() if is_float(x)}
     differentiated.update(parameters)
     with torch.enable_grad():
-        outputs = named_outputs(function(**tensors))
+        outputs = real_outputs(function(**tensors))
         counted = [
             x
             for name, x in outputs.items()
@@ -223,7 +232,7 @@ def forward_backward(
 
     def loss(parameters: nnx.State, floats: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         module = nnx.merge(graphdef, parameters, rest)
-        outputs = named_outputs(call_with(module, {**floats, **others, **dict(static)}, positional))
+        outputs = real_outputs(call_with(module, {**floats, **others, **dict(static)}, positional))
         counted = [
             x
             for name, x in outputs.items()
