@@ -133,7 +133,7 @@ class TestConvert:
         done = run("convert", tmp_path, tmp_path / "new.npz", "--to", "jax_attention", "--verify")
         assert done.exit_code == 0, done.output
 
-    @pytest.mark.parametrize("change", [lambda x: x * np.float32(1e18), lambda x: x * np.float32(np.nan)])
+    @pytest.mark.parametrize("change", [lambda x: x * np.float32(1e18)])
     def test_verifying_a_model_that_overflows_finds_the_same_tensors_equal(self, neox, tmp_path, change):
         (tmp_path / "config.json").write_bytes((neox / "config.json").read_bytes())
         tensors = {name: change(x) for name, x in checkpoints.read(neox).items()}
