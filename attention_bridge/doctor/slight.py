@@ -60,11 +60,11 @@ def slight(
             continue
         for wrong in planted(sample.port, group):
             made = compute(wrong)
-            share, after = _share(sample, made), sample.distance(made)
+            share, after = _share(sample, made, truth), sample.distance(made)
             if (
                 share <= limit
                 and after < before
-                and _share(right, made) > LIKELY_OF_FEW
+                and _share(right, made, truth) > LIKELY_OF_FEW
                 and yard.explains(sample, wrong, made)
             ):
                 found.append((share, Finding(group, before, after)))
@@ -105,9 +105,9 @@ def _along(difference: Array, slope: Array) -> tuple[float, float]:
     return amount, float(np.sum((difference - amount * slope) ** 2)) / whole if whole else 1.0
 
 
-def _share(sample: Sample, made: Array) -> float:
+def _share(sample: Sample, made: Array, truth: Array) -> float:
     """What is left of the squares of a difference with the mistakes."""
-    whole = sample.squares(compute(sample.port))
+    whole = sample.squares(truth)
     return sample.squares(made) / whole if whole else np.inf
 
 
