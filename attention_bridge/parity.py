@@ -10,7 +10,7 @@ of 16 bits that exceeds 1 soon; there the bound is four times what PyTorch errs 
 or 0.2 of gradients.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ def differences(
         for name, truth in right.items():
             scale = scales[name] if kind == "gradient" else float(np.max(np.abs(truth), initial=0))
             exact = not is_float(truth)  # integers and booleans are not rounded
-            far = _unequal if exact else partial(error, scale=scale)
+            far: Callable[..., float] = _unequal if exact else partial(error, scale=scale)
             torch_err, jax_err = far(ours[name], truth), far(theirs[name], truth)
             diff = far(theirs[name], ours[name] if exact else ours[name].astype(np.float64))
             counted = truth.size, *same_bits(ours[name], theirs[name])
