@@ -13,6 +13,7 @@ from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
 from torch_attention.ops.reference import reference_attention
 from torch_attention.ops.rules import DotProductRule
+from torch_attention.ops.softmax import share_of_keys
 from torch_attention.ops.tile import Fixed, Learned, Plan
 from torch_attention.ops.tile_loop import attend_tiles
 from torch_attention.ops.tiles import tile_size, tiles_by_mask, tiling
@@ -87,8 +88,7 @@ def blockwise_with_log_sum(
     if (
         call.return_logsumexp and call.sinks is not None
     ):  # their share is taken from the sum of all weights, 1
-        share = torch.sigmoid(log_sum - call.sinks[:, None].to(log_sum.dtype))
-        output = (output * share[..., None]).to(output.dtype)
+        output = (output * share_of_keys(log_sum, call.sinks)[..., None]).to(output.dtype)
     return output, log_sum
 
 

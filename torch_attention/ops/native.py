@@ -22,6 +22,7 @@ from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
 from torch_attention.ops.known import known_above, may_be_learned
+from torch_attention.ops.softmax import share_of_keys
 from torch_attention.ops.visibility import Visibility, sees, visible_pairs
 
 BAND = 256  # queries in a band of a window
@@ -186,7 +187,7 @@ def flex_kernel(call: Call) -> Any:
         return output.reshape(*batch, *output.shape[1:])
     output, extra = _compiled_flex()(query, key, value, **options, return_aux=flex.AuxRequest(lse=True))
     if call.sinks is not None:  # their share is taken from the sum of all weights, 1
-        output = output * torch.sigmoid(extra.lse - call.sinks[:, None]).unsqueeze(-1).to(output.dtype)
+        output = output * share_of_keys(extra.lse, call.sinks).unsqueeze(-1).to(output.dtype)
     output, log_sum = output.reshape(*batch, *output.shape[1:]), extra.lse.reshape(*batch, heads, query_len)
     return (output, log_sum) if call.return_logsumexp else output
 
