@@ -84,7 +84,13 @@ def check_dtype(name: str, given: Any) -> Any:
         floating = False
     if not floating:
         raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
+    if jnp.dtype(given).itemsize < 2:
+        raise TypeError(f"{name} must have at least 16 bits, got {jnp.dtype(given)}")
     return given
+
+
+def check_promotion(module: Any, name: str, x: Any) -> None:
+    """Accept any dtype of `x`: Flax's layers promote it and their parameters to one dtype, as PyTorch's do not."""
 
 
 def with_rank(x: Array, rank: int) -> Array:

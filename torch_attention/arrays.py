@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.module import _global_forward_pre_hooks
 
 ARRAYS: tuple[type[Any], ...] = (Tensor,)
 INTEGERS = (Integral, torch.SymInt)
 REALS = (Real, torch.SymFloat)
+_PLAIN = (Tensor, torch.nn.Parameter)  # no subclass, which may convert what it meets
 
 
 def check_array(name: str, x: Any) -> None:
@@ -83,7 +85,28 @@ def check_dtype(name: str, given: Any) -> Any:
     """The dtype of parameters that was given; TypeError unless it is floating point."""
     if not isinstance(given, torch.dtype) or not given.is_floating_point:
         raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
+    if given.itemsize < 2:
+        raise TypeError(f"{name} must have at least 16 bits, got {str(given).removeprefix('torch.')}")
     return given
+
+
+def check_promotion(module: Any, name: str, x: Any) -> None:
+    """Raise ValueError if no linear layer of a module has the dtype of `x`, which PyTorch does not promote.
+
+    Autocast and hooks convert what layers are given, and layers of other classes may.
+    """
+    other = None
+    for layer in module._modules.values() if isinstance(x, Tensor) else ():
+        if type(layer) is torch.nn.Linear:
+            weight = layer._parameters.get("weight")
+            if type(weight) not in _PLAIN or weight.dtype == x.dtype or layer._forward_pre_hooks:
+                return
+            other = weight.dtype
+    if other is None or _global_forward_pre_hooks:
+        return
+    if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
+        dtypes = (str(kind).removeprefix("torch.") for kind in (other, x.dtype))
+        raise ValueError("{} must have the dtype of the parameters, {}, got {}".format(name, *dtypes))
 
 
 def with_rank(x: Tensor, rank: int) -> Tensor:

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.definition import call_masks
 from jax_attention.ops.hidden import ignoring_dead_keys
+from jax_attention.ops.reference import reference_attention
 from jax_attention.ops.tiles import pad_axis
 
 LANES = 128  # a TPU's vector width: the tiles of splash attention are multiples of it
@@ -97,6 +98,8 @@ def native_attention(
     call: Call, implementation: Literal["xla", "cudnn"]
 ) -> Float[Array, "*batch heads query dim"]:
     """The call through `jax.nn.dot_product_attention`."""
+    if 0 in (*call.query.shape, call.key.shape[-2]):  # of which XLA has no product in 16 bits
+        return reference_attention(call)
     query, key, value = (jnp.swapaxes(x, -3, -2) for x in (call.query, call.key, call.value))
     seen = call.visibility
     if not _needs_mask(call):  # then every query sees its own key at least
