@@ -8,13 +8,15 @@ attention kernel for TPU that comes with Pallas; lengths are padded to its tiles
 """
 
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
 from jax_attention.ops.call import Call, Implementation
@@ -157,6 +159,32 @@ def splash_refusal(call: Call) -> str | None:
     return None
 
 
+def _refuse_other_platforms(*_: Any) -> Array:
+    raise NotImplementedError("splash attention needs a TPU, got another platform")
+
+
+# Lowered where there is no TPU, for that is where a program's platform is known; its gradient is refused as it is.
+_no_tpu = Primitive("no_tpu")
+_no_tpu.def_impl(_refuse_other_platforms)
+_no_tpu.def_abstract_eval(lambda x: x)
+mlir.register_lowering(_no_tpu, _refuse_other_platforms)
+ad.deflinear2(_no_tpu, lambda d_output, _: [_no_tpu.bind(d_output)])
+batching.primitive_batchers[_no_tpu] = lambda given, axes: (_no_tpu.bind(*given), axes[0])
+
+
+def splash_on_tpu(call: Call) -> Float[Array, "*batch heads query value_dim"]:
+    """`splash_attention`; a program for another platform is refused in one sentence, where Pallas raises its own."""
+
+    def refused(query: Array, key: Array, value: Array) -> Array:
+        total = query.sum() + key.sum() + value.sum()
+        return _no_tpu.bind(jnp.broadcast_to(total, (*query.shape[:-1], value.shape[-1])))
+
+    def run(query: Array, key: Array, value: Array) -> Array:
+        return ignoring_dead_keys(splash_attention)(call._replace(query=query, key=key, value=value))
+
+    return jax.lax.platform_dependent(call.query, call.key, call.value, tpu=run, default=refused)
+
+
 def splash_attention(call: Call, interpret: bool = False) -> Float[Array, "*batch heads query value_dim"]:
     """The call through the TPU kernel; with `interpret` it runs anywhere, slowly."""
     heads, query_len, _ = call.query.shape[-3:]
@@ -193,5 +221,5 @@ XLA = Implementation("xla", xla_refusal, ignoring_dead_keys(partial(native_atten
 CUDNN = Implementation(
     "cudnn", cudnn_refusal, ignoring_dead_keys(partial(native_attention, implementation="cudnn"))
 )
-SPLASH = Implementation("splash", splash_refusal, ignoring_dead_keys(splash_attention))
+SPLASH = Implementation("splash", splash_refusal, splash_on_tpu)
 NATIVE = (XLA, CUDNN, SPLASH)
