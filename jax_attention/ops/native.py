@@ -22,7 +22,6 @@ from jaxtyping import Float
 from jax_attention.ops.call import Call, Implementation
 from jax_attention.ops.definition import call_masks
 from jax_attention.ops.hidden import ignoring_dead_keys
-from jax_attention.ops.reference import reference_attention
 from jax_attention.ops.tiles import pad_axis
 
 LANES = 128  # a TPU's vector width: the tiles of splash attention are multiples of it
@@ -100,8 +99,6 @@ def native_attention(
     call: Call, implementation: Literal["xla", "cudnn"]
 ) -> Float[Array, "*batch heads query dim"]:
     """The call through `jax.nn.dot_product_attention`."""
-    if 0 in (*call.query.shape, call.key.shape[-2]):  # of which XLA has no product in 16 bits
-        return reference_attention(call)
     query, key, value = (jnp.swapaxes(x, -3, -2) for x in (call.query, call.key, call.value))
     seen = call.visibility
     if not _needs_mask(call):  # then every query sees its own key at least
@@ -124,6 +121,14 @@ def native_attention(
     )
     output = jnp.swapaxes(output, -3, -2)  # ... heads query head_dim
     return output if visible is None else jnp.where(alive, output, 0.0)
+
+
+def xla_attention(call: Call) -> Float[Array, "*batch heads query dim"]:
+    """The call through XLA; float16 in float32, for JAX's products of it are not compiled for the CPU."""
+    if call.query.dtype != jnp.float16:
+        return native_attention(call, "xla")
+    query, key, value = (x.astype(jnp.float32) for x in (call.query, call.key, call.value))
+    return native_attention(call._replace(query=query, key=key, value=value), "xla").astype(jnp.float16)
 
 
 def splash_refusal(call: Call) -> str | None:
@@ -217,7 +222,7 @@ def splash_attention(call: Call, interpret: bool = False) -> Float[Array, "*batc
     return output.reshape(*batch, *output.shape[1:])[..., :query_len, :]
 
 
-XLA = Implementation("xla", xla_refusal, ignoring_dead_keys(partial(native_attention, implementation="xla")))
+XLA = Implementation("xla", xla_refusal, ignoring_dead_keys(xla_attention))
 CUDNN = Implementation(
     "cudnn", cudnn_refusal, ignoring_dead_keys(partial(native_attention, implementation="cudnn"))
 )

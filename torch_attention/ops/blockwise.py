@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
