@@ -36,6 +36,11 @@ def as_integers(x: Tensor) -> Tensor:
     return x.to(torch.int64)
 
 
+def as_integers_within(x: Tensor, most: int) -> Tensor:
+    """An array of integers in the dtype of positions, none of them further from 0 than `most`."""
+    return as_integers(x).clamp(-most, most)
+
+
 def einsum(equation: str, *operands: Tensor) -> Tensor:
     """A product of arrays by letters, in the precision of the arrays, which autocast would lower."""
     return _outside_autocast(partial(torch.einsum, equation), *operands)
@@ -91,9 +96,10 @@ def check_dtype(name: str, given: Any) -> Any:
 
 
 def check_promotion(module: Any, name: str, x: Any) -> None:
-    """Raise ValueError if no linear layer of a module has the dtype of `x`, which PyTorch does not promote.
+    """Raise ValueError if no linear layer of a module takes the dtype of `x`.
 
-    Autocast and hooks convert what layers are given, and layers of other classes may.
+    Flax's layers promote an array and their parameters to one dtype; PyTorch's do not, but under autocast, with hooks,
+    or in classes of their own.
     """
     other = None
     for layer in module._modules.values() if isinstance(x, Tensor) else ():

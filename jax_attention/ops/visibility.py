@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Int
 
-from jax_attention.arrays import as_integers
+from jax_attention.arrays import as_integers_within
 from jax_attention.ops.known import is_static
 
 FAR = 2**29  # beyond every length; a position, an offset and a side of a window add up in 32 bits
@@ -50,8 +50,7 @@ def _within(position: int) -> int:
 
 def as_positions(x: Int[Array, "..."]) -> Int[Array, "..."]:
     """Lengths or offsets in the dtype of positions, and none that is further than beyond every length."""
-    span = jnp.iinfo(x.dtype)
-    return as_integers(x if span.max < FAR else x.clip(max(-FAR, int(span.min)), FAR))
+    return as_integers_within(x, FAR)
 
 
 class Visibility(NamedTuple):
@@ -148,16 +147,16 @@ def _reached_by_place(
     """Which keys any query sees where there are no segments; the windows of neighbours overlap."""
     offset: Any = visibility.query_offset
     offset = offset[:, None] if _has_axes(offset) else offset  # batch 1
-    count: Any = query_len
-    if visibility.query_lengths is not None:
-        count = jnp.minimum(visibility.query_lengths[:, None], query_len)
     seen = [key >= 0]
     if visibility.before is not None:
         seen.append(key >= offset - visibility.before)
     if visibility.after is not None:
-        seen.append(key < offset + count + visibility.after)
+        seen.append(key < offset + query_len + visibility.after)
     if visibility.query_lengths is not None:
+        count = visibility.query_lengths[:, None]
         seen.append(count > 0)
+        if visibility.after is not None:
+            seen.append(key < offset + count + visibility.after)
     if visibility.key_lengths is not None:
         seen.append(key < visibility.key_lengths[:, None])
     return reduce(and_, seen)
