@@ -100,6 +100,17 @@ def test_huge_numbers_mean_what_they_say(name, implementation, mirror):
     assert_same(ours, call("torch", **small, implementation="reference"))
 
 
+@pytest.mark.parametrize("query_offset", [2**31 - 1, 2**40, -(2**31), -(2**40)])
+@pytest.mark.parametrize(("name", "options"), [("causal_mask", {}), ("sliding_window_mask", {"window": 2})])
+def test_masks_take_huge_offsets(name, options, query_offset):
+    ours, theirs = (
+        getattr(package, name)(3, 4, query_offset=query_offset, **options)
+        for package in (torch_attention, jax_attention)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+    assert np.asarray(ours).all() == (name == "causal_mask" and query_offset > 0)
+
+
 @each_mirror
 @pytest.mark.parametrize("implementation", [None, "reference", "blockwise", "native"])
 def test_more_queries_than_there_are_keep_no_key_alive(implementation, mirror):
@@ -188,6 +199,15 @@ def test_the_fused_kernel_refuses_gradients_that_it_would_lose():
         torch_ops.dot_product_attention(query, key, value, torch.tensor(BIAS), implementation="sdpa")
     with torch.no_grad():
         torch_ops.dot_product_attention(query, key, value, torch.tensor(BIAS), implementation="sdpa")
+
+
+def test_torch_maps_over_a_scale():
+    given = [torch.tensor(x) for x in ARRAYS]
+    ours = torch.vmap(lambda scale: torch_ops.dot_product_attention(*given, scale=scale))(
+        torch.tensor([0.5, 2.0])
+    )
+    for output, scale in zip(ours, (0.5, 2.0), strict=True):
+        assert_same(output, call("torch", scale=scale))
 
 
 def test_a_kernel_of_jax_compiles_float16_for_the_cpu():

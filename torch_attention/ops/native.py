@@ -44,8 +44,10 @@ def sdpa_refusal(call: Call) -> str | None:
         return f"scaled_dot_product_attention rounds a bias to the dtype of the query, got {kinds[0]} and {kinds[1]}"
     if keeps_gradients(call) is False:
         return f"scaled_dot_product_attention loses gradients beside a bias of numbers above {LARGE}"
-    if isinstance(call.scale, Tensor) or not call.scale > 0:
-        return f"scaled_dot_product_attention needs a scale above 0 that is no tensor, got {call.scale}"
+    if isinstance(call.scale, Tensor):
+        return "scaled_dot_product_attention needs a scale that is a number, got an array"
+    if not call.scale > 0:
+        return f"scaled_dot_product_attention needs a scale above 0, got {call.scale}"
     return None
 
 

@@ -53,6 +53,13 @@ def as_positions(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     return as_integers_within(x, FAR)
 
 
+def bounded(query_offset: int | Int[Tensor, ""]) -> Any:
+    """An offset, or the nearest one beyond every length, so that positions fit in 32 bits."""
+    if not isinstance(query_offset, int):
+        return as_positions(query_offset) if hasattr(query_offset, "dtype") else query_offset
+    return _within(query_offset) if is_static(query_offset) else query_offset
+
+
 class Visibility(NamedTuple):
     """Which keys each query sees; all batch axes are one here.
 
