@@ -9,6 +9,7 @@ from jax import Array
 
 from jax_attention.arrays import ARRAYS, INTEGERS, REALS, check_array, is_integer
 from jax_attention.checks import check_floating, check_keep, check_window, dtype_name
+from jax_attention.ranges import refuse
 
 
 def check_bias(bias: Array | None) -> None:

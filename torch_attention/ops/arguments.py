@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torch_attention.arrays import ARRAYS, INTEGERS, REALS, check_array, is_integer
 from torch_attention.checks import check_floating, check_keep, check_window, dtype_name
+from torch_attention.ranges import refuse
 
 
 def check_bias(bias: Tensor | None) -> None:
