@@ -46,6 +46,7 @@ def encode(m, tokens, **options):
     return partial(m.Encoder(config), tokens, **options)
 
 
+NOT_KEPT = "dropout_keep must be boolean (True: the entry is kept), got {}"
 NOT_BOOLEAN = "{} must be boolean (True: the query attends to the key), got {}; additive values go in bias"
 MASK = (
     "{} must have shape (query, key) = (5, 7), (batch, query, key) = (2, 5, 7) or "
@@ -123,7 +124,7 @@ CASES = [
             f"{where} of {dtype}",
             lambda m, call=call, dtype=dtype: call(m, m.ones(5, 7, dtype=dtype)),
             TypeError,
-            NOT_BOOLEAN.format(name, dtype),
+            (NOT_KEPT if name == "dropout_keep" else NOT_BOOLEAN.replace("{}", name, 1)).format(dtype),
         )
         for dtype in ("float32", "int32", "uint8")
         for where, name, call in [

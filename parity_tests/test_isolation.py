@@ -135,6 +135,7 @@ def test_operations_know_only_operations_masks_and_checks(package):
                 "outputs",
                 "arrays",
                 "arguments",
+                "ranges",
             }, file
 
 
@@ -143,7 +144,7 @@ def test_operations_know_only_operations_masks_and_checks(package):
     ("file", "allowed"),
     [
         ("arrays.py", set()),
-        ("checks.py", {"arrays"}),
+        ("checks.py", {"arrays", "ranges"}),
         ("ranges.py", {"arrays"}),
         ("arguments.py", {"arrays", "checks", "ranges"}),
         ("outputs.py", set()),

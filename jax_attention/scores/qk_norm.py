@@ -116,12 +116,10 @@ class QKNormAttention(nnx.Module):
             num_heads=self.num_heads,
             is_causal=self.is_causal,
         )
-        query = normalise(
-            self.q_norm, split_heads(self.q_proj(x), self.head_dim)
-        )  # batch heads length head_dim
-        key = normalise(
-            self.k_norm, split_heads(self.k_proj(x), self.head_dim)
-        )  # batch kv_heads length head_dim
+        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        query = normalise(self.q_norm, query)
+        key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        key = normalise(self.k_norm, key)
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
@@ -219,12 +217,10 @@ class FullWidthQKNormAttention(nnx.Module):
             num_heads=self.num_heads,
             is_causal=self.is_causal,
         )
-        query = split_heads(
-            normalise(self.q_norm, self.q_proj(x)), self.head_dim
-        )  # batch heads length head_dim
-        key = split_heads(
-            normalise(self.k_norm, self.k_proj(x)), self.head_dim
-        )  # batch kv_heads length head_dim
+        query = normalise(self.q_norm, self.q_proj(x))  # batch length heads·head_dim
+        query = split_heads(query, self.head_dim)  # batch heads length head_dim
+        key = normalise(self.k_norm, self.k_proj(x))  # batch length kv_heads·head_dim
+        key = split_heads(key, self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
