@@ -1,5 +1,6 @@
 """Attention calls at the ends of what their arguments may be: huge offsets, sinks of -inf, large biases, empty axes."""
 
+import dataclasses
 import re
 from functools import partial
 
@@ -214,6 +215,26 @@ def test_a_kernel_of_jax_compiles_float16_for_the_cpu():
     arrays = [jnp.asarray(x, jnp.float16) for x in ARRAYS]
     ours = jax.jit(partial(jax_ops.dot_product_attention, implementation="xla"))(*arrays)
     np.testing.assert_allclose(ours.astype(jnp.float32), call("jax", implementation="reference"), atol=5e-3)
+
+
+@each_mirror
+@pytest.mark.parametrize("name", ["ShawSelfAttention", "CausalSelfAttention"])
+def test_unwritten_slots_of_a_cache_have_no_influence(name, mirror):
+    package, array = {"torch": torch_attention, "jax": jax_attention}[mirror], MIRRORS[mirror][1]
+    options = {} if mirror == "torch" else {"rngs": nnx.Rngs(0)}
+    if name == "ShawSelfAttention":
+        options |= {"max_distance": 2, "is_causal": True}
+    attn = getattr(package, name)(4, 2, **options)
+    x = array(RNG.standard_normal((1, 3, 4)).astype(np.float32))
+    cache = attn(x[:, :2], cache=package.StaticCache(5)).cache
+    spoilt = [
+        x + array(np.where(np.arange(5)[:, None] < 2, 0, np.nan).astype(np.float32)) for x in cache.entries
+    ]
+    spoilt = dataclasses.replace(cache, entries=type(cache.entries)(*spoilt))
+    clean, ours = (attn(x[:, 2:], cache=each).output for each in (cache, spoilt))
+    if mirror == "torch":
+        clean, ours = clean.detach(), ours.detach()
+    np.testing.assert_array_equal(ours, clean)
 
 
 def message(function, *arguments, **options):

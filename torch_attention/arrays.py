@@ -104,7 +104,7 @@ def check_promotion(module: Any, name: str, x: Any) -> None:
     other = None
     for layer in module._modules.values() if isinstance(x, Tensor) else ():
         if type(layer) is torch.nn.Linear:
-            weight = layer._parameters.get("weight")
+            weight: Any = layer._parameters.get("weight")
             if type(weight) not in _PLAIN or weight.dtype == x.dtype or layer._forward_pre_hooks:
                 return
             other = weight.dtype

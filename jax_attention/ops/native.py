@@ -164,7 +164,7 @@ def splash_refusal(call: Call) -> str | None:
     return None
 
 
-def _refuse_other_platforms(*_: Any) -> Array:
+def _refuse_other_platforms(*_: Any) -> Any:
     raise NotImplementedError("splash attention needs a TPU, got another platform")
 
 
