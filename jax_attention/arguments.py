@@ -20,10 +20,11 @@ from functools import wraps
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, is_typeddict
 
-from jax_attention.arrays import ARRAYS, as_array, check_array, check_dtype, is_integer
+from jax_attention.arrays import ARRAYS, as_array, check_array, check_dtype, check_promotion, is_integer
 from jax_attention.checks import check_boolean, check_floating, dtype_name
 from jax_attention.ranges import article, as_flag, check_integer, check_number, refuse
 
+FEATURES = ("x", "query", "key", "value", "memory")  # arguments of modules that meet parameters
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 _Check = Callable[[Any], Any]
 
@@ -43,6 +44,8 @@ def checked(target: _Made) -> _Made:
     others = next((checks[name] for name, x in parameters.items() if x.kind is x.VAR_POSITIONAL), None)
     named = {name: check for name, check in checks.items() if check is not None}
     axes = {} if "self" in parameters else _axes_of(parameters)
+    is_call = "self" in parameters and target.__name__ in ("forward", "__call__")
+    features = [(i, name) for i, name in enumerate(parameters) if is_call and name in FEATURES]
 
     @wraps(target)
     def check_and_call(*args: Any, **kwargs: Any) -> Any:
@@ -52,6 +55,8 @@ def checked(target: _Made) -> _Made:
         named_given = {name: named[name](x) if name in named else x for name, x in kwargs.items()}
         if axes:
             _check_axes(axes, {**dict(zip(parameters, given, strict=False)), **named_given})
+        for i, name in features:
+            check_promotion(given[0], name, given[i] if i < len(given) else named_given.get(name))
         return target(*given, **named_given)
 
     check_and_call.checks = checks  # type: ignore[attr-defined]

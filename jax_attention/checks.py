@@ -96,6 +96,8 @@ def check_attention(query: Array, key: Array, value: Array | None = None) -> Non
         raise ValueError(
             f"query and key must have the same head_dim, got {query.shape[-1]} and {key.shape[-1]}"
         )
+    if query.shape[-1] == 0:
+        raise ValueError("query and key must have a head_dim of at least 1, got 0")
     if query.ndim != key.ndim or not _broadcasts(key.shape[:-3], query.shape[:-3]):
         raise ValueError(
             f"query and key must have the same batch, got {tuple(query.shape[:-3])} and {tuple(key.shape[:-3])}"
@@ -113,6 +115,8 @@ def check_floating(name: str, x: Any) -> None:
     check_array(name, x)
     if not is_floating(x):
         raise TypeError(f"{name} must be floating point, got {dtype_name(x)}")
+    if x.dtype.itemsize < 2:
+        raise TypeError(f"{name} must have at least 16 bits, got {dtype_name(x)}; convert it to float32, say")
 
 
 def check_flag(**flags: Any) -> None:

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.caches import Cache, Recalled
-from torch_attention.checks import check_key_mask, check_pairs, check_positive, dtype_name
+from torch_attention.checks import check_key_mask, check_pairs, dtype_name
 from torch_attention.positions.protocol import check_positions
 
 
@@ -78,7 +78,6 @@ def check_call(
             f"cache counts places along one axis, got a position scheme with num_axes={num_axes}"
         )
     batch, length = x.shape[:2]
-    check_positive(length=length)
     check_key_mask(mask, batch, length)
     if cache.entries is not None and cache.entries[0].shape[0] != batch:
         raise ValueError(f"cache must hold {batch} sequences as x does, got {cache.entries[0].shape[0]}")

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
@@ -14,6 +13,7 @@ from jax_attention.ops.definition import call_masks
 from jax_attention.ops.hidden import ignoring_dead_keys
 from jax_attention.ops.reference import reference_attention
 from jax_attention.ops.rules import DotProductRule
+from jax_attention.ops.softmax import share_of_keys
 from jax_attention.ops.tile import Fixed, Learned, Plan
 from jax_attention.ops.tile_loop import attend_tiles
 from jax_attention.ops.tiles import pad_axis, tile_size, tiles_by_mask, tiles_by_place, tiling
@@ -99,9 +99,7 @@ def blockwise_with_log_sum(
     if (
         call.return_logsumexp and call.sinks is not None
     ):  # their share is taken from the sum of all weights, 1
-        sinks = call.sinks.astype(log_sum.dtype)[:, None]  # heads 1
-        share = jax.nn.sigmoid(log_sum - jnp.broadcast_to(sinks, log_sum.shape))
-        output = (output * share[..., None]).astype(output.dtype)
+        output = (output * share_of_keys(log_sum, call.sinks)[..., None]).astype(output.dtype)
     return output, log_sum
 
 

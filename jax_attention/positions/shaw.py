@@ -30,6 +30,7 @@ from jax_attention.ops import (
     dot_product_attention_weights,
     merge_heads,
     split_heads,
+    weighted_values,
 )
 from jax_attention.ops.slots import sum_by_slot
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
@@ -191,7 +192,7 @@ class ShawSelfAttention(nnx.Module):
         by_row = sum_by_slot(kept, row, len(self.position.rows))  # batch heads length rows
         table = self.value_embedding(jnp.asarray(self.position.rows))  # rows head_dim
         shifts = einsum("bhqr,rd->bhqd", by_row, at_least_float32(table))  # batch heads length head_dim
-        heads = (matmul(kept, at_least_float32(seen.entries.value)) + shifts).astype(
+        heads = (weighted_values(kept, at_least_float32(seen.entries.value)) + shifts).astype(
             value.dtype
         )  # batch heads length head_dim
         return attention_output(

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
 from jax_attention.ops import top_k_mask
+from jax_attention.ops.visibility import bounded
 
 
 @checked
@@ -66,7 +67,7 @@ def chosen_keys(
     by_stride = stride_weights(by_group, per_run, count * per_block)  # batch kv_heads query strides
     importance = block_sums(by_stride, per_block)  # batch kv_heads query blocks
 
-    own = jnp.arange(query_len) + query_offset  # query
+    own = jnp.arange(query_len) + bounded(query_offset)  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
     importance = jnp.where(with_rank(always, 4), jnp.inf, importance)

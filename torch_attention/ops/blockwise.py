@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
 from torch_attention.ops.reference import reference_attention
 from torch_attention.ops.rules import DotProductRule
+from torch_attention.ops.softmax import share_of_keys
 from torch_attention.ops.tile import Fixed, Learned, Plan
 from torch_attention.ops.tile_loop import attend_tiles
 from torch_attention.ops.tiles import tile_size, tiles_by_mask, tiling
@@ -87,8 +87,7 @@ def blockwise_with_log_sum(
     if (
         call.return_logsumexp and call.sinks is not None
     ):  # their share is taken from the sum of all weights, 1
-        share = torch.sigmoid(log_sum - call.sinks[:, None].to(log_sum.dtype))
-        output = (output * share[..., None]).to(output.dtype)
+        output = (output * share_of_keys(log_sum, call.sinks)[..., None]).to(output.dtype)
     return output, log_sum
 
 

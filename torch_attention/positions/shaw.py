@@ -28,6 +28,7 @@ from torch_attention.ops import (
     dot_product_attention_weights,
     merge_heads,
     split_heads,
+    weighted_values,
 )
 from torch_attention.ops.slots import sum_by_slot
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
@@ -189,7 +190,7 @@ class ShawSelfAttention(nn.Module):
         by_row = sum_by_slot(kept, row, len(self.position.rows))  # batch heads length rows
         table = self.value_embedding(torch.as_tensor(self.position.rows, device=x.device))  # rows head_dim
         shifts = einsum("bhqr,rd->bhqd", by_row, at_least_float32(table))  # batch heads length head_dim
-        heads = (matmul(kept, at_least_float32(seen.entries.value)) + shifts).to(
+        heads = (weighted_values(kept, at_least_float32(seen.entries.value)) + shifts).to(
             value.dtype
         )  # batch heads length head_dim
         return attention_output(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.ops import top_k_mask
+from torch_attention.ops.visibility import bounded
 
 
 @checked
@@ -68,7 +69,7 @@ def chosen_keys(
     by_stride = stride_weights(by_group, per_run, count * per_block)  # batch kv_heads query strides
     importance = block_sums(by_stride, per_block)  # batch kv_heads query blocks
 
-    own = torch.arange(query_len, device=visible.device) + query_offset  # query
+    own = torch.arange(query_len, device=visible.device) + bounded(query_offset)  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
     importance = torch.where(with_rank(always, 4), torch.inf, importance)
