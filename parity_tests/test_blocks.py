@@ -17,6 +17,9 @@ BATCH, HEADS, LENGTH, EMBED, HEAD_DIM, BLOCK = 2, 3, 300, 12, 4, 5
 SIZES = {"embed_dim": EMBED, "num_heads": HEADS}
 ROTARY = {"position": Part("RotaryEmbedding", {"head_dim": HEAD_DIM})}
 T5 = {"position": Part("T5Bias", {"num_heads": HEADS, "num_buckets": 8, "max_distance": 20})}
+TRANSFORMER_XL = {
+    "position": Part("TransformerXLEmbedding", {"embed_dim": EMBED, "num_heads": HEADS, "head_dim": HEAD_DIM})
+}
 ALIBI = {"position": Part("ALiBi", {"num_heads": HEADS})}
 
 GLOBAL = np.zeros((BATCH, LENGTH), bool)
@@ -53,12 +56,33 @@ CASES = {
         {"one_sided_window": 9, **T5},
         {"global_tokens": GLOBAL},
     ),
+    "global tokens and a dropout mask": (
+        "LongformerAttention",
+        {"one_sided_window": 9},
+        {"global_tokens": GLOBAL, "mask": PAIRS, "dropout_keep": KEEP},
+    ),
+    "global tokens, a bias of queries and a dropout mask": (
+        "LongformerAttention",
+        {"one_sided_window": 40, **TRANSFORMER_XL},
+        {"global_tokens": GLOBAL, "mask": PADDING, "dropout_keep": KEEP, "positions": REVERSED},
+    ),
     "random blocks": ("BigBirdAttention", {"block_size": BLOCK}, {"random_blocks": RANDOM, "mask": PAIRS}),
     "random blocks and rotary": (
         "BigBirdAttention",
         {"block_size": BLOCK, **ROTARY},
         {"random_blocks": RANDOM, "positions": REVERSED, "dropout_keep": KEEP},
     ),
+    "random blocks and a bias": (
+        "BigBirdAttention",
+        {"block_size": BLOCK, **T5},
+        {"random_blocks": RANDOM, "mask": PAIRS, "dropout_keep": KEEP},
+    ),
+    "blocks and a bias of queries": (
+        "BigBirdAttention",
+        {"block_size": BLOCK, **TRANSFORMER_XL},
+        {"random_blocks": RANDOM, "positions": REVERSED},
+    ),
+    "blocks and a bias": ("BigBirdAttention", {"block_size": BLOCK, **ALIBI}, {"mask": PADDING}),
     "no ends": ("BigBirdAttention", {"block_size": BLOCK, "window_blocks": 1, "global_blocks": 0}, {}),
 }
 QUICK = ("sinks and rotary", "global tokens", "random blocks")  # one for each way
