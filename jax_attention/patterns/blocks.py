@@ -68,7 +68,7 @@ class Blocks:
         """
         span = jnp.arange((before + 1 + after) * self.size)
         start = (jnp.arange(self.count) - before) * self.size
-        around = start[:, None] + span  # count span
+        around = start[:, None] + span[None]  # count span
         firsts = jnp.arange(first)
         return jnp.concatenate([repeat(firsts, "s -> m s", m=self.count), around], axis=-1)
 
@@ -90,7 +90,9 @@ class Blocks:
             query = self.numbers(0, 0, 0)[..., None]  # count size 1
             key = self.numbers(self.before, self.after, self.first)[:, None]  # count 1 span
             column = jnp.arange(key.shape[-1])
-            once = (key >= self.first) | (column < self.first)  # the first keys, met again among the others
+            once = (key >= self.first) | (column < self.first)[
+                None, None
+            ]  # the first keys, met again among the others
             by_number = (sees(query, key) & once & (key < self.length))[None, None]
             seen = by_number if seen is None else seen & by_number
         if seen is None:

@@ -26,18 +26,19 @@ def met_blocks(
     """
     block = torch.arange(num_blocks, device=device)  # blocks
     reach = window_blocks // 2
-    around = block[:, None] + torch.arange(window_blocks, device=device) - reach  # blocks window
+    around = block[:, None] + torch.arange(window_blocks, device=device)[None] - reach  # blocks window
     ends = torch.concatenate([block[:global_blocks], block[num_blocks - global_blocks :]])
     ends = torch.broadcast_to(ends, (num_blocks, 2 * global_blocks))  # blocks ends
     met = [around[None], ends[None]]
     counts = [(around >= 0) & (around < num_blocks), abs(ends - block[:, None]) > reach]
     counts = [each[None] for each in counts]
     if random_blocks is not None:
+        random_blocks = random_blocks.to(block.dtype)
         exists = (random_blocks >= global_blocks) & (random_blocks < num_blocks - global_blocks)
         order = torch.arange(random_blocks.shape[-1], device=device)
         same = random_blocks[..., :, None] == random_blocks[..., None, :]  # heads blocks random random
-        again = (same & (order < order[:, None])).any(-1)
-        far = abs(random_blocks - block[:, None]) > reach
+        again = (same & (order[None] < order[:, None])[None, None]).any(-1)
+        far = abs(random_blocks - block[None, :, None]) > reach
         heads = random_blocks.shape[0]
         met = [torch.broadcast_to(each, (heads, *each.shape[1:])) for each in met]
         counts = [torch.broadcast_to(each, (heads, *each.shape[1:])) for each in counts]
@@ -79,7 +80,9 @@ def block_sparse_heads(
     )
     mask = None if mask is None else align("mask", mask, (batch, num_heads, length, length))
     offsets = torch.arange(block_size, device=query.device)
-    keys = rearrange(met[..., None] * block_size + offsets, "h m c s -> h m (c s)")  # heads|1 count span
+    keys = rearrange(
+        met[..., None] * block_size + offsets[None, None, None], "h m c s -> h m (c s)"
+    )  # heads|1 count span
 
     def of_blocks(x: Shaped[Tensor, "batch heads length dim"]) -> Shaped[Tensor, "blocks heads span dim"]:
         """Keys or values that each block of queries meets."""

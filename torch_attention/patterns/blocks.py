@@ -69,7 +69,7 @@ class Blocks:
         """
         span = torch.arange((before + 1 + after) * self.size, device=device)
         start = (torch.arange(self.count, device=device) - before) * self.size
-        around = start[:, None] + span  # count span
+        around = start[:, None] + span[None]  # count span
         firsts = torch.arange(first, device=device)
         return torch.concatenate([repeat(firsts, "s -> m s", m=self.count), around], dim=-1)
 
@@ -93,7 +93,9 @@ class Blocks:
             query = self.numbers(0, 0, 0, device=device)[..., None]  # count size 1
             key = self.numbers(self.before, self.after, self.first, device=device)[:, None]  # count 1 span
             column = torch.arange(key.shape[-1], device=device)
-            once = (key >= self.first) | (column < self.first)  # the first keys, met again among the others
+            once = (key >= self.first) | (column < self.first)[
+                None, None
+            ]  # the first keys, met again among the others
             by_number = (sees(query, key) & once & (key < self.length))[None, None]
             seen = by_number if seen is None else seen & by_number
         if seen is None:
