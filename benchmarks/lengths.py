@@ -22,7 +22,11 @@ from attention_bridge.catalogue import Mechanism, Part
 from benchmarks.counting import Cost, jax_cost, torch_cost
 
 SLOTS = ("SlotAttention",)  # whose queries are not the elements of the sequence
-ROTARY_ONLY = ("LinformerAttention", "NystromAttention")  # what takes no other scheme
+ROTARY_ONLY = (
+    "LinformerAttention",
+    "NystromAttention",
+    "NativeSparseAttention",
+)  # what takes no other scheme
 DROPOUT = 0.1
 Arrays = dict[str, np.ndarray]
 
