@@ -84,6 +84,10 @@ def at_length(mechanism: Mechanism, use: Use, length: int) -> tuple[Part, Arrays
         sizes["query"] = length
     if "windows" in sizes:
         sizes["windows"] = (-(-side // mechanism.module.arguments["window_size"])) ** 2
+    elif "area" in sizes:  # all of the image
+        sizes["area"] = side**2
+    if "patches" in sizes:  # of several pixels each
+        sizes["patches"] = (side // mechanism.module.arguments["reduction"]) ** 2
     if "columns" in sizes:  # keys that are learned, and those of the sequence
         sizes["columns"] = length + mechanism.sizes["columns"] - mechanism.sizes["query"]
     rng = np.random.default_rng(0)
@@ -149,19 +153,15 @@ def torch_program(mechanism: Mechanism, use: Use, length: int) -> Callable[[], A
 
     def backward() -> Any:
         with torch.enable_grad():
-            outputs = [
-                x
-                for x in jax.tree.leaves(tuple(_flat(forward())))
-                if isinstance(x, torch.Tensor) and x.requires_grad
-            ]
+            outputs = [x for x in _tensors(forward()) if x.requires_grad]
             return torch.autograd.grad(sum(x.sum() for x in outputs), learned, allow_unused=True)
 
     return backward
 
 
-def _flat(x: Any) -> list[Any]:
+def _tensors(x: Any) -> list[torch.Tensor]:
     if isinstance(x, tuple | list):
-        return [z for y in x for z in _flat(y)]
+        return [z for y in x for z in _tensors(y)]
     return [x] if isinstance(x, torch.Tensor) else []
 
 
