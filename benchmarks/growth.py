@@ -139,7 +139,8 @@ def measure(name: str, framework: str, backward: bool, length: int) -> Measured:
     else:
         program, given = jax_program(mechanism, use, length)
         compiled = jax.jit(program).lower(*given).compile()
-        peak = compiled.memory_analysis().temp_size_in_bytes
+        planned: Any = compiled.memory_analysis()
+        peak = planned.temp_size_in_bytes
 
         def run() -> Any:
             return jax.block_until_ready(compiled(*given))
@@ -155,7 +156,8 @@ def measure(name: str, framework: str, backward: bool, length: int) -> Measured:
 
 def growth_of(name: str, framework: str) -> Growth:
     """`growth` for another process."""
-    return growth(*select([name]), framework)
+    (mechanism,) = select([name])
+    return growth(mechanism, framework)
 
 
 def growths(mechanisms: list[Mechanism], *, workers: int) -> Iterator[Growth]:

@@ -28,7 +28,7 @@ ROTARY_ONLY = (
     "NativeSparseAttention",
 )  # what takes no other scheme
 DROPOUT = 0.1
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
 
 class Use(NamedTuple):
@@ -79,8 +79,8 @@ def at_length(mechanism: Mechanism, use: Use, length: int) -> tuple[Part, Arrays
     """The smallest instance of a mechanism that takes so many tokens or patches, and one input for it."""
     side = math.isqrt(length)
     sizes = {**mechanism.sizes, "batch": 1, "key": length, "height": side, "width": side}
-    axes = {axis for each in (*mechanism.inputs.values(), *mechanism.tokens.values()) for axis in each}
-    if "query" in axes and mechanism.name not in SLOTS:
+    named = {axis for each in (*mechanism.inputs.values(), *mechanism.tokens.values()) for axis in each}
+    if "query" in named and mechanism.name not in SLOTS:
         sizes["query"] = length
     if "windows" in sizes:
         sizes["windows"] = (-(-side // mechanism.module.arguments["window_size"])) ** 2
@@ -154,7 +154,7 @@ def torch_program(mechanism: Mechanism, use: Use, length: int) -> Callable[[], A
     def backward() -> Any:
         with torch.enable_grad():
             outputs = [x for x in _tensors(forward()) if x.requires_grad]
-            return torch.autograd.grad(sum(x.sum() for x in outputs), learned, allow_unused=True)
+            return torch.autograd.grad([x.sum() for x in outputs], learned, allow_unused=True)
 
     return backward
 
@@ -170,7 +170,8 @@ def jax_program(mechanism: Mechanism, use: Use, length: int) -> tuple[Callable[.
     part, given = at_length(mechanism, use, length)
     module = build(part, "jax_attention", {"rngs": nnx.Rngs(0)})
     module.train() if use.training else module.eval()
-    definition, parameters, rest = nnx.split(module, nnx.Param, ...)
+    definition, parameters, *others = nnx.split(module, nnx.Param, ...)
+    (rest,) = others
     options = mechanism.options(need_weights=False)
     arrays = {name: jnp.asarray(x) for name, x in given.items()}
     learned = {name: x for name, x in arrays.items() if jnp.issubdtype(x.dtype, jnp.floating)}
