@@ -30,6 +30,7 @@ FIRST_TILE = 0.2  # more of that where XLA's tiles fill a short sequence
 TOLERANCE = 1.5  # how many times the time may grow faster than the length's power, for noise and caches
 LEAST_SECONDS, LEAST_BYTES = 5e-3, 8 * 2**20  # below, a figure says nothing of growth
 CHUNKED = ("linear", "delta", "low_rank")  # many steps, each counted in Python
+WARM = 64
 ROUNDS, ENOUGH_SECONDS = 5, 1.0
 
 
@@ -127,6 +128,8 @@ def measure(name: str, framework: str, backward: bool, length: int) -> Measured:
     use = uses(mechanism)[int(backward)]
     torch.set_num_threads(1)
     if framework == "torch":
+        with torch.no_grad():
+            torch_program(mechanism, use, WARM)()  # what is loaded and made once
         called = torch_program(mechanism, use, length)
 
         def run() -> Any:

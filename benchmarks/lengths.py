@@ -91,7 +91,7 @@ def at_length(mechanism: Mechanism, use: Use, length: int) -> tuple[Part, Arrays
     if "columns" in sizes:  # keys that are learned, and those of the sequence
         sizes["columns"] = length + mechanism.sizes["columns"] - mechanism.sizes["query"]
     rng = np.random.default_rng(0)
-    given = {
+    given: Arrays = {
         name: rng.standard_normal([sizes[axis] for axis in axes]).astype(np.float32)
         for name, axes in mechanism.inputs.items()
     }
