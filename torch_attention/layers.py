@@ -264,6 +264,16 @@ class Dropout(nn.Module):
         """Which attention weights to keep: as given, else a fresh draw, else None for all."""
         return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
 
+    def seed(self) -> Any:
+        """What `keep_tile` draws from; None for nothing, or for PyTorch's own generator."""
+        return None
+
+    def keep_tile(
+        self, shape: tuple[int, ...], like: Tensor, seed: Any, number: Any
+    ) -> Bool[Tensor, "..."] | None:
+        """Which attention weights of a tile to keep: a draw that its number tells from those of others, or None."""
+        return self._draw(shape, like)
+
     def _draw(self, shape: tuple[int, ...], like: Tensor) -> Bool[Tensor, "..."] | None:
         if not self.draws:
             return None

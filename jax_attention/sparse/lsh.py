@@ -142,8 +142,7 @@ class LSHAttention(nnx.Module):
         buckets = lsh_buckets(query, rotations, mask)  # batch heads rounds length
         order = jnp.argsort(buckets, axis=-1, stable=True)  # batch heads rounds length
         num_chunks = length // self.chunk_length
-        keep = self.dropout.keep_weights(query, key, dropout_keep)
-        if not need_weights and keep is None and length != 0:
+        if not need_weights and length != 0:
             heads = lsh_attention(
                 query,
                 key,
@@ -154,6 +153,8 @@ class LSHAttention(nnx.Module):
                 is_causal=self.is_causal,
                 circular=self.circular,
                 count_repeats=self.count_repeats,
+                dropout=self.dropout,
+                dropout_keep=dropout_keep,
             )
             return AttentionOutput(self.out_proj(merge_heads(heads.astype(x.dtype))), None)
         weights = lsh_attention_weights(
@@ -166,7 +167,12 @@ class LSHAttention(nnx.Module):
             circular=self.circular,
             count_repeats=self.count_repeats,
         )
-        heads = weighted_values(weights, value, dropout_keep=keep, dropout_rate=self.dropout.rate)
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
 
 

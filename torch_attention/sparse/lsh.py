@@ -140,8 +140,7 @@ class LSHAttention(nn.Module):
         buckets = lsh_buckets(query, rotations, mask)  # batch heads rounds length
         order = torch.argsort(buckets, dim=-1, stable=True)  # batch heads rounds length
         num_chunks = length // self.chunk_length
-        keep = self.dropout.keep_weights(query, key, dropout_keep)
-        if not need_weights and keep is None and length != 0:
+        if not need_weights and length != 0:
             heads = lsh_attention(
                 query,
                 key,
@@ -152,6 +151,8 @@ class LSHAttention(nn.Module):
                 is_causal=self.is_causal,
                 circular=self.circular,
                 count_repeats=self.count_repeats,
+                dropout=self.dropout,
+                dropout_keep=dropout_keep,
             )
             return AttentionOutput(self.out_proj(merge_heads(heads.to(x.dtype))), None)
         weights = lsh_attention_weights(
@@ -164,7 +165,12 @@ class LSHAttention(nn.Module):
             circular=self.circular,
             count_repeats=self.count_repeats,
         )
-        heads = weighted_values(weights, value, dropout_keep=keep, dropout_rate=self.dropout.rate)
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
 
 
