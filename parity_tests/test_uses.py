@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_attention
 from attention_bridge import instances
@@ -11,6 +12,7 @@ from attention_bridge.instances import inputs, torch_module
 from attention_bridge.running import named_outputs
 from attention_bridge.uses import page, torch_uses
 from attention_bridge.weights.leaves import to_torch
+from torch_attention.models.experts import ExpertsConfig, MixtureOfExperts
 
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
 # The rest takes longer; recurrences are compiled without the tests' shape checks, in the slow tests alone.
@@ -33,6 +35,16 @@ sampled = pytest.mark.parametrize(
 IN_SEVERAL_GRAPHS = {"NystromAttention"}
 # A part of a grid is cut off: the exported program asks whether that leaves it contiguous.
 GRIDS_CUT_OFF = {"WindowAttention", "ShiftedWindowAttention", "SpatialReductionAttention"}
+# What sorts its scores or looks for the largest: a choice, or the keys whose weights are not zero.
+CHOOSING = {
+    "SparsemaxAttention",
+    "Entmax15Attention",
+    "TopKAttention",
+    "DeepSeekSparseAttention",
+    "NativeSparseAttention",
+    "MixtureOfBlockAttention",
+    "LSHAttention",
+}
 NO_LINEAR = "it has no linear layer."
 
 
@@ -114,14 +126,51 @@ class TestAutocast:
         itself = first_output(torch_module(mechanism, "bfloat16")(**low))
         assert distance(lowered, exact) <= 1.5 * distance(itself, exact) + 1e-6
 
-    @pytest.mark.parametrize("name", ["MixtureOfBlockAttention", "LSHAttention", "TopKAttention"])
-    def test_choices_are_those_of_float32(self, name):
-        (mechanism,) = select([name])
-        module, given = torch_module(mechanism, "float32"), in_float32(given_to(mechanism))
-        exact = module(**given).weights
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            lowered = module(**given).weights
-        assert torch.equal(lowered > 0, exact > 0)
+    @every_mechanism
+    def test_choices_are_those_of_float32(self, mechanism):
+        module, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 4)
+        exact = compared(module, given, enabled=False)
+        for dtype in (torch.bfloat16, torch.float16):
+            lowered = compared(module, given, dtype=dtype)
+            assert [x.dtype for x in lowered] == [x.dtype for x in exact]
+            assert all(torch.equal(x, y) for x, y in zip(lowered, exact, strict=True))
+
+    def test_choices_that_are_recorded(self):
+        recorded = {
+            each.name
+            for each in CATALOGUE
+            if each.family in ("sparse", "scores")
+            and compared(torch_module(each, "float32"), torch_uses._inputs(each, 0), enabled=False)
+        }
+        assert recorded == CHOOSING
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_experts_are_those_of_float32(self, dtype):
+        torch.manual_seed(0)
+        experts = MixtureOfExperts(16, ExpertsConfig(num_experts=8, num_chosen=2, ffn_dim=8))
+        x = torch.randn(2, 200, 16)
+        exact = experts.shares(x)
+        with torch.autocast("cpu", dtype=dtype):
+            torch.testing.assert_close(experts.shares(x), exact, rtol=0, atol=0)
+
+
+class Compared(TorchDispatchMode):
+    """Records the numbers that are sorted, or of which the largest is looked for: what choices depend on."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.sort, torch.ops.aten.argmax, torch.ops.aten.topk):
+            self.numbers.append(args[0].clone())
+        return function(*args, **(kwargs or {}))
+
+
+def compared(module, given, **autocast):
+    with Compared() as found, torch.no_grad(), torch.autocast("cpu", **autocast):
+        module(**given)
+    return found.numbers
 
 
 def first_output(result):
