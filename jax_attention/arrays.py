@@ -61,6 +61,11 @@ def take_along(x: Array, index: Array, axis: int) -> Array:
     return jnp.take_along_axis(x, index, axis)
 
 
+def stable_order(x: Array) -> Array:
+    """Where the elements along the last axis stand once they are sorted upwards: of equal ones the first is first."""
+    return jnp.argsort(x, axis=-1, stable=True)
+
+
 def is_floating(x: Array) -> bool:
     """Whether an array holds floating-point numbers."""
     return bool(jnp.issubdtype(x.dtype, jnp.floating))

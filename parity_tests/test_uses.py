@@ -12,7 +12,9 @@ from attention_bridge.instances import inputs, torch_module
 from attention_bridge.running import named_outputs
 from attention_bridge.uses import page, torch_uses
 from attention_bridge.weights.leaves import to_torch
+from torch_attention import arrays
 from torch_attention.models.experts import ExpertsConfig, MixtureOfExperts
+from torch_attention.ops import triangular
 
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
 # The rest takes longer; recurrences are compiled without the tests' shape checks, in the slow tests alone.
@@ -270,6 +272,64 @@ class TestSizes:
         for step in torch_uses.STEPS:
             given = torch_uses._inputs(mechanism, step)
             torch_uses._check_same(run(**given), module(**given))
+
+
+def in_onnxruntime(layer, traced, x, folder):
+    """The first output of a layer for `x`, once it was exported for `traced` with both axes dynamic."""
+    import onnxruntime
+
+    torch._dynamo.reset()
+    path, shape = folder / "layer.onnx", dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    torch.onnx.export(layer, (traced,), path, dynamo=True, dynamic_shapes=(shape,), verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (given,) = session.get_inputs()
+    return torch.from_numpy(session.run(None, {given.name: x.numpy()})[0])
+
+
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # by the exporter, of its own parts
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+class TestONNX:
+    @pytest.fixture(autouse=True)
+    def needs_the_extra(self):
+        for name in ("onnx", "onnxruntime", "onnxscript"):
+            pytest.importorskip(name, reason="needs attention-bridge[onnx]")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["SelfAttention", "TopKAttention", "MultiScaleRetention", "DeltaNet"])
+    def test_onnxruntime_gives_the_same_at_all_sizes(self, name):
+        (mechanism,) = select([name])
+        assert torch_uses.in_onnx(mechanism) == torch_uses.YES
+
+    @pytest.mark.slow
+    def test_a_recurrence_is_exported_where_gradients_are_on(self, tmp_path):
+        layer = torch_attention.LinearAttention(4, 2, chunk_size=2)
+        x = torch.randn(3, 8, 4)
+        output = in_onnxruntime(layer, torch.ones(2, 5, 4), x, tmp_path)
+        torch.testing.assert_close(output, layer(x).output, rtol=0, atol=1e-4)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+    def test_equal_elements_keep_their_order(self, dtype, tmp_path):
+        class Order(nn.Module):
+            def forward(self, x):
+                return (arrays.stable_order(x),)
+
+        x = torch.randint(0, 2, (3, 200)).to(dtype)
+        torch.testing.assert_close(in_onnxruntime(Order(), x[:2, :9], x, tmp_path), arrays.stable_order(x))
+
+    @pytest.mark.survey
+    @every_mechanism
+    def test_every_mechanism_in_onnx(self, mechanism):
+        assert torch_uses.in_onnx(mechanism) == torch_uses.YES
+
+
+@pytest.mark.parametrize("length", [0, 1, 5])
+def test_equations_solved_row_by_row_are_those_solved_at_once(length):
+    lower, right = torch.randn(2, 3, length, length), torch.randn(2, 3, length, 4)
+    found = triangular._substitute(lower, right)
+    torch.testing.assert_close(found, triangular.solve_unit_lower(lower, right))
 
 
 class TestPage:

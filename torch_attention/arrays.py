@@ -64,6 +64,14 @@ def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
     return torch.gather(x.expand(taken), axis, index.expand(places))
 
 
+def stable_order(x: Tensor) -> Tensor:
+    """Where the elements along the last axis stand once they are sorted upwards: of equal ones the first is first."""
+    if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+        # ONNX has no sort that says to be stable, but its only one is; it does not take booleans.
+        return torch.argsort(x.to(torch.int64) if x.dtype == torch.bool else x, dim=-1)
+    return torch.argsort(x, dim=-1, stable=True)
+
+
 def is_floating(x: Tensor) -> bool:
     """Whether an array holds floating-point numbers."""
     return x.dtype.is_floating_point

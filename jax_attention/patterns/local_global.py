@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arrays import stable_order
 from jax_attention.checks import align
 from jax_attention.ops import at_least_float32, dot_product_scores, masked_softmax, weighted_values
 from jax_attention.ops.blockwise import blockwise_with_log_sum
@@ -43,7 +44,7 @@ def local_and_global_heads(
     shape = (*query.shape[:3], query.shape[2])
     allowed = None if mask is None else align("mask", mask, shape)
     is_global = global_tokens[:, None, None]  # batch 1 1 length
-    order = jnp.argsort(~global_tokens, axis=-1, stable=True)  # global tokens first
+    order = stable_order(~global_tokens)  # global tokens first
     seen = is_global if allowed is None else is_global & allowed
     call = checked_call(
         at_least_float32(query),
@@ -80,7 +81,7 @@ def heads_of_global_tokens(
     scale: float | None,
 ) -> Float[Array, "batch heads length head_dim"]:
     """What global queries read, in tiles; other rows are not to be used."""
-    order = jnp.argsort(~global_tokens, axis=-1, stable=True)
+    order = stable_order(~global_tokens)
     allowed = None if mask is None else align("mask", mask, (*query.shape[:3], query.shape[2]))
     call = checked_call(
         _reorder(query, order, -2),

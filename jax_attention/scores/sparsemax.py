@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
-from jax_attention.arrays import take_along, with_rank
+from jax_attention.arrays import stable_order, take_along, with_rank
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
 from jax_attention.layers import Dropout, Factory, linear, precise
@@ -48,7 +48,7 @@ def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"])
 @checked
 def descending(x: Float[Array, "... key"]) -> Float[Array, "... key"]:
     """Sorted along the last axis, the largest first."""
-    return take_along(x, jnp.argsort(-x, axis=-1, stable=True), -1)
+    return take_along(x, stable_order(-x), -1)
 
 
 @checked

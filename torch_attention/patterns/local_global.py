@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from torch_attention.arrays import stable_order
 from torch_attention.checks import align
 from torch_attention.ops import at_least_float32, dot_product_scores, masked_softmax, weighted_values
 from torch_attention.ops.blockwise import blockwise_with_log_sum
@@ -45,7 +46,7 @@ def local_and_global_heads(
     shape = (*query.shape[:3], query.shape[2])
     allowed = None if mask is None else align("mask", mask, shape)
     is_global = global_tokens[:, None, None]  # batch 1 1 length
-    order = torch.argsort(~global_tokens, dim=-1, stable=True)  # global tokens first
+    order = stable_order(~global_tokens)  # global tokens first
     seen = is_global if allowed is None else is_global & allowed
     call = checked_call(
         at_least_float32(query),
@@ -84,7 +85,7 @@ def heads_of_global_tokens(
     scale: float | None,
 ) -> Float[Tensor, "batch heads length head_dim"]:
     """What global queries read, in tiles; other rows are not to be used."""
-    order = torch.argsort(~global_tokens, dim=-1, stable=True)
+    order = stable_order(~global_tokens)
     allowed = None if mask is None else align("mask", mask, (*query.shape[:3], query.shape[2]))
     call = checked_call(
         _reorder(query, order, -2),

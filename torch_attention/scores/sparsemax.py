@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.arrays import take_along, with_rank
+from torch_attention.arrays import stable_order, take_along, with_rank
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
 from torch_attention.layers import Dropout, Factory, linear, precise
@@ -48,7 +48,7 @@ def below_the_top(
 @checked
 def descending(x: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
     """Sorted along the last axis, the largest first."""
-    return take_along(x, torch.argsort(-x, dim=-1, stable=True), -1)
+    return take_along(x, stable_order(-x), -1)
 
 
 @checked
