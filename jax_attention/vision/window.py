@@ -49,6 +49,14 @@ def pad_to_windows(
 
 
 @checked
+def cut_off(
+    x: Float[Array, "batch padded_height padded_width embed"], height: int, width: int
+) -> Float[Array, "batch height width embed"]:
+    """Take away what `pad_to_windows` laid below and to the right."""
+    return x[:, :height, :width]
+
+
+@checked
 def split_windows(
     x: Shaped[Array, "batch height width embed"], window_size: int
 ) -> Shaped[Array, "batch windows area embed"]:
@@ -187,7 +195,7 @@ class WindowAttention(nnx.Module):
         )
         merged = rearrange(heads, "b windows heads area d -> b windows area (heads d)")
         output = merge_windows(self.out_proj(merged), side, *padded.shape[1:3])
-        return GridOutput(output[:, :height, :width], weights)  # batch height width embed
+        return GridOutput(cut_off(output, height, width), weights)  # batch height width embed
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the weights for a grid of that shape, `(batch, windows, heads, area, area)`."""
@@ -268,7 +276,7 @@ class ShiftedWindowAttention(nnx.Module):
             dropout_keep=dropout_keep,
         )
         output = jnp.roll(output, (shift, shift), (1, 2))
-        return GridOutput(output[:, :height, :width], weights)  # batch height width embed
+        return GridOutput(cut_off(output, height, width), weights)  # batch height width embed
 
 
 def main() -> None:
