@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.arrays import smaller, value_above
+from torch_attention.arrays import first, smaller, value_above
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
@@ -34,28 +34,16 @@ def pad_to_windows(
     x: Float[Tensor, "batch height width embed"], window_size: int
 ) -> Float[Tensor, "batch padded_height padded_width embed"]:
     """Lay zeros below and to the right until windows tile the grid."""
-    height, width = x.shape[1:3]
+    batch, height, width, embed = x.shape
     high, wide = ((size + window_size - 1) // window_size * window_size for size in (height, width))
-    # One row of zeros, taken as often as it is needed: a compiler asks nothing about sizes, and it is one program.
+    # A whole window of zeros, cut off where the grid ends: for a compiler this is one program for all sizes.
     if not (is_static(height) and height == high):
-        rows = torch.clip(torch.arange(high, device=x.device), max=height)
-        x = torch.concatenate([x, torch.zeros_like(x[:, :1])], dim=1).index_select(1, rows)
+        zeros = torch.zeros((batch, window_size, width, embed), dtype=x.dtype, device=x.device)
+        x = first(torch.concatenate([x, zeros], dim=1), high, 1)
     if not (is_static(width) and width == wide):
-        columns = torch.clip(torch.arange(wide, device=x.device), max=width)
-        x = torch.concatenate([x, torch.zeros_like(x[:, :, :1])], dim=2).index_select(2, columns)
+        zeros = torch.zeros((batch, high, window_size, embed), dtype=x.dtype, device=x.device)
+        x = first(torch.concatenate([x, zeros], dim=2), wide, 2)
     return x
-
-
-@checked
-def cut_off(
-    x: Float[Tensor, "batch padded_height padded_width embed"], height: int, width: int
-) -> Float[Tensor, "batch height width embed"]:
-    """Take away what `pad_to_windows` laid below and to the right."""
-    if is_static(height) and is_static(width):
-        return x[:, :height, :width]
-    # A compiler asks whether a slice is contiguous, and its program would be one for that answer alone.
-    rows, columns = (torch.arange(size, device=x.device) for size in (height, width))
-    return x.index_select(1, rows).index_select(2, columns)
 
 
 @checked
@@ -197,7 +185,7 @@ class WindowAttention(nn.Module):
         )
         merged = rearrange(heads, "b windows heads area d -> b windows area (heads d)")
         output = merge_windows(self.out_proj(merged), side, *padded.shape[1:3])
-        return GridOutput(cut_off(output, height, width), weights)  # batch height width embed
+        return GridOutput(first(first(output, height, 1), width, 2), weights)  # batch height width embed
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the weights for a grid of that shape, `(batch, windows, heads, area, area)`."""
@@ -278,7 +266,7 @@ class ShiftedWindowAttention(nn.Module):
             dropout_keep=dropout_keep,
         )
         output = torch.roll(output, (shift, shift), (1, 2))
-        return GridOutput(cut_off(output, height, width), weights)  # batch height width embed
+        return GridOutput(first(first(output, height, 1), width, 2), weights)  # batch height width embed
 
 
 def main() -> None:
