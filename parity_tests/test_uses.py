@@ -1,5 +1,7 @@
 """Mechanisms used as people use PyTorch: compiled, exported, transformed, lowered, quantised and adapted."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -209,6 +211,44 @@ class TestTransforms:
     @pytest.mark.parametrize("use", [torch_uses.gradient, torch_uses.forward_mode, torch_uses.mapped])
     def test_torch_func(self, mechanism, use):
         assert use(mechanism) == torch_uses.YES
+
+    @sampled
+    def test_an_ensemble_is_its_members(self, mechanism):
+        first, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 0)
+        if not list(first.parameters()):
+            pytest.skip("it has no parameters to stack")
+        second = copy.deepcopy(first)
+        with torch.no_grad():
+            for each in second.parameters():
+                each.mul_(0.9)
+
+        def loss(parameters, buffers):
+            output = torch.func.functional_call(first, (parameters, buffers), kwargs=given)
+            return torch.sin(torch_uses._output(output)).sum()
+
+        stacked = torch.func.stack_module_state([first, second])
+        slopes, losses = torch.func.vmap(torch.func.grad_and_value(loss))(*stacked)
+        for number, module in enumerate((first, second)):
+            named = {name: each for name, each in module.named_parameters() if each.requires_grad}
+            expected = torch.sin(torch_uses._output(module(**given))).sum()
+            single = torch.autograd.grad(expected, list(named.values()), allow_unused=True)
+            torch.testing.assert_close(losses[number], expected, rtol=1e-4, atol=1e-4)
+            for name, slope in zip(named, single, strict=True):
+                if slope is not None:
+                    torch_uses._check_same(slopes[name][number], slope)
+
+    @sampled
+    def test_masks_and_dropout_masks_are_mapped(self, mechanism):
+        module, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 0)
+        masks = {**mechanism.masks, **({"dropout_keep": mechanism.keep} if mechanism.keep else {})}
+        for name, axes in masks.items():
+            several = torch.rand((3, *mechanism.shape(axes))) < 0.7
+
+            def output(mask, name=name):
+                return torch_uses._output(module(**given, **{name: mask}))
+
+            expected = torch.stack([output(mask) for mask in several])
+            torch_uses._check_same(torch.func.vmap(output)(several), expected)
 
     def test_gradient_and_hessian_beside_a_learned_bias(self):
         (mechanism,) = select(["T5Bias"])
