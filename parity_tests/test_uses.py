@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
+from functorch.compile import nop
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_attention
@@ -283,6 +285,32 @@ class TestSizes:
     def test_one_program_serves_all_sizes(self):
         (mechanism,) = select(["MultiHeadSelfAttention"])
         assert torch_uses.exported(mechanism) == torch_uses.YES
+
+    @pytest.mark.slow
+    def test_one_graph_serves_training_at_all_sizes(self):
+        (mechanism,) = select(["MultiHeadSelfAttention"])
+        torch._dynamo.reset()
+        module, graphs = torch_uses._fresh(mechanism).train(), []
+        to_graphs = aot_autograd(fw_compiler=nop)
+
+        def backend(graph, inputs):
+            made = to_graphs(graph, inputs)
+            graphs.append(made)
+            return made
+
+        run = torch.compile(module, dynamic=True, fullgraph=True, backend=backend)
+        for step in torch_uses.STEPS:
+            sizes = {**torch_uses.sizes_at(mechanism, step), "one": 1}
+            x = torch_uses._inputs(mechanism, step)["x"].requires_grad_()
+            keep = torch.rand([sizes[axis] for axis in mechanism.keep]) < 0.5
+            learned = [x, *module.parameters()]
+            found, expected = (
+                torch.autograd.grad(torch.sin(call(x, dropout_keep=keep).output).sum(), learned)
+                for call in (run, module)
+            )
+            for slope, right in zip(found, expected, strict=True):
+                torch_uses._check_same(slope, right)
+        assert len(graphs) == 1
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["ShiftedWindowAttention", "SpatialReductionAttention"])
