@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import relu, sigmoid
 from jax_attention.arguments import checked
-from jax_attention.arrays import with_rank
+from jax_attention.arrays import first, with_rank
 from jax_attention.caches import Cache
 from jax_attention.checks import (
     align,
@@ -259,7 +259,8 @@ class NativeSparseAttention(nnx.Module):
             return attention_output(output, None, seen.cache)
         by_stride = stride_weights(coarse, self.compressed_size // self.stride, -(-slots // self.stride))
         spread = (
-            repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride)[..., :slots] / self.compressed_size
+            first(repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride), slots, -1)
+            / self.compressed_size
         )
         mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
         return attention_output(output, mixed, seen.cache)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from torch_attention.activations import relu, sigmoid
 from torch_attention.arguments import checked
-from torch_attention.arrays import with_rank
+from torch_attention.arrays import first, with_rank
 from torch_attention.caches import Cache
 from torch_attention.checks import (
     align,
@@ -257,7 +257,8 @@ class NativeSparseAttention(nn.Module):
             return attention_output(output, None, seen.cache)
         by_stride = stride_weights(coarse, self.compressed_size // self.stride, -(-slots // self.stride))
         spread = (
-            repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride)[..., :slots] / self.compressed_size
+            first(repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride), slots, -1)
+            / self.compressed_size
         )
         mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
         return attention_output(output, mixed, seen.cache)
