@@ -54,7 +54,7 @@ def linear_map(
     return layer(jnp.eye(x.shape[-1], dtype=x.dtype))
 
 
-def precise(layer: nnx.Module, x: Float[Array, "*batch in_features"]) -> Float[Array, "*batch out_features"]:
+def precise(layer: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
     return layer(x)
 

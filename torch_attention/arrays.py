@@ -71,6 +71,22 @@ def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
     return torch.gather(x.expand(taken), axis, index.expand(places))
 
 
+def first(x: Tensor, size: int, axis: int) -> Tensor:
+    """The first `size` elements along an axis; the size may be symbolic."""
+    if isinstance(size, int):
+        return x.narrow(axis, 0, size)
+    # A compiler asks whether a slice is contiguous, and its program would be one for that answer alone.
+    return x.index_select(axis, torch.arange(size, device=x.device))
+
+
+def stable_order(x: Tensor) -> Tensor:
+    """Where the elements along the last axis stand once they are sorted upwards: of equal ones the first is first."""
+    if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+        # ONNX has no sort that says to be stable, but its only one is; it does not take booleans.
+        return torch.argsort(x.to(torch.int64) if x.dtype == torch.bool else x, dim=-1)
+    return torch.argsort(x, dim=-1, stable=True)
+
+
 def is_floating(x: Tensor) -> bool:
     """Whether an array holds floating-point numbers."""
     return x.dtype.is_floating_point

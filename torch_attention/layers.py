@@ -56,7 +56,7 @@ def _is_hooked(layer: nn.Module) -> bool:
     return bool(hooks) or "forward" in vars(layer)
 
 
-def precise(layer: nn.Module, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+def precise(layer: nn.Module, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
     kind = x.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):

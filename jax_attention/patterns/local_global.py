@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
-from jax_attention.arrays import take_along
+from jax_attention.arrays import stable_order, take_along
 from jax_attention.checks import align
 from jax_attention.layers import Dropout
 from jax_attention.ops import (
@@ -46,7 +46,7 @@ class GlobalTokens:
 
     def __init__(self, is_global: Bool[Array, "batch length"]):
         length = is_global.shape[1]
-        self.order = jnp.argsort(~is_global, axis=-1, stable=True)  # batch length, global tokens first
+        self.order = stable_order(~is_global)  # batch length, global tokens first
         self.numbers = is_global.sum(-1, dtype=jnp.int32)  # batch
         self.count = tile_count(self.numbers, length, FEW)
 

@@ -27,6 +27,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import stable_order
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -140,7 +141,7 @@ class LSHAttention(nnx.Module):
         key = key / jnp.sqrt((key * key).mean(axis=-1, keepdims=True) + 1e-6)  # of length sqrt(head_dim)
         query = at_least_float32(query)
         buckets = lsh_buckets(query, rotations, mask)  # batch heads rounds length
-        order = jnp.argsort(buckets, axis=-1, stable=True)  # batch heads rounds length
+        order = stable_order(buckets)  # batch heads rounds length
         num_chunks = length // self.chunk_length
         if not need_weights and length != 0:
             heads = lsh_attention(

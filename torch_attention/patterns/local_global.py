@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from torch_attention.arrays import take_along
+from torch_attention.arrays import stable_order, take_along
 from torch_attention.checks import align
 from torch_attention.layers import Dropout
 from torch_attention.ops import (
@@ -47,7 +47,7 @@ class GlobalTokens:
 
     def __init__(self, is_global: Bool[Tensor, "batch length"]):
         length = is_global.shape[1]
-        self.order = torch.argsort(~is_global, dim=-1, stable=True)  # batch length, global tokens first
+        self.order = stable_order(~is_global)  # batch length, global tokens first
         self.numbers = is_global.sum(-1, dtype=torch.int32)  # batch
         self.count = tile_count(self.numbers, length, FEW)
 

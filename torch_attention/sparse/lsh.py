@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import stable_order
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -138,7 +139,7 @@ class LSHAttention(nn.Module):
         key = key / torch.sqrt((key * key).mean(dim=-1, keepdim=True) + 1e-6)  # of length sqrt(head_dim)
         query = at_least_float32(query)
         buckets = lsh_buckets(query, rotations, mask)  # batch heads rounds length
-        order = torch.argsort(buckets, dim=-1, stable=True)  # batch heads rounds length
+        order = stable_order(buckets)  # batch heads rounds length
         num_chunks = length // self.chunk_length
         if not need_weights and length != 0:
             heads = lsh_attention(
