@@ -134,7 +134,18 @@ def check_boolean(name: str, mask: Tensor) -> None:
 
 
 def check_key_mask(mask: Tensor | None, batch: int, key_len: int, *, name: str = "mask") -> None:
-    """Raise unless `mask` hides a key from all queries or from none, as what `padding_mask` returns."""
+    """Raise unless `mask` hides a key from all queries or from none, as what `padding_mask` returns.
+
+    A mask with a batch of 1 is for all.
+    """
+    if mask is None or tuple(mask.shape) != (1, 1, 1, key_len):
+        check_padding_mask(mask, batch, key_len, name=name)
+    else:
+        check_boolean(name, mask)
+
+
+def check_padding_mask(mask: Tensor | None, batch: int, key_len: int, *, name: str = "mask") -> None:
+    """Raise unless `mask` hides a key of each batch element from all queries or from none."""
     if mask is None:
         return
     check_boolean(name, mask)

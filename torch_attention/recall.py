@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -33,7 +34,10 @@ def recall(
         held, new = (", ".join(map(_kind, x)) for x in (cache.entries, entries))
         if held != new:
             raise ValueError(f"cache must hold {new} as x gives, got {held}")
-    return cache.extend(entries, None if mask is None else mask[:, 0, 0])
+    if mask is None:
+        return cache.extend(entries, None)
+    batch = entries[0].shape[0]
+    return cache.extend(entries, torch.broadcast_to(mask[:, 0, 0], (batch, mask.shape[-1])))
 
 
 def check_call(

@@ -19,7 +19,7 @@ from jax_attention.ops import at_least_float32, dot_product_scores, masked_softm
 def lsh_buckets(
     x: Float[Array, "batch heads length head_dim"],
     rotations: Float[Array, "heads head_dim rounds half"],
-    mask: Bool[Array, "batch 1 1 length"] | None = None,
+    mask: Bool[Array, "#batch 1 1 length"] | None = None,
 ) -> Int[Array, "batch heads rounds length"]:
     """The bucket of each position in each round: the nearest of the rotated axes and their opposites.
 
@@ -53,7 +53,7 @@ def lsh_attention_weights(
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],
     chunk: Int[Array, "batch heads rounds length"],
-    mask: Bool[Array, "batch 1 1 length"] | None = None,
+    mask: Bool[Array, "#batch 1 1 length"] | None = None,
     *,
     num_chunks: int,
     is_causal: bool,
@@ -87,7 +87,7 @@ def lsh_attention(
     key: Float[Array, "batch heads length head_dim"],
     value: Float[Array, "batch heads length head_dim"],
     order: Int[Array, "batch heads rounds length"],
-    mask: Bool[Array, "batch 1 1 length"] | None = None,
+    mask: Bool[Array, "#batch 1 1 length"] | None = None,
     *,
     num_chunks: int,
     is_causal: bool,

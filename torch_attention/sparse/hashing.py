@@ -18,7 +18,7 @@ from torch_attention.ops import at_least_float32, dot_product_scores, masked_sof
 def lsh_buckets(
     x: Float[Tensor, "batch heads length head_dim"],
     rotations: Float[Tensor, "heads head_dim rounds half"],
-    mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+    mask: Bool[Tensor, "#batch 1 1 length"] | None = None,
 ) -> Int[Tensor, "batch heads rounds length"]:
     """The bucket of each position in each round: the nearest of the rotated axes and their opposites.
 
@@ -54,7 +54,7 @@ def lsh_attention_weights(
     query: Float[Tensor, "batch heads length head_dim"],
     key: Float[Tensor, "batch heads length head_dim"],
     chunk: Int[Tensor, "batch heads rounds length"],
-    mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+    mask: Bool[Tensor, "#batch 1 1 length"] | None = None,
     *,
     num_chunks: int,
     is_causal: bool,
@@ -88,7 +88,7 @@ def lsh_attention(
     key: Float[Tensor, "batch heads length head_dim"],
     value: Float[Tensor, "batch heads length head_dim"],
     order: Int[Tensor, "batch heads rounds length"],
-    mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+    mask: Bool[Tensor, "#batch 1 1 length"] | None = None,
     *,
     num_chunks: int,
     is_causal: bool,
