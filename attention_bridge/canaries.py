@@ -8,16 +8,23 @@ its result holds for the `XLA_FLAGS` that are set. Nothing here imports a framew
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import IO
+
+from attention_bridge.lines import printable
 
 DEADLINE = 120.0
+LOGGED = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ \S+\] ")  # time, thread and line of a message of XLA
 NO_REDUCE_FUSION = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
 
 
@@ -99,7 +106,7 @@ try:
     import jax.numpy as jnp
     import numpy as np
 except ImportError as error:
-    print("not run:", error)
+    print("not run:", *str(error).split())
     raise SystemExit(0)
 jax.devices()
 print("started", flush=True)
@@ -126,24 +133,53 @@ def run_isolated(code: str, deadline: float, **variables: str) -> subprocess.Com
         subprocess.TimeoutExpired: the program takes longer than `deadline`.
         OSError: the process cannot be started.
     """
-    with tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as directory:
-        return subprocess.run(
-            [sys.executable, "-I", "-c", code],
+    command = [sys.executable, "-I", "-c", code]
+    # Files, not pipes: a pipe stays open as long as any process that the program started.
+    with (
+        tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as directory,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        child = subprocess.Popen(
+            command,
             cwd=directory,
             env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=deadline,
+            stdout=out,
+            stderr=err,
+            process_group=0,
         )
+        try:
+            child.wait(deadline)
+        finally:
+            _kill_group(child)
+        texts = [_text(file) for file in (out, err)]
+    return subprocess.CompletedProcess(command, child.returncode, *texts)
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    """End the process, if it still runs, and all that it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
     """The end of a process that failed, in one line: a signal or exit code, and its last words."""
-    end = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-    words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return f"the process ended with {end}" + (f": {words[-1]}" if words else "")
+    if done.returncode < 0:
+        end = f"signal {-done.returncode} ({signal.strsignal(-done.returncode)})"
+    else:
+        end = f"exit code {done.returncode}"
+    words = [LOGGED.sub("", line.strip()) for line in done.stderr.splitlines() if line.strip()]
+    if not words:
+        return f"the process ended with {end}"
+    last = words[-1] if ":" in words[-1] or len(words) == 1 else f"{words[-1]} in {words[-2]}"
+    return f"the process ended with {end}: {printable(last)}"
 
 
 def try_canary(canary: Canary, deadline: float = DEADLINE) -> Finding:

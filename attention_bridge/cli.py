@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ from typer.core import TyperGroup
 from attention_bridge import errors
 from attention_bridge.extras import require
 from attention_bridge.lines import cut, printable
+from attention_bridge.paths import path as a_path
 from attention_bridge.plot_command import plot
 
 REFUSALS = (
@@ -41,6 +43,11 @@ class Commands(TyperGroup):
             lines = [cut(printable(line)) for line in str(error).split("\n")]  # a fault may come with a table
             typer.echo("attention-bridge: " + "\n".join(lines), err=True)
             raise typer.Exit(2) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever reads what is printed has had enough
+                raise
+            typer.echo(f"attention-bridge: {cut(printable(str(error)))}", err=True)
+            raise typer.Exit(2) from error
 
 
 app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -54,14 +61,17 @@ def describe() -> None:
 @app.command()
 def demo(
     text: Annotated[list[str] | None, typer.Option(help="A sentence; may be given many times.")] = None,
-    file: Annotated[Path | None, typer.Option(help="UTF-8 text, one sentence a line.")] = None,
+    file: Annotated[Path | None, typer.Option(parser=a_path, help="UTF-8 text, one sentence a line.")] = None,
     query: Annotated[str | None, typer.Option(help="Whose nearest neighbours to show.")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Directory of a BERT-style encoder.", show_default="all-MiniLM-L6-v2")
+        Path | None,
+        typer.Option(
+            parser=a_path, help="Directory of a BERT-style encoder.", show_default="all-MiniLM-L6-v2"
+        ),
     ] = None,
-    figure: Annotated[Path, typer.Option(help="Where the picture goes: .png, .pdf or .svg.")] = Path(
-        "attention-demo.png"
-    ),
+    figure: Annotated[
+        Path, typer.Option(parser=a_path, help="Where the picture goes: .png, .pdf or .svg.")
+    ] = Path("attention-demo.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """A pretrained sentence encoder in both frameworks: the same weights, attention and embeddings."""
@@ -143,7 +153,9 @@ def parity(
 
 @app.command()
 def doctor(
-    case: Annotated[Path, typer.Argument(help="x, reference, candidate and weights: .npz or .safetensors.")],
+    case: Annotated[
+        Path, typer.Argument(parser=a_path, help="x, reference, candidate and weights: .npz or .safetensors.")
+    ],
     heads: Annotated[int, typer.Option(help="Heads of queries.")],
     kv_heads: Annotated[
         int | None, typer.Option(help="Heads of keys and values.", show_default="as many")
@@ -213,7 +225,9 @@ def layouts(
 
 @app.command()
 def inspect(
-    source: Annotated[Path, typer.Argument(help="A checkpoint: a file, an index or a directory.")],
+    source: Annotated[
+        Path, typer.Argument(parser=a_path, help="A checkpoint: a file, an index or a directory.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What a checkpoint holds: format, layout with the evidence, tensors."""
@@ -231,14 +245,19 @@ def inspect(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A checkpoint: a file, an index or a directory.")],
-    target: Annotated[Path, typer.Argument(help="The file to write; its name says the format.")],
+    source: Annotated[
+        Path, typer.Argument(parser=a_path, help="A checkpoint: a file, an index or a directory.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(parser=a_path, help="The file to write; its name says the format.")
+    ],
     source_layout: Annotated[
         str | None, typer.Option("--from", help="Layout of the source.", show_default="as config.json says")
     ] = None,
     target_layout: Annotated[str, typer.Option("--to", help="Layout of the target.")] = "torch_attention",
     config: Annotated[
-        Path | None, typer.Option(help="config.json of the model.", show_default="that beside the source")
+        Path | None,
+        typer.Option(parser=a_path, help="config.json of the model.", show_default="that beside the source"),
     ] = None,
     axis: Annotated[
         list[str] | None,

@@ -26,9 +26,11 @@ def read_json(path: Path, kind: type = dict) -> Any:
         CheckpointError: it cannot be read, is no JSON, or holds something else than a `kind`.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise CheckpointError(f"{path} must have at most {LARGEST} bytes, got {path.stat().st_size}")
-        content = json.loads(path.read_bytes(), object_pairs_hook=unique, parse_constant=_no_number)
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1)  # a device or a pipe does not say how long it is
+        if len(text) > LARGEST:
+            raise CheckpointError(f"{path} must have at most {LARGEST} bytes, got more")
+        content = json.loads(text, object_pairs_hook=unique, parse_constant=_no_number)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except CheckpointError:

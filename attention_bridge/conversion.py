@@ -6,6 +6,7 @@ convert_checkpoint("gpt2", "gpt2-jax.msgpack", source="hf.gpt2", target="jax_att
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import numpy as np
 
 from attention_bridge import checkpoints, keras_files
 from attention_bridge.checkpoints.atomic import ending_by_signal
+from attention_bridge.checkpoints.faults import writing
 from attention_bridge.config_files import CONFIGS, find_config, read_json
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.families import read_config
@@ -24,6 +26,7 @@ from attention_bridge.weights import Report, stream
 from attention_bridge.weights.leaves import Spec
 
 Items = Iterable[tuple[str, np.ndarray]]
+SIZE = re.compile("[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Conversion:
         unknown: tensors of the source that no module of the mirrors has, let through.
         carried: tensors of a source of Keras that belong to no attention layer, taken as they are.
         places: where the attention layers stand in a target of Keras.
+        causal: attention layers that the model of a source of Keras calls with a causal mask, which no tensor shows.
         described: whether the options of a source of Keras that have no tensors were there to be looked at.
         not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
     """
@@ -52,6 +56,7 @@ class Conversion:
     carried: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     described: bool = True
+    causal: tuple[str, ...] = ()
 
 
 def convert_checkpoint(
@@ -77,7 +82,8 @@ def convert_checkpoint(
         axes: sizes of axes that the shapes do not give.
         config: the model's configuration; by default that beside the source, if it is of a known family.
         dry_run: whether to plan only.
-        force: whether a target that exists is overwritten.
+        force: whether a target that exists is overwritten; of a symbolic link the link itself, as `mv` does, and what
+            it leads to stays as it was.
         allow_unknown: whether tensors that no module of the mirrors has are converted from a layout of theirs.
         places: paths in the Keras model that loads the target, by paths of the modules given; "" is that of a module
             without one. By default a path is kept, and the module without one is the first attention layer of its class
@@ -93,17 +99,23 @@ def convert_checkpoint(
         InputError: source and target are one file, the target exists and `force` is not set, or there is no layout
             of that name.
     """
+    if not os.fspath(target_path):
+        raise InputError("target must be the path of a file or directory, got an empty text")
     found = checkpoints.find(source_path)
-    goal = _goal(Path(target_path))
-    if goal.exists() and goal.resolve() == found.path.resolve():
-        raise InputError(f"source and target must be two files, but both are {goal}")
     check_layouts(source, target)
+    with writing(Path(target_path)):  # the system may not even say whether it is there
+        goal = _goal(Path(target_path))
+        there = os.path.lexists(goal)  # a link that leads nowhere is there, too
+        if there and os.path.realpath(goal) == os.path.realpath(found.path):
+            raise InputError(f"source and target must be two files, but both are {goal}")
     format = _format(goal)
-    if goal.exists() and not (force or dry_run):
+    if there and not (force or dry_run):
         raise InputError(f"{goal} exists and was left as it is; --force overwrites it")
     config = configuration_beside(found.path) if config is None else config
     not_finite: list[str] = []
     with checkpoints.open(source_path) as reader:
+        if not reader.specs:
+            raise CheckpointError(f"{found.path} holds no tensors")
 
         def read(name: str) -> np.ndarray:
             array = reader.read(name)
@@ -143,6 +155,7 @@ def convert_checkpoint(
         given.carried,
         layers,
         given.described,
+        given.causal,
     )
 
 
@@ -203,11 +216,13 @@ def read_axes(given: Iterable[str]) -> dict[str, int]:
     Raises:
         InputError: a text that is none.
     """
-    axes = {}
+    axes: dict[str, int] = {}
     for text in given:
         name, equals, size = text.partition("=")
-        if not (equals and _is_axis(name) and size.isdigit() and int(size) > 0):
-            raise InputError(f"an axis is given as a name and a size, such as d=64, but got {text!r}")
+        if not (equals and _is_axis(name) and SIZE.fullmatch(size)):
+            raise InputError(f"an axis is given as a name and a size, such as d=64, but got {text!r:.100}")
+        if name in axes:
+            raise InputError(f"an axis is given once, but got {name} twice: {axes[name]} and {size}")
         axes[name] = int(size)
     return axes
 
@@ -264,7 +279,8 @@ def _format(goal: Path) -> str:
     format = named(goal)
     if format not in checkpoints.FORMATS or format == "gguf":
         raise CheckpointError(
-            f"{goal} cannot be written: its name must end in .safetensors, .pt, .bin, .npz, .msgpack or .weights.h5"
+            f"{goal} cannot be written: its name must end in .safetensors, .pt, .pth, .bin, .npz, .msgpack, "
+            ".weights.h5 or .h5"
         )
     return format
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from attention_bridge.canaries import DEADLINE, Finding, how_it_ended, run_isolated, try_canaries
+from attention_bridge.lines import printable
 
 PACKAGES = ("attention-bridge", "numpy", "safetensors", "torch", "jax", "jaxlib", "flax", "optax")
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
@@ -34,24 +35,26 @@ devices = [f"{device.platform}:{device.id} ({device.device_kind})" for device in
 precision = jax.config.jax_default_matmul_precision or "default"
 """,
 }
+ANSWER = "answer: "  # before it, and after it, a framework may print what it likes
 REPORT = """
 import json
-print(json.dumps({"devices": devices, "matmul_precision": precision}))
+print("\\nanswer: " + json.dumps({"devices": devices, "matmul_precision": precision}))
 """
 
 
 def collect() -> dict[str, Any]:
     """Everything that `attention-bridge info --json` prints; a framework that does not start is told, not raised."""
     findings = try_canaries()
+    halves = {name: _started(name) for name in PROGRAMS}
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: _version(name) for name in PACKAGES},
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-        "torch": _started("torch"),
-        "jax": _started("jax"),
+        **halves,
         "canaries": [_row(finding) for finding in findings],
-        "ok": not any(finding.failed for finding in findings),
+        "ok": not any(finding.failed for finding in findings)
+        and not any("error" in half for half in halves.values() if half is not None),
     }
 
 
@@ -59,7 +62,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     """The same for people, line by line."""
     said = [f"{'python':<18}{found['python']}, {found['machine']}"]
     said += [f"{name:<18}{number or 'not installed'}" for name, number in found["versions"].items()]
-    said += [f"{name} = {value}" for name, value in found["environment"].items()]
+    said += [f"{name} = {printable(value)}" for name, value in found["environment"].items()]
     for name in ("torch", "jax"):
         half = found[name]
         if half is None:
@@ -95,8 +98,11 @@ def _started(package: str) -> dict[str, Any] | None:
         return {"error": f"no child process can be started: {error}"}
     if done.returncode:
         return {"error": how_it_ended(done)}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    for line in reversed(done.stdout.splitlines()):
+        if line.startswith(ANSWER):
+            found: dict[str, Any] = json.loads(line.removeprefix(ANSWER))
+            return found
+    return {"error": "the process ended without an answer"}
 
 
 def _row(finding: Finding) -> dict[str, Any]:

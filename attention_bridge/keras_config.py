@@ -23,13 +23,16 @@ def is_keras(config: Mapping[str, Any]) -> bool:
     return isinstance(config.get("class_name"), str) and isinstance(config.get("config"), dict)
 
 
-def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> None:
+def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> bool:
     """Compare a description with the attention layers that a file holds.
 
     Args:
         path: the file, for errors.
         config: the description of the model.
         heads: the layers as their tensors show them.
+
+    Returns:
+        Whether it describes all of them; that of a class of the user's own says nothing of the layers in it.
 
     Raises:
         CheckpointError: a layer has an option that no tensor shows and that changes what it computes, or the
@@ -44,7 +47,7 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
             said.append((name, _sizes(path, name, options, grouped=kind in GQA)))
     whole = _is_whole(config)
     if not (said or whole):
-        return
+        return False
     shown = {tuple(each) for each in heads.values()}
     for name, sizes in said:
         if sizes not in shown:
@@ -66,17 +69,36 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
             f"{path} is refused: its config.json describes {len(said)} attention layers, but it has the tensors of "
             f"{len(heads)}"
         )
+    return not extra and len(heads) <= most
+
+
+def causal_calls(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The attention layers that the model calls with `use_causal_mask=True`, which is in none of their options."""
+    found: list[str] = []
+    for each in _nodes(config):
+        kind, options = each.get("class_name"), each.get("config")
+        if isinstance(kind, str) and isinstance(options, dict) and kind.rpartition(">")[2] in (MHA, *GQA):
+            calls = _nodes(each.get("inbound_nodes"))
+            if any(call.get("use_causal_mask") is True for call in calls):
+                found.append(cut(str(options.get("name") or kind), 60))
+    return tuple(dict.fromkeys(reversed(found)))
 
 
 def _objects(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every object in a description: the name of its class and its options."""
+    for each in _nodes(node):
+        kind, options = each.get("class_name"), each.get("config")
+        if isinstance(kind, str) and isinstance(options, dict):
+            yield kind.rpartition(">")[2], options
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of JSON in a description."""
     pending = [node]
     while pending:
         each = pending.pop()
         if isinstance(each, dict):
-            kind, options = each.get("class_name"), each.get("config")
-            if isinstance(kind, str) and isinstance(options, dict):
-                yield kind.rpartition(">")[2], options
+            yield each
             pending += each.values()
         elif isinstance(each, list):
             pending += each

@@ -26,13 +26,16 @@ class KerasSource:
         axes: the sizes of axes that the hub's shapes do not show.
         carried: tensors of other layers than attention, which are taken as they are.
         places: the paths of its attention layers.
-        described: whether a description of the model was there, which tells the options that have no tensors.
+        causal: names of its attention layers that the model calls with a causal mask.
+        described: whether a description of all its attention layers was there, which tells the options that have no
+            tensors.
     """
 
     axes: Mapping[str, int]
     carried: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     described: bool = True
+    causal: tuple[str, ...] = ()
 
     @property
     def standing(self) -> dict[str, str]:
@@ -64,11 +67,11 @@ def open_source(reader: Reader, layout: str) -> KerasSource:
             f"{reader.path} has no attention layer of Keras, whose projections end in _dense/vars/0"
         )
     config = reader.metadata.get("config") or _config_beside(reader.path)
-    if config is not None:
-        keras_config.check(reader.path, config, heads)
+    described = config is not None and keras_config.check(reader.path, config, heads)
+    causal = () if config is None else keras_config.causal_calls(config)
     carried = tuple(name for name in reader.specs if theirs.carries(theirs.canonical(name)))
     places = tuple(map(keras_layers.shown, heads))
-    return KerasSource(keras_layers.axes(heads), carried, places, config is not None)
+    return KerasSource(keras_layers.axes(heads), carried, places, described, causal)
 
 
 def place(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError
 from attention_bridge.layouts.keras_mha import LEAVES, PARTS
 from attention_bridge.weights.layout import Layout, entry_for
@@ -92,7 +93,7 @@ def read_axes(path: Path, metadata: Mapping[str, Any]) -> dict[str, int]:
     if not isinstance(text := metadata.get(AXES), str):
         return {}
     try:
-        sizes = json.loads(text)
+        sizes = json.loads(text, object_pairs_hook=unique)
         good = all(type(size) is int and size > 0 for size in sizes.values())
     except (ValueError, AttributeError, RecursionError):
         good = False

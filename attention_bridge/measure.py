@@ -16,18 +16,26 @@ COARSE = ("float16", "bfloat16")  # in these 4 u sqrt(n) may exceed 1
 # cancel: those of the catalogue's encoder and decoder err by up to 0.11.
 SMALL = 0.1
 SMALL_GRADIENT = 0.2
+UNDERFLOW = 2.0**-126  # the least normal number of float32 and of bfloat16
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 def error(x: np.ndarray, reference: np.ndarray, scale: float | None = None) -> float:
-    """max|x - reference| / scale, the scale being max|reference|; infinite where shapes differ or x is not finite."""
+    """max|x - reference| / scale, the scale being max|reference|.
+
+    Infinite where shapes differ, x is not finite, or the scale is zero and x is not. What underflow explains, a
+    distance below the least normal number of float32, is no error of a coarser dtype than float64.
+    """
     if x.shape != reference.shape:
         return float("inf")
     if x.size == 0:
         return 0.0
     scale = float(np.max(np.abs(reference))) if scale is None else scale
-    distance = float(np.max(np.abs(x.astype(np.float64) - reference)))
-    return distance / (scale or 1.0) if np.isfinite(distance) else float("inf")
+    with np.errstate(invalid="ignore"):
+        distance = float(np.max(np.abs(x.astype(np.float64) - reference)))
+    if distance <= (0.0 if x.dtype == np.float64 else UNDERFLOW):
+        return 0.0
+    return distance / scale if scale and np.isfinite(distance) else float("inf")
 
 
 def tolerances(dtype: str, terms: int) -> dict[str, float]:

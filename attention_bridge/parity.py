@@ -10,10 +10,11 @@ of 16 bits that exceeds 1 soon; there the bound is four times what PyTorch errs 
 or 0.2 of gradients.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -100,8 +101,10 @@ def differences(
         bounds: the tolerance of each kind, `output` and `gradient`.
 
     Raises:
-        ValueError: the runs do not hold the same tensors.
+        ValueError: the runs do not hold the same tensors, or no output.
     """
+    if not torch_run.outputs and not jax_run.outputs:
+        raise ValueError("both modules must return at least one array or number, got none")
     scales = gradient_scales(reference.gradients)
     found = []
     for kind, ours, theirs, right in (
@@ -113,12 +116,18 @@ def differences(
             extra = ", ".join(sorted((ours.keys() | theirs.keys() | right.keys()) - everywhere))
             raise ValueError(f"both modules must have the same {kind}s, but not both have {extra}")
         for name, truth in right.items():
-            scale = scales[name] if kind == "gradient" else float(np.max(np.abs(truth), initial=0.0))
-            torch_err, jax_err = error(ours[name], truth, scale), error(theirs[name], truth, scale)
-            diff = error(theirs[name], ours[name].astype(np.float64), scale)
+            scale = scales[name] if kind == "gradient" else float(np.max(np.abs(truth), initial=0))
+            exact = not is_float(truth)  # integers and booleans are not rounded
+            far: Callable[..., float] = _unequal if exact else partial(error, scale=scale)
+            torch_err, jax_err = far(ours[name], truth), far(theirs[name], truth)
+            diff = far(theirs[name], ours[name] if exact else ours[name].astype(np.float64))
             counted = truth.size, *same_bits(ours[name], theirs[name])
             found.append(Difference(name, kind, torch_err, jax_err, diff, bounds[kind], *counted))
     return found
+
+
+def _unequal(x: np.ndarray, reference: np.ndarray) -> float:
+    return 0.0 if np.array_equal(x, reference) else float("inf")
 
 
 def same_bits(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int]:

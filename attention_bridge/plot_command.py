@@ -9,12 +9,13 @@ import typer
 
 from attention_bridge.errors import InputError
 from attention_bridge.extras import require
+from attention_bridge.paths import path as a_path
 
 
 def plot(
-    source: Annotated[Path, typer.Argument(help="Attention weights: .npz or .safetensors.")],
+    source: Annotated[Path, typer.Argument(parser=a_path, help="Attention weights: .npz or .safetensors.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="A page, .html, or a picture: .png or .svg.")
+        Path, typer.Option("-o", "--output", parser=a_path, help="A page, .html, or a picture: .png or .svg.")
     ],
     layer: Annotated[int | None, typer.Option(help="Which, from 0.", show_default="all")] = None,
     head: Annotated[int | None, typer.Option(help="Which, from 0.", show_default="all")] = None,

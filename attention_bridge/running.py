@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 Arrays = dict[str, np.ndarray]
+NOT_COMPARABLE = "{} must be a real array, a number, None, or a tuple, list or dict of these, got {}"
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,38 @@ class Run:
 
 
 def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
-    """The arrays in a result, by name; None is left out."""
+    """The arrays and numbers in a result of tuples, lists and dicts, by name; None is left out.
+
+    Raises:
+        TypeError: something in it is neither.
+    """
     if result is None:
         return {}
-    if not isinstance(result, tuple):
+    if isinstance(result, Mapping):
+        parts = {f"{name}.{key}": value for key, value in result.items()}
+    elif isinstance(result, tuple | list):
+        fields = getattr(result, "_fields", None) or [f"{name}.{i}" for i in range(len(result))]
+        parts = dict(zip(fields, result, strict=True))
+    elif hasattr(result, "dtype") or isinstance(result, bool | int | float):
         return {name: result}
-    fields = getattr(result, "_fields", None) or [f"{name}.{i}" for i in range(len(result))]
+    else:
+        raise TypeError(NOT_COMPARABLE.format(name, type(result).__name__))
     return {
-        key: array
-        for field, value in zip(fields, result, strict=True)
-        for key, array in named_outputs(value, field).items()
+        key: array for field, value in parts.items() for key, array in named_outputs(value, field).items()
     }
+
+
+def real_outputs(result: Any) -> dict[str, Any]:
+    """The same, of a result that can be compared.
+
+    Raises:
+        TypeError: an array of it is complex.
+    """
+    outputs = named_outputs(result)
+    for name, x in outputs.items():
+        if "complex" in str(getattr(x, "dtype", "")):
+            raise TypeError(NOT_COMPARABLE.format(name, x.dtype))
+    return outputs
 
 
 def on_bfloat16_grid(numbers: np.ndarray) -> np.ndarray:
@@ -138,12 +160,19 @@ def run_torch_function(
     differentiated = {name: tensors[name].requires_grad_() for name, x in inputs.items() if is_float(x)}
     differentiated.update(parameters)
     with torch.enable_grad():
-        outputs = named_outputs(function(**tensors))
-        counted = [x for name, x in outputs.items() if loss_over is None or name in loss_over]
+        outputs = real_outputs(function(**tensors))
+        counted = [
+            x
+            for name, x in outputs.items()
+            if (loss_over is None or name in loss_over) and isinstance(x, torch.Tensor) and x.requires_grad
+        ]
         weighted = [(x * torch.from_numpy(cotangent(tuple(x.shape))).to(x)).sum() for x in counted]
-        gradients = torch.autograd.grad(weighted, list(differentiated.values()), materialize_grads=True)
+        wanted = list(differentiated.values())
+        gradients = [torch.zeros_like(x) for x in wanted]
+        if weighted:
+            gradients = list(torch.autograd.grad(weighted, wanted, materialize_grads=True))
     return Run(
-        {name: to_numpy(name, x) for name, x in outputs.items()},
+        {name: to_numpy(name, x) if hasattr(x, "dtype") else np.asarray(x) for name, x in outputs.items()},
         {name: to_numpy(name, x) for name, x in zip(differentiated, gradients, strict=True)},
     )
 
@@ -203,9 +232,16 @@ def forward_backward(
 
     def loss(parameters: nnx.State, floats: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         module = nnx.merge(graphdef, parameters, rest)
-        outputs = named_outputs(call_with(module, {**floats, **others, **dict(static)}, positional))
-        counted = [x for name, x in outputs.items() if loss_over is None or name in loss_over]
-        return sum((x * cotangent(x.shape).astype(x.dtype)).sum() for x in counted), outputs
+        outputs = real_outputs(call_with(module, {**floats, **others, **dict(static)}, positional))
+        counted = [
+            x
+            for name, x in outputs.items()
+            if (loss_over is None or name in loss_over)
+            and hasattr(x, "dtype")
+            and jnp.issubdtype(x.dtype, jnp.floating)
+        ]
+        start = jnp.zeros((), counted[0].dtype if counted else None)
+        return sum(((x * cotangent(x.shape).astype(x.dtype)).sum() for x in counted), start), outputs
 
     gradients, outputs = jax.grad(loss, argnums=(0, 1), has_aux=True)(parameters, floats)
     return outputs, gradients

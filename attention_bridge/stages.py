@@ -85,4 +85,4 @@ def _recording(call: Callable[..., Any], paths: Mapping[int, str], stages: Stage
 
 def _record(stages: Stages, path: str, result: Any) -> None:
     for field, array in named_outputs(result).items():
-        stages[f"{path} ({field})"] = to_numpy(path, array)
+        stages[f"{path} ({field})"] = to_numpy(path, array) if hasattr(array, "dtype") else np.asarray(array)

@@ -27,7 +27,7 @@ class Verified(NamedTuple):
         model: the class that was run.
         error: the largest difference of the outputs, relative to the largest of them.
         tolerance: what rounding explains, in this model on this input.
-        outputs: how many numbers were compared.
+        outputs: how many numbers were compared: those that are finite in the source's model.
         differing: the tensors that are not the same bits at both ends, by the names of `torch_attention`.
     """
 
@@ -119,11 +119,17 @@ def verify(
         other_model.eval()
         other = transfer(second, other_model)(*map(jnp.asarray, given))
     expected, near, output = (np.asarray(x[0], dtype=np.float64) for x in (found, nearby, other))
-    scale = float(np.abs(expected).max()) or 1.0
-    error, moved = (float(np.abs(x - expected).max() / scale) for x in (output, near))
+    finite = np.isfinite(expected) & np.isfinite(near)  # no bound holds for what overflows
+    error, moved = (_distance(x[finite], expected[finite]) for x in (output, near))
     sums = sum(x.shape[-1] for name, x in first.items() if x.ndim >= 2 and "embedding" not in name)
     tolerance = 8 * max(UNIT * float(np.sqrt(sums)), moved)
-    return Verified(part.name, error, tolerance, expected.size, differing)
+    return Verified(part.name, error, tolerance, int(finite.sum()), differing)
+
+
+def _distance(x: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to the largest number; infinite where `x` is not finite."""
+    largest = float(np.abs(x - expected).max(initial=0.0)) / (float(np.abs(expected).max(initial=0.0)) or 1.0)
+    return largest if np.isfinite(largest) else float("inf")
 
 
 def _differing(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> tuple[str, ...]:

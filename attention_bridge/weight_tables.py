@@ -107,6 +107,7 @@ def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) 
         "carried": list(done.carried),
         "places": list(done.places),
         "described": done.described,
+        "causal": list(done.causal),
         "verified": None if verified is None else {**verified._asdict(), "ok": verified.ok},
     }
 
@@ -128,7 +129,12 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
     if not done.described:
         lines.append(
             "sliding_window and attention_axes are in no file of weights, so they were not looked at; they are in a "
-            ".keras file"
+            ".keras file, for layers that stand in no class of your own"
+        )
+    if done.causal:
+        lines.append(
+            f"the model calls {', '.join(done.causal[:SHOWN])} with use_causal_mask=True, which no tensor shows: take "
+            "a causal layer"
         )
     if done.format == "keras" and not done.places:
         lines.append(

@@ -86,8 +86,11 @@ def _torch_products(name: str, args: tuple[Any, ...]) -> int:
     if name == "baddbmm":
         return args[1].numel() * args[2].shape[-1]
     if name.startswith("_scaled_dot_product"):
-        query, key, value = args[:3]
-        return query.numel() // query.shape[-1] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        is_backward = name.endswith("_backward")  # whose first argument is the gradient of the output
+        query, key, value = args[1:4] if is_backward else args[:3]
+        pairs = query.numel() // query.shape[-1] * key.shape[-2]
+        forward = pairs * (query.shape[-1] + value.shape[-1])
+        return forward + pairs * (2 * query.shape[-1] + value.shape[-1]) if is_backward else forward
     if name == "convolution":
         x, weight = args[:2]
         return x.numel() * weight.shape[0] * math.prod(weight.shape[2:])
@@ -95,11 +98,28 @@ def _torch_products(name: str, args: tuple[Any, ...]) -> int:
 
 
 def jax_cost(program: Callable[..., Any], *given: Any) -> Cost:
-    """The cost of a program in JAX, whose jaxpr is read; a loop whose end depends on numbers is run."""
+    """The cost of a program in JAX, whose jaxpr is read; it is run if a loop's end depends on numbers."""
     closed = jax.make_jaxpr(program)(*given)
+    if not _loops(closed.jaxpr):
+        return Cost(_operations(closed.jaxpr), peak_bytes(closed.jaxpr))
     counter = _JaxCounter()
     counter.run(closed.jaxpr, closed.consts, jax.tree.leaves(given))
     return Cost(counter.operations, peak_bytes(closed.jaxpr))
+
+
+def _operations(jaxpr: Jaxpr) -> int:
+    """Those of a jaxpr without loops whose end depends on numbers; of branches, those of the dearest."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = [_operations(x) for x in _inner(equation)]
+        if equation.primitive.name == "cond":
+            total += max(inner)
+        elif equation.primitive.name == "scan":
+            total += equation.params["length"] * sum(inner)
+        else:
+            called = any(called in equation.params for called in CALLED)
+            total += sum(inner) if called else _jax_operations(equation)
+    return total
 
 
 class _JaxCounter:

@@ -1,33 +1,49 @@
-"""How the cost of every mechanism grows with the length, in both frameworks: `python -m benchmarks.growth`.
+"""How time and memory of every mechanism grow with the length, in both frameworks: `python -m benchmarks.growth`.
 
-The smallest instance of each mechanism is called without weights, in evaluation mode, on one sequence of float32.
-Operations and memory are counted (see `counting`), so they are the same on every machine; only the time is measured
-for comparison. In images of n patches, and in sequences of n tokens, n is twice as large for the second figure.
+Operations and memory are counted (see `counting`), in every use of a mechanism that `lengths.uses` names; time and
+memory are measured as well, each figure in a process of its own. On Linux.
 """
 
 import math
+import multiprocessing
+import os
 import time
-from collections.abc import Callable, Iterator
-from statistics import median
+from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import torch
 import typer
-from flax import nnx
 from rich.console import Console
 from rich.progress import track
 
 from attention_bridge import markdown
-from attention_bridge.building import build
-from attention_bridge.catalogue import Mechanism, Part, select
-from benchmarks.counting import Cost, jax_cost, torch_cost
+from attention_bridge.catalogue import GROWTHS, Mechanism, select
+from benchmarks.lengths import Use, cost, jax_program, torch_program, uses
+from benchmarks.process import status
 
-LENGTHS = (1024, 2304)  # squares, for images
-SLOTS = ("SlotAttention",)  # whose queries are not the elements of the sequence
-Arrays = dict[str, np.ndarray]
+FRAMEWORKS = ("torch", "jax")
+LINEAR, QUADRATIC = (1024, 8192), (256, 2048)  # measured at; the power of a length is that of its longer one
+COUNTED, COUNTED_SHORT = (1024, 2304), (576, 1024)  # counted at; squares, for images
+SLACK = 0.1  # what is left of lower powers between these lengths, and of tiles that are filled up
+FIRST_TILE = 0.2  # more of that where XLA's tiles fill a short sequence
+TOLERANCE = 1.5  # how many times the time may grow faster than the length's power, for noise and caches
+LEAST_SECONDS, LEAST_BYTES = 5e-3, 8 * 2**20  # below, a figure says nothing of growth
+CHUNKED = ("linear", "delta", "low_rank")  # many steps, each counted in Python
+WARM = 64
+ROUNDS, ENOUGH_SECONDS = 5, 1.0
+
+
+class Measured(NamedTuple):
+    """One run.
+
+    Attributes:
+        seconds: of the fastest of some runs, after a first one; in JAX compiled.
+        peak_bytes: memory at most, beyond parameters, inputs and, in JAX, outputs.
+    """
+
+    seconds: float
+    peak_bytes: int
 
 
 class Growth(NamedTuple):
@@ -35,99 +51,58 @@ class Growth(NamedTuple):
 
     Attributes:
         mechanism: its name.
-        paper: how its cost grows by the paper.
+        paper: how its cost grows by the paper, a key of `GROWTHS`.
         framework: `torch` or `jax`.
-        cost: at the longer length.
-        operations: the power of the length that the operations grow with.
-        memory: likewise the memory.
-        milliseconds: of a run at the longer length; None if it was not timed.
+        operations: by use, the power of the length that counted operations grow with.
+        memory: likewise counted memory.
+        lengths: those of what is measured.
+        forward: measured at both lengths; None if nothing is measured.
+        backward: likewise, forward and backward.
     """
 
     mechanism: str
     paper: str
     framework: str
-    cost: Cost
-    operations: float
-    memory: float
-    milliseconds: float | None
+    operations: dict[str, float]
+    memory: dict[str, float]
+    lengths: tuple[int, int]
+    forward: tuple[Measured, Measured] | None = None
+    backward: tuple[Measured, Measured] | None = None
+
+    @property
+    def faster(self) -> list[str]:
+        """What grows faster than the paper says, in words."""
+        power = GROWTHS[self.paper]
+        most = power + SLACK
+        if self.framework == "jax" and self.paper == "n²":
+            most += FIRST_TILE
+        found = [
+            f"{what} of {use}"
+            for what, powers in (("operations", self.operations), ("memory", self.memory))
+            for use, each in powers.items()
+            if each > most
+        ]
+        limit = TOLERANCE * (self.lengths[1] / self.lengths[0]) ** power
+        for name, pair in (("forward", self.forward), ("backward", self.backward)):
+            if pair is None:
+                continue
+            short, long = pair
+            if long.seconds > LEAST_SECONDS and long.seconds > limit * short.seconds:
+                found.append(f"time of {name}")
+            if long.peak_bytes > LEAST_BYTES and long.peak_bytes > limit * max(short.peak_bytes, 2**20):
+                found.append(f"measured memory of {name}")
+        return found
 
 
-def at_length(mechanism: Mechanism, length: int) -> tuple[Part, Arrays]:
-    """The smallest instance of a mechanism that takes so many tokens or patches, and one input for it."""
-    side = math.isqrt(length)
-    sizes = {**mechanism.sizes, "batch": 1, "key": length, "height": side, "width": side}
-    if mechanism.name not in SLOTS:
-        sizes["query"] = length
-    rng = np.random.default_rng(0)
-    given = {
-        name: rng.standard_normal([sizes[axis] for axis in axes]).astype(np.float32)
-        for name, axes in mechanism.inputs.items()
-    }
-    for name, axes in mechanism.tokens.items():
-        given[name] = rng.integers(0, sizes["vocab"], [sizes[axis] for axis in axes]).astype(np.int32)
-    for name, x in mechanism.arguments.items():
-        given[name] = ARGUMENTS[name](x, mechanism, length)
-    return _part(mechanism.module, {"max_len": length, "length": length, "grid_size": (side, side)}), given
+def counted_lengths(mechanism: Mechanism) -> tuple[int, int]:
+    """The lengths that a mechanism is counted at: shorter ones where counting takes long and these suffice."""
+    is_short = mechanism.growth == "n²" or mechanism.family in CHUNKED
+    return COUNTED_SHORT if is_short else COUNTED
 
 
-def _positions(small: np.ndarray, mechanism: Mechanism, length: int) -> np.ndarray:
-    count = np.arange(length, dtype=np.int32).reshape(1, length, *(1 for _ in small.shape[2:]))
-    return np.array(np.broadcast_to(count, (1, length, *small.shape[2:])))
-
-
-def _random_blocks(small: np.ndarray, mechanism: Mechanism, length: int) -> np.ndarray:
-    blocks = length // mechanism.module.arguments["block_size"]
-    rng = np.random.default_rng(1)
-    return rng.integers(0, blocks, (small.shape[0], blocks, small.shape[2])).astype(np.int32)
-
-
-# The arguments of calls that catalogue entries name, for another length.
-ARGUMENTS: dict[str, Callable[[np.ndarray, Mechanism, int], np.ndarray]] = {
-    "positions": _positions,
-    "global_tokens": lambda small, mechanism, length: np.arange(length)[None] < 2,
-    "random_blocks": _random_blocks,
-    "previous": lambda small, mechanism, length: np.full((1, length), 1 / length, np.float32),
-}
-
-
-def _part(part: Part, longer: dict[str, Any]) -> Part:
-    """A part with the lengths that it has to know; functions of frequencies have lengths of their own."""
-    longer = {} if part.name.endswith("_frequencies") else longer
-    arguments = {
-        name: _part(x, longer) if isinstance(x, Part) else longer.get(name, x)
-        for name, x in part.arguments.items()
-    }
-    return Part(part.name, arguments)
-
-
-def torch_program(mechanism: Mechanism, length: int) -> Callable[[], Any]:
-    """A call in PyTorch."""
-    part, given = at_length(mechanism, length)
-    module = build(part, "torch_attention", {"device": "cpu"}).eval()
-    tensors = {name: torch.from_numpy(x) for name, x in given.items()}
-    return lambda: module(**tensors, **mechanism.options(need_weights=False))
-
-
-def jax_program(mechanism: Mechanism, length: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """A call in JAX as a function of parameters and inputs, and these."""
-    part, given = at_length(mechanism, length)
-    module = build(part, "jax_attention", {"rngs": nnx.Rngs(0)})
-    module.eval()
-    definition, state = nnx.split(module)
-
-    def program(state: Any, given: dict[str, jax.Array]) -> Any:
-        result = nnx.merge(definition, state)(**given, **mechanism.options(need_weights=False))
-        return tuple(jax.tree.leaves(result))
-
-    return program, (state, {name: jnp.asarray(x) for name, x in given.items()})
-
-
-def cost(mechanism: Mechanism, framework: str, length: int) -> Cost:
-    """What a call takes at that length."""
-    if framework == "torch":
-        return torch_cost(torch_program(mechanism, length))
-    program, given = jax_program(mechanism, length)
-    return jax_cost(program, *given)
+def measured_lengths(mechanism: Mechanism) -> tuple[int, int]:
+    """The lengths that a mechanism is measured at."""
+    return QUADRATIC if mechanism.growth == "n²" else LINEAR
 
 
 def power(short: int, long: int, lengths: tuple[int, int]) -> float:
@@ -135,50 +110,100 @@ def power(short: int, long: int, lengths: tuple[int, int]) -> float:
     return math.log(long / short) / math.log(lengths[1] / lengths[0])
 
 
-def growth(
-    mechanism: Mechanism, framework: str, lengths: tuple[int, int] = LENGTHS, *, timed: bool = False
-) -> Growth:
-    """How the cost of a mechanism grows from one length to another."""
-    short, long = (cost(mechanism, framework, length) for length in lengths)
-    operations = power(short.operations, long.operations, lengths)
-    memory = power(short.peak_bytes, long.peak_bytes, lengths)
-    milliseconds = measure(mechanism, framework, lengths[1]) if timed else None
-    return Growth(mechanism.name, mechanism.growth, framework, long, operations, memory, milliseconds)
+def growth(mechanism: Mechanism, framework: str, chosen: tuple[Use, ...] | None = None) -> Growth:
+    """How the counted cost of a mechanism grows, in the chosen uses; in all by default."""
+    lengths = counted_lengths(mechanism)
+    operations, memory = {}, {}
+    for use in uses(mechanism) if chosen is None else chosen:
+        short, long = (cost(mechanism, framework, use, length) for length in lengths)
+        operations[use.name] = power(short.operations, long.operations, lengths)
+        memory[use.name] = power(short.peak_bytes, long.peak_bytes, lengths)
+    measured = measured_lengths(mechanism)
+    return Growth(mechanism.name, mechanism.growth, framework, operations, memory, measured)
 
 
-def measure(mechanism: Mechanism, framework: str, length: int, rounds: int = 5) -> float:
-    """The median of some runs, in milliseconds; in JAX compiled."""
+def measure(name: str, framework: str, backward: bool, length: int) -> Measured:
+    """Time and memory of a call; for a process that has done nothing else."""
+    (mechanism,) = select([name])
+    use = uses(mechanism)[int(backward)]
+    torch.set_num_threads(1)
     if framework == "torch":
-        called = torch_program(mechanism, length)
+        with torch.no_grad():
+            torch_program(mechanism, use, WARM)()  # what is loaded and made once
+        called = torch_program(mechanism, use, length)
 
         def run() -> Any:
             with torch.no_grad():
                 return called()
+
+        before = status("VmRSS")
+        run()
+        peak = status("VmHWM") - before
     else:
-        program, given = jax_program(mechanism, length)
-        compiled = jax.jit(program)
+        program, given = jax_program(mechanism, use, length)
+        compiled = jax.jit(program).lower(*given).compile()
+        planned: Any = compiled.memory_analysis()
+        peak = planned.temp_size_in_bytes
 
         def run() -> Any:
             return jax.block_until_ready(compiled(*given))
 
-    run()
-    found = []
-    for _ in range(rounds):
+        run()
+    seconds: list[float] = []
+    while len(seconds) < ROUNDS and sum(seconds) < ENOUGH_SECONDS:
         start = time.perf_counter()
         run()
-        found.append(time.perf_counter() - start)
-    return 1000 * median(found)
+        seconds.append(time.perf_counter() - start)
+    return Measured(min(seconds), peak)
 
 
-PAGE = """# Cost against the length
+def growth_of(name: str, framework: str) -> Growth:
+    """`growth` for another process."""
+    (mechanism,) = select([name])
+    return growth(mechanism, framework)
 
-Printed by `python -m benchmarks.growth`: the smallest instance of every mechanism, called without weights on one
-sequence of {short:,} and of {long:,} tokens or patches, in float32. Operations are multiplications of matrix products
-and numbers that anything else makes; memory is the most that results in between take together, before anything is
-fused. Both are counted and not measured, so they are the same on every machine. A power of 1 is linear in the length
-and of 2 quadratic; *paper* is the growth that the mechanism's paper promises, and a test holds every mechanism to it.
-With weights, which are a matrix of length × length, everything is quadratic. The time, of one run at {long:,}, is
-that of {machine}.
+
+def growths(mechanisms: list[Mechanism], *, workers: int) -> Iterator[Growth]:
+    """Those of all mechanisms in both frameworks, counted and measured in fresh processes of one thread each."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+    server = multiprocessing.get_context("forkserver")  # which imports once, and is forked for each figure
+    server.set_forkserver_preload(["benchmarks.lengths"])
+    with server.Pool(workers, maxtasksperchild=1) as pool:
+        lines = []
+        for mechanism in mechanisms:
+            for framework in FRAMEWORKS:
+                figures = [
+                    pool.apply_async(measure, (mechanism.name, framework, backward, length))
+                    for backward in (False, True)
+                    for length in measured_lengths(mechanism)
+                ]
+                counted = pool.apply_async(growth_of, (mechanism.name, framework))
+                lines.append((counted, figures))
+        for counted, figures in lines:
+            first, second, third, fourth = (each.get() for each in figures)
+            yield counted.get()._replace(forward=(first, second), backward=(third, fourth))
+
+
+PAGE = """# Time and memory against the length
+
+Printed by `python -m benchmarks.growth`. *Paper* is the growth that a mechanism's paper promises; a line that grows
+faster is marked in the last column. **{verdict}**
+
+The smallest instance of every mechanism is called with `need_weights=False` (attention weights are a matrix of
+length × length) on one sequence of float32.
+
+- *Counted*: the power of the length that multiplications of matrix products, and numbers that anything else makes,
+  grow with, and that the memory of intermediate results grows with, before anything is fused. A power of 1 is linear,
+  and of 2 quadratic. It is the largest over the uses that a mechanism has: forward, backward, with a padding mask,
+  with dropout that is sampled and that is given as a mask, with a bias of positions (`T5Bias`), and causal. A test
+  holds every mechanism to it.
+- *Measured*: forward, and forward plus backward, on {machine}, one thread, each figure in a process of its own:
+  milliseconds at the longer length, and *8×*, how many times those at an eighth of the length. Mechanisms whose paper
+  says n² are measured at {quadratic}, the others at {linear} (images have the next smaller square of patches). Linear
+  growth is at most 8×, quadratic growth at most 64×; less where a fixed cost is large. Peak is memory beyond
+  parameters and inputs at both lengths, in MB: what the process held at most in PyTorch, what the compiler planned
+  in JAX.
 
 {table}"""
 
@@ -189,17 +214,23 @@ def page(found: list[Growth]) -> str:
         "mechanism",
         "paper",
         "framework",
-        "operations, millions",
-        "grow with",
-        "memory, MB",
-        "grows with",
-        "time, ms",
+        "operations",
+        "memory",
+        "forward, ms",
+        "8×",
+        "peak, MB",
+        "with backward, ms",
+        "8×",
+        "peak, MB",
+        "faster than its paper",
     )
+    faster = sorted({each.mechanism for each in found if each.faster})
     return PAGE.format(
-        short=LENGTHS[0],
-        long=LENGTHS[1],
-        machine=f"torch {torch.__version__} and jax {jax.__version__} on {torch.get_num_threads()} threads",
-        table=markdown.table(headings, map(_cells, found), figures=range(3, len(headings))),
+        verdict=f"Marked: {', '.join(faster)}." if faster else "No line is marked.",
+        machine=f"torch {torch.__version__} and jax {jax.__version__}",
+        quadratic=" and ".join(f"{length:,}" for length in QUADRATIC),
+        linear=" and ".join(f"{length:,}" for length in LINEAR),
+        table=markdown.table(headings, map(_cells, found), figures=range(3, len(headings) - 1)),
     )
 
 
@@ -208,30 +239,32 @@ def _cells(each: Growth) -> tuple[str, ...]:
         each.mechanism,
         each.paper,
         each.framework,
-        f"{each.cost.operations / 1e6:,.1f}",
-        f"n^{each.operations:.2f}",
-        f"{each.cost.peak_bytes / 1e6:,.1f}",
-        f"n^{each.memory:.2f}",
-        "" if each.milliseconds is None else f"{each.milliseconds:.1f}",
+        f"n^{max(each.operations.values()):.2f}",
+        f"n^{max(each.memory.values()):.2f}",
+        *_measured(each.forward),
+        *_measured(each.backward),
+        ", ".join(each.faster),
     )
 
 
-def growths(mechanisms: list[Mechanism], *, timed: bool) -> Iterator[Growth]:
-    """Those of all mechanisms in both frameworks."""
-    for mechanism in mechanisms:
-        for framework in ("torch", "jax"):
-            yield growth(mechanism, framework, timed=timed)
+def _measured(pair: tuple[Measured, Measured] | None) -> tuple[str, ...]:
+    if pair is None:
+        return "", "", ""
+    short, long = pair
+    peaks = " → ".join(f"{each.peak_bytes / 1e6:.1f}" for each in pair)
+    return f"{1000 * long.seconds:.1f}", f"{long.seconds / short.seconds:.1f}", peaks
 
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Mechanisms; all by default.")] = None,
-    timed: Annotated[bool, typer.Option(help="Measure the time as well.")] = True,
+    workers: Annotated[int, typer.Option(help="Processes at once; no more than idle cores.")] = 2,
 ) -> None:
     """Print how the cost of every mechanism grows with the length."""
     chosen = select(names or [])
-    lines = growths(chosen, timed=timed)
+    lines = growths(chosen, workers=workers)
     console = Console(stderr=True)
-    print(page(list(track(lines, "counting", total=2 * len(chosen), console=console, transient=True))))
+    total = len(FRAMEWORKS) * len(chosen)
+    print(page(list(track(lines, "counting and measuring", total=total, console=console, transient=True))))
 
 
 if __name__ == "__main__":

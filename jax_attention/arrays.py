@@ -46,6 +46,12 @@ def as_integers(x: Array) -> Array:
     return jnp.asarray(x).astype(kind)
 
 
+def as_integers_within(x: Array, most: int) -> Array:
+    """An array of integers in the dtype of positions, none of them further from 0 than `most`."""
+    span = jnp.iinfo(x.dtype)
+    return as_integers(x if span.max < most else x.clip(max(-most, int(span.min)), most))
+
+
 def einsum(equation: str, *operands: Array) -> Array:
     """A product of arrays by letters, in the precision of the arrays, which autocast would lower."""
     return jnp.einsum(equation, *operands)
@@ -59,6 +65,16 @@ def matmul(x: Array, y: Array) -> Array:
 def take_along(x: Array, index: Array, axis: int) -> Array:
     """The elements of `x` at `index` along one axis; the other axes broadcast."""
     return jnp.take_along_axis(x, index, axis)
+
+
+def first(x: Array, size: int, axis: int) -> Array:
+    """The first `size` elements along an axis; the size may be symbolic."""
+    return jax.lax.slice_in_dim(x, 0, size, axis=axis)
+
+
+def stable_order(x: Array) -> Array:
+    """Where the elements along the last axis stand once they are sorted upwards: of equal ones the first is first."""
+    return jnp.argsort(x, axis=-1, stable=True)
 
 
 def is_floating(x: Array) -> bool:
@@ -84,7 +100,17 @@ def check_dtype(name: str, given: Any) -> Any:
         floating = False
     if not floating:
         raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
+    if jnp.dtype(given).itemsize < 2:
+        raise TypeError(f"{name} must have at least 16 bits, got {jnp.dtype(given)}")
     return given
+
+
+def check_promotion(module: Any, name: str, x: Any) -> None:
+    """Raise ValueError if no linear layer of a module takes the dtype of `x`.
+
+    Flax's layers promote an array and their parameters to one dtype; PyTorch's do not, but under autocast, with hooks,
+    or in classes of their own.
+    """
 
 
 def with_rank(x: Array, rank: int) -> Array:

@@ -1,7 +1,7 @@
 """The parts that mechanisms are built from; nothing here rests on a framework's default."""
 
 from collections.abc import Callable
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def linear_map(
     return layer(jnp.eye(x.shape[-1], dtype=x.dtype))
 
 
-def precise(layer: nnx.Module, x: Float[Array, "*batch in_features"]) -> Float[Array, "*batch out_features"]:
+def precise(layer: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
     return layer(x)
 
@@ -267,6 +267,18 @@ class Dropout(nnx.Module):
     ) -> Bool[Array, "..."] | None:
         """Which attention weights to keep: as given, else a fresh draw, else None for all."""
         return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
+
+    def seed(self) -> Any:
+        """What `keep_tile` draws from; None for nothing, or for PyTorch's own generator."""
+        return self.rngs() if self.draws and self.rngs is not None else None
+
+    def keep_tile(
+        self, shape: tuple[int, ...], like: Array, seed: Any, number: Any
+    ) -> Bool[Array, "..."] | None:
+        """Which attention weights of a tile to keep: a draw that its number tells from those of others, or None."""
+        if seed is None:
+            return None
+        return jax.random.uniform(jax.random.fold_in(seed, number), shape) >= self.rate
 
     def _draw(self, shape: tuple[int, ...], like: Array) -> Bool[Array, "..."] | None:
         if not self.draws or self.rngs is None:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.caches import Cache, Recalled
-from jax_attention.checks import check_key_mask, check_pairs, check_positive, dtype_name
+from jax_attention.checks import check_key_mask, check_pairs, dtype_name
 from jax_attention.positions.protocol import check_positions
 
 
@@ -33,7 +34,10 @@ def recall(
         held, new = (", ".join(map(_kind, x)) for x in (cache.entries, entries))
         if held != new:
             raise ValueError(f"cache must hold {new} as x gives, got {held}")
-    return cache.extend(entries, None if mask is None else mask[:, 0, 0])
+    if mask is None:
+        return cache.extend(entries, None)
+    batch = entries[0].shape[0]
+    return cache.extend(entries, jnp.broadcast_to(mask[:, 0, 0], (batch, mask.shape[-1])))
 
 
 def check_call(
@@ -78,7 +82,6 @@ def check_call(
             f"cache counts places along one axis, got a position scheme with num_axes={num_axes}"
         )
     batch, length = x.shape[:2]
-    check_positive(length=length)
     check_key_mask(mask, batch, length)
     if cache.entries is not None and cache.entries[0].shape[0] != batch:
         raise ValueError(f"cache must hold {batch} sequences as x does, got {cache.entries[0].shape[0]}")

@@ -17,6 +17,10 @@ BATCH, HEADS, LENGTH, EMBED, HEAD_DIM, BLOCK = 2, 3, 300, 12, 4, 5
 SIZES = {"embed_dim": EMBED, "num_heads": HEADS}
 ROTARY = {"position": Part("RotaryEmbedding", {"head_dim": HEAD_DIM})}
 T5 = {"position": Part("T5Bias", {"num_heads": HEADS, "num_buckets": 8, "max_distance": 20})}
+TRANSFORMER_XL = {
+    "position": Part("TransformerXLEmbedding", {"embed_dim": EMBED, "num_heads": HEADS, "head_dim": HEAD_DIM})
+}
+HASHING = {"num_buckets": 60, "chunk_length": 5, "num_rounds": 2}
 ALIBI = {"position": Part("ALiBi", {"num_heads": HEADS})}
 
 GLOBAL = np.zeros((BATCH, LENGTH), bool)
@@ -53,11 +57,42 @@ CASES = {
         {"one_sided_window": 9, **T5},
         {"global_tokens": GLOBAL},
     ),
+    "global tokens and a dropout mask": (
+        "LongformerAttention",
+        {"one_sided_window": 9},
+        {"global_tokens": GLOBAL, "mask": PAIRS, "dropout_keep": KEEP},
+    ),
+    "global tokens, a bias of queries and a dropout mask": (
+        "LongformerAttention",
+        {"one_sided_window": 40, **TRANSFORMER_XL},
+        {"global_tokens": GLOBAL, "mask": PADDING, "dropout_keep": KEEP, "positions": REVERSED},
+    ),
     "random blocks": ("BigBirdAttention", {"block_size": BLOCK}, {"random_blocks": RANDOM, "mask": PAIRS}),
     "random blocks and rotary": (
         "BigBirdAttention",
         {"block_size": BLOCK, **ROTARY},
         {"random_blocks": RANDOM, "positions": REVERSED, "dropout_keep": KEEP},
+    ),
+    "random blocks and a bias": (
+        "BigBirdAttention",
+        {"block_size": BLOCK, **T5},
+        {"random_blocks": RANDOM, "mask": PAIRS, "dropout_keep": KEEP},
+    ),
+    "blocks and a bias of queries": (
+        "BigBirdAttention",
+        {"block_size": BLOCK, **TRANSFORMER_XL},
+        {"random_blocks": RANDOM, "positions": REVERSED},
+    ),
+    "blocks and a bias": ("BigBirdAttention", {"block_size": BLOCK, **ALIBI}, {"mask": PADDING}),
+    "hashing and a dropout mask": (
+        "LSHAttention",
+        {**HASHING, "is_causal": True},
+        {"mask": PADDING, "dropout_keep": KEEP},
+    ),
+    "hashing that counts repeats and a dropout mask": (
+        "LSHAttention",
+        {**HASHING, "circular": True, "count_repeats": True},
+        {"dropout_keep": KEEP},
     ),
     "no ends": ("BigBirdAttention", {"block_size": BLOCK, "window_blocks": 1, "global_blocks": 0}, {}),
 }
@@ -101,11 +136,36 @@ def test_blocks_give_what_all_pairs_give(rng, name):
     np.testing.assert_allclose(gradient, expected["x"], atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["sinks and rotary", "chunks"])
+@pytest.mark.parametrize("name", marks)
+def test_blocks_need_no_promotion_of_ranks_or_dtypes(name):
+    kind, options, given = CASES[name]
+    part = Part(kind, {**SIZES, **options, "dropout": 0.5})
+    with jax.enable_x64(True), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        definition, state = nnx.split(build(part, "jax_attention", {"rngs": nnx.Rngs(0)}))
+        arrays = {key: jnp.asarray(value) for key, value in given.items()}
+
+        def total(x):
+            module = nnx.merge(definition, state, copy=True)
+            return module(x, **arrays, need_weights=False).output.sum()
+
+        x = jnp.zeros((BATCH, LENGTH, EMBED), jnp.float32)
+        assert jax.eval_shape(jax.grad(total), x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sinks and rotary",
+        "chunks",
+        pytest.param("global tokens and a bias", marks=pytest.mark.slow),
+        pytest.param("random blocks and a bias", marks=pytest.mark.slow),
+        pytest.param("hashing and a dropout mask", marks=pytest.mark.slow),
+    ],
+)
 def test_dropout_drawn_in_blocks_keeps_the_mean(name):
     kind, options, given = CASES[name]
     module = build(Part(kind, {**SIZES, **options, "dropout": 0.3}), "torch_attention", {})
-    tensors = {key: torch.from_numpy(x) for key, x in given.items()}
+    tensors = {key: torch.from_numpy(x) for key, x in given.items() if key != "dropout_keep"}
     x = torch.randn(BATCH, LENGTH, EMBED, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
@@ -155,6 +215,23 @@ def test_a_sequence_in_blocks_compiles_as_one_graph(kind):
     with torch.no_grad():
         found, expected = compiled(x, need_weights=False), attention(x, need_weights=False)
     torch.testing.assert_close(found.output, expected.output)
+
+
+@pytest.mark.slow
+def test_dropout_drawn_in_jax_is_drawn_again_alike_for_the_gradient():
+    part = Part("LongformerAttention", {**SIZES, "one_sided_window": 9, "dropout": 0.5, **T5})
+    definition, state = nnx.split(build(part, "jax_attention", {"rngs": nnx.Rngs(0)}))
+    x, along = np.random.default_rng(3).standard_normal((2, BATCH, LENGTH, EMBED)).astype(np.float32)
+
+    @jax.jit
+    def total(x):
+        module = nnx.merge(definition, state, copy=True)
+        return (module(x, global_tokens=jnp.asarray(GLOBAL), need_weights=False).output ** 2).sum()
+
+    with jax.enable_x64(True):
+        x, along = jnp.asarray(x, jnp.float64), jnp.asarray(along, jnp.float64)
+        difference = (total(x + 1e-4 * along) - total(x - 1e-4 * along)) / 2e-4
+        np.testing.assert_allclose((jax.grad(total)(x) * along).sum(), difference, rtol=1e-3)
 
 
 def test_blocks_of_a_short_sequence_are_none():

@@ -1,7 +1,9 @@
 """Canaries and the command `info`: a defect of a compiler is a finding, never a traceback."""
 
 import json
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,3 +116,48 @@ def test_parity_warns_once_of_a_failed_canary(monkeypatch: pytest.MonkeyPatch) -
     assert line.count(NO_REDUCE_FUSION) == 1
     assert "warning" not in second.stderr
     assert tried == [1]
+
+
+def test_canary_whose_own_children_hang_is_killed_with_them() -> None:
+    code = "import subprocess; subprocess.Popen(['sleep', '60']); raise ValueError('left a child')"
+    start = time.monotonic()
+    assert "ValueError: left a child" in try_canary(replace(ONE, code=code)).detail
+    assert time.monotonic() - start < 50
+
+
+def test_end_of_a_process_is_told_in_one_clean_line() -> None:
+    def ended(code: int, stderr: str) -> str:
+        return canaries.how_it_ended(subprocess.CompletedProcess([], code, "", stderr))
+
+    logged = (
+        "F1129 13:13:41.608272   32046 parse_flags_from_env.cc:234] Unknown flag in XLA_FLAGS: --x\x1b[0m\n"
+    )
+    assert ended(1, logged) == "the process ended with exit code 1: Unknown flag in XLA_FLAGS: --x\\x1b[0m"
+    assert ended(1, "  assert found\nAssertionError\n").endswith("1: AssertionError in assert found")
+    assert ended(-11, "") == "the process ended with signal 11 (Segmentation fault)"
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [("print('no JSON')", "ended without an answer"), ("import os; os._exit(0)", "ended without an answer")],
+)
+def test_info_of_a_framework_that_gives_no_answer(
+    printed: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(info, "REPORT", printed)
+    monkeypatch.setattr(info, "PROGRAMS", {"jax": "pass\n", "torch": "pass\n"})
+    monkeypatch.setattr(info, "try_canaries", list)
+    found = info.collect()
+    assert said in found["jax"]["error"]
+    assert found["ok"] is False
+
+
+def test_info_answer_is_found_among_what_a_framework_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = "import atexit; atexit.register(print, 'goodbye'); print('hello', end=''); devices = []; precision = 'x'"
+    monkeypatch.setattr(info, "PROGRAMS", {"jax": noisy, "torch": noisy})
+    monkeypatch.setattr(info, "try_canaries", list)
+    monkeypatch.setenv("XLA_FLAGS", "--a\x1b[31m\nb")
+    found = info.collect()
+    assert found["jax"] == {"devices": [], "matmul_precision": "x"}
+    assert found["ok"] is True
+    assert "XLA_FLAGS = --a\\x1b[31m\\nb" in info.lines(found)

@@ -133,6 +133,23 @@ class TestConvert:
         done = run("convert", tmp_path, tmp_path / "new.npz", "--to", "jax_attention", "--verify")
         assert done.exit_code == 0, done.output
 
+    @pytest.mark.parametrize("change", [lambda x: x * np.float32(1e18)])
+    def test_verifying_a_model_that_overflows_finds_the_same_tensors_equal(self, neox, tmp_path, change):
+        (tmp_path / "config.json").write_bytes((neox / "config.json").read_bytes())
+        tensors = {name: change(x) for name, x in checkpoints.read(neox).items()}
+        checkpoints.write(tmp_path / "model.safetensors", tensors)
+        target = tmp_path / "new.safetensors"
+        done = run("convert", tmp_path, target, "--to", "torch_attention", "--verify")
+        assert done.exit_code == 0, done.output
+        damaged = checkpoints.read(target)
+        name = next(iter(damaged))
+        damaged[name] = damaged[name].copy()
+        damaged[name].view(np.uint8).reshape(-1)[-1] ^= 128  # one sign
+        checkpoints.write(target, damaged)
+        config = json.loads((neox / "config.json").read_text())
+        found = verify(tmp_path, target, "hf.gpt_neox", "torch_attention", config=config)
+        assert (found.ok, len(found.differing)) == (False, 1)
+
     @pytest.mark.parametrize("suffix", ["safetensors", "msgpack"])
     def test_a_state_with_value_behind_its_names_is_read_as_what_it_is(self, tmp_path, suffix):
         weight = np.arange(15, dtype=np.float32).reshape(5, 3)

@@ -14,6 +14,10 @@ from hypothesis import strategies as st
 
 import jax_attention.masks
 import torch_attention.masks
+from attention_bridge import instances
+from attention_bridge.catalogue import CATALOGUE, select
+from attention_bridge.instances import is_float
+from attention_bridge.running import named_outputs
 
 MIRRORS = {
     "torch": (torch_attention.masks, torch.tensor),
@@ -352,3 +356,33 @@ class TestLaws:
         mask = in_both(lambda masks, array: masks.and_masks(array(of_batch), array(of_heads)))
         np.testing.assert_array_equal(mask, of_batch[:, None] & of_heads)
         assert mask.shape == (3, 3, 5, 7)
+
+
+@pytest.mark.parametrize("mechanism", [x for x in CATALOGUE if x.masks], ids=lambda each: each.name)
+def test_a_mask_with_a_batch_of_1_is_for_all_in_torch(mechanism):
+    arrays = {
+        name: torch.from_numpy(x).float() if is_float(x) else torch.from_numpy(x)
+        for name, x in instances.inputs(mechanism, "padding").items()
+    }
+    shared = {name: x[:1] if name in mechanism.masks else x for name, x in arrays.items()}
+    repeated = {name: shared[name].expand_as(x) for name, x in arrays.items()}
+    module = instances.torch_module(mechanism, "float32")
+    found, right = (next(iter(named_outputs(module(**each)).values())) for each in (shared, repeated))
+    torch.testing.assert_close(found, right)
+
+
+KEYS_ALONE = ["DeltaNet", "LSHAttention", "LinformerAttention", "NystromAttention", "SlotAttention"]
+
+
+@pytest.mark.parametrize("name", KEYS_ALONE)
+def test_a_mask_with_a_batch_of_1_is_for_all_in_jax(name):
+    (mechanism,) = select([name])
+    arrays = instances.inputs(mechanism, "padding")
+    shared = {name: x[:1] if name in mechanism.masks else x for name, x in arrays.items()}
+    repeated = {name: np.broadcast_to(shared[name], x.shape) for name, x in arrays.items()}
+    module = instances.jax_module(mechanism, "float32")
+    found, right = (
+        next(iter(named_outputs(module(**jax.tree.map(jnp.asarray, each))).values()))
+        for each in (shared, repeated)
+    )
+    np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)

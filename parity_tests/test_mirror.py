@@ -55,6 +55,7 @@ OWN_CODE = {
     "ops/slots.py",
     "ops/tile.py",
     "ops/tile_loop.py",
+    "ops/tile_sums.py",
     "ops/tiles.py",
     "ops/triangular.py",
     "records.py",

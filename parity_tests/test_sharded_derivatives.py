@@ -48,6 +48,26 @@ def test_second_derivative_of_one_devices_part_is_right(one_device, part, as_shi
     assert torch.autograd.gradgradcheck(causal, narrow, fast_mode=True)
 
 
+@pytest.mark.parametrize("part", [ring_part, exchange_part])
+def test_a_sink_of_nothing_beside_a_query_that_sees_nothing(one_device, part, as_shipped):
+    *given, sinks = (torch.tensor(x) for x in arrays("sinks").values())
+    sinks[0] = -torch.inf
+    mask = torch.arange(given[0].shape[-2])[:, None] > 0  # the first query sees no key
+    leaves = [x.requires_grad_() for x in (*given, sinks)]
+    call = checked_call(*leaves[:3], mask=mask, sinks=sinks)
+    output = part(call, shards=one_device)
+    expected = torch_attention.dot_product_attention(
+        *leaves[:3], mask=mask, sinks=sinks, implementation="reference"
+    )
+    assert not output[..., 0, :].any()
+    for x, y in zip(
+        (output, *torch.autograd.grad(output.sin().sum(), leaves)),
+        (expected, *torch.autograd.grad(expected.sin().sum(), leaves)),
+        strict=True,
+    ):
+        assert (x - y).abs().max() <= BOUND
+
+
 @cache
 def on_one_device(name):
     """Output, gradients and second derivatives by the definition."""

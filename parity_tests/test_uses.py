@@ -1,8 +1,13 @@
 """Mechanisms used as people use PyTorch: compiled, exported, transformed, lowered, quantised and adapted."""
 
+import copy
+
 import pytest
 import torch
+from functorch.compile import nop
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_attention
 from attention_bridge import instances
@@ -11,6 +16,9 @@ from attention_bridge.instances import inputs, torch_module
 from attention_bridge.running import named_outputs
 from attention_bridge.uses import page, torch_uses
 from attention_bridge.weights.leaves import to_torch
+from torch_attention import arrays
+from torch_attention.models.experts import ExpertsConfig, MixtureOfExperts
+from torch_attention.ops import triangular
 
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
 # The rest takes longer; recurrences are compiled without the tests' shape checks, in the slow tests alone.
@@ -31,8 +39,16 @@ sampled = pytest.mark.parametrize(
 )
 # PyTorch's own convolution asks whether a batch of 16 is reached.
 IN_SEVERAL_GRAPHS = {"NystromAttention"}
-# A part of a grid is cut off: the exported program asks whether that leaves it contiguous.
-GRIDS_CUT_OFF = {"WindowAttention", "ShiftedWindowAttention", "SpatialReductionAttention"}
+# What sorts its scores or looks for the largest: a choice, or the keys whose weights are not zero.
+CHOOSING = {
+    "SparsemaxAttention",
+    "Entmax15Attention",
+    "TopKAttention",
+    "DeepSeekSparseAttention",
+    "NativeSparseAttention",
+    "MixtureOfBlockAttention",
+    "LSHAttention",
+}
 NO_LINEAR = "it has no linear layer."
 
 
@@ -114,14 +130,51 @@ class TestAutocast:
         itself = first_output(torch_module(mechanism, "bfloat16")(**low))
         assert distance(lowered, exact) <= 1.5 * distance(itself, exact) + 1e-6
 
-    @pytest.mark.parametrize("name", ["MixtureOfBlockAttention", "LSHAttention", "TopKAttention"])
-    def test_choices_are_those_of_float32(self, name):
-        (mechanism,) = select([name])
-        module, given = torch_module(mechanism, "float32"), in_float32(given_to(mechanism))
-        exact = module(**given).weights
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            lowered = module(**given).weights
-        assert torch.equal(lowered > 0, exact > 0)
+    @every_mechanism
+    def test_choices_are_those_of_float32(self, mechanism):
+        module, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 4)
+        exact = compared(module, given, enabled=False)
+        for dtype in (torch.bfloat16, torch.float16):
+            lowered = compared(module, given, dtype=dtype)
+            assert [x.dtype for x in lowered] == [x.dtype for x in exact]
+            assert all(torch.equal(x, y) for x, y in zip(lowered, exact, strict=True))
+
+    def test_choices_that_are_recorded(self):
+        recorded = {
+            each.name
+            for each in CATALOGUE
+            if each.family in ("sparse", "scores")
+            and compared(torch_module(each, "float32"), torch_uses._inputs(each, 0), enabled=False)
+        }
+        assert recorded == CHOOSING
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_experts_are_those_of_float32(self, dtype):
+        torch.manual_seed(0)
+        experts = MixtureOfExperts(16, ExpertsConfig(num_experts=8, num_chosen=2, ffn_dim=8))
+        x = torch.randn(2, 200, 16)
+        exact = experts.shares(x)
+        with torch.autocast("cpu", dtype=dtype):
+            torch.testing.assert_close(experts.shares(x), exact, rtol=0, atol=0)
+
+
+class Compared(TorchDispatchMode):
+    """Records the numbers that are sorted, or of which the largest is looked for: what choices depend on."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.sort, torch.ops.aten.argmax, torch.ops.aten.topk):
+            self.numbers.append(args[0].clone())
+        return function(*args, **(kwargs or {}))
+
+
+def compared(module, given, **autocast):
+    with Compared() as found, torch.no_grad(), torch.autocast("cpu", **autocast):
+        module(**given)
+    return found.numbers
 
 
 def first_output(result):
@@ -161,6 +214,44 @@ class TestTransforms:
     def test_torch_func(self, mechanism, use):
         assert use(mechanism) == torch_uses.YES
 
+    @sampled
+    def test_an_ensemble_is_its_members(self, mechanism):
+        first, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 0)
+        if not list(first.parameters()):
+            pytest.skip("it has no parameters to stack")
+        second = copy.deepcopy(first)
+        with torch.no_grad():
+            for each in second.parameters():
+                each.mul_(0.9)
+
+        def loss(parameters, buffers):
+            output = torch.func.functional_call(first, (parameters, buffers), kwargs=given)
+            return torch.sin(torch_uses._output(output)).sum()
+
+        stacked = torch.func.stack_module_state([first, second])
+        slopes, losses = torch.func.vmap(torch.func.grad_and_value(loss))(*stacked)
+        for number, module in enumerate((first, second)):
+            named = {name: each for name, each in module.named_parameters() if each.requires_grad}
+            expected = torch.sin(torch_uses._output(module(**given))).sum()
+            single = torch.autograd.grad(expected, list(named.values()), allow_unused=True)
+            torch.testing.assert_close(losses[number], expected, rtol=1e-4, atol=1e-4)
+            for name, slope in zip(named, single, strict=True):
+                if slope is not None:
+                    torch_uses._check_same(slopes[name][number], slope)
+
+    @sampled
+    def test_masks_and_dropout_masks_are_mapped(self, mechanism):
+        module, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 0)
+        masks = {**mechanism.masks, **({"dropout_keep": mechanism.keep} if mechanism.keep else {})}
+        for name, axes in masks.items():
+            several = torch.rand((3, *mechanism.shape(axes))) < 0.7
+
+            def output(mask, name=name):
+                return torch_uses._output(module(**given, **{name: mask}))
+
+            expected = torch.stack([output(mask) for mask in several])
+            torch_uses._check_same(torch.func.vmap(output)(several), expected)
+
     def test_gradient_and_hessian_beside_a_learned_bias(self):
         (mechanism,) = select(["T5Bias"])
         assert torch_uses.gradient(mechanism) == torch_uses.hessian(mechanism) == torch_uses.YES
@@ -195,6 +286,38 @@ class TestSizes:
         (mechanism,) = select(["MultiHeadSelfAttention"])
         assert torch_uses.exported(mechanism) == torch_uses.YES
 
+    @pytest.mark.slow
+    def test_one_graph_serves_training_at_all_sizes(self):
+        (mechanism,) = select(["MultiHeadSelfAttention"])
+        torch._dynamo.reset()
+        module, graphs = torch_uses._fresh(mechanism).train(), []
+        to_graphs = aot_autograd(fw_compiler=nop)
+
+        def backend(graph, inputs):
+            made = to_graphs(graph, inputs)
+            graphs.append(made)
+            return made
+
+        run = torch.compile(module, dynamic=True, fullgraph=True, backend=backend)
+        for step in torch_uses.STEPS:
+            sizes = {**torch_uses.sizes_at(mechanism, step), "one": 1}
+            x = torch_uses._inputs(mechanism, step)["x"].requires_grad_()
+            keep = torch.rand([sizes[axis] for axis in mechanism.keep]) < 0.5
+            learned = [x, *module.parameters()]
+            found, expected = (
+                torch.autograd.grad(torch.sin(call(x, dropout_keep=keep).output).sum(), learned)
+                for call in (run, module)
+            )
+            for slope, right in zip(found, expected, strict=True):
+                torch_uses._check_same(slope, right)
+        assert len(graphs) == 1
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["ShiftedWindowAttention", "SpatialReductionAttention"])
+    def test_one_program_serves_grids_that_windows_do_not_tile(self, name):
+        (mechanism,) = select([name])
+        assert torch_uses.exported(mechanism) == torch_uses.YES
+
     @pytest.mark.survey
     @every_mechanism
     def test_every_mechanism_is_one_graph(self, mechanism):
@@ -206,11 +329,7 @@ class TestSizes:
     @pytest.mark.survey
     @every_mechanism
     def test_every_mechanism_is_one_program(self, mechanism):
-        if mechanism.name in GRIDS_CUT_OFF:
-            with pytest.raises(AssertionError, match="Guard failed"):
-                torch_uses.exported(mechanism)
-        else:
-            assert torch_uses.exported(mechanism) == torch_uses.YES
+        assert torch_uses.exported(mechanism) == torch_uses.YES
 
     @pytest.mark.survey
     @pytest.mark.parametrize("mechanism", select(list(SAMPLE)), ids=lambda each: each.name)
@@ -221,6 +340,64 @@ class TestSizes:
         for step in torch_uses.STEPS:
             given = torch_uses._inputs(mechanism, step)
             torch_uses._check_same(run(**given), module(**given))
+
+
+def in_onnxruntime(layer, traced, x, folder):
+    """The first output of a layer for `x`, once it was exported for `traced` with both axes dynamic."""
+    import onnxruntime
+
+    torch._dynamo.reset()
+    path, shape = folder / "layer.onnx", dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    torch.onnx.export(layer, (traced,), path, dynamo=True, dynamic_shapes=(shape,), verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (given,) = session.get_inputs()
+    return torch.from_numpy(session.run(None, {given.name: x.numpy()})[0])
+
+
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # by the exporter, of its own parts
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+class TestONNX:
+    @pytest.fixture(autouse=True)
+    def needs_the_extra(self):
+        for name in ("onnx", "onnxruntime", "onnxscript"):
+            pytest.importorskip(name, reason="needs attention-bridge[onnx]")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["SelfAttention", "TopKAttention", "MultiScaleRetention", "DeltaNet"])
+    def test_onnxruntime_gives_the_same_at_all_sizes(self, name):
+        (mechanism,) = select([name])
+        assert torch_uses.in_onnx(mechanism) == torch_uses.YES
+
+    @pytest.mark.slow
+    def test_a_recurrence_is_exported_where_gradients_are_on(self, tmp_path):
+        layer = torch_attention.LinearAttention(4, 2, chunk_size=2)
+        x = torch.randn(3, 8, 4)
+        output = in_onnxruntime(layer, torch.ones(2, 5, 4), x, tmp_path)
+        torch.testing.assert_close(output, layer(x).output, rtol=0, atol=1e-4)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+    def test_equal_elements_keep_their_order(self, dtype, tmp_path):
+        class Order(nn.Module):
+            def forward(self, x):
+                return (arrays.stable_order(x),)
+
+        x = torch.randint(0, 2, (3, 200)).to(dtype)
+        torch.testing.assert_close(in_onnxruntime(Order(), x[:2, :9], x, tmp_path), arrays.stable_order(x))
+
+    @pytest.mark.survey
+    @every_mechanism
+    def test_every_mechanism_in_onnx(self, mechanism):
+        assert torch_uses.in_onnx(mechanism) == torch_uses.YES
+
+
+@pytest.mark.parametrize("length", [0, 1, 5])
+def test_equations_solved_row_by_row_are_those_solved_at_once(length):
+    lower, right = torch.randn(2, 3, length, length), torch.randn(2, 3, length, 4)
+    found = triangular._substitute(lower, right)
+    torch.testing.assert_close(found, triangular.solve_unit_lower(lower, right))
 
 
 class TestPage:

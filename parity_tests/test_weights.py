@@ -323,7 +323,7 @@ class TorchModel(torch.nn.Module):
 class JaxLayer(nnx.Module):
     def __init__(self, rngs):
         self.q_proj = nnx.Linear(5, 3, rngs=rngs)
-        self.norm = nnx.LayerNorm(3, rngs=rngs)
+        self.norm = nnx.LayerNorm(3, epsilon=1e-5, rngs=rngs)  # as that of PyTorch
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
 
 

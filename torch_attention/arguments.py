@@ -20,10 +20,11 @@ from functools import wraps
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, Union, Unpack, get_args, get_origin, is_typeddict
 
-from torch_attention.arrays import ARRAYS, as_array, check_array, check_dtype, is_integer
+from torch_attention.arrays import ARRAYS, as_array, check_array, check_dtype, check_promotion, is_integer
 from torch_attention.checks import check_boolean, check_floating, dtype_name
 from torch_attention.ranges import article, as_flag, check_integer, check_number, refuse
 
+FEATURES = ("x", "query", "key", "value", "memory")  # arguments of modules that meet parameters
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 _Check = Callable[[Any], Any]
 DEFAULTS = {"dropout": 0.0, "need_weights": True}  # of arguments that a `TypedDict` names; None of the others
@@ -46,6 +47,8 @@ def checked(target: _Made) -> _Made:
     named = {name: check for name, check in checks.items() if check is not None}
     axes = {} if "self" in parameters else _axes_of(parameters)
     all_named = signature != inspect.signature(target)
+    is_call = "self" in parameters and target.__name__ in ("forward", "__call__")
+    features = [(i, name) for i, name in enumerate(parameters) if is_call and name in FEATURES]
 
     @wraps(target)
     def check_and_call(*args: Any, **kwargs: Any) -> Any:
@@ -58,6 +61,8 @@ def checked(target: _Made) -> _Made:
             raise TypeError(f"{target.__name__}() got an unexpected keyword argument {unknown!r}")
         if axes:
             _check_axes(axes, {**dict(zip(parameters, given, strict=False)), **named_given})
+        for i, name in features:
+            check_promotion(given[0], name, given[i] if i < len(given) else named_given.get(name))
         return target(*given, **named_given)
 
     check_and_call.checks = checks  # type: ignore[attr-defined]

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.module import _global_forward_pre_hooks
 
 ARRAYS: tuple[type[Any], ...] = (Tensor,)
 INTEGERS = (Integral, torch.SymInt)
 REALS = (Real, torch.SymFloat)
+_PLAIN = (Tensor, torch.nn.Parameter)  # no subclass, which may convert what it meets
 
 
 def check_array(name: str, x: Any) -> None:
@@ -32,6 +34,11 @@ def as_array(x: Tensor) -> Tensor:
 def as_integers(x: Tensor) -> Tensor:
     """An array of integers in the dtype of positions."""
     return x.to(torch.int64)
+
+
+def as_integers_within(x: Tensor, most: int) -> Tensor:
+    """An array of integers in the dtype of positions, none of them further from 0 than `most`."""
+    return as_integers(x).clamp(-most, most)
 
 
 def einsum(equation: str, *operands: Tensor) -> Tensor:
@@ -64,6 +71,22 @@ def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
     return torch.gather(x.expand(taken), axis, index.expand(places))
 
 
+def first(x: Tensor, size: int, axis: int) -> Tensor:
+    """The first `size` elements along an axis; the size may be symbolic."""
+    if isinstance(size, int):
+        return x.narrow(axis, 0, size)
+    # A compiler asks whether a slice is contiguous, and its program would be one for that answer alone.
+    return x.index_select(axis, torch.arange(size, device=x.device))
+
+
+def stable_order(x: Tensor) -> Tensor:
+    """Where the elements along the last axis stand once they are sorted upwards: of equal ones the first is first."""
+    if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+        # ONNX has no sort that says to be stable, but its only one is; it does not take booleans.
+        return torch.argsort(x.to(torch.int64) if x.dtype == torch.bool else x, dim=-1)
+    return torch.argsort(x, dim=-1, stable=True)
+
+
 def is_floating(x: Tensor) -> bool:
     """Whether an array holds floating-point numbers."""
     return x.dtype.is_floating_point
@@ -83,7 +106,29 @@ def check_dtype(name: str, given: Any) -> Any:
     """The dtype of parameters that was given; TypeError unless it is floating point."""
     if not isinstance(given, torch.dtype) or not given.is_floating_point:
         raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
+    if given.itemsize < 2:
+        raise TypeError(f"{name} must have at least 16 bits, got {str(given).removeprefix('torch.')}")
     return given
+
+
+def check_promotion(module: Any, name: str, x: Any) -> None:
+    """Raise ValueError if no linear layer of a module takes the dtype of `x`.
+
+    Flax's layers promote an array and their parameters to one dtype; PyTorch's do not, but under autocast, with hooks,
+    or in classes of their own.
+    """
+    other = None
+    for layer in module._modules.values() if isinstance(x, Tensor) else ():
+        if type(layer) is torch.nn.Linear:
+            weight: Any = layer._parameters.get("weight")
+            if type(weight) not in _PLAIN or weight.dtype == x.dtype or layer._forward_pre_hooks:
+                return
+            other = weight.dtype
+    if other is None or _global_forward_pre_hooks:
+        return
+    if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
+        dtypes = (str(kind).removeprefix("torch.") for kind in (other, x.dtype))
+        raise ValueError("{} must have the dtype of the parameters, {}, got {}".format(name, *dtypes))
 
 
 def with_rank(x: Tensor, rank: int) -> Tensor:

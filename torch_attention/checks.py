@@ -96,6 +96,8 @@ def check_attention(query: Tensor, key: Tensor, value: Tensor | None = None) -> 
         raise ValueError(
             f"query and key must have the same head_dim, got {query.shape[-1]} and {key.shape[-1]}"
         )
+    if query.shape[-1] == 0:
+        raise ValueError("query and key must have a head_dim of at least 1, got 0")
     if query.ndim != key.ndim or not _broadcasts(key.shape[:-3], query.shape[:-3]):
         raise ValueError(
             f"query and key must have the same batch, got {tuple(query.shape[:-3])} and {tuple(key.shape[:-3])}"
@@ -113,6 +115,8 @@ def check_floating(name: str, x: Any) -> None:
     check_array(name, x)
     if not is_floating(x):
         raise TypeError(f"{name} must be floating point, got {dtype_name(x)}")
+    if x.dtype.itemsize < 2:
+        raise TypeError(f"{name} must have at least 16 bits, got {dtype_name(x)}; convert it to float32, say")
 
 
 def check_flag(**flags: Any) -> None:
@@ -130,7 +134,18 @@ def check_boolean(name: str, mask: Tensor) -> None:
 
 
 def check_key_mask(mask: Tensor | None, batch: int, key_len: int, *, name: str = "mask") -> None:
-    """Raise unless `mask` hides a key from all queries or from none, as what `padding_mask` returns."""
+    """Raise unless `mask` hides a key from all queries or from none, as what `padding_mask` returns.
+
+    A mask with a batch of 1 is for all.
+    """
+    if mask is None or tuple(mask.shape) != (1, 1, 1, key_len):
+        check_padding_mask(mask, batch, key_len, name=name)
+    else:
+        check_boolean(name, mask)
+
+
+def check_padding_mask(mask: Tensor | None, batch: int, key_len: int, *, name: str = "mask") -> None:
+    """Raise unless `mask` hides a key of each batch element from all queries or from none."""
     if mask is None:
         return
     check_boolean(name, mask)

@@ -56,7 +56,7 @@ def _is_hooked(layer: nn.Module) -> bool:
     return bool(hooks) or "forward" in vars(layer)
 
 
-def precise(layer: nn.Module, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+def precise(layer: nn.Module, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
     kind = x.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
@@ -263,6 +263,16 @@ class Dropout(nn.Module):
     ) -> Bool[Tensor, "..."] | None:
         """Which attention weights to keep: as given, else a fresh draw, else None for all."""
         return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
+
+    def seed(self) -> Any:
+        """What `keep_tile` draws from; None for nothing, or for PyTorch's own generator."""
+        return None
+
+    def keep_tile(
+        self, shape: tuple[int, ...], like: Tensor, seed: Any, number: Any
+    ) -> Bool[Tensor, "..."] | None:
+        """Which attention weights of a tile to keep: a draw that its number tells from those of others, or None."""
+        return self._draw(shape, like)
 
     def _draw(self, shape: tuple[int, ...], like: Tensor) -> Bool[Tensor, "..."] | None:
         if not self.draws:

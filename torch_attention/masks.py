@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.checks import check_at_least, check_boolean, check_positive, check_window
+from torch_attention.ops.visibility import bounded
 
 
 @checked
@@ -278,7 +279,7 @@ def _positions(
     """Positions of the queries, as a column, and of the keys, as a row."""
     key_len = query_len if key_len is None else key_len
     queries, keys = (torch.arange(length, device=device) for length in (query_len, key_len))
-    return queries[:, None] + query_offset, keys[None]
+    return queries[:, None] + bounded(query_offset), keys[None]
 
 
 def _same_rank(masks: tuple[Tensor, ...]) -> list[Tensor]:

@@ -15,7 +15,7 @@
 | `npz`         | `.npz`                                 |           | piece by piece | piece by piece |
 | `msgpack`     | `.msgpack`                             | flax      | at once        | at once        |
 | `orbax`       | a directory                            | orbax     | piece by piece | at once        |
-| `keras`       | `.weights.h5`; `.weights.json`, `.keras`: read | h5py | piece by piece | piece by piece |
+| `keras`       | `.weights.h5`, `.h5`; `.weights.json`, `.keras`: read | h5py | piece by piece | piece by piece |
 | `gguf`        | `.gguf`, not quantised                 |           | piece by piece | no             |
 
 bfloat16 and the 8-bit floats are read and written as ml_dtypes. Names of nested tensors are joined with dots.
@@ -46,7 +46,7 @@ from attention_bridge.checkpoints.atomic import check_place, replacing
 from attention_bridge.checkpoints.dtypes import check_writable
 from attention_bridge.checkpoints.faults import contents
 from attention_bridge.checkpoints.finding import Found
-from attention_bridge.checkpoints.reader import Reader
+from attention_bridge.checkpoints.reader import Reader, check_unchanged, file_state
 from attention_bridge.checkpoints.safetensors_file import DTYPES, save_file
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
@@ -125,7 +125,14 @@ def open(path: str | os.PathLike[str]) -> Reader:
     found = find(path)
     if found.format not in OPENERS:
         raise CheckpointError(f"{found.path} is no checkpoint: {found.evidence}")
-    return OPENERS[found.format](found.path)
+    state = file_state(found.path)
+    reader = OPENERS[found.format](found.path)
+    try:
+        check_unchanged(found.path, state)
+    except CheckpointError:
+        reader.close()
+        raise
+    return reader
 
 
 def save(
@@ -160,6 +167,8 @@ def save(
         raise CheckpointError(
             f"{path} cannot be written: a format is one of {', '.join(FORMATS)}, but its name stands for {format}"
         )
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise CheckpointError(f"{path} cannot be written: it is neither a file nor a directory")
     if path.exists() and path.is_dir() != (format == "orbax"):
         kind = "directory" if path.is_dir() else "file"
         raise CheckpointError(f"{path} cannot be written as {format}: there is a {kind} of that name")

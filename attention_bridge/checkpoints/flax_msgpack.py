@@ -18,6 +18,7 @@ from attention_bridge.checkpoints.unique import unique
 from attention_bridge.extras import require
 from attention_bridge.weights.leaves import Spec
 
+ARRAYS = (1, 3)
 EXTENSIONS = (1, 2, 3)  # arrays, complex numbers and numpy's scalars
 
 
@@ -49,12 +50,16 @@ def open(path: Path) -> Reader:
 
 
 def _check(encoded: bytes) -> None:
-    """Raise where Flax would leave something out: a key that comes twice, a type that it does not know."""
+    """Raise where Flax would leave something out or guess: a key that comes twice, an unknown type, a negative size."""
     import msgpack
 
     def known(code: int, data: bytes) -> None:
         if code not in EXTENSIONS:
             raise ValueError(f"it holds a value of the type {code}, which Flax does not know")
+        if code in ARRAYS:
+            shape = msgpack.unpackb(data, raw=False)[0]
+            if not all(type(size) is int and size >= 0 for size in shape):
+                raise ValueError(f"it holds an array of the shape {shape!r:.100}")
 
     msgpack.unpackb(encoded, object_pairs_hook=unique, ext_hook=known, raw=False)
 

@@ -6,7 +6,6 @@ with it a file of 50 bytes can take all memory.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -165,20 +164,29 @@ def _spec(path: Path, name: str, cursor: _Cursor) -> Spec:
 def _place(
     path: Path, end: int, alignment: Any, starts: dict[str, int], specs: Mapping[str, Spec], size: int
 ) -> None:
-    """Count where tensors start from the file's beginning; none may leave the file or overlap another."""
+    """Count where tensors start from the file's beginning: one behind the other, and the last ends the file.
+
+    Otherwise the header lists fewer tensors than there are, or says wrongly where they begin.
+    """
     if not isinstance(alignment, int) or alignment < 8 or alignment % 8:
         raise CheckpointError(f"{path} is damaged: its alignment is {alignment}, no multiple of 8")
-    first = math.ceil(end / alignment) * alignment
+    first = -(-end // alignment) * alignment
     free = first
     for name in sorted(starts, key=lambda name: (starts[name], nbytes(specs[name]))):
         starts[name] += first
-        if starts[name] < free or starts[name] % alignment:
-            raise CheckpointError(f"{path} is damaged: {name} overlaps another tensor or is not aligned")
+        if starts[name] != -(-free // alignment) * alignment:
+            raise CheckpointError(
+                f"{path} is damaged: {name} begins at {starts[name]}, but the tensor before it ends at {free}"
+            )
         free = starts[name] + nbytes(specs[name])
         if free > size:
             raise CheckpointError(
                 f"{path} is truncated or damaged: it has {size} bytes, and {name} ends at {free}"
             )
+    if size > -(-free // alignment) * alignment:
+        raise CheckpointError(
+            f"{path} is damaged: it has {size} bytes, and the last tensor that it lists ends at {free}"
+        )
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ HDF5 has no bfloat16: it is stored as raw bytes with the attribute `dtype`, as K
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from attention_bridge.checkpoints import hdf5_walk, isolated
 from attention_bridge.checkpoints.dtypes import ALL, EXTENDED, check_writable, native, supported
 from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, no_metadata, promised
+from attention_bridge.checkpoints.held_file import HeldFile
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError
@@ -54,6 +56,9 @@ def open_at(path: Path, place: Path) -> Reader:
             if not specs:
                 raise CheckpointError(f"{path} holds no tensors")
             check_inflation(place, sum(map(nbytes, specs.values())))
+            for name in specs:
+                if not _is_written(file[name]):
+                    raise CheckpointError(f"{path} is damaged: values of {name} were never written")
         except BaseException:
             file.close()
             raise
@@ -106,6 +111,16 @@ def _spec(path: Path, name: str, dataset: Any) -> Spec:
     return Spec(dataset.shape, supported(path, name, stored))
 
 
+def _is_written(dataset: Any) -> bool:
+    """Whether all values of a dataset are in the file; HDF5 reads others as zeros."""
+    if not dataset.size:
+        return True
+    if dataset.chunks is None:
+        return bool(dataset.id.get_storage_size())
+    expected = math.prod(-(-size // step) for size, step in zip(dataset.shape, dataset.chunks, strict=True))
+    return bool(dataset.id.get_num_chunks() == expected)
+
+
 def _check_end(path: Path, place: Path) -> None:
     """Raise unless all names, shapes and attributes of the file at `place` can be read, within `DEADLINE`.
 
@@ -143,17 +158,20 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
     check_names(path, specs)
     no_metadata(path, "a file of Keras's weights", metadata)
     _check_paths(path, specs)
-    with writing(path, RuntimeError):
-        file = h5py.File(path, "w")
-    try:
-        for name, array in promised(path, items, specs):
-            with writing(path, RuntimeError, ValueError):
-                _put(file, name, array)
-    except BaseException:
-        _close_quietly(file)
-        raise
-    with writing(path, RuntimeError):
-        file.close()
+    with writing(path):
+        held = HeldFile(path)
+    with held:
+        with held.raising(path):
+            file = h5py.File(held, "w")
+        try:
+            for name, array in promised(path, items, specs):
+                with held.raising(path):
+                    _put(file, name, array)
+        except BaseException:
+            _close_quietly(file)
+            raise
+        with held.raising(path):
+            file.close()
 
 
 def _put(file: Any, name: str, array: np.ndarray) -> None:

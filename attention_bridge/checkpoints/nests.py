@@ -26,7 +26,7 @@ def flatten(path: Path, tree: Any, is_tensor: Callable[[Any], bool]) -> dict[str
         Name to tensor, in the tree's order.
 
     Raises:
-        CheckpointError: there is no tensor, two have one name, or the tree is endless.
+        CheckpointError: there is no tensor, two have one name, a name is no text, or the tree is endless.
     """
     found: dict[str, Any] = {}
     for count, (name, node) in enumerate(_walk(path, tree, "", 0)):
@@ -52,6 +52,10 @@ def _walk(path: Path, node: Any, name: str, level: int) -> Iterator[tuple[str, A
     if level >= MOST_LEVELS:
         raise CheckpointError(f"{path} is refused: it nests more than {MOST_LEVELS} levels")
     for key, below in entries:
+        if not isinstance(key, str | int):
+            raise CheckpointError(
+                f"{path} cannot be read: {key!r:.100} is no name, which is text or a number"
+            )
         yield from _walk(path, below, f"{name}.{key}" if level else str(key), level + 1)
 
 

@@ -6,7 +6,10 @@ their names, and another, `__metadata__`, text: both as JSON in an array of text
 
 from __future__ import annotations
 
+import ast
+import io
 import json
+import struct
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
@@ -28,9 +31,11 @@ DTYPES_ENTRY, METADATA_ENTRY = "__dtypes__", "__metadata__"
 LONGEST_NOTE = 2**26  # bytes
 KIND = "npz file"
 HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
+    (1, 0): ("<H", np.lib.format.read_array_header_1_0),
+    (2, 0): ("<I", np.lib.format.read_array_header_2_0),
 }
+FIELDS = ("descr", "fortran_order", "shape")
+LONGEST_HEADER = 10_000  # bytes; numpy reads none that is longer
 
 
 class Entry(NamedTuple):
@@ -67,6 +72,8 @@ def _open(path: Path, archive: zipfile.ZipFile, without: Collection[str]) -> Rea
         if not member.filename.endswith(".npy"):
             raise CheckpointError(f"{path} is no npz file: it holds {member.filename}")
         members[member.filename.removesuffix(".npy")] = member
+    if not members:
+        raise CheckpointError(f"{path} holds no tensors")
     members = {name: member for name, member in members.items() if name not in without}
     dtypes, metadata = (
         _note(path, archive, members.pop(name, None)) for name in (DTYPES_ENTRY, METADATA_ENTRY)
@@ -119,9 +126,18 @@ def _header(path: Path, name: str, file: IO[bytes]) -> Entry:
         raise CheckpointError(
             f"{path} cannot be read: {name} is in version {version} of npy, which holds no tensors"
         )
+    kind, parse = HEADERS[version]
+    said = file.read(struct.calcsize(kind))
+    [length] = struct.unpack(kind, said)
+    if length > LONGEST_HEADER:
+        raise CheckpointError(f"{path} is damaged: the header of {name} has {length} bytes")
+    text = file.read(length)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # headers that Python 2 wrote
-        shape, by_columns, dtype = HEADERS[version](file)
+        shape, by_columns, dtype = parse(io.BytesIO(said + text))
+    literal = ast.parse(text.decode("latin1").strip(), mode="eval").body
+    if len(getattr(literal, "keys", ())) != len(FIELDS):
+        raise CheckpointError(f"{path} is damaged: the header of {name} gives a field twice")
     return Entry(shape, dtype, by_columns)
 
 

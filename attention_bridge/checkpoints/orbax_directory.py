@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from attention_bridge.checkpoints.dtypes import ALL, check_writable, supported
-from attention_bridge.checkpoints.faults import nbytes, reading, writing
+from attention_bridge.checkpoints.faults import check_inflation, nbytes, reading, writing
 from attention_bridge.checkpoints.giving import Items, check_names, gathered, no_metadata
 from attention_bridge.checkpoints.nests import flatten, nest
 from attention_bridge.checkpoints.reader import Reader
@@ -42,6 +43,7 @@ def open(path: Path) -> Reader:
         tree = described.tree
         found = flatten(path, tree, lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
         _check_all_listed(path)
+        _check_sizes(path, found)
         specs = {
             name: Spec(tuple(leaf.shape), supported(path, name, np.dtype(leaf.dtype)))
             for name, leaf in found.items()
@@ -60,6 +62,20 @@ def open(path: Path) -> Reader:
     return Reader(path, "orbax", specs, {}, fetch)
 
 
+def _check_sizes(path: Path, found: Mapping[str, Any]) -> None:
+    """Refuse arrays, or chunks, far larger than the directory, where decoding ends the process, and cut chunks."""
+    size_of_all = sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
+    declared = 0
+    for name, leaf in found.items():
+        chunk = getattr(getattr(leaf, "storage", None), "chunk_shape", None) or ()
+        if any(step > max(size, 1) for step, size in zip(chunk, leaf.shape, strict=False)):
+            raise CheckpointError(
+                f"{path} is damaged: {name} has the shape {tuple(leaf.shape)} and chunks of {tuple(chunk)}"
+            )
+        declared += max(math.prod(leaf.shape), math.prod(chunk)) * np.dtype(leaf.dtype).itemsize
+    check_inflation(path, declared, size_of_all)
+
+
 def _check_all_listed(path: Path) -> None:
     """Refuse a checkpoint of which Orbax would leave out a tensor: it says so of it, or does not list it."""
     described = path / "_METADATA"
@@ -70,7 +86,11 @@ def _check_all_listed(path: Path) -> None:
         value = entry["value_metadata"]
         if value.get("skip_deserialize") and value.get("value_type") not in EMPTY:
             raise CheckpointError(f"{path} is refused: it says that {name} is not to be read")
-    listed = {".".join(str(part["key"]) for part in entry["key_metadata"]) for entry in entries.values()}
+    listed = {
+        ".".join(str(part["key"]) for part in entry["key_metadata"])
+        for entry in entries.values()
+        if not entry["value_metadata"].get("skip_deserialize")
+    }
     if unlisted := sorted(_stored(path) - listed):
         raise CheckpointError(
             f"{path} is damaged: it holds {unlisted[0]}, which {described.name} does not list"

@@ -40,6 +40,13 @@ def scan(file: IO[bytes]) -> None:
         ValueError: a key of a dictionary comes twice, or a tensor has a negative size, stride or offset; and whatever
             a damaged pickle leads to.
     """
+    try:
+        _follow(file)
+    except (LookupError, ArithmeticError, TypeError) as error:  # what is not there is fetched or popped
+        raise ValueError("its pickle is damaged") from error
+
+
+def _follow(file: IO[bytes]) -> None:
     stack: list[Any] = []
     marks: list[int] = []  # where they are in the stack
     memo: dict[Any, Any] = {}

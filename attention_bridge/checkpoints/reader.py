@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -18,6 +19,39 @@ from attention_bridge.weights.leaves import Spec
 def _nothing() -> None: ...
 
 
+class FileState(NamedTuple):
+    """Which file has a name, and what tells that it was written to."""
+
+    device: int
+    number: int
+    size: int
+    written: int
+
+
+def file_state(path: Path) -> FileState | None:
+    """The state of a file; None of a directory and of a name that nothing has."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        return None
+    return FileState(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def check_unchanged(path: Path, before: FileState | None) -> None:
+    """Refuse a file that was replaced or written to: its header would be that of other values.
+
+    What has lost its name is whole until it is closed.
+
+    Raises:
+        CheckpointError: the state is another than before.
+    """
+    now = file_state(path)
+    if before is not None and now is not None and now != before:
+        raise CheckpointError(f"{path} was changed while it was read")
+
+
 @dataclass(frozen=True)
 class Reader:
     """A checkpoint that was opened, of any format. It closes itself at the end of a `with` block.
@@ -27,6 +61,7 @@ class Reader:
         format: such as `safetensors`.
         specs: name to shape and dtype.
         metadata: what the file says besides, by name.
+        state: of the file when it was opened.
     """
 
     path: Path
@@ -35,9 +70,11 @@ class Reader:
     metadata: Mapping[str, Any]
     fetch: Callable[[str], np.ndarray]
     release: Callable[[], None] = _nothing
+    state: FileState | None = field(init=False)
 
     def __post_init__(self) -> None:
         check_specs(self.path, self.specs)
+        object.__setattr__(self, "state", file_state(self.path))
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, read from the file where the format allows.
@@ -49,12 +86,13 @@ class Reader:
             The array; writing into it changes no file.
 
         Raises:
-            CheckpointError: there is no such tensor, or the file is damaged.
+            CheckpointError: there is no such tensor, or the file is damaged or another than it was when it was opened.
         """
         if name not in self.specs:
             raise CheckpointError(f"{self.path} has no tensor {name}")
         with reading(self.path, f"{self.format} checkpoint"):
             array = self.fetch(name)
+            check_unchanged(self.path, self.state)
         if (found := Spec(array.shape, array.dtype)) != self.specs[name]:
             raise CheckpointError(f"{self.path} says that {name} is {self.specs[name]}, but it is {found}")
         return array

@@ -92,7 +92,7 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
             raise
         except Exception as error:
             raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
-    metadata = entries.pop("__metadata__", {})
+    metadata = entries.pop("__metadata__", None) or {}
     places = {name: _place(path, name, entry, 8 + length) for name, entry in entries.items()}
     return places, metadata
 

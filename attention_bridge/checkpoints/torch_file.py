@@ -26,6 +26,7 @@ from attention_bridge.weights.leaves import Spec, is_torch, to_numpy, to_torch
 
 KIND = "file of torch.save"
 ZIP = b"PK\x03\x04"
+PICKLE = b"\x80"  # of protocol 2 or later
 PICKLES = 4  # in an old file, before the names of its storages
 
 
@@ -48,6 +49,10 @@ def open(path: Path) -> Reader:
             _check_dense(path, name, tensor)
             if zipped:
                 zipped.check(name, tensor)
+            elif tensor.is_meta:
+                raise CheckpointError(
+                    f"{path} cannot be read: {name} is on the meta device, which holds no values"
+                )
         specs = {name: _spec(path, name, tensor) for name, tensor in tensors.items()}
 
     def fetch(name: str) -> np.ndarray:
@@ -72,6 +77,9 @@ def _load(path: Path) -> Any:
     import torch
 
     with path.open("rb") as file:
+        if file.read(1) != PICKLE:
+            raise CheckpointError(f"{path} is no {KIND}: it begins neither as a zip file nor as a pickle")
+        file.seek(0)
         for _ in range(PICKLES):
             scan(file)
 

@@ -104,6 +104,8 @@ class TorchZip:
     def _prefix(self, archive: zipfile.ZipFile) -> str:
         """The directory in the file that holds everything."""
         names = archive.namelist()
+        if not names:
+            raise CheckpointError(f"{self.path} is no file of torch.save: it is an empty zip file")
         prefixes = {name.partition("/")[0] for name in names}
         if len(prefixes) != 1:
             raise CheckpointError(

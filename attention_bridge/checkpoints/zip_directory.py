@@ -113,7 +113,7 @@ def _check_entries(file: IO[bytes], archive: zipfile.ZipFile) -> None:
     ends = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
     if (entries[0].header_offset if entries else archive.start_dir) != 0:
         raise _DisagreeError("bytes before the first entry are not listed")
-    for entry, end in zip(entries, ends, strict=True):
+    for entry, end in zip(entries, ends[: len(entries)], strict=True):
         left = end - _check_local(file, entry)
         if left and not (entry.flag_bits & DESCRIPTOR and left in DESCRIPTORS):
             raise _DisagreeError(

@@ -34,6 +34,8 @@ attention-bridge doctor case.npz --heads 4 --causal
 | `sample.py`    | the positions that stand for all of a long sequence      |
 | `memo.py`      | results that many ports share                            |
 | `budget.py`    | the time that a diagnosis may take, and its progress     |
+| `yardstick.py` | what rounding explains in a dtype                        |
+| `slight.py`    | mistakes that are hardly larger than rounding            |
 | `search.py`    | alone, then in pairs                                     |
 | `diagnosis.py` | what was found, in one sentence                          |
 """

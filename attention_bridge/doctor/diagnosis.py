@@ -58,6 +58,9 @@ class Diagnosis:
         ranking: the nearest of what was tried, alone and in pairs if it came to these; the one that leaves least
             comes first.
         stopped: what was tried before the time was up; empty if everything was.
+        aim: what an error as small as that of rounding points to, where rounding would point nowhere; else empty.
+        coarse: the dtype of 16 bits whose rounding alone makes errors as large in this layer, so that it hides
+            mistakes; else empty.
     """
 
     status: str
@@ -66,6 +69,8 @@ class Diagnosis:
     explanations: tuple[Finding, ...] = ()
     ranking: tuple[Finding, ...] = ()
     stopped: str = ""
+    aim: str = ""
+    coarse: str = ""
 
     @property
     def verdict(self) -> str:
@@ -77,6 +82,16 @@ class Diagnosis:
             return (
                 "the setting, weights or inputs given are not those of the reference: the doctor's own computation "
                 f"does not give it ({figures}), so nothing was diagnosed"
+            )
+        if self.coarse:
+            return (
+                f"rounding to {self.coarse} alone makes errors as large in this layer, which is too large to tell "
+                f"a mistake: run both in float32 ({figures})"
+            )
+        if self.aim:
+            return (
+                f"the error is as small as that of rounding, but is none: most of it is {self.aim}, "
+                f"which no mistake the doctor knows explains ({figures})"
             )
         if self.status == "unexplained":
             nearest = [f"{finding.name} ({finding.after:.1e})" for finding in self.ranking[:3]]

@@ -7,7 +7,9 @@ import numpy as np
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.oracles.common import ACTIVATIONS
 
-BITS = {"tf32": 11, "float16": 11, "bfloat16": 8}  # significant ones, the hidden one included
+BITS = {"float32": 24, "tf32": 11, "float16": 11, "bfloat16": 8}  # significant ones, the hidden one included
+LEAST = {"float16": -13}  # exponent of the smallest normal number, as `frexp` counts; below it bits are lost
+LEAST_OF_OTHERS = -125
 
 
 def compute(port: Port) -> Array:
@@ -33,8 +35,9 @@ def rounded(x: Array, precision: str) -> Array:
     if precision == "full":
         return x
     name, _, cut = precision.partition(" ")
-    mantissa, exponent = np.frexp(x)
-    return np.ldexp((np.trunc if cut else np.rint)(np.ldexp(mantissa, BITS[name])), exponent - BITS[name])
+    _, exponent = np.frexp(x)
+    last = np.maximum(exponent, LEAST.get(name, LEAST_OF_OTHERS)) - BITS[name]
+    return np.ldexp((np.trunc if cut else np.rint)(np.ldexp(x, -last)), last)
 
 
 def _add(port: Port, norm: str, x: Array, y: Array) -> Array:

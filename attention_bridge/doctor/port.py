@@ -31,9 +31,9 @@ class Port:
         mask_offset: added to the position of each query where the causal mask is made, and nowhere else.
         rope_sign: -1 where vectors turn the other way.
         roped: the projections that are turned.
-        precision: of the factors of every product: `full`, `bfloat16`, `float16`, `tf32`, or `tf32 cut` where the
-            bits that are too many are cut off.
-        stored: the dtype that every result is rounded to: `full`, `bfloat16` or `float16`.
+        precision: of the factors of every product: `full`, `float32`, `bfloat16`, `float16`, `tf32`, or `tf32 cut`
+            where the bits that are too many are cut off.
+        stored: the dtype that every result is rounded to: `full`, `float32`, `bfloat16` or `float16`.
         unbiased: whether the variance of a norm is divided by n - 1.
         residual: whether the layer adds what came in.
         rows: the queries whose outputs are wanted, as numpy indexes an axis; all by default.

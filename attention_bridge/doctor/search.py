@@ -18,9 +18,11 @@ from attention_bridge.doctor.memo import Memo
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.doctor.sample import Sample, take
 from attention_bridge.doctor.setting import Setting
+from attention_bridge.doctor.slight import direction, singles, slight
 from attention_bridge.doctor.suspects import ROUNDING, SUSPECTS, Suspect, planted
+from attention_bridge.doctor.yardstick import Yardstick
 from attention_bridge.errors import InputError
-from attention_bridge.measure import COARSE, UNIT_ROUNDOFF, coarse_tolerance, error, summed_terms, tolerances
+from attention_bridge.measure import COARSE, UNIT_ROUNDOFF, error, tolerances
 
 Candidate = Any | Callable[[Mapping[str, Any]], Any]
 MOST = 0.1  # what is left of a difference that is explained: this share at most, and no more than rounding
@@ -91,40 +93,49 @@ def _diagnose(
     sample = take(port, outputs, reference)
     own = compute(sample.port)
     dtypes = (given.dtype.name, as_array("reference_outputs", reference_outputs).dtype.name)
-    dtype = max(dtypes, key=UNIT_ROUNDOFF.__getitem__)
-    terms = summed_terms(port.weights, {"x": port.x, "memory": port.memory})
+    yard = Yardstick.of(max(dtypes, key=UNIT_ROUNDOFF.__getitem__), sample, own)
     before, mine = error(outputs, reference), error(sample.reference, own, sample.scale)
-    if dtype in COARSE:
-        coarse = compute(replace(sample.port, precision=dtype, stored=dtype))
-        tolerance = coarse_tolerance(dtype, error(coarse, own, sample.scale))
-        usual = coarse_tolerance(dtype, _mean_error(coarse, own))
-        healthy, most = before <= tolerance and _mean_error(outputs, reference) <= usual, tolerance
-    else:
-        tolerance = tolerances(dtype, terms)["output"]
-        healthy, most = before <= 2 * tolerance, 2 * tolerance  # both are rounded
-    if healthy:
+    tolerance = yard.tolerance
+    healthy, known = yard.fits(outputs, reference), mine <= tolerance
+    most = tolerance if yard.dtype in COARSE else 2 * tolerance  # both are rounded
+    if healthy and not (known and before > tolerances("float64", 1)["output"]):
         return Diagnosis("healthy", before, most)
-    if mine > tolerance:
+    if not known:
         return Diagnosis("other setting", mine, tolerance)
 
     few = take(port, outputs, reference, few=True)
-    explanations, ranking = _search(few, sample, before, tolerance, budget)
+    if healthy:
+        groups = budget.each("mistakes", singles(few, yard.dtype))
+        explanations = ranking = slight(few, sample, groups, yard)
+    else:
+        explanations, ranking = _search(few, sample, before, yard, budget)
     if callable(candidate) and len(explanations) > 1:
         explanations = _told_apart(explanations, candidate, port, weights, tolerance)
+    if healthy and not explanations:
+        aim = direction(sample, yard)
+        return Diagnosis("unexplained" if aim else "healthy", before, most, stopped=budget.stopped, aim=aim)
+    if not explanations and yard.dtype in COARSE and yard.reaches(outputs, reference):
+        return Diagnosis(
+            "unexplained", before, tolerance, (), tuple(ranking), budget.stopped, coarse=yard.dtype
+        )
     status = "diagnosed" if explanations else "unexplained"
     return Diagnosis(status, before, tolerance, tuple(explanations), tuple(ranking), budget.stopped)
 
 
 def _search(
-    few: Sample, sample: Sample, before: float, tolerance: float, budget: Budget
+    few: Sample, sample: Sample, before: float, yard: Yardstick, budget: Budget
 ) -> tuple[list[Finding], list[Finding]]:
     """What explains the outputs, and what came nearest of all that was tried."""
+    tolerance = yard.tolerance
     limit = min(tolerance, MOST * before)
     wrong = [suspect for suspect in SUSPECTS if suspect not in ROUNDING and planted(few.port, (suspect,))]
     tried = _tried(few, sample, [()], before, tolerance)
     single = list(combinations(wrong, 1))
     tried += _tried(few, sample, budget.each("mistakes", single), before, tolerance)
     if found := _best(tried, limit):
+        return found, _nearest(sample, tried, budget)
+    groups = singles(few, yard.dtype) if yard.dtype in COARSE else []
+    if found := slight(few, sample, budget.each("mistakes beside rounding", groups), yard):
         return found, _nearest(sample, tried, budget)
     near = [finding.suspects for finding in tried if finding.suspects and finding.after <= MOST * before]
     for what, right, most in ("precisions", [()], inf), ("mistakes with a precision", near, MOST * before):
@@ -208,12 +219,6 @@ def _rounded_alike(
                 if share <= nearest:
                     nearest, found = share, (*wrong, rounding)
     return found
-
-
-def _mean_error(x: Array, reference: Array) -> float:
-    """The root of the mean square of the difference, relative to how far the numbers of the reference spread."""
-    spread = float(np.std(reference)) or float(np.max(np.abs(reference), initial=0.0)) or 1.0
-    return float(np.sqrt(np.mean((x - reference) ** 2))) / spread
 
 
 def _told_apart(

@@ -55,17 +55,18 @@ def exported(mechanism: Mechanism) -> str:
 
 
 def in_onnx(mechanism: Mechanism) -> str:
-    """`torch.onnx.export(dynamo=True)` with dynamic sizes: onnxruntime gives the same at other sizes."""
+    """`torch.onnx.export(dynamo=True)` in `no_grad`, dynamic sizes: onnxruntime gives the same at other sizes."""
     import onnxruntime
 
     module, given = _module(mechanism), _inputs(mechanism, 0)
-    program = torch.onnx.export(
-        _OutputAlone(module, tuple(given)),
-        tuple(given.values()),
-        dynamo=True,
-        dynamic_shapes=(tuple(_dynamic_shapes(mechanism).values()),),
-        verbose=False,
-    )
+    with torch.no_grad():  # gradients through a recurrence make PyTorch's exporter fail
+        program = torch.onnx.export(
+            _OutputAlone(module, tuple(given)),
+            tuple(given.values()),
+            dynamo=True,
+            dynamic_shapes=(tuple(_dynamic_shapes(mechanism).values()),),
+            verbose=False,
+        )
     assert program is not None
     buffer = io.BytesIO()
     program.save(buffer)  # type: ignore[arg-type]

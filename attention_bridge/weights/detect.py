@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from attention_bridge.weights.engine import route
+from attention_bridge.weights.engine import enter, move, route
 from attention_bridge.weights.ghosts import ghost
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import Spec
 from attention_bridge.weights.report import Report
-from attention_bridge.weights.unknown import takes_anything
+from attention_bridge.weights.unknown import takes_anything, unknown
 
 
 class Candidate(NamedTuple):
@@ -28,26 +28,50 @@ class Candidate(NamedTuple):
 def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
     """The layouts whose tables have a place for every tensor, the most particular first.
 
-    The hub's own layout, which takes any name, is never among them.
+    The mirrors' own layouts take any name: they are among them if modules of the mirrors have every tensor.
 
     Args:
         specs: shape and dtype of each tensor.
     """
     from attention_bridge.layouts import LAYOUTS  # here, because the tables import the rules
 
-    found = []
+    if not specs:
+        return []
+    example = max(specs, key=len)
+    particular, mirrors = [], []
     for layout in LAYOUTS.values():
-        if (
-            not takes_anything(layout)
-            and all(_has_place(name, layout) for name in specs)
-            and any(_is_moved(name, layout) for name in specs)
-        ):
-            shapes = _misfits(specs, layout)
-            if not shapes:
-                example = max(specs, key=len)
-                evidence = f"it has a place for all {len(specs)} names and shapes, such as {example}"
-                found.append((len(layout.rules), Candidate(layout.name, evidence)))
-    return [candidate for _, candidate in sorted(found, key=lambda pair: -pair[0])]
+        if takes_anything(layout):
+            if (spelled := _spelled(specs, layout)) is not None:
+                evidence = f"modules of the mirrors have all {len(specs)} names and shapes, such as {example}"
+                mirrors.append((spelled, Candidate(layout.name, evidence)))
+        elif _has_all(specs, layout):
+            evidence = f"it has a place for all {len(specs)} names and shapes, such as {example}"
+            particular.append((len(layout.rules), Candidate(layout.name, evidence)))
+    return [
+        candidate for found in (particular, mirrors) for _, candidate in sorted(found, key=lambda x: -x[0])
+    ]
+
+
+def _has_all(specs: Mapping[str, Spec], layout: Layout) -> bool:
+    return (
+        all(_has_place(name, layout) for name in specs)
+        and any(_is_moved(name, layout) for name in specs)
+        and not _misfits(specs, layout)
+    )
+
+
+def _spelled(specs: Mapping[str, Spec], layout: Layout) -> int | None:
+    """How many names a layout of the mirrors spells in a way of its own; None if no modules have these tensors."""
+    report = Report(layout.name, "")
+    tensors = {name: ghost(spec.shape, spec.dtype) for name, spec in specs.items()}
+    entered = enter(tensors, layout, report)
+    move(entered, layout.to_hub, {}, report)
+    if not entered or report.faults or unknown(tensors, layout, {}):
+        return None
+    spelled = {layout.canonical(name) for name in specs}
+    if layout.stacked is not None and entered.keys() <= spelled:
+        return None  # no layers are in one tensor: the layout without them says the same
+    return sum(layout.canonical(name) != name for name in specs)
 
 
 def _has_place(name: str, layout: Layout) -> bool:

@@ -153,7 +153,12 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
             else:
                 report.faults.append(Fault(given, "wrong value", tied.reason, "other values"))
         else:
-            for part, single in _layers(name, array, layout).items():
+            try:
+                parts = _layers(name, array, layout)
+            except ValueError as error:
+                report.faults.append(Fault(given, "wrong shape", str(error), describe(array)))
+                continue
+            for part, single in parts.items():
                 if part in arrays:
                     report.faults.append(_clash(part, arrays[part].origins, (given,)))
                 else:
@@ -234,7 +239,9 @@ def _first_fit(
         origins = _union(item.origins for item in items)
         faults = [Fault(n, "missing", f"beside {', '.join(origins)}", "") for n in names if n not in arrays]
         if unknown := each.unknown_axes(sizes):
-            expected = f"a size for {' or '.join(unknown)} in axes, for {each.pattern!r}"
+            expected = (
+                f"a size for {' or '.join(unknown)} in axes (--axis {unknown[0]}=...), for {each.pattern!r}"
+            )
             faults.append(Fault(", ".join(origins), "unknown axis", expected, ""))
         if faults:
             report.faults += faults

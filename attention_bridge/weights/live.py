@@ -9,6 +9,7 @@ from attention_bridge.weights.leaves import framework
 
 ZERO_KEY = "add_zero_attn=True gives every query a key of zeros, which no class of the mirrors does"
 TRANSPOSED = "a transposed convolution stores its kernel in another order in each framework"
+OTHER_AXES = "its kernel has axes in an order of its own, which no tensor shows"
 CONV1D = (
     "Conv1D of transformers stores its weight as (in, out), so take source_layout='hf.gpt2' and its model"
 )
@@ -32,12 +33,13 @@ def keras_refusal(options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def refusals(holder: Any, layout: str) -> Iterator[tuple[str, str]]:
+def refusals(holder: Any, layout: str, other: str) -> Iterator[tuple[str, str]]:
     """The names of modules inside `holder` that cannot be carried by their tensors alone, each with the reason.
 
     Args:
         holder: a module of either framework, or anything else, which says nothing.
         layout: the name of the layout that its tensors are taken to have.
+        other: that of the layout which they are converted from or to.
     """
     by_type = layout in ("torch_attention", "jax_attention", "linen")
     torch, nnx, keras = framework("torch"), framework("flax.nnx"), framework("keras")
@@ -53,9 +55,15 @@ def refusals(holder: Any, layout: str) -> Iterator[tuple[str, str]]:
             elif by_type and _is_conv1d(module):
                 yield name or "the module", CONV1D
     elif nnx is not None and isinstance(holder, nnx.Module):
-        for path, module in nnx.iter_graph(holder):
+        modules = dict(nnx.iter_graph(holder))
+        for path, module in modules.items():
+            name = ".".join(map(str, path)) or "the module"
             if by_type and isinstance(module, nnx.ConvTranspose):
-                yield ".".join(map(str, path)) or "the module", TRANSPOSED
+                yield name, TRANSPOSED
+            elif isinstance(modules.get(path[:-1]), nnx.MultiHeadAttention):
+                continue  # its names say what its axes are
+            elif by_type and layout != other and _has_other_axes(nnx, module):
+                yield name, OTHER_AXES
 
 
 def _keras_refusals(keras: Any, holder: Any) -> Iterator[tuple[str, str]]:
@@ -67,6 +75,13 @@ def _keras_refusals(keras: Any, holder: Any) -> Iterator[tuple[str, str]]:
             }
             if reason := keras_refusal(options):
                 yield layer.path or layer.name, reason
+
+
+def _has_other_axes(nnx: Any, module: Any) -> bool:
+    """Whether the kernel of an NNX layer is neither (in, out) nor that of a convolution."""
+    return isinstance(module, nnx.Einsum) or (
+        isinstance(module, nnx.LinearGeneral) and module.kernel.get_value().ndim > 2
+    )
 
 
 def _is_conv1d(module: Any) -> bool:

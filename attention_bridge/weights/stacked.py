@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
+MOST_LAYERS = 10_000
+
 Item = TypeVar("Item")
 
 
@@ -24,13 +26,15 @@ def unstack(name: str, array: np.ndarray, part: str) -> dict[str, np.ndarray] | 
         part: what the layers are called, the name before the number.
 
     Raises:
-        ValueError: it has no axis to take layers from.
+        ValueError: it has no axis to take layers from, or a longer one than there are layers in any model.
     """
     found = re.fullmatch(rf"((?:.+\.)?{re.escape(part)}\.)(?!\d+\.)(.+)", name)
     if found is None:
         return None
     if array.ndim == 0:
         raise ValueError(f"{name} must have an axis of layers, got shape ()")
+    if len(array) > MOST_LAYERS:
+        raise ValueError(f"{name} must have at most {MOST_LAYERS} layers, got {len(array)}")
     before, after = found.groups()
     return {f"{before}{index}.{after}": array[index] for index in range(array.shape[0])}
 

@@ -12,6 +12,7 @@ from attention_bridge.weights.engine import Traced, describe, find_layout, route
 from attention_bridge.weights.layout import Layout, entry_for
 from attention_bridge.weights.leaves import spec, to_numpy
 from attention_bridge.weights.live import refusals
+from attention_bridge.weights.options import differences
 from attention_bridge.weights.report import Fault, Match, Note, Report
 
 
@@ -26,8 +27,9 @@ def transfer(
     """Fill `target` with the weights of `source`, bit for bit.
 
     Every tensor of the source is used once and every tensor of the target is filled, with the same shape and
-    dtype; otherwise nothing is written. Every variable of an NNX module or state counts, except the state of its
-    random generators.
+    dtype; otherwise nothing is written. Options that change what a module computes and that no tensor shows, such as
+    `num_heads`, `eps`, `activation` and `norm_first`, must agree where both modules have them. Every variable of an
+    NNX module or state counts, except the state of its random generators.
 
     Args:
         source: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, Keras layer
@@ -82,8 +84,9 @@ def _prepare(
     from_layout = find_layout(source_layout or given.layout)
     to_layout = find_layout(target_layout or wanted.layout)
     report = Report(from_layout.name, to_layout.name)
-    for holder, layout in ((source, from_layout), (target, to_layout)):
-        report.faults += [Fault(name, "refused", why, "") for name, why in refusals(holder, layout.name)]
+    ends = from_layout.name, to_layout.name
+    for holder, layout, other in ((source, *ends), (target, *ends[::-1])):
+        report.faults += [Fault(name, "refused", why, "") for name, why in refusals(holder, layout, other)]
     sizes = {**given.axes, **wanted.axes, **(axes or {})}
     tensors = {name: to_numpy(name, leaf) for name, leaf in given.leaves.items()}
     converted = route(tensors, from_layout, to_layout, sizes, report)
@@ -92,6 +95,10 @@ def _prepare(
     _fill_constants(wanted, filled, to_layout, report)
     _check_unused(converted, wanted, to_layout, given, report)
     _check_unfilled(wanted, filled, to_layout, report)
+    report.faults += [
+        Fault(name, "refused", expected, given)
+        for name, expected, given in differences(source, target, report.matched)
+    ]
     return wanted, filled, report
 
 

@@ -141,7 +141,7 @@ class InducedSetAttentionBlock(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        mask: Bool[Array, "batch 1 1 length"] | None = None,
+        mask: Bool[Array, "#batch 1 1 length"] | None = None,
         *,
         need_weights: bool = True,
         dropout_keep: InducedKeep | None = None,

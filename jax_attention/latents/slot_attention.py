@@ -54,7 +54,7 @@ class SlotOutput(NamedTuple):
 def slot_assignments(
     query: Float[Array, "batch slots slot_dim"],
     key: Float[Array, "batch key slot_dim"],
-    mask: Bool[Array, "batch 1 1 key"] | None = None,
+    mask: Bool[Array, "#batch 1 1 key"] | None = None,
 ) -> Float[Array, "batch slots key"]:
     """How each element is shared out among the slots, in at least float32; zero where it is masked."""
     scores = einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))  # batch slots key
@@ -65,7 +65,7 @@ def slot_assignments(
 @checked
 def slot_weights(
     assignments: Float[Array, "batch slots key"],
-    mask: Bool[Array, "batch 1 1 key"] | None = None,
+    mask: Bool[Array, "#batch 1 1 key"] | None = None,
     *,
     eps: float,
 ) -> Float[Array, "batch slots key"]:
@@ -132,7 +132,7 @@ class SlotAttention(nnx.Module):
         self,
         x: Float[Array, "batch key input_dim"],
         noise: Float[Array, "batch slots slot_dim"],
-        mask: Bool[Array, "batch 1 1 key"] | None = None,
+        mask: Bool[Array, "#batch 1 1 key"] | None = None,
         *,
         need_weights: bool = True,
     ) -> SlotOutput:

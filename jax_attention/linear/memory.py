@@ -97,7 +97,7 @@ def check_one_way(state: Any, is_causal: bool) -> None:
 
 def hide(
     x: Float[Array, "batch heads length dim"],
-    mask: Bool[Array, "batch 1 1 length"] | None,
+    mask: Bool[Array, "#batch 1 1 length"] | None,
     hidden: float = 0.0,
 ) -> Float[Array, "batch heads length dim"]:
     """`hidden` in place of every feature of the tokens that are masked."""

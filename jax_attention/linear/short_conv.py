@@ -62,7 +62,7 @@ def short_convolution(
 
 @checked
 def visible_only(
-    x: Float[Array, "batch length features"], mask: Bool[Array, "batch 1 1 length"] | None
+    x: Float[Array, "batch length features"], mask: Bool[Array, "#batch 1 1 length"] | None
 ) -> Float[Array, "batch length features"]:
     """Zeros in place of the tokens that are masked."""
     return x if mask is None else jnp.where(mask[:, 0, 0, :, None], x, 0.0)

@@ -66,7 +66,7 @@ def iterative_pseudo_inverse(
 def segment_means(
     x: Float[Array, "batch heads length head_dim"],
     num_segments: int,
-    mask: Bool[Array, "batch 1 length 1"] | None = None,
+    mask: Bool[Array, "#batch 1 length 1"] | None = None,
 ) -> Float[Array, "batch heads segments head_dim"]:
     """The mean of each of so many equal runs of positions, over those that are visible; zero where none is."""
     if mask is None:

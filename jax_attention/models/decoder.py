@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
 from jax_attention.caches import Cache
-from jax_attention.checks import check_key_mask, check_pairs, check_tokens
+from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
 from jax_attention.feed_forward import FeedForward
 from jax_attention.keeps import LayerKeep, ModelKeep
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, normalise, similarities
@@ -199,7 +199,7 @@ class Decoder(nnx.Module):
                 raise ValueError(
                     f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}"
                 )
-            check_key_mask(mask, *tokens.shape)
+            check_padding_mask(mask, *tokens.shape)
         positions = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
         keep = dropout_keep or ModelKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)

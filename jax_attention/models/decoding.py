@@ -19,6 +19,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import stable_order
 from jax_attention.checks import check_positive
 from jax_attention.models.evaluation import evaluate
 from jax_attention.models.sequence import SequenceToSequence
@@ -184,7 +185,7 @@ def _beam(
         )
         stops = jnp.arange(vocab) == stop_token  # vocab
         going_on = jnp.where(stops, -jnp.inf, together).reshape((batch, -1))  # batch beams*vocab
-        order = jnp.argsort(-going_on, axis=-1, stable=True)[:, :num_beams]  # batch beams
+        order = stable_order(-going_on)[:, :num_beams]  # batch beams
         beam, token = order // vocab, order % vocab  # batch beams
         tokens = jnp.take_along_axis(beams.tokens, beam[..., None], axis=1)  # batch beams max_len
         tokens = jnp.where(slots == place, token[..., None], tokens)  # batch beams max_len
@@ -221,7 +222,7 @@ def _best(
     tokens: Int[Array, "batch sequences max_len"], scores: Float[Array, "batch sequences"], number: int
 ) -> BeamOutput:
     """The sequences that score best, best first."""
-    order = jnp.argsort(-scores, axis=-1, stable=True)[:, :number]  # batch number
+    order = stable_order(-scores)[:, :number]  # batch number
     return BeamOutput(
         jnp.take_along_axis(tokens, order[..., None], axis=1), jnp.take_along_axis(scores, order, axis=1)
     )

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
-from jax_attention.checks import check_key_mask, check_tokens
+from jax_attention.checks import check_padding_mask, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
 from jax_attention.layers import Factory, embedding, layer_norm, normalise, similarities
 from jax_attention.models.encoder import EncoderConfig, EncoderLayer
@@ -133,7 +133,7 @@ class EncoderDecoder(SequenceModel):
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
-        check_key_mask(source_mask, *source.shape)
+        check_padding_mask(source_mask, *source.shape)
         table = self.encoder_position_embedding
         x = normalise(self.encoder_embedding_norm, self._embed(source, table, None))  # batch source embed
         layers = []

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
 from jax_attention.caches import StaticCache
-from jax_attention.checks import check_key_mask, check_positive, check_tokens
+from jax_attention.checks import check_padding_mask, check_positive, check_tokens
 from jax_attention.models.decoder import Decoder
 from jax_attention.models.language import LanguageModel
 from jax_attention.models.sampling import Sampling, check_draws
@@ -68,7 +68,7 @@ def check_prompt(
     """Raise unless the model can go on from such a prompt."""
     check_tokens(tokens)
     check_positive(length=tokens.shape[1], num_tokens=num_tokens)
-    check_key_mask(mask, *tokens.shape)
+    check_padding_mask(mask, *tokens.shape)
     total, max_len = tokens.shape[1] + num_tokens, getattr(model.config, "max_len", None)
     if max_len is not None and total > max_len:
         raise ValueError(f"tokens and num_tokens must be at most max_len={max_len} together, got {total}")

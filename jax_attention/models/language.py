@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
-from jax_attention.checks import check_key_mask, check_pairs, check_tokens
+from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
 from jax_attention.layers import normalise, similarities
 from jax_attention.outputs import CachedOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
@@ -81,7 +81,7 @@ class LanguageModel(nnx.Module):
                 raise ValueError(
                     f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}"
                 )
-            check_key_mask(mask, *tokens.shape)
+            check_padding_mask(mask, *tokens.shape)
 
         x = self.embed(tokens)  # batch length embed
         layers = []

@@ -25,7 +25,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
-from jax_attention.checks import check_divisible, check_key_mask, check_positive, check_sequence, check_tokens
+from jax_attention.checks import (
+    check_divisible,
+    check_padding_mask,
+    check_positive,
+    check_sequence,
+    check_tokens,
+)
 from jax_attention.latents.gru import GRUCell
 from jax_attention.layers import Dropout, Factory, embedding, linear
 from jax_attention.models.sequence import SequenceToSequence
@@ -166,7 +172,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """Read `source` from both ends; arguments as in a call of the model. An encoder without weights."""
         check_tokens(source, "src_tokens")
         check_positive(source=source.shape[1])
-        check_key_mask(source_mask, *source.shape, name="src_mask")
+        check_padding_mask(source_mask, *source.shape, name="src_mask")
         there = _there(source, source_mask)  # source batch
         x = self.dropout(self.source_embedding(source)).swapaxes(0, 1)  # source batch embed
         first = jnp.zeros((x.shape[1], self.hidden_dim // 2), dtype=x.dtype)  # batch hidden/2
@@ -190,9 +196,9 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """Write on from `target`; as in `SequenceToSequence.decode`, with one head and one `RecurrentCache`."""
         check_tokens(target, "tgt_tokens")
         check_positive(target=target.shape[1])
-        check_key_mask(target_mask, *target.shape, name="tgt_mask")
+        check_padding_mask(target_mask, *target.shape, name="tgt_mask")
         check_sequence("memory", memory, self.hidden_dim, batch=target.shape[0])
-        check_key_mask(source_mask, *memory.shape[:2], name="src_mask")
+        check_padding_mask(source_mask, *memory.shape[:2], name="src_mask")
         if caches is not None and len(caches) != 1:
             raise ValueError(f"caches must be one for the one recurrence, got {len(caches)}")
 

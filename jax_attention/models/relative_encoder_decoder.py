@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
-from jax_attention.checks import check_key_mask, check_tokens
+from jax_attention.checks import check_padding_mask, check_tokens
 from jax_attention.feed_forward import FeedForward, GatedFeedForward
 from jax_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
 from jax_attention.models.attention import HeadsConfig, ModelAttention
@@ -170,7 +170,7 @@ class RelativeEncoderDecoder(SequenceModel):
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
-        check_key_mask(source_mask, *source.shape)
+        check_padding_mask(source_mask, *source.shape)
         x = self.token_embedding(source)  # batch source embed
         layers = []
         for layer in self.encoder_layers:

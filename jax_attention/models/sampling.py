@@ -23,6 +23,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import stable_order
 from jax_attention.checks import check_positive
 from jax_attention.ops import at_least_float32
 from jax_attention.ops.known import known_values
@@ -109,14 +110,14 @@ def filter_scores(
         top_k, top_p: as in `Sampling`; `top_p` looks at what `top_k` leaves.
     """
     scores = at_least_float32(scores) / temperature
-    order = jnp.argsort(-scores, axis=-1, stable=True)  # *batch vocab
+    order = stable_order(-scores)  # *batch vocab
     if top_k is not None and top_k < scores.shape[-1]:
         last = jnp.take_along_axis(scores, order[..., top_k - 1 : top_k], axis=-1)  # *batch 1
         scores = jnp.where(scores >= last, scores, -jnp.inf)
     if top_p is not None and top_p < 1:
         chances = jax.nn.softmax(jnp.take_along_axis(scores, order, axis=-1), axis=-1)  # likeliest first
         stays = chances.cumsum(-1) - chances < top_p
-        place = jnp.argsort(order, axis=-1, stable=True)  # *batch vocab
+        place = stable_order(order)  # *batch vocab
         scores = jnp.where(jnp.take_along_axis(stays, place, axis=-1), scores, -jnp.inf)
     return scores
 

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
-from jax_attention.checks import check_key_mask, check_positive, check_sequence, check_tokens
+from jax_attention.checks import check_padding_mask, check_positive, check_sequence, check_tokens
 from jax_attention.cross_attention import EncoderDecoderAttention
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
 from jax_attention.models.places import places
@@ -153,7 +153,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source, "src_tokens")
         self._check_length("src_tokens", source)
-        check_key_mask(source_mask, *source.shape, name="src_mask")
+        check_padding_mask(source_mask, *source.shape, name="src_mask")
         positions = places(source, None, None, self.max_len)  # source
         x = self.source_embedding(source) + self.source_position_embedding(positions)  # batch source embed
         x = self.dropout(x)  # batch source embed
@@ -179,7 +179,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         """Write on from `target`; arguments as in `SequenceToSequence.decode`."""
         self._check_target(target, target_mask, caches)
         check_sequence("memory", memory, self.embed_dim, batch=target.shape[0])
-        check_key_mask(source_mask, *memory.shape[:2], name="src_mask")
+        check_padding_mask(source_mask, *memory.shape[:2], name="src_mask")
         positions = places(target, None, caches, self.max_len)  # target
         x = self.target_embedding(target) + self.target_position_embedding(positions)  # batch target embed
         x = self.dropout(x)  # batch target embed

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, StaticCache
-from jax_attention.checks import check_key_mask, check_pairs, check_tokens
+from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
 from jax_attention.outputs import CachedDecoderOutput, EncoderOutput, SequenceOutput, all_weights
 
 
@@ -123,7 +123,7 @@ def check_decoding(
         return
     if len(caches) != num_layers:
         raise ValueError(f"caches must be one for each of {num_layers} layers, got {len(caches)}")
-    check_key_mask(target_mask, *target.shape, name=mask_name)
+    check_padding_mask(target_mask, *target.shape, name=mask_name)
 
 
 @checked

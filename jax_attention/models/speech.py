@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.activations import activation_function
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
-from jax_attention.checks import check_key_mask, check_sequence
+from jax_attention.checks import check_padding_mask, check_sequence
 from jax_attention.cross_attention import EncoderDecoderAttention
 from jax_attention.layers import (
     Factory,
@@ -143,7 +143,7 @@ class SpeechTransformer(SequenceModel):
         length, most = (source.shape[1] + 1) // 2, self.config.max_frames
         if length > most:
             raise ValueError(f"source must have at most {2 * most} frames, got {source.shape[1]}")
-        check_key_mask(source_mask, source.shape[0], length)
+        check_padding_mask(source_mask, source.shape[0], length)
         x = self.activation(convolve(self.frame_conv, source))
         x = self.activation(convolve(self.halving_conv, x))
         x = x + self.frame_position_embedding(jnp.arange(length))  # batch length embed

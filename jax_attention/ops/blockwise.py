@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from jax_attention.arrays import REALS
 from jax_attention.ops.call import Call, Implementation
@@ -14,6 +13,7 @@ from jax_attention.ops.definition import call_masks
 from jax_attention.ops.hidden import ignoring_dead_keys
 from jax_attention.ops.reference import reference_attention
 from jax_attention.ops.rules import DotProductRule
+from jax_attention.ops.softmax import share_of_keys
 from jax_attention.ops.tile import Fixed, Learned, Plan
 from jax_attention.ops.tile_loop import attend_tiles
 from jax_attention.ops.tiles import pad_axis, tile_size, tiles_by_mask, tiles_by_place, tiling
@@ -33,24 +33,18 @@ def blockwise_attention(call: Call) -> Any:
 
 def blockwise_with_log_sum(
     call: Call,
-    asked: Bool[Array, "batch 1 query 1"] | None = None,
-    *,
-    rows: int | None = None,
-    columns: int | None = None,
 ) -> tuple[Float[Array, "*batch heads query value_dim"], Float[Array, "*batch heads query"]]:
     """`blockwise_attention`, and the logarithm of each query's sum of exponentials, -inf where it sees nothing.
 
     Args:
         call: of lengths above 0.
-        asked: the queries whose results are used; tiles without any are left out, and give zeros.
-        rows, columns: the most that a tile has of queries and keys; `ROWS` and `COLUMNS` if None.
     """
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
     group = heads // kv_heads
-    rows = tile_size(query_len, max(1, (rows or ROWS) // group))
-    columns = tile_size(key_len, columns or COLUMNS)
+    rows = tile_size(query_len, max(1, ROWS // group))
+    columns = tile_size(key_len, COLUMNS)
     bias, mask = call_masks(call._replace(visibility=Visibility()))
 
     def whole(x: Array | None) -> Array | None:
@@ -71,10 +65,6 @@ def blockwise_with_log_sum(
     if mask is not None:
         some, all_of_them = tiles_by_mask(mask, (rows, columns))
         live, full = live & some.any(2), full & all_of_them.all(2)
-
-    if asked is not None:
-        some, _ = tiles_by_mask(pad_axis(asked, 2, rows), (rows, columns))
-        live, full = live & some, full & some
 
     plan = Plan(
         DotProductRule(call.scale, call.softcap),
@@ -99,9 +89,7 @@ def blockwise_with_log_sum(
     if (
         call.return_logsumexp and call.sinks is not None
     ):  # their share is taken from the sum of all weights, 1
-        sinks = call.sinks.astype(log_sum.dtype)[:, None]  # heads 1
-        share = jax.nn.sigmoid(log_sum - jnp.broadcast_to(sinks, log_sum.shape))
-        output = (output * share[..., None]).astype(output.dtype)
+        output = (output * share_of_keys(log_sum, call.sinks)[..., None]).astype(output.dtype)
     return output, log_sum
 
 

@@ -8,13 +8,15 @@ attention kernel for TPU that comes with Pallas; lengths are padded to its tiles
 """
 
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Float
 
 from jax_attention.ops.call import Call, Implementation
@@ -121,6 +123,14 @@ def native_attention(
     return output if visible is None else jnp.where(alive, output, 0.0)
 
 
+def xla_attention(call: Call) -> Float[Array, "*batch heads query dim"]:
+    """The call through XLA; float16 in float32, for JAX's products of it are not compiled for the CPU."""
+    if call.query.dtype != jnp.float16:
+        return native_attention(call, "xla")
+    query, key, value = (x.astype(jnp.float32) for x in (call.query, call.key, call.value))
+    return native_attention(call._replace(query=query, key=key, value=value), "xla").astype(jnp.float16)
+
+
 def splash_refusal(call: Call) -> str | None:
     """What splash attention cannot do of a call."""
     seen = call.visibility
@@ -152,6 +162,32 @@ def splash_refusal(call: Call) -> str | None:
     if call.query.shape[-1] % LANES and call.query.shape[-1] != 64:
         return f"splash attention needs a head_dim of 64 or a multiple of {LANES}, got {call.query.shape[-1]}"
     return None
+
+
+def _refuse_other_platforms(*_: Any) -> Any:
+    raise NotImplementedError("splash attention needs a TPU, got another platform")
+
+
+# Lowered where there is no TPU, for that is where a program's platform is known; its gradient is refused as it is.
+_no_tpu = Primitive("no_tpu")
+_no_tpu.def_impl(_refuse_other_platforms)
+_no_tpu.def_abstract_eval(lambda x: x)
+mlir.register_lowering(_no_tpu, _refuse_other_platforms)
+ad.deflinear2(_no_tpu, lambda d_output, _: [_no_tpu.bind(d_output)])
+batching.primitive_batchers[_no_tpu] = lambda given, axes: (_no_tpu.bind(*given), axes[0])
+
+
+def splash_on_tpu(call: Call) -> Float[Array, "*batch heads query value_dim"]:
+    """`splash_attention`; a program for another platform is refused in one sentence, where Pallas raises its own."""
+
+    def refused(query: Array, key: Array, value: Array) -> Array:
+        total = query.sum() + key.sum() + value.sum()
+        return _no_tpu.bind(jnp.broadcast_to(total, (*query.shape[:-1], value.shape[-1])))
+
+    def run(query: Array, key: Array, value: Array) -> Array:
+        return ignoring_dead_keys(splash_attention)(call._replace(query=query, key=key, value=value))
+
+    return jax.lax.platform_dependent(call.query, call.key, call.value, tpu=run, default=refused)
 
 
 def splash_attention(call: Call, interpret: bool = False) -> Float[Array, "*batch heads query value_dim"]:
@@ -186,9 +222,9 @@ def splash_attention(call: Call, interpret: bool = False) -> Float[Array, "*batc
     return output.reshape(*batch, *output.shape[1:])[..., :query_len, :]
 
 
-XLA = Implementation("xla", xla_refusal, ignoring_dead_keys(partial(native_attention, implementation="xla")))
+XLA = Implementation("xla", xla_refusal, ignoring_dead_keys(xla_attention))
 CUDNN = Implementation(
     "cudnn", cudnn_refusal, ignoring_dead_keys(partial(native_attention, implementation="cudnn"))
 )
-SPLASH = Implementation("splash", splash_refusal, ignoring_dead_keys(splash_attention))
+SPLASH = Implementation("splash", splash_refusal, splash_on_tpu)
 NATIVE = (XLA, CUDNN, SPLASH)

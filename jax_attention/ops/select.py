@@ -5,7 +5,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.arrays import with_rank
+from jax_attention.arrays import stable_order, with_rank
 from jax_attention.checks import check_positive
 from jax_attention.ops.softmax import at_least_float32
 
@@ -31,6 +31,6 @@ def top_k_mask(
     if mask is not None:
         mask = with_rank(mask, scores.ndim)
         scores = jnp.where(mask, scores, -jnp.inf)
-    order = jnp.argsort(-scores, axis=-1, stable=True)  # *rows length, from the largest score on
-    chosen = jnp.argsort(order, axis=-1, stable=True) < k  # *rows length
+    order = stable_order(-scores)  # *rows length, from the largest score on
+    chosen = stable_order(order) < k  # *rows length
     return chosen if mask is None else chosen & mask

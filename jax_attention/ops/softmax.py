@@ -67,7 +67,10 @@ def masked_logsumexp(
     scores = jnp.where(seen, scores, -jnp.inf)
     # A row of -inf alone would be NaN, forward and backward.
     scores = jnp.where(alive[..., None], scores, 0.0)
-    return jnp.where(alive, jax.nn.logsumexp(scores, axis=-1), -jnp.inf)
+    # Relative to itself, for its gradient may be rounded as its result is, which may be large.
+    level = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
+    level = jnp.where(level == -jnp.inf, 0.0, level)  # where there are no keys
+    return jnp.where(alive, jax.nn.logsumexp(scores - level, axis=-1) + level[..., 0], -jnp.inf)
 
 
 @checked
@@ -96,6 +99,28 @@ def sink_softmax(
     scores = at_least_float32(scores)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    sink = jnp.broadcast_to(sinks.astype(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
+    # A sink of -inf alone, where there are no keys, would be NaN.
+    sinks = sinks.astype(scores.dtype)
+    sinks = jnp.where(sinks == -jnp.inf, jnp.finfo(scores.dtype).min, sinks)
+    sink = jnp.broadcast_to(sinks[:, None, None], (*scores.shape[:-1], 1))
     weights = jax.nn.softmax(jnp.concatenate([scores, sink], axis=-1), axis=-1)[..., :-1]
     return weights if mask is None else jnp.where(mask, weights, 0.0)
+
+
+@checked
+def share_of_keys(
+    log_sum: Float[Array, "*batch heads query"], sinks: Float[Array, "heads"]
+) -> Float[Array, "*batch heads query"]:
+    """The share of the weights that a sink leaves to the keys.
+
+    Args:
+        log_sum: as `masked_logsumexp` gives it, of the keys alone.
+        sinks: the score of each head's sink.
+
+    Returns:
+        In at least float32; 0 where no key is visible.
+    """
+    log_sum = at_least_float32(log_sum)
+    beyond = log_sum - jnp.broadcast_to(sinks.astype(log_sum.dtype)[:, None], log_sum.shape)
+    # Where no key is visible the share is 0, also beside a sink of -inf.
+    return jax.nn.sigmoid(jnp.where(log_sum > -jnp.inf, beyond, -jnp.inf))

@@ -13,22 +13,51 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Int
 
+from jax_attention.arrays import as_integers_within
 from jax_attention.ops.known import is_static
 
-FAR = 2**30  # a limit beyond every length
+FAR = 2**29  # beyond every length; a position, an offset and a side of a window add up in 32 bits
 ROWS = 4096  # queries whose keys are looked at at once
 
 
 def reach(
-    is_causal: bool, window: int | tuple[int | None, int | None] | None
-) -> tuple[int | None, int | None]:
-    """How many keys before and after its own position a query sees; None: all."""
+    is_causal: bool,
+    window: int | tuple[int | None, int | None] | None,
+    query_offset: int | Int[Array, "..."],
+) -> tuple[int | None, int | None, int | Int[Array, "..."]]:
+    """How many keys before and after its own position a query sees, None for all, and where the first one stands.
+
+    Numbers beyond every length are brought within 32 bits, which changes nothing that a query sees.
+    """
     if window is None:
         before, after = None, None
     else:
         before, after = window if isinstance(window, tuple | list) else (window - 1, 0)
-    before, after = (None if side is None or side >= FAR else int(side) for side in (before, after))
-    return before, 0 if is_causal else after
+    after = 0 if is_causal else after
+    if not isinstance(query_offset, int) or not is_static(query_offset):
+        before, after = (None if side is None or side >= 2 * FAR else int(side) for side in (before, after))
+        return before, after, query_offset
+    first = -FAR if before is None else _within(query_offset - int(before))
+    last = FAR if after is None else _within(query_offset + int(after))
+    offset = _within(query_offset)
+    return None if first == -FAR else offset - first, None if last == FAR else last - offset, offset
+
+
+def _within(position: int) -> int:
+    """A position, or the nearest that is beyond every length."""
+    return max(-FAR, min(FAR, position))
+
+
+def as_positions(x: Int[Array, "..."]) -> Int[Array, "..."]:
+    """Lengths or offsets in the dtype of positions, and none that is further than beyond every length."""
+    return as_integers_within(x, FAR)
+
+
+def bounded(query_offset: int | Int[Array, ""]) -> Any:
+    """An offset, or the nearest one beyond every length, so that positions fit in 32 bits."""
+    if not isinstance(query_offset, int):
+        return as_positions(query_offset) if hasattr(query_offset, "dtype") else query_offset
+    return _within(query_offset) if is_static(query_offset) else query_offset
 
 
 class Visibility(NamedTuple):
@@ -125,14 +154,16 @@ def _reached_by_place(
     """Which keys any query sees where there are no segments; the windows of neighbours overlap."""
     offset: Any = visibility.query_offset
     offset = offset[:, None] if _has_axes(offset) else offset  # batch 1
-    count: Any = query_len if visibility.query_lengths is None else visibility.query_lengths[:, None]
     seen = [key >= 0]
     if visibility.before is not None:
         seen.append(key >= offset - visibility.before)
     if visibility.after is not None:
-        seen.append(key < offset + count + visibility.after)
+        seen.append(key < offset + query_len + visibility.after)
     if visibility.query_lengths is not None:
+        count = visibility.query_lengths[:, None]
         seen.append(count > 0)
+        if visibility.after is not None:
+            seen.append(key < offset + count + visibility.after)
     if visibility.key_lengths is not None:
         seen.append(key < visibility.key_lengths[:, None])
     return reduce(and_, seen)

@@ -38,7 +38,7 @@ from jax_attention.ops import attend, merge_heads, split_heads
 from jax_attention.ops.known import known_at_most
 from jax_attention.outputs import AttentionOutput
 from jax_attention.patterns.block_sparse import block_sparse_heads, check_random_blocks
-from jax_attention.patterns.blocks import SHORT, adds_bias
+from jax_attention.patterns.blocks import SHORT
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
@@ -230,14 +230,15 @@ class BigBirdAttention(nnx.Module):
         met = self.window_blocks + 2 * self.global_blocks
         met += 0 if random_blocks is None else random_blocks.shape[-1]
         is_short = known_at_most(x.shape[1], max(SHORT, met * self.block_size))
-        if not (need_weights or is_short or adds_bias(self.position, query, key)):
-            placed = place(self.position, query, key, positions, positions)
+        if not (need_weights or is_short):
             heads = block_sparse_heads(
-                placed.query,
-                placed.key,
+                self.position,
+                query,
+                key,
                 value,
                 mask,
                 random_blocks,
+                positions=positions,
                 block_size=self.block_size,
                 window_blocks=self.window_blocks,
                 global_blocks=self.global_blocks,

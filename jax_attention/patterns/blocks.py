@@ -68,7 +68,7 @@ class Blocks:
         """
         span = jnp.arange((before + 1 + after) * self.size)
         start = (jnp.arange(self.count) - before) * self.size
-        around = start[:, None] + span  # count span
+        around = start[:, None] + span[None]  # count span
         firsts = jnp.arange(first)
         return jnp.concatenate([repeat(firsts, "s -> m s", m=self.count), around], axis=-1)
 
@@ -90,7 +90,9 @@ class Blocks:
             query = self.numbers(0, 0, 0)[..., None]  # count size 1
             key = self.numbers(self.before, self.after, self.first)[:, None]  # count 1 span
             column = jnp.arange(key.shape[-1])
-            once = (key >= self.first) | (column < self.first)  # the first keys, met again among the others
+            once = (key >= self.first) | (column < self.first)[
+                None, None
+            ]  # the first keys, met again among the others
             by_number = (sees(query, key) & once & (key < self.length))[None, None]
             seen = by_number if seen is None else seen & by_number
         if seen is None:
@@ -100,11 +102,12 @@ class Blocks:
 
     def pairs(self, x: Bool[Array, "... query key"]) -> Bool[Array, "batch heads count size span"]:
         """What of an array `(batch|1, heads|1, length|1, length|1)` belongs to each block; axes of 1 stay."""
-        x = x[:, :, None] if x.shape[2] == 1 else self._cut(x, 0, 0)  # batch heads count|1 size|1 key|1
-        if x.shape[-1] == 1:
-            return x
-        key = self.numbers(self.before, self.after, self.first)  # count span
-        return jnp.take_along_axis(x, jnp.clip(key, 0, self.length - 1)[None, None, :, None], axis=-1)
+        query = self.numbers(0, 0, 0)[..., None]  # count size 1
+        key = self.numbers(self.before, self.after, self.first)[:, None]  # count 1 span
+        query, key = (jnp.clip(number, 0, self.length - 1) for number in (query, key))
+        query = 0 * query[:, :1] if x.shape[2] == 1 else query
+        key = 0 * key[..., :1] if x.shape[3] == 1 else key
+        return x[:, :, query, key]  # no more of it is read than is met
 
     def kept(
         self, keep: Bool[Array, "batch heads length length"] | None
@@ -119,12 +122,7 @@ class Blocks:
         batch: int,
     ) -> tuple[Int[Array, "blocks size *axes"], Int[Array, "blocks span *axes"]]:
         """Positions of the queries and keys of each block; None counts from 0, on every axis."""
-        axes = getattr(position, "num_axes", None)
-        if positions is None:
-            positions = jnp.arange(self.length)
-            positions = positions if axes is None else repeat(positions, "length -> length axes", axes=axes)
-        if positions.ndim == (1 if axes is None else 2):
-            positions = jnp.broadcast_to(positions, (batch, *positions.shape))
+        positions = counted(positions, position, batch, self.length)
         query = self.numbers(0, 0, 0)  # count size
         key = self.numbers(self.before, self.after, self.first)  # count span
         query, key = (jnp.clip(number, 0, self.length - 1) for number in (query, key))
@@ -158,6 +156,22 @@ def blocks_of(
     if known_at_most(length, max(SHORT, size, first)):
         return None
     return Blocks(length, size, -(-length // size), int(before > 0), int(after > 0), first)
+
+
+def counted(
+    positions: Int[Array, "..."] | None,
+    position: nnx.Module | None,
+    batch: int,
+    length: int,
+) -> Int[Array, "batch length *axes"]:
+    """The positions of all batch elements; None counts from 0, on every axis of the scheme."""
+    axes = getattr(position, "num_axes", None)
+    if positions is None:
+        positions = jnp.arange(length)
+        positions = positions if axes is None else repeat(positions, "length -> length axes", axes=axes)
+    if positions.ndim == (1 if axes is None else 2):
+        positions = jnp.broadcast_to(positions, (batch, *positions.shape))
+    return positions
 
 
 def adds_bias(

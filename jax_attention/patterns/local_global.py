@@ -5,17 +5,26 @@ code is compiled PyTorch cannot look at them, and visits all tiles.
 """
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jax_attention.arrays import stable_order, take_along
 from jax_attention.checks import align
-from jax_attention.ops import at_least_float32, dot_product_scores, masked_softmax, weighted_values
-from jax_attention.ops.blockwise import blockwise_with_log_sum
-from jax_attention.ops.call import checked_call
-from jax_attention.ops.hidden import without_dead_keys
-from jax_attention.patterns.blocks import Blocks
+from jax_attention.layers import Dropout
+from jax_attention.ops import (
+    at_least_float32,
+    dot_product_scores,
+    masked_softmax,
+    weighted_values,
+)
+from jax_attention.ops.slots import sum_by_slot
+from jax_attention.ops.tile_sums import maximum_of_tiles, sum_of_tiles, tile_count
+from jax_attention.patterns.blocks import Blocks, counted
+from jax_attention.positions.protocol import place
 
 FEW = 64  # global tokens in a tile
 
@@ -25,40 +34,72 @@ def is_near(query: Int[Array, "..."], key: Int[Array, "..."], *, one_sided_windo
     return (key <= query + one_sided_window) & (key >= query - one_sided_window)
 
 
+class GlobalTokens:
+    """The global tokens of a batch in tiles.
+
+    Args:
+        is_global: which tokens are global.
+
+    Attributes:
+        count: how many tiles hold one.
+    """
+
+    def __init__(self, is_global: Bool[Array, "batch length"]):
+        length = is_global.shape[1]
+        self.order = stable_order(~is_global)  # batch length, global tokens first
+        self.numbers = is_global.sum(-1, dtype=jnp.int32)  # batch
+        self.count = tile_count(self.numbers, length, FEW)
+
+    def tile(self, number: Any) -> tuple[Int[Array, "batch few"], Bool[Array, "batch few"]]:
+        """The tokens of a tile, and which of them are global; others fill it up."""
+        at = number * FEW + jnp.arange(FEW, dtype=jnp.int32)  # few
+        tokens = self.order[:, jnp.clip(at, max=self.order.shape[1] - 1)]  # batch few
+        return tokens, at[None] < self.numbers[:, None]
+
+
 def local_and_global_heads(
     blocks: Blocks,
+    position: nnx.Module | None,
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],
     value: Float[Array, "batch heads length head_dim"],
     mask: Bool[Array, "..."] | None,
     global_tokens: Bool[Array, "batch length"],
     *,
+    positions: Int[Array, "..."] | None,
     one_sided_window: int,
     scale: float | None,
+    dropout: Dropout,
+    dropout_keep: Bool[Array, "batch heads length length"] | None,
 ) -> Float[Array, "batch heads length head_dim"]:
     """What queries read that are not global: from their neighbours in blocks, from the global keys in tiles.
 
     The global keys together are like one more key, whose score is the logarithm of the sum of their exponentials.
     """
-    shape = (*query.shape[:3], query.shape[2])
+    batch, _, length, _ = query.shape
+    shape = (*query.shape[:3], length)
     allowed = None if mask is None else align("mask", mask, shape)
     is_global = global_tokens[:, None, None]  # batch 1 1 length
-    order = jnp.argsort(~global_tokens, axis=-1, stable=True)  # global tokens first
-    seen = is_global if allowed is None else is_global & allowed
-    call = checked_call(
-        at_least_float32(query),
-        _reorder(at_least_float32(key), order, -2),
-        _reorder(at_least_float32(value), order, -2),
-        mask=_reorder(seen, order, -1),
+    read, log_sum = read_global_keys(
+        position,
+        query,
+        key,
+        value,
+        allowed,
+        GlobalTokens(global_tokens),
+        positions=counted(positions, position, batch, length),
         scale=scale,
+        dropout=dropout,
+        dropout_keep=dropout_keep,
     )
-    read, log_sum = blockwise_with_log_sum(without_dead_keys(call), columns=FEW)
     found = log_sum > -jnp.inf  # batch heads length
 
     sees = partial(is_near, one_sided_window=one_sided_window)
     near = blocks.visible(sees, ~is_global if allowed is None else ~is_global & allowed, shape)
+    places = blocks.places(positions, position, batch)
+    placed = place(position, blocks.queries(query), blocks.keys(key), *places)
     scores, near = dot_product_scores(
-        blocks.queries(query), blocks.keys(key), mask=near, scale=scale
+        placed.query, placed.key, placed.bias, near, scale=scale
     )  # blocks heads size span
     assert near is not None  # for keys that are far are hidden
     one_more = blocks.queries(jnp.where(found, log_sum, 0.0)[..., None])  # blocks heads size 1
@@ -66,38 +107,118 @@ def local_and_global_heads(
     weights = masked_softmax(
         jnp.concatenate([scores, one_more], axis=-1), jnp.concatenate(visible, axis=-1)
     )  # blocks heads size span+1
-    heads = weighted_values(weights[..., :-1], at_least_float32(blocks.keys(value)))
+    heads = weighted_values(
+        weights[..., :-1],
+        at_least_float32(blocks.keys(value)),
+        dropout_keep=dropout.keep_weights(placed.query, placed.key, blocks.kept(dropout_keep)),
+        dropout_rate=dropout.rate,
+    )
     return blocks.join(heads + weights[..., -1:] * blocks.queries(read)).astype(value.dtype)
 
 
+def read_global_keys(
+    position: nnx.Module | None,
+    query: Float[Array, "batch heads length head_dim"],
+    key: Float[Array, "batch heads length head_dim"],
+    value: Float[Array, "batch heads length head_dim"],
+    allowed: Bool[Array, "..."] | None,
+    global_tokens: GlobalTokens,
+    *,
+    positions: Int[Array, "batch length *axes"],
+    scale: float | None,
+    dropout: Dropout,
+    dropout_keep: Bool[Array, "batch heads length length"] | None,
+) -> tuple[Float[Array, "batch heads length head_dim"], Float[Array, "batch heads length"]]:
+    """What every query reads from the global keys, and the logarithm of its sum of exponentials, -inf without any."""
+    seed = dropout.seed() if dropout_keep is None else None
+
+    def scores_of(number: Any) -> tuple[Any, Any, Int[Array, "batch few"]]:
+        tokens, there = global_tokens.tile(number)
+        placed = place(
+            position, query, take_tokens(key, tokens), positions, take_positions(positions, tokens)
+        )
+        seen = there[:, None, None]  # batch 1 1 few
+        seen = seen if allowed is None else seen & take_tokens(allowed, tokens, -1)
+        scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
+        return scores, visible, tokens
+
+    def largest(number: Any) -> Float[Array, "batch heads length"]:
+        scores, visible, _ = scores_of(number)
+        return jnp.amax(jnp.where(visible, scores, -jnp.inf), axis=-1)
+
+    top = maximum_of_tiles(global_tokens.count, largest)  # batch heads length
+    level = jnp.where(top > -jnp.inf, top, 0.0)  # -inf - -inf is no number
+
+    def term(number: Any) -> tuple[Array, Array]:
+        scores, visible, tokens = scores_of(number)
+        shares = jnp.exp(jnp.where(visible, scores - level[..., None], -jnp.inf))  # batch heads length few
+        if dropout_keep is None:
+            keep = dropout.keep_tile(tuple(shares.shape), shares, seed, number)
+        else:
+            keep = take_tokens(dropout_keep, tokens, -1)
+        offered = at_least_float32(take_tokens(value, tokens))
+        read = weighted_values(shares, offered, dropout_keep=keep, dropout_rate=dropout.rate)
+        return read, shares.sum(-1)
+
+    read, total = sum_of_tiles(global_tokens.count, term)
+    found = total > 0
+    total = jnp.where(found, total, 1.0)
+    return read / total[..., None], jnp.where(found, level + jnp.log(total), -jnp.inf)
+
+
 def heads_of_global_tokens(
+    position: nnx.Module | None,
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],
     value: Float[Array, "batch heads length head_dim"],
     mask: Bool[Array, "..."] | None,
     global_tokens: Bool[Array, "batch length"],
     *,
+    positions: Int[Array, "..."] | None,
     scale: float | None,
+    dropout: Dropout,
+    dropout_keep: Bool[Array, "batch heads length length"] | None,
 ) -> Float[Array, "batch heads length head_dim"]:
-    """What global queries read, in tiles; other rows are not to be used."""
-    order = jnp.argsort(~global_tokens, axis=-1, stable=True)
-    allowed = None if mask is None else align("mask", mask, (*query.shape[:3], query.shape[2]))
-    call = checked_call(
-        _reorder(query, order, -2),
-        key,
-        value,
-        mask=None if allowed is None else _reorder(allowed, order, -2),
-        scale=scale,
-    )
-    asked = _reorder(global_tokens[:, None, :, None], order, -2)
-    read, _ = blockwise_with_log_sum(without_dead_keys(call), asked, rows=FEW)
-    return _reorder(read, jnp.argsort(order, axis=-1), -2)
+    """What global queries read, in tiles; zeros for the others."""
+    batch, _, length, _ = query.shape
+    allowed = None if mask is None else align("mask", mask, (*query.shape[:3], length))
+    places = counted(positions, position, batch, length)
+    asking = GlobalTokens(global_tokens)
+    seed = dropout.seed() if dropout_keep is None else None
+
+    def term(number: Any) -> Float[Array, "batch heads length head_dim"]:
+        tokens, there = asking.tile(number)
+        placed = place(position, take_tokens(query, tokens), key, take_positions(places, tokens), places)
+        if dropout_keep is None:
+            shape = (*placed.query.shape[:-1], length)
+            keep = dropout.keep_tile(shape, placed.query, seed, number)
+        else:
+            keep = take_tokens(dropout_keep, tokens)
+        seen = None if allowed is None else take_tokens(allowed, tokens)
+        scores, seen = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
+        read = weighted_values(
+            masked_softmax(scores, seen), value, dropout_keep=keep, dropout_rate=dropout.rate
+        )  # batch heads few head_dim
+        read = jnp.where(there[:, None, :, None], read, 0.0).swapaxes(-1, -2)
+        slot = jnp.broadcast_to(tokens[:, None, None], read.shape)  # batch heads head_dim few
+        return sum_by_slot(read, slot, length).swapaxes(-1, -2)
+
+    return sum_of_tiles(asking.count, term)
 
 
-def _reorder(x: Shaped[Array, "..."], order: Int[Array, "batch length"], axis: int) -> Shaped[Array, "..."]:
-    """The elements along axis -2 or -1 in another order; an axis of size 1 is for all, and stays."""
+def take_tokens(
+    x: Shaped[Array, "..."], tokens: Int[Array, "batch few"], axis: int = -2
+) -> Shaped[Array, "..."]:
+    """Some elements along axis -2 or -1, others in each batch element; an axis of size 1 is for all, and stays."""
     if x.shape[axis] == 1:
         return x
-    if axis == -2:
-        return jnp.take_along_axis(x, order[:, None, :, None], axis=-2)
-    return jnp.take_along_axis(x, order[:, None, None], axis=-1)
+    return take_along(x, tokens[:, None, :, None] if axis == -2 else tokens[:, None, None], axis)
+
+
+def take_positions(
+    positions: Int[Array, "batch length *axes"], tokens: Int[Array, "batch few"]
+) -> Int[Array, "batch few *axes"]:
+    """The positions of some tokens."""
+    if positions.ndim == 2:
+        return take_along(positions, tokens, 1)
+    return take_along(positions, tokens[..., None], 1)

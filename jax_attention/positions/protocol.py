@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Shaped
 
+from jax_attention.arrays import with_rank
 from jax_attention.checks import has_size
 from jax_attention.ops import Placed
 
@@ -86,6 +87,8 @@ def distances(
     """How far behind each query each key stands, j - i, below 0 for what came before: `(1|batch, 1, query, key)`."""
     query_positions = positions_or_count(query_positions, query.shape[-2])
     key_positions = positions_or_count(key_positions, key.shape[-2])
+    rank = max(query_positions.ndim, key_positions.ndim)
+    query_positions, key_positions = with_rank(query_positions, rank), with_rank(key_positions, rank)
     apart = key_positions[..., None, :] - query_positions[..., None]  # query key, or batch query key
     return apart[None, None] if apart.ndim == 2 else apart[:, None]
 

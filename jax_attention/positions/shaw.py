@@ -33,6 +33,7 @@ from jax_attention.ops import (
     masked_softmax,
     merge_heads,
     split_heads,
+    weighted_values,
 )
 from jax_attention.ops.slots import sum_by_slot
 from jax_attention.outputs import AttentionOutput, CachedOutput
@@ -172,7 +173,7 @@ class ShawSelfAttention(SelfAttentionFrame):
         by_row = sum_by_slot(kept, row, len(rows))  # batch heads length rows
         table = self.value_embedding(jnp.asarray(rows))  # rows head_dim
         shifts = einsum("bhqr,rd->bhqd", by_row, at_least_float32(table))  # batch heads length head_dim
-        heads = (matmul(kept, at_least_float32(seen.value)) + shifts).astype(
+        heads = (weighted_values(kept, at_least_float32(seen.value)) + shifts).astype(
             value.dtype
         )  # batch heads length head_dim
         return seen.answer(self.out_proj(merge_heads(heads)), weights)

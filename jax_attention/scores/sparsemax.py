@@ -18,10 +18,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
-from jax_attention.arrays import take_along, with_rank
+from jax_attention.arrays import stable_order, take_along, with_rank
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.layers import Dropout, Factory, linear, precise
 from jax_attention.ops import (
     at_least_float32,
     dot_product_scores,
@@ -48,7 +48,7 @@ def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"])
 @checked
 def descending(x: Float[Array, "... key"]) -> Float[Array, "... key"]:
     """Sorted along the last axis, the largest first."""
-    return take_along(x, jnp.argsort(-x, axis=-1, stable=True), -1)
+    return take_along(x, stable_order(-x), -1)
 
 
 @checked
@@ -153,8 +153,8 @@ class SparsemaxAttention(nnx.Module):
             num_heads=self.num_heads,
             is_causal=self.is_causal,
         )
-        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
-        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(precise(self.k_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)

@@ -6,21 +6,25 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
-from jax_attention.arrays import with_rank
+from jax_attention.arrays import first, with_rank
 from jax_attention.ops import top_k_mask
+from jax_attention.ops.visibility import bounded
 
 
 @checked
 def runs(length: int, size: int, stride: int) -> Int[Array, "runs size"]:
     """The positions of each run that begins in the sequence; the last ones may reach beyond its end."""
-    first = stride * jnp.arange(-(-length // stride))  # runs
-    return first[:, None] + jnp.arange(size)[None]
+    start = stride * jnp.arange(-(-length // stride))  # runs
+    return start[:, None] + jnp.arange(size)[None]
 
 
 def block_sums(x: Float[Array, "... key"], size: int) -> Float[Array, "... blocks"]:
     """The sum over each block of `size` keys; the last block may have fewer."""
-    missing = jnp.zeros((*x.shape[:-1], -x.shape[-1] % size), dtype=x.dtype)
-    return reduce(jnp.concatenate([x, missing], axis=-1), "... (n size) -> ... n", "sum", size=size)
+    whole = (x.shape[-1] + size - 1) // size * size
+    # A whole block of zeros, cut off where the last block ends: for a compiler this is one program for all sizes.
+    zeros = jnp.zeros((*x.shape[:-1], size), dtype=x.dtype)
+    padded = first(jnp.concatenate([x, zeros], axis=-1), whole, -1)
+    return reduce(padded, "... (n size) -> ... n", "sum", size=size)
 
 
 def stride_weights(
@@ -66,7 +70,7 @@ def chosen_keys(
     by_stride = stride_weights(by_group, per_run, count * per_block)  # batch kv_heads query strides
     importance = block_sums(by_stride, per_block)  # batch kv_heads query blocks
 
-    own = jnp.arange(query_len) + query_offset  # query
+    own = jnp.arange(query_len) + bounded(query_offset)  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
     importance = jnp.where(with_rank(always, 4), jnp.inf, importance)

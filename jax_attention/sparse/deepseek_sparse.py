@@ -26,7 +26,7 @@ from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import align, check_positive, check_sequence
 from jax_attention.heads.grouped_query import GroupedQueryAttention
 from jax_attention.heads.latent import MultiHeadLatentAttention
-from jax_attention.layers import normalise
+from jax_attention.layers import normalise, precise
 from jax_attention.masks import causal_mask
 from jax_attention.ops import top_k_mask
 from jax_attention.outputs import AttentionOutput, CachedOutput
@@ -183,7 +183,7 @@ class DeepSeekSparseAttention(nnx.Module):
         """What the indexer's queries are made from."""
         if self.indexer.query_dim is None or not isinstance(self.attention, MultiHeadLatentAttention):
             return x
-        return normalise(self.attention.q_a_norm, self.attention.q_a_proj(x))
+        return normalise(self.attention.q_a_norm, precise(self.attention.q_a_proj, x))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum, take_along, with_rank
+from jax_attention.layers import Dropout
 from jax_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
@@ -18,7 +19,7 @@ from jax_attention.ops import at_least_float32, dot_product_scores, masked_softm
 def lsh_buckets(
     x: Float[Array, "batch heads length head_dim"],
     rotations: Float[Array, "heads head_dim rounds half"],
-    mask: Bool[Array, "batch 1 1 length"] | None = None,
+    mask: Bool[Array, "#batch 1 1 length"] | None = None,
 ) -> Int[Array, "batch heads rounds length"]:
     """The bucket of each position in each round: the nearest of the rotated axes and their opposites.
 
@@ -52,7 +53,7 @@ def lsh_attention_weights(
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],
     chunk: Int[Array, "batch heads rounds length"],
-    mask: Bool[Array, "batch 1 1 length"] | None = None,
+    mask: Bool[Array, "#batch 1 1 length"] | None = None,
     *,
     num_chunks: int,
     is_causal: bool,
@@ -86,12 +87,14 @@ def lsh_attention(
     key: Float[Array, "batch heads length head_dim"],
     value: Float[Array, "batch heads length head_dim"],
     order: Int[Array, "batch heads rounds length"],
-    mask: Bool[Array, "batch 1 1 length"] | None = None,
+    mask: Bool[Array, "#batch 1 1 length"] | None = None,
     *,
     num_chunks: int,
     is_causal: bool,
     circular: bool,
     count_repeats: bool,
+    dropout: Dropout | None = None,
+    dropout_keep: Bool[Array, "batch heads length length"] | None = None,
 ) -> Float[Array, "batch heads length head_dim"]:
     """The same mean of the values, chunk by chunk, without a matrix of all pairs.
 
@@ -99,6 +102,8 @@ def lsh_attention(
         value: as projected.
         order: which position stands where after sorting, in each round.
         query, key, mask, num_chunks, is_causal, circular, count_repeats: as in `lsh_attention_weights`.
+        dropout: drops weights, in each round others, unless `dropout_keep` says which; None drops none.
+        dropout_keep: boolean dropout mask, True keeps; the same pair is dropped in all rounds.
     """
     rounds, length = order.shape[2:]
     size = length // num_chunks
@@ -137,7 +142,11 @@ def lsh_attention(
     scores = scores * query.shape[-1] ** -0.5
     if not count_repeats:
         scores = scores - jnp.log(jnp.clip(counts, min=1).astype(scores.dtype))
-    heads = einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
+    weights, offered = masked_softmax(scores, seen), look_back(gather(value))
+    if dropout is not None:
+        keep = None if dropout_keep is None else pairs_of(dropout_keep, position, key_position)
+        weights = dropout(weights, keep)
+    heads = einsum("bhcmk,bhckd->bhcmd", weights, offered)
     total = jax.nn.logsumexp(jnp.where(seen, scores, jnp.finfo(scores.dtype).min), axis=-1)
 
     def scatter(x: Array) -> Array:
@@ -150,4 +159,20 @@ def lsh_attention(
     alone = ~met.any(axis=-1, keepdims=True)  # batch heads length 1
     if mask is not None:
         alone = alone & rearrange(mask, "b x y n -> b x n y")
+    if dropout is not None:
+        here = jnp.arange(length)[None, None, :, None]  # 1 1 length 1
+        keep = None if dropout_keep is None else pairs_of(dropout_keep, here, here)
+        share = dropout(jnp.ones_like(alone, dtype=value.dtype), keep)
+        value = share * value
     return jnp.where(alone, value, output)
+
+
+def pairs_of(
+    x: Bool[Array, "batch heads query key"],
+    query: Int[Array, "..."],
+    key: Int[Array, "..."],
+) -> Bool[Array, "..."]:
+    """The elements of `x` for some pairs of a query and a key, in each batch element and head others."""
+    batch, heads = (jnp.arange(size) for size in x.shape[:2])
+    after = (None,) * (query.ndim - 2)
+    return x[batch[(slice(None), None, *after)], heads[(None, slice(None), *after)], query, key]

@@ -27,6 +27,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import stable_order
 from jax_attention.checks import (
     check_divisible,
     check_keep,
@@ -140,10 +141,9 @@ class LSHAttention(nnx.Module):
         key = key / jnp.sqrt((key * key).mean(axis=-1, keepdims=True) + 1e-6)  # of length sqrt(head_dim)
         query = at_least_float32(query)
         buckets = lsh_buckets(query, rotations, mask)  # batch heads rounds length
-        order = jnp.argsort(buckets, axis=-1, stable=True)  # batch heads rounds length
+        order = stable_order(buckets)  # batch heads rounds length
         num_chunks = length // self.chunk_length
-        keep = self.dropout.keep_weights(query, key, dropout_keep)
-        if not need_weights and keep is None and length != 0:
+        if not need_weights and length != 0:
             heads = lsh_attention(
                 query,
                 key,
@@ -154,6 +154,8 @@ class LSHAttention(nnx.Module):
                 is_causal=self.is_causal,
                 circular=self.circular,
                 count_repeats=self.count_repeats,
+                dropout=self.dropout,
+                dropout_keep=dropout_keep,
             )
             return AttentionOutput(self.out_proj(merge_heads(heads.astype(x.dtype))), None)
         weights = lsh_attention_weights(
@@ -166,7 +168,12 @@ class LSHAttention(nnx.Module):
             circular=self.circular,
             count_repeats=self.count_repeats,
         )
-        heads = weighted_values(weights, value, dropout_keep=keep, dropout_rate=self.dropout.rate)
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
 
 

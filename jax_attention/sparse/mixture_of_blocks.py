@@ -36,6 +36,7 @@ from jax_attention.ops import (
     split_heads,
     top_k_mask,
 )
+from jax_attention.ops.visibility import bounded
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.sparse.blocks import block_sums
 
@@ -76,7 +77,7 @@ def block_attention_weights(
     total = block_sums(jnp.where(visible, scores, 0.0), block_size)  # batch heads query blocks
     count = block_sums(visible.astype(scores.dtype), block_size)  # batch heads query blocks
     gate = total / jnp.clip(count, min=1.0)  # batch heads query blocks
-    own = (jnp.arange(scores.shape[-2]) + query_offset) // block_size  # query
+    own = (jnp.arange(scores.shape[-2]) + bounded(query_offset)) // block_size  # query
     is_own = with_rank(own[:, None] == block[None], gate.ndim)  # 1 1 query blocks
     gate = jnp.where(is_own, jnp.inf, gate)
     chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads query blocks

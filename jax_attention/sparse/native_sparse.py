@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.activations import relu, sigmoid
 from jax_attention.arguments import checked
-from jax_attention.arrays import with_rank
+from jax_attention.arrays import first, with_rank
 from jax_attention.caches import Cache
 from jax_attention.checks import (
     align,
@@ -39,7 +39,7 @@ from jax_attention.checks import (
     check_positive,
     check_sequence,
 )
-from jax_attention.layers import Factory, linear, parameter
+from jax_attention.layers import Factory, linear, parameter, precise
 from jax_attention.masks import causal_mask
 from jax_attention.ops import (
     at_least_float32,
@@ -187,9 +187,11 @@ class NativeSparseAttention(nnx.Module):
         """Let every position attend to its past in three ways; the rest as in `MultiHeadSelfAttention`."""
         check_sequence("x", x, self.embed_dim)
         check_call(x, mask, positions, None, cache, position=self.position, num_heads=self.num_heads)
-        asked = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
+        asked = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
         new = Branches(
-            split_heads(self.compressed_k_proj(x), self.head_dim),  # batch kv_heads length head_dim each
+            split_heads(
+                precise(self.compressed_k_proj, x), self.head_dim
+            ),  # batch kv_heads length head_dim each
             split_heads(self.compressed_v_proj(x), self.head_dim),
             split_heads(self.selected_k_proj(x), self.head_dim),
             split_heads(self.selected_v_proj(x), self.head_dim),
@@ -214,12 +216,13 @@ class NativeSparseAttention(nnx.Module):
         if self.hidden_dim is None:
             key, value = key.mean(axis=-2), value.mean(axis=-2)  # batch kv_heads runs head_dim
         else:
-            key, value = self.key_compression(key), self.value_compression(value)
+            key, value = precise(self.key_compression, key), self.value_compression(value)
         past = visible[..., members].all(axis=-1) & with_rank(complete, 4)  # batch heads length runs
         coarse = dot_product_attention_weights(query, key, None, past)  # batch heads length runs
         compressed = weighted_values(coarse, value)  # batch heads length head_dim
 
         value = seen.entries.selected_value  # batch kv_heads slots head_dim
+        asked = asked.astype(seen.entries.selected_key.dtype)  # choices are made
         query, key, _ = place(self.position, asked, seen.entries.selected_key, *places)
         chosen = chosen_keys(
             coarse,
@@ -256,7 +259,8 @@ class NativeSparseAttention(nnx.Module):
             return attention_output(output, None, seen.cache)
         by_stride = stride_weights(coarse, self.compressed_size // self.stride, -(-slots // self.stride))
         spread = (
-            repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride)[..., :slots] / self.compressed_size
+            first(repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride), slots, -1)
+            / self.compressed_size
         )
         mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
         return attention_output(output, mixed, seen.cache)

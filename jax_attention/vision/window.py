@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
-from jax_attention.arrays import smaller, value_above
+from jax_attention.arrays import first, smaller, value_above
 from jax_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import attend
@@ -41,10 +41,10 @@ def pad_to_windows(
     # A whole window of zeros, cut off where the grid ends: for a compiler this is one program for all sizes.
     if not (is_static(height) and height == high):
         zeros = jnp.zeros((batch, window_size, width, embed), dtype=x.dtype)
-        x = jnp.concatenate([x, zeros], axis=1)[:, :high]
+        x = first(jnp.concatenate([x, zeros], axis=1), high, 1)
     if not (is_static(width) and width == wide):
         zeros = jnp.zeros((batch, high, window_size, embed), dtype=x.dtype)
-        x = jnp.concatenate([x, zeros], axis=2)[:, :, :wide]
+        x = first(jnp.concatenate([x, zeros], axis=2), wide, 2)
     return x
 
 
@@ -187,7 +187,7 @@ class WindowAttention(nnx.Module):
         )
         merged = rearrange(heads, "b windows heads area d -> b windows area (heads d)")
         output = merge_windows(self.out_proj(merged), side, *padded.shape[1:3])
-        return GridOutput(output[:, :height, :width], weights)  # batch height width embed
+        return GridOutput(first(first(output, height, 1), width, 2), weights)  # batch height width embed
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the weights for a grid of that shape, `(batch, windows, heads, area, area)`."""
@@ -268,7 +268,7 @@ class ShiftedWindowAttention(nnx.Module):
             dropout_keep=dropout_keep,
         )
         output = jnp.roll(output, (shift, shift), (1, 2))
-        return GridOutput(output[:, :height, :width], weights)  # batch height width embed
+        return GridOutput(first(first(output, height, 1), width, 2), weights)  # batch height width embed
 
 
 def main() -> None:

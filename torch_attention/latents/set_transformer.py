@@ -139,7 +139,7 @@ class InducedSetAttentionBlock(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
-        mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+        mask: Bool[Tensor, "#batch 1 1 length"] | None = None,
         *,
         need_weights: bool = True,
         dropout_keep: InducedKeep | None = None,

@@ -51,7 +51,7 @@ class SlotOutput(NamedTuple):
 def slot_assignments(
     query: Float[Tensor, "batch slots slot_dim"],
     key: Float[Tensor, "batch key slot_dim"],
-    mask: Bool[Tensor, "batch 1 1 key"] | None = None,
+    mask: Bool[Tensor, "#batch 1 1 key"] | None = None,
 ) -> Float[Tensor, "batch slots key"]:
     """How each element is shared out among the slots, in at least float32; zero where it is masked."""
     scores = einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))  # batch slots key
@@ -62,7 +62,7 @@ def slot_assignments(
 @checked
 def slot_weights(
     assignments: Float[Tensor, "batch slots key"],
-    mask: Bool[Tensor, "batch 1 1 key"] | None = None,
+    mask: Bool[Tensor, "#batch 1 1 key"] | None = None,
     *,
     eps: float,
 ) -> Float[Tensor, "batch slots key"]:
@@ -129,7 +129,7 @@ class SlotAttention(nn.Module):
         self,
         x: Float[Tensor, "batch key input_dim"],
         noise: Float[Tensor, "batch slots slot_dim"],
-        mask: Bool[Tensor, "batch 1 1 key"] | None = None,
+        mask: Bool[Tensor, "#batch 1 1 key"] | None = None,
         *,
         need_weights: bool = True,
     ) -> SlotOutput:

@@ -99,7 +99,7 @@ def check_one_way(state: Any, is_causal: bool) -> None:
 
 def hide(
     x: Float[Tensor, "batch heads length dim"],
-    mask: Bool[Tensor, "batch 1 1 length"] | None,
+    mask: Bool[Tensor, "#batch 1 1 length"] | None,
     hidden: float = 0.0,
 ) -> Float[Tensor, "batch heads length dim"]:
     """`hidden` in place of every feature of the tokens that are masked."""

@@ -61,7 +61,7 @@ def short_convolution(
 
 @checked
 def visible_only(
-    x: Float[Tensor, "batch length features"], mask: Bool[Tensor, "batch 1 1 length"] | None
+    x: Float[Tensor, "batch length features"], mask: Bool[Tensor, "#batch 1 1 length"] | None
 ) -> Float[Tensor, "batch length features"]:
     """Zeros in place of the tokens that are masked."""
     return x if mask is None else torch.where(mask[:, 0, 0, :, None], x, 0.0)

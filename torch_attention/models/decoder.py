@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache
-from torch_attention.checks import check_key_mask, check_pairs, check_tokens
+from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, normalise, similarities
@@ -197,7 +197,7 @@ class Decoder(nn.Module):
                 raise ValueError(
                     f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}"
                 )
-            check_key_mask(mask, *tokens.shape)
+            check_padding_mask(mask, *tokens.shape)
         positions = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
         keep = dropout_keep or ModelKeep()
         layer_keeps = keep.layers or (None,) * len(self.layers)

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import stable_order
 from torch_attention.checks import check_positive
 from torch_attention.models.evaluation import evaluate
 from torch_attention.models.sequence import SequenceToSequence
@@ -185,7 +186,7 @@ def _beam(
         )
         stops = torch.arange(vocab, device=memory.device) == stop_token  # vocab
         going_on = torch.where(stops, -torch.inf, together).reshape((batch, -1))  # batch beams*vocab
-        order = torch.argsort(-going_on, dim=-1, stable=True)[:, :num_beams]  # batch beams
+        order = stable_order(-going_on)[:, :num_beams]  # batch beams
         beam, token = order // vocab, order % vocab  # batch beams
         tokens = torch.take_along_dim(beams.tokens, beam[..., None], dim=1)  # batch beams max_len
         tokens = torch.where(slots == place, token[..., None], tokens)  # batch beams max_len
@@ -222,7 +223,7 @@ def _best(
     tokens: Int[Tensor, "batch sequences max_len"], scores: Float[Tensor, "batch sequences"], number: int
 ) -> BeamOutput:
     """The sequences that score best, best first."""
-    order = torch.argsort(-scores, dim=-1, stable=True)[:, :number]  # batch number
+    order = stable_order(-scores)[:, :number]  # batch number
     return BeamOutput(
         torch.take_along_dim(tokens, order[..., None], dim=1), torch.take_along_dim(scores, order, dim=1)
     )

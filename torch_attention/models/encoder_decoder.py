@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache
-from torch_attention.checks import check_key_mask, check_tokens
+from torch_attention.checks import check_padding_mask, check_tokens
 from torch_attention.cross_attention import EncoderDecoderAttention
 from torch_attention.layers import Factory, embedding, layer_norm, normalise, similarities
 from torch_attention.models.encoder import EncoderConfig, EncoderLayer
@@ -131,7 +131,7 @@ class EncoderDecoder(SequenceModel):
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
-        check_key_mask(source_mask, *source.shape)
+        check_padding_mask(source_mask, *source.shape)
         table = self.encoder_position_embedding
         x = normalise(self.encoder_embedding_norm, self._embed(source, table, None))  # batch source embed
         layers = []

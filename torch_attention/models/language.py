@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache
-from torch_attention.checks import check_key_mask, check_pairs, check_tokens
+from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
 from torch_attention.layers import normalise, similarities
 from torch_attention.outputs import CachedOutput, LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
@@ -80,7 +80,7 @@ class LanguageModel(nn.Module):
                 raise ValueError(
                     f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}"
                 )
-            check_key_mask(mask, *tokens.shape)
+            check_padding_mask(mask, *tokens.shape)
 
         x = self.embed(tokens)  # batch length embed
         layers = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache
-from torch_attention.checks import check_key_mask, check_tokens
+from torch_attention.checks import check_padding_mask, check_tokens
 from torch_attention.feed_forward import FeedForward, GatedFeedForward
 from torch_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
 from torch_attention.models.attention import HeadsConfig, ModelAttention
@@ -168,7 +168,7 @@ class RelativeEncoderDecoder(SequenceModel):
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
-        check_key_mask(source_mask, *source.shape)
+        check_padding_mask(source_mask, *source.shape)
         x = self.token_embedding(source)  # batch source embed
         layers = []
         for layer in self.encoder_layers:

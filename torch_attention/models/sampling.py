@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import stable_order
 from torch_attention.checks import check_positive
 from torch_attention.ops import at_least_float32
 from torch_attention.ops.known import known_values
@@ -108,14 +109,14 @@ def filter_scores(
         top_k, top_p: as in `Sampling`; `top_p` looks at what `top_k` leaves.
     """
     scores = at_least_float32(scores) / temperature
-    order = torch.argsort(-scores, dim=-1, stable=True)  # *batch vocab
+    order = stable_order(-scores)  # *batch vocab
     if top_k is not None and top_k < scores.shape[-1]:
         last = torch.take_along_dim(scores, order[..., top_k - 1 : top_k], dim=-1)  # *batch 1
         scores = torch.where(scores >= last, scores, -torch.inf)
     if top_p is not None and top_p < 1:
         chances = torch.softmax(torch.take_along_dim(scores, order, dim=-1), dim=-1)  # likeliest first
         stays = chances.cumsum(-1) - chances < top_p
-        place = torch.argsort(order, dim=-1, stable=True)  # *batch vocab
+        place = stable_order(order)  # *batch vocab
         scores = torch.where(torch.take_along_dim(stays, place, dim=-1), scores, -torch.inf)
     return scores
 

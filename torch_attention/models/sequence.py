@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache, StaticCache
-from torch_attention.checks import check_key_mask, check_pairs, check_tokens
+from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
 from torch_attention.outputs import CachedDecoderOutput, EncoderOutput, SequenceOutput, all_weights
 
 
@@ -122,7 +122,7 @@ def check_decoding(
         return
     if len(caches) != num_layers:
         raise ValueError(f"caches must be one for each of {num_layers} layers, got {len(caches)}")
-    check_key_mask(target_mask, *target.shape, name=mask_name)
+    check_padding_mask(target_mask, *target.shape, name=mask_name)
 
 
 @checked

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_attention.activations import activation_function
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache
-from torch_attention.checks import check_key_mask, check_sequence
+from torch_attention.checks import check_padding_mask, check_sequence
 from torch_attention.cross_attention import EncoderDecoderAttention
 from torch_attention.layers import (
     Factory,
@@ -141,7 +141,7 @@ class SpeechTransformer(SequenceModel):
         length, most = (source.shape[1] + 1) // 2, self.config.max_frames
         if length > most:
             raise ValueError(f"source must have at most {2 * most} frames, got {source.shape[1]}")
-        check_key_mask(source_mask, source.shape[0], length)
+        check_padding_mask(source_mask, source.shape[0], length)
         x = self.activation(convolve(self.frame_conv, source))
         x = self.activation(convolve(self.halving_conv, x))
         x = x + self.frame_position_embedding(

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from torch_attention.arrays import REALS
@@ -13,9 +12,10 @@ from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
 from torch_attention.ops.reference import reference_attention
 from torch_attention.ops.rules import DotProductRule
+from torch_attention.ops.softmax import share_of_keys
 from torch_attention.ops.tile import Fixed, Learned, Plan
 from torch_attention.ops.tile_loop import attend_tiles
-from torch_attention.ops.tiles import tile_size, tiles_by_mask, tiling
+from torch_attention.ops.tiles import tile_size, tiling
 from torch_attention.ops.visibility import Visibility
 
 ROWS = 512  # of a tile, all query heads of a key/value head together
@@ -32,24 +32,18 @@ def blockwise_attention(call: Call) -> Any:
 
 def blockwise_with_log_sum(
     call: Call,
-    asked: Bool[Tensor, "batch 1 query 1"] | None = None,
-    *,
-    rows: int | None = None,
-    columns: int | None = None,
 ) -> tuple[Float[Tensor, "*batch heads query value_dim"], Float[Tensor, "*batch heads query"]]:
     """`blockwise_attention`, and the logarithm of each query's sum of exponentials, -inf where it sees nothing.
 
     Args:
         call: of lengths above 0.
-        asked: the queries whose results are used; tiles without any are left out, and give zeros.
-        rows, columns: the most that a tile has of queries and keys; `ROWS` and `COLUMNS` if None.
     """
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
     *batch, heads, query_len, _ = query.shape
     group = heads // kv_heads
-    rows = tile_size(query_len, max(1, (rows or ROWS) // group))
-    columns = tile_size(key_len, columns or COLUMNS)
+    rows = tile_size(query_len, max(1, ROWS // group))
+    columns = tile_size(key_len, COLUMNS)
     bias, mask = call_masks(call._replace(visibility=Visibility()))
 
     def grouped(x: Tensor | None) -> Tensor | None:
@@ -66,9 +60,6 @@ def blockwise_with_log_sum(
         visibility=call.visibility,
         mask=mask,
     )
-    if asked is not None:
-        some, _ = tiles_by_mask(asked, (rows, columns))
-        order = order if some is None else tuple(row if some[i, 0] else () for i, row in enumerate(order))
     rule = DotProductRule(call.scale, call.softcap)
     learned = Learned(
         rearrange(_flat(query, batch), "n (g r) q d -> n g r q d", r=group),
@@ -87,8 +78,7 @@ def blockwise_with_log_sum(
     if (
         call.return_logsumexp and call.sinks is not None
     ):  # their share is taken from the sum of all weights, 1
-        share = torch.sigmoid(log_sum - call.sinks[:, None].to(log_sum.dtype))
-        output = (output * share[..., None]).to(output.dtype)
+        output = (output * share_of_keys(log_sum, call.sinks)[..., None]).to(output.dtype)
     return output, log_sum
 
 

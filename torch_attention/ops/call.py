@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_attention.arrays import as_array, as_integers, check_array
+from torch_attention.arrays import ARRAYS, as_array, as_integers, check_array
 from torch_attention.checks import (
     align,
     check_attention,
@@ -26,7 +26,7 @@ from torch_attention.ops.arguments import (
     check_scoring,
     check_segments,
 )
-from torch_attention.ops.visibility import Visibility, reach, visible_pairs
+from torch_attention.ops.visibility import Visibility, as_positions, reach, visible_pairs
 
 
 class Call(NamedTuple):
@@ -112,9 +112,9 @@ def checked_call(
     if value.shape[:-3] != query.shape[:-3]:
         value = _for_all(value, query)
     visibility = Visibility(
-        *reach(is_causal, window),
-        _offset(query_offset, batch),
-        *(_one_batch(x, batch) for x in (query_lengths, key_lengths, query_segments, key_segments)),
+        *reach(is_causal, window, _offset(query_offset, batch)),
+        *(_one_batch(x, batch, as_positions) for x in (query_lengths, key_lengths)),
+        *(_one_batch(x, batch) for x in (query_segments, key_segments)),
     )
     if visibility.query_lengths is not None:
         query = _up_to(query, visibility.query_lengths)
@@ -128,19 +128,25 @@ def _for_all(x: Tensor, query: Tensor) -> Tensor:
     return torch.broadcast_to(x, (*query.shape[:-3], *x.shape[-3:]))
 
 
-def _one_batch(x: Int[Tensor, "..."] | None, batch: Sequence[int]) -> Int[Tensor, "..."] | None:
+def _one_batch(
+    x: Int[Tensor, "..."] | None,
+    batch: Sequence[int],
+    converted: Callable[[Tensor], Tensor] = as_integers,
+) -> Int[Tensor, "..."] | None:
     """Numbers for each batch element, all batch axes as one."""
     if x is None:
         return None
     own = x.shape[len(batch) :]
-    return torch.broadcast_to(as_integers(x), (*batch, *own)).reshape(prod(batch), *own)
+    return torch.broadcast_to(converted(x), (*batch, *own)).reshape(prod(batch), *own)
 
 
 def _offset(x: Any, batch: Sequence[int]) -> Any:
     """One offset for all as it is, or those of all batch elements."""
     if isinstance(x, Integral):
         return int(x)
-    return _one_batch(x, batch) if getattr(x, "ndim", 0) else x
+    if not isinstance(x, ARRAYS):
+        return x
+    return _one_batch(x, batch, as_positions) if x.ndim else as_positions(x)
 
 
 def _up_to(query: Tensor, lengths: Int[Tensor, "batch"]) -> Tensor:

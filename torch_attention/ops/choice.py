@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_attention.ops.blockwise import BLOCKWISE
 from torch_attention.ops.call import Call
 from torch_attention.ops.known import is_dual, known_at_most, may_be_learned
-from torch_attention.ops.native import SDPA
+from torch_attention.ops.native import SDPA, keeps_gradients
 from torch_attention.ops.reference import REFERENCE
 from torch_attention.ops.ring import RING
 from torch_attention.ops.shards import over_shards, shards_of
@@ -28,7 +28,7 @@ def fastest(call: Call) -> Any:
         return REFERENCE.run(call)
     # For the gradient of a bias the fused kernel gives way to one that makes all scores.
     learned_bias = call.bias is not None and may_be_learned(call.bias)
-    if not SDPA.refusal(call) and not learned_bias:
+    if not SDPA.refusal(call) and not learned_bias and keeps_gradients(call):
         return SDPA.run(call)
     if known_at_most(call.query.shape[-2] * call.key.shape[-2], SHORT) or BLOCKWISE.refusal(call):
         return REFERENCE.run(call)

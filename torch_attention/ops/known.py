@@ -28,6 +28,16 @@ def known_finite(x: Tensor) -> bool:
         return False
 
 
+def known_within(x: Tensor, most: float) -> bool | None:
+    """Whether no number of `x` but -inf is above `most` in magnitude; None where it cannot be known or a look costs."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or type(x) not in (Tensor, torch.nn.Parameter):
+        return None
+    try:
+        return bool((x.detach().abs().where(x != -torch.inf, 0.0) <= most).all())
+    except RuntimeError:  # `torch.func.vmap` keeps what it maps over to itself
+        return None
+
+
 def is_static(size: int) -> bool:
     """Whether a size is a number; False for a symbol, by which a compiler makes one program for all sizes."""
     if not torch.compiler.is_compiling():

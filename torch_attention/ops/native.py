@@ -21,10 +21,12 @@ from torch_attention.checks import dtype_name
 from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
-from torch_attention.ops.known import known_above, may_be_learned
+from torch_attention.ops.known import known_above, known_within, may_be_learned
+from torch_attention.ops.softmax import share_of_keys
 from torch_attention.ops.visibility import Visibility, sees, visible_pairs
 
 BAND = 256  # queries in a band of a window
+LARGE = 2**14  # a bias, beside which the logarithm of a sum has ten bits after the point
 
 
 def sdpa_refusal(call: Call) -> str | None:
@@ -40,9 +42,26 @@ def sdpa_refusal(call: Call) -> str | None:
     if call.bias is not None and torch.promote_types(call.bias.dtype, call.query.dtype) != call.query.dtype:
         kinds = dtype_name(call.bias), dtype_name(call.query)
         return f"scaled_dot_product_attention rounds a bias to the dtype of the query, got {kinds[0]} and {kinds[1]}"
-    if isinstance(call.scale, Tensor) or not call.scale > 0:
-        return f"scaled_dot_product_attention needs a scale above 0 that is no tensor, got {call.scale}"
+    if keeps_gradients(call) is False:
+        return f"scaled_dot_product_attention loses gradients beside a bias of numbers above {LARGE}"
+    if isinstance(call.scale, Tensor):
+        return "scaled_dot_product_attention needs a scale that is a number, got an array"
+    if not call.scale > 0:
+        return f"scaled_dot_product_attention needs a scale above 0, got {call.scale}"
     return None
+
+
+def keeps_gradients(call: Call) -> bool | None:
+    """Whether gradients that are asked for survive the fused kernel; None where it cannot be known.
+
+    The kernel keeps the logarithm of what a row sums to, which is rounded away beside large biases: weights that it
+    makes again from it sum to the number of keys and not to one.
+    """
+    if call.bias is None or call.query.device.type != "cpu" or not torch.is_grad_enabled():
+        return True
+    if may_be_learned(call.bias) or not any(may_be_learned(x) for x in (call.query, call.key, call.value)):
+        return True  # PyTorch makes all weights where a bias has a gradient
+    return known_within(call.bias, LARGE)
 
 
 def sdpa_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
@@ -149,8 +168,8 @@ def flex_kernel(call: Call) -> Any:
     *batch, heads, query_len, _ = call.query.shape
     query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (call.query, call.key, call.value))
     key_len, count = key.shape[-2], query.shape[0]
-    seen = call.visibility if call.visibility.is_uniform else Visibility()
-    bias, mask = call_masks(call._replace(visibility=Visibility()) if seen is call.visibility else call)
+    seen = call.visibility
+    bias, mask = call_masks(call._replace(visibility=Visibility()))
     bias, mask = (
         None
         if x is None
@@ -171,7 +190,7 @@ def flex_kernel(call: Call) -> Any:
 
     blocks = None
     if not seen.is_total or mask is not None:
-        each = None if mask is None else count
+        each = None if mask is None and seen.is_uniform else count
         blocks = flex.create_block_mask(
             visible, each, each and heads, query_len, key_len, device=str(query.device)
         )
@@ -186,7 +205,7 @@ def flex_kernel(call: Call) -> Any:
         return output.reshape(*batch, *output.shape[1:])
     output, extra = _compiled_flex()(query, key, value, **options, return_aux=flex.AuxRequest(lse=True))
     if call.sinks is not None:  # their share is taken from the sum of all weights, 1
-        output = output * torch.sigmoid(extra.lse - call.sinks[:, None]).unsqueeze(-1).to(output.dtype)
+        output = output * share_of_keys(extra.lse, call.sinks).unsqueeze(-1).to(output.dtype)
     output, log_sum = output.reshape(*batch, *output.shape[1:]), extra.lse.reshape(*batch, heads, query_len)
     return (output, log_sum) if call.return_logsumexp else output
 

@@ -58,5 +58,8 @@ def _scan_symbolic(
     def rebuilt(state: Any) -> Any:
         return kind(*state) if hasattr(kind, "_fields") else state
 
+    if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+        # ONNX has no gradients, and the operation that prepares some cannot be converted.
+        state, inputs = tree_map(lambda x: x.detach().clone(), (plain(state), inputs))
     last, outputs = scan_operation(copied, plain(state), inputs)
     return rebuilt(last), outputs

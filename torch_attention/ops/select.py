@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.arrays import with_rank
+from torch_attention.arrays import stable_order, with_rank
 from torch_attention.checks import check_positive
 from torch_attention.ops.softmax import at_least_float32
 
@@ -31,6 +31,6 @@ def top_k_mask(
     if mask is not None:
         mask = with_rank(mask, scores.ndim)
         scores = torch.where(mask, scores, -torch.inf)
-    order = torch.argsort(-scores, dim=-1, stable=True)  # *rows length, from the largest score on
-    chosen = torch.argsort(order, dim=-1, stable=True) < k  # *rows length
+    order = stable_order(-scores)  # *rows length, from the largest score on
+    chosen = stable_order(order) < k  # *rows length
     return chosen if mask is None else chosen & mask

@@ -68,7 +68,10 @@ def masked_logsumexp(
     scores = torch.where(seen, scores, -torch.inf)
     # A row of -inf alone would be NaN, forward and backward.
     scores = torch.where(alive[..., None], scores, 0.0)
-    return torch.where(alive, torch.logsumexp(scores, dim=-1), -torch.inf)
+    # Relative to itself, for its gradient may be rounded as its result is, which may be large.
+    level = torch.logsumexp(scores, dim=-1, keepdim=True)
+    level = torch.where(level == -torch.inf, 0.0, level)  # where there are no keys
+    return torch.where(alive, torch.logsumexp(scores - level, dim=-1) + level[..., 0], -torch.inf)
 
 
 @checked
@@ -97,6 +100,28 @@ def sink_softmax(
     scores = at_least_float32(scores)
     if mask is not None:
         scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
-    sink = torch.broadcast_to(sinks.to(scores.dtype)[:, None, None], (*scores.shape[:-1], 1))
+    # A sink of -inf alone, where there are no keys, would be NaN.
+    sinks = sinks.to(scores.dtype)
+    sinks = torch.where(sinks == -torch.inf, torch.finfo(scores.dtype).min, sinks)
+    sink = torch.broadcast_to(sinks[:, None, None], (*scores.shape[:-1], 1))
     weights = torch.softmax(torch.concatenate([scores, sink], dim=-1), dim=-1)[..., :-1]
     return weights if mask is None else torch.where(mask, weights, 0.0)
+
+
+@checked
+def share_of_keys(
+    log_sum: Float[Tensor, "*batch heads query"], sinks: Float[Tensor, "heads"]
+) -> Float[Tensor, "*batch heads query"]:
+    """The share of the weights that a sink leaves to the keys.
+
+    Args:
+        log_sum: as `masked_logsumexp` gives it, of the keys alone.
+        sinks: the score of each head's sink.
+
+    Returns:
+        In at least float32; 0 where no key is visible.
+    """
+    log_sum = at_least_float32(log_sum)
+    beyond = log_sum - torch.broadcast_to(sinks.to(log_sum.dtype)[:, None], log_sum.shape)
+    # Where no key is visible the share is 0, also beside a sink of -inf.
+    return torch.sigmoid(torch.where(log_sum > -torch.inf, beyond, -torch.inf))

@@ -3,11 +3,13 @@
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_attention.checks import align, dtype_name
 from torch_attention.layers import Dropout
-from torch_attention.ops import attend
+from torch_attention.ops import Placed, attend
+from torch_attention.patterns.blocks import adds_bias, counted
+from torch_attention.positions.protocol import place
 
 
 def met_blocks(
@@ -24,18 +26,19 @@ def met_blocks(
     """
     block = torch.arange(num_blocks, device=device)  # blocks
     reach = window_blocks // 2
-    around = block[:, None] + torch.arange(window_blocks, device=device) - reach  # blocks window
+    around = block[:, None] + torch.arange(window_blocks, device=device)[None] - reach  # blocks window
     ends = torch.concatenate([block[:global_blocks], block[num_blocks - global_blocks :]])
     ends = torch.broadcast_to(ends, (num_blocks, 2 * global_blocks))  # blocks ends
     met = [around[None], ends[None]]
     counts = [(around >= 0) & (around < num_blocks), abs(ends - block[:, None]) > reach]
     counts = [each[None] for each in counts]
     if random_blocks is not None:
+        random_blocks = random_blocks.to(block.dtype)
         exists = (random_blocks >= global_blocks) & (random_blocks < num_blocks - global_blocks)
         order = torch.arange(random_blocks.shape[-1], device=device)
         same = random_blocks[..., :, None] == random_blocks[..., None, :]  # heads blocks random random
-        again = (same & (order < order[:, None])).any(-1)
-        far = abs(random_blocks - block[:, None]) > reach
+        again = (same & (order[None] < order[:, None])[None, None]).any(-1)
+        far = abs(random_blocks - block[None, :, None]) > reach
         heads = random_blocks.shape[0]
         met = [torch.broadcast_to(each, (heads, *each.shape[1:])) for each in met]
         counts = [torch.broadcast_to(each, (heads, *each.shape[1:])) for each in counts]
@@ -46,12 +49,14 @@ def met_blocks(
 
 
 def block_sparse_heads(
+    position: nn.Module | None,
     query: Float[Tensor, "batch heads length head_dim"],
     key: Float[Tensor, "batch heads length head_dim"],
     value: Float[Tensor, "batch heads length head_dim"],
     mask: Bool[Tensor, "..."] | None,
     random_blocks: Int[Tensor, "heads blocks random"] | None,
     *,
+    positions: Int[Tensor, "..."] | None,
     block_size: int,
     window_blocks: int,
     global_blocks: int,
@@ -59,9 +64,13 @@ def block_sparse_heads(
     dropout: Dropout,
     dropout_keep: Bool[Tensor, "batch heads length length"] | None,
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    """What every query reads; arguments as in `BigBirdAttention`, with queries and keys that were placed."""
+    """What every query reads; arguments as in `BigBirdAttention`, with queries and keys not yet placed."""
     batch, num_heads, length, _ = query.shape
     count = length // block_size
+    if not adds_bias(position, query, key):  # those that turn need not know the blocks
+        placed = place(position, query, key, positions, positions)
+        query, key, position = placed.query, placed.key, None
+    places = counted(positions, position, batch, length, device=query.device)
     met, counts = met_blocks(
         count,
         random_blocks,
@@ -71,7 +80,9 @@ def block_sparse_heads(
     )
     mask = None if mask is None else align("mask", mask, (batch, num_heads, length, length))
     offsets = torch.arange(block_size, device=query.device)
-    keys = rearrange(met[..., None] * block_size + offsets, "h m c s -> h m (c s)")  # heads|1 count span
+    keys = rearrange(
+        met[..., None] * block_size + offsets[None, None, None], "h m c s -> h m (c s)"
+    )  # heads|1 count span
 
     def of_blocks(x: Shaped[Tensor, "batch heads length dim"]) -> Shaped[Tensor, "blocks heads span dim"]:
         """Keys or values that each block of queries meets."""
@@ -81,23 +92,37 @@ def block_sparse_heads(
         return rearrange(found, "b h (m c) (s d) -> (b m) h (c s) d", m=count, s=block_size)
 
     def of_pairs(x: Bool[Tensor, "... query key"]) -> Bool[Tensor, "batch heads count size span"]:
-        """What of a mask belongs to each block of queries; axes of size 1 stay."""
-        x = x[:, :, None] if x.shape[2] == 1 else rearrange(x, "b h (m s) k -> b h m s k", s=block_size)
-        return x if x.shape[-1] == 1 else torch.take_along_dim(x, keys[None, :, :, None], dim=-1)
+        """What of a mask belongs to each block of queries, and no more of it is read; axes of size 1 stay."""
+        heads = torch.arange(x.shape[1], device=x.device)[:, None, None, None]
+        rows = torch.arange(length if x.shape[2] > 1 else count, device=x.device)
+        rows = rearrange(rows, "(m s) -> 1 m s 1", m=count)
+        columns = keys[:, :, None]  # heads|1 count 1 span
+        rows = rows if x.shape[2] > 1 else 0 * rows
+        columns = columns if x.shape[3] > 1 else 0 * columns[..., :1]
+        return x[:, heads, rows, columns]
 
     seen = repeat(counts, "h m c -> 1 h m 1 (c s)", s=block_size)
     seen = seen if mask is None else seen & of_pairs(mask)
     seen = torch.broadcast_to(seen, (batch, *seen.shape[1:]))
-    asked, offered = rearrange(query, "b h (m s) d -> (b m) h s d", s=block_size), of_blocks(key)
+    of_query = rearrange(places, "b (m s) ... -> (b m) s ...", s=block_size)
+    of_key = [rearrange(places[:, each], "b m k ... -> (b m) k ...") for each in keys]
+    placed = place_by_head(
+        position,
+        rearrange(query, "b h (m s) d -> (b m) h s d", s=block_size),
+        of_blocks(key),
+        of_query,
+        of_key,
+    )
     keep = None if dropout_keep is None else rearrange(of_pairs(dropout_keep), "b h m s k -> (b m) h s k")
     heads, _ = attend(
-        asked,
-        offered,
+        placed.query,
+        placed.key,
         of_blocks(value),
+        placed.bias,
         mask=rearrange(seen, "b h m s k -> (b m) h s k"),
         scale=scale,
         need_weights=False,
-        dropout_keep=dropout.keep_weights(asked, offered, keep),
+        dropout_keep=dropout.keep_weights(placed.query, placed.key, keep),
         dropout_rate=dropout.rate,
     )
     heads = rearrange(heads, "(b m) h s d -> b h (m s) d", m=count)
@@ -111,19 +136,47 @@ def block_sparse_heads(
         return x if x.shape[2] == 1 else torch.concatenate([x[:, :, :end], x[:, :, length - end :]], dim=2)
 
     keep = None if dropout_keep is None else of_ends(dropout_keep)
+    at_ends = torch.concatenate([places[:, :end], places[:, length - end :]], dim=1)
+    placed = place(position, of_ends(query), key, at_ends, places)
     see_all, _ = attend(
-        of_ends(query),
-        key,
+        placed.query,
+        placed.key,
         value,
+        placed.bias,
         mask=None if mask is None else of_ends(mask),
         scale=scale,
         need_weights=False,
-        dropout_keep=dropout.keep_weights(of_ends(query), key, keep),
+        dropout_keep=dropout.keep_weights(placed.query, placed.key, keep),
         dropout_rate=dropout.rate,
     )
     return torch.concatenate(
         [see_all[:, :, :end], heads[:, :, end : length - end], see_all[:, :, end:]], dim=2
     )
+
+
+def place_by_head(
+    position: nn.Module | None,
+    query: Float[Tensor, "blocks heads size head_dim"],
+    key: Float[Tensor, "blocks heads span head_dim"],
+    query_positions: Int[Tensor, "blocks size *axes"],
+    key_positions: list[Int[Tensor, "blocks span *axes"]],
+) -> Placed:
+    """Place queries and keys whose positions are not the same in each head.
+
+    A scheme places all heads alike, so it is called for each of the positions, and one head taken of what it gives.
+
+    Args:
+        key_positions: those of the keys of each head, or once for all.
+    """
+    placed = place(position, query, key, query_positions, key_positions[0])
+    key_of_each, bias = placed.key, placed.bias
+    heads = torch.arange(query.shape[1], device=query.device)[None, :, None, None]
+    for head, places in enumerate(key_positions[1:], 1):
+        other = place(position, query, key, query_positions, places)
+        key_of_each = torch.where(heads == head, other.key, key_of_each)
+        if bias is not None and other.bias is not None:
+            bias = torch.where(heads == head, other.bias, bias)
+    return Placed(placed.query, key_of_each, bias)
 
 
 def check_random_blocks(random_blocks: Tensor | None, num_heads: int, num_blocks: int) -> None:

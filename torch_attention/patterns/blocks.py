@@ -69,7 +69,7 @@ class Blocks:
         """
         span = torch.arange((before + 1 + after) * self.size, device=device)
         start = (torch.arange(self.count, device=device) - before) * self.size
-        around = start[:, None] + span  # count span
+        around = start[:, None] + span[None]  # count span
         firsts = torch.arange(first, device=device)
         return torch.concatenate([repeat(firsts, "s -> m s", m=self.count), around], dim=-1)
 
@@ -93,7 +93,9 @@ class Blocks:
             query = self.numbers(0, 0, 0, device=device)[..., None]  # count size 1
             key = self.numbers(self.before, self.after, self.first, device=device)[:, None]  # count 1 span
             column = torch.arange(key.shape[-1], device=device)
-            once = (key >= self.first) | (column < self.first)  # the first keys, met again among the others
+            once = (key >= self.first) | (column < self.first)[
+                None, None
+            ]  # the first keys, met again among the others
             by_number = (sees(query, key) & once & (key < self.length))[None, None]
             seen = by_number if seen is None else seen & by_number
         if seen is None:
@@ -103,11 +105,12 @@ class Blocks:
 
     def pairs(self, x: Bool[Tensor, "... query key"]) -> Bool[Tensor, "batch heads count size span"]:
         """What of an array `(batch|1, heads|1, length|1, length|1)` belongs to each block; axes of 1 stay."""
-        x = x[:, :, None] if x.shape[2] == 1 else self._cut(x, 0, 0)  # batch heads count|1 size|1 key|1
-        if x.shape[-1] == 1:
-            return x
-        key = self.numbers(self.before, self.after, self.first, device=x.device)  # count span
-        return torch.take_along_dim(x, torch.clip(key, 0, self.length - 1)[None, None, :, None], dim=-1)
+        query = self.numbers(0, 0, 0, device=x.device)[..., None]  # count size 1
+        key = self.numbers(self.before, self.after, self.first, device=x.device)[:, None]  # count 1 span
+        query, key = (torch.clip(number, 0, self.length - 1) for number in (query, key))
+        query = 0 * query[:, :1] if x.shape[2] == 1 else query
+        key = 0 * key[..., :1] if x.shape[3] == 1 else key
+        return x[:, :, query, key]  # no more of it is read than is met
 
     def kept(
         self, keep: Bool[Tensor, "batch heads length length"] | None
@@ -124,12 +127,7 @@ class Blocks:
         device: torch.device | str | None,
     ) -> tuple[Int[Tensor, "blocks size *axes"], Int[Tensor, "blocks span *axes"]]:
         """Positions of the queries and keys of each block; None counts from 0, on every axis."""
-        axes = getattr(position, "num_axes", None)
-        if positions is None:
-            positions = torch.arange(self.length, device=device)
-            positions = positions if axes is None else repeat(positions, "length -> length axes", axes=axes)
-        if positions.ndim == (1 if axes is None else 2):
-            positions = torch.broadcast_to(positions, (batch, *positions.shape))
+        positions = counted(positions, position, batch, self.length, device=device)
         query = self.numbers(0, 0, 0, device=device)  # count size
         key = self.numbers(self.before, self.after, self.first, device=device)  # count span
         query, key = (torch.clip(number, 0, self.length - 1) for number in (query, key))
@@ -163,6 +161,24 @@ def blocks_of(
     if known_at_most(length, max(SHORT, size, first)):
         return None
     return Blocks(length, size, -(-length // size), int(before > 0), int(after > 0), first)
+
+
+def counted(
+    positions: Int[Tensor, "..."] | None,
+    position: nn.Module | None,
+    batch: int,
+    length: int,
+    *,
+    device: torch.device | str | None,
+) -> Int[Tensor, "batch length *axes"]:
+    """The positions of all batch elements; None counts from 0, on every axis of the scheme."""
+    axes = getattr(position, "num_axes", None)
+    if positions is None:
+        positions = torch.arange(length, device=device)
+        positions = positions if axes is None else repeat(positions, "length -> length axes", axes=axes)
+    if positions.ndim == (1 if axes is None else 2):
+        positions = torch.broadcast_to(positions, (batch, *positions.shape))
+    return positions
 
 
 def adds_bias(

@@ -5,17 +5,25 @@ code is compiled PyTorch cannot look at them, and visits all tiles.
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
+from torch_attention.arrays import stable_order, take_along
 from torch_attention.checks import align
-from torch_attention.ops import at_least_float32, dot_product_scores, masked_softmax, weighted_values
-from torch_attention.ops.blockwise import blockwise_with_log_sum
-from torch_attention.ops.call import checked_call
-from torch_attention.ops.hidden import without_dead_keys
-from torch_attention.patterns.blocks import Blocks
+from torch_attention.layers import Dropout
+from torch_attention.ops import (
+    at_least_float32,
+    dot_product_scores,
+    masked_softmax,
+    weighted_values,
+)
+from torch_attention.ops.slots import sum_by_slot
+from torch_attention.ops.tile_sums import maximum_of_tiles, sum_of_tiles, tile_count
+from torch_attention.patterns.blocks import Blocks, counted
+from torch_attention.positions.protocol import place
 
 FEW = 64  # global tokens in a tile
 
@@ -27,42 +35,74 @@ def is_near(
     return (key <= query + one_sided_window) & (key >= query - one_sided_window)
 
 
+class GlobalTokens:
+    """The global tokens of a batch in tiles.
+
+    Args:
+        is_global: which tokens are global.
+
+    Attributes:
+        count: how many tiles hold one.
+    """
+
+    def __init__(self, is_global: Bool[Tensor, "batch length"]):
+        length = is_global.shape[1]
+        self.order = stable_order(~is_global)  # batch length, global tokens first
+        self.numbers = is_global.sum(-1, dtype=torch.int32)  # batch
+        self.count = tile_count(self.numbers, length, FEW)
+
+    def tile(self, number: Any) -> tuple[Int[Tensor, "batch few"], Bool[Tensor, "batch few"]]:
+        """The tokens of a tile, and which of them are global; others fill it up."""
+        at = number * FEW + torch.arange(FEW, dtype=torch.int32, device=self.order.device)  # few
+        tokens = self.order[:, torch.clip(at, max=self.order.shape[1] - 1)]  # batch few
+        return tokens, at[None] < self.numbers[:, None]
+
+
 def local_and_global_heads(
     blocks: Blocks,
+    position: nn.Module | None,
     query: Float[Tensor, "batch heads length head_dim"],
     key: Float[Tensor, "batch heads length head_dim"],
     value: Float[Tensor, "batch heads length head_dim"],
     mask: Bool[Tensor, "..."] | None,
     global_tokens: Bool[Tensor, "batch length"],
     *,
+    positions: Int[Tensor, "..."] | None,
     one_sided_window: int,
     scale: float | None,
+    dropout: Dropout,
+    dropout_keep: Bool[Tensor, "batch heads length length"] | None,
 ) -> Float[Tensor, "batch heads length head_dim"]:
     """What queries read that are not global: from their neighbours in blocks, from the global keys in tiles.
 
     The global keys together are like one more key, whose score is the logarithm of the sum of their exponentials.
     """
-    shape = (*query.shape[:3], query.shape[2])
+    batch, _, length, _ = query.shape
+    shape = (*query.shape[:3], length)
     allowed = None if mask is None else align("mask", mask, shape)
     is_global = global_tokens[:, None, None]  # batch 1 1 length
-    order = torch.argsort(~global_tokens, dim=-1, stable=True)  # global tokens first
-    seen = is_global if allowed is None else is_global & allowed
-    call = checked_call(
-        at_least_float32(query),
-        _reorder(at_least_float32(key), order, -2),
-        _reorder(at_least_float32(value), order, -2),
-        mask=_reorder(seen, order, -1),
+    read, log_sum = read_global_keys(
+        position,
+        query,
+        key,
+        value,
+        allowed,
+        GlobalTokens(global_tokens),
+        positions=counted(positions, position, batch, length, device=query.device),
         scale=scale,
+        dropout=dropout,
+        dropout_keep=dropout_keep,
     )
-    read, log_sum = blockwise_with_log_sum(without_dead_keys(call), columns=FEW)
     found = log_sum > -torch.inf  # batch heads length
 
     sees = partial(is_near, one_sided_window=one_sided_window)
     near = blocks.visible(
         sees, ~is_global if allowed is None else ~is_global & allowed, shape, device=query.device
     )
+    places = blocks.places(positions, position, batch, device=query.device)
+    placed = place(position, blocks.queries(query), blocks.keys(key), *places)
     scores, near = dot_product_scores(
-        blocks.queries(query), blocks.keys(key), mask=near, scale=scale
+        placed.query, placed.key, placed.bias, near, scale=scale
     )  # blocks heads size span
     assert near is not None  # for keys that are far are hidden
     one_more = blocks.queries(torch.where(found, log_sum, 0.0)[..., None])  # blocks heads size 1
@@ -70,40 +110,120 @@ def local_and_global_heads(
     weights = masked_softmax(
         torch.concatenate([scores, one_more], dim=-1), torch.concatenate(visible, dim=-1)
     )  # blocks heads size span+1
-    heads = weighted_values(weights[..., :-1], at_least_float32(blocks.keys(value)))
+    heads = weighted_values(
+        weights[..., :-1],
+        at_least_float32(blocks.keys(value)),
+        dropout_keep=dropout.keep_weights(placed.query, placed.key, blocks.kept(dropout_keep)),
+        dropout_rate=dropout.rate,
+    )
     return blocks.join(heads + weights[..., -1:] * blocks.queries(read)).to(value.dtype)
 
 
+def read_global_keys(
+    position: nn.Module | None,
+    query: Float[Tensor, "batch heads length head_dim"],
+    key: Float[Tensor, "batch heads length head_dim"],
+    value: Float[Tensor, "batch heads length head_dim"],
+    allowed: Bool[Tensor, "..."] | None,
+    global_tokens: GlobalTokens,
+    *,
+    positions: Int[Tensor, "batch length *axes"],
+    scale: float | None,
+    dropout: Dropout,
+    dropout_keep: Bool[Tensor, "batch heads length length"] | None,
+) -> tuple[Float[Tensor, "batch heads length head_dim"], Float[Tensor, "batch heads length"]]:
+    """What every query reads from the global keys, and the logarithm of its sum of exponentials, -inf without any."""
+    seed = dropout.seed() if dropout_keep is None else None
+
+    def scores_of(number: Any) -> tuple[Any, Any, Int[Tensor, "batch few"]]:
+        tokens, there = global_tokens.tile(number)
+        placed = place(
+            position, query, take_tokens(key, tokens), positions, take_positions(positions, tokens)
+        )
+        seen = there[:, None, None]  # batch 1 1 few
+        seen = seen if allowed is None else seen & take_tokens(allowed, tokens, -1)
+        scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
+        return scores, visible, tokens
+
+    def largest(number: Any) -> Float[Tensor, "batch heads length"]:
+        scores, visible, _ = scores_of(number)
+        return torch.amax(torch.where(visible, scores, -torch.inf), dim=-1)
+
+    top = maximum_of_tiles(global_tokens.count, largest)  # batch heads length
+    level = torch.where(top > -torch.inf, top, 0.0)  # -inf - -inf is no number
+
+    def term(number: Any) -> tuple[Tensor, Tensor]:
+        scores, visible, tokens = scores_of(number)
+        shares = torch.exp(
+            torch.where(visible, scores - level[..., None], -torch.inf)
+        )  # batch heads length few
+        if dropout_keep is None:
+            keep = dropout.keep_tile(tuple(shares.shape), shares, seed, number)
+        else:
+            keep = take_tokens(dropout_keep, tokens, -1)
+        offered = at_least_float32(take_tokens(value, tokens))
+        read = weighted_values(shares, offered, dropout_keep=keep, dropout_rate=dropout.rate)
+        return read, shares.sum(-1)
+
+    read, total = sum_of_tiles(global_tokens.count, term)
+    found = total > 0
+    total = torch.where(found, total, 1.0)
+    return read / total[..., None], torch.where(found, level + torch.log(total), -torch.inf)
+
+
 def heads_of_global_tokens(
+    position: nn.Module | None,
     query: Float[Tensor, "batch heads length head_dim"],
     key: Float[Tensor, "batch heads length head_dim"],
     value: Float[Tensor, "batch heads length head_dim"],
     mask: Bool[Tensor, "..."] | None,
     global_tokens: Bool[Tensor, "batch length"],
     *,
+    positions: Int[Tensor, "..."] | None,
     scale: float | None,
+    dropout: Dropout,
+    dropout_keep: Bool[Tensor, "batch heads length length"] | None,
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    """What global queries read, in tiles; other rows are not to be used."""
-    order = torch.argsort(~global_tokens, dim=-1, stable=True)
-    allowed = None if mask is None else align("mask", mask, (*query.shape[:3], query.shape[2]))
-    call = checked_call(
-        _reorder(query, order, -2),
-        key,
-        value,
-        mask=None if allowed is None else _reorder(allowed, order, -2),
-        scale=scale,
-    )
-    asked = _reorder(global_tokens[:, None, :, None], order, -2)
-    read, _ = blockwise_with_log_sum(without_dead_keys(call), asked, rows=FEW)
-    return _reorder(read, torch.argsort(order, dim=-1), -2)
+    """What global queries read, in tiles; zeros for the others."""
+    batch, _, length, _ = query.shape
+    allowed = None if mask is None else align("mask", mask, (*query.shape[:3], length))
+    places = counted(positions, position, batch, length, device=query.device)
+    asking = GlobalTokens(global_tokens)
+    seed = dropout.seed() if dropout_keep is None else None
+
+    def term(number: Any) -> Float[Tensor, "batch heads length head_dim"]:
+        tokens, there = asking.tile(number)
+        placed = place(position, take_tokens(query, tokens), key, take_positions(places, tokens), places)
+        if dropout_keep is None:
+            shape = (*placed.query.shape[:-1], length)
+            keep = dropout.keep_tile(shape, placed.query, seed, number)
+        else:
+            keep = take_tokens(dropout_keep, tokens)
+        seen = None if allowed is None else take_tokens(allowed, tokens)
+        scores, seen = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
+        read = weighted_values(
+            masked_softmax(scores, seen), value, dropout_keep=keep, dropout_rate=dropout.rate
+        )  # batch heads few head_dim
+        read = torch.where(there[:, None, :, None], read, 0.0).swapaxes(-1, -2)
+        slot = torch.broadcast_to(tokens[:, None, None], read.shape)  # batch heads head_dim few
+        return sum_by_slot(read, slot, length).swapaxes(-1, -2)
+
+    return sum_of_tiles(asking.count, term)
 
 
-def _reorder(
-    x: Shaped[Tensor, "..."], order: Int[Tensor, "batch length"], axis: int
+def take_tokens(
+    x: Shaped[Tensor, "..."], tokens: Int[Tensor, "batch few"], axis: int = -2
 ) -> Shaped[Tensor, "..."]:
-    """The elements along axis -2 or -1 in another order; an axis of size 1 is for all, and stays."""
+    """Some elements along axis -2 or -1, others in each batch element; an axis of size 1 is for all, and stays."""
     if x.shape[axis] == 1:
         return x
-    if axis == -2:
-        return torch.take_along_dim(x, order[:, None, :, None], dim=-2)
-    return torch.take_along_dim(x, order[:, None, None], dim=-1)
+    return take_along(x, tokens[:, None, :, None] if axis == -2 else tokens[:, None, None], axis)
+
+
+def take_positions(
+    positions: Int[Tensor, "batch length *axes"], tokens: Int[Tensor, "batch few"]
+) -> Int[Tensor, "batch few *axes"]:
+    """The positions of some tokens."""
+    if positions.ndim == 2:
+        return take_along(positions, tokens, 1)
+    return take_along(positions, tokens[..., None], 1)

@@ -30,7 +30,7 @@ from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
 from torch_attention.ops import dot_product_attention_weights, merge_heads, split_heads, weighted_values
 from torch_attention.outputs import AttentionOutput
-from torch_attention.patterns.blocks import adds_bias, blocks_of, local_attention
+from torch_attention.patterns.blocks import blocks_of, local_attention
 from torch_attention.patterns.local_global import heads_of_global_tokens, is_near, local_and_global_heads
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
@@ -169,22 +169,32 @@ class LongformerAttention(nn.Module):
         global_key = split_heads(self.global_k_proj(x), self.head_dim)  # batch heads length head_dim
         global_value = split_heads(self.global_v_proj(x), self.head_dim)  # batch heads length head_dim
 
-        keeps_all = dropout_keep is None and not self.dropout.draws
-        if blocks is not None and keeps_all and not adds_bias(self.position, query, key):
-            placed = place(self.position, query, key, positions, positions)
+        if blocks is not None:
             heads = local_and_global_heads(
                 blocks,
-                placed.query,
-                placed.key,
+                self.position,
+                query,
+                key,
                 value,
                 mask,
                 global_tokens,
+                positions=positions,
                 one_sided_window=reach,
                 scale=self.scale,
+                dropout=self.dropout,
+                dropout_keep=dropout_keep,
             )
-            placed = place(self.position, global_query, global_key, positions, positions)
             global_heads = heads_of_global_tokens(
-                placed.query, placed.key, global_value, mask, global_tokens, scale=self.scale
+                self.position,
+                global_query,
+                global_key,
+                global_value,
+                mask,
+                global_tokens,
+                positions=positions,
+                scale=self.scale,
+                dropout=self.dropout,
+                dropout_keep=dropout_keep,
             )
             heads = torch.where(is_global, global_heads, heads)  # batch heads length head_dim
             return AttentionOutput(self.out_proj(merge_heads(heads)), None)

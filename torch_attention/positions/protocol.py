@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from torch_attention.arrays import with_rank
 from torch_attention.checks import has_size
 from torch_attention.ops import Placed
 
@@ -87,6 +88,8 @@ def distances(
     """How far behind each query each key stands, j - i, below 0 for what came before: `(1|batch, 1, query, key)`."""
     query_positions = positions_or_count(query_positions, query.shape[-2], device=query.device)
     key_positions = positions_or_count(key_positions, key.shape[-2], device=key.device)
+    rank = max(query_positions.ndim, key_positions.ndim)
+    query_positions, key_positions = with_rank(query_positions, rank), with_rank(key_positions, rank)
     apart = key_positions[..., None, :] - query_positions[..., None]  # query key, or batch query key
     return apart[None, None] if apart.ndim == 2 else apart[:, None]
 

@@ -31,6 +31,7 @@ from torch_attention.ops import (
     masked_softmax,
     merge_heads,
     split_heads,
+    weighted_values,
 )
 from torch_attention.ops.slots import sum_by_slot
 from torch_attention.outputs import AttentionOutput, CachedOutput
@@ -167,7 +168,7 @@ class ShawSelfAttention(SelfAttentionFrame):
         by_row = sum_by_slot(kept, row, len(rows))  # batch heads length rows
         table = self.value_embedding(torch.as_tensor(rows, device=x.device))  # rows head_dim
         shifts = einsum("bhqr,rd->bhqd", by_row, at_least_float32(table))  # batch heads length head_dim
-        heads = (matmul(kept, at_least_float32(seen.value)) + shifts).to(
+        heads = (weighted_values(kept, at_least_float32(seen.value)) + shifts).to(
             value.dtype
         )  # batch heads length head_dim
         return seen.answer(self.out_proj(merge_heads(heads)), weights)

@@ -16,10 +16,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.arrays import take_along, with_rank
+from torch_attention.arrays import stable_order, take_along, with_rank
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_divisible, check_sequence
-from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.layers import Dropout, Factory, linear, precise
 from torch_attention.ops import (
     at_least_float32,
     dot_product_scores,
@@ -48,7 +48,7 @@ def below_the_top(
 @checked
 def descending(x: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
     """Sorted along the last axis, the largest first."""
-    return take_along(x, torch.argsort(-x, dim=-1, stable=True), -1)
+    return take_along(x, stable_order(-x), -1)
 
 
 @checked
@@ -153,8 +153,8 @@ class SparsemaxAttention(nn.Module):
             num_heads=self.num_heads,
             is_causal=self.is_causal,
         )
-        query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
-        key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
+        query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
+        key = split_heads(precise(self.k_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         seen = recall(cache, KeyValue(key, value), mask, positions)
         placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)

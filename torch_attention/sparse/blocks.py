@@ -6,8 +6,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.arrays import with_rank
+from torch_attention.arrays import first, with_rank
 from torch_attention.ops import top_k_mask
+from torch_attention.ops.visibility import bounded
 
 
 @checked
@@ -15,14 +16,17 @@ def runs(
     length: int, size: int, stride: int, *, device: torch.device | str | None
 ) -> Int[Tensor, "runs size"]:
     """The positions of each run that begins in the sequence; the last ones may reach beyond its end."""
-    first = stride * torch.arange(-(-length // stride), device=device)  # runs
-    return first[:, None] + torch.arange(size, device=device)[None]
+    start = stride * torch.arange(-(-length // stride), device=device)  # runs
+    return start[:, None] + torch.arange(size, device=device)[None]
 
 
 def block_sums(x: Float[Tensor, "... key"], size: int) -> Float[Tensor, "... blocks"]:
     """The sum over each block of `size` keys; the last block may have fewer."""
-    missing = torch.zeros((*x.shape[:-1], -x.shape[-1] % size), dtype=x.dtype, device=x.device)
-    return reduce(torch.concatenate([x, missing], dim=-1), "... (n size) -> ... n", "sum", size=size)
+    whole = (x.shape[-1] + size - 1) // size * size
+    # A whole block of zeros, cut off where the last block ends: for a compiler this is one program for all sizes.
+    zeros = torch.zeros((*x.shape[:-1], size), dtype=x.dtype, device=x.device)
+    padded = first(torch.concatenate([x, zeros], dim=-1), whole, -1)
+    return reduce(padded, "... (n size) -> ... n", "sum", size=size)
 
 
 def stride_weights(
@@ -68,7 +72,7 @@ def chosen_keys(
     by_stride = stride_weights(by_group, per_run, count * per_block)  # batch kv_heads query strides
     importance = block_sums(by_stride, per_block)  # batch kv_heads query blocks
 
-    own = torch.arange(query_len, device=visible.device) + query_offset  # query
+    own = torch.arange(query_len, device=visible.device) + bounded(query_offset)  # query
     own = own[:, None] // selected_size  # query 1, the block that it is in
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
     importance = torch.where(with_rank(always, 4), torch.inf, importance)

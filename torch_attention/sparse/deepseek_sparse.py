@@ -25,7 +25,7 @@ from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import align, check_positive, check_sequence
 from torch_attention.heads.grouped_query import GroupedQueryAttention
 from torch_attention.heads.latent import MultiHeadLatentAttention
-from torch_attention.layers import normalise
+from torch_attention.layers import normalise, precise
 from torch_attention.masks import causal_mask
 from torch_attention.ops import top_k_mask
 from torch_attention.outputs import AttentionOutput, CachedOutput
@@ -183,7 +183,7 @@ class DeepSeekSparseAttention(nn.Module):
         """What the indexer's queries are made from."""
         if self.indexer.query_dim is None or not isinstance(self.attention, MultiHeadLatentAttention):
             return x
-        return normalise(self.attention.q_a_norm, self.attention.q_a_proj(x))
+        return normalise(self.attention.q_a_norm, precise(self.attention.q_a_proj, x))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum, take_along, with_rank
+from torch_attention.layers import Dropout
 from torch_attention.ops import at_least_float32, dot_product_scores, masked_softmax
 
 
@@ -17,7 +18,7 @@ from torch_attention.ops import at_least_float32, dot_product_scores, masked_sof
 def lsh_buckets(
     x: Float[Tensor, "batch heads length head_dim"],
     rotations: Float[Tensor, "heads head_dim rounds half"],
-    mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+    mask: Bool[Tensor, "#batch 1 1 length"] | None = None,
 ) -> Int[Tensor, "batch heads rounds length"]:
     """The bucket of each position in each round: the nearest of the rotated axes and their opposites.
 
@@ -53,7 +54,7 @@ def lsh_attention_weights(
     query: Float[Tensor, "batch heads length head_dim"],
     key: Float[Tensor, "batch heads length head_dim"],
     chunk: Int[Tensor, "batch heads rounds length"],
-    mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+    mask: Bool[Tensor, "#batch 1 1 length"] | None = None,
     *,
     num_chunks: int,
     is_causal: bool,
@@ -87,12 +88,14 @@ def lsh_attention(
     key: Float[Tensor, "batch heads length head_dim"],
     value: Float[Tensor, "batch heads length head_dim"],
     order: Int[Tensor, "batch heads rounds length"],
-    mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+    mask: Bool[Tensor, "#batch 1 1 length"] | None = None,
     *,
     num_chunks: int,
     is_causal: bool,
     circular: bool,
     count_repeats: bool,
+    dropout: Dropout | None = None,
+    dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
 ) -> Float[Tensor, "batch heads length head_dim"]:
     """The same mean of the values, chunk by chunk, without a matrix of all pairs.
 
@@ -100,6 +103,8 @@ def lsh_attention(
         value: as projected.
         order: which position stands where after sorting, in each round.
         query, key, mask, num_chunks, is_causal, circular, count_repeats: as in `lsh_attention_weights`.
+        dropout: drops weights, in each round others, unless `dropout_keep` says which; None drops none.
+        dropout_keep: boolean dropout mask, True keeps; the same pair is dropped in all rounds.
     """
     rounds, length = order.shape[2:]
     size = length // num_chunks
@@ -138,7 +143,11 @@ def lsh_attention(
     scores = scores * query.shape[-1] ** -0.5
     if not count_repeats:
         scores = scores - torch.log(torch.clip(counts, min=1).to(scores.dtype))
-    heads = einsum("bhcmk,bhckd->bhcmd", masked_softmax(scores, seen), look_back(gather(value)))
+    weights, offered = masked_softmax(scores, seen), look_back(gather(value))
+    if dropout is not None:
+        keep = None if dropout_keep is None else pairs_of(dropout_keep, position, key_position)
+        weights = dropout(weights, keep)
+    heads = einsum("bhcmk,bhckd->bhcmd", weights, offered)
     total = torch.logsumexp(torch.where(seen, scores, torch.finfo(scores.dtype).min), dim=-1)
 
     def scatter(x: Tensor) -> Tensor:
@@ -151,4 +160,20 @@ def lsh_attention(
     alone = ~met.any(dim=-1, keepdim=True)  # batch heads length 1
     if mask is not None:
         alone = alone & rearrange(mask, "b x y n -> b x n y")
+    if dropout is not None:
+        here = torch.arange(length, device=order.device)[None, None, :, None]  # 1 1 length 1
+        keep = None if dropout_keep is None else pairs_of(dropout_keep, here, here)
+        share = dropout(torch.ones_like(alone, dtype=value.dtype), keep)
+        value = share * value
     return torch.where(alone, value, output)
+
+
+def pairs_of(
+    x: Bool[Tensor, "batch heads query key"],
+    query: Int[Tensor, "..."],
+    key: Int[Tensor, "..."],
+) -> Bool[Tensor, "..."]:
+    """The elements of `x` for some pairs of a query and a key, in each batch element and head others."""
+    batch, heads = (torch.arange(size, device=x.device) for size in x.shape[:2])
+    after = (None,) * (query.ndim - 2)
+    return x[batch[(slice(None), None, *after)], heads[(None, slice(None), *after)], query, key]

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import stable_order
 from torch_attention.checks import (
     check_divisible,
     check_keep,
@@ -138,10 +139,9 @@ class LSHAttention(nn.Module):
         key = key / torch.sqrt((key * key).mean(dim=-1, keepdim=True) + 1e-6)  # of length sqrt(head_dim)
         query = at_least_float32(query)
         buckets = lsh_buckets(query, rotations, mask)  # batch heads rounds length
-        order = torch.argsort(buckets, dim=-1, stable=True)  # batch heads rounds length
+        order = stable_order(buckets)  # batch heads rounds length
         num_chunks = length // self.chunk_length
-        keep = self.dropout.keep_weights(query, key, dropout_keep)
-        if not need_weights and keep is None and length != 0:
+        if not need_weights and length != 0:
             heads = lsh_attention(
                 query,
                 key,
@@ -152,6 +152,8 @@ class LSHAttention(nn.Module):
                 is_causal=self.is_causal,
                 circular=self.circular,
                 count_repeats=self.count_repeats,
+                dropout=self.dropout,
+                dropout_keep=dropout_keep,
             )
             return AttentionOutput(self.out_proj(merge_heads(heads.to(x.dtype))), None)
         weights = lsh_attention_weights(
@@ -164,7 +166,12 @@ class LSHAttention(nn.Module):
             circular=self.circular,
             count_repeats=self.count_repeats,
         )
-        heads = weighted_values(weights, value, dropout_keep=keep, dropout_rate=self.dropout.rate)
+        heads = weighted_values(
+            weights,
+            value,
+            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
+            dropout_rate=self.dropout.rate,
+        )
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
 
 

@@ -34,6 +34,7 @@ from torch_attention.ops import (
     split_heads,
     top_k_mask,
 )
+from torch_attention.ops.visibility import bounded
 from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.sparse.blocks import block_sums
 
@@ -74,7 +75,9 @@ def block_attention_weights(
     total = block_sums(torch.where(visible, scores, 0.0), block_size)  # batch heads query blocks
     count = block_sums(visible.to(scores.dtype), block_size)  # batch heads query blocks
     gate = total / torch.clip(count, min=1.0)  # batch heads query blocks
-    own = (torch.arange(scores.shape[-2], device=scores.device) + query_offset) // block_size  # query
+    own = (
+        torch.arange(scores.shape[-2], device=scores.device) + bounded(query_offset)
+    ) // block_size  # query
     is_own = with_rank(own[:, None] == block[None], gate.ndim)  # 1 1 query blocks
     gate = torch.where(is_own, torch.inf, gate)
     chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads query blocks

@@ -103,11 +103,10 @@ class SpatialReductionAttention(nn.Module):
                 f"x must be at least reduction={self.reduction} high and wide, got {height} and {width}"
             )
         check_keep(dropout_keep, (batch, self.num_heads, height * width, patches))
-        whole = x[:, : high * self.reduction, : wide * self.reduction]  # of patches alone
         reduced = (
             x
             if self.reduction == 1 or patches == 0
-            else normalise(self.reduction_norm, convolve(self.reduction_proj, whole))
+            else normalise(self.reduction_norm, convolve(self.reduction_proj, x))
         )
         reduced = flatten_grid(reduced)  # batch patches embed
         query = split_heads(self.q_proj(flatten_grid(x)), self.head_dim)  # batch heads area head_dim

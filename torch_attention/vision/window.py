@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.arrays import smaller, value_above
+from torch_attention.arrays import first, smaller, value_above
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
@@ -39,10 +39,10 @@ def pad_to_windows(
     # A whole window of zeros, cut off where the grid ends: for a compiler this is one program for all sizes.
     if not (is_static(height) and height == high):
         zeros = torch.zeros((batch, window_size, width, embed), dtype=x.dtype, device=x.device)
-        x = torch.concatenate([x, zeros], dim=1)[:, :high]
+        x = first(torch.concatenate([x, zeros], dim=1), high, 1)
     if not (is_static(width) and width == wide):
         zeros = torch.zeros((batch, high, window_size, embed), dtype=x.dtype, device=x.device)
-        x = torch.concatenate([x, zeros], dim=2)[:, :, :wide]
+        x = first(torch.concatenate([x, zeros], dim=2), wide, 2)
     return x
 
 
@@ -185,7 +185,7 @@ class WindowAttention(nn.Module):
         )
         merged = rearrange(heads, "b windows heads area d -> b windows area (heads d)")
         output = merge_windows(self.out_proj(merged), side, *padded.shape[1:3])
-        return GridOutput(output[:, :height, :width], weights)  # batch height width embed
+        return GridOutput(first(first(output, height, 1), width, 2), weights)  # batch height width embed
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the weights for a grid of that shape, `(batch, windows, heads, area, area)`."""
@@ -266,7 +266,7 @@ class ShiftedWindowAttention(nn.Module):
             dropout_keep=dropout_keep,
         )
         output = torch.roll(output, (shift, shift), (1, 2))
-        return GridOutput(output[:, :height, :width], weights)  # batch height width embed
+        return GridOutput(first(first(output, height, 1), width, 2), weights)  # batch height width embed
 
 
 def main() -> None:

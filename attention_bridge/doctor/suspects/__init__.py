@@ -9,4 +9,4 @@ from attention_bridge.doctor.suspects.suspect import Suspect, planted
 
 SUSPECTS: tuple[Suspect, ...] = (*MATRICES, *SCORES, *MASKS, *BLOCKS, *ROUNDED, *ROUNDING)
 
-__all__ = ["ROUNDING", "SUSPECTS", "Suspect", "planted"]
+__all__ = ["ROUNDED", "ROUNDING", "SUSPECTS", "Suspect", "planted"]

@@ -29,9 +29,13 @@ def mask_transposed(port: Port) -> Iterator[Port]:
 
 
 def not_causal(port: Port) -> Iterator[Port]:
-    """Every position is seen."""
+    """Every position is seen, or with a window every later one."""
     if port.setting.is_causal:
         yield port.set(is_causal=False, window=None)
+        if port.setting.window is not None:
+            every = port.keys.shape[1]
+            wide = port.set(window=port.setting.window + every)
+            yield replace(wide, mask_offset=port.mask_offset + every)
 
 
 def causal(port: Port) -> Iterator[Port]:
@@ -49,10 +53,12 @@ def other_corner(port: Port) -> Iterator[Port]:
 
 
 def diagonal_moved(port: Port, *, by: int) -> Iterator[Port]:
-    """The causal diagonal stands one further; a window keeps its first key."""
+    """The causal diagonal stands one further; a window keeps its first key, or moves as a whole."""
     if port.setting.is_causal:
-        window = None if port.setting.window is None else max(port.setting.window + by, 1)
-        yield replace(port.set(window=window), mask_offset=port.mask_offset + by)
+        moved = replace(port, mask_offset=port.mask_offset + by)
+        if port.setting.window is not None:
+            yield moved.set(window=max(port.setting.window + by, 1))
+        yield moved
 
 
 def window_resized(port: Port, *, by: int) -> Iterator[Port]:
