@@ -11,27 +11,26 @@ the k largest scores for the largest k with $1 + k z_{(k)} > \sum_{j \le k} z_{(
 | z      | `scores` |
 """
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.arrays import stable_order, take_along, with_rank
-from jax_attention.caches import Cache, KeyValue
-from jax_attention.checks import check_divisible, check_sequence
-from jax_attention.layers import Dropout, Factory, linear, precise
+from jax_attention.caches import KeyValue
+from jax_attention.checks import check_divisible
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, linear, precise
 from jax_attention.ops import (
     at_least_float32,
-    dot_product_scores,
     merge_heads,
     split_heads,
-    weighted_values,
 )
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from jax_attention.positions.protocol import check_scheme, place
-from jax_attention.recall import check_call, recall
+from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
 @checked
@@ -86,7 +85,7 @@ def sparsemax(
 
 
 @checked
-class SparsemaxAttention(nnx.Module):
+class SparsemaxAttention(SelfAttentionFrame):
     """Multi-head self-attention with sparsemax in place of the softmax (Martins & Astudillo 2016).
 
     Args:
@@ -106,77 +105,41 @@ class SparsemaxAttention(nnx.Module):
         embed_dim: int,
         num_heads: int,
         *,
-        position: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(
+            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, rngs=rngs, **options
+        )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to its best keys alone; the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
         key = split_heads(precise(self.k_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        weights = sparsemax(
-            *dot_product_scores(
-                placed.query,
-                placed.key,
-                placed.bias,
-                seen.mask,
-                is_causal=self.is_causal,
-                query_offset=seen.offset,
-            )
-        )  # batch heads length length
-        heads = weighted_values(
-            weights,
-            seen.entries.value,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(
-            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
-        )
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        weights = sparsemax(*seen.scores())  # batch heads length length
+        heads = seen.read(weights)  # batch heads length head_dim
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:

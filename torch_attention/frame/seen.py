@@ -12,7 +12,7 @@ from torch_attention.layers import Dropout
 from torch_attention.masks import and_masks
 from torch_attention.ops.call import Call, checked_call
 from torch_attention.ops.choice import fastest
-from torch_attention.ops.definition import call_scores, call_values
+from torch_attention.ops.definition import call_scores, call_values, weighted_values
 from torch_attention.ops.dot_product import Restrictions
 from torch_attention.ops.softmax import masked_softmax, sink_softmax
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
@@ -83,13 +83,15 @@ class Seen(NamedTuple):
 
     def scores(self) -> tuple[Float[Tensor, "batch heads length slots"], Bool[Tensor, "..."] | None]:
         """Scores in at least float32, and the mask of all restrictions; for weights that are no softmax."""
-        return call_scores(self.call())
+        return call_scores(self._replace(value=self.key).call())  # values may be of another dtype
 
     def read(
         self, weights: Float[Tensor, "batch heads length slots"]
     ) -> Float[Tensor, "batch heads length value_dim"]:
         """The mean of the values under weights of any kind, some of them dropped in training."""
-        return call_values(self.sampled().call(), weights)
+        seen = self.sampled()
+        rate = 0.0 if seen.dropout_keep is None else self.dropout.rate
+        return weighted_values(weights, self.value, dropout_keep=seen.dropout_keep, dropout_rate=rate)
 
     def answer(
         self,

@@ -13,25 +13,24 @@ of x over the support S, which is the k largest for the largest k with $\tau \le
 | z      | `scores` |
 """
 
+from typing import Unpack
+
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import take_along, with_rank
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_divisible, check_sequence
-from torch_attention.layers import Dropout, Factory, linear, precise
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_divisible
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.layers import Factory, linear, precise
 from torch_attention.ops import (
     at_least_float32,
-    dot_product_scores,
     merge_heads,
     split_heads,
-    weighted_values,
 )
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
+from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.scores.sparsemax import below_the_top, descending
 
 
@@ -75,7 +74,7 @@ def entmax15(
 
 
 @checked
-class Entmax15Attention(nn.Module):
+class Entmax15Attention(SelfAttentionFrame):
     """Multi-head self-attention with 1.5-entmax in place of the softmax (Peters, Niculae & Martins 2019).
 
     Args:
@@ -95,77 +94,38 @@ class Entmax15Attention(nn.Module):
         embed_dim: int,
         num_heads: int,
         *,
-        position: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        self.is_causal = is_causal
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        positions: Int[Tensor, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to some of its keys alone; the rest as in `MultiHeadSelfAttention`.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            is_causal=self.is_causal,
-        )
+        self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
         key = split_heads(precise(self.k_proj, x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
-        seen = recall(cache, KeyValue(key, value), mask, positions)
-        placed = place(self.position, query, seen.entries.key, seen.query_positions, seen.key_positions)
-        weights = entmax15(
-            *dot_product_scores(
-                placed.query,
-                placed.key,
-                placed.bias,
-                seen.mask,
-                is_causal=self.is_causal,
-                query_offset=seen.offset,
-            )
-        )  # batch heads length length
-        heads = weighted_values(
-            weights,
-            seen.entries.value,
-            dropout_keep=self.dropout.keep_weights(query, placed.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(
-            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
-        )
+        seen = self.see(query, KeyValue(key, value), mask, **call)
+        weights = entmax15(*seen.scores())  # batch heads length length
+        heads = seen.read(weights)  # batch heads length head_dim
+        return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
 
 def main() -> None:
