@@ -148,7 +148,7 @@ def test_operations_know_only_operations_masks_and_checks(package):
         ("ranges.py", {"arrays"}),
         ("arguments.py", {"arrays", "checks", "ranges"}),
         ("outputs.py", set()),
-        ("masks.py", {"arguments", "arrays", "checks"}),
+        ("masks.py", {"arguments", "arrays", "checks", "ops"}),
         ("layers.py", {"arguments", "arrays", "checks", "ops"}),
         ("activations.py", {"arguments", "arrays", "ops"}),
         ("feed_forward.py", {"activations", "arguments", "checks", "layers"}),

@@ -131,6 +131,9 @@ class TestAutocast:
         assert distance(lowered, exact) <= 1.5 * distance(itself, exact) + 1e-6
 
     @every_mechanism
+    @pytest.mark.filterwarnings(
+        "ignore:Mismatch dtype between input and weight:UserWarning"
+    )  # RMS norms, once
     def test_choices_are_those_of_float32(self, mechanism):
         module, given = torch_module(mechanism, "float32"), torch_uses._inputs(mechanism, 4)
         exact = compared(module, given, enabled=False)

@@ -26,7 +26,7 @@ from torch_attention.ops.softmax import share_of_keys
 from torch_attention.ops.visibility import Visibility, sees, visible_pairs
 
 BAND = 256  # queries in a band of a window
-LARGE = 2**14  # a bias, beside which the logarithm of a sum has ten bits after the point
+LARGE = 2.0**14  # a bias, beside which the logarithm of a sum has ten bits after the point
 
 
 def sdpa_refusal(call: Call) -> str | None:
