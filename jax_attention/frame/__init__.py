@@ -7,5 +7,6 @@ from jax_attention.frame.options import Placing as Placing
 from jax_attention.frame.options import Scaled as Scaled
 from jax_attention.frame.options import Scaling as Scaling
 from jax_attention.frame.options import SelfCall as SelfCall
+from jax_attention.frame.options import StreamingCall as StreamingCall
 from jax_attention.frame.seen import Seen as Seen
 from jax_attention.frame.two_sequences import CrossAttentionFrame as CrossAttentionFrame

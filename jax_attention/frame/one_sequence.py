@@ -39,6 +39,7 @@ class SelfAttentionFrame(nnx.Module):
         head_dim: features of a query and a key.
         is_causal: whether no position sees what comes after it.
         window: how many keys a position sees at most, its own included; None for all.
+        num_sinks: how many of the first keys it sees besides.
         position, scale, dropout: as in `Scaling`.
     """
 
@@ -50,6 +51,7 @@ class SelfAttentionFrame(nnx.Module):
         *,
         is_causal: bool = False,
         window: int | None = None,
+        num_sinks: int = 0,
         position: nnx.Module | None = None,
         placed_dim: int | None = None,
         scale: float | None = None,
@@ -64,6 +66,7 @@ class SelfAttentionFrame(nnx.Module):
         self.head_dim = head_dim
         self.is_causal = is_causal
         self.window = window
+        self.num_sinks = num_sinks
         self.position = position
         self.scale = scale
         self.dropout = Dropout(dropout, rngs=rngs)
@@ -86,6 +89,7 @@ class SelfAttentionFrame(nnx.Module):
             num_heads=self.num_heads if self.has_heads else None,
             is_causal=self.is_causal,
             window=self.window,
+            num_sinks=self.num_sinks,
         )
 
     def see(

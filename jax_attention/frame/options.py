@@ -52,20 +52,28 @@ class Scaling(Placing, total=False):
     scale: float | None
 
 
-class SelfCall(TypedDict, total=False):
+class StreamingCall(TypedDict, total=False):
     """Arguments of every call, beside the sequence and its mask.
 
     Attributes:
-        positions: position of each element, for `position`; None counts from 0.
         cache: KV cache with the tokens before, in causal attention; see `caches`.
         need_weights: whether to return the weights; without them the fastest implementation runs.
         dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
     """
 
-    positions: Int[Array, "..."] | None
     cache: Cache | None
     need_weights: bool
     dropout_keep: Bool[Array, "..."] | None
+
+
+class SelfCall(StreamingCall, total=False):
+    """Arguments of calls of a class whose positions can be given.
+
+    Attributes:
+        positions: position of each element, for `position`; None counts from 0.
+    """
+
+    positions: Int[Array, "..."] | None
 
 
 class CrossCall(TypedDict, total=False):

@@ -56,6 +56,8 @@ class SlidingWindowAttention(SelfAttentionFrame):
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    window: int
+
     def __init__(
         self,
         embed_dim: int,

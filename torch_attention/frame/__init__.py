@@ -7,5 +7,6 @@ from torch_attention.frame.options import Placing as Placing
 from torch_attention.frame.options import Scaled as Scaled
 from torch_attention.frame.options import Scaling as Scaling
 from torch_attention.frame.options import SelfCall as SelfCall
+from torch_attention.frame.options import StreamingCall as StreamingCall
 from torch_attention.frame.seen import Seen as Seen
 from torch_attention.frame.two_sequences import CrossAttentionFrame as CrossAttentionFrame

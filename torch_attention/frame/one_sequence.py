@@ -38,6 +38,7 @@ class SelfAttentionFrame(nn.Module):
         head_dim: features of a query and a key.
         is_causal: whether no position sees what comes after it.
         window: how many keys a position sees at most, its own included; None for all.
+        num_sinks: how many of the first keys it sees besides.
         position, scale, dropout: as in `Scaling`.
     """
 
@@ -49,6 +50,7 @@ class SelfAttentionFrame(nn.Module):
         *,
         is_causal: bool = False,
         window: int | None = None,
+        num_sinks: int = 0,
         position: nn.Module | None = None,
         placed_dim: int | None = None,
         scale: float | None = None,
@@ -63,6 +65,7 @@ class SelfAttentionFrame(nn.Module):
         self.head_dim = head_dim
         self.is_causal = is_causal
         self.window = window
+        self.num_sinks = num_sinks
         self.position = position
         self.scale = scale
         self.dropout = Dropout(dropout)
@@ -85,6 +88,7 @@ class SelfAttentionFrame(nn.Module):
             num_heads=self.num_heads if self.has_heads else None,
             is_causal=self.is_causal,
             window=self.window,
+            num_sinks=self.num_sinks,
         )
 
     def see(

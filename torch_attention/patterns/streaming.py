@@ -20,26 +20,29 @@ T5, ...), as in the paper; without one there is no difference.
 | d      | `head_dim`       |
 """
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache, KeyValue
-from torch_attention.checks import check_at_least, check_divisible, check_sequence, check_window
-from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_at_least, check_divisible, check_window
+from torch_attention.frame import Scaling, SelfAttentionFrame, StreamingCall
+from torch_attention.layers import Factory, linear
 from torch_attention.masks import and_masks
 from torch_attention.ops import (
+    Placed,
     dot_product_scores,
     masked_softmax,
     merge_heads,
     split_heads,
     weighted_values,
 )
-from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
+from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.patterns.blocks import Blocks, blocks_of
-from torch_attention.positions.protocol import check_scheme, place
-from torch_attention.recall import check_call, recall
+from torch_attention.positions.protocol import place
 
 
 @checked
@@ -85,7 +88,7 @@ def streaming_scores(
 
 
 @checked
-class StreamingAttention(nn.Module):
+class StreamingAttention(SelfAttentionFrame):
     """Causal self-attention to the first tokens and the last ones (Xiao et al. 2023).
 
     Args:
@@ -105,6 +108,8 @@ class StreamingAttention(nn.Module):
             rate outside [0, 1).
     """
 
+    window: int
+
     def __init__(
         self,
         embed_dim: int,
@@ -114,92 +119,69 @@ class StreamingAttention(nn.Module):
         *,
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
-        position: nn.Module | None = None,
-        scale: float | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         check_window(window, is_causal=True)
         check_at_least(0, num_sinks=num_sinks)
-        _check_one_coordinate(position)
+        _check_one_coordinate(options.get("position"))
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
         if head_dim is None:
             check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        super().__init__(
+            embed_dim,
+            num_heads,
+            head_dim,
+            is_causal=True,
+            window=window,
+            num_sinks=num_sinks,
+            **options,
+        )
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.window = window
-        self.num_sinks = num_sinks
-        self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
         self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
-        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Float[Tensor, "batch length embed"],
         mask: Bool[Tensor, "..."] | None = None,
-        *,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[StreamingCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to the sinks and to its window; the rest as in `CausalSelfAttention`.
 
         There are no `positions` to give, for those inside the cache follow from the pattern. Any cache will do;
         `RollingCache(window, num_sinks)` remembers no more than is seen.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_call(
-            x,
-            mask,
-            None,
-            dropout_keep,
-            cache,
-            position=self.position,
-            num_heads=self.num_heads,
-            window=self.window,
-            num_sinks=self.num_sinks,
-        )
+        self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        if not need_weights and cache is None:
+        if not call.get("need_weights", True) and call.get("cache") is None:
             blocks = blocks_of(x.shape[1], self.window - 1, 0, first=self.num_sinks)
             if blocks is not None:
-                heads = self._in_blocks(blocks, query, key, value, mask, dropout_keep)
-                return attention_output(self.out_proj(merge_heads(heads)), None, None)
-        seen = recall(cache, KeyValue(key, value), mask)
+                heads = self._in_blocks(blocks, query, key, value, mask, call.get("dropout_keep"))
+                return AttentionOutput(self.out_proj(merge_heads(heads)), None)
+        found = self.recall(KeyValue(key, value), mask, **call)
         scores, visible = streaming_scores(
             self.position,
             query,
-            seen.entries.key,
-            seen.mask,
+            found.entries.key,
+            found.mask,
             num_sinks=self.num_sinks,
             window=self.window,
             scale=self.scale,
-            query_places=seen.query_positions,
-            key_places=seen.key_positions,
+            query_places=found.query_positions,
+            key_places=found.key_positions,
         )
         weights = masked_softmax(scores, visible)  # batch heads length length
-        heads = weighted_values(
-            weights,
-            seen.entries.value,
-            dropout_keep=self.dropout.keep_weights(query, seen.entries.key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
-        return attention_output(
-            self.out_proj(merge_heads(heads)), weights if need_weights else None, seen.cache
-        )
+        seen = self.placed(found, Placed(query, found.entries.key, None), found.entries.value, **call)
+        return seen.answer(self.out_proj(merge_heads(seen.read(weights))), weights)
 
     def _in_blocks(
         self,
