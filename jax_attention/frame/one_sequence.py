@@ -103,6 +103,10 @@ class SelfAttentionFrame(nnx.Module):
         found = self.recall(entries, mask, **call)
         return self.place(found, query, found.entries.key, **call)
 
+    def is_cut(self, **call: Unpack[SelfCall]) -> bool:
+        """Whether a call may be answered block by block: of keys that are near, without weights and without a cache."""
+        return not call.get("need_weights", True) and call.get("cache") is None
+
     def recall(self, entries: Any, mask: Bool[Array, "..."] | None, **call: Unpack[SelfCall]) -> Recalled:
         """What is held of all tokens: what the cache holds of those before, and `entries` of the new ones."""
         return recall(call.get("cache"), entries, mask, call.get("positions"))

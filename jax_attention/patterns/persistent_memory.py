@@ -28,8 +28,8 @@ from jax_attention.caches import KeyValue
 from jax_attention.checks import check_divisible, check_keep, check_positive
 from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
 from jax_attention.layers import Factory, linear, parameter
-from jax_attention.masks import and_masks, causal_mask
 from jax_attention.ops import merge_heads, split_heads
+from jax_attention.ops.definition import call_masks
 from jax_attention.ops.dot_product import Restrictions
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
@@ -132,11 +132,7 @@ class PersistentMemoryAttention(SelfAttentionFrame):
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         seen = self.see(query, KeyValue(key, value), mask, **call)
-        shown = seen.mask
-        if self.is_causal:
-            offset = seen.scoring["query_offset"]
-            before = causal_mask(length, seen.key.shape[-2], query_offset=offset)
-            shown = before if shown is None else and_masks(before, shown)
+        _, shown = call_masks(seen._replace(bias=None, dropout_keep=None).call())
         seen = seen._replace(
             key=append_memories(seen.key, self.memory_key[...]),
             value=append_memories(seen.value, self.memory_value[...]),

@@ -166,7 +166,7 @@ class StreamingAttention(SelfAttentionFrame):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        if not call.get("need_weights", True) and call.get("cache") is None:
+        if self.is_cut(**call):
             blocks = blocks_of(x.shape[1], self.window - 1, 0, first=self.num_sinks)
             if blocks is not None:
                 heads = self._in_blocks(blocks, query, key, value, mask, call.get("dropout_keep"))

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
@@ -36,6 +36,7 @@ from jax_attention.ops import (
     split_heads,
     top_k_mask,
 )
+from jax_attention.ops.dot_product import Restrictions
 from jax_attention.ops.visibility import bounded
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.sparse.blocks import block_sums
@@ -50,8 +51,7 @@ def block_attention_weights(
     *,
     block_size: int,
     num_blocks: int,
-    query_offset: int | Int[Array, ""] = 0,
-    scale: float | None = None,
+    **scoring: Unpack[Restrictions],
 ) -> Float[Array, "batch heads query key"]:
     """The causal softmax over the keys of the best `num_blocks` blocks.
 
@@ -59,7 +59,7 @@ def block_attention_weights(
     through the choice.
 
     Args:
-        query, key, bias, mask, query_offset, scale: as in `dot_product_attention_weights`, for one sequence.
+        query, key, bias, mask, scoring: as in `dot_product_attention_weights`, for one sequence.
         block_size: keys of a block.
         num_blocks: blocks that a query sees, its own included.
 
@@ -67,9 +67,8 @@ def block_attention_weights(
         TypeError, ValueError: as `dot_product_attention_weights`, or sizes below 1.
     """
     check_positive(block_size=block_size, num_blocks=num_blocks)
-    scores, visible = dot_product_scores(
-        query, key, bias, mask, is_causal=True, query_offset=query_offset, scale=scale
-    )
+    scoring["is_causal"] = True
+    scores, visible = dot_product_scores(query, key, bias, mask, **scoring)
     assert visible is not None  # for it is causal
     visible = jnp.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = jnp.arange(scores.shape[-1]) // block_size  # key
@@ -77,7 +76,7 @@ def block_attention_weights(
     total = block_sums(jnp.where(visible, scores, 0.0), block_size)  # batch heads query blocks
     count = block_sums(visible.astype(scores.dtype), block_size)  # batch heads query blocks
     gate = total / jnp.clip(count, min=1.0)  # batch heads query blocks
-    own = (jnp.arange(scores.shape[-2]) + bounded(query_offset)) // block_size  # query
+    own = (jnp.arange(scores.shape[-2]) + bounded(scoring.get("query_offset", 0))) // block_size  # query
     is_own = with_rank(own[:, None] == block[None], gate.ndim)  # 1 1 query blocks
     gate = jnp.where(is_own, jnp.inf, gate)
     chosen = top_k_mask(gate, num_blocks, count > 0.0)  # batch heads query blocks
@@ -147,8 +146,7 @@ class MixtureOfBlockAttention(SelfAttentionFrame):
             seen.mask,
             block_size=self.block_size,
             num_blocks=self.num_blocks,
-            query_offset=seen.scoring["query_offset"],
-            scale=self.scale,
+            **seen.scoring,
         )  # batch heads length length
         heads = seen.read(weights)  # batch heads length head_dim
         return seen.answer(self.out_proj(merge_heads(heads)), weights)

@@ -92,7 +92,7 @@ class ChunkedAttention(SelfAttentionFrame):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        if not call.get("need_weights", True) and call.get("cache") is None:
+        if self.is_cut(**call):
             blocks = blocks_of(x.shape[1], 0, 0, size=self.chunk_size)
             if blocks is not None:
                 heads = local_attention(

@@ -18,7 +18,7 @@ blocks as there are it is that class.
 from typing import Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torch_attention.arguments import checked
@@ -34,6 +34,7 @@ from torch_attention.ops import (
     split_heads,
     top_k_mask,
 )
+from torch_attention.ops.dot_product import Restrictions
 from torch_attention.ops.visibility import bounded
 from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.sparse.blocks import block_sums
@@ -48,8 +49,7 @@ def block_attention_weights(
     *,
     block_size: int,
     num_blocks: int,
-    query_offset: int | Int[Tensor, ""] = 0,
-    scale: float | None = None,
+    **scoring: Unpack[Restrictions],
 ) -> Float[Tensor, "batch heads query key"]:
     """The causal softmax over the keys of the best `num_blocks` blocks.
 
@@ -57,7 +57,7 @@ def block_attention_weights(
     through the choice.
 
     Args:
-        query, key, bias, mask, query_offset, scale: as in `dot_product_attention_weights`, for one sequence.
+        query, key, bias, mask, scoring: as in `dot_product_attention_weights`, for one sequence.
         block_size: keys of a block.
         num_blocks: blocks that a query sees, its own included.
 
@@ -65,9 +65,8 @@ def block_attention_weights(
         TypeError, ValueError: as `dot_product_attention_weights`, or sizes below 1.
     """
     check_positive(block_size=block_size, num_blocks=num_blocks)
-    scores, visible = dot_product_scores(
-        query, key, bias, mask, is_causal=True, query_offset=query_offset, scale=scale
-    )
+    scoring["is_causal"] = True
+    scores, visible = dot_product_scores(query, key, bias, mask, **scoring)
     assert visible is not None  # for it is causal
     visible = torch.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = torch.arange(scores.shape[-1], device=scores.device) // block_size  # key
@@ -76,7 +75,7 @@ def block_attention_weights(
     count = block_sums(visible.to(scores.dtype), block_size)  # batch heads query blocks
     gate = total / torch.clip(count, min=1.0)  # batch heads query blocks
     own = (
-        torch.arange(scores.shape[-2], device=scores.device) + bounded(query_offset)
+        torch.arange(scores.shape[-2], device=scores.device) + bounded(scoring.get("query_offset", 0))
     ) // block_size  # query
     is_own = with_rank(own[:, None] == block[None], gate.ndim)  # 1 1 query blocks
     gate = torch.where(is_own, torch.inf, gate)
@@ -146,8 +145,7 @@ class MixtureOfBlockAttention(SelfAttentionFrame):
             seen.mask,
             block_size=self.block_size,
             num_blocks=self.num_blocks,
-            query_offset=seen.scoring["query_offset"],
-            scale=self.scale,
+            **seen.scoring,
         )  # batch heads length length
         heads = seen.read(weights)  # batch heads length head_dim
         return seen.answer(self.out_proj(merge_heads(heads)), weights)
