@@ -104,8 +104,9 @@ class SelfAttentionFrame(nnx.Module):
         return self.place(found, query, found.entries.key, **call)
 
     def is_cut(self, **call: Unpack[SelfCall]) -> bool:
-        """Whether a call may be answered block by block: of keys that are near, without weights and without a cache."""
-        return not call.get("need_weights", True) and call.get("cache") is None
+        """Whether a call may be answered block by block: of keys that are near, without weights or a cache."""
+        given = call.get("cache"), call.get("implementation")
+        return not call.get("need_weights", True) and all(x is None for x in given)
 
     def recall(self, entries: Any, mask: Bool[Array, "..."] | None, **call: Unpack[SelfCall]) -> Recalled:
         """What is held of all tokens: what the cache holds of those before, and `entries` of the new ones."""
@@ -147,4 +148,5 @@ class SelfAttentionFrame(nnx.Module):
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
             dropout_keep=keep,
+            implementation=call.get("implementation"),
         )

@@ -59,11 +59,13 @@ class StreamingCall(TypedDict, total=False):
         cache: KV cache with the tokens before, in causal attention; see `caches`.
         need_weights: whether to return the weights; without them the fastest implementation runs.
         dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+        implementation: one of `ops.dot_product.IMPLEMENTATIONS` for the output alone; None for the fastest.
     """
 
     cache: Cache | None
     need_weights: bool
     dropout_keep: Bool[Array, "..."] | None
+    implementation: str | None
 
 
 class SelfCall(StreamingCall, total=False):
@@ -81,10 +83,11 @@ class CrossCall(TypedDict, total=False):
 
     Attributes:
         query_positions, key_positions: positions of their elements, for `position`; None counts from 0.
-        need_weights, dropout_keep: as in `SelfCall`.
+        need_weights, dropout_keep, implementation: as in `SelfCall`.
     """
 
     query_positions: Int[Array, "..."] | None
     key_positions: Int[Array, "..."] | None
     need_weights: bool
     dropout_keep: Bool[Array, "..."] | None
+    implementation: str | None

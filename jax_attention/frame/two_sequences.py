@@ -92,4 +92,5 @@ class CrossAttentionFrame(nnx.Module):
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
             dropout_keep=keep,
+            implementation=call.get("implementation"),
         )

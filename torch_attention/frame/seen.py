@@ -11,9 +11,8 @@ from torch import Tensor
 from torch_attention.layers import Dropout
 from torch_attention.masks import and_masks
 from torch_attention.ops.call import Call, checked_call
-from torch_attention.ops.choice import fastest
 from torch_attention.ops.definition import call_scores, call_values, weighted_values
-from torch_attention.ops.dot_product import Restrictions
+from torch_attention.ops.dot_product import Restrictions, answer
 from torch_attention.ops.softmax import masked_softmax, sink_softmax
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 
@@ -33,6 +32,7 @@ class Seen(NamedTuple):
         need_weights: whether weights are returned.
         dropout: what drops weights in training.
         dropout_keep: dropout mask in place of a random one.
+        implementation: what answers a call without weights; None for the fastest.
     """
 
     query: Float[Tensor, "batch heads length head_dim"]
@@ -46,6 +46,7 @@ class Seen(NamedTuple):
     need_weights: bool
     dropout: Dropout
     dropout_keep: Bool[Tensor, "..."] | None
+    implementation: str | None = None
 
     def attend(
         self, *, softcap: float | None = None, sinks: Float[Tensor, "heads"] | None = None
@@ -63,7 +64,8 @@ class Seen(NamedTuple):
         """
         call = self.sampled().call(softcap, sinks)
         if not self.need_weights:
-            return fastest(call), None
+            return answer(call, self.implementation), None
+        check_reference(self.implementation, "weights")
         scores, mask = call_scores(call)  # batch heads length slots
         weights = masked_softmax(scores, mask) if sinks is None else sink_softmax(scores, sinks, mask)
         return call_values(call, weights), weights
@@ -89,6 +91,7 @@ class Seen(NamedTuple):
         self, weights: Float[Tensor, "batch heads length slots"]
     ) -> Float[Tensor, "batch heads length value_dim"]:
         """The mean of the values under weights of any kind, some of them dropped in training."""
+        check_reference(self.implementation, "weights that are no softmax")
         seen = self.sampled()
         rate = 0.0 if seen.dropout_keep is None else self.dropout.rate
         return weighted_values(weights, self.value, dropout_keep=seen.dropout_keep, dropout_rate=rate)
@@ -114,4 +117,13 @@ class Seen(NamedTuple):
             dropout_keep=self.dropout_keep,
             dropout_rate=0.0 if self.dropout_keep is None else self.dropout.rate,
             **self.scoring,
+        )
+
+
+def check_reference(implementation: str | None, what: str) -> None:
+    """Raise NotImplementedError unless weights are made by the one implementation that makes them."""
+    if implementation not in (None, "reference"):
+        raise NotImplementedError(
+            f"{what} are made by implementation='reference' alone, got {implementation!r}; "
+            "need_weights=False asks for no weights"
         )

@@ -91,4 +91,5 @@ class CrossAttentionFrame(nn.Module):
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
             dropout_keep=keep,
+            implementation=call.get("implementation"),
         )

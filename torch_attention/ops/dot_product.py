@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torch_attention.checks import check_flag
 from torch_attention.ops.blockwise import BLOCKWISE
-from torch_attention.ops.call import checked_call
+from torch_attention.ops.call import Call, checked_call
 from torch_attention.ops.choice import fastest
 from torch_attention.ops.definition import call_values, call_weights
 from torch_attention.ops.exchange import ALL_TO_ALL
@@ -108,6 +108,16 @@ def dot_product_attention(
         dropout_rate=dropout_rate,
         return_logsumexp=return_logsumexp,
     )
+    return answer(call, implementation)
+
+
+def answer(call: Call, implementation: str | None) -> Any:
+    """The output of a checked call, with its logsumexp where it asks for it, by one implementation or the fastest.
+
+    Raises:
+        ValueError: an unknown implementation.
+        NotImplementedError: the implementation asked for cannot do the call.
+    """
     if implementation is None:
         return fastest(call)
     if not isinstance(implementation, str) or implementation not in IMPLEMENTATIONS:
