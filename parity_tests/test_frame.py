@@ -20,14 +20,22 @@ PACKAGES = {"torch": torch_attention, "jax": jax_attention}
 CALLS = {"torch": "forward", "jax": "__call__"}
 NAMES = json.loads((Path(__file__).parent / "fixtures" / "parameter_names.json").read_text())
 
-SELF_CALL = {"cache", "need_weights", "dropout_keep", "positions", "implementation"}
-CROSS_CALL = {"query_positions", "key_positions", "need_weights", "dropout_keep", "implementation"}
+SELF_CALL = {"cache", "need_weights", "dropout_keep", "positions", "implementation", "lengths"}
+CROSS_CALL = {
+    "query_positions",
+    "key_positions",
+    "need_weights",
+    "dropout_keep",
+    "implementation",
+    "query_lengths",
+    "key_lengths",
+}
 CONSTRUCTOR = {"position", "scale", "dropout"}
 # What a class does not take, for its paper's equation says it already.
 SAID = {
     "CosineAttention": {"scale"},  # a learned one
     "ShawSelfAttention": {"position", "scale"},  # its own scheme
-    "StreamingAttention": {"positions"},  # they follow from the cache
+    "StreamingAttention": {"positions", "lengths"},  # they follow from the cache
 }
 
 

@@ -18,12 +18,13 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jax_attention.caches import Recalled
+from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import check_sequence
 from jax_attention.frame.options import SelfCall
 from jax_attention.frame.seen import Seen
 from jax_attention.layers import Dropout
 from jax_attention.ops import Placed
+from jax_attention.ops.arguments import check_integers
 from jax_attention.ops.dot_product import Restrictions
 from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.recall import check_call, recall
@@ -91,6 +92,7 @@ class SelfAttentionFrame(nnx.Module):
             window=self.window,
             num_sinks=self.num_sinks,
         )
+        _check_of_elements("lengths", call.get("lengths"), "batch", (x.shape[0],), call.get("cache"))
 
     def see(
         self,
@@ -105,7 +107,7 @@ class SelfAttentionFrame(nnx.Module):
 
     def is_cut(self, **call: Unpack[SelfCall]) -> bool:
         """Whether a call may be answered block by block: of keys that are near, without weights or a cache."""
-        given = call.get("cache"), call.get("implementation")
+        given = [call.get("cache"), call.get("implementation"), call.get("lengths")]
         return not call.get("need_weights", True) and all(x is None for x in given)
 
     def recall(self, entries: Any, mask: Bool[Array, "..."] | None, **call: Unpack[SelfCall]) -> Recalled:
@@ -143,10 +145,22 @@ class SelfAttentionFrame(nnx.Module):
             entries=found.entries,
             cache=found.cache,
             scoring=Restrictions(
-                is_causal=self.is_causal, window=self.window, query_offset=found.offset, scale=self.scale
+                is_causal=self.is_causal,
+                window=self.window,
+                query_offset=found.offset,
+                scale=self.scale,
+                query_lengths=call.get("lengths"),
+                key_lengths=call.get("lengths"),
             ),
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
             dropout_keep=keep,
             implementation=call.get("implementation"),
         )
+
+
+def _check_of_elements(name: str, given: Any, axes: str, shape: tuple[int, ...], cache: Cache | None) -> None:
+    """Raise unless what is said of the elements of a sequence fits it, and there is no cache, which says it itself."""
+    check_integers(name, given, axes, shape)
+    if given is not None and cache is not None:
+        raise ValueError(f"{name} must be None with a cache, got shape {tuple(given.shape)}")

@@ -73,9 +73,11 @@ class SelfCall(StreamingCall, total=False):
 
     Attributes:
         positions: position of each element, for `position`; None counts from 0.
+        lengths: how many elements of each sequence are there, `(batch,)`; what follows is padding.
     """
 
     positions: Int[Array, "..."] | None
+    lengths: Int[Array, "..."] | None
 
 
 class CrossCall(TypedDict, total=False):
@@ -83,11 +85,14 @@ class CrossCall(TypedDict, total=False):
 
     Attributes:
         query_positions, key_positions: positions of their elements, for `position`; None counts from 0.
+        query_lengths, key_lengths: how many elements of each sequence are there, `(batch,)`.
         need_weights, dropout_keep, implementation: as in `SelfCall`.
     """
 
     query_positions: Int[Array, "..."] | None
     key_positions: Int[Array, "..."] | None
+    query_lengths: Int[Array, "..."] | None
+    key_lengths: Int[Array, "..."] | None
     need_weights: bool
     dropout_keep: Bool[Array, "..."] | None
     implementation: str | None

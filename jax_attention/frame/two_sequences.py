@@ -18,6 +18,7 @@ from jax_attention.checks import check_pairs, check_sequence
 from jax_attention.frame.options import CrossCall
 from jax_attention.frame.seen import Seen
 from jax_attention.layers import Dropout
+from jax_attention.ops.arguments import check_integers
 from jax_attention.ops.dot_product import Restrictions
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 
@@ -66,6 +67,8 @@ class CrossAttentionFrame(nnx.Module):
         check_pairs(query, memory, mask, call.get("dropout_keep"), heads)
         check_positions("query_positions", call.get("query_positions"), query, self.position)
         check_positions("key_positions", call.get("key_positions"), memory, self.position)
+        check_integers("query_lengths", call.get("query_lengths"), "batch", (query.shape[0],))
+        check_integers("key_lengths", call.get("key_lengths"), "batch", (query.shape[0],))
 
     def see(
         self,
@@ -88,7 +91,11 @@ class CrossAttentionFrame(nnx.Module):
             mask,
             entries=entries,
             cache=None,
-            scoring=Restrictions(scale=self.scale),
+            scoring=Restrictions(
+                scale=self.scale,
+                query_lengths=call.get("query_lengths"),
+                key_lengths=call.get("key_lengths"),
+            ),
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
             dropout_keep=keep,

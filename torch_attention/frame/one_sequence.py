@@ -17,12 +17,13 @@ from typing import Any, Unpack
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torch_attention.caches import Recalled
+from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import check_sequence
 from torch_attention.frame.options import SelfCall
 from torch_attention.frame.seen import Seen
 from torch_attention.layers import Dropout
 from torch_attention.ops import Placed
+from torch_attention.ops.arguments import check_integers
 from torch_attention.ops.dot_product import Restrictions
 from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.recall import check_call, recall
@@ -90,6 +91,7 @@ class SelfAttentionFrame(nn.Module):
             window=self.window,
             num_sinks=self.num_sinks,
         )
+        _check_of_elements("lengths", call.get("lengths"), "batch", (x.shape[0],), call.get("cache"))
 
     def see(
         self,
@@ -104,7 +106,7 @@ class SelfAttentionFrame(nn.Module):
 
     def is_cut(self, **call: Unpack[SelfCall]) -> bool:
         """Whether a call may be answered block by block: of keys that are near, without weights or a cache."""
-        given = call.get("cache"), call.get("implementation")
+        given = [call.get("cache"), call.get("implementation"), call.get("lengths")]
         return not call.get("need_weights", True) and all(x is None for x in given)
 
     def recall(self, entries: Any, mask: Bool[Tensor, "..."] | None, **call: Unpack[SelfCall]) -> Recalled:
@@ -142,10 +144,22 @@ class SelfAttentionFrame(nn.Module):
             entries=found.entries,
             cache=found.cache,
             scoring=Restrictions(
-                is_causal=self.is_causal, window=self.window, query_offset=found.offset, scale=self.scale
+                is_causal=self.is_causal,
+                window=self.window,
+                query_offset=found.offset,
+                scale=self.scale,
+                query_lengths=call.get("lengths"),
+                key_lengths=call.get("lengths"),
             ),
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
             dropout_keep=keep,
             implementation=call.get("implementation"),
         )
+
+
+def _check_of_elements(name: str, given: Any, axes: str, shape: tuple[int, ...], cache: Cache | None) -> None:
+    """Raise unless what is said of the elements of a sequence fits it, and there is no cache, which says it itself."""
+    check_integers(name, given, axes, shape)
+    if given is not None and cache is not None:
+        raise ValueError(f"{name} must be None with a cache, got shape {tuple(given.shape)}")

@@ -72,9 +72,11 @@ class SelfCall(StreamingCall, total=False):
 
     Attributes:
         positions: position of each element, for `position`; None counts from 0.
+        lengths: how many elements of each sequence are there, `(batch,)`; what follows is padding.
     """
 
     positions: Int[Tensor, "..."] | None
+    lengths: Int[Tensor, "..."] | None
 
 
 class CrossCall(TypedDict, total=False):
@@ -82,11 +84,14 @@ class CrossCall(TypedDict, total=False):
 
     Attributes:
         query_positions, key_positions: positions of their elements, for `position`; None counts from 0.
+        query_lengths, key_lengths: how many elements of each sequence are there, `(batch,)`.
         need_weights, dropout_keep, implementation: as in `SelfCall`.
     """
 
     query_positions: Int[Tensor, "..."] | None
     key_positions: Int[Tensor, "..."] | None
+    query_lengths: Int[Tensor, "..."] | None
+    key_lengths: Int[Tensor, "..."] | None
     need_weights: bool
     dropout_keep: Bool[Tensor, "..."] | None
     implementation: str | None

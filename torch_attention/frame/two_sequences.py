@@ -17,6 +17,7 @@ from torch_attention.checks import check_pairs, check_sequence
 from torch_attention.frame.options import CrossCall
 from torch_attention.frame.seen import Seen
 from torch_attention.layers import Dropout
+from torch_attention.ops.arguments import check_integers
 from torch_attention.ops.dot_product import Restrictions
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
@@ -65,6 +66,8 @@ class CrossAttentionFrame(nn.Module):
         check_pairs(query, memory, mask, call.get("dropout_keep"), heads)
         check_positions("query_positions", call.get("query_positions"), query, self.position)
         check_positions("key_positions", call.get("key_positions"), memory, self.position)
+        check_integers("query_lengths", call.get("query_lengths"), "batch", (query.shape[0],))
+        check_integers("key_lengths", call.get("key_lengths"), "batch", (query.shape[0],))
 
     def see(
         self,
@@ -87,7 +90,11 @@ class CrossAttentionFrame(nn.Module):
             mask,
             entries=entries,
             cache=None,
-            scoring=Restrictions(scale=self.scale),
+            scoring=Restrictions(
+                scale=self.scale,
+                query_lengths=call.get("query_lengths"),
+                key_lengths=call.get("key_lengths"),
+            ),
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
             dropout_keep=keep,
