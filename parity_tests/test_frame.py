@@ -20,7 +20,7 @@ PACKAGES = {"torch": torch_attention, "jax": jax_attention}
 CALLS = {"torch": "forward", "jax": "__call__"}
 NAMES = json.loads((Path(__file__).parent / "fixtures" / "parameter_names.json").read_text())
 
-SELF_CALL = {"cache", "need_weights", "dropout_keep", "positions", "implementation", "lengths"}
+SELF_CALL = {"cache", "need_weights", "dropout_keep", "positions", "implementation", "lengths", "segments"}
 CROSS_CALL = {
     "query_positions",
     "key_positions",
@@ -35,7 +35,7 @@ CONSTRUCTOR = {"position", "scale", "dropout"}
 SAID = {
     "CosineAttention": {"scale"},  # a learned one
     "ShawSelfAttention": {"position", "scale"},  # its own scheme
-    "StreamingAttention": {"positions", "lengths"},  # they follow from the cache
+    "StreamingAttention": {"positions", "lengths", "segments"},  # they follow from the cache
 }
 
 

@@ -93,6 +93,9 @@ class SelfAttentionFrame(nnx.Module):
             num_sinks=self.num_sinks,
         )
         _check_of_elements("lengths", call.get("lengths"), "batch", (x.shape[0],), call.get("cache"))
+        _check_of_elements(
+            "segments", call.get("segments"), "batch, length", tuple(x.shape[:2]), call.get("cache")
+        )
 
     def see(
         self,
@@ -107,7 +110,7 @@ class SelfAttentionFrame(nnx.Module):
 
     def is_cut(self, **call: Unpack[SelfCall]) -> bool:
         """Whether a call may be answered block by block: of keys that are near, without weights or a cache."""
-        given = [call.get("cache"), call.get("implementation"), call.get("lengths")]
+        given = [call.get("cache"), call.get("implementation"), call.get("lengths"), call.get("segments")]
         return not call.get("need_weights", True) and all(x is None for x in given)
 
     def recall(self, entries: Any, mask: Bool[Array, "..."] | None, **call: Unpack[SelfCall]) -> Recalled:
@@ -151,6 +154,8 @@ class SelfAttentionFrame(nnx.Module):
                 scale=self.scale,
                 query_lengths=call.get("lengths"),
                 key_lengths=call.get("lengths"),
+                query_segments=call.get("segments"),
+                key_segments=call.get("segments"),
             ),
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,

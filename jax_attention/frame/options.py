@@ -74,10 +74,12 @@ class SelfCall(StreamingCall, total=False):
     Attributes:
         positions: position of each element, for `position`; None counts from 0.
         lengths: how many elements of each sequence are there, `(batch,)`; what follows is padding.
+        segments: numbers of the texts that are packed in a row, `(batch, length)`; an element sees those of its own text.
     """
 
     positions: Int[Array, "..."] | None
     lengths: Int[Array, "..."] | None
+    segments: Int[Array, "..."] | None
 
 
 class CrossCall(TypedDict, total=False):
@@ -86,6 +88,7 @@ class CrossCall(TypedDict, total=False):
     Attributes:
         query_positions, key_positions: positions of their elements, for `position`; None counts from 0.
         query_lengths, key_lengths: how many elements of each sequence are there, `(batch,)`.
+        query_segments, key_segments: numbers of texts, `(batch, query)` and `(batch, key)`; a query sees its own text.
         need_weights, dropout_keep, implementation: as in `SelfCall`.
     """
 
@@ -93,6 +96,8 @@ class CrossCall(TypedDict, total=False):
     key_positions: Int[Array, "..."] | None
     query_lengths: Int[Array, "..."] | None
     key_lengths: Int[Array, "..."] | None
+    query_segments: Int[Array, "..."] | None
+    key_segments: Int[Array, "..."] | None
     need_weights: bool
     dropout_keep: Bool[Array, "..."] | None
     implementation: str | None

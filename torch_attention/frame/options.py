@@ -73,10 +73,12 @@ class SelfCall(StreamingCall, total=False):
     Attributes:
         positions: position of each element, for `position`; None counts from 0.
         lengths: how many elements of each sequence are there, `(batch,)`; what follows is padding.
+        segments: numbers of the texts that are packed in a row, `(batch, length)`; an element sees those of its own text.
     """
 
     positions: Int[Tensor, "..."] | None
     lengths: Int[Tensor, "..."] | None
+    segments: Int[Tensor, "..."] | None
 
 
 class CrossCall(TypedDict, total=False):
@@ -85,6 +87,7 @@ class CrossCall(TypedDict, total=False):
     Attributes:
         query_positions, key_positions: positions of their elements, for `position`; None counts from 0.
         query_lengths, key_lengths: how many elements of each sequence are there, `(batch,)`.
+        query_segments, key_segments: numbers of texts, `(batch, query)` and `(batch, key)`; a query sees its own text.
         need_weights, dropout_keep, implementation: as in `SelfCall`.
     """
 
@@ -92,6 +95,8 @@ class CrossCall(TypedDict, total=False):
     key_positions: Int[Tensor, "..."] | None
     query_lengths: Int[Tensor, "..."] | None
     key_lengths: Int[Tensor, "..."] | None
+    query_segments: Int[Tensor, "..."] | None
+    key_segments: Int[Tensor, "..."] | None
     need_weights: bool
     dropout_keep: Bool[Tensor, "..."] | None
     implementation: str | None

@@ -17,7 +17,7 @@ from torch_attention.checks import check_pairs, check_sequence
 from torch_attention.frame.options import CrossCall
 from torch_attention.frame.seen import Seen
 from torch_attention.layers import Dropout
-from torch_attention.ops.arguments import check_integers
+from torch_attention.ops.arguments import check_integers, check_segments
 from torch_attention.ops.dot_product import Restrictions
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
@@ -68,6 +68,9 @@ class CrossAttentionFrame(nn.Module):
         check_positions("key_positions", call.get("key_positions"), memory, self.position)
         check_integers("query_lengths", call.get("query_lengths"), "batch", (query.shape[0],))
         check_integers("key_lengths", call.get("key_lengths"), "batch", (query.shape[0],))
+        check_integers("query_segments", call.get("query_segments"), "batch, query", tuple(query.shape[:2]))
+        check_integers("key_segments", call.get("key_segments"), "batch, key", tuple(memory.shape[:2]))
+        check_segments(call.get("query_segments"), call.get("key_segments"))
 
     def see(
         self,
@@ -94,6 +97,8 @@ class CrossAttentionFrame(nn.Module):
                 scale=self.scale,
                 query_lengths=call.get("query_lengths"),
                 key_lengths=call.get("key_lengths"),
+                query_segments=call.get("query_segments"),
+                key_segments=call.get("key_segments"),
             ),
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
