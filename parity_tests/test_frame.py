@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import nnx
 import jax_attention
 import torch_attention
 from attention_bridge import instances
-from attention_bridge.catalogue import CATALOGUE
+from attention_bridge.catalogue import CATALOGUE, select
 from attention_bridge.weights import transfer
 
 PACKAGES = {"torch": torch_attention, "jax": jax_attention}
@@ -132,3 +133,109 @@ def test_weights_that_are_no_softmax_have_the_reference_alone():
     assert layer(torch.ones(1, 3, 8), need_weights=False, implementation="reference").weights is None
     with pytest.raises(NotImplementedError, match="weights that are no softmax"):
         layer(torch.ones(1, 3, 8), need_weights=False, implementation="blockwise")
+
+
+def arrays(mirror, x):
+    return torch.from_numpy(x) if mirror == "torch" else jnp.asarray(x)
+
+
+def framed_mechanisms():
+    """The entries of the catalogue whose classes take lengths and segments."""
+    found = []
+    for mechanism in CATALOGUE:
+        kind = getattr(torch_attention, mechanism.module.name, None)
+        if kind is not None and "lengths" in inspect.signature(kind.forward).parameters:
+            found.append(mechanism)
+    return found
+
+
+@pytest.mark.parametrize("mechanism", framed_mechanisms(), ids=lambda each: each.name)
+def test_lengths_and_segments_are_masks_in_torch(mechanism):
+    restrictions_are_masks("torch", mechanism)
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    select(
+        ["GroupedQueryAttention", "TopKAttention", "AbsorbedLatentAttention", "PersistentMemoryAttention"]
+    ),
+    ids=lambda each: each.name,
+)
+def test_lengths_and_segments_are_masks_in_jax(mechanism):
+    restrictions_are_masks("jax", mechanism)
+
+
+def restrictions_are_masks(mirror, mechanism):
+    build = instances.torch_module if mirror == "torch" else instances.jax_module
+    module = build(mechanism, "float32")
+    x = instances.inputs(mechanism, "none")["x"].astype(np.float32)
+    batch, length = x.shape[:2]
+    lengths = np.array([length - 2, length, 1][:batch])
+    segments = np.sort(np.random.default_rng(0).integers(0, 3, (batch, length)))
+    there = np.arange(length) < lengths[:, None]  # batch length
+    seen = there[:, None, :, None] & there[:, None, None]
+    seen = seen & (segments[:, None, :, None] == segments[:, None, None])  # batch 1 query key
+    given = {"lengths": arrays(mirror, lengths), "segments": arrays(mirror, segments)}
+    right = module(arrays(mirror, x), arrays(mirror, seen))
+    for need_weights in (True, False):
+        found = module(arrays(mirror, x), **given, need_weights=need_weights)
+        for one, other in zip(found, right, strict=True):
+            if one is not None:
+                one, other = (
+                    np.asarray(each.detach() if mirror == "torch" else each) for each in (one, other)
+                )
+                np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
+    changed = np.where(there[..., None], x, 1e3).astype(np.float32)
+    found = module(arrays(mirror, changed), **given, need_weights=False).output
+    kept = np.asarray(found.detach() if mirror == "torch" else found)[there]
+    expected = np.asarray(right.output.detach() if mirror == "torch" else right.output)[there]
+    np.testing.assert_allclose(kept, expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("mirror", PACKAGES)
+def test_lengths_and_segments_of_two_sequences_are_masks(mirror):
+    torch.manual_seed(0)
+    layer = torch_attention.MultiHeadCrossAttention(6, 8, 12, 3)
+    if mirror == "jax":
+        mirrored = jax_attention.MultiHeadCrossAttention(6, 8, 12, 3, rngs=nnx.Rngs(0))
+        transfer(layer, mirrored)
+        layer = mirrored
+    rng = np.random.default_rng(1)
+    query, memory = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 5, 6), (2, 7, 8)))
+    query_lengths, key_lengths = np.array([5, 3]), np.array([4, 7])
+    query_segments, key_segments = rng.integers(0, 2, (2, 5)), rng.integers(0, 2, (2, 7))
+    seen = (np.arange(5) < query_lengths[:, None])[:, :, None] & (np.arange(7) < key_lengths[:, None])[
+        :, None
+    ]
+    seen = seen & (query_segments[:, :, None] == key_segments[:, None])  # batch query key
+    query, memory, seen, *given = (
+        arrays(mirror, x)
+        for x in (query, memory, seen, query_lengths, key_lengths, query_segments, key_segments)
+    )
+    names = "query_lengths", "key_lengths", "query_segments", "key_segments"
+    found = layer(query, memory, **dict(zip(names, given, strict=True))).output
+    right = layer(query, memory, seen).output
+    found, right = (np.asarray(x.detach() if mirror == "torch" else x) for x in (found, right))
+    np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"lengths": [3, 2, 1]}, "lengths must have shape (batch) = (2,), got (3,)"),
+        ({"segments": [[0, 1]]}, "segments must have shape (batch, length) = (2, 3), got (1, 2)"),
+    ],
+)
+def test_lengths_and_segments_that_do_not_fit_are_refused_alike(options, text):
+    layer = torch_attention.CausalSelfAttention(8, 2)
+    mirrored = jax_attention.CausalSelfAttention(8, 2, rngs=nnx.Rngs(0))
+    for mirror, module, x in (("torch", layer, torch.ones(2, 3, 8)), ("jax", mirrored, jnp.ones((2, 3, 8)))):
+        given = {name: arrays(mirror, np.array(value)) for name, value in options.items()}
+        with pytest.raises(ValueError, match=re.escape(text)):
+            module(x, **given)
+
+
+def test_lengths_beside_a_cache_are_refused():
+    layer = torch_attention.CausalSelfAttention(8, 2)
+    with pytest.raises(ValueError, match="lengths must be None with a cache, got shape \\(1,\\)"):
+        layer(torch.ones(1, 3, 8), cache=torch_attention.GrowingCache(), lengths=torch.tensor([2]))

@@ -74,7 +74,7 @@ class SelfCall(StreamingCall, total=False):
     Attributes:
         positions: position of each element, for `position`; None counts from 0.
         lengths: how many elements of each sequence are there, `(batch,)`; what follows is padding.
-        segments: numbers of the texts that are packed in a row, `(batch, length)`; an element sees those of its own text.
+        segments: number of the text that each element of a packed row belongs to, `(batch, length)`; it sees its own.
     """
 
     positions: Int[Array, "..."] | None
