@@ -139,6 +139,16 @@ class SelfAttentionFrame(nnx.Module):
         keep = call.get("dropout_keep")
         if keep is not None and not self.has_heads:
             keep = keep[:, None]
+        scoring: Restrictions = {
+            "is_causal": self.is_causal,
+            "window": self.window,
+            "query_offset": found.offset,
+            "scale": self.scale,
+            "query_lengths": call.get("lengths"),
+            "key_lengths": call.get("lengths"),
+            "query_segments": call.get("segments"),
+            "key_segments": call.get("segments"),
+        }
         return Seen(
             placed.query,
             placed.key,
@@ -147,16 +157,7 @@ class SelfAttentionFrame(nnx.Module):
             found.mask,
             entries=found.entries,
             cache=found.cache,
-            scoring=Restrictions(
-                is_causal=self.is_causal,
-                window=self.window,
-                query_offset=found.offset,
-                scale=self.scale,
-                query_lengths=call.get("lengths"),
-                key_lengths=call.get("lengths"),
-                query_segments=call.get("segments"),
-                key_segments=call.get("segments"),
-            ),
+            scoring=scoring,
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
             dropout_keep=keep,

@@ -30,7 +30,6 @@ from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
 from jax_attention.layers import Factory, linear, parameter
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.ops.definition import call_masks
-from jax_attention.ops.dot_product import Restrictions
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
@@ -121,7 +120,7 @@ class PersistentMemoryAttention(SelfAttentionFrame):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a cache that does not.
         """
-        without = SelfCall(**call)
+        without = call.copy()
         keep = without.pop(
             "dropout_keep", None
         )  # it has columns for memories, which the rest knows nothing of
@@ -138,7 +137,7 @@ class PersistentMemoryAttention(SelfAttentionFrame):
             value=append_memories(seen.value, self.memory_value[...]),
             bias=None if seen.bias is None else append_columns(seen.bias, self.num_memories, 0.0),
             mask=None if shown is None else append_columns(shown, self.num_memories, True),
-            scoring=Restrictions(scale=self.scale),
+            scoring={"scale": self.scale},
         )
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)

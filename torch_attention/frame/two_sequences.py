@@ -85,6 +85,13 @@ class CrossAttentionFrame(nn.Module):
             keep = keep[:, None]
         positions = call.get("query_positions"), call.get("key_positions")
         placed = place(self.position, query, entries.key, *positions)
+        scoring: Restrictions = {
+            "scale": self.scale,
+            "query_lengths": call.get("query_lengths"),
+            "key_lengths": call.get("key_lengths"),
+            "query_segments": call.get("query_segments"),
+            "key_segments": call.get("key_segments"),
+        }
         return Seen(
             placed.query,
             placed.key,
@@ -93,13 +100,7 @@ class CrossAttentionFrame(nn.Module):
             mask,
             entries=entries,
             cache=None,
-            scoring=Restrictions(
-                scale=self.scale,
-                query_lengths=call.get("query_lengths"),
-                key_lengths=call.get("key_lengths"),
-                query_segments=call.get("query_segments"),
-                key_segments=call.get("key_segments"),
-            ),
+            scoring=scoring,
             need_weights=call.get("need_weights", True),
             dropout=self.dropout,
             dropout_keep=keep,

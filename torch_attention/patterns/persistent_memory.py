@@ -28,7 +28,6 @@ from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
 from torch_attention.layers import Factory, linear, parameter
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.ops.definition import call_masks
-from torch_attention.ops.dot_product import Restrictions
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
 
@@ -116,7 +115,7 @@ class PersistentMemoryAttention(SelfAttentionFrame):
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or a cache that does not.
         """
-        without = SelfCall(**call)
+        without = call.copy()
         keep = without.pop(
             "dropout_keep", None
         )  # it has columns for memories, which the rest knows nothing of
@@ -133,7 +132,7 @@ class PersistentMemoryAttention(SelfAttentionFrame):
             value=append_memories(seen.value, self.memory_value[...]),
             bias=None if seen.bias is None else append_columns(seen.bias, self.num_memories, 0.0),
             mask=None if shown is None else append_columns(shown, self.num_memories, True),
-            scoring=Restrictions(scale=self.scale),
+            scoring={"scale": self.scale},
         )
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)
