@@ -75,9 +75,13 @@ class CrossAttention(CrossAttentionFrame):
         Args:
             query, memory: the sequence that looks, and the one that is looked at.
             mask: True where the query attends to the key.
-            query_positions, key_positions: where their elements stand, for `position`; None counts from 0.
+            query_positions, key_positions: positions of their elements, for `position`; None counts from 0.
+            query_lengths, key_lengths: how many elements of each sequence are there, `(batch,)`; the rest is padding.
+            query_segments, key_segments: number of the text that each element of a packed row belongs to,
+                `(batch, query)` and `(batch, key)`; a query sees keys of its own text.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+            implementation: which implementation makes the output, without weights; None for the fastest.
 
         Returns:
             Output `(batch, query, embed_dim)` and weights `(batch, query, key)`.

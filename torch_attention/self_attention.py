@@ -73,9 +73,12 @@ class SelfAttention(SelfAttentionFrame):
         Args:
             x: the sequence.
             mask: True where the query attends to the key.
-            positions: where each element stands, for `position`; None counts from 0.
+            positions: position of each element, for `position`; None counts from 0.
+            lengths: how many elements of each sequence are there, `(batch,)`; the rest is padding.
+            segments: number of the text that each element of a packed row belongs to, `(batch, length)`.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+            implementation: which implementation makes the output, without weights; None for the fastest.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, length, length)`.
@@ -136,9 +139,12 @@ class MultiHeadSelfAttention(SelfAttentionFrame):
         Args:
             x: the sequence.
             mask: True where the query attends to the key.
-            positions: where each element stands, for `position`; None counts from 0.
+            positions: position of each element, for `position`; None counts from 0.
+            lengths: how many elements of each sequence are there, `(batch,)`; the rest is padding.
+            segments: number of the text that each element of a packed row belongs to, `(batch, length)`.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+            implementation: which implementation makes the output, without weights; None for the fastest.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
@@ -198,9 +204,10 @@ class CausalSelfAttention(SelfAttentionFrame):
         """Let every position attend to itself and to those before it that `mask` lets it see.
 
         Args:
-            x, positions, need_weights, dropout_keep: as in `MultiHeadSelfAttention`; with a cache x is what is new.
+            x, positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`;
+                with a cache x is what is new.
             mask: it can only hide more, never show what comes later; with a cache `(batch, 1, 1, new)`.
-            cache: what is remembered of the tokens before; see `caches`.
+            cache: KV cache with the tokens before; see `caches`.
 
         Returns:
             As there, or a `CachedOutput` with a cache.

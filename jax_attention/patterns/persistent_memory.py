@@ -107,10 +107,8 @@ class PersistentMemoryAttention(SelfAttentionFrame):
         Args:
             x: the sequence.
             mask: True where the query attends to the key; it says nothing of memories.
-            positions: where each element stands, for `position`; None counts from 0.
-            cache: what was read before, with `is_causal`; as in `CausalSelfAttention`. Memories are not in it.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped, memories included; stands for the draw.
+            cache: with `is_causal`, as in `CausalSelfAttention`; memories are not in it.
+            dropout_keep: dropout mask, of memories too; all others as in `MultiHeadSelfAttention`.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length + num_memories)`; with a

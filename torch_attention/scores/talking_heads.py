@@ -94,10 +94,8 @@ class TalkingHeadsAttention(SelfAttentionFrame):
         Args:
             x: the sequence.
             mask: True where the query attends to the key; its axis of heads, if it has one, is 1.
-            positions: where each element stands, for `position`; None counts from 0.
-            cache: with `is_causal`, what is remembered of the tokens before; see `caches`.
             need_weights: whether to return the weights, those after the exchange.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            cache: with `is_causal`, as in `CausalSelfAttention`; all others as in `MultiHeadSelfAttention`.
 
         Raises:
             TypeError: a mask that is not boolean.
