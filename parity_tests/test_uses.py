@@ -275,7 +275,9 @@ class TestSizes:
 
     # PyTorch compiles no shape checks inside of what it makes itself; the slow tests run without them.
     @pytest.mark.slow
-    @pytest.mark.parametrize("mechanism", select(list(SAMPLE)), ids=lambda each: each.name)
+    @pytest.mark.parametrize(
+        "mechanism", select([*SAMPLE, "NativeSparseAttention"]), ids=lambda each: each.name
+    )
     def test_one_graph_serves_all_sizes(self, mechanism):
         assert torch_uses.compiled(mechanism) == torch_uses.YES
 

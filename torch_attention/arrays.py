@@ -73,7 +73,7 @@ def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
 
 def first(x: Tensor, size: int, axis: int) -> Tensor:
     """The first `size` elements along an axis; the size may be symbolic."""
-    if isinstance(size, int):
+    if isinstance(size, int) and not torch.compiler.is_compiling():
         return x.narrow(axis, 0, size)
     # A compiler asks whether a slice is contiguous, and its program would be one for that answer alone.
     return x.index_select(axis, torch.arange(size, device=x.device))
