@@ -19,6 +19,7 @@ from attention_bridge.building import build
 from attention_bridge.catalogue import Mechanism
 from attention_bridge.instances import jax_module
 from attention_bridge.running import named_outputs
+from attention_bridge.uses.examples import FREE
 
 YES = "yes"
 LENGTHS = ("query", "key", "height", "width")
@@ -159,7 +160,7 @@ def symbolic(mechanism: Mechanism) -> dict[str, Any]:
     used = [axis for axis in ("batch", *LENGTHS) if axis in axes]
     if "grid_size" in arguments:
         used = ["batch"]
-    step = next((arguments[name] for name in MULTIPLES if name in arguments), 1)
+    step = _step(mechanism)
     names = [axis if step == 1 or axis == "batch" else f"{step}*{axis}" for axis in used]
     most = arguments.get("length")
     limits = [] if most is None else [f"query <= {most}"]
@@ -191,10 +192,18 @@ def exported(mechanism: Mechanism) -> str:
 def other_sizes(mechanism: Mechanism, symbols: Mapping[str, Any], step: int) -> dict[str, int]:
     """The catalogue's sizes, each length a step smaller or larger."""
     arguments = mechanism.module.arguments
-    multiple = next((arguments[name] for name in MULTIPLES if name in arguments), 1)
+    multiple = _step(mechanism)
     most = arguments.get("length", math.inf)
     sizes = {axis: mechanism.sizes[axis] + step * (1 if axis == "batch" else multiple) for axis in symbols}
     return {axis: size if axis == "batch" else min(size, most) for axis, size in sizes.items()}
+
+
+def _step(mechanism: Mechanism) -> int:
+    """What must divide the lengths of a mechanism."""
+    arguments = mechanism.module.arguments
+    if mechanism.module.name in FREE:
+        return 1
+    return next((arguments[name] for name in MULTIPLES if name in arguments), 1)
 
 
 def shape_text(given: Arrays) -> str:

@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import first
 from jax_attention.checks import check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, conv2d, convolve, layer_norm, linear, normalise
 from jax_attention.ops import attend, merge_heads, split_heads
@@ -105,10 +106,11 @@ class SpatialReductionAttention(nnx.Module):
                 f"x must be at least reduction={self.reduction} high and wide, got {height} and {width}"
             )
         check_keep(dropout_keep, (batch, self.num_heads, height * width, patches))
+        whole = first(first(x, high * self.reduction, 1), wide * self.reduction, 2)  # patches that are whole
         reduced = (
             x
             if self.reduction == 1 or patches == 0
-            else normalise(self.reduction_norm, convolve(self.reduction_proj, x))
+            else normalise(self.reduction_norm, convolve(self.reduction_proj, whole))
         )
         reduced = flatten_grid(reduced)  # batch patches embed
         query = split_heads(self.q_proj(flatten_grid(x)), self.head_dim)  # batch heads area head_dim
