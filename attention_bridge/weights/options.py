@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -75,7 +76,9 @@ def _options(holder: Any) -> Options:
 def _of(module: Any) -> Iterator[tuple[str, Any]]:
     for attribute, option in ATTRIBUTES.items():
         value = vars(module).get(attribute)
-        if isinstance(value, bool | int | float):
+        # A class that is always causal was chosen for that; one that can be told must be told the same.
+        said = attribute != "is_causal" or attribute in inspect.signature(type(module).__init__).parameters
+        if said and isinstance(value, bool | int | float):
             yield option, value
     if callable(activation := getattr(module, "activation", None)):
         yield "activation", activation

@@ -70,6 +70,10 @@ class _LatentProjections(SelfAttentionFrame):
             rope_head_dim=rope_head_dim,
             value_head_dim=value_head_dim,
         )
+        if position is not None and position.head_dim != rope_head_dim:
+            raise ValueError(
+                f"position must turn rope_head_dim={rope_head_dim} features, got head_dim={position.head_dim}"
+            )
         query_head_dim = nope_head_dim + rope_head_dim
         super().__init__(
             embed_dim,
