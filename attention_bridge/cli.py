@@ -44,7 +44,7 @@ class Commands(TyperGroup):
             typer.echo("attention-bridge: " + "\n".join(lines), err=True)
             raise typer.Exit(2) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever reads what is printed has had enough
+            if error.errno == errno.EPIPE:  # the reader of the output closed it
                 raise
             typer.echo(f"attention-bridge: {cut(printable(str(error)))}", err=True)
             raise typer.Exit(2) from error

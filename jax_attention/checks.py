@@ -282,7 +282,7 @@ def align(name: str, x: Array, shape: Sequence[int]) -> Array:
 
 
 def check_broadcasts(name: str, x: Array | None, shape: Sequence[int]) -> None:
-    """Raise ValueError unless each axis of `x` has size 1 or that of the scores; axes in front may be absent."""
+    """Raise ValueError unless `x` broadcasts against scores of that shape; leading axes may be absent."""
     if x is None:
         return
     scores = shape[len(shape) - x.ndim :] if x.ndim else ()

@@ -239,3 +239,27 @@ def test_lengths_beside_a_cache_are_refused():
     layer = torch_attention.CausalSelfAttention(8, 2)
     with pytest.raises(ValueError, match="lengths must be None with a cache, got shape \\(1,\\)"):
         layer(torch.ones(1, 3, 8), cache=torch_attention.GrowingCache(), lengths=torch.tensor([2]))
+
+
+@pytest.mark.parametrize("name", ["SlidingWindowAttention", "ChunkedAttention"])
+@pytest.mark.parametrize("mirror", PACKAGES)
+def test_blocks_leave_lengths_segments_and_implementations_to_the_whole(mirror, name):
+    """Beside a mask too, in sequences that blocks would cut."""
+    torch.manual_seed(0)
+    layer = getattr(torch_attention, name)(8, 2, 3)
+    if mirror == "jax":
+        mirrored = getattr(jax_attention, name)(8, 2, 3, rngs=nnx.Rngs(0))
+        transfer(layer, mirrored)
+        layer = mirrored
+    x = np.random.default_rng(0).standard_normal((2, 300, 8)).astype(np.float32)
+    mask = np.random.default_rng(1).random((2, 1, 300, 300)) < 0.8
+    lengths, segments = np.array([150, 300]), np.arange(300)[None].repeat(2, 0) // 2
+    assert layer.is_cut(need_weights=False)
+    x, mask, lengths, segments = (arrays(mirror, each) for each in (x, mask, lengths, segments))
+    for given in ({"lengths": lengths}, {"segments": segments}, {"implementation": "reference"}):
+        found = layer(x, mask, need_weights=False, **given).output
+        weights = {name: value for name, value in given.items() if name != "implementation"}
+        right = layer(x, mask, **weights).output
+        found, right = (np.asarray(each.detach() if mirror == "torch" else each) for each in (found, right))
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5)
+        assert not layer.is_cut(need_weights=False, **given)

@@ -60,7 +60,7 @@ class HeldFile:
         return size
 
     def readinto(self, block: memoryview) -> int:
-        """Read what was written; what was not is zeros."""
+        """Read into a block; bytes that were never written are zeros."""
         return self.file.readinto(block)
 
     def read(self, size: int = -1) -> bytes:

@@ -20,7 +20,7 @@ def _nothing() -> None: ...
 
 
 class FileState(NamedTuple):
-    """Which file has a name, and what tells that it was written to."""
+    """Device, inode, size and time of the last write of a file: they tell that it was replaced or changed."""
 
     device: int
     number: int

@@ -26,7 +26,7 @@ class Placing(Dropping, total=False):
     """Arguments of constructors that take any position scheme.
 
     Attributes:
-        position: what tells queries and keys where they stand; see `positions`.
+        position: position scheme that places queries and keys; see `positions`.
     """
 
     position: nnx.Module | None

@@ -108,10 +108,10 @@ def dot_product_attention(
         dropout_rate=dropout_rate,
         return_logsumexp=return_logsumexp,
     )
-    return answer(call, implementation)
+    return output_of(call, implementation)
 
 
-def answer(call: Call, implementation: str | None) -> Any:
+def output_of(call: Call, implementation: str | None) -> Any:
     """The output of a checked call, with its logsumexp where it asks for it, by one implementation or the fastest.
 
     Raises:

@@ -119,9 +119,7 @@ class PersistentMemoryAttention(SelfAttentionFrame):
             ValueError: shapes that do not fit, or a cache that does not.
         """
         without = call.copy()
-        keep = without.pop(
-            "dropout_keep", None
-        )  # it has columns for memories, which the rest knows nothing of
+        keep = without.pop("dropout_keep", None)  # with columns for the memories
         self.check(x, mask, **(call if call.get("cache") is not None else without))
         batch, length = x.shape[:2]
         check_keep(keep, (batch, self.num_heads, length, length + self.num_memories))

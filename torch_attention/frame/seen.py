@@ -12,7 +12,7 @@ from torch_attention.layers import Dropout
 from torch_attention.masks import and_masks
 from torch_attention.ops.call import Call, checked_call
 from torch_attention.ops.definition import call_scores, call_values, weighted_values
-from torch_attention.ops.dot_product import Restrictions, answer
+from torch_attention.ops.dot_product import Restrictions, output_of
 from torch_attention.ops.softmax import masked_softmax, sink_softmax
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 
@@ -64,23 +64,23 @@ class Seen(NamedTuple):
         """
         call = self.sampled().call(softcap, sinks)
         if not self.need_weights:
-            return answer(call, self.implementation), None
+            return output_of(call, self.implementation), None
         check_reference(self.implementation, "weights")
         scores, mask = call_scores(call)  # batch heads length slots
         weights = masked_softmax(scores, mask) if sinks is None else sink_softmax(scores, sinks, mask)
         return call_values(call, weights), weights
 
     def sampled(self) -> "Seen":
-        """The same with a dropout mask, random if none was given, and none if nothing is dropped."""
+        """A copy with its dropout mask: the one given, else a random one, else None where nothing is dropped."""
         keep = self.dropout.keep_weights(self.query, self.key, self.dropout_keep)
         return self._replace(dropout_keep=keep)
 
     def with_bias(self, bias: Float[Tensor, "..."]) -> "Seen":
-        """The same with another bias, beside that of the position scheme."""
+        """A copy with `bias` added to the bias of the position scheme."""
         return self._replace(bias=bias if self.bias is None else bias + self.bias)
 
     def with_mask(self, mask: Bool[Tensor, "..."]) -> "Seen":
-        """The same with fewer keys seen: those of this mask alone."""
+        """A copy in which `mask` hides keys as well."""
         return self._replace(mask=mask if self.mask is None else and_masks(mask, self.mask))
 
     def scores(self) -> tuple[Float[Tensor, "batch heads length slots"], Bool[Tensor, "..."] | None]:

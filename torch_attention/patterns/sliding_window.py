@@ -98,9 +98,7 @@ class SlidingWindowAttention(SelfAttentionFrame):
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         is_plain = mask is None and call.get("dropout_keep") is None and not self.dropout.draws
         is_plain = is_plain and not adds_bias(self.position, query, key)
-        if (
-            not call.get("need_weights", True) and call.get("cache") is None and not is_plain
-        ):  # fused kernels are told of windows alone
+        if self.is_cut(**call) and not is_plain:  # fused kernels are told of windows alone
             blocks = blocks_of(x.shape[1], self.window - 1, 0)
             if blocks is not None:
                 heads = local_attention(
