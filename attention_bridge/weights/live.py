@@ -39,7 +39,7 @@ def refusals(holder: Any, layout: str, other: str) -> Iterator[tuple[str, str]]:
     Args:
         holder: a module of either framework, or anything else, which says nothing.
         layout: the name of the layout that its tensors are taken to have.
-        other: framework of the layout at the other end of the conversion.
+        other: name of the layout at the other end of the conversion.
     """
     by_type = layout in ("torch_attention", "jax_attention", "linen")
     torch, nnx, keras = framework("torch"), framework("flax.nnx"), framework("keras")
