@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from attention_bridge.catalogue.mechanism import Part
+
+DESCRIPTIONS = ("ModelSpec", "LayerSpec")  # what is in them is not built yet
 
 
 def build(part: Part, package: str, options: dict[str, Any]) -> Any:
@@ -14,13 +17,27 @@ def build(part: Part, package: str, options: dict[str, Any]) -> Any:
     layers = importlib.import_module(f"{package}.layers")
     namespaces = (importlib.import_module(package), importlib.import_module(f"{package}.models"), layers)
     make = next(getattr(namespace, part.name) for namespace in namespaces if hasattr(namespace, part.name))
-    arguments = {
-        name: build(x, package, options) if isinstance(x, Part) else x for name, x in part.arguments.items()
-    }
+    inside = _described if part.name in DESCRIPTIONS else build
+    arguments = {name: _built(x, inside, package, options) for name, x in part.arguments.items()}
     accepted = set(inspect.signature(make.__init__ if inspect.isclass(make) else make).parameters)
     if "factory" in accepted:  # a layer
         accepted |= layers.Factory.__annotations__.keys()
     return make(**arguments, **{name: x for name, x in options.items() if name in accepted})
+
+
+def _built(x: Any, inside: Callable[[Part, str, dict[str, Any]], Any], package: str, options: Any) -> Any:
+    if isinstance(x, Part):
+        return inside(x, package, options)
+    return tuple([_built(each, inside, package, options) for each in x]) if isinstance(x, tuple) else x
+
+
+def _described(part: Part, package: str, options: dict[str, Any]) -> Any:
+    """A part of a description, which stays one: the mirror's own `Part`, or its `LayerSpec`."""
+    if part.name in DESCRIPTIONS:
+        return build(part, package, options)
+    models = importlib.import_module(f"{package}.models")
+    arguments = {name: _built(x, _described, package, options) for name, x in part.arguments.items()}
+    return models.Part(part.name, arguments)
 
 
 def jax_shapes(part: Part, options: dict[str, Any]) -> Any:

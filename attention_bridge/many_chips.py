@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from attention_bridge.compiling import Program, gradients_of, kernels, tpu_devices
-from jax_attention.models import RotaryDecoder, RotaryDecoderConfig
+from jax_attention.models import LanguageModel, ModelSpec
 from jax_attention.ops import dot_product_attention
 from jax_attention.sharding import DATA, MODEL, SEQUENCE, on_mesh, placements
 
@@ -87,9 +87,9 @@ def attention_on(
     return gradients_of(implementation or "attention", function, shapes)
 
 
-def decoder_on(mesh: Mesh, config: RotaryDecoderConfig, tokens: tuple[int, int]) -> Program:
+def decoder_on(mesh: Mesh, config: ModelSpec, tokens: tuple[int, int]) -> Program:
     """The gradients of all parameters of a decoder that reads so many tokens, `(batch, length)`."""
-    model = nnx.eval_shape(lambda: RotaryDecoder(config, rngs=nnx.Rngs(0), param_dtype="bfloat16"))
+    model = nnx.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0), param_dtype="bfloat16"))
     model.eval()
     graphdef, state = nnx.split(model)
     where = placements(model, mesh)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -233,11 +233,26 @@ def _difference(described: Any, actual: Any) -> str:
     """The first field in which two configurations differ, in words."""
     if type(described) is not type(actual):
         return f"describes a {type(described).__name__}, not a {type(actual).__name__}"
-    for field in dataclasses.fields(described):
-        theirs, ours = getattr(described, field.name), getattr(actual, field.name)
-        if theirs != ours:
-            return f"has {field.name}={theirs}, not {ours}"
+    theirs, ours = dict(_leaves(described)), dict(_leaves(actual))
+    for name in [*theirs, *ours]:
+        if theirs.get(name) != ours.get(name):
+            return f"has {name}={theirs.get(name)}, not {ours.get(name)}"
     return "describes another class"
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The fields of a configuration and of all within it, by their paths."""
+    if hasattr(value, "arguments"):
+        named = {"name": value.name, **value.arguments}
+    elif dataclasses.is_dataclass(value):
+        named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+        named = {str(n): each for n, each in enumerate(value)}
+    else:
+        yield ".".join(path), value
+        return
+    for name, each in named.items():
+        yield from _leaves(each, (*path, name))
 
 
 def _float_dtype(weights: Mapping[str, np.ndarray]) -> str:

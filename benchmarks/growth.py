@@ -23,7 +23,10 @@ from benchmarks.lengths import Use, cost, jax_program, torch_program, uses
 from benchmarks.process import status
 
 FRAMEWORKS = ("torch", "jax")
-LINEAR, QUADRATIC = (1024, 8192), (256, 2048)  # measured at; the power of a length is that of its longer one
+LINEAR, QUADRATIC = (
+    (1024, 8192),
+    (1024, 4096),
+)  # measured at; where matrices of length × length are past the caches
 COUNTED, COUNTED_SHORT = (1024, 2304), (576, 1024)  # counted at; squares, for images
 SLACK = 0.1  # what is left of lower powers between these lengths, and of tiles that are filled up
 FIRST_TILE = 0.2  # more of that where XLA's tiles fill a short sequence
@@ -31,7 +34,8 @@ TOLERANCE = 1.5  # how many times the time may grow faster than the length's pow
 LEAST_SECONDS, LEAST_BYTES = 5e-3, 8 * 2**20  # below, a figure says nothing of growth
 CHUNKED = ("linear", "delta", "low_rank")  # many steps, each counted in Python
 WARM = 64
-ROUNDS, ENOUGH_SECONDS = 5, 1.0
+ROUNDS, WARM_ROUNDS, ENOUGH_SECONDS = 5, 2, 1.0
+SIZES = range(18, 32)  # powers of 2: bytes whose speed is measured
 
 
 class Measured(NamedTuple):
@@ -58,6 +62,8 @@ class Growth(NamedTuple):
         lengths: those of what is measured.
         forward: measured at both lengths; None if nothing is measured.
         backward: likewise, forward and backward.
+        slowness: how many times longer this machine takes for a byte of what is held at the longer length than at the
+            shorter one, past its caches; forward and with backward.
     """
 
     mechanism: str
@@ -68,6 +74,7 @@ class Growth(NamedTuple):
     lengths: tuple[int, int]
     forward: tuple[Measured, Measured] | None = None
     backward: tuple[Measured, Measured] | None = None
+    slowness: tuple[float, float] = (1.0, 1.0)
 
     @property
     def faster(self) -> list[str]:
@@ -83,11 +90,12 @@ class Growth(NamedTuple):
             if each > most
         ]
         limit = TOLERANCE * (self.lengths[1] / self.lengths[0]) ** power
-        for name, pair in (("forward", self.forward), ("backward", self.backward)):
+        pairs = ("forward", self.forward), ("backward", self.backward)
+        for (name, pair), slowness in zip(pairs, self.slowness, strict=True):
             if pair is None:
                 continue
             short, long = pair
-            if long.seconds > LEAST_SECONDS and long.seconds > limit * short.seconds:
+            if long.seconds > LEAST_SECONDS and long.seconds > limit * slowness * short.seconds:
                 found.append(f"time of {name}")
             if long.peak_bytes > LEAST_BYTES and long.peak_bytes > limit * max(short.peak_bytes, 2**20):
                 found.append(f"measured memory of {name}")
@@ -157,6 +165,19 @@ def measure(name: str, framework: str, backward: bool, length: int) -> Measured:
     return Measured(min(seconds), peak)
 
 
+def seconds_per_byte(framework: str, size: int) -> float:
+    """What this machine takes to add one to each number of an array of so many bytes, per byte."""
+    torch.set_num_threads(1)
+    add: Any = torch.add if framework == "torch" else jax.jit(jax.numpy.add)
+    x = torch.ones(size // 4) if framework == "torch" else jax.numpy.ones(size // 4)
+    seconds = []
+    for _ in range(WARM_ROUNDS + ROUNDS):
+        start = time.perf_counter()
+        jax.block_until_ready(add(x, 1.0))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[WARM_ROUNDS:]) / size
+
+
 def growth_of(name: str, framework: str) -> Growth:
     """`growth` for another process."""
     (mechanism,) = select([name])
@@ -166,10 +187,16 @@ def growth_of(name: str, framework: str) -> Growth:
 def growths(mechanisms: list[Mechanism], *, workers: int) -> Iterator[Growth]:
     """Those of all mechanisms in both frameworks, counted and measured in fresh processes of one thread each."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    # Large arrays are kept for the next run: what the system takes to clear fresh pages is no growth of the mechanism.
+    os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
     server = multiprocessing.get_context("forkserver")  # which imports once, and is forked for each figure
     server.set_forkserver_preload(["benchmarks.lengths"])
     with server.Pool(workers, maxtasksperchild=1) as pool:
+        speeds = {
+            framework: [pool.apply_async(seconds_per_byte, (framework, 2**size)) for size in SIZES]
+            for framework in FRAMEWORKS
+        }
         lines = []
         for mechanism in mechanisms:
             for framework in FRAMEWORKS:
@@ -182,7 +209,17 @@ def growths(mechanisms: list[Mechanism], *, workers: int) -> Iterator[Growth]:
                 lines.append((counted, figures))
         for counted, figures in lines:
             first, second, third, fourth = (each.get() for each in figures)
-            yield counted.get()._replace(forward=(first, second), backward=(third, fourth))
+            found = counted.get()._replace(forward=(first, second), backward=(third, fourth))
+            speed = [each.get() for each in speeds[found.framework]]
+            slowness = _slowness(speed, first, second), _slowness(speed, third, fourth)
+            yield found._replace(slowness=slowness)
+
+
+def _slowness(speed: list[float], short: Measured, long: Measured) -> float:
+    """How many times longer a byte takes among what `long` holds than among what `short` does."""
+    at = [round(math.log2(max(each.peak_bytes, 1))) - SIZES[0] for each in (short, long)]
+    one, other = (speed[min(max(index, 0), len(speed) - 1)] for index in at)
+    return max(1.0, other / one)
 
 
 PAGE = """# Time and memory against the length
@@ -198,12 +235,15 @@ length × length) on one sequence of float32.
   and of 2 quadratic. It is the largest over the uses that a mechanism has: forward, backward, with a padding mask,
   with dropout that is sampled and that is given as a mask, with a bias of positions (`T5Bias`), and causal. A test
   holds every mechanism to it.
-- *Measured*: forward, and forward plus backward, on {machine}, one thread, each figure in a process of its own:
-  milliseconds at the longer length, and *8×*, how many times those at an eighth of the length. Mechanisms whose paper
-  says n² are measured at {quadratic}, the others at {linear} (images have the next smaller square of patches). Linear
-  growth is at most 8×, quadratic growth at most 64×; less where a fixed cost is large. Peak is memory beyond
-  parameters and inputs at both lengths, in MB: what the process held at most in PyTorch, what the compiler planned
-  in JAX.
+- *Measured*: forward, and forward plus backward, on {machine}, one thread, each figure in a
+  process of its own: milliseconds at the longer length, and the power of the length that the time grows with from the
+  shorter one, which is less than the paper's where a fixed cost is large. Mechanisms whose paper says n² are measured
+  at {quadratic}, the others at {linear} (images have the next smaller square of patches). Peak is memory
+  beyond parameters and inputs at both lengths, in MB: what the process held at most in PyTorch, what the compiler
+  planned in JAX.
+- *A byte*: how many times longer this machine takes to add one to a number among as many bytes as the second peak than
+  among as many as the first, which no longer fit its caches. A line is marked where its time grows more than
+  {tolerance} times faster than the paper's power and this together say.
 
 {table}"""
 
@@ -217,11 +257,13 @@ def page(found: list[Growth]) -> str:
         "operations",
         "memory",
         "forward, ms",
-        "8×",
+        "time",
         "peak, MB",
+        "a byte",
         "with backward, ms",
-        "8×",
+        "time",
         "peak, MB",
+        "a byte",
         "faster than its paper",
     )
     faster = sorted({each.mechanism for each in found if each.faster})
@@ -230,6 +272,7 @@ def page(found: list[Growth]) -> str:
         machine=f"torch {torch.__version__} and jax {jax.__version__}",
         quadratic=" and ".join(f"{length:,}" for length in QUADRATIC),
         linear=" and ".join(f"{length:,}" for length in LINEAR),
+        tolerance=TOLERANCE,
         table=markdown.table(headings, map(_cells, found), figures=range(3, len(headings) - 1)),
     )
 
@@ -241,18 +284,21 @@ def _cells(each: Growth) -> tuple[str, ...]:
         each.framework,
         f"n^{max(each.operations.values()):.2f}",
         f"n^{max(each.memory.values()):.2f}",
-        *_measured(each.forward),
-        *_measured(each.backward),
+        *_measured(each.forward, each.lengths, each.slowness[0]),
+        *_measured(each.backward, each.lengths, each.slowness[1]),
         ", ".join(each.faster),
     )
 
 
-def _measured(pair: tuple[Measured, Measured] | None) -> tuple[str, ...]:
+def _measured(
+    pair: tuple[Measured, Measured] | None, lengths: tuple[int, int], slowness: float
+) -> tuple[str, ...]:
     if pair is None:
-        return "", "", ""
+        return "", "", "", ""
     short, long = pair
+    grown = math.log(long.seconds / short.seconds) / math.log(lengths[1] / lengths[0])
     peaks = " → ".join(f"{each.peak_bytes / 1e6:.1f}" for each in pair)
-    return f"{1000 * long.seconds:.1f}", f"{long.seconds / short.seconds:.1f}", peaks
+    return f"{1000 * long.seconds:.1f}", f"n^{grown:.2f}", peaks, f"{slowness:.1f}×"
 
 
 def main(

@@ -11,14 +11,18 @@ from rich.progress import track
 from attention_bridge.compiling import Program
 from attention_bridge.many_chips import Shared, attention_on, compile_on, decoder_on, described_mesh
 from attention_bridge.markdown import table
-from jax_attention.models import HeadsConfig, RopeConfig, RotaryDecoderConfig
+from jax_attention.models import LayerSpec, ModelSpec, Part
 from jax_attention.sharding import DATA, MODEL, SEQUENCE, TABLE
 
 TOPOLOGIES = {1: "v5e:2x2", 4: "v5e:2x2", 16: "v5e:4x4", 64: "v5p:4x4x4"}
 SQUARES = {1: (1, 1), 4: (2, 2), 16: (4, 4), 64: (16, 4)}
 CUBES = {1: (1, 1, 1), 4: (1, 2, 2), 16: (2, 2, 4), 64: (4, 4, 4)}
 Sizes = Callable[[int], Mapping[str, int] | None]  # of the axes of a mesh, by the number of chips
-CONFIG = RotaryDecoderConfig(1024, 1, 2048, HeadsConfig(512, 16, 16, 64), RopeConfig())
+HEADS, HEAD_DIM = 16, 64
+POSITION = Part("RotaryEmbedding", {"head_dim": HEAD_DIM})
+SIZES = {"num_heads": HEADS, "num_kv_heads": HEADS, "head_dim": HEAD_DIM, "bias": False}
+ATTENTION = Part("GroupedQueryAttention", {**SIZES, "position": POSITION})
+CONFIG = ModelSpec(1024, 512, (LayerSpec(ATTENTION, Part("GatedFeedForward", {"ffn_dim": 2048})),))
 TOKENS = (16, 512)
 SHAPE = (1, 16, 8192, 128)
 
@@ -143,7 +147,7 @@ def page() -> str:
             figures=None,
         ),
         versions=", ".join(f"{package} {version(package)}" for package in ("jax", "libtpu")),
-        heads=CONFIG.heads.num_heads,
+        heads=HEADS,
         texts=TOKENS[0],
         length=TOKENS[1],
         long=SHAPE[2],

@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
-from jax_attention.checks import check_divisible, check_pairs, check_same_length, check_sequence
+from jax_attention.checks import check_pairs, check_same_length, check_sequence
 from jax_attention.feed_forward import FeedForward
-from jax_attention.frame import CrossAttentionFrame, CrossCall, Scaling
+from jax_attention.frame import CrossAttentionFrame, CrossCall, Scaling, grouped_heads
 from jax_attention.keeps import DecoderKeep
 from jax_attention.layers import Dropout, Factory, layer_norm, linear, normalise
 from jax_attention.ops import merge_heads, split_heads
@@ -104,6 +104,7 @@ class MultiHeadCrossAttention(CrossAttentionFrame):
     Args:
         query_dim, key_dim, position, bias, dropout: as in `CrossAttention`.
         embed_dim: features of queries, keys and values; `num_heads` must divide it, for its heads share them.
+        head_dim: features of a head, where these are not `embed_dim / num_heads`.
         value_dim: features of what is read, where that is not `memory`; `key_dim` if None.
         output_dim: features of the output; `embed_dim` if None.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
@@ -116,6 +117,7 @@ class MultiHeadCrossAttention(CrossAttentionFrame):
         embed_dim: int,
         num_heads: int,
         *,
+        head_dim: int | None = None,
         value_dim: int | None = None,
         output_dim: int | None = None,
         bias: bool = True,
@@ -124,14 +126,15 @@ class MultiHeadCrossAttention(CrossAttentionFrame):
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        super().__init__(query_dim, key_dim, num_heads, embed_dim // num_heads, rngs=rngs, **options)
+        heads = grouped_heads(embed_dim, num_heads, None, head_dim)
+        super().__init__(query_dim, key_dim, num_heads, heads.head_dim, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.value_dim = value_dim or key_dim
-        self.q_proj = linear(query_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(key_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(self.value_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, output_dim or embed_dim, bias=bias, **factory)
+        features = num_heads * heads.head_dim
+        self.q_proj = linear(query_dim, features, bias=bias, **factory)
+        self.k_proj = linear(key_dim, features, bias=bias, **factory)
+        self.v_proj = linear(self.value_dim, features, bias=bias, **factory)
+        self.out_proj = linear(features, output_dim or embed_dim, bias=bias, **factory)
 
     def __call__(
         self,

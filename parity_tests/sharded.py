@@ -16,6 +16,8 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - numpy learns of bfloat16
 import numpy as np
 
+from parity_tests import described
+
 BATCH, HEADS, KV_HEADS, QUERY, KEY, HEAD_DIM, VALUE_DIM = 2, 8, 4, 16, 24, 5, 7
 PAIRS = (BATCH, HEADS, QUERY, KEY)
 
@@ -132,20 +134,21 @@ def padded(length=LENGTH):
     return (np.arange(length) < np.arange(length - TEXTS, length)[:, None])[:, None, None]
 
 
-def _heads(m, **options):
-    return m.HeadsConfig(12, 4, 2, 6, **options)
-
-
 def _rotary(m, f):
-    config = m.RotaryDecoderConfig(VOCAB, 2, 20, _heads(m, qk_norm=True), m.RopeConfig(), windows=(5, None))
-    return m.RotaryDecoder(config, **f)
+    heads, sizes = described.Heads(12, 4, 2, 6, qk_norm=True), {"num_layers": 2, "ffn_dim": 20}
+    return described.made(described.rotary(heads, vocab_size=VOCAB, windows=(5, None), **sizes), m, f)
+
+
+def _parallel(m, f):
+    heads, sizes = described.Heads(12, 4, 2, 6), {"num_layers": 1, "ffn_dim": 20}
+    return described.made(described.parallel(heads, 4, vocab_size=VOCAB, **sizes), m, f)
 
 
 def _latent(m, f):
-    experts = m.ExpertsConfig(4, 2, 8, num_groups=2, num_chosen_groups=1)
-    heads = m.LatentHeadsConfig(12, 4, 5, 6, 4, 2, 8)
-    config = m.LatentDecoderConfig(VOCAB, 2, 20, heads, m.RopeConfig(), experts=experts, num_dense_layers=1)
-    return m.LatentDecoder(config, **f)
+    experts = described.experts(4, 2, 8, num_groups=2, num_chosen_groups=1)
+    sizes = {"num_layers": 2, "ffn_dim": 20, "num_dense_layers": 1}
+    spec = described.latent((12, 4, 5, 6, 4, 2, 8), experts, vocab_size=VOCAB, **sizes)
+    return described.made(spec, m, f)
 
 
 def _image(m):
@@ -163,7 +166,7 @@ MODELS: dict[str, Model] = {
     "Decoder": Model(
         lambda m, f: m.Decoder(m.DecoderConfig(**SIZES), **f), {"tokens": tokens(0), "mask": padded()}
     ),
-    "RotaryDecoder": Model(_rotary, {"tokens": tokens(0)}),
+    "rotary decoder": Model(_rotary, {"tokens": tokens(0)}),
     "Encoder": Model(
         lambda m, f: m.Encoder(m.EncoderConfig(**SIZES), **f), {"tokens": tokens(0), "mask": padded()}
     ),
@@ -174,14 +177,14 @@ MODELS: dict[str, Model] = {
         SEQUENCES,
     ),
     "VisionTransformer": Model(lambda m, f: m.VisionTransformer(_image(m), **f), {"image": IMAGES}),
-    "ParallelDecoder": Model(
-        lambda m, f: m.ParallelDecoder(m.ParallelDecoderConfig(VOCAB, 1, 20, _heads(m), rotary_dim=4), **f),
+    "parallel decoder": Model(
+        _parallel,
         {"tokens": tokens(0)},
     ),
-    "LatentDecoder": Model(_latent, {"tokens": tokens(0)}),
+    "latent decoder": Model(_latent, {"tokens": tokens(0)}),
     "RelativeEncoderDecoder": Model(
         lambda m, f: m.RelativeEncoderDecoder(
-            m.RelativeEncoderDecoderConfig(VOCAB, _heads(m), 1, 1, 20, gated=True), **f
+            m.RelativeEncoderDecoderConfig(VOCAB, 12, 4, 6, 1, 1, 20, gated=True), **f
         ),
         SEQUENCES,
     ),
@@ -196,7 +199,7 @@ MODELS: dict[str, Model] = {
     ),
     "ContrastiveModel": Model(_contrastive, {"tokens": tokens(0), "image": IMAGES}, whole=("tokens",)),
 }
-ON_ALL_MESHES = ("RotaryDecoder", "EncoderDecoder")
+ON_ALL_MESHES = ("rotary decoder", "EncoderDecoder")
 # The others on few: along two axes at once DTensor searches long for the cheapest way.
 FEW_MESHES = {"jax": ("all",), "torch": ("model",)}
 IN_PARTS = ("Decoder", "Encoder", "SpeechTransformer")  # of a sequence, in PyTorch too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 
@@ -132,16 +133,19 @@ def model_of(name, without=(), **changes):
     return read_config(given).model.arguments["config"].arguments
 
 
+def windows_of(name, **changes):
+    layers = model_of(name, **changes)["layers"]
+    return [layer.arguments["mixer"].arguments.get("window") for layer in layers]
+
+
 def test_absent_fields_are_what_the_reference_takes():
-    assert model_of("llama", sliding_window=3)["windows"] == ()
-    assert model_of("qwen2 with windows", without=("layer_types", "max_window_layers"))["windows"] == (
-        None,
-        None,
-    )
+    assert windows_of("llama", sliding_window=3) == [None, None]
+    assert windows_of("qwen2 with windows", without=("layer_types", "max_window_layers")) == [None, None]
     caps = ("attn_logit_softcapping", "final_logit_softcapping")
     gemma2 = model_of("gemma2", without=caps)
-    assert (gemma2["heads"].arguments["softcap"], gemma2["logit_softcap"]) == (50.0, 30.0)
-    assert model_of("gemma3", without=("sliding_window",))["windows"] == (4096, None)
+    mixer = gemma2["layers"][0].arguments["mixer"].arguments
+    assert (mixer["softcap"], gemma2["logit_softcap"]) == (50.0, 30.0)
+    assert windows_of("gemma3", without=("sliding_window",)) == [4096, None]
     vit = model_of("vit", without=("hidden_act", "layer_norm_eps", "patch_size"), image_size=32)
     assert (vit["activation"], vit["norm_eps"], vit["patch_size"]) == ("gelu", 1e-12, (16, 16))
     assert model_of("whisper", scale_embedding=True).get("embed_scale", 1.0) == 1.0
@@ -236,17 +240,27 @@ def test_any_value_of_any_field_of_the_mirrors_own_gives_a_model_or_one_line(nam
     ("path", "value", "message"),
     [
         (("model",), "Linear", "must have a model of"),
-        (("model",), "HeadsConfig", "must have a model of"),
+        (("model",), "ModelSpec", "must have a model of"),
         (("config", "class"), "EncoderConfig", "must have class"),
-        (("config", "heads", "class"), "LatentHeadsConfig", "must have class"),
-        (("config", "heads", "num_heads"), 3.0, "positive whole number num_heads"),
-        (("config", "heads", "qkv_bias"), 1, "qkv_bias true or false"),
-        (("config", "activation"), "tanh", "must have activation"),
-        (("config", "windows"), [3, -1], "positive whole number windows"),
-        (("config", "rope", "frequencies"), "x", "a list frequencies"),
-        (("config", "rope"), None, "must have rope"),
+        (("config", "vocab_size"), 3.0, "positive whole number vocab_size"),
+        (("config", "tied"), 1, "tied true or false"),
+        (("config", "layers"), 3, "a list layers"),
+        (("config", "layers"), [3], "must have the fields layers"),
+        (("config", "layers"), [], "must have a layer"),
+        (("config", "layers", 0, "arrangement"), "tanh", "must have arrangement pre, post"),
+        (("config", "layers", 0, "mixer"), None, "must have mixer"),
+        (("config", "layers", 0, "mixer", "name"), "os.system", "the name of a class"),
+        (("config", "layers", 0, "mixer", "name"), "nn", "the name of a class"),
+        (("config", "layers", 0, "mixer", "arguments"), [1], "must have the fields arguments"),
+        (("config", "layers", 0, "mixer", "arguments", "num_heads"), 2**40, "num_heads of at most"),
+        (("config", "layers", 0, "mixer", "arguments", "num_heads"), 3.5, "positive whole number num_heads"),
+        (("config", "layers", 0, "mixer", "arguments", "more"), 1, "does not take: more"),
+        (("config", "layers", 0, "mixer", "arguments", "dropout"), 1.0, "dropout below 1"),
+        (("config", "layers", 0, "mixer", "arguments"), {}, "must have num_heads"),
+        (("config", "layers", 0, "ffn", "arguments", "activation"), "tanh", "must have activation"),
+        (("config", "layers", 0, "norm", "arguments", "eps"), -1.0, "zero or a positive number eps"),
+        (("config", "layers", 0, "mixer", "more"), 1, "that a part has not: more"),
         (("config", "more"), 1, "has not: more"),
-        (("config", "num_layers"), 10**5, "at most 10000"),
     ],
 )
 def test_own_configuration_is_checked_by_the_types_of_its_dataclasses(path, value, message):
@@ -257,6 +271,7 @@ def test_declarations_are_those_of_the_dataclasses():
     import dataclasses
 
     import torch_attention.models as theirs
+    from torch_attention.models import building
 
     for name, fields in declarations.configurations().items():
         kept = dataclasses.fields(getattr(theirs, name))
@@ -264,5 +279,14 @@ def test_declarations_are_those_of_the_dataclasses():
         assert [field.default is dataclasses.MISSING for field in kept] == [
             d.required for d in fields.values()
         ]
+    names = building._parts()
+    assert names.keys() <= declarations.parts().keys()
+    for name, made in names.items():
+        signature = inspect.signature(made.__init__ if inspect.isclass(made) else made)
+        taken = signature.parameters.keys() - {"self", "device", "dtype"}
+        assert declarations.parts()[name].keys() == taken, name
+        for argument in taken:
+            required = signature.parameters[argument].default is inspect.Parameter.empty
+            assert declarations.parts()[name][argument].required == required, (name, argument)
     assert all(hasattr(theirs, model) and config in declarations.configurations() for model, config in
                declarations.models().items())  # fmt: skip

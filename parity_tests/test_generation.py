@@ -14,6 +14,7 @@ import torch_attention
 import torch_attention.models
 from attention_bridge.parity import error
 from attention_bridge.weights import transfer
+from parity_tests import described
 from parity_tests.built import MIRRORS
 from parity_tests.refusals import Case, assert_refused
 
@@ -25,20 +26,18 @@ each_mirror = pytest.mark.parametrize("mirror", MIRRORS.values(), ids=MIRRORS)
 
 def language_model(name, m, **f):
     """The smallest of a family."""
-    heads = m.HeadsConfig(12, 4, 2, 6)
     if name == "Decoder":
         return m.Decoder(m.DecoderConfig(**SIZES), **f)
-    if name == "RotaryDecoder":
-        return m.RotaryDecoder(
-            m.RotaryDecoderConfig(VOCAB, 2, 13, heads, m.RopeConfig(), windows=(3, None)), **f
-        )
-    if name == "ParallelDecoder":
-        return m.ParallelDecoder(m.ParallelDecoderConfig(VOCAB, 2, 13, heads, rotary_dim=2), **f)
-    latents = m.LatentHeadsConfig(12, 3, 5, 4, 3, 2, 7)
-    return m.LatentDecoder(m.LatentDecoderConfig(VOCAB, 2, 13, latents, m.RopeConfig()), **f)
+    heads, sizes = described.Heads(12, 4, 2, 6), {"vocab_size": VOCAB, "num_layers": 2, "ffn_dim": 13}
+    spec = {
+        "rotary": lambda: described.rotary(heads, windows=(3, None), **sizes),
+        "parallel": lambda: described.parallel(heads, 2, **sizes),
+        "latent": lambda: described.latent((12, 3, 5, 4, 3, 2, 7), **sizes),
+    }[name]()
+    return described.made(spec, m, f)
 
 
-FAMILIES = ("Decoder", "RotaryDecoder", "ParallelDecoder", "LatentDecoder")
+FAMILIES = ("Decoder", "rotary", "parallel", "latent")
 
 
 @cache
@@ -130,9 +129,7 @@ def test_the_same_draws_write_the_same_tokens(name, prompt, rng):
     assert not np.array_equal(ours, greedy)
 
 
-@pytest.mark.parametrize(
-    "name", ["RotaryDecoder", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[2:])]
-)
+@pytest.mark.parametrize("name", ["rotary", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[2:])])
 @each_mirror
 def test_every_language_model_writes_the_likeliest_token_of_the_whole_text(name, mirror, prompt):
     found = generated(mirror, name, prompt)

@@ -60,10 +60,11 @@ def test_figures_that_grow_faster_than_the_paper_are_marked():
     line = line._replace(memory={"forward": 1.0}, forward=(short, linear), backward=(short, quadratic))
     assert line.faster == ["time of backward", "measured memory of backward"]
     assert line._replace(backward=(short, linear)).faster == []
+    assert line._replace(slowness=(1.0, 6.0)).faster == ["measured memory of backward"]
     text = page([line, line._replace(mechanism="B", backward=(short, linear))])
     assert "Marked: A." in text
     assert text.count("time of backward") == 1
-    assert "| 80.0 | 8.0 | 10.0 → 80.0 |" in text
+    assert "| 80.0 | n^1.00 | 10.0 → 80.0 | 1.0× |" in text
 
 
 def test_products_and_numbers_made_are_counted_alike_in_both_frameworks():

@@ -6,14 +6,16 @@ import jax
 import pytest
 
 from attention_bridge.many_chips import attention_on, compile_on, decoder_on, described_mesh
-from jax_attention.models import HeadsConfig, RopeConfig, RotaryDecoderConfig
+from jax_attention.models import LayerSpec, ModelSpec, Part
 
 pytest.importorskip(
     "libtpu", reason="the TPU's compiler is not installed: pip install 'attention-bridge[tpu-aot]'"
 )
 pytestmark = pytest.mark.slow
 
-CONFIG = RotaryDecoderConfig(64, 1, 512, HeadsConfig(128, 16, 16, 8), RopeConfig())
+ATTENTION = Part("GroupedQueryAttention", {"num_heads": 16, "num_kv_heads": 16, "bias": False,
+                                          "position": Part("RotaryEmbedding", {"head_dim": 8})})  # fmt: skip
+CONFIG = ModelSpec(64, 128, (LayerSpec(ATTENTION, Part("GatedFeedForward", {"ffn_dim": 512})),))
 TOKENS = (16, 64)
 SHAPE = (4, 16, 512, 128)
 SHARED = 2 * (4 * 128 * 128 + 3 * 128 * 512)  # bytes of the matrices that the table of `sharding` names

@@ -27,6 +27,7 @@ import torch_attention
 from attention_bridge import instances
 from attention_bridge.catalogue import CATALOGUE, select
 from attention_bridge.weights import plan
+from parity_tests import described
 
 ROOTS = {
     "torch": Path(torch_attention.__file__).parent,
@@ -262,10 +263,7 @@ def signature(mirror, thing):
 def small_model(name, m, f):
     """The smallest model of a family, with all its parts."""
     sizes = {"vocab_size": 11, "embed_dim": 6, "num_heads": 3, "num_layers": 2, "ffn_dim": 8, "max_len": 7}
-    heads = m.HeadsConfig(6, 2, 1, 4, qkv_bias=True, qk_norm=True, unit_offset=True)
-    latents = m.LatentHeadsConfig(6, 3, 5, 4, 3, 2, 7)
     stack = m.StackConfig(2, 3, 8)
-    experts = m.ExpertsConfig(4, 2, 5, num_groups=2, num_chosen_groups=1)
     image = m.VisionTransformerConfig(
         (4, 6), (2, 3), 5, 8, 2, 1, 9, embedding_norm=True, pooler=True, num_classes=7
     )
@@ -274,22 +272,10 @@ def small_model(name, m, f):
             m.Encoder,
             m.EncoderConfig(**sizes, num_types=0, token_dim=5, shared_layers=True),
         ),
-        "RotaryDecoder": lambda: (
-            m.RotaryDecoder,
-            m.RotaryDecoderConfig(11, 2, 8, heads, m.RopeConfig(), sandwich=True, windows=(2, None)),
-        ),
-        "ParallelDecoder": lambda: (
-            m.ParallelDecoder,
-            m.ParallelDecoderConfig(11, 2, 8, heads, rotary_dim=2, embedding_norm=True),
-        ),
-        "LatentDecoder": lambda: (
-            m.LatentDecoder,
-            m.LatentDecoderConfig(11, 2, 8, latents, m.RopeConfig(), experts=experts, num_dense_layers=1),
-        ),
         "EncoderDecoder": lambda: (m.EncoderDecoder, m.EncoderDecoderConfig(11, 6, stack, stack, 7)),
         "RelativeEncoderDecoder": lambda: (
             m.RelativeEncoderDecoder,
-            m.RelativeEncoderDecoderConfig(11, heads, 1, 2, 8, gated=True, tied=False),
+            m.RelativeEncoderDecoderConfig(11, 6, 2, 4, 1, 2, 8, gated=True, tied=False),
         ),
         "SpeechTransformer": lambda: (m.SpeechTransformer, m.SpeechConfig(11, 5, 6, stack, stack, 4, 7)),
         "VisionTransformer": lambda: (m.VisionTransformer, image),
@@ -301,6 +287,23 @@ def small_model(name, m, f):
     return model(config, **f)
 
 
+def described_model(name, m, f):
+    """A small language model from its description; `m` is all that a mirror defines."""
+    heads = described.Heads(6, 2, 1, 4, qkv_bias=True, qk_norm=True, unit_offset=True)
+    sizes = {"vocab_size": 11, "num_layers": 2, "ffn_dim": 8}
+    spec = {
+        "rotary decoder": lambda: described.rotary(heads, sandwich=True, windows=(2, None), **sizes),
+        "parallel decoder": lambda: described.parallel(heads, 2, embedding_norm=True, **sizes),
+        "latent decoder": lambda: described.latent(
+            (6, 3, 5, 4, 3, 2, 7),
+            described.experts(4, 2, 5, num_groups=2, num_chosen_groups=1),
+            num_dense_layers=1,
+            **sizes,
+        ),
+    }[name]()
+    return described.made(spec, sys.modules[m.LanguageModel.__module__], f)
+
+
 # Module classes that no entry of the catalogue builds.
 MODULES = {
     "FeedForward": lambda m, f: m.FeedForward(6, 8, **f),
@@ -309,15 +312,16 @@ MODULES = {
         name: partial(small_model, name)
         for name in (
             "Encoder of ALBERT",
-            "RotaryDecoder",
-            "ParallelDecoder",
-            "LatentDecoder",
             "EncoderDecoder",
             "RelativeEncoderDecoder",
             "SpeechTransformer",
             "VisionTransformer",
             "ContrastiveModel",
         )
+    },
+    **{
+        name: partial(described_model, name)
+        for name in ("rotary decoder", "parallel decoder", "latent decoder")
     },
     "SimpleSeq2Seq": lambda m, f: m.SimpleSeq2Seq(11, 10, 6, 3, 2, ffn_dim=8, max_len=7, **f),
     "RecurrentSeq2Seq": lambda m, f: m.RecurrentSeq2Seq(

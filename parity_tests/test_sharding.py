@@ -168,8 +168,8 @@ class TestModels:
 
     def test_a_step_in_the_wrong_place_would_be_noticed(self, results):
         found, expected = (
-            of(results, "jax", "RotaryDecoder", "all"),
-            model_on_one_device("RotaryDecoder")["jax"],
+            of(results, "jax", "rotary decoder", "all"),
+            model_on_one_device("rotary decoder")["jax"],
         )
         with pytest.raises(AssertionError, match="output"):
             assert_same_model(found | {"output": np.roll(found["output"], 1, axis=1)}, expected)

@@ -31,8 +31,9 @@ def translator(name: str, package: Any, vocab: int = TGT_VOCAB, **f: Any) -> Any
         stack = m.StackConfig(*STACK)
         return m.EncoderDecoder(m.EncoderDecoderConfig(SRC_VOCAB, EMBED, stack, stack, MAX_LEN), **f)
     if name == "RelativeEncoderDecoder":
-        heads = m.HeadsConfig(EMBED, HEADS, HEADS, 4)
-        return m.RelativeEncoderDecoder(m.RelativeEncoderDecoderConfig(SRC_VOCAB, heads, 1, LAYERS, FFN), **f)
+        sizes = (EMBED, HEADS, 4, 1, LAYERS, FFN)
+        config = m.RelativeEncoderDecoderConfig(SRC_VOCAB, *sizes, scale=0.5)
+        return m.RelativeEncoderDecoder(config, **f)
     attention = {
         "Bahdanau": lambda: package.BasicAttention(HIDDEN, HIDDEN, 6, **f),
         "Luong, dot": lambda: package.LuongAttention(package.DotScore()),

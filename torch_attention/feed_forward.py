@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torch_attention.activations import activation_function
+from torch_attention.activations import activation_function, sigmoid
 from torch_attention.arguments import checked
 from torch_attention.checks import check_sequence
 from torch_attention.layers import Dropout, Factory, linear
@@ -93,3 +93,40 @@ class GatedFeedForward(nn.Module):
         check_sequence("x", x, self.embed_dim)
         hidden = self.activation(self.gate_proj(x)) * self.up_proj(x)  # batch length ffn
         return self.down_proj(hidden)  # batch length embed
+
+
+@checked
+class ClampedFeedForward(nn.Module):
+    """down((up(x) + 1) * gate(x) * sigmoid(1.702 gate(x))), gate and up clamped (gpt-oss, OpenAI 2025).
+
+    Args:
+        embed_dim: features of input and output.
+        ffn_dim: features in between.
+        limit: what no gate exceeds, and no value of `up` in either direction.
+        bias: whether the three maps have biases.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        ffn_dim: int,
+        *,
+        limit: float = 7.0,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.limit = limit
+        self.gate_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
+        self.up_proj = linear(embed_dim, ffn_dim, bias=bias, **factory)
+        self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
+
+    def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
+        """Transform each position."""
+        check_sequence("x", x, self.embed_dim)
+        gate = torch.clip(self.gate_proj(x), max=self.limit)  # batch length ffn
+        up = torch.clip(self.up_proj(x), -self.limit, self.limit)  # batch length ffn
+        return self.down_proj((up + 1.0) * gate * sigmoid(1.702 * gate))  # batch length embed

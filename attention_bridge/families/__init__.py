@@ -64,11 +64,17 @@ def _read(fields: Fields, names: Collection[str]) -> Reading:
 def _head_axes(model: Part) -> dict[str, int]:
     """How heads are cut, where all layers have the same: h heads, g of keys, d features, that is pairs of them."""
     config = model.arguments["config"].arguments
-    sizes = config["heads"].arguments if "heads" in config else config
+    sizes = config
+    if "layers" in config:
+        every = [
+            {**config, **layer.arguments["mixer"].arguments, "position": None, "window": None}
+            for layer in config["layers"]
+        ]
+        sizes = every[0] if all(each == every[0] for each in every) else {}
     if not {"num_heads", "embed_dim"} <= sizes.keys() or "kv_lora_rank" in sizes:
         return {}
-    head_dim = sizes.get("head_dim", sizes["embed_dim"] // sizes["num_heads"])
-    groups = sizes.get("num_kv_heads", sizes["num_heads"])
+    head_dim = sizes.get("head_dim") or sizes["embed_dim"] // sizes["num_heads"]
+    groups = sizes.get("num_kv_heads") or sizes["num_heads"]
     return {"h": sizes["num_heads"], "g": groups, "d": head_dim, "pair": head_dim // 2}
 
 

@@ -17,7 +17,8 @@ from attention_bridge.families.family import Reading
 AXES = (
     "vocab_size", "embed_dim", "num_heads", "num_kv_heads", "head_dim", "ffn_dim", "token_dim", "num_types",
     "feature_dim", "in_channels", "num_features", "num_buckets", "num_experts", "kv_lora_rank", "q_lora_rank",
-    "nope_head_dim", "rope_head_dim", "value_head_dim", "rotary_dim", "num_classes",
+    "nope_head_dim", "rope_head_dim", "value_head_dim", "rotary_dim", "num_classes", "shared_dim", "dim", "max_len",
+    "num_value_heads", "value_dim", "state_dim", "num_groups", "conv_width", "rank",
 )  # fmt: skip
 
 
@@ -46,8 +47,12 @@ def check_sizes(reading: Reading, tensors: Mapping[str, Any], source: object) ->
 
 
 def _sizes(part: Part) -> Iterator[tuple[str, int]]:
+    """All whole numbers of a description by their names, and how many layers it lists."""
     for name, value in part.arguments.items():
-        if isinstance(value, Part):
-            yield from _sizes(value)
-        elif type(value) is int:
-            yield name, value
+        if name == "layers":
+            yield "num_layers", len(value)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Part):
+                yield from _sizes(each)
+            elif type(each) is int:
+                yield name, each

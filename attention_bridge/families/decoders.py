@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
+from attention_bridge.families.describe import Heads, language_model, parallel_decoder
 from attention_bridge.families.family import Family, Reading, model
 from attention_bridge.families.fields import ACTIVATIONS, Fields
 from attention_bridge.families.rope import parameters, rope
@@ -53,18 +54,16 @@ def read_gpt_neox(fields: Fields, names: Collection[str]) -> Reading:
     if share > 1.0:
         raise CheckpointError(f"{fields.source} must have a rotary_pct of at most 1, got {share}")
     rotary_dim = int(dim // heads * share)
-    base = _base(fields, rotary_dim)
+    position = _plain_rope(fields, rotary_dim, dim // heads)
     fields.size("max_position_embeddings", default=None)
     return _reading(
-        model(
-            "ParallelDecoder",
+        parallel_decoder(
+            Heads(dim, heads, heads, dim // heads, qkv_bias=True, out_bias=True),
             vocab_size=fields.size("vocab_size"),
             num_layers=fields.layers("num_hidden_layers"),
             ffn_dim=fields.size("intermediate_size"),
-            heads=heads_part(dim, heads, heads, dim // heads, qkv_bias=True, out_bias=True),
-            parallel=fields.flag("use_parallel_residual", True),
-            rotary_dim=rotary_dim,
-            rope_base=base,
+            position=position,
+            arrangement="parallel" if fields.flag("use_parallel_residual", True) else "pre",
             activation=fields.word("hidden_act", words=ACTIVATIONS),
             norm_eps=fields.number("layer_norm_eps"),
             tied=tied,
@@ -84,13 +83,13 @@ def read_bloom(fields: Fields, names: Collection[str]) -> Reading:
     dim, heads = fields.size("hidden_size", "n_embed"), fields.size("n_head", "num_attention_heads")
     fields.divides("hidden_size", dim, "n_head", heads)
     return _reading(
-        model(
-            "ParallelDecoder",
+        parallel_decoder(
+            Heads(dim, heads, heads, dim // heads, qkv_bias=True, out_bias=True),
             vocab_size=fields.size("vocab_size"),
             num_layers=fields.layers("n_layer", "num_hidden_layers"),
             ffn_dim=fields.size("n_inner", default=4 * dim),
-            heads=heads_part(dim, heads, heads, dim // heads, qkv_bias=True, out_bias=True),
-            parallel=False,
+            position=Part("ALiBi", {"num_heads": heads}),
+            arrangement="pre",
             activation="gelu_tanh",
             norm_eps=fields.number("layer_norm_epsilon"),
             embedding_norm=True,
@@ -118,18 +117,16 @@ def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
     kv_heads = kv_heads if new else 1 if one_key else heads
     two_norms = fields.size("num_ln_in_parallel_attn", default=2, most=2) == 2 and new
     layout = HF_FALCON_TWO_NORMS if two_norms else HF_FALCON
-    base = _base(fields, dim // heads)
+    position = _plain_rope(fields, dim // heads, dim // heads)
     fields.size("max_position_embeddings", default=None)
     return _reading(
-        model(
-            "ParallelDecoder",
+        parallel_decoder(
+            Heads(dim, heads, kv_heads, dim // heads),
             vocab_size=fields.size("vocab_size"),
             num_layers=fields.layers("num_hidden_layers", "n_layer"),
             ffn_dim=fields.size("ffn_hidden_size", default=4 * dim),
-            heads=heads_part(dim, heads, kv_heads, dim // heads),
-            shared_norm=not two_norms,
-            rotary_dim=dim // heads,
-            rope_base=base,
+            position=position,
+            arrangement="parallel" if two_norms else "parallel_shared_norm",
             activation=fields.word("activation", words=ACTIVATIONS, default="gelu"),
             ffn_bias=False,
             norm_eps=fields.number("layer_norm_epsilon"),
@@ -141,29 +138,23 @@ def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
     )
 
 
-def heads_part(dim: int, heads: int, kv_heads: int, head_dim: int, **others: object) -> Part:
-    """The heads of a model's attention."""
-    sizes = {"embed_dim": dim, "num_heads": heads, "num_kv_heads": kv_heads, "head_dim": head_dim}
-    return Part("HeadsConfig", {**sizes, **others})
-
-
 def with_tied(layout: Layout, tied: bool, head: str, embeddings: str) -> Layout:
     """The layout of a model whose head, where it is saved at all, repeats its embeddings."""
     return replace(layout, tied=(Tied(head, embeddings, "the embeddings again"),)) if tied else layout
 
 
-def _base(fields: Fields, rotary_dim: int) -> float:
-    """The base of positions that nothing stretches."""
-    found = rope(fields, rotary_dim).arguments
-    if found.keys() != {"base"}:
+def _plain_rope(fields: Fields, rotary_dim: int, head_dim: int) -> Part:
+    """Rotary positions that nothing stretches."""
+    found = rope(fields, rotary_dim, head_dim=head_dim)
+    if "frequencies" in found.arguments:
         raise CheckpointError(
             f"{fields.source} must have a rope_type default, got one that stretches positions"
         )
-    return float(found["base"])
+    return found
 
 
-def _reading(part: Part, layout: Layout, groups: int, head_dim: int) -> Reading:
-    return Reading(part, layout, {"g": groups, "d": head_dim})
+def _reading(spec: Part, layout: Layout, groups: int, head_dim: int) -> Reading:
+    return Reading(language_model(spec), layout, {"g": groups, "d": head_dim})
 
 
 FAMILIES = (

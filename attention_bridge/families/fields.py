@@ -202,6 +202,13 @@ class Fields:
             raise CheckpointError(f"{self.source} must have {kind} {names[0]}, got {shown(value)}")
         return float(value)
 
+    def finite(self, name: str) -> float:
+        """A number of either sign that a float32 holds."""
+        value = self.raw(name)
+        if type(value) not in (int, float) or not abs(value) <= LARGEST_NUMBER:
+            raise CheckpointError(f"{self.source} must have a number {name}, got {shown(value)}")
+        return float(value)
+
     def flag(self, name: str, default: bool) -> bool:
         """True or false."""
         value = self.raw(name, default=default)

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.families.declarations import configurations, models
+from attention_bridge.families.before import READERS, read_before, with_own_heads
+from attention_bridge.families.declarations import configurations, models, parts
+from attention_bridge.families.describe import language_model
 from attention_bridge.families.family import Family, Reading
 from attention_bridge.families.fields import ACTIVATIONS, LARGEST, MOST_LAYERS, Fields
 from attention_bridge.families.shown import listed, shown
 from attention_bridge.layouts.torch_attention import TORCH_ATTENTION
 
 MODEL_TYPE = "attention_bridge"
+WORDS = {
+    "arrangement": ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm"),
+    "kernel": ("elu", "relu", "softmax"),
+}
+# What a part is told where it stands.
+KNOWN = {
+    "mixer": ("embed_dim", "is_causal"),
+    "ffn": ("embed_dim",),
+    "norm": ("dim",),
+    "embedding_norm": ("dim",),
+}
+ANY_NUMBER = ("scale", "shift")
 FROM_ZERO = (
     "dropout",
     "end_token",
     "first_position",
+    "eps",
+    "norm_eps",
     "num_dense_layers",
     "num_shared",
+    "num_sinks",
 )  # others are positive
 
 
@@ -32,12 +49,19 @@ def own_config(model: Any) -> dict[str, Any]:
 def read_own(fields: Fields, names: Collection[str]) -> Reading:
     """A model that `save_pretrained` wrote without another's configuration."""
     name, kinds = fields.raw("model"), models()
-    if not isinstance(name, str) or name not in kinds:
+    if not isinstance(name, str) or name not in {*kinds, *READERS}:
         raise CheckpointError(f"{fields.source} must have a model of {', '.join(kinds)}, got {shown(name)}")
-    return Reading(Part(name, {"config": _as_part(fields.part("config"), kinds[name])}), TORCH_ATTENTION)
+    config = fields.part("config")
+    if name in READERS:
+        return Reading(language_model(read_before(config, name)), TORCH_ATTENTION)
+    if name == "RelativeEncoderDecoder":
+        config = with_own_heads(config)
+    return Reading(Part(name, {"config": _as_part(config, kinds[name])}), TORCH_ATTENTION)
 
 
 def _as_json(value: Any) -> Any:
+    if hasattr(value, "to_dict"):  # a description
+        return value.to_dict()
     if dataclasses.is_dataclass(value):
         named = {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"class": type(value).__name__, **named}
@@ -74,19 +98,56 @@ def _value(fields: Fields, name: str, kind: str) -> Any:
     if kind == "bool":
         return fields.flag(name, False)
     if kind == "str":
-        return fields.word(name, words={word: word for word in sorted(set(ACTIVATIONS.values()))})
+        words = WORDS.get(name, sorted(set(ACTIVATIONS.values())))
+        return fields.word(name, words={word: word for word in words})
     if kind.startswith("tuple["):
         return _values(fields, name, kind.removeprefix("tuple[").removesuffix("]"))
-    return _as_part(fields.part(name), kind)
+    if kind.startswith("Sequence["):
+        return _values(fields, name, kind.removeprefix("Sequence[").removesuffix("]") + ", ...")
+    if kind in configurations():
+        return _as_part(fields.part(name), kind)
+    return _described(fields.part(name), name)
 
 
 def _values(fields: Fields, name: str, kinds: str) -> tuple[Any, ...]:
     """A tuple: of two numbers, or of as many as there are."""
     given, (kind, *others) = fields.raw(name), kinds.split(", ")
     count = len(given) if others == ["..."] and isinstance(given, list) else 1 + len(others)
-    if not isinstance(given, list) or len(given) != count:
+    if not isinstance(given, list) or len(given) != count or count > MOST_LAYERS:
         raise CheckpointError(f"{fields.source} must have a list {name}: {kinds}, got {shown(given)}")
+    if name == "layers" and not given:
+        raise CheckpointError(f"{fields.source} must have a layer, got none")
     return tuple(_value(Fields({name: each}, fields.source), name, kind) for each in given)
+
+
+def _described(fields: Fields, where: str) -> Part:
+    """A part of a description, whose arguments are of the types that its class declares."""
+    name = fields.raw("name")
+    if not isinstance(name, str) or name not in parts():
+        raise CheckpointError(
+            f"{fields.source} must have the name of a class of the mirrors, got {shown(name)}"
+        )
+    arguments = Fields({}, fields.source) if fields.raw("arguments") is None else fields.part("arguments")
+    if unknown := sorted(fields.given.keys() - fields.seen):
+        raise CheckpointError(f"{fields.source} has fields that a part has not: {listed(unknown)}")
+    declared = parts()[name]
+    if unknown := sorted(arguments.given.keys() - declared.keys()):
+        raise CheckpointError(f"{fields.source} has arguments that {name} does not take: {listed(unknown)}")
+    known = KNOWN.get(where, ())
+    found = {}
+    for key, declaration in declared.items():
+        if key in arguments.given or (declaration.required and key not in known):
+            found[key] = _argument(arguments, key, declaration.kind)
+    return Part(name, found)
+
+
+def _argument(fields: Fields, name: str, kind: str) -> Any:
+    """An argument of a part: what its class declares, or the part that makes it."""
+    if isinstance(fields.given.get(name), Mapping):
+        return _described(fields.part(name), name)
+    if name in ANY_NUMBER and fields.given.get(name) is not None:
+        return fields.finite(name)
+    return _value(fields, name, kind)
 
 
 FAMILIES = (Family("torch_attention", (MODEL_TYPE,), read_own),)

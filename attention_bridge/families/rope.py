@@ -14,13 +14,16 @@ from attention_bridge.families.shown import listed, shown
 SCALED = ("linear", "llama3", "yarn")
 
 
-def rope(fields: Fields, rotary_dim: int, layers: str | None = None, **others: object) -> Part:
-    """The `RopeConfig` of a model.
+def rope(
+    fields: Fields, rotary_dim: int, layers: str | None = None, head_dim: int | None = None, **others: object
+) -> Part:
+    """What turns the queries and keys of a model: a `RotaryEmbedding`.
 
     Args:
         fields: the configuration.
         rotary_dim: features that are turned.
         layers: the kind of layers, where each kind has its own ("full_attention").
+        head_dim: features of a head; as many as are turned if None.
         others: of its arguments.
 
     Raises:
@@ -42,7 +45,10 @@ def rope(fields: Fields, rotary_dim: int, layers: str | None = None, **others: o
         raise CheckpointError(
             f"{fields.source} has rope parameters that are not understood: {listed(unknown)}"
         )
-    return Part("RopeConfig", {**arguments, **others})
+    sizes = {"head_dim": rotary_dim}
+    if head_dim not in (None, rotary_dim):
+        sizes = {"head_dim": head_dim, "rotary_dim": rotary_dim}
+    return Part("RotaryEmbedding", {**sizes, **arguments, **others})
 
 
 def parameters(fields: Fields, layers: str | None = None) -> Fields:

@@ -7,8 +7,9 @@ from typing import Any
 
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.families.decoders import heads_part, with_tied
-from attention_bridge.families.family import Family, Reading, model
+from attention_bridge.families.decoders import with_tied
+from attention_bridge.families.describe import Heads, language_model, latent_decoder, rotary_decoder
+from attention_bridge.families.family import Family, Reading
 from attention_bridge.families.fields import ACTIVATIONS, LARGEST, Fields
 from attention_bridge.families.rope import parameters, rope, yarn_scale
 from attention_bridge.families.shown import shown
@@ -59,7 +60,7 @@ def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
         "logit_softcap": _softcap(fields, "final_logit_softcapping", None if third else 30.0),
     }
     if third:
-        others["local_rope"] = rope(_local(fields), 2)
+        others["local_rope"] = rope(_local(fields), _head_dim(fields))
     pattern = fields.size("sliding_window_pattern", "_sliding_window_pattern", default=6 if third else 2)
     return _decoder(fields, heads, others, tied=True, layout=HF_GEMMA, pattern=pattern)
 
@@ -74,43 +75,48 @@ def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
         fields.size(name, default=None)
     tied = fields.flag("tie_word_embeddings", False)
     nope, turned = fields.size("qk_nope_head_dim"), fields.size("qk_rope_head_dim")
-    positions = rope(fields, turned, interleaved=fields.flag("rope_interleave", True))
+    position = rope(fields, turned, interleaved=fields.flag("rope_interleave", True))
     scale = (nope + turned) ** -0.5 * yarn_scale(parameters(fields))
     fields.size("max_position_embeddings", default=None)
-    heads = {
-        "embed_dim": fields.size("hidden_size"),
+    mixer = {
         "num_heads": fields.size("num_attention_heads"),
         "kv_lora_rank": fields.size("kv_lora_rank"),
         "q_lora_rank": fields.size("q_lora_rank", default=None),
         "nope_head_dim": nope,
         "rope_head_dim": turned,
         "value_head_dim": fields.size("v_head_dim"),
+        "position": position,
         "scale": scale,
     }
+    ffn_dim, shared = fields.size("moe_intermediate_size"), fields.size("n_shared_experts")
+    experts = {
+        "ffn_dim": ffn_dim,
+        "num_experts": fields.size("n_routed_experts", "num_local_experts"),
+        "routing": Part(
+            "SigmoidRouting",
+            {
+                "num_chosen": fields.size("num_experts_per_tok"),
+                "num_groups": fields.size("n_group"),
+                "num_chosen_groups": fields.size("topk_group"),
+                "normalised": fields.flag("norm_topk_prob", True),
+                "routed_scale": fields.number("routed_scaling_factor"),
+            },
+        ),
+        "shared_dim": shared * ffn_dim,
+    }
     return Reading(
-        model(
-            "LatentDecoder",
-            vocab_size=fields.size("vocab_size"),
-            num_layers=fields.layers("num_hidden_layers"),
-            ffn_dim=fields.size("intermediate_size"),
-            heads=Part("LatentHeadsConfig", heads),
-            rope=positions,
-            experts=Part(
-                "ExpertsConfig",
-                {
-                    "num_experts": fields.size("n_routed_experts", "num_local_experts"),
-                    "num_chosen": fields.size("num_experts_per_tok"),
-                    "ffn_dim": fields.size("moe_intermediate_size"),
-                    "num_shared": fields.size("n_shared_experts"),
-                    "num_groups": fields.size("n_group"),
-                    "num_chosen_groups": fields.size("topk_group"),
-                    "normalised": fields.flag("norm_topk_prob", True),
-                    "routed_scale": fields.number("routed_scaling_factor"),
-                },
-            ),
-            num_dense_layers=fields.whole("first_k_dense_replace", default=0),
-            norm_eps=fields.number("rms_norm_eps"),
-            tied=tied,
+        language_model(
+            latent_decoder(
+                mixer,
+                embed_dim=fields.size("hidden_size"),
+                vocab_size=fields.size("vocab_size"),
+                num_layers=fields.layers("num_hidden_layers"),
+                ffn_dim=fields.size("intermediate_size"),
+                experts=Part("MixtureOfExperts", experts),
+                num_dense_layers=fields.whole("first_k_dense_replace", default=0),
+                norm_eps=fields.number("rms_norm_eps"),
+                tied=tied,
+            )
         ),
         with_tied(HF_DEEPSEEK_V3, tied, "lm_head.weight", EMBEDDINGS),
     )
@@ -136,19 +142,20 @@ def read_meta(fields: Fields, names: Collection[str]) -> Reading:
         )
     fields.raw("max_seq_len", "max_batch_size")
     return Reading(
-        model(
-            "RotaryDecoder",
-            vocab_size=fields.size("vocab_size"),
-            num_layers=fields.layers("n_layers"),
-            ffn_dim=ffn_dim,
-            heads=heads_part(
-                dim,
-                heads,
-                fields.size("n_kv_heads", default=heads),
-                dim // heads,
-                norm_eps=fields.number("norm_eps"),
-            ),
-            rope=rope(fields, dim // heads),
+        language_model(
+            rotary_decoder(
+                Heads(
+                    dim,
+                    heads,
+                    fields.size("n_kv_heads", default=heads),
+                    dim // heads,
+                    norm_eps=fields.number("norm_eps"),
+                ),
+                vocab_size=fields.size("vocab_size"),
+                num_layers=fields.layers("n_layers"),
+                ffn_dim=ffn_dim,
+                rope=rope(fields, dim // heads),
+            )
         ),
         META_LLAMA,
         {"pair": dim // heads // 2},
@@ -167,9 +174,7 @@ def _decoder(
 ) -> Reading:
     tied = fields.flag("tie_word_embeddings", tied)
     dim, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
-    if fields.raw("head_dim") is None:
-        fields.divides("hidden_size", dim, "num_attention_heads", num_heads)
-    head_dim = fields.size("head_dim", default=dim // num_heads)
+    head_dim = _head_dim(fields)
     kv_heads = fields.size("num_key_value_heads", default=num_heads)
     fields.divides("num_attention_heads", num_heads, "num_key_value_heads", kv_heads)
     eps = fields.number("rms_norm_eps")
@@ -178,20 +183,29 @@ def _decoder(
     positions = rope(fields, head_dim, layers="full_attention")
     fields.size("max_position_embeddings", default=None)
     return Reading(
-        model(
-            "RotaryDecoder",
-            vocab_size=fields.size("vocab_size"),
-            num_layers=num_layers,
-            ffn_dim=fields.size("intermediate_size"),
-            heads=heads_part(dim, num_heads, kv_heads, head_dim, norm_eps=eps, **heads),
-            activation=activation or fields.word("hidden_activation", "hidden_act", words=ACTIVATIONS),
-            windows=windows,
-            rope=positions,
-            tied=tied,
-            **others,
+        language_model(
+            rotary_decoder(
+                Heads(dim, num_heads, kv_heads, head_dim, norm_eps=eps, **heads),
+                vocab_size=fields.size("vocab_size"),
+                num_layers=num_layers,
+                ffn_dim=fields.size("intermediate_size"),
+                activation=activation or fields.word("hidden_activation", "hidden_act", words=ACTIVATIONS),
+                windows=windows,
+                rope=positions,
+                tied=tied,
+                **others,
+            )
         ),
         with_tied(layout, tied, "lm_head.weight", EMBEDDINGS),
     )
+
+
+def _head_dim(fields: Fields) -> int:
+    """Features of a head: as the configuration says, or as the heads share all features."""
+    dim, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
+    if fields.raw("head_dim") is None:
+        fields.divides("hidden_size", dim, "num_attention_heads", num_heads)
+    return fields.size("head_dim", default=dim // num_heads)
 
 
 def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from attention_bridge.catalogue.mechanism import Part
-from attention_bridge.families.decoders import heads_part
 from attention_bridge.families.family import Family, Reading, model
 from attention_bridge.families.fields import ACTIVATIONS, Fields
 from attention_bridge.layouts.hf_bart import HF_BART
@@ -32,7 +31,6 @@ def read_t5(fields: Fields, names: Collection[str]) -> Reading:
     scaled = fields.flag("scale_decoder_outputs", True)
     gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
     dim, layers = fields.size("d_model"), fields.layers("num_layers")
-    heads = fields.size("num_heads")
     layout = HF_T5_GATED if gated else HF_T5
     if tied:
         head = Tied("lm_head.weight", "shared.weight", "the embeddings again")
@@ -41,7 +39,9 @@ def read_t5(fields: Fields, names: Collection[str]) -> Reading:
         model(
             "RelativeEncoderDecoder",
             vocab_size=fields.size("vocab_size"),
-            heads=heads_part(dim, heads, heads, fields.size("d_kv"), scale=1.0),
+            embed_dim=dim,
+            num_heads=fields.size("num_heads"),
+            head_dim=fields.size("d_kv"),
             num_encoder_layers=layers,
             num_decoder_layers=fields.layers("num_decoder_layers", default=layers),
             ffn_dim=fields.size("d_ff"),

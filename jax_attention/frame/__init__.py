@@ -1,5 +1,7 @@
 """The frame of attention by dot products: what is the same around every equation, said once."""
 
+from jax_attention.frame.grouped import GroupedHeads as GroupedHeads
+from jax_attention.frame.grouped import grouped_heads as grouped_heads
 from jax_attention.frame.one_sequence import SelfAttentionFrame as SelfAttentionFrame
 from jax_attention.frame.options import CrossCall as CrossCall
 from jax_attention.frame.options import Dropping as Dropping
@@ -7,6 +9,7 @@ from jax_attention.frame.options import Placing as Placing
 from jax_attention.frame.options import Scaled as Scaled
 from jax_attention.frame.options import Scaling as Scaling
 from jax_attention.frame.options import SelfCall as SelfCall
+from jax_attention.frame.options import SharedCall as SharedCall
 from jax_attention.frame.options import StreamingCall as StreamingCall
 from jax_attention.frame.seen import Seen as Seen
 from jax_attention.frame.two_sequences import CrossAttentionFrame as CrossAttentionFrame

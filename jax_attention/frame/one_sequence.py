@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import check_sequence
-from jax_attention.frame.options import SelfCall
+from jax_attention.frame.options import SharedCall
 from jax_attention.frame.seen import Seen
 from jax_attention.layers import Dropout
 from jax_attention.ops import Placed
@@ -76,7 +76,7 @@ class SelfAttentionFrame(nnx.Module):
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None,
-        **call: Unpack[SelfCall],
+        **call: Unpack[SharedCall],
     ) -> None:
         """Raise unless the arguments of a call fit each other, its cache, and this layer."""
         check_sequence("x", x, self.embed_dim)
@@ -86,7 +86,7 @@ class SelfAttentionFrame(nnx.Module):
             call.get("positions"),
             call.get("dropout_keep"),
             call.get("cache"),
-            position=self.position,
+            position=self._scheme(call),
             num_heads=self.num_heads if self.has_heads else None,
             is_causal=self.is_causal,
             window=self.window,
@@ -102,18 +102,18 @@ class SelfAttentionFrame(nnx.Module):
         query: Float[Array, "batch heads length head_dim"],
         entries: Any,
         mask: Bool[Array, "..."] | None,
-        **call: Unpack[SelfCall],
+        **call: Unpack[SharedCall],
     ) -> Seen:
         """Queries and all keys that they may attend to: those of the cache and the new ones, placed by position."""
         found = self.recall(entries, mask, **call)
         return self.place(found, query, found.entries.key, **call)
 
-    def is_cut(self, **call: Unpack[SelfCall]) -> bool:
+    def is_cut(self, **call: Unpack[SharedCall]) -> bool:
         """Whether a call may be answered block by block: of keys that are near, without weights or a cache."""
         given = [call.get("cache"), call.get("implementation"), call.get("lengths"), call.get("segments")]
         return not call.get("need_weights", True) and all(x is None for x in given)
 
-    def recall(self, entries: Any, mask: Bool[Array, "..."] | None, **call: Unpack[SelfCall]) -> Recalled:
+    def recall(self, entries: Any, mask: Bool[Array, "..."] | None, **call: Unpack[SharedCall]) -> Recalled:
         """What is held of all tokens: what the cache holds of those before, and `entries` of the new ones."""
         return recall(call.get("cache"), entries, mask, call.get("positions"))
 
@@ -122,18 +122,26 @@ class SelfAttentionFrame(nnx.Module):
         found: Recalled,
         query: Float[Array, "batch heads length head_dim"],
         key: Float[Array, "batch kv_heads slots head_dim"],
-        **call: Unpack[SelfCall],
+        **call: Unpack[SharedCall],
     ) -> Seen:
         """Queries, and keys of all tokens that were found, placed by position."""
-        placed = place(self.position, query, key, found.query_positions, found.key_positions)
+        placed = place(self._scheme(call), query, key, found.query_positions, found.key_positions)
         return self.placed(found, placed, found.entries.value, **call)
+
+    def _scheme(self, call: Any) -> Any:
+        """What places queries and keys: the scheme of the call, if it has one, else the layer's own."""
+        shared = call.get("position")
+        if shared is None:
+            return self.position
+        check_scheme(shared, num_heads=self.num_heads, head_dim=self.head_dim)
+        return shared
 
     def placed(
         self,
         found: Recalled,
         placed: Placed,
         value: Float[Array, "batch kv_heads slots value_dim"],
-        **call: Unpack[SelfCall],
+        **call: Unpack[SharedCall],
     ) -> Seen:
         """Queries and keys that were placed by the class itself, with what the call says of them."""
         keep = call.get("dropout_keep")

@@ -82,6 +82,16 @@ class SelfCall(StreamingCall, total=False):
     segments: Int[Array, "..."] | None
 
 
+class SharedCall(SelfCall, total=False):
+    """Arguments of calls of a class that stands in layers which share a position scheme.
+
+    Attributes:
+        position: scheme that places queries and keys in this call, in place of the layer's own; see `positions`.
+    """
+
+    position: nnx.Module | None
+
+
 class CrossCall(TypedDict, total=False):
     """Arguments of every call from one sequence to another, beside these and the mask.
 

@@ -29,8 +29,7 @@ from jaxtyping import Bool, Float
 from jax_attention.activations import sigmoid
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
 from jax_attention.layers import Factory, linear, normalise
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
@@ -50,6 +49,7 @@ class GatedAttention(SelfAttentionFrame):
         position: what tells queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
+        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -67,23 +67,18 @@ class GatedAttention(SelfAttentionFrame):
         k_norm: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
+        out_bias: bool | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, rngs=rngs, **options)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
         self.gate_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.q_norm = q_norm
         self.k_norm = k_norm
 
@@ -124,6 +119,7 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
         position: what tells queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
+        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -141,23 +137,18 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
         k_norm: nnx.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
+        out_bias: bool | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, rngs=rngs, **options)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
         self.gate_proj = linear(embed_dim, num_heads, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.q_norm = q_norm
         self.k_norm = k_norm
 

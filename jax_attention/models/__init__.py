@@ -1,8 +1,5 @@
 """Whole models, built from the mechanisms."""
 
-from jax_attention.models.attention import HeadsConfig as HeadsConfig
-from jax_attention.models.attention import ModelAttention as ModelAttention
-from jax_attention.models.attention import RopeConfig as RopeConfig
 from jax_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
 from jax_attention.models.contrastive import ContrastiveModel as ContrastiveModel
 from jax_attention.models.decoder import Decoder as Decoder
@@ -11,23 +8,18 @@ from jax_attention.models.decoder import DecoderLayer as DecoderLayer
 from jax_attention.models.decoding import BeamOutput as BeamOutput
 from jax_attention.models.decoding import beam_search as beam_search
 from jax_attention.models.decoding import greedy_decode as greedy_decode
+from jax_attention.models.description import LayerSpec as LayerSpec
+from jax_attention.models.description import ModelSpec as ModelSpec
+from jax_attention.models.description import Part as Part
 from jax_attention.models.encoder import Encoder as Encoder
 from jax_attention.models.encoder import EncoderConfig as EncoderConfig
 from jax_attention.models.encoder import EncoderLayer as EncoderLayer
 from jax_attention.models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from jax_attention.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
 from jax_attention.models.encoder_decoder import StackConfig as StackConfig
-from jax_attention.models.experts import ExpertsConfig as ExpertsConfig
 from jax_attention.models.experts import MixtureOfExperts as MixtureOfExperts
 from jax_attention.models.generation import generate as generate
 from jax_attention.models.language import LanguageModel as LanguageModel
-from jax_attention.models.latent_decoder import LatentDecoder as LatentDecoder
-from jax_attention.models.latent_decoder import LatentDecoderConfig as LatentDecoderConfig
-from jax_attention.models.latent_decoder import LatentDecoderLayer as LatentDecoderLayer
-from jax_attention.models.latent_decoder import LatentHeadsConfig as LatentHeadsConfig
-from jax_attention.models.parallel_decoder import ParallelDecoder as ParallelDecoder
-from jax_attention.models.parallel_decoder import ParallelDecoderConfig as ParallelDecoderConfig
-from jax_attention.models.parallel_decoder import ParallelDecoderLayer as ParallelDecoderLayer
 from jax_attention.models.recurrent_seq2seq import RecurrentCache as RecurrentCache
 from jax_attention.models.recurrent_seq2seq import RecurrentSeq2Seq as RecurrentSeq2Seq
 from jax_attention.models.relative_encoder_decoder import RelativeEncoderDecoder as RelativeEncoderDecoder
@@ -35,9 +27,8 @@ from jax_attention.models.relative_encoder_decoder import (
     RelativeEncoderDecoderConfig as RelativeEncoderDecoderConfig,
 )
 from jax_attention.models.relative_encoder_decoder import RelativeLayer as RelativeLayer
-from jax_attention.models.rotary_decoder import RotaryDecoder as RotaryDecoder
-from jax_attention.models.rotary_decoder import RotaryDecoderConfig as RotaryDecoderConfig
-from jax_attention.models.rotary_decoder import RotaryDecoderLayer as RotaryDecoderLayer
+from jax_attention.models.routing import SigmoidRouting as SigmoidRouting
+from jax_attention.models.routing import SoftmaxRouting as SoftmaxRouting
 from jax_attention.models.sampling import filter_scores as filter_scores
 from jax_attention.models.seq2seq import SimpleSeq2Seq as SimpleSeq2Seq
 from jax_attention.models.sequence import SequenceModel as SequenceModel

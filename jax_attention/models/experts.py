@@ -1,60 +1,29 @@
-r"""A mixture of experts: each position goes through a few of many feed-forward networks (DeepSeek-AI 2024).
+r"""A mixture of experts: each position goes through a few of many feed-forward networks (Shazeer et al. 2017).
 
-$$ y = \sum_{e \in \mathrm{top}(s + b)} g_e\, f_e(x) + f_{\mathrm{shared}}(x), \qquad s = \sigma(W x), \quad
-   g = \lambda\, s / \textstyle\sum s $$
+$$ y = \sum_{e \in \mathrm{chosen}} g_e\, f_e(x) + \sigma(w^\top x)\, f_{\mathrm{shared}}(x), \qquad l = W x $$
 
-The bias b only chooses, so that experts are used alike without a loss of their own. Experts stand in groups, of which
-few are looked into: those with the highest sum of their two best.
-
-| symbol    | argument or parameter                                          |
-|-----------|----------------------------------------------------------------|
-| W, b      | `router`, `router_bias`                                        |
-| top       | `num_chosen` experts out of `num_chosen_groups` groups         |
-| g         | over the chosen ones, whose sum is 1 with `normalised`         |
-| $\lambda$ | `routed_scale`                                                 |
+| symbol                  | argument or parameter                                                              |
+|-------------------------|------------------------------------------------------------------------------------|
+| W                       | `router`                                                                           |
+| g, from l               | `routing`, which chooses; `router_bias` is what a `SigmoidRouting` adds to choose   |
+| $f_{\mathrm{shared}}$   | `shared`, with `shared_dim`; every position goes through it                        |
+| w                       | `shared_gate`, where it is asked for (Qwen MoE); without it the factor is 1        |
 """
 
-from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange, repeat
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from jax_attention.arguments import checked
-from jax_attention.checks import check_at_least, check_divisible
-from jax_attention.feed_forward import GatedFeedForward
+from jax_attention.feed_forward import ClampedFeedForward, GatedFeedForward
 from jax_attention.layers import Factory, constant_parameter, linear, precise
-from jax_attention.ops import at_least_float32, top_k_mask
-
-
-@checked
-@dataclass(frozen=True)
-class ExpertsConfig:
-    """The sizes of a mixture of experts.
-
-    Attributes:
-        num_experts: networks to choose from.
-        num_chosen: how many each position goes through.
-        ffn_dim: features inside each of them.
-        num_shared: how many times `ffn_dim` the network has that every position goes through.
-        num_groups: groups of experts; must divide `num_experts`, and each needs two.
-        num_chosen_groups: how many of them are looked into.
-        normalised: whether the weights of the chosen ones sum to 1.
-        routed_scale: factor on what the chosen ones return.
-    """
-
-    num_experts: int
-    num_chosen: int
-    ffn_dim: int
-    num_shared: int = 1
-    num_groups: int = 1
-    num_chosen_groups: int = 1
-    normalised: bool = True
-    routed_scale: float = 1.0
+from jax_attention.models.routing import SigmoidRouting, SoftmaxRouting
+from jax_attention.ops import at_least_float32
 
 
 @checked
@@ -66,44 +35,63 @@ class MixtureOfExperts(nnx.Module):
 
     Args:
         embed_dim: features of input and output.
-        config: the experts.
+        ffn_dim: features inside each expert.
+        num_experts: networks to choose from.
+        routing: how they are chosen: `SigmoidRouting` or `SoftmaxRouting`.
+        shared_dim: features inside the network that every position goes through; None for no such network.
+        shared_gate: whether what it returns passes a gate, one number a position (Qwen MoE).
+        bias: whether the router and the maps of the experts have biases (gpt-oss).
         activation: of each of them.
+        limit: where their gates and values are clamped, as in `ClampedFeedForward` (gpt-oss); None for no limit.
 
     Raises:
-        ValueError: groups that do not divide or are too small, or an unknown activation.
+        ValueError: experts that cannot be chosen so, a gate for no network, or an unknown activation.
     """
 
     def __init__(
         self,
         embed_dim: int,
-        config: ExpertsConfig,
+        ffn_dim: int,
+        num_experts: int,
+        routing: SigmoidRouting | SoftmaxRouting,
         *,
+        shared_dim: int | None = None,
+        shared_gate: bool = False,
+        bias: bool = False,
         activation: str = "silu",
+        limit: float | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
     ):
-        check_divisible(num_experts=config.num_experts, num_groups=config.num_groups)
-        check_at_least(2, experts_in_a_group=config.num_experts // config.num_groups)
-        check_at_least(config.num_chosen_groups, num_groups=config.num_groups)
+        routing.check(num_experts)
+        if shared_gate and shared_dim is None:
+            raise ValueError("shared_gate needs a network that it gates, got shared_dim=None")
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.config = config
-        self.router = linear(embed_dim, config.num_experts, bias=False, **factory)
-        self.router_bias = constant_parameter(config.num_experts, value=0.0, **factory)
+        self.routing = routing
+        self.router = linear(embed_dim, num_experts, bias=bias, **factory)
+        self.router_bias = constant_parameter(num_experts, value=0.0, **factory) if routing.has_bias else None
         self.experts = nnx.List(
             [
-                GatedFeedForward(embed_dim, config.ffn_dim, activation=activation, **factory)
-                for _ in range(config.num_experts)
+                GatedFeedForward(embed_dim, ffn_dim, activation=activation, bias=bias, **factory)
+                if limit is None
+                else ClampedFeedForward(embed_dim, ffn_dim, limit=limit, bias=bias, **factory)
+                for _ in range(num_experts)
             ]
         )
-        self.shared = GatedFeedForward(
-            embed_dim, config.num_shared * config.ffn_dim, activation=activation, **factory
+        self.shared = (
+            None
+            if shared_dim is None
+            else GatedFeedForward(embed_dim, shared_dim, activation=activation, **factory)
         )
+        self.shared_gate = linear(embed_dim, 1, bias=False, **factory) if shared_gate else None
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         """Transform each position."""
         shares = self.shares(x).astype(x.dtype)  # batch length experts
-        output = self.shared(x)  # batch length embed
+        output = jnp.zeros_like(x) if self.shared is None else self.shared(x)  # batch length embed
+        if self.shared_gate is not None:
+            output = output * jax.nn.sigmoid(self.shared_gate(x))  # batch length embed
         for index, expert in enumerate(self.experts):
             output = output + shares[..., index, None] * expert(x)  # batch length embed
         return output
@@ -111,21 +99,6 @@ class MixtureOfExperts(nnx.Module):
     @checked
     def shares(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length experts"]:
         """What part each expert has in the result, zero for all that are not chosen."""
-        config = self.config
-        scores = jax.nn.sigmoid(at_least_float32(precise(self.router, x)))  # batch length experts
-        choice = scores + self.router_bias[...].astype(scores.dtype)  # batch length experts
-        chosen = top_k_mask(choice, config.num_chosen, self._open(choice))  # batch length experts
-        shares = jnp.where(chosen, scores, 0.0)  # batch length experts
-        if config.normalised:
-            shares = shares / (shares.sum(axis=-1, keepdims=True) + 1e-20)
-        return shares * config.routed_scale
-
-    def _open(self, choice: Float[Array, "batch length experts"]) -> Bool[Array, "batch length experts"]:
-        """Which experts stand in a group that is looked into."""
-        config = self.config
-        grouped = rearrange(
-            choice, "batch length (group each) -> batch length group each", group=config.num_groups
-        )
-        best = jnp.where(top_k_mask(grouped, 2), grouped, 0.0).sum(axis=-1)  # batch length group
-        chosen = top_k_mask(best, config.num_chosen_groups)  # batch length group
-        return repeat(chosen, "batch length group -> batch length (group each)", each=grouped.shape[-1])
+        logits = at_least_float32(precise(self.router, x))  # batch length experts
+        bias: Any = None if self.router_bias is None else self.router_bias[...]  # experts
+        return self.routing.shares(logits, bias)

@@ -10,7 +10,6 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
-from jax_attention.caches import StaticCache
 from jax_attention.checks import check_padding_mask, check_positive, check_tokens
 from jax_attention.models.decoder import Decoder
 from jax_attention.models.language import LanguageModel
@@ -88,7 +87,7 @@ def _generate(
     model = nnx.merge(graphdef, state)
     model.eval()
     capacity = tokens.shape[1] + num_tokens
-    caches = (StaticCache(capacity),) * len(model.layers)
+    caches = model.start(capacity)
     there = jnp.ones(tokens.shape, jnp.bool_) if mask is None else mask[:, 0, 0]  # batch length
     positions = jnp.maximum(there.cumsum(-1) - 1, 0)  # batch length
     x, caches, _ = model.read(tokens, mask, positions=told(model, positions), caches=caches)
@@ -113,6 +112,6 @@ def told(
 ) -> Int[Array, "batch length"] | None:
     """What a model must be told of where its tokens stand.
 
-    The families of `LanguageModel` know distances alone, which padding in front leaves as they are.
+    A `LanguageModel` without learned positions knows distances alone, which padding in front leaves as they are.
     """
-    return None if isinstance(model, LanguageModel) else positions
+    return positions if model.config.max_len is not None else None

@@ -1,5 +1,7 @@
 """Where the tokens of a model with learned positions stand."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
@@ -12,17 +14,18 @@ from jax_attention.positions.protocol import check_shape
 def places(
     tokens: Int[Array, "batch length"],
     positions: Int[Array, "..."] | None,
-    caches: tuple[Cache, ...] | None,
+    caches: tuple[Any, ...] | None,
     max_len: int,
 ) -> Int[Array, "..."]:
     """The positions of tokens, as given or counted on from what the caches hold.
 
     Raises:
-        ValueError: not one for each token, or beyond those that have an embedding.
+        ValueError: not one for each token, or beyond those that have an embedding; none, where no cache counts.
     """
     check_shape("positions", positions, tokens)
     if positions is None:
-        positions = jnp.arange(tokens.shape[1]) + (caches[0].length if caches else 0)
+        read = 0 if caches is None else _tokens_read(caches)
+        positions = jnp.arange(tokens.shape[1]) + read
     known = known_values(positions)
     if known is not None and known.size and not 0 <= known.min() <= known.max() < max_len:
         raise ValueError(
@@ -30,3 +33,11 @@ def places(
             f"got {known.min()} to {known.max()}"
         )
     return positions
+
+
+def _tokens_read(caches: tuple[Any, ...]) -> Any:
+    """How many tokens were read, as a cache has counted; states of memories count none."""
+    for each in caches:
+        if isinstance(each, Cache):
+            return each.length
+    raise ValueError("positions must be given where no layer has a cache that counts them, got None")

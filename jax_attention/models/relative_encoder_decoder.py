@@ -8,6 +8,7 @@ sqrt(d), and positions are a bias for the scores of self-attention, one table fo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,9 +19,10 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
 from jax_attention.checks import check_padding_mask, check_tokens
+from jax_attention.cross_attention import MultiHeadCrossAttention
 from jax_attention.feed_forward import FeedForward, GatedFeedForward
+from jax_attention.heads.grouped_query import GroupedQueryAttention
 from jax_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
-from jax_attention.models.attention import HeadsConfig, ModelAttention
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from jax_attention.outputs import (
     CachedDecoderOutput,
@@ -40,7 +42,9 @@ class RelativeEncoderDecoderConfig:
 
     Attributes:
         vocab_size: number of tokens, of both sequences.
-        heads: of every attention; its `embed_dim` is the model's, its `scale` 1 in T5.
+        embed_dim: features of a position.
+        num_heads: heads of every attention.
+        head_dim: features of a head.
         num_encoder_layers, num_decoder_layers: layers of the two stacks.
         ffn_dim: features inside the feed-forward networks.
         activation: of these, or of their gates.
@@ -49,10 +53,13 @@ class RelativeEncoderDecoderConfig:
         num_buckets, max_distance: as in `T5Bias`.
         tied: whether logits come from the embeddings again, and then `logit_scale` times those, instead of a head.
         logit_scale: factor on what is scored by the embeddings, 1 / sqrt(embed_dim) in T5.
+        scale: factor on the scores of attention.
     """
 
     vocab_size: int
-    heads: HeadsConfig
+    embed_dim: int
+    num_heads: int
+    head_dim: int
     num_encoder_layers: int
     num_decoder_layers: int
     ffn_dim: int
@@ -63,6 +70,7 @@ class RelativeEncoderDecoderConfig:
     max_distance: int = 128
     tied: bool = True
     logit_scale: float = 1.0
+    scale: float = 1.0
 
 
 @checked
@@ -87,13 +95,13 @@ class RelativeLayer(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        dim, eps = config.heads.embed_dim, config.norm_eps
+        dim, num_heads, eps = config.embed_dim, config.num_heads, config.norm_eps
+        options: Any = {"head_dim": config.head_dim, "bias": False, "scale": config.scale, **factory}
         self.self_norm = rms_norm(dim, eps=eps, **factory)
-        self.self_attention = ModelAttention(config.heads, is_causal=decodes, **factory)
-        self.decodes = decodes
+        self.self_attention = GroupedQueryAttention(dim, num_heads, num_heads, is_causal=decodes, **options)
         if decodes:
             self.cross_norm = rms_norm(dim, eps=eps, **factory)
-            self.cross_attention = ModelAttention(config.heads, is_causal=False, **factory)
+            self.cross_attention = MultiHeadCrossAttention(dim, dim, dim, num_heads, **options)
         self.ffn_norm = rms_norm(dim, eps=eps, **factory)
         ffn = GatedFeedForward if config.gated else FeedForward
         self.ffn = ffn(dim, config.ffn_dim, activation=config.activation, bias=False, **factory)
@@ -109,15 +117,15 @@ class RelativeLayer(nnx.Module):
         cache: Cache | None = None,
         need_weights: bool = True,
     ) -> DecoderOutput | CachedDecoderOutput:
-        """Run one layer; arguments and errors as in `ModelAttention`, which stands here once or twice."""
+        """Run one layer; arguments and errors as in `GroupedQueryAttention`."""
         read = self.self_attention(
             normalise(self.self_norm, x), mask, position=position, cache=cache, need_weights=need_weights
         )
         x = x + read.output  # batch length embed
         across = None
-        if self.decodes:
+        if memory is not None:
             looked = self.cross_attention(
-                normalise(self.cross_norm, x), memory_mask, memory=memory, need_weights=need_weights
+                normalise(self.cross_norm, x), memory, memory_mask, need_weights=need_weights
             )
             x, across = x + looked.output, looked.weights  # batch length embed
         x = x + self.ffn(normalise(self.ffn_norm, x))  # batch length embed
@@ -144,7 +152,7 @@ class RelativeEncoderDecoder(SequenceModel):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        dim, eps, num_heads = config.heads.embed_dim, config.norm_eps, config.heads.num_heads
+        dim, eps, num_heads = config.embed_dim, config.norm_eps, config.num_heads
         ranges = {"num_buckets": config.num_buckets, "max_distance": config.max_distance}
         self.config = config
         self.token_embedding = embedding(config.vocab_size, dim, **factory)
@@ -194,7 +202,7 @@ class RelativeEncoderDecoder(SequenceModel):
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         num_layers = self.config.num_decoder_layers
-        check_decoding(target, target_mask, caches, num_layers, self.config.heads.num_heads)
+        check_decoding(target, target_mask, caches, num_layers, self.config.num_heads)
         x = self.token_embedding(target)  # batch target embed
         layers = []
         for layer, cache in zip(self.decoder_layers, caches or (None,) * num_layers, strict=True):

@@ -29,9 +29,9 @@ from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible, check_window
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear
+from jax_attention.checks import check_window
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.patterns.blocks import adds_bias, blocks_of, local_attention
@@ -50,6 +50,7 @@ class SlidingWindowAttention(SelfAttentionFrame):
         position: what tells queries and keys where they stand; see `positions`.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
+        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -67,23 +68,20 @@ class SlidingWindowAttention(SelfAttentionFrame):
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
         bias: bool = True,
+        out_bias: bool | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
         check_window(window, is_causal=True)
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=True, window=window, rngs=rngs, **options)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
+        super().__init__(
+            embed_dim, num_heads, heads.head_dim, is_causal=True, window=window, rngs=rngs, **options
+        )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
 
     def __call__(
         self,

@@ -30,9 +30,9 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_at_least, check_divisible, check_window
-from jax_attention.frame import Scaling, SelfAttentionFrame, StreamingCall
-from jax_attention.layers import Factory, linear
+from jax_attention.checks import check_at_least, check_window
+from jax_attention.frame import Scaling, SelfAttentionFrame, StreamingCall, grouped_heads
+from jax_attention.layers import Factory
 from jax_attention.masks import and_masks
 from jax_attention.ops import (
     Placed,
@@ -103,6 +103,7 @@ class StreamingAttention(SelfAttentionFrame):
         position: tells queries and keys how far apart they stand in the cache; see `positions`.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
+        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -122,6 +123,7 @@ class StreamingAttention(SelfAttentionFrame):
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
         bias: bool = True,
+        out_bias: bool | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
@@ -130,15 +132,11 @@ class StreamingAttention(SelfAttentionFrame):
         check_window(window, is_causal=True)
         check_at_least(0, num_sinks=num_sinks)
         _check_one_coordinate(options.get("position"))
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
         super().__init__(
             embed_dim,
             num_heads,
-            head_dim,
+            heads.head_dim,
             is_causal=True,
             window=window,
             num_sinks=num_sinks,
@@ -146,10 +144,8 @@ class StreamingAttention(SelfAttentionFrame):
             **options,
         )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
 
     def __call__(
         self,

@@ -31,9 +31,9 @@ from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear, normalise, rms_norm
+from jax_attention.checks import check_window
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory, normalise, rms_norm
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
@@ -48,9 +48,12 @@ class QKNormAttention(SelfAttentionFrame):
         num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
         head_dim: features of a head; `embed_dim / num_heads` if None.
         eps: added to the mean square.
+        unit_offset: whether what is normalised is multiplied by 1 + γ, as in Gemma 3, and not by γ.
+        window: how many keys a position sees at most, its own included; None for all.
         position: what tells normalised queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
+        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -65,26 +68,26 @@ class QKNormAttention(SelfAttentionFrame):
         *,
         head_dim: int | None = None,
         eps: float = 1e-6,
+        unit_offset: bool = False,
+        window: int | None = None,
         is_causal: bool = False,
         bias: bool = True,
+        out_bias: bool | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, rngs=rngs, **options)
+        check_window(window, is_causal)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
+        super().__init__(
+            embed_dim, num_heads, heads.head_dim, is_causal=is_causal, window=window, rngs=rngs, **options
+        )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
-        self.q_norm = rms_norm(self.head_dim, eps=eps, **factory)
-        self.k_norm = rms_norm(self.head_dim, eps=eps, **factory)
+        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
+        self.q_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
+        self.k_norm = rms_norm(self.head_dim, eps=eps, unit_offset=unit_offset, **factory)
 
     def __call__(
         self,
@@ -117,9 +120,11 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
         num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
         head_dim: features of a head; `embed_dim / num_heads` if None.
         eps: added to the mean square.
+        window: how many keys a position sees at most, its own included; None for all.
         position: what tells normalised queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
+        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -134,26 +139,25 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
         *,
         head_dim: int | None = None,
         eps: float = 1e-6,
+        window: int | None = None,
         is_causal: bool = False,
         bias: bool = True,
+        out_bias: bool | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, rngs=rngs, **options)
+        check_window(window, is_causal)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
+        super().__init__(
+            embed_dim, num_heads, heads.head_dim, is_causal=is_causal, window=window, rngs=rngs, **options
+        )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
         self.q_norm = rms_norm(num_heads * self.head_dim, eps=eps, **factory)
-        self.k_norm = rms_norm(num_kv_heads * self.head_dim, eps=eps, **factory)
+        self.k_norm = rms_norm(heads.num_kv_heads * self.head_dim, eps=eps, **factory)
 
     def __call__(
         self,

@@ -24,9 +24,9 @@ from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear
+from jax_attention.checks import check_window
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory, normalise
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
@@ -41,10 +41,14 @@ class SoftcapAttention(SelfAttentionFrame):
         num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
         head_dim: features of a head; `embed_dim / num_heads` if None.
         softcap: what no score reaches.
+        q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
+        k_norm: likewise the keys.
+        window: how many keys a position sees at most, its own included; None for all.
         scale: factor on the scores before they are bent; `1 / sqrt(head_dim)` if None.
         position: what tells queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
+        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -59,27 +63,30 @@ class SoftcapAttention(SelfAttentionFrame):
         *,
         head_dim: int | None = None,
         softcap: float = 50.0,
+        q_norm: nnx.Module | None = None,
+        k_norm: nnx.Module | None = None,
+        window: int | None = None,
         is_causal: bool = False,
         bias: bool = True,
+        out_bias: bool | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
+        check_window(window, is_causal)
         if not softcap > 0.0:
             raise ValueError(f"softcap must be positive, got {softcap}")
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, rngs=rngs, **options)
+        super().__init__(
+            embed_dim, num_heads, heads.head_dim, is_causal=is_causal, window=window, rngs=rngs, **options
+        )
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.softcap = softcap
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.q_norm = q_norm
+        self.k_norm = k_norm
+        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
 
     def __call__(
         self,
@@ -95,6 +102,8 @@ class SoftcapAttention(SelfAttentionFrame):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
+        query = query if self.q_norm is None else normalise(self.q_norm, query)
+        key = key if self.k_norm is None else normalise(self.k_norm, key)
         seen = self.see(query, KeyValue(key, value), mask, **call)
         heads, weights = seen.attend(softcap=self.softcap)
         return seen.answer(self.out_proj(merge_heads(heads)), weights)

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from torch_attention.activations import sigmoid
 from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
-from torch_attention.checks import check_divisible
-from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
 from torch_attention.layers import Factory, linear, normalise
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
@@ -48,6 +47,7 @@ class GatedAttention(SelfAttentionFrame):
         position: what tells queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
+        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -65,22 +65,17 @@ class GatedAttention(SelfAttentionFrame):
         k_norm: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
+        out_bias: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **options: Unpack[Scaling],
     ):
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, **options)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
         self.gate_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.q_norm = q_norm
         self.k_norm = k_norm
 
@@ -121,6 +116,7 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
         position: what tells queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
+        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -138,22 +134,17 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
         k_norm: nn.Module | None = None,
         is_causal: bool = False,
         bias: bool = True,
+        out_bias: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **options: Unpack[Scaling],
     ):
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, **options)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, head_dim)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, num_kv_heads * self.head_dim, bias=bias, **factory)
+        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
         self.gate_proj = linear(embed_dim, num_heads, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
         self.q_norm = q_norm
         self.k_norm = k_norm
 

@@ -1,8 +1,5 @@
 """Whole models, built from the mechanisms."""
 
-from torch_attention.models.attention import HeadsConfig as HeadsConfig
-from torch_attention.models.attention import ModelAttention as ModelAttention
-from torch_attention.models.attention import RopeConfig as RopeConfig
 from torch_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
 from torch_attention.models.contrastive import ContrastiveModel as ContrastiveModel
 from torch_attention.models.decoder import Decoder as Decoder
@@ -11,23 +8,18 @@ from torch_attention.models.decoder import DecoderLayer as DecoderLayer
 from torch_attention.models.decoding import BeamOutput as BeamOutput
 from torch_attention.models.decoding import beam_search as beam_search
 from torch_attention.models.decoding import greedy_decode as greedy_decode
+from torch_attention.models.description import LayerSpec as LayerSpec
+from torch_attention.models.description import ModelSpec as ModelSpec
+from torch_attention.models.description import Part as Part
 from torch_attention.models.encoder import Encoder as Encoder
 from torch_attention.models.encoder import EncoderConfig as EncoderConfig
 from torch_attention.models.encoder import EncoderLayer as EncoderLayer
 from torch_attention.models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from torch_attention.models.encoder_decoder import EncoderDecoderConfig as EncoderDecoderConfig
 from torch_attention.models.encoder_decoder import StackConfig as StackConfig
-from torch_attention.models.experts import ExpertsConfig as ExpertsConfig
 from torch_attention.models.experts import MixtureOfExperts as MixtureOfExperts
 from torch_attention.models.generation import generate as generate
 from torch_attention.models.language import LanguageModel as LanguageModel
-from torch_attention.models.latent_decoder import LatentDecoder as LatentDecoder
-from torch_attention.models.latent_decoder import LatentDecoderConfig as LatentDecoderConfig
-from torch_attention.models.latent_decoder import LatentDecoderLayer as LatentDecoderLayer
-from torch_attention.models.latent_decoder import LatentHeadsConfig as LatentHeadsConfig
-from torch_attention.models.parallel_decoder import ParallelDecoder as ParallelDecoder
-from torch_attention.models.parallel_decoder import ParallelDecoderConfig as ParallelDecoderConfig
-from torch_attention.models.parallel_decoder import ParallelDecoderLayer as ParallelDecoderLayer
 from torch_attention.models.recurrent_seq2seq import RecurrentCache as RecurrentCache
 from torch_attention.models.recurrent_seq2seq import RecurrentSeq2Seq as RecurrentSeq2Seq
 from torch_attention.models.relative_encoder_decoder import RelativeEncoderDecoder as RelativeEncoderDecoder
@@ -35,9 +27,8 @@ from torch_attention.models.relative_encoder_decoder import (
     RelativeEncoderDecoderConfig as RelativeEncoderDecoderConfig,
 )
 from torch_attention.models.relative_encoder_decoder import RelativeLayer as RelativeLayer
-from torch_attention.models.rotary_decoder import RotaryDecoder as RotaryDecoder
-from torch_attention.models.rotary_decoder import RotaryDecoderConfig as RotaryDecoderConfig
-from torch_attention.models.rotary_decoder import RotaryDecoderLayer as RotaryDecoderLayer
+from torch_attention.models.routing import SigmoidRouting as SigmoidRouting
+from torch_attention.models.routing import SoftmaxRouting as SoftmaxRouting
 from torch_attention.models.sampling import filter_scores as filter_scores
 from torch_attention.models.seq2seq import SimpleSeq2Seq as SimpleSeq2Seq
 from torch_attention.models.sequence import SequenceModel as SequenceModel

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
-from torch_attention.caches import Cache
+from torch_attention.caches import Cache, GrowingCache, StaticCache
 from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
@@ -155,7 +155,7 @@ class Decoder(nn.Module):
             mask: True where the query attends to the key, it can only hide more; `padding_mask(tokens, pad_id)`
                 for padded batches; with `caches` `(batch, 1, 1, new)`.
             positions: where each token stands, `(length)` or `(batch, length)`; None counts on from what was read.
-            caches: what each layer remembers; `(GrowingCache(),) * num_layers` at first.
+            caches: what each layer remembers, `start()` at first.
             need_weights: whether to return the weights of every layer.
             dropout_keep: keep-masks that stand for the draws.
 
@@ -223,10 +223,15 @@ class Decoder(nn.Module):
         """The score of each token as the next one behind what `x` stands for."""
         return similarities(self.token_embedding, x)
 
+    @checked
+    def start(self, capacity: int | None = None) -> tuple[Cache, ...]:
+        """The caches of a decoder that has read nothing, with room for so many tokens; None for arrays that grow."""
+        cache: Cache = GrowingCache() if capacity is None else StaticCache(capacity)
+        return (cache,) * len(self.layers)
+
 
 def main() -> None:
     """Show what a decoder expects behind each token of a text, read at once and read on."""
-    from torch_attention.caches import GrowingCache
     from torch_attention.demonstration import fill
 
     config = DecoderConfig(vocab_size=6, embed_dim=8, num_heads=2, num_layers=1, ffn_dim=8, max_len=4)
@@ -235,7 +240,7 @@ def main() -> None:
     print("Decoder: the score of each token as the next one")
     for token, scores in zip(tokens[0].tolist(), decoder(tokens).output[0].tolist(), strict=True):
         print(f"behind {token}:", " ".join(f"{score:.3f}" for score in scores))
-    caches = decoder(tokens[:, :2], caches=(GrowingCache(),)).caches
+    caches = decoder(tokens[:, :2], caches=decoder.start()).caches
     read_on = decoder(tokens[:, 2:], caches=caches).output[0, 0].tolist()
     print("read on, behind 3:", " ".join(f"{score:.3f}" for score in read_on))
 

@@ -1,11 +1,12 @@
 """Text that goes on: the likeliest token behind those there are, or one that is drawn, again and again."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache, GrowingCache
 from torch_attention.checks import check_padding_mask, check_positive, check_tokens
 from torch_attention.models.decoder import Decoder
 from torch_attention.models.language import LanguageModel
@@ -82,7 +83,7 @@ def _generate(
     draws: Tensor | None,
     sampling: Sampling,
 ) -> Int[Tensor, "batch num_tokens"]:
-    caches: tuple[Cache, ...] | None = (GrowingCache(),) * len(model.layers)
+    caches: tuple[Any, ...] | None = model.start()
     there = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[:, 0, 0]  # batch length
     positions = torch.clamp(there.cumsum(-1) - 1, min=0)  # batch length
     x, caches, _ = model.read(tokens, mask, positions=told(model, positions), caches=caches)
@@ -105,6 +106,6 @@ def told(
 ) -> Int[Tensor, "batch length"] | None:
     """What a model must be told of where its tokens stand.
 
-    The families of `LanguageModel` know distances alone, which padding in front leaves as they are.
+    A `LanguageModel` without learned positions knows distances alone, which padding in front leaves as they are.
     """
-    return None if isinstance(model, LanguageModel) else positions
+    return positions if model.config.max_len is not None else None

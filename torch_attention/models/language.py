@@ -1,11 +1,13 @@
-r"""What all decoders have in common: tokens in, layers, and a score of every token as the next one out.
+r"""A language model from its description: tokens in, layers, and a score of every token as the next one out.
 
-$$ x = e \cdot s_{\mathrm{embed}}, \qquad x \leftarrow \mathrm{layer}(x), \qquad
+$$ x = e \cdot s_{\mathrm{embed}} + p, \qquad x \leftarrow \mathrm{layer}(x), \qquad
    \mathrm{logits} = c \tanh\!\left(\mathrm{norm}(x)\, W^\top / c\right) $$
 
-A family is a class that makes `token_embedding`, `layers`, `final_norm`, and `head` if W is not the embeddings again.
+What a layer is stands in a `ModelSpec`: Llama, Gemma, DeepSeek and hybrids of attention and memories are descriptions
+of one class. The vectors p are there with `max_len` alone, and the tanh with `logit_softcap`.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,22 +15,51 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.caches import Cache
+from torch_attention.arrays import with_rank
 from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
-from torch_attention.layers import normalise, similarities
-from torch_attention.outputs import CachedOutput, LanguageOutput, all_weights
+from torch_attention.layers import Factory, embedding, linear, normalise, similarities
+from torch_attention.models.arrangements import ARRANGEMENTS
+from torch_attention.models.arrangements.layer import Layer
+from torch_attention.models.building import build
+from torch_attention.models.description import LayerSpec, ModelSpec
+from torch_attention.models.mixing import build_mixer, check_memory, first_memory
+from torch_attention.models.places import places
+from torch_attention.outputs import LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
 
 
 @checked
 class LanguageModel(nn.Module):
-    """A decoder that stands alone; the base of the families in this package (Radford et al. 2019)."""
+    """Tokens in, for each of them a score of every token as the next one out (Radford et al. 2019).
 
-    config: Any
-    token_embedding: Any
-    layers: Any
-    final_norm: Any
-    head: Any
+    Args:
+        config: what it is made of, layer by layer.
+
+    Raises:
+        ValueError: a part that is not known, that does not fit, or that sees later tokens.
+    """
+
+    def __init__(
+        self,
+        config: ModelSpec,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        dim, norm = config.embed_dim, {"dim": config.embed_dim}
+        self.config = config
+        self.token_embedding = embedding(config.vocab_size, dim, **factory)
+        self.position_embedding = (
+            None if config.max_len is None else embedding(config.max_len, dim, **factory)
+        )
+        self.embedding_norm = (
+            None if config.embedding_norm is None else build(config.embedding_norm, norm, {**factory})
+        )
+        self.layers: Any = nn.ModuleList([build_layer(layer, dim, {**factory}) for layer in config.layers])
+        self.final_norm = None if config.norm is None else build(config.norm, norm, {**factory})
+        self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
     def forward(
         self,
@@ -36,7 +67,7 @@ class LanguageModel(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
-        caches: tuple[Cache, ...] | None = None,
+        caches: tuple[Any, ...] | None = None,
         need_weights: bool = False,
     ) -> LanguageOutput:
         """Score every token of the vocabulary as the one that comes next, behind each of the tokens.
@@ -44,9 +75,9 @@ class LanguageModel(nn.Module):
         Args:
             tokens: token numbers, below `vocab_size`; with `caches` those that are new.
             mask: True where the query attends to the key, it can only hide more; `padding_mask(tokens, pad_id)`
-                for padded batches; with `caches` `(batch, 1, 1, new)`.
+                for padded batches, the one kind that memories take too; with `caches` `(batch, 1, 1, new)`.
             positions: where each token stands, `(length)` or `(batch, length)`; None counts on from what was read.
-            caches: what each layer remembers; `(GrowingCache(),) * num_layers` at first.
+            caches: what each layer remembers, `start()` at first.
             need_weights: whether to return the weights of every layer.
 
         Returns:
@@ -54,8 +85,9 @@ class LanguageModel(nn.Module):
             weights, one a layer, or None.
 
         Raises:
-            TypeError: a mask that is not boolean.
+            TypeError: a mask that is not boolean, or a cache of another kind than its layer takes.
             ValueError: shapes that do not fit.
+            NotImplementedError: caches for a layer that cannot read on.
         """
         read = self.read(tokens, mask, positions=positions, caches=caches, need_weights=need_weights)
         return read._replace(output=self.logits(read.output))
@@ -67,43 +99,93 @@ class LanguageModel(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
-        caches: tuple[Cache, ...] | None = None,
+        caches: tuple[Any, ...] | None = None,
         need_weights: bool = False,
     ) -> LanguageOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the model."""
         check_tokens(tokens)
         check_shape("positions", positions, tokens)
         if caches is None:
-            check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
+            check_pairs(tokens, tokens, mask, num_heads=self._num_heads)
         else:
             if len(caches) != len(self.layers):
                 raise ValueError(
                     f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}"
                 )
+            for layer, memory in zip(self.layers, caches, strict=True):
+                check_memory(layer.attention, memory)
             check_padding_mask(mask, *tokens.shape)
 
-        x = self.embed(tokens)  # batch length embed
-        layers = []
-        for layer, cache in zip(self.layers, caches or (None,) * len(self.layers), strict=True):
-            layers.append(layer(x, mask, positions=positions, cache=cache, need_weights=need_weights))
-            x = layers[-1].output  # batch length embed
+        x = self.embed(tokens, positions, caches)  # batch length embed
+        read = []
+        for layer, memory in zip(self.layers, caches or (None,) * len(self.layers), strict=True):
+            read.append(
+                layer(
+                    x,
+                    mask,
+                    positions=positions,
+                    memory=memory,
+                    reads_on=caches is not None,
+                    need_weights=need_weights,
+                )
+            )
+            x = read[-1].output  # batch length embed
         return LanguageOutput(
-            normalise(self.final_norm, x),
-            tuple(layer.cache for layer in layers if isinstance(layer, CachedOutput)) or None,
-            all_weights(layer.weights for layer in layers),
+            x if self.final_norm is None else normalise(self.final_norm, x),
+            None if caches is None else tuple(each.cache for each in read),
+            all_weights(each.weights for each in read),
         )
 
     @checked
-    def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length embed"]:
+    def embed(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        positions: Int[Tensor, "..."] | None = None,
+        caches: tuple[Any, ...] | None = None,
+    ) -> Float[Tensor, "batch length embed"]:
         """The vectors that the first layer reads."""
-        return self.token_embedding(tokens)
+        x = self.token_embedding(tokens) * self.config.embed_scale  # batch length embed
+        if self.position_embedding is not None and self.config.max_len is not None:
+            where = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
+            x = x + with_rank(self.position_embedding(where), x.ndim)  # batch length embed
+        return x if self.embedding_norm is None else normalise(self.embedding_norm, x)
 
     @checked
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
         """The score of each token as the next one behind what `x` stands for."""
-        if self.head is None:
-            return similarities(self.token_embedding, x)
-        return self.head(x)
+        scores = similarities(self.token_embedding, x) if self.head is None else self.head(x)
+        return bounded(scores, self.config.logit_softcap)
+
+    @checked
+    def start(self, capacity: int | None = None) -> tuple[Any, ...]:
+        """The caches of a model that has read nothing, with room for so many tokens; None for arrays that grow.
+
+        A layer with a memory has None, for its state is there after the first call.
+
+        Raises:
+            NotImplementedError: a layer that cannot read on.
+        """
+        return tuple(first_memory(layer.attention, capacity) for layer in self.layers)
+
+    @property
+    def _num_heads(self) -> int | None:
+        """Heads of the weights, where all layers have as many."""
+        (heads, *others) = {getattr(layer.attention, "num_heads", None) for layer in self.layers}
+        return None if others else heads
+
+
+def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any]) -> Layer:
+    """A layer from its description.
+
+    Raises:
+        ValueError: an arrangement or a part that is not known, or that does not fit.
+    """
+    if spec.arrangement not in ARRANGEMENTS:
+        raise ValueError(f"arrangement must be one of {', '.join(ARRANGEMENTS)}, got {spec.arrangement!r}")
+    mixer = build_mixer(spec.mixer, embed_dim, factory)
+    ffn = None if spec.ffn is None else build(spec.ffn, {"embed_dim": embed_dim}, factory)
+    norm = partial(build, spec.norm, {"dim": embed_dim}, factory)
+    return ARRANGEMENTS[spec.arrangement](mixer, ffn, norm)
 
 
 @checked

@@ -1,0 +1,36 @@
+r"""Norms behind both halves of a layer, before they are added (OLMo 2, 2024).
+
+$$ x \leftarrow x + \mathrm{norm}(f(x)), \qquad f = \mathrm{mixer}, \mathrm{ffn} $$
+"""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+from jax import Array
+from jaxtyping import Bool, Float
+
+from jax_attention.layers import normalise
+from jax_attention.models.arrangements.layer import Layer, LayerCall
+from jax_attention.outputs import CachedOutput
+
+
+class OutputNorm(Layer):
+    """x = x + norm(f(x)), as in OLMo 2; arguments as in `Layer`."""
+
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
+        super().__init__(mixer, ffn, norm)
+        self.attention_output_norm = norm()
+        self.ffn_output_norm: Any = None if ffn is None else norm()
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        **call: Unpack[LayerCall],
+    ) -> CachedOutput:
+        """Run the layer; arguments and result as in `mixing.mix`."""
+        mixed = self.mix(x, mask, call)
+        x = x + normalise(self.attention_output_norm, mixed.output)  # batch length embed
+        if self.ffn is not None:
+            x = x + normalise(self.ffn_output_norm, self.ffn(x))  # batch length embed
+        return mixed._replace(output=x)

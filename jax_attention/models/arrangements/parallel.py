@@ -1,0 +1,73 @@
+r"""Both halves of a layer side by side: they read the same x, so that they can run at once (Wang & Komatsuzaki 2021).
+
+$$ x \leftarrow x + \mathrm{mixer}(\mathrm{norm}_1(x)) + \mathrm{ffn}(\mathrm{norm}_2(x)) $$
+
+| class                | norms                | model                |
+|----------------------|----------------------|----------------------|
+| `Parallel`           | one for each half    | GPT-NeoX, Falcon 40B |
+| `ParallelSharedNorm` | one for both halves  | GPT-J, Falcon 7B     |
+"""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+from jax import Array
+from jaxtyping import Bool, Float
+
+from jax_attention.layers import normalise
+from jax_attention.models.arrangements.layer import Layer, LayerCall
+from jax_attention.outputs import CachedOutput
+
+
+class Parallel(Layer):
+    """x = x + mixer(norm1(x)) + ffn(norm2(x)), as in GPT-NeoX; arguments as in `Layer`.
+
+    Raises:
+        ValueError: no feed-forward network.
+    """
+
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
+        super().__init__(mixer, ffn, norm)
+        _check_two(ffn)
+        self.attention_norm = norm()
+        self.ffn_norm = norm()
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        **call: Unpack[LayerCall],
+    ) -> CachedOutput:
+        """Run the layer; arguments and result as in `mixing.mix`."""
+        mixed = self.mix(normalise(self.attention_norm, x), mask, call)
+        transformed = self.ffn(normalise(self.ffn_norm, x))  # batch length embed
+        return mixed._replace(output=x + mixed.output + transformed)
+
+
+class ParallelSharedNorm(Layer):
+    """x = x + mixer(norm(x)) + ffn(norm(x)), as in GPT-J and Falcon 7B; arguments as in `Layer`.
+
+    Raises:
+        ValueError: no feed-forward network.
+    """
+
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
+        super().__init__(mixer, ffn, norm)
+        _check_two(ffn)
+        self.attention_norm = norm()
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "..."] | None = None,
+        **call: Unpack[LayerCall],
+    ) -> CachedOutput:
+        """Run the layer; arguments and result as in `mixing.mix`."""
+        normed = normalise(self.attention_norm, x)  # batch length embed
+        mixed = self.mix(normed, mask, call)
+        return mixed._replace(output=x + mixed.output + self.ffn(normed))
+
+
+def _check_two(ffn: Any) -> None:
+    if ffn is None:
+        raise ValueError("a parallel arrangement needs a feed-forward network beside the mixer, got ffn=None")

@@ -1,0 +1,52 @@
+"""Heads of queries that share heads of keys and values: how many there are, and their projections."""
+
+from typing import NamedTuple, Unpack
+
+from torch import nn
+
+from torch_attention.checks import check_divisible
+from torch_attention.layers import Factory, linear
+
+
+class GroupedHeads(NamedTuple):
+    """The heads of grouped-query attention (Ainslie et al. 2023).
+
+    Attributes:
+        embed_dim: features of input and output.
+        num_heads: heads of queries.
+        num_kv_heads: heads of keys and values.
+        head_dim: features of a head.
+    """
+
+    embed_dim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+    def projections(
+        self, *, bias: bool, out_bias: bool | None, **factory: Unpack[Factory]
+    ) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
+        """The maps to queries, keys and values, and the one to the output, with a bias as `out_bias` or `bias` says."""
+        queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        return (
+            linear(self.embed_dim, queries, bias=bias, **factory),
+            linear(self.embed_dim, keys, bias=bias, **factory),
+            linear(self.embed_dim, keys, bias=bias, **factory),
+            linear(queries, self.embed_dim, bias=bias if out_bias is None else out_bias, **factory),
+        )
+
+
+def grouped_heads(
+    embed_dim: int, num_heads: int, num_kv_heads: int | None, head_dim: int | None
+) -> GroupedHeads:
+    """The heads that are asked for; None is as many of keys as of queries, or `embed_dim / num_heads` features.
+
+    Raises:
+        ValueError: sizes that do not divide.
+    """
+    num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
+    if head_dim is None:
+        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        head_dim = embed_dim // num_heads
+    return GroupedHeads(embed_dim, num_heads, num_kv_heads, head_dim)

@@ -1,0 +1,17 @@
+"""How the two halves of a layer stand to its norms and residuals."""
+
+from torch_attention.models.arrangements.output_norm import OutputNorm as OutputNorm
+from torch_attention.models.arrangements.parallel import Parallel as Parallel
+from torch_attention.models.arrangements.parallel import ParallelSharedNorm as ParallelSharedNorm
+from torch_attention.models.arrangements.post_norm import PostNorm as PostNorm
+from torch_attention.models.arrangements.pre_norm import PreNorm as PreNorm
+from torch_attention.models.arrangements.sandwich import Sandwich as Sandwich
+
+ARRANGEMENTS = {
+    "pre": PreNorm,
+    "post": PostNorm,
+    "sandwich": Sandwich,
+    "output": OutputNorm,
+    "parallel": Parallel,
+    "parallel_shared_norm": ParallelSharedNorm,
+}

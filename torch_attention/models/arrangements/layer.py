@@ -1,0 +1,50 @@
+"""What a layer is made of, however it is arranged."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.models.mixing import mix
+from torch_attention.outputs import CachedOutput
+
+
+class LayerCall(TypedDict):
+    """Arguments of a layer's call, beside the sequence and its mask.
+
+    Attributes:
+        positions: where the tokens stand; see `mixing.mix`.
+        memory: the cache or state to go on from.
+        reads_on: whether the call reads on.
+        need_weights: whether to return the weights.
+    """
+
+    positions: Int[Tensor, "..."] | None
+    memory: Any
+    reads_on: bool
+    need_weights: bool
+
+
+class Layer(nn.Module):
+    """A mixer, a feed-forward network if there is one, and norms; the base of the arrangements.
+
+    Args:
+        mixer: what mixes tokens, kept as `attention`.
+        ffn: the feed-forward network behind it, or None.
+        norm: makes a norm of the model's features.
+    """
+
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
+        super().__init__()
+        self.attention = mixer
+        self.ffn = ffn
+
+    def mix(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None,
+        call: LayerCall,
+    ) -> CachedOutput:
+        """What the mixer returns."""
+        return mix(self.attention, x, mask, **call)

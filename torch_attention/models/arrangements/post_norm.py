@@ -1,0 +1,36 @@
+r"""Norms behind the residuals of both halves of a layer (Vaswani et al. 2017).
+
+$$ x \leftarrow \mathrm{norm}(x + f(x)), \qquad f = \mathrm{mixer}, \mathrm{ffn} $$
+"""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torch_attention.layers import normalise
+from torch_attention.models.arrangements.layer import Layer, LayerCall
+from torch_attention.outputs import CachedOutput
+
+
+class PostNorm(Layer):
+    """x = norm(x + f(x)), as in the first Transformer and BERT; arguments as in `Layer`."""
+
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
+        super().__init__(mixer, ffn, norm)
+        self.attention_norm = norm()
+        self.ffn_norm: Any = None if ffn is None else norm()
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        **call: Unpack[LayerCall],
+    ) -> CachedOutput:
+        """Run the layer; arguments and result as in `mixing.mix`."""
+        mixed = self.mix(x, mask, call)
+        x = normalise(self.attention_norm, x + mixed.output)  # batch length embed
+        if self.ffn is not None:
+            x = normalise(self.ffn_norm, x + self.ffn(x))  # batch length embed
+        return mixed._replace(output=x)

@@ -1,0 +1,36 @@
+r"""Norms before both halves of a layer, on the branches alone (Radford et al. 2019; Xiong et al. 2020).
+
+$$ x \leftarrow x + f(\mathrm{norm}(x)), \qquad f = \mathrm{mixer}, \mathrm{ffn} $$
+"""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torch_attention.layers import normalise
+from torch_attention.models.arrangements.layer import Layer, LayerCall
+from torch_attention.outputs import CachedOutput
+
+
+class PreNorm(Layer):
+    """x = x + f(norm(x)), as in GPT-2 and Llama; arguments as in `Layer`."""
+
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
+        super().__init__(mixer, ffn, norm)
+        self.attention_norm = norm()
+        self.ffn_norm: Any = None if ffn is None else norm()
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        **call: Unpack[LayerCall],
+    ) -> CachedOutput:
+        """Run the layer; arguments and result as in `mixing.mix`."""
+        mixed = self.mix(normalise(self.attention_norm, x), mask, call)
+        x = x + mixed.output  # batch length embed
+        if self.ffn is not None:
+            x = x + self.ffn(normalise(self.ffn_norm, x))  # batch length embed
+        return mixed._replace(output=x)

@@ -1,0 +1,39 @@
+r"""Norms before and behind both halves of a layer (Ding et al. 2021, CogView; Gemma 2, 2024).
+
+$$ x \leftarrow x + \mathrm{norm}'(f(\mathrm{norm}(x))), \qquad f = \mathrm{mixer}, \mathrm{ffn} $$
+"""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torch_attention.layers import normalise
+from torch_attention.models.arrangements.layer import Layer, LayerCall
+from torch_attention.outputs import CachedOutput
+
+
+class Sandwich(Layer):
+    """x = x + norm'(f(norm(x))), as in Gemma 2 and 3; arguments as in `Layer`."""
+
+    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
+        super().__init__(mixer, ffn, norm)
+        self.attention_norm = norm()
+        self.attention_output_norm = norm()
+        self.ffn_norm: Any = None if ffn is None else norm()
+        self.ffn_output_norm: Any = None if ffn is None else norm()
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Bool[Tensor, "..."] | None = None,
+        **call: Unpack[LayerCall],
+    ) -> CachedOutput:
+        """Run the layer; arguments and result as in `mixing.mix`."""
+        mixed = self.mix(normalise(self.attention_norm, x), mask, call)
+        x = x + normalise(self.attention_output_norm, mixed.output)  # batch length embed
+        if self.ffn is not None:
+            change = self.ffn(normalise(self.ffn_norm, x))  # batch length embed
+            x = x + normalise(self.ffn_output_norm, change)  # batch length embed
+        return mixed._replace(output=x)

@@ -1,0 +1,157 @@
+"""A language model as data: which parts it is made of, layer by layer.
+
+    ffn = Part("GatedFeedForward", {"ffn_dim": 96})
+    memory = LayerSpec(Part("GatedDeltaNet", {"num_heads": 2, "head_dim": 16}), ffn)
+    attention = LayerSpec(Part("GroupedQueryAttention", {"num_heads": 4, "num_kv_heads": 2}), ffn)
+    model = LanguageModel(ModelSpec(vocab_size=1000, embed_dim=32, layers=(memory, memory, memory, attention)))
+
+A description holds names, numbers and strings, never arrays or code. It is the same in both mirrors, can be compared,
+and goes through JSON: `ModelSpec.from_dict(spec.to_dict()) == spec`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch_attention.arguments import checked
+from torch_attention.checks import check_at_least
+
+
+@checked
+@dataclass(frozen=True)
+class Part:
+    """A class or function of this package by its name, with its arguments.
+
+    What is known where it stands is not said again: `embed_dim` and `is_causal` of a mixer, `embed_dim` of a
+    feed-forward network, `dim` of a norm of the layer, and where parameters are made.
+
+    Attributes:
+        name: of a class of `torch_attention` or a function of its `layers`, such as `"GatedDeltaNet"` or `"rms_norm"`.
+        arguments: of its constructor, by name: numbers, strings, sequences of these, or parts in turn.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.arguments, Mapping) or not all(isinstance(x, str) for x in self.arguments):
+            raise TypeError(f"arguments must be a mapping from names, got {self.arguments!r}")
+        kept = {name: _kept(f"{name} of {self.name}", x) for name, x in self.arguments.items()}
+        object.__setattr__(self, "arguments", kept)
+
+    def __hash__(self) -> int:
+        return hash((self.name, frozenset(self.arguments.items())))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as JSON knows it."""
+        return {"name": self.name, "arguments": {name: _plain(x) for name, x in self.arguments.items()}}
+
+
+@checked
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer of a model.
+
+    Attributes:
+        mixer: what mixes tokens: any causal class of the catalogue, with attention or a memory.
+        ffn: the feed-forward network behind it: `FeedForward`, `GatedFeedForward` or `MixtureOfExperts`; or none.
+        arrangement: how both stand to norms and residuals; see `arrangements`.
+        norm: what normalises: `rms_norm` or `layer_norm`.
+    """
+
+    mixer: Part
+    ffn: Part | None = None
+    arrangement: str = "pre"
+    norm: Part = Part("rms_norm")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as JSON knows it."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+
+
+@checked
+@dataclass(frozen=True)
+class ModelSpec:
+    """A language model, layer by layer.
+
+    Attributes:
+        vocab_size: number of tokens.
+        embed_dim: features of a position.
+        layers: the layers, the first one first.
+        norm: what normalises what the last layer returns; None leaves it.
+        max_len: number of positions that have an embedding, added to the token's; None for none.
+        embedding_norm: what normalises the embeddings; None leaves them.
+        embed_scale: factor on the embeddings of tokens.
+        tied: whether logits come from the embeddings again, instead of a head.
+        logit_softcap: what no logit reaches; None leaves them unbounded.
+
+    Raises:
+        ValueError: no layer.
+    """
+
+    vocab_size: int
+    embed_dim: int
+    layers: tuple[LayerSpec, ...]
+    norm: Part | None = Part("rms_norm")
+    max_len: int | None = None
+    embedding_norm: Part | None = None
+    embed_scale: float = 1.0
+    tied: bool = False
+    logit_softcap: float | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(1, layers=len(self.layers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as JSON knows it."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "ModelSpec":
+        """The description that `to_dict` has written, in this mirror or the other.
+
+        Raises:
+            TypeError, ValueError: a name that is not known, or a value that does not fit it.
+        """
+        found = dict(given)
+        layers = found.get("layers")
+        if not isinstance(layers, list | tuple):
+            raise TypeError(f"layers must be a list of layers, got {layers!r}")
+        found["layers"] = tuple([_described(LayerSpec, each) for each in layers])
+        return _described(cls, found)
+
+
+def _described(kind: Any, given: Any) -> Any:
+    """A description of that kind, whose parts are given as dictionaries."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"a {kind.__name__} must be given by names, got {given!r}")
+    names = [each.name for each in fields(kind)]
+    if unknown := [name for name in given if name not in names]:
+        raise ValueError(f"a {kind.__name__} has {', '.join(names)}, got {unknown[0]!r}")
+    return kind(**{name: _part(x) if isinstance(x, Mapping) else x for name, x in given.items()})
+
+
+def _part(given: Mapping[str, Any]) -> Part:
+    if given.keys() - {"arguments"} != {"name"}:
+        raise ValueError(f"a part has a name and arguments, got {sorted(map(str, given))}")
+    return Part(given["name"], given.get("arguments", {}))
+
+
+def _kept(name: str, x: Any) -> Any:
+    """An argument as a description keeps it: immutable."""
+    if x is None or isinstance(x, bool | int | float | str | Part):
+        return x
+    if isinstance(x, Mapping):
+        return _part(x)
+    if isinstance(x, list | tuple):
+        return tuple([_kept(name, each) for each in x])
+    raise TypeError(
+        f"{name} must be a number, a string, a sequence of these or a Part, got {type(x).__name__}"
+    )
+
+
+def _plain(x: Any) -> Any:
+    """The same of JSON's own types."""
+    if isinstance(x, Part | LayerSpec):
+        return x.to_dict()
+    return [_plain(each) for each in x] if isinstance(x, tuple) else x

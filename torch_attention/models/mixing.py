@@ -1,0 +1,118 @@
+"""A layer's mixer, attention or a memory, called alike: it reads on from what is remembered, and gives what to keep."""
+
+import inspect
+from functools import cache
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_attention.caches import Cache, GrowingCache, StaticCache
+from torch_attention.models.building import build
+from torch_attention.models.description import Part
+from torch_attention.outputs import CachedOutput
+
+
+def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
+    """The mixer of a language model: no token sees what comes after it.
+
+    Raises:
+        ValueError: a class that sees later tokens, or that mixes no sequence.
+    """
+    mixer = build(part, {"embed_dim": embed_dim, "is_causal": True}, factory)
+    if not isinstance(mixer, nn.Module) or "x" not in _names_of_call(mixer):
+        raise ValueError(f"the mixer of a layer must be a class that mixes one sequence, got {part.name}")
+    if not getattr(mixer, "is_causal", "state" in _names_of_call(mixer)):
+        raise ValueError(
+            f"the mixer of a language model must see no later token, got {part.name}, which sees them all"
+        )
+    return mixer
+
+
+def mix(
+    mixer: Any,
+    x: Float[Tensor, "batch length embed"],
+    mask: Bool[Tensor, "..."] | None,
+    *,
+    positions: Int[Tensor, "..."] | None,
+    memory: Any,
+    reads_on: bool,
+    need_weights: bool,
+) -> CachedOutput:
+    """Call a mixer of any kind.
+
+    Args:
+        mixer: attention, which takes a cache, or a memory, which takes a state.
+        x: the sequence; with what is remembered, its new tokens alone.
+        mask: as the mixer takes it.
+        positions: where the tokens stand, for attention without a cache.
+        memory: the cache or the state to go on from; a state is None at first.
+        reads_on: whether the call reads on, so that what it remembers matters.
+        need_weights: whether to return the weights.
+
+    Returns:
+        The output, what to go on from or None, and the weights or None.
+
+    Raises:
+        NotImplementedError: the mixer cannot read on.
+    """
+    names = _names_of_call(mixer)
+    if "state" in names:
+        read = mixer(x, mask, state=memory, need_weights=need_weights)
+        return CachedOutput(read.output, read.state if reads_on else None, read.weights)
+    given: dict[str, Any] = {"need_weights": need_weights} if "need_weights" in names else {}
+    if reads_on:
+        check_reads_on(mixer)
+        given["cache"] = memory
+    elif "positions" in names and getattr(mixer, "position", None) is not None:
+        given["positions"] = positions
+    read = mixer(x, mask, **given)
+    return CachedOutput(read.output, getattr(read, "cache", None), read.weights)
+
+
+def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
+    """What a mixer goes on from that has read nothing.
+
+    Args:
+        mixer: attention or a memory.
+        capacity: how many tokens will be read; None if nobody knows.
+
+    Raises:
+        NotImplementedError: the mixer cannot read on.
+    """
+    if "state" in _names_of_call(mixer):
+        return None
+    check_reads_on(mixer)
+    return GrowingCache() if capacity is None else StaticCache(capacity)
+
+
+def check_memory(mixer: Any, memory: Any) -> None:
+    """Raise TypeError unless a mixer can go on from a cache or state of that kind."""
+    name = type(mixer).__name__
+    if "state" in _names_of_call(mixer):
+        if isinstance(memory, Cache):
+            raise TypeError(f"caches must hold a state for {name}, or None at first, got {_kind(memory)}")
+    elif not isinstance(memory, Cache):
+        raise TypeError(f"caches must hold a cache for {name}, got {_kind(memory)}")
+
+
+def check_reads_on(mixer: Any) -> None:
+    """Raise NotImplementedError, with the reason, unless a mixer can read on from what it remembers."""
+    if not {"cache", "state"} & _names_of_call(mixer):
+        reason = getattr(mixer, "no_decoding", "it takes no cache.")
+        raise NotImplementedError(f"{type(mixer).__name__} cannot read on from a cache: {reason}")
+
+
+def _kind(memory: Any) -> str:
+    return "None" if memory is None else f"a {type(memory).__name__}"
+
+
+def _names_of_call(mixer: Any) -> frozenset[str]:
+    """The arguments that a mixer is called with."""
+    kind: Any = type(mixer)
+    return _names_of_kind(kind)
+
+
+@cache
+def _names_of_kind(kind: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)
