@@ -50,8 +50,11 @@ FUNCTIONS = (
     "linear_frequencies",
     "dynamic_ntk_frequencies",
     "yarn_frequencies",
+    "yarn_amplitude",
     "llama3_frequencies",
     "longrope_frequencies",
+    "longrope_amplitude",
+    "proportional_frequencies",
 )
 OWN = {"self", "device", "dtype", "factory"}  # arguments that say where parameters are made
 

@@ -32,22 +32,25 @@ def gated_attention(
     num_heads: int,
     num_kv_heads: int,
     eps: float = 1e-6,
+    is_causal: bool = False,
+    turn: Callable[[Array], Array] = lambda heads: heads,
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
     """concat_h(head_h ⊙ σ(x W_h^gate)) W^O (Qiu et al. 2025, eq. 5); one gate a feature, or one a head.
 
-    Queries and keys of each head are normalised if there is a `q_norm`.
+    Queries and keys of each head are normalised if there is a `q_norm`; `turn` is applied to them then.
     """
     query = split_heads(linear(parameters, "q_proj", x), num_heads)
     key = split_heads(linear(parameters, "k_proj", x), num_kv_heads)
     if "q_norm.weight" in parameters:
         query, key = rms_norm(parameters, "q_norm", query, eps), rms_norm(parameters, "k_norm", key, eps)
     heads, weights = dot_product_attention(
-        query,
-        key,
+        turn(query),
+        turn(key),
         split_heads(linear(parameters, "v_proj", x), num_kv_heads),
         mask=mask,
+        is_causal=is_causal,
         dropout_keep=dropout_keep,
         dropout_rate=dropout_rate,
     )

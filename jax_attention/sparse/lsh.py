@@ -63,6 +63,8 @@ class LSHAttention(nnx.Module):
         ValueError: sizes that do not divide, sizes below 1, an odd number of buckets, or a rate outside [0, 1).
     """
 
+    no_decoding = "Its hash tables are sorted over the whole sequence, which a later token would change."
+
     def __init__(
         self,
         embed_dim: int,

@@ -16,8 +16,11 @@ FREQUENCIES = (
     "linear_frequencies",
     "dynamic_ntk_frequencies",
     "yarn_frequencies",
+    "yarn_amplitude",
     "llama3_frequencies",
     "longrope_frequencies",
+    "longrope_amplitude",
+    "proportional_frequencies",
 )
 
 

@@ -22,7 +22,7 @@ def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
     mixer = build(part, {"embed_dim": embed_dim, "is_causal": True}, factory)
     if not isinstance(mixer, nn.Module) or "x" not in _names_of_call(mixer):
         raise ValueError(f"the mixer of a layer must be a class that mixes one sequence, got {part.name}")
-    if not getattr(mixer, "is_causal", "state" in _names_of_call(mixer)):
+    if not getattr(mixer, "is_causal", bool({"cache", "state"} & _names_of_call(mixer))):
         raise ValueError(
             f"the mixer of a language model must see no later token, got {part.name}, which sees them all"
         )

@@ -1,0 +1,64 @@
+"""A language model of layers that mix in different ways: embeddings, pre-norm layers, logits."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from attention_bridge.oracles.common import Array, Parameters, linear, rms_norm, scope
+from attention_bridge.oracles.delta import sigmoid, silu
+
+Mixer = Callable[..., tuple[Array, ...]]
+FeedForward = Callable[[Parameters, Array], Array] | None
+
+
+def gated_feed_forward(parameters: Parameters, x: Array) -> Array:
+    """W_d (silu(W_g x) ⊙ W_u x) (Shazeer 2020, eq. 6)."""
+    hidden = silu(linear(parameters, "gate_proj", x)) * linear(parameters, "up_proj", x)
+    return linear(parameters, "down_proj", hidden)
+
+
+def softmax_experts(parameters: Parameters, x: Array, *, num_experts: int, num_chosen: int) -> Array:
+    """Σ_e p_e f_e(x) / Σ_e p_e over the largest p_e, p = softmax(W x), and σ(w·x) f_shared(x) (Qwen MoE, 2024)."""
+    output = np.zeros(x.shape, np.result_type(x, *parameters.values()))
+    for place in np.ndindex(x.shape[:-1]):
+        token = x[place]
+        scores = parameters["router.weight"] @ token
+        scores = np.exp(scores - scores.real.max())
+        chosen = np.argsort(-scores.real)[:num_chosen]
+        for expert in chosen:
+            share = scores[expert] / scores[chosen].sum()
+            output[place] += share * gated_feed_forward(scope(parameters, f"experts.{expert}"), token)
+        gate = sigmoid(parameters["shared_gate.weight"] @ token)
+        output[place] += gate * gated_feed_forward(scope(parameters, "shared"), token)
+    return output
+
+
+def language_model(
+    parameters: Parameters,
+    tokens: Array,
+    mask: Array | None = None,
+    *,
+    mixers: Sequence[Mixer],
+    ffns: Sequence[FeedForward],
+    eps: float = 1e-6,
+) -> tuple[Array, tuple[Array, ...]]:
+    """From x = token; in each layer x = x + mix(norm(x)), then x = x + FFN(norm(x)) if there is one; W norm(x).
+
+    Each mixer returns its output first and its weights last.
+
+    Parameters: `token_embedding.weight`; for each layer N `layers.N.attention`, `layers.N.attention_norm`,
+    `layers.N.ffn`, `layers.N.ffn_norm`; `final_norm` and `head.weight`.
+    Returns the logits and each layer's weights.
+    """
+    x = parameters["token_embedding.weight"][tokens]
+    weights = []
+    for n, (mixer, ffn) in enumerate(zip(mixers, ffns, strict=True)):
+        layer = scope(parameters, f"layers.{n}")
+        change, *_, layer_weights = mixer(
+            scope(layer, "attention"), rms_norm(layer, "attention_norm", x, eps), mask
+        )
+        x = x + change
+        if ffn is not None:
+            x = x + ffn(scope(layer, "ffn"), rms_norm(layer, "ffn_norm", x, eps))
+        weights.append(layer_weights)
+    return linear(parameters, "head", rms_norm(parameters, "final_norm", x, eps)), tuple(weights)

@@ -1,0 +1,108 @@
+"""Two language models whose layers mix in different ways, as entries that the proofs take."""
+
+from functools import partial
+
+import numpy as np
+
+from attention_bridge.catalogue import SIZES, Mechanism, Paper, Part
+from attention_bridge.catalogue.shared import EMBED, FFN, PADDING
+from attention_bridge.families.describe import language_model, layer_spec, model_spec
+from attention_bridge.oracles import delta, gates, heads, patterns
+from attention_bridge.oracles import language_model as oracles
+from attention_bridge.oracles.positions import rotary
+
+NORM = Part("rms_norm", {"eps": 0.01})
+FEED_FORWARD = Part("GatedFeedForward", {"ffn_dim": FFN})
+EXPERTS = Part(
+    "MixtureOfExperts",
+    {
+        "ffn_dim": 7,
+        "num_experts": 5,
+        "routing": Part("SoftmaxRouting", {"num_chosen": 2}),
+        "shared_dim": 9,
+        "shared_gate": True,
+    },
+)
+DELTA = {"num_heads": 2, "num_value_heads": 4, "head_dim": 5, "value_dim": 3, "eps": 0.01}
+GATED = {"num_heads": 4, "num_kv_heads": 2}
+HEAD_NORM = Part("rms_norm", {"dim": 6})
+ROTARY = Part("RotaryEmbedding", {"head_dim": 6, "rotary_dim": 4})
+MAMBA = {"num_heads": 3, "head_dim": 4, "state_dim": 5, "num_groups": 1, "eps": 0.01}
+LATENT = {"num_heads": 3, "kv_lora_rank": 8, "nope_head_dim": 3, "rope_head_dim": 4}
+
+delta_layer = layer_spec(Part("GatedDeltaNet", {**DELTA, "chunk_size": 2}), EXPERTS, "pre", NORM)
+gated_layer = layer_spec(
+    Part(
+        "GatedAttention",
+        {**GATED, "head_dim": 6, "q_norm": HEAD_NORM, "k_norm": HEAD_NORM, "position": ROTARY, "bias": False},
+    ),
+    EXPERTS,
+    "pre",
+    NORM,
+)
+mamba_layer = layer_spec(Part("Mamba2", {**MAMBA, "chunk_size": 2}), None, "pre", NORM)
+window_layer = layer_spec(
+    Part("SlidingWindowAttention", {"num_heads": 3, "window": 3}), FEED_FORWARD, "pre", NORM
+)
+latent_layer = layer_spec(
+    Part(
+        "MultiHeadLatentAttention",
+        {
+            **LATENT,
+            "value_head_dim": 2,
+            "q_lora_rank": 7,
+            "position": Part("RotaryEmbedding", {"head_dim": 4, "interleaved": True}),
+        },
+    ),
+    FEED_FORWARD,
+    "pre",
+    NORM,
+)
+
+experts = partial(oracles.softmax_experts, num_experts=5, num_chosen=2)
+POSITIONS = np.arange(SIZES["query"])[None]
+
+
+def turn(heads):
+    return rotary(heads, POSITIONS, 4)
+
+
+def hybrid(name, layers, mixers, ffns):
+    """An entry of such a model, with its oracle."""
+    return Mechanism(
+        name=name,
+        family="models",
+        file="models/language.py",
+        paper=Paper("Yang, Kautz & Hatamizadeh", 2024, "https://arxiv.org/abs/2412.06464"),
+        equation=r"x \leftarrow x + f(\mathrm{norm}(x))",
+        module=language_model(model_spec(SIZES["vocab"], EMBED, layers, norm=NORM)),
+        inputs={},
+        tokens={"tokens": ("batch", "query")},
+        masks=PADDING,
+        oracle=partial(oracles.language_model, mixers=mixers, ffns=ffns, eps=0.01),
+        causal=True,
+        decoding="caches",
+    )
+
+
+HYBRIDS = (
+    hybrid(
+        "three memories, then gated attention",
+        [delta_layer, delta_layer, delta_layer, gated_layer],
+        [
+            *[partial(delta.gated_delta_net, **DELTA)] * 3,
+            partial(gates.gated_attention, **GATED, is_causal=True, turn=turn),
+        ],
+        [experts] * 4,
+    ),
+    hybrid(
+        "a state space, a window, latents",
+        [mamba_layer, window_layer, latent_layer],
+        [
+            partial(delta.mamba2, **MAMBA),
+            partial(patterns.sliding_window_attention, num_heads=3, window=3),
+            partial(heads.multi_head_latent_attention, **LATENT, positions=POSITIONS),
+        ],
+        [None, oracles.gated_feed_forward, oracles.gated_feed_forward],
+    ),
+)

@@ -1,0 +1,287 @@
+"""Language models from descriptions: hybrids are proven as mechanisms are, and every mixer that reads on does so."""
+
+import json
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_attention.models
+import torch_attention.models
+from attention_bridge.building import build
+from attention_bridge.catalogue import CATALOGUE, Part
+from attention_bridge.catalogue.shared import EMBED
+from attention_bridge.families.describe import language_model, layer_spec, model_spec
+from attention_bridge.instances import jax_module, torch_module
+from attention_bridge.pretrained import load_pretrained, save_pretrained
+from attention_bridge.proof import prove
+from attention_bridge.weights import transfer
+from parity_tests.built import MIRRORS, each_mirror
+from parity_tests.hybrids import HYBRIDS
+
+VOCAB = 17
+MODELS = {"torch": torch_attention.models, "jax": jax_attention.models}
+each_hybrid = pytest.mark.parametrize("hybrid", HYBRIDS, ids=lambda each: each.name)
+
+
+def numpy(x):
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+
+
+def tokens_of(rng, length=7):
+    return rng.integers(0, VOCAB, (2, length)).astype(np.int32)
+
+
+def difference(one, other):
+    one, other = numpy(one), numpy(other)
+    return np.abs(one - other).max() / np.abs(other).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@each_hybrid
+def test_hybrids_equal_the_oracle_forward_and_backward(hybrid, dtype):
+    verdict = prove(hybrid, dtype)
+    print(verdict)
+    assert verdict.ok, "\n".join(verdict.failures)
+
+
+def read_on(model, array, tokens, mask, cuts, caches):
+    """The logits of a text that is read in pieces."""
+    found, start = [], 0
+    for end in (*cuts, tokens.shape[1]):
+        part = None if mask is None else array(mask[..., start:end])
+        read = model(array(tokens[:, start:end]), part, caches=caches)
+        caches, start = read.caches, end
+        found.append(numpy(read.output))
+    return np.concatenate(found, axis=1)
+
+
+@pytest.mark.parametrize("capacity", [None, 9])
+@pytest.mark.parametrize("hidden", [0, 2])
+@each_hybrid
+def test_hybrids_read_on_in_torch(hybrid, hidden, capacity, rng):
+    hybrids_read_on(torch_module(hybrid, "float32"), torch.from_numpy, hidden, capacity, rng)
+
+
+@pytest.mark.slow
+@each_hybrid
+def test_hybrids_read_on_in_jax(hybrid, rng):
+    hybrids_read_on(jax_module(hybrid, "float32"), jnp.asarray, 2, 9, rng)
+
+
+def hybrids_read_on(model, array, hidden, capacity, rng):
+    """Padding in front, a prompt in two pieces, then token by token."""
+    tokens = tokens_of(rng)
+    mask = None
+    if hidden:
+        mask = np.ones((2, 1, 1, tokens.shape[1]), bool)
+        mask[1, ..., :hidden] = False
+    whole = numpy(model(array(tokens), None if mask is None else array(mask)).output)
+    found = read_on(model, array, tokens, mask, (3, 5, 6), model.start(capacity))
+    there = np.ones(tokens.shape, bool) if mask is None else mask[:, 0, 0]
+    assert difference(found[there], whole[there]) < 1e-5
+    wrong = read_on(model, array, np.roll(tokens, 1, axis=0), mask, (3, 5, 6), model.start(capacity))
+    assert difference(wrong[there], whole[there]) > 1e-2
+
+
+@each_hybrid
+def test_hybrids_generate_what_the_whole_text_gives(hybrid, rng):
+    generated_is_likeliest(MIRRORS["torch"], torch_module(hybrid, "float32"), hybrid, rng)
+
+
+@pytest.mark.slow
+@each_hybrid
+def test_hybrids_generate_the_same_in_jax(hybrid, rng):
+    generated_is_likeliest(MIRRORS["jax"], jax_module(hybrid, "float32"), hybrid, rng)
+
+
+def generated_is_likeliest(mirror, model, hybrid, rng):
+    tokens = tokens_of(rng, 4)
+    mask = np.ones((2, 1, 1, 4), bool)
+    mask[1, ..., :2] = False
+    generate = mirror.package.models.generate
+    found = numpy(generate(model, mirror.array(tokens), 3, mirror.array(mask)))
+    reference = torch_module(hybrid, "float32")
+    for text in range(2):
+        read = tokens[text][mask[text, 0, 0]]
+        for token in found[text]:
+            logits = reference(torch.from_numpy(read[None].copy())).output[0, -1]
+            assert int(logits.argmax()) == token
+            read = np.append(read, token)
+
+
+def as_mixer(mechanism):
+    """The class of an entry with its arguments, as a layer's mixer; `embed_dim` is the model's."""
+    arguments = {**mechanism.module.arguments, **mechanism.decoding_options}
+    embed_dim = arguments.pop("embed_dim", EMBED)
+    layer = layer_spec(Part(mechanism.module.name, arguments), None, "pre", Part("rms_norm", {}))
+    return language_model(model_spec(VOCAB, embed_dim, [layer, layer]))
+
+
+READING_ON = [
+    each
+    for each in CATALOGUE
+    if each.decoding in ("cache", "state") and "x" in each.inputs and each.family != "cross"
+]
+
+
+def test_most_of_the_catalogue_reads_on():
+    assert len(READING_ON) >= 43
+
+
+@pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
+def test_every_mixer_that_reads_on_stands_in_a_model(mechanism, rng):
+    torch.manual_seed(0)
+    model = build(as_mixer(mechanism), "torch_attention", {}).eval()
+    tokens = tokens_of(rng)
+    whole = model(torch.from_numpy(tokens)).output
+    assert difference(read_on(model, torch.from_numpy, tokens, None, (3, 5, 6), model.start(9)), whole) < 2e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
+def test_every_mixer_that_reads_on_stands_in_a_model_in_jax(mechanism, rng):
+    model = build(as_mixer(mechanism), "jax_attention", {"rngs": nnx.Rngs(0)})
+    model.eval()
+    tokens = tokens_of(rng)
+    whole = model(jnp.asarray(tokens)).output
+    assert difference(read_on(model, jnp.asarray, tokens, None, (3, 6), model.start(9)), whole) < 2e-5
+
+
+@each_mirror
+def test_a_mixer_that_cannot_read_on_says_why(mirror, rng):
+    (mechanism,) = [each for each in CATALOGUE if each.name == "LSHAttention"]
+    model = build(as_mixer(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    assert numpy(model(mirror.array(tokens_of(rng, 8))).output).shape == (2, 8, VOCAB)
+    for call in (model.start, lambda: mirror.package.models.generate(model, mirror.array(tokens_of(rng, 8)), 2)):
+        with pytest.raises(NotImplementedError, match=re.escape(mechanism.no_decoding)):
+            call()
+
+
+RMS, ATTENTION = Part("rms_norm"), Part("CausalSelfAttention", {"num_heads": 2})
+FFN = Part("GatedFeedForward", {"ffn_dim": 5})
+
+
+@pytest.mark.parametrize(
+    ("mixer", "ffn", "arrangement", "text"),
+    [
+        (Part("Linear"), FFN, "pre", "a part must be a class of this package"),
+        (Part("MultiHeadSelfAttention", {"num_heads": 2}), FFN, "pre", "must see no later token"),
+        (Part("CrossAttention", {"query_dim": 8, "key_dim": 8}), FFN, "pre", "mixes one sequence"),
+        (Part("CausalSelfAttention", {"num_heads": 3}), FFN, "pre", "embed_dim must be divisible"),
+        (Part("CausalSelfAttention", {"heads": 3}), FFN, "pre", "takes no argument 'heads'"),
+        (Part("CausalSelfAttention"), FFN, "pre", "num_heads"),
+        (ATTENTION, FFN, "both", "arrangement must be one of pre, post"),
+        (ATTENTION, None, "parallel", "needs a feed-forward network beside the mixer"),
+        (ATTENTION, Part("GatedFeedForward", {"ffn_dim": 5, "activation": "?"}), "pre", "activation must be"),
+    ],
+)  # fmt: skip
+@each_mirror
+def test_a_description_that_cannot_be_is_refused(mirror, mixer, ffn, arrangement, text):
+    part = language_model(model_spec(VOCAB, 8, [layer_spec(mixer, ffn, arrangement, RMS)]))
+    with pytest.raises(ValueError, match=re.escape(text)):
+        build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+
+
+@pytest.mark.parametrize(
+    ("caches", "exception", "text"),
+    [
+        (lambda m: (None, m.GrowingCache()), None, ""),
+        (lambda m: (m.GrowingCache(), m.GrowingCache()), TypeError, "a state for GatedDeltaNet, or None"),
+        (lambda m: (None, None), TypeError, "must hold a cache for CausalSelfAttention, got None"),
+        (lambda m: (None,), ValueError, "one for each of 2 layers, got 1"),
+    ],
+)
+@each_mirror
+def test_caches_are_of_the_kind_of_their_layers(mirror, caches, exception, text, rng):
+    memory = Part("GatedDeltaNet", {"num_heads": 2, "head_dim": 4})
+    layers = [layer_spec(mixer, None, "pre", RMS) for mixer in (memory, ATTENTION)]
+    model = build(
+        language_model(model_spec(VOCAB, 8, layers)), mirror.package.__name__, {"rngs": nnx.Rngs(0)}
+    )
+    given = {"caches": caches(mirror.package)}
+    if exception is None:
+        assert len(model(mirror.array(tokens_of(rng)), **given).caches) == 2
+        return
+    with pytest.raises(exception, match=re.escape(text)):
+        model(mirror.array(tokens_of(rng)), **given)
+
+
+@each_hybrid
+def test_a_description_goes_through_json_and_is_the_same_in_both_mirrors(hybrid):
+    spec = hybrid.module.arguments["config"]
+    ours, theirs = (build(spec, f"{name}_attention", {}) for name in MODELS)
+    written = json.loads(json.dumps(ours.to_dict()))
+    assert written == theirs.to_dict()
+    for models, kept in zip(MODELS.values(), (ours, theirs), strict=True):
+        again = models.ModelSpec.from_dict(written)
+        assert again == kept
+        assert hash(again) == hash(kept)
+    changed = json.loads(json.dumps(written).replace('"num_heads": 3', '"num_heads": 6').replace("5", "6"))
+    assert torch_attention.models.ModelSpec.from_dict(changed) != ours
+
+
+@each_hybrid
+def test_hybrids_are_saved_and_read_in_the_other_framework(hybrid, tmp_path, rng):
+    model = torch_module(hybrid, "float32")
+    save_pretrained(model, tmp_path)
+    other = load_pretrained(tmp_path, "jax")
+    assert other.config.to_dict() == model.config.to_dict()
+    tokens = tokens_of(rng)
+    assert difference(other(jnp.asarray(tokens)).output, model(torch.from_numpy(tokens)).output) < 1e-5
+
+
+ARRANGED = ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm")
+
+
+def rms(scale, x):
+    return scale * x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)
+
+
+@pytest.mark.parametrize("arrangement", ARRANGED)
+@each_mirror
+def test_arrangements_are_what_their_equations_say(mirror, arrangement, rng):
+    """Each from its halves, called by themselves."""
+    torch.manual_seed(1)
+    part = language_model(model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, arrangement, RMS)]))
+    made = build(part, "torch_attention", {})
+    with torch.no_grad():
+        for name, x in made.named_parameters():
+            x.add_(0.3 * torch.randn_like(x)) if "norm" in name else None
+    state = {name: numpy(x) for name, x in made.state_dict().items()}
+    if mirror.name == "jax":
+        made = transfer(state, build(part, "jax_attention", {"rngs": nnx.Rngs(0)}))
+    layer = made.layers[0]
+    x = rng.standard_normal((2, 5, 8)).astype(np.float32)
+
+    def mix(y):
+        return numpy(layer.attention(mirror.array(y.astype(np.float32))).output)
+
+    def ffn(y):
+        return numpy(layer.ffn(mirror.array(y.astype(np.float32))))
+
+    def norm(name, y):
+        return rms(state[f"layers.0.{name}_norm.weight"], y)
+
+    if arrangement == "pre":
+        expected = x + mix(norm("attention", x))
+        expected = expected + ffn(norm("ffn", expected))
+    elif arrangement == "post":
+        expected = norm("attention", x + mix(x))
+        expected = norm("ffn", expected + ffn(expected))
+    elif arrangement == "sandwich":
+        expected = x + norm("attention_output", mix(norm("attention", x)))
+        expected = expected + norm("ffn_output", ffn(norm("ffn", expected)))
+    elif arrangement == "output":
+        expected = x + norm("attention_output", mix(x))
+        expected = expected + norm("ffn_output", ffn(expected))
+    elif arrangement == "parallel":
+        expected = x + mix(norm("attention", x)) + ffn(norm("ffn", x))
+    else:
+        expected = x + mix(norm("attention", x)) + ffn(norm("attention", x))
+    call = {"positions": None, "memory": None, "reads_on": False, "need_weights": False}
+    assert difference(layer(mirror.array(x), **call).output, expected) < 1e-5
