@@ -71,7 +71,10 @@ def inputs(mechanism: Mechanism, case: str) -> Arrays:
     if case == "dropout":
         return {**given, "dropout_keep": rng.random(mechanism.shape(mechanism.keep)) < 1 - DROPOUT}
     if case != "none":
-        given.update({name: mask(case, mechanism.shape(axes), rng) for name, axes in mechanism.masks.items()})
+        masks = {name: mask(case, mechanism.shape(axes), rng) for name, axes in mechanism.masks.items()}
+        if mechanism.family == "models":  # which read two axes as (batch, length)
+            masks = {name: x[None] if x.ndim == 2 else x for name, x in masks.items()}
+        given.update(masks)
     return given
 
 

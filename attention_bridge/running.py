@@ -44,6 +44,10 @@ class Run:
     gradients: Arrays
 
 
+# What results of models and of attention have in common, under one name.
+SHORT_NAMES = {"logits": "output", "last_hidden_state": "output", "attentions": "weights"}
+
+
 def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
     """The arrays and numbers in a result of tuples, lists and dicts, by name; None is left out.
 
@@ -56,6 +60,8 @@ def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
         parts = {f"{name}.{key}": value for key, value in result.items()}
     elif isinstance(result, tuple | list):
         fields = getattr(result, "_fields", None) or [f"{name}.{i}" for i in range(len(result))]
+        if hasattr(result, "_fields") and hasattr(result, "output"):  # one of the mirrors' own
+            fields = [SHORT_NAMES.get(field, field) for field in fields]
         parts = dict(zip(fields, result, strict=True))
     elif hasattr(result, "dtype") or isinstance(result, bool | int | float):
         return {name: result}

@@ -80,49 +80,102 @@ class CachedDecoderOutput(NamedTuple):
 
 
 class EncoderOutput(NamedTuple):
-    """`output, pooled, weights = encoder(tokens)`.
+    """What an encoder returns.
 
     Attributes:
-        output: `(batch, length, embed)`.
+        last_hidden_state: `(batch, length, embed)`; also called `output`.
         pooled: `(batch, embed)`, or None without a pooler.
-        weights: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`; also `weights`.
+        hidden_states: what each layer was given, then what the last one returned; None unless asked for.
     """
 
-    output: Float[Array, "batch length embed"]
+    last_hidden_state: Float[Array, "batch length embed"]
     pooled: Float[Array, "batch embed"] | None
-    weights: tuple[Float[Array, "batch heads length length"], ...] | None
+    attentions: tuple[Float[Array, "batch heads length length"], ...] | None
+    hidden_states: tuple[Float[Array, "batch length embed"], ...] | None = None
+
+    @property
+    def output(self) -> Float[Array, "batch length embed"]:
+        """The same as `last_hidden_state`."""
+        return self.last_hidden_state
+
+    @property
+    def weights(self) -> tuple[Float[Array, "batch heads length length"], ...] | None:
+        """The same as `attentions`."""
+        return self.attentions
+
+
+class HiddenOutput(NamedTuple):
+    """What the layers of a language model return, before it is scored.
+
+    Attributes:
+        last_hidden_state: `(batch, length, embed)`, normalised; also called `output`.
+        caches, attentions, hidden_states: as in `LanguageOutput`.
+    """
+
+    last_hidden_state: Float[Array, "batch length embed"]
+    caches: tuple[Any, ...] | None
+    attentions: tuple[Float[Array, "batch heads length slots"], ...] | None
+    hidden_states: tuple[Float[Array, "batch length embed"], ...] | None = None
+
+    @property
+    def output(self) -> Float[Array, "batch length embed"]:
+        """The same as `last_hidden_state`."""
+        return self.last_hidden_state
 
 
 class LanguageOutput(NamedTuple):
-    """`output, caches, weights = decoder(tokens)`.
+    """What a language model returns.
 
     Attributes:
-        output: the logits, `(batch, length, vocab_size)`; from `read` the vectors, `(batch, length, embed)`.
+        logits: `(batch, length, vocab_size)`; also called `output`.
         caches: what each layer remembers; give them to the next call. None if there were none.
-        weights: one `(batch, heads, length, slots)` a layer, or None with `need_weights=False`.
+        attentions: one `(batch, heads, length, slots)` a layer, or None with `need_weights=False`; also `weights`.
+        hidden_states: what each layer was given, then what the last one returned; None unless asked for.
     """
 
-    output: Float[Array, "batch length ..."]
+    logits: Float[Array, "batch length vocab"]
     caches: tuple[Any, ...] | None
-    weights: tuple[Float[Array, "batch heads length slots"], ...] | None
+    attentions: tuple[Float[Array, "batch heads length slots"], ...] | None
+    hidden_states: tuple[Float[Array, "batch length embed"], ...] | None = None
+
+    @property
+    def output(self) -> Float[Array, "batch length vocab"]:
+        """The same as `logits`."""
+        return self.logits
+
+    @property
+    def weights(self) -> tuple[Float[Array, "batch heads length slots"], ...] | None:
+        """The same as `attentions`."""
+        return self.attentions
 
 
 class SequenceOutput(NamedTuple):
-    """`output, caches, encoder_weights, self_weights, cross_weights = model(source, target)`.
+    """`logits, caches, encoder_weights, self_weights, cross_weights = model(source, target)`.
 
     Attributes:
-        output: the logits, `(batch, target, vocab_size)`.
+        logits: `(batch, target, vocab_size)`; also called `output`.
         caches: what each layer of the decoder remembers; give them to the next call. None if there were none.
         encoder_weights: one `(batch, heads, source, source)` a layer, or None with `need_weights=False`.
         self_weights: one `(batch, heads, target, slots)` a layer, or None likewise.
         cross_weights: one `(batch, heads, target, source)` a layer, or None likewise.
     """
 
-    output: Float[Array, "batch target vocab"]
+    logits: Float[Array, "batch target vocab"]
     caches: tuple[Any, ...] | None
     encoder_weights: tuple[Float[Array, "batch heads source source"], ...] | None
     self_weights: tuple[Float[Array, "batch heads target slots"], ...] | None
     cross_weights: tuple[Float[Array, "batch heads target source"], ...] | None
+
+    @property
+    def output(self) -> Float[Array, "batch target vocab"]:
+        """The same as `logits`."""
+        return self.logits
+
+    @property
+    def attentions(self) -> tuple[Float[Array, "batch heads target slots"], ...] | None:
+        """The same as `self_weights`."""
+        return self.self_weights
 
 
 class ContrastiveOutput(NamedTuple):

@@ -47,7 +47,10 @@ def encode(m, tokens, **options):
 
 
 NOT_KEPT = "dropout_keep must be boolean (True: the entry is kept), got {}"
-NOT_BOOLEAN = "{} must be boolean (True: the query attends to the key), got {}; additive values go in bias"
+NOT_BOOLEAN = (
+    "{} must be boolean (True: the query attends to the key), got {}; "
+    ".bool() or .astype(bool) converts it, additive values go in bias"
+)
 MASK = (
     "{} must have shape (query, key) = (5, 7), (batch, query, key) = (2, 5, 7) or "
     "(batch|1, heads|1, query|1, key|1) = {}, got {}"

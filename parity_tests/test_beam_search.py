@@ -244,7 +244,7 @@ REFUSED = [
                 {"mask": lambda m: m.ones(2, 1, 1, 7, dtype=np.float32)},
                 TypeError,
                 "source_mask must be boolean (True: the query attends to the key), got float32; "
-                "additive values go in bias",
+                ".bool() or .astype(bool) converts it, additive values go in bias",
             ),
         )
     ),

@@ -208,7 +208,8 @@ class TestHierarchicalAttentionPooling:
 
 
 NOT_BOOLEAN = (
-    "{} must be boolean (True: the query attends to the key), got float32; additive values go in bias"
+    "{} must be boolean (True: the query attends to the key), got float32; "
+    ".bool() or .astype(bool) converts it, additive values go in bias"
 )
 
 

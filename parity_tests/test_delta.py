@@ -492,14 +492,14 @@ def refused(name):
             lambda m: reading(m, 2, 7, 6, mask=m.ones(2, 1, 1, 7, dtype=np.float32)),
             TypeError,
             "mask must be boolean (True: the query attends to the key), got float32; "
-            "additive values go in bias",
+            ".bool() or .astype(bool) converts it, additive values go in bias",
         ),
         Case(
             f"{name}: a mask of pairs",
             lambda m: reading(m, 2, 7, 6, mask=m.ones(7, 7)),
             ValueError,
             "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 7) here, "
-            "where a key is hidden from all queries or from none, got (7, 7)",
+            "as padding_mask(tokens, pad_id) gives it, got (7, 7)",
         ),
         Case(
             f"{name}: the memory of another batch",

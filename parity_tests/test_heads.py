@@ -284,7 +284,8 @@ class TestBadInput:
                 "a mask of numbers",
                 lambda m: look(m, m.ones(2, 1, 1, 5, dtype=np.float32), cache=cache(m)),
                 TypeError,
-                "mask must be boolean (True: the query attends to the key), got float32; additive values go in bias",
+                "mask must be boolean (True: the query attends to the key), got float32; "
+                ".bool() or .astype(bool) converts it, additive values go in bias",
             ),
             Case(
                 "positions that nothing reads",

@@ -157,7 +157,10 @@ def test_a_mixer_that_cannot_read_on_says_why(mirror, rng):
     (mechanism,) = [each for each in CATALOGUE if each.name == "LSHAttention"]
     model = build(as_mixer(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
     assert numpy(model(mirror.array(tokens_of(rng, 8))).output).shape == (2, 8, VOCAB)
-    for call in (model.start, lambda: mirror.package.models.generate(model, mirror.array(tokens_of(rng, 8)), 2)):
+    for call in (
+        model.start,
+        lambda: mirror.package.models.generate(model, mirror.array(tokens_of(rng, 8)), 2),
+    ):
         with pytest.raises(NotImplementedError, match=re.escape(mechanism.no_decoding)):
             call()
 

@@ -275,13 +275,16 @@ def read(m, name, *shape, mask=None, keep=None, **arguments):
     return partial(getattr(m, name)(**arguments), m.nan(*shape), *positional, **options)
 
 
-NOT_BOOLEAN = "{} must be boolean (True: the query attends to the key), got {}; additive values go in bias"
+NOT_BOOLEAN = (
+    "{} must be boolean (True: the query attends to the key), got {}; "
+    ".bool() or .astype(bool) converts it, additive values go in bias"
+)
 LEARNED = {"PerceiverAttention": PERCEIVER, "AttentionPooling": PROBES, "PoolingByAttention": SEEDS}
 DIMS = {"PerceiverAttention": 10, "AttentionPooling": 12, "PoolingByAttention": 12}
 HEADS = {"PerceiverAttention": 2, "AttentionPooling": 4, "PoolingByAttention": 4}
 PADDING = (
     "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 7) here, "
-    "where a key is hidden from all queries or from none, got (2, 7)"
+    "as padding_mask(tokens, pad_id) gives it, got (2, 7)"
 )
 
 REFUSED = [

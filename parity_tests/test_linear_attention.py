@@ -515,7 +515,7 @@ def going_on(m, name, **wrong):
 
 KEY_MASK = (
     "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 5) here, "
-    "where a key is hidden from all queries or from none, got (2, 1, 5, 5)"
+    "as padding_mask(tokens, pad_id) gives it, got (2, 1, 5, 5)"
 )
 REFUSED = [
     case
@@ -537,7 +537,8 @@ REFUSED = [
             f"{name} with a mask of numbers",
             lambda m, name=name: layer(m, name, mask=m.ones(2, 1, 1, 5, dtype=np.float32)),
             TypeError,
-            "mask must be boolean (True: the query attends to the key), got float32; additive values go in bias",
+            "mask must be boolean (True: the query attends to the key), got float32; "
+            ".bool() or .astype(bool) converts it, additive values go in bias",
         ),
         *(
             Case(

@@ -125,7 +125,7 @@ def call(m, module, shape=(2, 12, 12), **options):
 
 FINE_MASK = (
     "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 12) here, "
-    "where a key is hidden from all queries or from none, got (12, 12)"
+    "as padding_mask(tokens, pad_id) gives it, got (12, 12)"
 )
 REFUSED = [
     Case(

@@ -453,7 +453,8 @@ NOT_DIVISIBLE = "{0} must be divisible by {1}, got {0}={2} and {1}={3}"
 NOT_CAUSAL = "window counts keys backwards from the query and needs is_causal=True, got is_causal=False"
 NO_MIDDLE = "window_blocks must be odd (the query's own and as many on each side), got {}"
 NOT_BOOLEAN = (
-    "mask must be boolean (True: the query attends to the key), got float32; additive values go in bias"
+    "mask must be boolean (True: the query attends to the key), got float32; "
+    ".bool() or .astype(bool) converts it, additive values go in bias"
 )
 NO_GLOBAL = "global_tokens must be boolean (True: the token sees all and is seen by all), got int32"
 RANDOM = "random_blocks must have shape (heads, blocks, random) = (3, 3, any), got {}"

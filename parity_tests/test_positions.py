@@ -560,7 +560,8 @@ REFUSED = [
             m.nan(5, 5),
         ),
         TypeError,
-        "mask must be boolean (True: the query attends to the key), got float32; additive values go in bias",
+        "mask must be boolean (True: the query attends to the key), got float32; "
+        ".bool() or .astype(bool) converts it, additive values go in bias",
     ),
 ]
 IMPOSSIBLE = [

@@ -368,7 +368,8 @@ REFUSED = [
                 "a mask that is not boolean",
                 lambda m: {"mask": m.ones(5, 5, dtype=np.float32)},
                 TypeError,
-                "mask must be boolean (True: the query attends to the key), got float32; additive values go in bias",
+                "mask must be boolean (True: the query attends to the key), got float32; "
+                ".bool() or .astype(bool) converts it, additive values go in bias",
             ),
             (
                 "a keep-mask of one head",

@@ -275,12 +275,10 @@ def write(build, dim, m, target=(2, 5), tgt_mask=None, mask_shape=(2, 1, 1, 5), 
 
 
 NOT_BOOLEAN = (
-    "{} must be boolean (True: the query attends to the key), got float32; additive values go in bias"
+    "{} must be boolean (True: the query attends to the key), got float32; "
+    ".bool() or .astype(bool) converts it, additive values go in bias"
 )
-KEY_MASK = (
-    "{} must have shape (batch, 1, 1, key) = {} here, "
-    "where a key is hidden from all queries or from none, got {}"
-)
+KEY_MASK = "{} must have shape (batch, 1, 1, key) = {} here, as padding_mask(tokens, pad_id) gives it, got {}"
 REFUSED = [
     *(
         case

@@ -385,13 +385,14 @@ REFUSED = [
         lambda m: self_attend(m, m.LSHAttention(12, 3, 4, 3), mask=m.ones(12, 12)),
         ValueError,
         "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 12) here, "
-        "where a key is hidden from all queries or from none, got (12, 12)",
+        "as padding_mask(tokens, pad_id) gives it, got (12, 12)",
     ),
     Case(
         "a mask that is not boolean",
         lambda m: self_attend(m, m.TopKAttention(12, 3, 2), mask=m.ones(12, 12, dtype=np.float32)),
         TypeError,
-        "mask must be boolean (True: the query attends to the key), got float32; additive values go in bias",
+        "mask must be boolean (True: the query attends to the key), got float32; "
+        ".bool() or .astype(bool) converts it, additive values go in bias",
     ),
     Case(
         "positions that nothing reads",

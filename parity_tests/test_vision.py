@@ -344,7 +344,10 @@ def attend(m, name, *shape, mask=None, keep=None, **arguments):
     return partial(getattr(m, name)(6, 3, **arguments), m.nan(*shape), *positional, **options)
 
 
-NOT_BOOLEAN = "{} must be boolean (True: the query attends to the key), got {}; additive values go in bias"
+NOT_BOOLEAN = (
+    "{} must be boolean (True: the query attends to the key), got {}; "
+    ".bool() or .astype(bool) converts it, additive values go in bias"
+)
 GRIDS = {
     "WindowAttention": {"window_size": 3},
     "ShiftedWindowAttention": {"window_size": 3, "shift": 1},

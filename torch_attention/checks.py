@@ -12,7 +12,10 @@ from torch_attention.ranges import as_flag, refuse
 
 # What True means in a boolean array, and where other numbers go.
 _MEANINGS = {
-    "mask": ("the query attends to the key", "; additive values go in bias"),
+    "mask": (
+        "the query attends to the key",
+        "; .bool() or .astype(bool) converts it, additive values go in bias",
+    ),
     "dropout_keep": ("the entry is kept", ""),
     "global_tokens": ("the token sees all and is seen by all", ""),
     "keep": ("the entry is kept", ""),
@@ -152,7 +155,7 @@ def check_padding_mask(mask: Tensor | None, batch: int, key_len: int, *, name: s
     if tuple(mask.shape) != (batch, 1, 1, key_len):
         raise ValueError(
             f"{name} must have shape (batch, 1, 1, key) = {(batch, 1, 1, key_len)} here, "
-            f"where a key is hidden from all queries or from none, got {tuple(mask.shape)}"
+            f"as padding_mask(tokens, pad_id) gives it, got {tuple(mask.shape)}"
         )
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.layers import Factory, constant_parameter, linear
@@ -71,7 +71,7 @@ class ContrastiveModel(nnx.Module):
         self,
         tokens: Int[Array, "texts length"],
         image: Float[Array, "images height width channels"],
-        mask: Bool[Array, "..."] | None = None,
+        mask: Shaped[Array, "..."] | None = None,
     ) -> ContrastiveOutput:
         """Score every text against every image.
 
@@ -90,7 +90,7 @@ class ContrastiveModel(nnx.Module):
 
     @checked
     def read(
-        self, tokens: Int[Array, "texts length"], mask: Bool[Array, "..."] | None = None
+        self, tokens: Int[Array, "texts length"], mask: Shaped[Array, "..."] | None = None
     ) -> Float[Array, "texts features"]:
         """The vector of each text, of any length; arguments as in a call of the model."""
         read = self.text.read(tokens, mask).output  # texts length embed

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
@@ -31,7 +31,8 @@ from jax_attention.feed_forward import FeedForward
 from jax_attention.keeps import LayerKeep, ModelKeep
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, normalise, similarities
 from jax_attention.models.places import places
-from jax_attention.outputs import AttentionOutput, CachedOutput, LanguageOutput
+from jax_attention.models.token_masks import token_mask
+from jax_attention.outputs import AttentionOutput, CachedOutput, HiddenOutput, LanguageOutput
 from jax_attention.self_attention import CausalSelfAttention
 
 
@@ -143,11 +144,12 @@ class Decoder(nnx.Module):
     def __call__(
         self,
         tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "..."] | None = None,
+        mask: Shaped[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
+        need_hidden_states: bool = False,
         dropout_keep: ModelKeep | None = None,
     ) -> LanguageOutput:
         """Score every token of the vocabulary as the one that comes next, behind each of the tokens.
@@ -159,11 +161,12 @@ class Decoder(nnx.Module):
             positions: where each token stands, `(length)` or `(batch, length)`; None counts on from what was read.
             caches: what each layer remembers, `start()` at first.
             need_weights: whether to return the weights of every layer.
+            need_hidden_states: whether to return what each layer was given, and what the last one returned.
             dropout_keep: keep-masks that stand for the draws.
 
         Returns:
-            Logits `(batch, length, vocab_size)`, the caches to go on from, or None without any, and a tuple of
-            weights, one a layer, or None.
+            Logits `(batch, length, vocab_size)`, the caches to go on from, or None without any, a tuple of weights,
+            one a layer, or None, and a tuple of hidden states, or None.
 
         Raises:
             TypeError: a mask that is not boolean.
@@ -175,23 +178,26 @@ class Decoder(nnx.Module):
             positions=positions,
             caches=caches,
             need_weights=need_weights,
+            need_hidden_states=need_hidden_states,
             dropout_keep=dropout_keep,
         )
-        return read._replace(output=self.logits(read.output))
+        return LanguageOutput(self.logits(read.last_hidden_state), *read[1:])
 
     @checked
     def read(
         self,
         tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "..."] | None = None,
+        mask: Shaped[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
+        need_hidden_states: bool = False,
         dropout_keep: ModelKeep | None = None,
-    ) -> LanguageOutput:
+    ) -> HiddenOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the decoder."""
         check_tokens(tokens)
+        mask = token_mask(mask, *tokens.shape)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         else:
@@ -208,16 +214,19 @@ class Decoder(nnx.Module):
             self.position_embedding(positions), 3
         )  # batch length embed
         x = self.dropout(x, keep.embeddings)  # batch length embed
-        layers = []
+        layers: list[AttentionOutput | CachedOutput] = []
+        states = [x]
         for layer, cache, layer_keep in zip(
             self.layers, caches or (None,) * len(self.layers), layer_keeps, strict=True
         ):
             layers.append(layer(x, mask, cache=cache, need_weights=need_weights, dropout_keep=layer_keep))
             x = layers[-1].output  # batch length embed
-        return LanguageOutput(
+            states.append(x)
+        return HiddenOutput(
             normalise(self.final_norm, x),
             tuple(layer.cache for layer in layers if isinstance(layer, CachedOutput)) or None,
             tuple(layer.weights for layer in layers if layer.weights is not None) or None,
+            tuple(states) if need_hidden_states else None,
         )
 
     @checked

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.arrays import stable_order
@@ -51,7 +51,7 @@ class _Beams(NamedTuple):
 def greedy_decode(
     model: SequenceToSequence,
     source: Shaped[Array, "batch source ..."],
-    source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+    source_mask: Shaped[Array, "..."] | None = None,
     *,
     start_token: int,
     stop_token: int,
@@ -85,7 +85,7 @@ def greedy_decode(
 def beam_search(
     model: SequenceToSequence,
     source: Shaped[Array, "batch source ..."],
-    source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+    source_mask: Shaped[Array, "..."] | None = None,
     *,
     start_token: int,
     stop_token: int,
@@ -232,7 +232,7 @@ def _read_on(
     model: SequenceToSequence,
     token: Int[Array, " rows"],
     memory: Float[Array, "rows source embed"],
-    source_mask: Bool[Array, "rows 1 1 source"] | None,
+    source_mask: Shaped[Array, "..."] | None,
     caches: tuple[Any, ...],
 ) -> tuple[Float[Array, "rows vocab"], tuple[Any, ...]]:
     """The scores of what follows a token, and what is remembered of it."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
@@ -23,6 +23,7 @@ from jax_attention.layers import Factory, embedding, layer_norm, normalise, simi
 from jax_attention.models.encoder import EncoderConfig, EncoderLayer
 from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from jax_attention.models.token_masks import token_mask
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 
 
@@ -127,12 +128,13 @@ class EncoderDecoder(SequenceModel):
     def encode(
         self,
         source: Int[Array, "batch source"],
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
+        source_mask = token_mask(source_mask, *source.shape, name="source_mask")
         check_padding_mask(source_mask, *source.shape)
         table = self.encoder_position_embedding
         x = normalise(self.encoder_embedding_norm, self._embed(source, table, None))  # batch source embed
@@ -147,14 +149,16 @@ class EncoderDecoder(SequenceModel):
         self,
         target: Int[Array, "batch target"],
         memory: Float[Array, "batch source embed"],
-        target_mask: Bool[Array, "..."] | None = None,
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Array, "..."] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         stack = self.config.decoder
+        target_mask = token_mask(target_mask, *target.shape, name="target_mask")
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
         table = self.decoder_position_embedding
         x = normalise(self.decoder_embedding_norm, self._embed(target, table, caches))  # batch target embed

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.checks import check_padding_mask, check_positive, check_tokens
 from jax_attention.models.decoder import Decoder
 from jax_attention.models.language import LanguageModel
 from jax_attention.models.sampling import Sampling, check_draws
+from jax_attention.models.token_masks import token_mask
 
 
 @checked
@@ -21,7 +22,7 @@ def generate(
     model: Decoder | LanguageModel,
     tokens: Int[Array, "batch length"],
     num_tokens: int,
-    mask: Bool[Array, "batch 1 1 length"] | None = None,
+    mask: Shaped[Array, "..."] | None = None,
     *,
     temperature: float = 0.0,
     top_k: int | None = None,
@@ -52,6 +53,8 @@ def generate(
         ValueError: shapes that do not fit, more tokens than have a position, or numbers out of their range.
     """
     sampling = Sampling(temperature, top_k, top_p, stop_token, pad_token)
+    check_tokens(tokens)
+    mask = token_mask(mask, *tokens.shape)
     check_prompt(model, tokens, num_tokens, mask)
     check_draws(draws, temperature, num_tokens, tokens.shape[0])
     graphdef, state = nnx.split(model)
@@ -62,7 +65,7 @@ def check_prompt(
     model: Decoder | LanguageModel,
     tokens: Int[Array, "batch length"],
     num_tokens: int,
-    mask: Bool[Array, "batch 1 1 length"] | None,
+    mask: Shaped[Array, "..."] | None,
 ) -> None:
     """Raise unless the model can go on from such a prompt."""
     check_tokens(tokens)
@@ -90,13 +93,14 @@ def _generate(
     caches = model.start(capacity)
     there = jnp.ones(tokens.shape, jnp.bool_) if mask is None else mask[:, 0, 0]  # batch length
     positions = jnp.maximum(there.cumsum(-1) - 1, 0)  # batch length
-    x, caches, _ = model.read(tokens, mask, positions=told(model, positions), caches=caches)
+    read = model.read(tokens, mask, positions=told(model, positions), caches=caches)
+    x, caches = read.last_hidden_state, read.caches
 
     def step(carry: Any, draw: Array | None) -> Any:
         token, ended, position, caches = carry
-        x, caches, _ = model.read(token, positions=told(model, position), caches=caches)
-        token, ended = sampling.follow(model.logits(x), draw, ended)  # batch 1
-        return (token, ended, position + 1, caches), token[:, 0]
+        read = model.read(token, positions=told(model, position), caches=caches)
+        token, ended = sampling.follow(model.logits(read.last_hidden_state), draw, ended)  # batch 1
+        return (token, ended, position + 1, read.caches), token[:, 0]
 
     first_draw, draws = (None, None) if draws is None else (draws[0], draws[1:])
     ended = jnp.zeros((tokens.shape[0], 1), jnp.bool_)  # batch 1

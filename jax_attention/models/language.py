@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
@@ -26,7 +26,8 @@ from jax_attention.models.building import build
 from jax_attention.models.description import LayerSpec, ModelSpec
 from jax_attention.models.mixing import build_mixer, check_memory, first_memory
 from jax_attention.models.places import places
-from jax_attention.outputs import LanguageOutput, all_weights
+from jax_attention.models.token_masks import token_mask
+from jax_attention.outputs import CachedOutput, HiddenOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
 
 
@@ -66,11 +67,12 @@ class LanguageModel(nnx.Module):
     def __call__(
         self,
         tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "..."] | None = None,
+        mask: Shaped[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
         caches: tuple[Any, ...] | None = None,
         need_weights: bool = False,
+        need_hidden_states: bool = False,
     ) -> LanguageOutput:
         """Score every token of the vocabulary as the one that comes next, behind each of the tokens.
 
@@ -81,31 +83,41 @@ class LanguageModel(nnx.Module):
             positions: where each token stands, `(length)` or `(batch, length)`; None counts on from what was read.
             caches: what each layer remembers, `start()` at first.
             need_weights: whether to return the weights of every layer.
+            need_hidden_states: whether to return what each layer was given, and what the last one returned.
 
         Returns:
-            Logits `(batch, length, vocab_size)`, the caches to go on from, or None without any, and a tuple of
-            weights, one a layer, or None.
+            Logits `(batch, length, vocab_size)`, the caches to go on from, or None without any, a tuple of weights,
+            one a layer, or None, and a tuple of hidden states, or None.
 
         Raises:
             TypeError: a mask that is not boolean, or a cache of another kind than its layer takes.
             ValueError: shapes that do not fit.
             NotImplementedError: caches for a layer that cannot read on.
         """
-        read = self.read(tokens, mask, positions=positions, caches=caches, need_weights=need_weights)
-        return read._replace(output=self.logits(read.output))
+        read = self.read(
+            tokens,
+            mask,
+            positions=positions,
+            caches=caches,
+            need_weights=need_weights,
+            need_hidden_states=need_hidden_states,
+        )
+        return LanguageOutput(self.logits(read.last_hidden_state), *read[1:])
 
     @checked
     def read(
         self,
         tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "..."] | None = None,
+        mask: Shaped[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
         caches: tuple[Any, ...] | None = None,
         need_weights: bool = False,
-    ) -> LanguageOutput:
+        need_hidden_states: bool = False,
+    ) -> HiddenOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the model."""
         check_tokens(tokens)
+        mask = token_mask(mask, *tokens.shape)
         check_shape("positions", positions, tokens)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self._num_heads)
@@ -119,7 +131,8 @@ class LanguageModel(nnx.Module):
             check_padding_mask(mask, *tokens.shape)
 
         x = self.embed(tokens, positions, caches)  # batch length embed
-        read = []
+        read: list[CachedOutput] = []
+        states = [x]
         for layer, memory in zip(self.layers, caches or (None,) * len(self.layers), strict=True):
             read.append(
                 layer(
@@ -132,10 +145,12 @@ class LanguageModel(nnx.Module):
                 )
             )
             x = read[-1].output  # batch length embed
-        return LanguageOutput(
+            states.append(x)
+        return HiddenOutput(
             x if self.final_norm is None else normalise(self.final_norm, x),
             None if caches is None else tuple(each.cache for each in read),
             all_weights(each.weights for each in read),
+            tuple(states) if need_hidden_states else None,
         )
 
     @checked

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.checks import (
@@ -35,6 +35,7 @@ from jax_attention.checks import (
 from jax_attention.latents.gru import GRUCell
 from jax_attention.layers import Dropout, Factory, embedding, linear
 from jax_attention.models.sequence import SequenceToSequence
+from jax_attention.models.token_masks import token_mask
 from jax_attention.ops import scan
 from jax_attention.outputs import AttentionOutput, EncoderOutput, SequenceOutput
 from jax_attention.records import record
@@ -138,8 +139,8 @@ class RecurrentSeq2Seq(SequenceToSequence):
         self,
         src_tokens: Int[Array, "batch source"],
         tgt_tokens: Int[Array, "batch target"],
-        src_mask: Bool[Array, "batch 1 1 source"] | None = None,
-        tgt_mask: Bool[Array, "batch 1 1 target"] | None = None,
+        src_mask: Shaped[Array, "..."] | None = None,
+        tgt_mask: Shaped[Array, "..."] | None = None,
     ) -> AttentionOutput:
         """Score every token as the one that comes next, behind each token of `tgt_tokens`.
 
@@ -165,13 +166,14 @@ class RecurrentSeq2Seq(SequenceToSequence):
     def encode(
         self,
         source: Int[Array, "batch source"],
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
         """Read `source` from both ends; arguments as in a call of the model. An encoder without weights."""
         check_tokens(source, "src_tokens")
         check_positive(source=source.shape[1])
+        source_mask = token_mask(source_mask, *source.shape, name="src_mask")
         check_padding_mask(source_mask, *source.shape, name="src_mask")
         there = _there(source, source_mask)  # source batch
         x = self.dropout(self.source_embedding(source)).swapaxes(0, 1)  # source batch embed
@@ -187,8 +189,8 @@ class RecurrentSeq2Seq(SequenceToSequence):
         self,
         target: Int[Array, "batch target"],
         memory: Float[Array, "batch source hidden"],
-        target_mask: Bool[Array, "batch 1 1 target"] | None = None,
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Array, "..."] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         caches: tuple[Any, ...] | None = None,
         need_weights: bool = False,
@@ -196,8 +198,10 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """Write on from `target`; as in `SequenceToSequence.decode`, with one head and one `RecurrentCache`."""
         check_tokens(target, "tgt_tokens")
         check_positive(target=target.shape[1])
+        target_mask = token_mask(target_mask, *target.shape, name="tgt_mask")
         check_padding_mask(target_mask, *target.shape, name="tgt_mask")
         check_sequence("memory", memory, self.hidden_dim, batch=target.shape[0])
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="src_mask")
         check_padding_mask(source_mask, *memory.shape[:2], name="src_mask")
         if caches is not None and len(caches) != 1:
             raise ValueError(f"caches must be one for the one recurrence, got {len(caches)}")

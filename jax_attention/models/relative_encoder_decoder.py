@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
@@ -24,6 +24,7 @@ from jax_attention.feed_forward import FeedForward, GatedFeedForward
 from jax_attention.heads.grouped_query import GroupedQueryAttention
 from jax_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from jax_attention.models.token_masks import token_mask
 from jax_attention.outputs import (
     CachedDecoderOutput,
     DecoderOutput,
@@ -172,12 +173,13 @@ class RelativeEncoderDecoder(SequenceModel):
     def encode(
         self,
         source: Int[Array, "batch source"],
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
+        source_mask = token_mask(source_mask, *source.shape, name="source_mask")
         check_padding_mask(source_mask, *source.shape)
         x = self.token_embedding(source)  # batch source embed
         layers = []
@@ -194,14 +196,16 @@ class RelativeEncoderDecoder(SequenceModel):
         self,
         target: Int[Array, "batch target"],
         memory: Float[Array, "batch source embed"],
-        target_mask: Bool[Array, "..."] | None = None,
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Array, "..."] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         num_layers = self.config.num_decoder_layers
+        target_mask = token_mask(target_mask, *target.shape, name="target_mask")
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, num_layers, self.config.num_heads)
         x = self.token_embedding(target)  # batch target embed
         layers = []

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
@@ -27,6 +27,7 @@ from jax_attention.cross_attention import EncoderDecoderAttention
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
 from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceToSequence, check_decoding, sequence_output
+from jax_attention.models.token_masks import token_mask
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from jax_attention.vision.vit import ViTBlock
 
@@ -122,8 +123,8 @@ class SimpleSeq2Seq(SequenceToSequence):
         self,
         src_tokens: Int[Array, "batch source"],
         tgt_tokens: Int[Array, "batch target"],
-        src_mask: Bool[Array, "batch 1 1 source"] | None = None,
-        tgt_mask: Bool[Array, "..."] | None = None,
+        src_mask: Shaped[Array, "..."] | None = None,
+        tgt_mask: Shaped[Array, "..."] | None = None,
     ) -> Float[Array, "batch target vocab"]:
         """Score every token as the one that comes next, behind each token of `tgt_tokens`.
 
@@ -146,13 +147,14 @@ class SimpleSeq2Seq(SequenceToSequence):
     def encode(
         self,
         source: Int[Array, "batch source"],
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source, "src_tokens")
         self._check_length("src_tokens", source)
+        source_mask = token_mask(source_mask, *source.shape, name="src_mask")
         check_padding_mask(source_mask, *source.shape, name="src_mask")
         positions = places(source, None, None, self.max_len)  # source
         x = self.source_embedding(source) + self.source_position_embedding(positions)  # batch source embed
@@ -170,15 +172,17 @@ class SimpleSeq2Seq(SequenceToSequence):
         self,
         target: Int[Array, "batch target"],
         memory: Float[Array, "batch source embed"],
-        target_mask: Bool[Array, "..."] | None = None,
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Array, "..."] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceToSequence.decode`."""
+        target_mask = token_mask(target_mask, *target.shape, name="tgt_mask")
         self._check_target(target, target_mask, caches)
         check_sequence("memory", memory, self.embed_dim, batch=target.shape[0])
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="src_mask")
         check_padding_mask(source_mask, *memory.shape[:2], name="src_mask")
         positions = places(target, None, caches, self.max_len)  # target
         x = self.target_embedding(target) + self.target_position_embedding(positions)  # batch target embed

@@ -28,8 +28,8 @@ class SequenceToSequence(nnx.Module):
         self,
         source: Shaped[Array, "batch source ..."],
         target: Int[Array, "batch target"],
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
-        target_mask: Bool[Array, "..."] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
+        target_mask: Shaped[Array, "..."] | None = None,
         *,
         need_weights: bool = True,
     ) -> SequenceOutput:
@@ -57,7 +57,7 @@ class SequenceToSequence(nnx.Module):
     def encode(
         self,
         source: Shaped[Array, "batch source ..."],
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
@@ -69,8 +69,8 @@ class SequenceToSequence(nnx.Module):
         self,
         target: Int[Array, "batch target"],
         memory: Float[Array, "batch source embed"],
-        target_mask: Bool[Array, "..."] | None = None,
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Array, "..."] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
@@ -97,8 +97,8 @@ class SequenceModel(SequenceToSequence):
         self,
         source: Shaped[Array, "batch source ..."],
         target: Int[Array, "batch target"],
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
-        target_mask: Bool[Array, "..."] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
+        target_mask: Shaped[Array, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> SequenceOutput:

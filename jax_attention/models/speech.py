@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from jax_attention.activations import activation_function
 from jax_attention.arguments import checked
@@ -32,6 +32,7 @@ from jax_attention.layers import (
 from jax_attention.models.encoder_decoder import StackConfig
 from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from jax_attention.models.token_masks import token_mask
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from jax_attention.vision.vit import ViTBlock
 
@@ -128,7 +129,7 @@ class SpeechTransformer(SequenceModel):
     def encode(
         self,
         source: Float[Array, "batch frames features"],
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
@@ -143,6 +144,7 @@ class SpeechTransformer(SequenceModel):
         length, most = (source.shape[1] + 1) // 2, self.config.max_frames
         if length > most:
             raise ValueError(f"source must have at most {2 * most} frames, got {source.shape[1]}")
+        source_mask = token_mask(source_mask, source.shape[0], length, name="source_mask")
         check_padding_mask(source_mask, source.shape[0], length)
         x = self.activation(convolve(self.frame_conv, source))
         x = self.activation(convolve(self.halving_conv, x))
@@ -159,14 +161,16 @@ class SpeechTransformer(SequenceModel):
         self,
         target: Int[Array, "batch target"],
         memory: Float[Array, "batch source embed"],
-        target_mask: Bool[Array, "..."] | None = None,
-        source_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Array, "..."] | None = None,
+        source_mask: Shaped[Array, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         config, stack = self.config, self.config.decoder
+        target_mask = token_mask(target_mask, *target.shape, name="target_mask")
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
         positions = places(target, None, caches, config.max_len)  # target
         x = self.token_embedding(target) * config.embed_scale  # batch target embed

@@ -9,7 +9,7 @@ The text tower is a `Decoder` without its scores of tokens, the image tower a `V
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
@@ -69,7 +69,7 @@ class ContrastiveModel(nn.Module):
         self,
         tokens: Int[Tensor, "texts length"],
         image: Float[Tensor, "images height width channels"],
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Shaped[Tensor, "..."] | None = None,
     ) -> ContrastiveOutput:
         """Score every text against every image.
 
@@ -88,7 +88,7 @@ class ContrastiveModel(nn.Module):
 
     @checked
     def read(
-        self, tokens: Int[Tensor, "texts length"], mask: Bool[Tensor, "..."] | None = None
+        self, tokens: Int[Tensor, "texts length"], mask: Shaped[Tensor, "..."] | None = None
     ) -> Float[Tensor, "texts features"]:
         """The vector of each text, of any length; arguments as in a call of the model."""
         read = self.text.read(tokens, mask).output  # texts length embed

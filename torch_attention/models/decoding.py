@@ -14,7 +14,7 @@ first, then the one with the lower token number.
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from torch_attention.arguments import checked
@@ -50,7 +50,7 @@ class _Beams(NamedTuple):
 def greedy_decode(
     model: SequenceToSequence,
     source: Shaped[Tensor, "batch source ..."],
-    source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+    source_mask: Shaped[Tensor, "..."] | None = None,
     *,
     start_token: int,
     stop_token: int,
@@ -84,7 +84,7 @@ def greedy_decode(
 def beam_search(
     model: SequenceToSequence,
     source: Shaped[Tensor, "batch source ..."],
-    source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+    source_mask: Shaped[Tensor, "..."] | None = None,
     *,
     start_token: int,
     stop_token: int,
@@ -233,7 +233,7 @@ def _read_on(
     model: SequenceToSequence,
     token: Int[Tensor, " rows"],
     memory: Float[Tensor, "rows source embed"],
-    source_mask: Bool[Tensor, "rows 1 1 source"] | None,
+    source_mask: Shaped[Tensor, "..."] | None,
     caches: tuple[Any, ...],
 ) -> tuple[Float[Tensor, "rows vocab"], tuple[Any, ...]]:
     """The scores of what follows a token, and what is remembered of it."""

@@ -7,7 +7,7 @@ network, each followed by its residual and a normalisation; an optional pooler r
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
@@ -15,6 +15,7 @@ from torch_attention.checks import check_pairs, check_tokens
 from torch_attention.feed_forward import FeedForward
 from torch_attention.keeps import LayerKeep, ModelKeep
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
+from torch_attention.models.token_masks import token_mask
 from torch_attention.ops.known import known_above
 from torch_attention.outputs import AttentionOutput, EncoderOutput
 from torch_attention.self_attention import MultiHeadSelfAttention
@@ -138,10 +139,11 @@ class Encoder(nn.Module):
     def forward(
         self,
         tokens: Int[Tensor, "batch length"],
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Shaped[Tensor, "..."] | None = None,
         token_types: Int[Tensor, "batch length"] | None = None,
         *,
         need_weights: bool = False,
+        need_hidden_states: bool = False,
         dropout_keep: ModelKeep | None = None,
     ) -> EncoderOutput:
         """Encode a batch of sequences.
@@ -151,17 +153,20 @@ class Encoder(nn.Module):
             mask: True where the query attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
             token_types: type numbers, below `num_types`; all 0 if None, and None if there are no types.
             need_weights: whether to return the weights of every layer.
+            need_hidden_states: whether to return what each layer was given, and what the last one returned.
             dropout_keep: keep-masks that stand for the draws.
 
         Returns:
             Output `(batch, length, embed)`, the pooled first position `(batch, embed)` or None without a
-            pooler, and a tuple of weights `(batch, heads, length, length)`, one a layer, or None.
+            pooler, a tuple of weights `(batch, heads, length, length)`, one a layer, or None, and a tuple of hidden
+            states, or None.
 
         Raises:
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or more positions than have an embedding.
         """
         check_tokens(tokens)
+        mask = token_mask(mask, *tokens.shape)
         if token_types is not None and token_types.shape != tokens.shape:
             raise ValueError(
                 f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"
@@ -177,15 +182,21 @@ class Encoder(nn.Module):
         x = self.dropout(normalise(self.embedding_norm, x), keep.embeddings)  # batch length token_dim
         x = x if self.embedding_proj is None else self.embedding_proj(x)  # batch length embed
         layers = list(self.layers) * (self.config.num_layers // len(self.layers))
-        all_weights = []
+        all_weights, states = [], [x]
         for layer, layer_keep in zip(layers, keep.layers or (None,) * len(layers), strict=True):
             x, weights = layer(
                 x, mask, need_weights=need_weights, dropout_keep=layer_keep
             )  # batch length embed
+            states.append(x)
             if weights is not None:
                 all_weights.append(weights)
         pooled = None if self.pooler is None else torch.tanh(self.pooler(x[:, :1].sum(dim=1)))  # batch embed
-        return EncoderOutput(x, pooled, tuple(all_weights) if need_weights else None)
+        return EncoderOutput(
+            x,
+            pooled,
+            tuple(all_weights) if need_weights else None,
+            tuple(states) if need_hidden_states else None,
+        )
 
     def _embed(
         self, tokens: Int[Tensor, "batch length"], token_types: Int[Tensor, "batch length"] | None

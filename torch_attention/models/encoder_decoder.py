@@ -10,7 +10,7 @@ which also scores what is written.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
@@ -21,6 +21,7 @@ from torch_attention.layers import Factory, embedding, layer_norm, normalise, si
 from torch_attention.models.encoder import EncoderConfig, EncoderLayer
 from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from torch_attention.models.token_masks import token_mask
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 
 
@@ -125,12 +126,13 @@ class EncoderDecoder(SequenceModel):
     def encode(
         self,
         source: Int[Tensor, "batch source"],
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
+        source_mask = token_mask(source_mask, *source.shape, name="source_mask")
         check_padding_mask(source_mask, *source.shape)
         table = self.encoder_position_embedding
         x = normalise(self.encoder_embedding_norm, self._embed(source, table, None))  # batch source embed
@@ -145,14 +147,16 @@ class EncoderDecoder(SequenceModel):
         self,
         target: Int[Tensor, "batch target"],
         memory: Float[Tensor, "batch source embed"],
-        target_mask: Bool[Tensor, "..."] | None = None,
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Tensor, "..."] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         stack = self.config.decoder
+        target_mask = token_mask(target_mask, *target.shape, name="target_mask")
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
         table = self.decoder_position_embedding
         x = normalise(self.decoder_embedding_norm, self._embed(target, table, caches))  # batch target embed

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from torch_attention.arguments import checked
@@ -11,6 +11,7 @@ from torch_attention.checks import check_padding_mask, check_positive, check_tok
 from torch_attention.models.decoder import Decoder
 from torch_attention.models.language import LanguageModel
 from torch_attention.models.sampling import Sampling, check_draws
+from torch_attention.models.token_masks import token_mask
 
 
 @checked
@@ -19,7 +20,7 @@ def generate(
     model: Decoder | LanguageModel,
     tokens: Int[Tensor, "batch length"],
     num_tokens: int,
-    mask: Bool[Tensor, "batch 1 1 length"] | None = None,
+    mask: Shaped[Tensor, "..."] | None = None,
     *,
     temperature: float = 0.0,
     top_k: int | None = None,
@@ -50,6 +51,8 @@ def generate(
         ValueError: shapes that do not fit, more tokens than have a position, or numbers out of their range.
     """
     sampling = Sampling(temperature, top_k, top_p, stop_token, pad_token)
+    check_tokens(tokens)
+    mask = token_mask(mask, *tokens.shape)
     check_prompt(model, tokens, num_tokens, mask)
     check_draws(draws, temperature, num_tokens, tokens.shape[0])
     was_training = model.training
@@ -64,7 +67,7 @@ def check_prompt(
     model: Decoder | LanguageModel,
     tokens: Int[Tensor, "batch length"],
     num_tokens: int,
-    mask: Bool[Tensor, "batch 1 1 length"] | None,
+    mask: Shaped[Tensor, "..."] | None,
 ) -> None:
     """Raise unless the model can go on from such a prompt."""
     check_tokens(tokens)
@@ -86,15 +89,17 @@ def _generate(
     caches: tuple[Any, ...] | None = model.start()
     there = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[:, 0, 0]  # batch length
     positions = torch.clamp(there.cumsum(-1) - 1, min=0)  # batch length
-    x, caches, _ = model.read(tokens, mask, positions=told(model, positions), caches=caches)
+    read = model.read(tokens, mask, positions=told(model, positions), caches=caches)
+    x, caches = read.last_hidden_state, read.caches
 
     every_draw = (None,) * num_tokens if draws is None else draws.unbind()
     ended = torch.zeros_like(tokens[:, :1], dtype=torch.bool)  # batch 1
     token, ended = sampling.follow(model.logits(x[:, -1:]), every_draw[0], ended)  # batch 1
     found, position = [token], positions[:, -1:] + 1  # batch 1 each
     for draw in every_draw[1:]:
-        x, caches, _ = model.read(token, positions=told(model, position), caches=caches)
-        token, ended = sampling.follow(model.logits(x), draw, ended)  # batch 1
+        read = model.read(token, positions=told(model, position), caches=caches)
+        caches = read.caches
+        token, ended = sampling.follow(model.logits(read.last_hidden_state), draw, ended)  # batch 1
         found.append(token)
         position = position + 1
     return torch.cat(found, dim=1)

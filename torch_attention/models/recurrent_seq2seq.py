@@ -19,7 +19,7 @@ The decoder is that of Bahdanau, Cho & Bengio 2014; what it reads out is the att
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
@@ -33,6 +33,7 @@ from torch_attention.checks import (
 from torch_attention.latents.gru import GRUCell
 from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.models.sequence import SequenceToSequence
+from torch_attention.models.token_masks import token_mask
 from torch_attention.ops import scan
 from torch_attention.outputs import AttentionOutput, EncoderOutput, SequenceOutput
 from torch_attention.records import record
@@ -136,8 +137,8 @@ class RecurrentSeq2Seq(SequenceToSequence):
         self,
         src_tokens: Int[Tensor, "batch source"],
         tgt_tokens: Int[Tensor, "batch target"],
-        src_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
-        tgt_mask: Bool[Tensor, "batch 1 1 target"] | None = None,
+        src_mask: Shaped[Tensor, "..."] | None = None,
+        tgt_mask: Shaped[Tensor, "..."] | None = None,
     ) -> AttentionOutput:
         """Score every token as the one that comes next, behind each token of `tgt_tokens`.
 
@@ -163,13 +164,14 @@ class RecurrentSeq2Seq(SequenceToSequence):
     def encode(
         self,
         source: Int[Tensor, "batch source"],
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
         """Read `source` from both ends; arguments as in a call of the model. An encoder without weights."""
         check_tokens(source, "src_tokens")
         check_positive(source=source.shape[1])
+        source_mask = token_mask(source_mask, *source.shape, name="src_mask")
         check_padding_mask(source_mask, *source.shape, name="src_mask")
         there = _there(source, source_mask)  # source batch
         x = self.dropout(self.source_embedding(source)).swapaxes(0, 1)  # source batch embed
@@ -187,8 +189,8 @@ class RecurrentSeq2Seq(SequenceToSequence):
         self,
         target: Int[Tensor, "batch target"],
         memory: Float[Tensor, "batch source hidden"],
-        target_mask: Bool[Tensor, "batch 1 1 target"] | None = None,
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Tensor, "..."] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         caches: tuple[Any, ...] | None = None,
         need_weights: bool = False,
@@ -196,8 +198,10 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """Write on from `target`; as in `SequenceToSequence.decode`, with one head and one `RecurrentCache`."""
         check_tokens(target, "tgt_tokens")
         check_positive(target=target.shape[1])
+        target_mask = token_mask(target_mask, *target.shape, name="tgt_mask")
         check_padding_mask(target_mask, *target.shape, name="tgt_mask")
         check_sequence("memory", memory, self.hidden_dim, batch=target.shape[0])
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="src_mask")
         check_padding_mask(source_mask, *memory.shape[:2], name="src_mask")
         if caches is not None and len(caches) != 1:
             raise ValueError(f"caches must be one for the one recurrence, got {len(caches)}")

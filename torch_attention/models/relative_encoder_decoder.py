@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
@@ -22,6 +22,7 @@ from torch_attention.feed_forward import FeedForward, GatedFeedForward
 from torch_attention.heads.grouped_query import GroupedQueryAttention
 from torch_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from torch_attention.models.token_masks import token_mask
 from torch_attention.outputs import (
     CachedDecoderOutput,
     DecoderOutput,
@@ -170,12 +171,13 @@ class RelativeEncoderDecoder(SequenceModel):
     def encode(
         self,
         source: Int[Tensor, "batch source"],
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
+        source_mask = token_mask(source_mask, *source.shape, name="source_mask")
         check_padding_mask(source_mask, *source.shape)
         x = self.token_embedding(source)  # batch source embed
         layers = []
@@ -192,14 +194,16 @@ class RelativeEncoderDecoder(SequenceModel):
         self,
         target: Int[Tensor, "batch target"],
         memory: Float[Tensor, "batch source embed"],
-        target_mask: Bool[Tensor, "..."] | None = None,
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Tensor, "..."] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         num_layers = self.config.num_decoder_layers
+        target_mask = token_mask(target_mask, *target.shape, name="target_mask")
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, num_layers, self.config.num_heads)
         x = self.token_embedding(target)  # batch target embed
         layers = []

@@ -15,7 +15,7 @@ Two changes from `EncoderDecoder`: each sublayer is x = x + f(norm(x)), which tr
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
@@ -25,6 +25,7 @@ from torch_attention.cross_attention import EncoderDecoderAttention
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
 from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceToSequence, check_decoding, sequence_output
+from torch_attention.models.token_masks import token_mask
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from torch_attention.vision.vit import ViTBlock
 
@@ -120,8 +121,8 @@ class SimpleSeq2Seq(SequenceToSequence):
         self,
         src_tokens: Int[Tensor, "batch source"],
         tgt_tokens: Int[Tensor, "batch target"],
-        src_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
-        tgt_mask: Bool[Tensor, "..."] | None = None,
+        src_mask: Shaped[Tensor, "..."] | None = None,
+        tgt_mask: Shaped[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch target vocab"]:
         """Score every token as the one that comes next, behind each token of `tgt_tokens`.
 
@@ -144,13 +145,14 @@ class SimpleSeq2Seq(SequenceToSequence):
     def encode(
         self,
         source: Int[Tensor, "batch source"],
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source, "src_tokens")
         self._check_length("src_tokens", source)
+        source_mask = token_mask(source_mask, *source.shape, name="src_mask")
         check_padding_mask(source_mask, *source.shape, name="src_mask")
         positions = places(source, None, None, self.max_len)  # source
         x = self.source_embedding(source) + self.source_position_embedding(positions)  # batch source embed
@@ -168,15 +170,17 @@ class SimpleSeq2Seq(SequenceToSequence):
         self,
         target: Int[Tensor, "batch target"],
         memory: Float[Tensor, "batch source embed"],
-        target_mask: Bool[Tensor, "..."] | None = None,
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Tensor, "..."] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceToSequence.decode`."""
+        target_mask = token_mask(target_mask, *target.shape, name="tgt_mask")
         self._check_target(target, target_mask, caches)
         check_sequence("memory", memory, self.embed_dim, batch=target.shape[0])
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="src_mask")
         check_padding_mask(source_mask, *memory.shape[:2], name="src_mask")
         positions = places(target, None, caches, self.max_len)  # target
         x = self.target_embedding(target) + self.target_position_embedding(positions)  # batch target embed

@@ -27,8 +27,8 @@ class SequenceToSequence(nn.Module):
         self,
         source: Shaped[Tensor, "batch source ..."],
         target: Int[Tensor, "batch target"],
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
-        target_mask: Bool[Tensor, "..."] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
+        target_mask: Shaped[Tensor, "..."] | None = None,
         *,
         need_weights: bool = True,
     ) -> SequenceOutput:
@@ -56,7 +56,7 @@ class SequenceToSequence(nn.Module):
     def encode(
         self,
         source: Shaped[Tensor, "batch source ..."],
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
@@ -68,8 +68,8 @@ class SequenceToSequence(nn.Module):
         self,
         target: Int[Tensor, "batch target"],
         memory: Float[Tensor, "batch source embed"],
-        target_mask: Bool[Tensor, "..."] | None = None,
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Tensor, "..."] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
@@ -96,8 +96,8 @@ class SequenceModel(SequenceToSequence):
         self,
         source: Shaped[Tensor, "batch source ..."],
         target: Int[Tensor, "batch target"],
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
-        target_mask: Bool[Tensor, "..."] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
+        target_mask: Shaped[Tensor, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> SequenceOutput:

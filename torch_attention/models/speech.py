@@ -10,7 +10,7 @@ frames, and norms stand before the sublayers. Whisper's keys have no bias; here 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.activations import activation_function
@@ -30,6 +30,7 @@ from torch_attention.layers import (
 from torch_attention.models.encoder_decoder import StackConfig
 from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from torch_attention.models.token_masks import token_mask
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from torch_attention.vision.vit import ViTBlock
 
@@ -126,7 +127,7 @@ class SpeechTransformer(SequenceModel):
     def encode(
         self,
         source: Float[Tensor, "batch frames features"],
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
@@ -141,6 +142,7 @@ class SpeechTransformer(SequenceModel):
         length, most = (source.shape[1] + 1) // 2, self.config.max_frames
         if length > most:
             raise ValueError(f"source must have at most {2 * most} frames, got {source.shape[1]}")
+        source_mask = token_mask(source_mask, source.shape[0], length, name="source_mask")
         check_padding_mask(source_mask, source.shape[0], length)
         x = self.activation(convolve(self.frame_conv, source))
         x = self.activation(convolve(self.halving_conv, x))
@@ -159,14 +161,16 @@ class SpeechTransformer(SequenceModel):
         self,
         target: Int[Tensor, "batch target"],
         memory: Float[Tensor, "batch source embed"],
-        target_mask: Bool[Tensor, "..."] | None = None,
-        source_mask: Bool[Tensor, "batch 1 1 source"] | None = None,
+        target_mask: Shaped[Tensor, "..."] | None = None,
+        source_mask: Shaped[Tensor, "..."] | None = None,
         *,
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         config, stack = self.config, self.config.decoder
+        target_mask = token_mask(target_mask, *target.shape, name="target_mask")
+        source_mask = token_mask(source_mask, *memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
         positions = places(target, None, caches, config.max_len)  # target
         x = self.token_embedding(target) * config.embed_scale  # batch target embed

@@ -1,0 +1,67 @@
+"""Masks as tokenizers give them: for each token of a batch, whether it is there.
+
+| shape                            | meaning                                                          |
+|----------------------------------|------------------------------------------------------------------|
+| `(batch, length)`                | which tokens are there: True or 1; False or 0 is padding         |
+| `(batch, query, key)`            | which query attends to which key; a batch of 1 is for all texts  |
+| `(batch, heads, query, key)`     | the same, head by head; axes of 1 are for all, as `padding_mask` |
+
+Attention classes read two axes as `(query, key)`; whole models, whose callers hold tokens, read `(batch, length)`.
+"""
+
+import warnings
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Shaped
+
+from jax_attention.checks import dtype_name
+from jax_attention.ops.known import is_static, known_values
+
+
+def token_mask(
+    mask: Shaped[Array, "..."] | None, batch: int, length: int, *, name: str = "mask"
+) -> Bool[Array, "..."] | None:
+    """The mask of a model's call as its layers take it: with two axes `(batch, 1, 1, length)`, else as it is.
+
+    Args:
+        mask: boolean, or with two axes integers 0 and 1.
+        batch, length: of the tokens.
+        name: what a message calls the mask.
+
+    Raises:
+        TypeError: another dtype, or other integers.
+        ValueError: two axes of other sizes.
+    """
+    if mask is None or mask.ndim != 2:
+        return mask
+    if jnp.issubdtype(mask.dtype, jnp.integer):
+        _check_zeros_and_ones(name, mask)
+        mask = mask != 0  # batch length
+    if mask.dtype != jnp.bool_:
+        raise TypeError(
+            f"{name} must be boolean or integers 0 and 1 (True or 1: the token is there), got {dtype_name(mask)}; "
+            "convert it with mask.bool() or mask.astype(bool)"
+        )
+    if tuple(mask.shape) != (batch, length):
+        raise ValueError(
+            f"{name} with two axes must have shape (batch, length) = {(batch, length)}, got {tuple(mask.shape)}; "
+            "a mask of (query, key) is given as (1, query, key)"
+        )
+    if is_static(batch) and is_static(length) and batch == length:
+        warnings.warn(
+            f"{name} of shape {tuple(mask.shape)} is read as (batch, length): which tokens are there; "
+            "a mask of (query, key) is given as (1, query, key)",
+            FutureWarning,
+            stacklevel=2,
+        )
+    return mask[:, None, None]  # batch 1 1 length
+
+
+def _check_zeros_and_ones(name: str, mask: Shaped[Array, "batch length"]) -> None:
+    known = known_values(mask)
+    if known is not None and not ((known == 0) | (known == 1)).all():
+        raise TypeError(
+            f"{name} must be boolean or integers 0 and 1 (True or 1: the token is there), "
+            f"got integers from {known.min()} to {known.max()}"
+        )

@@ -1,0 +1,109 @@
+"""Masks of models: two axes are (batch, length), boolean or 0 and 1, as tokenizers give them."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from attention_bridge.building import build
+from attention_bridge.families.describe import Heads, language_model
+from parity_tests import described
+from parity_tests.built import each_mirror
+from parity_tests.translators import translator
+
+BATCH, LENGTH, VOCAB = 2, 5, 11
+SIZES = {"vocab_size": VOCAB, "embed_dim": 12, "num_heads": 3, "num_layers": 1, "ffn_dim": 13, "max_len": 7}
+THERE = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+PAIRS = np.ones((LENGTH, LENGTH), bool)
+AS_GIVEN = (THERE.astype(bool), THERE.astype(np.int64), THERE.astype(np.uint8))
+
+
+def numpy(x):
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+
+
+def made(mirror, name):
+    """A model that reads one text."""
+    m, factory = mirror.package.models, {} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}
+    if name == "Encoder":
+        return m.Encoder(m.EncoderConfig(**SIZES), **factory)
+    if name == "Decoder":
+        return m.Decoder(m.DecoderConfig(**SIZES), **factory)
+    spec = described.rotary(Heads(12, 4, 2, 6), vocab_size=VOCAB, num_layers=1, ffn_dim=13)
+    return build(language_model(spec), mirror.package.__name__, factory)
+
+
+@pytest.mark.parametrize("name", ["Encoder", "Decoder", "LanguageModel"])
+@each_mirror
+def test_two_axes_say_which_tokens_are_there(mirror, name, rng):
+    model = made(mirror, name)
+    tokens = mirror.array(rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32))
+    right = numpy(model(tokens, mirror.array(THERE.astype(bool)[:, None, None])).output)
+    for given in AS_GIVEN:
+        np.testing.assert_array_equal(numpy(model(tokens, mirror.array(given)).output), right)
+    assert np.abs(numpy(model(tokens).output) - right)[1].max() > 1e-3
+    pairs = np.tri(LENGTH, dtype=bool)
+    whole = numpy(model(tokens, mirror.array(pairs[None])).output)
+    assert np.array_equal(whole, numpy(model(tokens, mirror.array(pairs[None, None])).output))
+
+
+@pytest.mark.parametrize("name", ["SimpleSeq2Seq", "EncoderDecoder", "RelativeEncoderDecoder", "Luong, dot"])
+@each_mirror
+def test_the_four_arguments_of_a_translator(mirror, name, rng):
+    """`model(src_tokens, tgt_tokens, src_mask, tgt_mask)` with masks `tokens != pad`."""
+    model = translator(name, mirror.package, **({} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}))
+    source = rng.integers(1, 9, (BATCH, LENGTH)).astype(np.int32) * THERE.astype(np.int32)
+    target = rng.integers(1, 9, (BATCH, LENGTH + 1)).astype(np.int32)
+    target[1, 4:] = 0
+    source, target = mirror.array(source), mirror.array(target)
+    found = numpy(model(source, target, source != 0, target != 0)[0])
+    right = numpy(model(source, target, (source != 0)[:, None, None], (target != 0)[:, None, None])[0])
+    np.testing.assert_array_equal(found, right)
+
+
+@each_mirror
+def test_generation_takes_them_too(mirror, rng):
+    model, tokens = made(mirror, "Decoder"), rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)
+    there = THERE[:, ::-1].copy()
+    generate = mirror.package.models.generate
+    found = generate(model, mirror.array(tokens), 2, mirror.array(there))
+    right = generate(model, mirror.array(tokens), 2, mirror.array(there.astype(bool)[:, None, None]))
+    np.testing.assert_array_equal(numpy(found), numpy(right))
+
+
+@pytest.mark.parametrize(
+    ("mask", "exception", "text"),
+    [
+        (PAIRS, ValueError, "mask with two axes must have shape (batch, length) = (2, 5), got (5, 5)"),
+        (PAIRS, ValueError, "a mask of (query, key) is given as (1, query, key)"),
+        (2 * THERE, TypeError, "integers 0 and 1 (True or 1: the token is there), got integers from 0 to 2"),
+        (THERE.astype(np.float32), TypeError, "got float32; convert it with mask.bool() or mask.astype(bool)"),
+        (np.tri(LENGTH, dtype=np.float32)[None], TypeError, ".bool() or .astype(bool) converts it"),
+        (THERE[:, None, None], TypeError, "mask must be boolean"),
+    ],
+)  # fmt: skip
+@each_mirror
+def test_other_masks_are_refused_alike(mirror, mask, exception, text):
+    tokens = mirror.array(np.zeros((BATCH, LENGTH), np.int32))
+    for name in ("Encoder", "LanguageModel"):
+        with pytest.raises(exception, match=re.escape(text)):
+            made(mirror, name)(tokens, mirror.array(mask))
+
+
+@each_mirror
+def test_where_all_sizes_agree_a_call_warns(mirror):
+    tokens = mirror.array(np.zeros((LENGTH, LENGTH), np.int32))
+    with pytest.warns(FutureWarning, match=r"mask of shape \(5, 5\) is read as \(batch, length\)"):
+        made(mirror, "Encoder")(tokens, mirror.array(np.ones((LENGTH, LENGTH), bool)))
+
+
+@pytest.mark.parametrize("name", ["LinearAttention", "DeltaNet"])
+@each_mirror
+def test_classes_with_key_masks_name_padding_mask(mirror, name):
+    factory = {} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}
+    layer = getattr(mirror.package, name)(8, 2, **factory)
+    x = mirror.array(np.zeros((BATCH, LENGTH, 8), np.float32))
+    with pytest.raises(ValueError, match="padding_mask"):
+        layer(x, mirror.array(THERE.astype(bool)))
