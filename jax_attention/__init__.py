@@ -18,6 +18,9 @@ from jax_attention.classic import PointerAttention as PointerAttention
 from jax_attention.cross_attention import CrossAttention as CrossAttention
 from jax_attention.cross_attention import EncoderDecoderAttention as EncoderDecoderAttention
 from jax_attention.cross_attention import MultiHeadCrossAttention as MultiHeadCrossAttention
+from jax_attention.dropout_masks import DecoderKeep as DecoderKeep
+from jax_attention.dropout_masks import LayerKeep as LayerKeep
+from jax_attention.dropout_masks import ModelKeep as ModelKeep
 from jax_attention.gates import DifferentialAttention as DifferentialAttention
 from jax_attention.gates import ForgettingAttention as ForgettingAttention
 from jax_attention.gates import GatedAttention as GatedAttention
@@ -27,9 +30,6 @@ from jax_attention.heads import GroupedQueryAttention as GroupedQueryAttention
 from jax_attention.heads import Latents as Latents
 from jax_attention.heads import MultiHeadLatentAttention as MultiHeadLatentAttention
 from jax_attention.heads import MultiQueryAttention as MultiQueryAttention
-from jax_attention.keeps import DecoderKeep as DecoderKeep
-from jax_attention.keeps import LayerKeep as LayerKeep
-from jax_attention.keeps import ModelKeep as ModelKeep
 from jax_attention.latents import AttentionPooling as AttentionPooling
 from jax_attention.latents import GRUCell as GRUCell
 from jax_attention.latents import InducedKeep as InducedKeep

@@ -1,13 +1,18 @@
 """Arrays and numbers as this framework knows them: what a check may ask of an argument."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+_T = TypeVar("_T")
+
 
 ARRAYS: tuple[type[Any], ...] = (Array, np.ndarray)
 INTEGERS = (Integral,)
@@ -139,3 +144,19 @@ def value_above(size: int, most: int, value: int) -> Any:
         return value if size > most else 0
     except _INCONCLUSIVE:
         return jnp.where(jnp.asarray(size) > most, value, 0)
+
+
+@dataclass_transform(frozen_default=True)
+def record(*, static: tuple[str, ...] = ()) -> Callable[[type[_T]], type[_T]]:
+    """Make a class a frozen dataclass that compiled functions take and return.
+
+    Args:
+        static: fields that hold no arrays; code is compiled anew for each of their values.
+    """
+
+    def decorate(cls: type[_T]) -> type[_T]:
+        made = dataclass(frozen=True)(cls)
+        arrays = [name for name in cls.__annotations__ if name not in static]
+        return jax.tree_util.register_dataclass(made, data_fields=arrays, meta_fields=list(static))
+
+    return decorate

@@ -25,10 +25,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import record
 from jax_attention.checks import check_positive
-from jax_attention.ops.known import known_values
-from jax_attention.ops.slots import write_slots
-from jax_attention.records import record
+from jax_attention.ops.arrays import known_values, write_slots
 
 
 class KeyValue(NamedTuple):

@@ -23,13 +23,13 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, KeyValue
 from jax_attention.checks import check_pairs, check_same_length, check_sequence
+from jax_attention.dropout_masks import DecoderKeep
 from jax_attention.feed_forward import FeedForward
 from jax_attention.frame import CrossAttentionFrame, CrossCall, Scaling, grouped_heads
-from jax_attention.keeps import DecoderKeep
+from jax_attention.frame.one_sequence import check_call
 from jax_attention.layers import Dropout, Factory, layer_norm, linear, normalise
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedDecoderOutput, DecoderOutput, decoder_output
-from jax_attention.recall import check_call
 from jax_attention.self_attention import CausalSelfAttention
 
 

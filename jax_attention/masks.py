@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
 from jax_attention.checks import check_at_least, check_boolean, check_positive, check_window
-from jax_attention.ops.visibility import bounded
+from jax_attention.ops.rules import bounded
 
 
 @checked

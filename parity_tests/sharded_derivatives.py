@@ -154,7 +154,7 @@ def in_torch(rank, processes, path, store, control):
     import torch.distributed as dist
 
     from torch_attention import dot_product_attention
-    from torch_attention.ops import collectives
+    from torch_attention.ops.distributed import collectives
     from torch_attention.sharding import make_mesh, on_mesh, shard
 
     torch.set_num_threads(1)

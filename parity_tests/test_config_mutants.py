@@ -276,7 +276,7 @@ def test_declarations_are_those_of_the_dataclasses():
     for name, fields in declarations.configurations().items():
         kept = dataclasses.fields(getattr(theirs, name))
         assert [field.name for field in kept] == list(fields)
-        assert [field.default is dataclasses.MISSING for field in kept] == [
+        assert [field.default is field.default_factory is dataclasses.MISSING for field in kept] == [
             d.required for d in fields.values()
         ]
     names = building._parts()

@@ -9,7 +9,7 @@ import pytest
 
 import jax_attention.ops
 import torch_attention.ops
-from jax_attention.ops import dot_product, native
+from jax_attention.ops import native
 from parity_tests.conformance import JAX, TORCH, Conformance
 
 pytestmark = pytest.mark.slow

@@ -153,13 +153,13 @@ CONTROLS = (
     ),
     Control(
         "a query does not see its own position",
-        edit("ops.visibility:sees", "key <= position", "key < position"),
+        edit("ops.rules:sees", "key <= position", "key < position"),
         "CausalSelfAttention",
         "padding",
     ),
     Control(
         "a query sees the position after its own",
-        edit("ops.visibility:sees", "key <= position", "key <= position + 1"),
+        edit("ops.rules:sees", "key <= position", "key <= position + 1"),
         "CausalSelfAttention",
         "padding",
     ),
@@ -296,18 +296,18 @@ OP_CONTROLS = {
     "key and value heads are tiled": (edit("ops.heads:repeat_heads", "(g r)", "(r g)"), {}),
     "a window is one key too wide": (
         edit(
-            "ops.visibility:sees",
+            "ops.rules:sees",
             "key >= position - visibility.before",
             "key >= position - visibility.before - 1",
         ),
         {"is_causal": True, "window": 3},
     ),
     "a window does not count the query's own key": (
-        edit("ops.visibility:sees", "key <= position", "key < position"),
+        edit("ops.rules:sees", "key <= position", "key < position"),
         {"is_causal": True, "window": 3},
     ),
     "queries are never offset": (
-        edit("ops.visibility:sees", "position = query + _of_batch(", "position = query + 0 * _of_batch("),
+        edit("ops.rules:sees", "position = query + _of_batch(", "position = query + 0 * _of_batch("),
         {"is_causal": True, "query_offset": 2},
     ),
     "a bias is left out": (

@@ -31,10 +31,10 @@ def written():
 
 
 def test_page_has_every_implementation_and_nothing_wrong():
-    import jax_attention.ops.dot_product
-    import torch_attention.ops.dot_product
+    import jax_attention.ops.dispatch
+    import torch_attention.ops.dispatch
 
-    modules = {"PyTorch": torch_attention.ops.dot_product, "JAX": jax_attention.ops.dot_product}
+    modules = {"PyTorch": torch_attention.ops.dispatch, "JAX": jax_attention.ops.dispatch}
     for framework, module in modules.items():
         assert {*derivatives.ROWS[framework]} == {"default", *module.IMPLEMENTATIONS}
     assert [*written()] == [

@@ -25,16 +25,16 @@ import jax_attention.ops as jax_ops
 import torch_attention.ops as torch_ops
 from jax_attention.ops import blockwise as jax_blockwise
 from jax_attention.ops import call as jax_call
-from jax_attention.ops import ring as jax_ring
-from jax_attention.ops import shards as jax_shards
+from jax_attention.ops.distributed import ring as jax_ring
+from jax_attention.ops.distributed import shards as jax_shards
 from jax_attention.ops.native import splash_attention
 from jax_attention.sharding import make_mesh as jax_mesh
 from torch_attention.ops import blockwise as torch_blockwise
 from torch_attention.ops import tile_loop
 from torch_attention.ops.call import checked_call
 from torch_attention.ops.definition import call_scores, call_values, call_weights
-from torch_attention.ops.ring import ring_part
-from torch_attention.ops.shards import Shards
+from torch_attention.ops.distributed.ring import ring_part
+from torch_attention.ops.distributed.shards import Shards
 from torch_attention.sharding import make_mesh
 
 pytestmark = pytest.mark.usefixtures("as_shipped")

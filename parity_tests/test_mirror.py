@@ -25,7 +25,8 @@ from torch import nn
 import jax_attention
 import torch_attention
 from attention_bridge import instances
-from attention_bridge.catalogue import CATALOGUE, select
+from attention_bridge.catalogue import CATALOGUE, Part, select
+from attention_bridge.families.describe import layer_spec, model_spec
 from attention_bridge.weights import plan
 from parity_tests import described
 
@@ -43,23 +44,18 @@ OWN_CODE = {
     "layers.py",
     "models/evaluation.py",
     "models/generation.py",
+    "ops/arrays.py",
     "ops/block_mask.py",
     "ops/blockwise.py",
     "ops/choice.py",
-    "ops/collectives.py",
+    "ops/distributed/collectives.py",
+    "ops/distributed/ring.py",
+    "ops/distributed/shards.py",
     "ops/flex.py",
-    "ops/known.py",
     "ops/native.py",
-    "ops/ring.py",
-    "ops/scan.py",
-    "ops/shards.py",
-    "ops/slots.py",
-    "ops/tile.py",
     "ops/tile_loop.py",
     "ops/tile_sums.py",
     "ops/tiles.py",
-    "ops/triangular.py",
-    "records.py",
     "sharding.py",
 }
 
@@ -72,6 +68,7 @@ WORDS = [
     ("nn.ModuleList(", "nnx.List("),
     ("(nn.", "(nnx."),
     (": nn.", ": nnx."),
+    (", nn.", ", nnx."),
     ("torch.bool", "jnp.bool_"),
     ("str(x.dtype).removeprefix('torch.')", "str(x.dtype)"),
     # Parameters are made somewhere in PyTorch, and from something in JAX.
@@ -189,7 +186,7 @@ OWN_DOCSTRINGS = {
     ("ops/flex.py", None),
 }
 # How each framework's kernels are called and its loops are built: names, too, are the mirror's own.
-OWN_NAMES = {"ops/known.py", "ops/native.py", "ops/tile.py", "ops/tile_loop.py", "ops/tiles.py"}
+OWN_NAMES = {"ops/arrays.py", "ops/native.py", "ops/tile_loop.py", "ops/tiles.py"}
 ALIKE = [file for file in FILES if file not in OWN_NAMES]
 # Keyword-only parameters that one framework has: where and how arrays are made.
 OWN_PARAMETERS = {"torch": {"device", "dtype"}, "jax": {"rngs", "param_dtype", "dtype"}}
@@ -287,6 +284,14 @@ def small_model(name, m, f):
     return model(config, **f)
 
 
+def arranged(arrangement, heads):
+    """A layer so arranged, with experts that are clamped."""
+    sizes = {"ffn_dim": 5, "num_experts": 3, "bias": True, "limit": 1.5}
+    mixture = Part("MixtureOfExperts", {**sizes, "routing": Part("SoftmaxRouting", {"num_chosen": 2})})
+    layer = layer_spec(heads.mixer(described.rope(4)), mixture, arrangement, heads.norm())
+    return model_spec(11, 6, [layer], max_len=7, logit_softcap=3.0, tied=True)
+
+
 def described_model(name, m, f):
     """A small language model from its description; `m` is all that a mirror defines."""
     heads = described.Heads(6, 2, 1, 4, qkv_bias=True, qk_norm=True, unit_offset=True)
@@ -300,6 +305,9 @@ def described_model(name, m, f):
             num_dense_layers=1,
             **sizes,
         ),
+        "post norms": lambda: arranged("post", heads),
+        "output norms": lambda: arranged("output", heads),
+        "one norm for both": lambda: arranged("parallel_shared_norm", heads),
     }[name]()
     return described.made(spec, sys.modules[m.LanguageModel.__module__], f)
 
@@ -321,7 +329,14 @@ MODULES = {
     },
     **{
         name: partial(described_model, name)
-        for name in ("rotary decoder", "parallel decoder", "latent decoder")
+        for name in (
+            "rotary decoder",
+            "parallel decoder",
+            "latent decoder",
+            "post norms",
+            "output norms",
+            "one norm for both",
+        )
     },
     "SimpleSeq2Seq": lambda m, f: m.SimpleSeq2Seq(11, 10, 6, 3, 2, ffn_dim=8, max_len=7, **f),
     "RecurrentSeq2Seq": lambda m, f: m.RecurrentSeq2Seq(

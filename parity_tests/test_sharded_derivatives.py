@@ -16,9 +16,9 @@ import torch.distributed as dist
 import torch_attention
 from parity_tests.sharded_derivatives import DEAD, HELD, SCHEMES, TWICE, arrays, cases, filled
 from torch_attention.ops.call import checked_call
-from torch_attention.ops.exchange import exchange_part
-from torch_attention.ops.ring import ring_part
-from torch_attention.ops.shards import Shards
+from torch_attention.ops.distributed.exchange import exchange_part
+from torch_attention.ops.distributed.ring import ring_part
+from torch_attention.ops.distributed.shards import Shards
 from torch_attention.sharding import make_mesh
 
 BOUND = 1e-12

@@ -18,7 +18,7 @@ from attention_bridge.uses import page, torch_uses
 from attention_bridge.weights.leaves import to_torch
 from torch_attention import arrays
 from torch_attention.models.experts import ExpertsConfig, MixtureOfExperts
-from torch_attention.ops import triangular
+from torch_attention.ops import arrays as triangular
 
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
 # The rest takes longer; recurrences are compiled without the tests' shape checks, in the slow tests alone.

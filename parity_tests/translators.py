@@ -32,7 +32,7 @@ def translator(name: str, package: Any, vocab: int = TGT_VOCAB, **f: Any) -> Any
         return m.EncoderDecoder(m.EncoderDecoderConfig(SRC_VOCAB, EMBED, stack, stack, MAX_LEN), **f)
     if name == "RelativeEncoderDecoder":
         sizes = (EMBED, HEADS, 4, 1, LAYERS, FFN)
-        config = m.RelativeEncoderDecoderConfig(SRC_VOCAB, *sizes, scale=0.5)
+        config = m.RelativeEncoderDecoderConfig(SRC_VOCAB, *sizes)
         return m.RelativeEncoderDecoder(config, **f)
     attention = {
         "Bahdanau": lambda: package.BasicAttention(HIDDEN, HIDDEN, 6, **f),

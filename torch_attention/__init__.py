@@ -18,6 +18,9 @@ from torch_attention.classic import PointerAttention as PointerAttention
 from torch_attention.cross_attention import CrossAttention as CrossAttention
 from torch_attention.cross_attention import EncoderDecoderAttention as EncoderDecoderAttention
 from torch_attention.cross_attention import MultiHeadCrossAttention as MultiHeadCrossAttention
+from torch_attention.dropout_masks import DecoderKeep as DecoderKeep
+from torch_attention.dropout_masks import LayerKeep as LayerKeep
+from torch_attention.dropout_masks import ModelKeep as ModelKeep
 from torch_attention.gates import DifferentialAttention as DifferentialAttention
 from torch_attention.gates import ForgettingAttention as ForgettingAttention
 from torch_attention.gates import GatedAttention as GatedAttention
@@ -27,9 +30,6 @@ from torch_attention.heads import GroupedQueryAttention as GroupedQueryAttention
 from torch_attention.heads import Latents as Latents
 from torch_attention.heads import MultiHeadLatentAttention as MultiHeadLatentAttention
 from torch_attention.heads import MultiQueryAttention as MultiQueryAttention
-from torch_attention.keeps import DecoderKeep as DecoderKeep
-from torch_attention.keeps import LayerKeep as LayerKeep
-from torch_attention.keeps import ModelKeep as ModelKeep
 from torch_attention.latents import AttentionPooling as AttentionPooling
 from torch_attention.latents import GRUCell as GRUCell
 from torch_attention.latents import InducedKeep as InducedKeep

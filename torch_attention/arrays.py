@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial, reduce
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.module import _global_forward_pre_hooks
+
+_T = TypeVar("_T")
+
 
 ARRAYS: tuple[type[Any], ...] = (Tensor,)
 INTEGERS = (Integral, torch.SymInt)
@@ -156,3 +160,13 @@ def log_size(size: int) -> Any:
 def value_above(size: int, most: int, value: int) -> Any:
     """`value` where a size is above `most`, else 0; an array where the size is known at run time alone."""
     return value if size > most else 0
+
+
+@dataclass_transform(frozen_default=True)
+def record(*, static: tuple[str, ...] = ()) -> Callable[[type[_T]], type[_T]]:
+    """Make a class a frozen dataclass that compiled functions take and return.
+
+    Args:
+        static: fields that hold no arrays; code is compiled anew for each of their values.
+    """
+    return dataclass(frozen=True)

@@ -25,10 +25,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import record
 from torch_attention.checks import check_positive
-from torch_attention.ops.known import known_values
-from torch_attention.ops.slots import write_slots
-from torch_attention.records import record
+from torch_attention.ops.arrays import known_values, write_slots
 
 
 class KeyValue(NamedTuple):

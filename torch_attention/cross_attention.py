@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache, KeyValue
 from torch_attention.checks import check_pairs, check_same_length, check_sequence
+from torch_attention.dropout_masks import DecoderKeep
 from torch_attention.feed_forward import FeedForward
 from torch_attention.frame import CrossAttentionFrame, CrossCall, Scaling, grouped_heads
-from torch_attention.keeps import DecoderKeep
+from torch_attention.frame.one_sequence import check_call
 from torch_attention.layers import Dropout, Factory, layer_norm, linear, normalise
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedDecoderOutput, DecoderOutput, decoder_output
-from torch_attention.recall import check_call
 from torch_attention.self_attention import CausalSelfAttention
 
 

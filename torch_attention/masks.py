@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.checks import check_at_least, check_boolean, check_positive, check_window
-from torch_attention.ops.visibility import bounded
+from torch_attention.ops.rules import bounded
 
 
 @checked

@@ -4,7 +4,7 @@
 |------------------|---------------------------------------------|----------------------------------------------|
 | `data`           | the batch                                   | gradients are summed                         |
 | `model`          | heads, and features within feed-forwards    | a sum after each attention and feed-forward  |
-| `sequence`       | the places of a sequence                    | keys and values go round (`ops/ring.py`)     |
+| `sequence`       | the places of a sequence                    | keys and values go round (`distributed/ring`)|
 
 A matrix whose outputs are shared out, then one whose inputs are: between the two no device needs what another has
 (Shoeybi et al. 2019, Megatron-LM). The model's code is the same as on one device, its results too.
@@ -21,9 +21,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import Placement, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.experimental import implicit_replication
 
-from torch_attention.ops.shards import DATA as DATA
-from torch_attention.ops.shards import MODEL as MODEL
-from torch_attention.ops.shards import SEQUENCE as SEQUENCE
+from torch_attention.ops.distributed.shards import DATA as DATA
+from torch_attention.ops.distributed.shards import MODEL as MODEL
+from torch_attention.ops.distributed.shards import SEQUENCE as SEQUENCE
 
 # By the end of a parameter's path; the first that fits, and what none fits every device has as a whole.
 TABLE = (

@@ -121,9 +121,10 @@ def with_own_heads(fields: Fields) -> Fields:
             f"got {heads.num_kv_heads} and {heads.num_heads}"
         )
     sizes = {"embed_dim": heads.embed_dim, "num_heads": heads.num_heads, "head_dim": heads.head_dim}
-    scale = heads.head_dim**-0.5 if heads.scale is None else heads.scale
+    if heads.scale != 1.0:
+        raise CheckpointError(f"{fields.source} must have heads with scale 1.0, got {heads.scale}")
     others = {name: value for name, value in fields.given.items() if name != "heads"}
-    return Fields({**others, **sizes, "scale": scale}, fields.source)
+    return Fields({**others, **sizes}, fields.source)
 
 
 def _heads(fields: Fields) -> Heads:

@@ -48,9 +48,10 @@ class Heads:
             "num_kv_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
             "bias": self.qkv_bias,
-            "out_bias": self.out_bias,
             "position": position,
         }
+        if self.out_bias != self.qkv_bias:
+            given["out_bias"] = self.out_bias
         if self.scale is not None:
             given["scale"] = self.scale
         if window is not None:

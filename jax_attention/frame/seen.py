@@ -12,7 +12,7 @@ from jax_attention.layers import Dropout
 from jax_attention.masks import and_masks
 from jax_attention.ops.call import Call, checked_call
 from jax_attention.ops.definition import call_scores, call_values, weighted_values
-from jax_attention.ops.dot_product import Restrictions, output_of
+from jax_attention.ops.dispatch import Restrictions, output_of
 from jax_attention.ops.softmax import masked_softmax, sink_softmax
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 

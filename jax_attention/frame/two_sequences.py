@@ -18,8 +18,8 @@ from jax_attention.checks import check_pairs, check_sequence
 from jax_attention.frame.options import CrossCall
 from jax_attention.frame.seen import Seen
 from jax_attention.layers import Dropout
-from jax_attention.ops.arguments import check_integers, check_segments
-from jax_attention.ops.dot_product import Restrictions
+from jax_attention.ops.call import check_integers, check_segments
+from jax_attention.ops.dispatch import Restrictions
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 

@@ -31,7 +31,7 @@ from jax_attention.checks import (
 )
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import at_least_float32, attend, merge_heads, split_heads
-from jax_attention.ops.known import proven_at_most
+from jax_attention.ops.arrays import proven_at_most
 from jax_attention.outputs import AttentionOutput
 from jax_attention.positions.protocol import check_positions, check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding

@@ -5,13 +5,45 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from flax import nnx
-
+from jax_attention import (
+    attention_basics,
+    cross_attention,
+    feed_forward,
+    gates,
+    heads,
+    latents,
+    layers,
+    linear,
+    low_rank,
+    patterns,
+    positions,
+    scores,
+    self_attention,
+    sparse,
+)
 from jax_attention.models.description import Part
+from jax_attention.models.experts import MixtureOfExperts
+from jax_attention.models.routing import SigmoidRouting, SoftmaxRouting
+
+# Where the classes stand that a description may name.
+ROOMS = (
+    attention_basics,
+    cross_attention,
+    feed_forward,
+    gates,
+    heads,
+    latents,
+    linear,
+    low_rank,
+    patterns,
+    positions,
+    scores,
+    self_attention,
+    sparse,
+)
 
 # What a description may name besides the modules of the package.
 NORMS = ("rms_norm", "layer_norm")
-ROUTINGS = ("SigmoidRouting", "SoftmaxRouting")
 FREQUENCIES = (
     "linear_frequencies",
     "dynamic_ntk_frequencies",
@@ -56,16 +88,12 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
 @cache
 def _parts() -> dict[str, Callable[..., Any]]:
     """All that a description may name."""
-    import jax_attention
-    from jax_attention import feed_forward, layers
-    from jax_attention.models import experts, routing
-
     found: dict[str, Callable[..., Any]] = {
         name: thing
-        for module in (jax_attention, feed_forward, experts)
-        for name, thing in vars(module).items()
-        if inspect.isclass(thing) and issubclass(thing, nnx.Module) and not name.startswith("_")
+        for room in ROOMS
+        for name, thing in vars(room).items()
+        if layers.is_module_class(thing) and not name.endswith("Frame")
     }
     found |= {name: getattr(layers, name) for name in NORMS}
-    found |= {name: getattr(routing, name) for name in ROUTINGS}
-    return found | {name: getattr(jax_attention, name) for name in FREQUENCIES}
+    found |= {each.__name__: each for each in (MixtureOfExperts, SigmoidRouting, SoftmaxRouting)}
+    return found | {name: getattr(positions, name) for name in FREQUENCIES}

@@ -27,8 +27,8 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
 from jax_attention.caches import Cache, GrowingCache, StaticCache
 from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
+from jax_attention.dropout_masks import LayerKeep, ModelKeep
 from jax_attention.feed_forward import FeedForward
-from jax_attention.keeps import LayerKeep, ModelKeep
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, normalise, similarities
 from jax_attention.models.places import places
 from jax_attention.models.token_masks import token_mask

@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import Int
 
 from jax_attention.caches import Cache
-from jax_attention.ops.known import known_values
+from jax_attention.ops.arrays import known_values
 from jax_attention.positions.protocol import check_shape
 
 

@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import record
 from jax_attention.checks import (
     check_divisible,
     check_padding_mask,
@@ -38,7 +39,6 @@ from jax_attention.models.sequence import SequenceToSequence
 from jax_attention.models.token_masks import token_mask
 from jax_attention.ops import scan
 from jax_attention.outputs import AttentionOutput, EncoderOutput, SequenceOutput
-from jax_attention.records import record
 
 
 @record()

@@ -26,7 +26,7 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import stable_order
 from jax_attention.checks import check_positive
 from jax_attention.ops import at_least_float32
-from jax_attention.ops.known import known_values
+from jax_attention.ops.arrays import known_values
 
 
 @checked

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Shaped
 
-from jax_attention.checks import dtype_name
-from jax_attention.ops.known import is_static, known_values
+from jax_attention.arrays import is_integer
+from jax_attention.checks import check_boolean, dtype_name
+from jax_attention.ops.arrays import is_static, known_values
 
 
 def token_mask(
@@ -33,9 +34,12 @@ def token_mask(
         TypeError: another dtype, or other integers.
         ValueError: two axes of other sizes.
     """
-    if mask is None or mask.ndim != 2:
+    if mask is None:
+        return None
+    if mask.ndim != 2:
+        check_boolean(name, mask)
         return mask
-    if jnp.issubdtype(mask.dtype, jnp.integer):
+    if is_integer(mask):
         _check_zeros_and_ones(name, mask)
         mask = mask != 0  # batch length
     if mask.dtype != jnp.bool_:

@@ -9,15 +9,21 @@ from jaxtyping import Float
 
 from jax_attention.arrays import REALS
 from jax_attention.ops.call import Call, Implementation
-from jax_attention.ops.definition import call_masks
+from jax_attention.ops.definition import call_masks, reference_attention
 from jax_attention.ops.hidden import ignoring_dead_keys
-from jax_attention.ops.reference import reference_attention
-from jax_attention.ops.rules import DotProductRule
+from jax_attention.ops.rules import DotProductRule, Visibility
 from jax_attention.ops.softmax import share_of_keys
-from jax_attention.ops.tile import Fixed, Learned, Plan
 from jax_attention.ops.tile_loop import attend_tiles
-from jax_attention.ops.tiles import pad_axis, tile_size, tiles_by_mask, tiles_by_place, tiling
-from jax_attention.ops.visibility import Visibility
+from jax_attention.ops.tiles import (
+    Fixed,
+    Learned,
+    Plan,
+    pad_axis,
+    tile_size,
+    tiles_by_mask,
+    tiles_by_place,
+    tiling,
+)
 
 ROWS = 512  # of a tile, all query heads of a key/value head together
 COLUMNS = 512

@@ -7,13 +7,13 @@ import jax
 from jax import Array
 from jaxtyping import Float
 
+from jax_attention.ops.arrays import known_at_most
 from jax_attention.ops.blockwise import BLOCKWISE
 from jax_attention.ops.call import Call
-from jax_attention.ops.known import known_at_most
+from jax_attention.ops.definition import REFERENCE
+from jax_attention.ops.distributed.ring import RING
+from jax_attention.ops.distributed.shards import over_shards, shards_of
 from jax_attention.ops.native import CUDNN, SPLASH
-from jax_attention.ops.reference import REFERENCE
-from jax_attention.ops.ring import RING
-from jax_attention.ops.shards import over_shards, shards_of
 
 SHORT = 256 * 256  # pairs of a query and a key, up to which tiles are not worth their loop
 

@@ -16,6 +16,7 @@ for proofs; every faster implementation is tested against them.
 
 from functools import reduce
 from operator import and_
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -24,12 +25,12 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.checks import check_keep, check_read
-from jax_attention.ops.call import Call, checked_call
+from jax_attention.ops.arrays import known_finite
+from jax_attention.ops.call import Call, Implementation, checked_call
 from jax_attention.ops.heads import repeat_heads
 from jax_attention.ops.hidden import finite, spoiled_output, spoiled_scores
-from jax_attention.ops.known import known_finite
+from jax_attention.ops.rules import visible_pairs
 from jax_attention.ops.softmax import at_least_float32, masked_logsumexp, masked_softmax, sink_softmax
-from jax_attention.ops.visibility import visible_pairs
 
 
 def dot_product_scores(
@@ -236,3 +237,12 @@ def weighted_values(
     output = einsum("...qk,...kd->...qd", weights, read)  # ... heads query value_dim
     output = spoiled_output(output, weights, values) if has_masked else output
     return output.astype(value.dtype)
+
+
+def reference_attention(call: Call) -> Any:
+    """Weights first, then the mean of the values under them."""
+    output = call_values(call, call_weights(call))  # ... heads query value_dim
+    return (output, call_logsumexp(call)) if call.return_logsumexp else output
+
+
+REFERENCE = Implementation("reference", lambda call: None, reference_attention)

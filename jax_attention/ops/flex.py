@@ -34,12 +34,10 @@ from jax_attention.ops.block_mask import and_masks as and_masks
 from jax_attention.ops.block_mask import create_block_mask as create_block_mask
 from jax_attention.ops.block_mask import or_masks as or_masks
 from jax_attention.ops.blockwise import COLUMNS, ROWS
-from jax_attention.ops.rules import Place
+from jax_attention.ops.rules import Place, Visibility
 from jax_attention.ops.softmax import at_least_float32
-from jax_attention.ops.tile import Fixed, Learned, Plan
 from jax_attention.ops.tile_loop import attend_tiles
-from jax_attention.ops.tiles import tile_size, tiles_by_place, tiling
-from jax_attention.ops.visibility import Visibility
+from jax_attention.ops.tiles import Fixed, Learned, Plan, tile_size, tiles_by_place, tiling
 
 ScoreMod = Callable[[Array, Array, Array, Array, Array], Array]
 

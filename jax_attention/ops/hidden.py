@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jax_attention.ops.arrays import known_finite
 from jax_attention.ops.call import Call
-from jax_attention.ops.known import known_finite
-from jax_attention.ops.visibility import reached_keys, visible_pairs
+from jax_attention.ops.rules import reached_keys, visible_pairs
 
 
 def finite(x: Float[Array, "... key dim"]) -> Float[Array, "... key dim"]:

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.checks import align, check_boolean
 from jax_attention.ops.definition import weighted_values
-from jax_attention.ops.dot_product import Scoring, attend
-from jax_attention.ops.placed import Placed
+from jax_attention.ops.dispatch import Scoring, attend
+from jax_attention.ops.heads import Placed
 from jax_attention.ops.softmax import masked_softmax
 from jax_attention.outputs import AttentionOutput
 

@@ -23,8 +23,7 @@ from jaxtyping import Float
 
 from jax_attention.arrays import einsum
 from jax_attention.ops.softmax import at_least_float32
-from jax_attention.ops.tile import Fixed, Learned, Plan, Tile
-from jax_attention.ops.tiles import Tiling
+from jax_attention.ops.tiles import Fixed, Learned, Plan, Tile, Tiling
 
 
 def attend_tiles(

@@ -35,7 +35,7 @@ from jax_attention.checks import (
 from jax_attention.layers import Dropout, Factory, linear
 from jax_attention.masks import and_masks
 from jax_attention.ops import attend, merge_heads, split_heads
-from jax_attention.ops.known import known_at_most
+from jax_attention.ops.arrays import known_at_most
 from jax_attention.outputs import AttentionOutput
 from jax_attention.patterns.block_sparse import block_sparse_heads, check_random_blocks
 from jax_attention.patterns.blocks import SHORT

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from jax_attention.checks import align
 from jax_attention.layers import Dropout
 from jax_attention.ops import attend
-from jax_attention.ops.known import known_at_most
+from jax_attention.ops.arrays import known_at_most
 from jax_attention.positions.protocol import place
 
 Sees = Callable[[Int[Array, "count size 1"], Int[Array, "count 1 span"]], Bool[Array, "count size span"]]

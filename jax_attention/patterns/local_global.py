@@ -21,7 +21,7 @@ from jax_attention.ops import (
     masked_softmax,
     weighted_values,
 )
-from jax_attention.ops.slots import sum_by_slot
+from jax_attention.ops.arrays import sum_by_slot
 from jax_attention.ops.tile_sums import maximum_of_tiles, sum_of_tiles, tile_count
 from jax_attention.patterns.blocks import Blocks, counted
 from jax_attention.positions.protocol import place

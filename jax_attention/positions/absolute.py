@@ -28,7 +28,7 @@ from jax_attention.arrays import with_rank
 from jax_attention.checks import check_divisible, check_positive, check_sequence
 from jax_attention.layers import Factory, embedding
 from jax_attention.ops import at_least_float32
-from jax_attention.ops.known import known_above, known_values
+from jax_attention.ops.arrays import known_above, known_values
 from jax_attention.positions.protocol import check_shape, positions_or_count
 from jax_attention.positions.rotary import rotary_frequencies
 

@@ -35,7 +35,7 @@ from jax_attention.ops import (
     split_heads,
     weighted_values,
 )
-from jax_attention.ops.slots import sum_by_slot
+from jax_attention.ops.arrays import sum_by_slot
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.positions.protocol import check_heads, distances, look_up
 

@@ -48,7 +48,6 @@ class SoftcapAttention(SelfAttentionFrame):
         position: what tells queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
-        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -68,7 +67,6 @@ class SoftcapAttention(SelfAttentionFrame):
         window: int | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        out_bias: bool | None = None,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
@@ -85,7 +83,7 @@ class SoftcapAttention(SelfAttentionFrame):
         self.softcap = softcap
         self.q_norm = q_norm
         self.k_norm = k_norm
-        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        projections = heads.projections(bias=bias, out_bias=None, **factory)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
 
     def __call__(

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.arrays import first, with_rank
 from jax_attention.ops import top_k_mask
-from jax_attention.ops.visibility import bounded
+from jax_attention.ops.rules import bounded
 
 
 @checked

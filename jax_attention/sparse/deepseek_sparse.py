@@ -24,13 +24,13 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, Recalled
 from jax_attention.checks import align, check_positive, check_sequence
+from jax_attention.frame.one_sequence import check_call, recall
 from jax_attention.heads.grouped_query import GroupedQueryAttention
 from jax_attention.heads.latent import MultiHeadLatentAttention
 from jax_attention.layers import normalise, precise
 from jax_attention.masks import causal_mask
 from jax_attention.ops import top_k_mask
 from jax_attention.outputs import AttentionOutput, CachedOutput
-from jax_attention.recall import check_call, recall
 from jax_attention.sparse.lightning_indexer import LightningIndexer
 
 

@@ -36,8 +36,8 @@ from jax_attention.ops import (
     split_heads,
     top_k_mask,
 )
-from jax_attention.ops.dot_product import Restrictions
-from jax_attention.ops.visibility import bounded
+from jax_attention.ops.dispatch import Restrictions
+from jax_attention.ops.rules import bounded
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.sparse.blocks import block_sums
 

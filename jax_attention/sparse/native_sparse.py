@@ -39,6 +39,7 @@ from jax_attention.checks import (
     check_positive,
     check_sequence,
 )
+from jax_attention.frame.one_sequence import check_call, recall
 from jax_attention.layers import Factory, linear, parameter, precise
 from jax_attention.masks import causal_mask
 from jax_attention.ops import (
@@ -52,7 +53,6 @@ from jax_attention.ops import (
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from jax_attention.positions.protocol import check_scheme, place
 from jax_attention.positions.rotary import RotaryEmbedding
-from jax_attention.recall import check_call, recall
 from jax_attention.sparse.blocks import chosen_keys, runs, stride_weights
 
 

@@ -32,7 +32,7 @@ from jax_attention.ops import (
     split_heads,
     top_k_mask,
 )
-from jax_attention.ops.dot_product import Restrictions
+from jax_attention.ops.dispatch import Restrictions
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
 

@@ -27,7 +27,7 @@ from jax_attention.arrays import first, smaller, value_above
 from jax_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from jax_attention.layers import Dropout, Factory, linear, parameter
 from jax_attention.ops import attend
-from jax_attention.ops.known import is_static
+from jax_attention.ops.arrays import is_static
 from jax_attention.vision.grids import GridOutput, check_grid
 
 

@@ -1,8 +1,6 @@
 """Heads of queries that share heads of keys and values: how many there are, and their projections."""
 
-from typing import NamedTuple, Unpack
-
-from torch import nn
+from typing import Any, NamedTuple, Unpack
 
 from torch_attention.checks import check_divisible
 from torch_attention.layers import Factory, linear
@@ -25,7 +23,7 @@ class GroupedHeads(NamedTuple):
 
     def projections(
         self, *, bias: bool, out_bias: bool | None, **factory: Unpack[Factory]
-    ) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
+    ) -> tuple[Any, Any, Any, Any]:
         """The maps to queries, keys and values, and the one to the output, with a bias as `out_bias` or `bias` says."""
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return (

@@ -12,7 +12,7 @@ from torch_attention.layers import Dropout
 from torch_attention.masks import and_masks
 from torch_attention.ops.call import Call, checked_call
 from torch_attention.ops.definition import call_scores, call_values, weighted_values
-from torch_attention.ops.dot_product import Restrictions, output_of
+from torch_attention.ops.dispatch import Restrictions, output_of
 from torch_attention.ops.softmax import masked_softmax, sink_softmax
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 

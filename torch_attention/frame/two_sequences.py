@@ -17,8 +17,8 @@ from torch_attention.checks import check_pairs, check_sequence
 from torch_attention.frame.options import CrossCall
 from torch_attention.frame.seen import Seen
 from torch_attention.layers import Dropout
-from torch_attention.ops.arguments import check_integers, check_segments
-from torch_attention.ops.dot_product import Restrictions
+from torch_attention.ops.call import check_integers, check_segments
+from torch_attention.ops.dispatch import Restrictions
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 

@@ -29,7 +29,7 @@ from torch_attention.checks import (
 )
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import at_least_float32, attend, merge_heads, split_heads
-from torch_attention.ops.known import proven_at_most
+from torch_attention.ops.arrays import proven_at_most
 from torch_attention.outputs import AttentionOutput
 from torch_attention.positions.protocol import check_positions, check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding

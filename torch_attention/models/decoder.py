@@ -25,8 +25,8 @@ from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache, GrowingCache, StaticCache
 from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
+from torch_attention.dropout_masks import LayerKeep, ModelKeep
 from torch_attention.feed_forward import FeedForward
-from torch_attention.keeps import LayerKeep, ModelKeep
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, normalise, similarities
 from torch_attention.models.places import places
 from torch_attention.models.token_masks import token_mask

@@ -26,7 +26,7 @@ class Part:
     feed-forward network, `dim` of a norm of the layer, and where parameters are made.
 
     Attributes:
-        name: of a class of `torch_attention` or a function of its `layers`, such as `"GatedDeltaNet"` or `"rms_norm"`.
+        name: of a class of this package or a function of its `layers`, such as `"GatedDeltaNet"` or `"rms_norm"`.
         arguments: of its constructor, by name: numbers, strings, sequences of these, or parts in turn.
     """
 
@@ -62,7 +62,7 @@ class LayerSpec:
     mixer: Part
     ffn: Part | None = None
     arrangement: str = "pre"
-    norm: Part = Part("rms_norm")
+    norm: Part = field(default_factory=lambda: Part("rms_norm"))
 
     def to_dict(self) -> dict[str, Any]:
         """The description as JSON knows it."""
@@ -92,7 +92,7 @@ class ModelSpec:
     vocab_size: int
     embed_dim: int
     layers: tuple[LayerSpec, ...]
-    norm: Part | None = Part("rms_norm")
+    norm: Part | None = field(default_factory=lambda: Part("rms_norm"))
     max_len: int | None = None
     embedding_norm: Part | None = None
     embed_scale: float = 1.0

@@ -1,13 +1,12 @@
 """A layer's mixer, attention or a memory, called alike: it reads on from what is remembered, and gives what to keep."""
 
-import inspect
-from functools import cache
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.caches import Cache, GrowingCache, StaticCache
+from torch_attention.layers import call_arguments
 from torch_attention.models.building import build
 from torch_attention.models.description import Part
 from torch_attention.outputs import CachedOutput
@@ -20,9 +19,9 @@ def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
         ValueError: a class that sees later tokens, or that mixes no sequence.
     """
     mixer = build(part, {"embed_dim": embed_dim, "is_causal": True}, factory)
-    if not isinstance(mixer, nn.Module) or "x" not in _names_of_call(mixer):
+    if not isinstance(mixer, nn.Module) or "x" not in call_arguments(mixer):
         raise ValueError(f"the mixer of a layer must be a class that mixes one sequence, got {part.name}")
-    if not getattr(mixer, "is_causal", bool({"cache", "state"} & _names_of_call(mixer))):
+    if not getattr(mixer, "is_causal", bool({"cache", "state"} & call_arguments(mixer))):
         raise ValueError(
             f"the mixer of a language model must see no later token, got {part.name}, which sees them all"
         )
@@ -56,7 +55,7 @@ def mix(
     Raises:
         NotImplementedError: the mixer cannot read on.
     """
-    names = _names_of_call(mixer)
+    names = call_arguments(mixer)
     if "state" in names:
         read = mixer(x, mask, state=memory, need_weights=need_weights)
         return CachedOutput(read.output, read.state if reads_on else None, read.weights)
@@ -80,7 +79,7 @@ def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
     Raises:
         NotImplementedError: the mixer cannot read on.
     """
-    if "state" in _names_of_call(mixer):
+    if "state" in call_arguments(mixer):
         return None
     check_reads_on(mixer)
     return GrowingCache() if capacity is None else StaticCache(capacity)
@@ -89,7 +88,7 @@ def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
 def check_memory(mixer: Any, memory: Any) -> None:
     """Raise TypeError unless a mixer can go on from a cache or state of that kind."""
     name = type(mixer).__name__
-    if "state" in _names_of_call(mixer):
+    if "state" in call_arguments(mixer):
         if isinstance(memory, Cache):
             raise TypeError(f"caches must hold a state for {name}, or None at first, got {_kind(memory)}")
     elif not isinstance(memory, Cache):
@@ -98,21 +97,10 @@ def check_memory(mixer: Any, memory: Any) -> None:
 
 def check_reads_on(mixer: Any) -> None:
     """Raise NotImplementedError, with the reason, unless a mixer can read on from what it remembers."""
-    if not {"cache", "state"} & _names_of_call(mixer):
+    if not {"cache", "state"} & call_arguments(mixer):
         reason = getattr(mixer, "no_decoding", "it takes no cache.")
         raise NotImplementedError(f"{type(mixer).__name__} cannot read on from a cache: {reason}")
 
 
 def _kind(memory: Any) -> str:
     return "None" if memory is None else f"a {type(memory).__name__}"
-
-
-def _names_of_call(mixer: Any) -> frozenset[str]:
-    """The arguments that a mixer is called with."""
-    kind: Any = type(mixer)
-    return _names_of_kind(kind)
-
-
-@cache
-def _names_of_kind(kind: Any) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)

@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from torch_attention.caches import Cache
-from torch_attention.ops.known import known_values
+from torch_attention.ops.arrays import known_values
 from torch_attention.positions.protocol import check_shape
 
 

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import record
 from torch_attention.checks import (
     check_divisible,
     check_padding_mask,
@@ -36,7 +37,6 @@ from torch_attention.models.sequence import SequenceToSequence
 from torch_attention.models.token_masks import token_mask
 from torch_attention.ops import scan
 from torch_attention.outputs import AttentionOutput, EncoderOutput, SequenceOutput
-from torch_attention.records import record
 
 
 @record()

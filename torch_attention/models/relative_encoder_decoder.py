@@ -52,7 +52,6 @@ class RelativeEncoderDecoderConfig:
         num_buckets, max_distance: as in `T5Bias`.
         tied: whether logits come from the embeddings again, and then `logit_scale` times those, instead of a head.
         logit_scale: factor on what is scored by the embeddings, 1 / sqrt(embed_dim) in T5.
-        scale: factor on the scores of attention.
     """
 
     vocab_size: int
@@ -69,7 +68,6 @@ class RelativeEncoderDecoderConfig:
     max_distance: int = 128
     tied: bool = True
     logit_scale: float = 1.0
-    scale: float = 1.0
 
 
 @checked
@@ -95,7 +93,7 @@ class RelativeLayer(nn.Module):
         super().__init__()
         factory = Factory(device=device, dtype=dtype)
         dim, num_heads, eps = config.embed_dim, config.num_heads, config.norm_eps
-        options: Any = {"head_dim": config.head_dim, "bias": False, "scale": config.scale, **factory}
+        options: Any = {"head_dim": config.head_dim, "bias": False, "scale": 1.0, **factory}
         self.self_norm = rms_norm(dim, eps=eps, **factory)
         self.self_attention = GroupedQueryAttention(dim, num_heads, num_heads, is_causal=decodes, **options)
         if decodes:

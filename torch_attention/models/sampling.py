@@ -25,7 +25,7 @@ from torch_attention.arguments import checked
 from torch_attention.arrays import stable_order
 from torch_attention.checks import check_positive
 from torch_attention.ops import at_least_float32
-from torch_attention.ops.known import known_values
+from torch_attention.ops.arrays import known_values
 
 
 @checked

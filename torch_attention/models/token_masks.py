@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from torch_attention.checks import dtype_name
-from torch_attention.ops.known import is_static, known_values
+from torch_attention.arrays import is_integer
+from torch_attention.checks import check_boolean, dtype_name
+from torch_attention.ops.arrays import is_static, known_values
 
 
 def token_mask(
@@ -33,9 +34,12 @@ def token_mask(
         TypeError: another dtype, or other integers.
         ValueError: two axes of other sizes.
     """
-    if mask is None or mask.ndim != 2:
+    if mask is None:
+        return None
+    if mask.ndim != 2:
+        check_boolean(name, mask)
         return mask
-    if not mask.dtype.is_floating_point and mask.dtype != torch.bool:
+    if is_integer(mask):
         _check_zeros_and_ones(name, mask)
         mask = mask != 0  # batch length
     if mask.dtype != torch.bool:

@@ -8,15 +8,12 @@ from torch import Tensor
 
 from torch_attention.arrays import REALS
 from torch_attention.ops.call import Call, Implementation
-from torch_attention.ops.definition import call_masks
+from torch_attention.ops.definition import call_masks, reference_attention
 from torch_attention.ops.hidden import ignoring_dead_keys
-from torch_attention.ops.reference import reference_attention
-from torch_attention.ops.rules import DotProductRule
+from torch_attention.ops.rules import DotProductRule, Visibility
 from torch_attention.ops.softmax import share_of_keys
-from torch_attention.ops.tile import Fixed, Learned, Plan
 from torch_attention.ops.tile_loop import attend_tiles
-from torch_attention.ops.tiles import tile_size, tiling
-from torch_attention.ops.visibility import Visibility
+from torch_attention.ops.tiles import Fixed, Learned, Plan, tile_size, tiling
 
 ROWS = 512  # of a tile, all query heads of a key/value head together
 COLUMNS = 512

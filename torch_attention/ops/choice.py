@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_attention.ops.arrays import is_dual, known_at_most, may_be_learned
 from torch_attention.ops.blockwise import BLOCKWISE
 from torch_attention.ops.call import Call
-from torch_attention.ops.known import is_dual, known_at_most, may_be_learned
+from torch_attention.ops.definition import REFERENCE
+from torch_attention.ops.distributed.ring import RING
+from torch_attention.ops.distributed.shards import over_shards, shards_of
 from torch_attention.ops.native import SDPA, keeps_gradients
-from torch_attention.ops.reference import REFERENCE
-from torch_attention.ops.ring import RING
-from torch_attention.ops.shards import over_shards, shards_of
 
 SHORT = 512 * 512  # pairs of a query and a key, up to which all scores are made at once
 

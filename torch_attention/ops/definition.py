@@ -16,6 +16,7 @@ for proofs; every faster implementation is tested against them.
 
 from functools import reduce
 from operator import and_
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,12 +25,12 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum
 from torch_attention.checks import check_keep, check_read
-from torch_attention.ops.call import Call, checked_call
+from torch_attention.ops.arrays import known_finite
+from torch_attention.ops.call import Call, Implementation, checked_call
 from torch_attention.ops.heads import repeat_heads
 from torch_attention.ops.hidden import finite, spoiled_output, spoiled_scores
-from torch_attention.ops.known import known_finite
+from torch_attention.ops.rules import visible_pairs
 from torch_attention.ops.softmax import at_least_float32, masked_logsumexp, masked_softmax, sink_softmax
-from torch_attention.ops.visibility import visible_pairs
 
 
 def dot_product_scores(
@@ -238,3 +239,12 @@ def weighted_values(
     output = einsum("...qk,...kd->...qd", weights, read)  # ... heads query value_dim
     output = spoiled_output(output, weights, values) if has_masked else output
     return output.to(value.dtype)
+
+
+def reference_attention(call: Call) -> Any:
+    """Weights first, then the mean of the values under them."""
+    output = call_values(call, call_weights(call))  # ... heads query value_dim
+    return (output, call_logsumexp(call)) if call.return_logsumexp else output
+
+
+REFERENCE = Implementation("reference", lambda call: None, reference_attention)

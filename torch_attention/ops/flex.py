@@ -31,18 +31,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from torch_attention.arguments import checked
 from torch_attention.checks import check_attention
+from torch_attention.ops.arrays import known_values
 from torch_attention.ops.block_mask import BlockMask, MaskMod, over_plane
 from torch_attention.ops.block_mask import and_masks as and_masks
 from torch_attention.ops.block_mask import create_block_mask as create_block_mask
 from torch_attention.ops.block_mask import or_masks as or_masks
 from torch_attention.ops.blockwise import COLUMNS, ROWS
-from torch_attention.ops.known import known_values
-from torch_attention.ops.rules import Place
+from torch_attention.ops.rules import Place, Visibility
 from torch_attention.ops.softmax import at_least_float32
-from torch_attention.ops.tile import Fixed, Learned, Plan
 from torch_attention.ops.tile_loop import attend_tiles
-from torch_attention.ops.tiles import Live, Tiling, tile_size, tiling
-from torch_attention.ops.visibility import Visibility
+from torch_attention.ops.tiles import Fixed, Learned, Live, Plan, Tiling, tile_size, tiling
 
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 

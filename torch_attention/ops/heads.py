@@ -1,11 +1,16 @@
-"""From features to heads and back."""
+"""Heads of queries and keys: split, joined, repeated, chosen by score, and placed."""
 
+from typing import NamedTuple
+
+import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.checks import check_divisible
+from torch_attention.arrays import stable_order, with_rank
+from torch_attention.checks import check_divisible, check_positive
+from torch_attention.ops.softmax import at_least_float32
 
 
 @checked
@@ -34,3 +39,43 @@ def repeat_heads(
         return x
     check_divisible(num_heads=num_heads, num_kv_heads=x.shape[-3])
     return repeat(x, "... g length d -> ... (g r) length d", r=num_heads // x.shape[-3])
+
+
+@checked
+def top_k_mask(
+    scores: Float[Tensor, "*rows length"], k: int, mask: Bool[Tensor, "..."] | None = None
+) -> Bool[Tensor, "*rows length"]:
+    """True at the k largest scores of each row; of equal scores the first is taken first.
+
+    No gradient flows through a choice.
+
+    Args:
+        scores: compared in at least float32.
+        k: how many to choose; a row that has fewer gives all it has.
+        mask: True where a score may be chosen; broadcast against `scores`.
+
+    Raises:
+        ValueError: `k` is below 1.
+    """
+    check_positive(k=k)
+    scores = at_least_float32(scores)
+    if mask is not None:
+        mask = with_rank(mask, scores.ndim)
+        scores = torch.where(mask, scores, -torch.inf)
+    order = stable_order(-scores)  # *rows length, from the largest score on
+    chosen = stable_order(order) < k  # *rows length
+    return chosen if mask is None else chosen & mask
+
+
+class Placed(NamedTuple):
+    """What a position scheme makes of queries and keys, ready to be scored.
+
+    Attributes:
+        query: `(batch, heads, query, head_dim)`, turned or shifted by position where the scheme does that.
+        key: `(batch, kv_heads, key, head_dim)`, likewise.
+        bias: what is added to the scaled scores, broadcast to `(batch, heads, query, key)`; None adds nothing.
+    """
+
+    query: Float[Tensor, "batch heads query head_dim"]
+    key: Float[Tensor, "batch kv_heads key head_dim"]
+    bias: Float[Tensor, "..."] | None

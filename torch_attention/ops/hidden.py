@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torch_attention.ops.arrays import known_finite
 from torch_attention.ops.call import Call
-from torch_attention.ops.known import known_finite
-from torch_attention.ops.visibility import reached_keys, visible_pairs
+from torch_attention.ops.rules import reached_keys, visible_pairs
 
 
 def finite(x: Float[Tensor, "... key dim"]) -> Float[Tensor, "... key dim"]:

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
 from torch_attention.checks import dtype_name
+from torch_attention.ops.arrays import known_above, known_within, may_be_learned
 from torch_attention.ops.call import Call, Implementation
 from torch_attention.ops.definition import call_masks
 from torch_attention.ops.hidden import ignoring_dead_keys
-from torch_attention.ops.known import known_above, known_within, may_be_learned
+from torch_attention.ops.rules import Visibility, sees, visible_pairs
 from torch_attention.ops.softmax import share_of_keys
-from torch_attention.ops.visibility import Visibility, sees, visible_pairs
 
 BAND = 256  # queries in a band of a window
 LARGE = 2.0**14  # a bias, beside which the logarithm of a sum has ten bits after the point

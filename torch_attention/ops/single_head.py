@@ -9,8 +9,8 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.checks import align, check_boolean
 from torch_attention.ops.definition import weighted_values
-from torch_attention.ops.dot_product import Scoring, attend
-from torch_attention.ops.placed import Placed
+from torch_attention.ops.dispatch import Scoring, attend
+from torch_attention.ops.heads import Placed
 from torch_attention.ops.softmax import masked_softmax
 from torch_attention.outputs import AttentionOutput
 

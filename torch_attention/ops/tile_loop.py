@@ -23,8 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch_attention.arrays import einsum
 from torch_attention.ops.rules import Place, Rule
 from torch_attention.ops.softmax import at_least_float32
-from torch_attention.ops.tile import Fixed, Learned, Plan, Tile
-from torch_attention.ops.tiles import cut
+from torch_attention.ops.tiles import Fixed, Learned, Plan, Tile, cut
 
 
 def attend_tiles(

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from torch_attention.ops.known import known_values
+from torch_attention.ops.arrays import known_values
 
 
 def tile_count(members: Int[Tensor, " batch"], most: int, size: int) -> Any:

@@ -33,7 +33,7 @@ from torch_attention.checks import (
 from torch_attention.layers import Dropout, Factory, linear
 from torch_attention.masks import and_masks
 from torch_attention.ops import attend, merge_heads, split_heads
-from torch_attention.ops.known import known_at_most
+from torch_attention.ops.arrays import known_at_most
 from torch_attention.outputs import AttentionOutput
 from torch_attention.patterns.block_sparse import block_sparse_heads, check_random_blocks
 from torch_attention.patterns.blocks import SHORT

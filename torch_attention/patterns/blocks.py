@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_attention.checks import align
 from torch_attention.layers import Dropout
 from torch_attention.ops import attend
-from torch_attention.ops.known import known_at_most
+from torch_attention.ops.arrays import known_at_most
 from torch_attention.positions.protocol import place
 
 Sees = Callable[[Int[Tensor, "count size 1"], Int[Tensor, "count 1 span"]], Bool[Tensor, "count size span"]]

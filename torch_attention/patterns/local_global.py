@@ -20,7 +20,7 @@ from torch_attention.ops import (
     masked_softmax,
     weighted_values,
 )
-from torch_attention.ops.slots import sum_by_slot
+from torch_attention.ops.arrays import sum_by_slot
 from torch_attention.ops.tile_sums import maximum_of_tiles, sum_of_tiles, tile_count
 from torch_attention.patterns.blocks import Blocks, counted
 from torch_attention.positions.protocol import place

@@ -26,7 +26,7 @@ from torch_attention.arrays import with_rank
 from torch_attention.checks import check_divisible, check_positive, check_sequence
 from torch_attention.layers import Factory, embedding
 from torch_attention.ops import at_least_float32
-from torch_attention.ops.known import known_above, known_values
+from torch_attention.ops.arrays import known_above, known_values
 from torch_attention.positions.protocol import check_shape, positions_or_count
 from torch_attention.positions.rotary import rotary_frequencies
 

@@ -33,7 +33,7 @@ from torch_attention.ops import (
     split_heads,
     weighted_values,
 )
-from torch_attention.ops.slots import sum_by_slot
+from torch_attention.ops.arrays import sum_by_slot
 from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.positions.protocol import check_heads, distances, look_up
 

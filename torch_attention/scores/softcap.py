@@ -46,7 +46,6 @@ class SoftcapAttention(SelfAttentionFrame):
         position: what tells queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
-        out_bias: whether that of the output has one; `bias` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -66,7 +65,6 @@ class SoftcapAttention(SelfAttentionFrame):
         window: int | None = None,
         is_causal: bool = False,
         bias: bool = True,
-        out_bias: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **options: Unpack[Scaling],
@@ -80,7 +78,7 @@ class SoftcapAttention(SelfAttentionFrame):
         self.softcap = softcap
         self.q_norm = q_norm
         self.k_norm = k_norm
-        projections = heads.projections(bias=bias, out_bias=out_bias, **factory)
+        projections = heads.projections(bias=bias, out_bias=None, **factory)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
 
     def forward(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.arrays import first, with_rank
 from torch_attention.ops import top_k_mask
-from torch_attention.ops.visibility import bounded
+from torch_attention.ops.rules import bounded
 
 
 @checked

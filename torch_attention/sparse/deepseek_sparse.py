@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.caches import Cache, Recalled
 from torch_attention.checks import align, check_positive, check_sequence
+from torch_attention.frame.one_sequence import check_call, recall
 from torch_attention.heads.grouped_query import GroupedQueryAttention
 from torch_attention.heads.latent import MultiHeadLatentAttention
 from torch_attention.layers import normalise, precise
 from torch_attention.masks import causal_mask
 from torch_attention.ops import top_k_mask
 from torch_attention.outputs import AttentionOutput, CachedOutput
-from torch_attention.recall import check_call, recall
 from torch_attention.sparse.lightning_indexer import LightningIndexer
 
 

@@ -34,8 +34,8 @@ from torch_attention.ops import (
     split_heads,
     top_k_mask,
 )
-from torch_attention.ops.dot_product import Restrictions
-from torch_attention.ops.visibility import bounded
+from torch_attention.ops.dispatch import Restrictions
+from torch_attention.ops.rules import bounded
 from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.sparse.blocks import block_sums
 

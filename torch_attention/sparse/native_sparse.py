@@ -37,6 +37,7 @@ from torch_attention.checks import (
     check_positive,
     check_sequence,
 )
+from torch_attention.frame.one_sequence import check_call, recall
 from torch_attention.layers import Factory, linear, parameter, precise
 from torch_attention.masks import causal_mask
 from torch_attention.ops import (
@@ -50,7 +51,6 @@ from torch_attention.ops import (
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
 from torch_attention.positions.protocol import check_scheme, place
 from torch_attention.positions.rotary import RotaryEmbedding
-from torch_attention.recall import check_call, recall
 from torch_attention.sparse.blocks import chosen_keys, runs, stride_weights
 
 

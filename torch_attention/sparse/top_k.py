@@ -30,7 +30,7 @@ from torch_attention.ops import (
     split_heads,
     top_k_mask,
 )
-from torch_attention.ops.dot_product import Restrictions
+from torch_attention.ops.dispatch import Restrictions
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
 

@@ -25,7 +25,7 @@ from torch_attention.arrays import first, smaller, value_above
 from torch_attention.checks import align, check_boolean, check_divisible, check_keep, check_positive
 from torch_attention.layers import Dropout, Factory, linear, parameter
 from torch_attention.ops import attend
-from torch_attention.ops.known import is_static
+from torch_attention.ops.arrays import is_static
 from torch_attention.vision.grids import GridOutput, check_grid
 
 

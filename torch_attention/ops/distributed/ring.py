@@ -24,13 +24,13 @@ from torch import Tensor
 
 from torch_attention.arrays import REALS
 from torch_attention.ops.call import Call, Implementation
-from torch_attention.ops.collectives import device_count, own_number, part_of, pass_on
 from torch_attention.ops.definition import dot_product_scores, weighted_values
-from torch_attention.ops.shards import Shards, over_shards, shards_of
+from torch_attention.ops.distributed.collectives import device_count, own_number, part_of, pass_on
+from torch_attention.ops.distributed.shards import Shards, over_shards, shards_of
 from torch_attention.ops.softmax import at_least_float32
 
 
-class Learned(NamedTuple):
+class RingLearned(NamedTuple):
     """What has a gradient: of queries and keys, this device's; see `Call`."""
 
     query: Float[Tensor, "*batch heads query head_dim"]
@@ -40,7 +40,7 @@ class Learned(NamedTuple):
     sinks: Float[Tensor, "heads"] | None
 
 
-class Fixed(NamedTuple):
+class RingFixed(NamedTuple):
     """What has none: for this device's queries and the keys of all."""
 
     mask: Bool[Tensor, "..."] | None
@@ -48,7 +48,7 @@ class Fixed(NamedTuple):
     query_offset: int | Int[Tensor, ""]
 
 
-class Plan(NamedTuple):
+class RingPlan(NamedTuple):
     """What is decided before any number is seen.
 
     Attributes:
@@ -90,9 +90,9 @@ def ring_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
 def ring_part(call: Call, *, shards: Shards) -> Float[Tensor, "*batch heads query value_dim"]:
     """What one device reads: of the call it has its own queries, keys and values."""
     seen = call.visibility
-    plan = Plan(shards, (seen.before, seen.after), call.scale, call.softcap, call.dropout_rate)
-    learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
-    output, *_ = _Ring.apply(plan, Fixed(call.mask, call.dropout_keep, seen.query_offset), *learned)
+    plan = RingPlan(shards, (seen.before, seen.after), call.scale, call.softcap, call.dropout_rate)
+    learned = RingLearned(call.query, call.key, call.value, call.bias, call.sinks)
+    output, *_ = _Ring.apply(plan, RingFixed(call.mask, call.dropout_keep, seen.query_offset), *learned)
     return output.to(call.query.dtype)  # rounded at last: its gradient is made of what it was before
 
 
@@ -100,8 +100,8 @@ class _Ring(torch.autograd.Function):
     """The ring forward, and once more backward; gradients of gradients go round as the arrays did."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, fixed: Fixed, *arrays: Any) -> tuple[Tensor, ...]:
-        learned = Learned(*arrays)
+    def forward(ctx: Any, plan: RingPlan, fixed: RingFixed, *arrays: Any) -> tuple[Tensor, ...]:
+        learned = RingLearned(*arrays)
         query, key, value, _, sinks = learned
         wide = at_least_float32(query).dtype
 
@@ -140,7 +140,7 @@ class _Ring(torch.autograd.Function):
     def backward(ctx: Any, d_output: Tensor, d_log_sum: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         plan, fixed = ctx.plan, ctx.fixed
         *arrays, output, log_sum, top, share = ctx.saved_tensors
-        learned = Learned(*arrays)
+        learned = RingLearned(*arrays)
         query, key, value, bias, sinks = learned
         wide = top.dtype
         # Top and share have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
@@ -181,12 +181,14 @@ class _Ring(torch.autograd.Function):
         return None, None, *gradients
 
 
-def _source(plan: Plan, hops: Any) -> Any:
+def _source(plan: RingPlan, hops: Any) -> Any:
     """Whose keys a device has after so many hops."""
     return (own_number(plan.shards) - hops) % device_count(plan.shards)
 
 
-def _scores(plan: Plan, learned: Learned, fixed: Fixed, source: Any) -> tuple[Tensor, Tensor | None]:
+def _scores(
+    plan: RingPlan, learned: RingLearned, fixed: RingFixed, source: Any
+) -> tuple[Tensor, Tensor | None]:
     """The scores of this device's queries with the keys that it has now, and which of them are seen."""
     query_len, key_len = learned.query.shape[-2], learned.key.shape[-2]
     return dot_product_scores(
@@ -201,7 +203,7 @@ def _scores(plan: Plan, learned: Learned, fixed: Fixed, source: Any) -> tuple[Te
     )
 
 
-def _read(plan: Plan, shares: Tensor, value: Tensor, fixed: Fixed, source: Any) -> Tensor:
+def _read(plan: RingPlan, shares: Tensor, value: Tensor, fixed: RingFixed, source: Any) -> Tensor:
     """What the queries read of the values that this device has now."""
     keep = part_of(fixed.keep, source, plan.shards, axis=-1)
     return weighted_values(shares, value, dropout_keep=keep, dropout_rate=plan.dropout_rate)

@@ -25,13 +25,13 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arrays import REALS
 from jax_attention.ops.call import Call, Implementation
-from jax_attention.ops.collectives import device_count, own_number, part_of, pass_on
 from jax_attention.ops.definition import dot_product_scores, weighted_values
-from jax_attention.ops.shards import Shards, over_shards, shards_of
+from jax_attention.ops.distributed.collectives import device_count, own_number, part_of, pass_on
+from jax_attention.ops.distributed.shards import Shards, over_shards, shards_of
 from jax_attention.ops.softmax import at_least_float32
 
 
-class Learned(NamedTuple):
+class RingLearned(NamedTuple):
     """What has a gradient: of queries and keys, this device's; see `Call`."""
 
     query: Float[Array, "*batch heads query head_dim"]
@@ -41,7 +41,7 @@ class Learned(NamedTuple):
     sinks: Float[Array, "heads"] | None
 
 
-class Fixed(NamedTuple):
+class RingFixed(NamedTuple):
     """What has none: for this device's queries and the keys of all."""
 
     mask: Bool[Array, "..."] | None
@@ -49,7 +49,7 @@ class Fixed(NamedTuple):
     query_offset: int | Int[Array, ""]
 
 
-class Plan(NamedTuple):
+class RingPlan(NamedTuple):
     """What is decided before any number is seen.
 
     Attributes:
@@ -91,14 +91,14 @@ def ring_attention(call: Call) -> Float[Array, "*batch heads query value_dim"]:
 def ring_part(call: Call, *, shards: Shards) -> Float[Array, "*batch heads query value_dim"]:
     """What one device reads: of the call it has its own queries, keys and values."""
     seen = call.visibility
-    plan = Plan(shards, (seen.before, seen.after), call.scale, call.softcap, call.dropout_rate)
-    learned = Learned(call.query, call.key, call.value, call.bias, call.sinks)
-    output, *_ = _ring(plan, learned, Fixed(call.mask, call.dropout_keep, seen.query_offset))
+    plan = RingPlan(shards, (seen.before, seen.after), call.scale, call.softcap, call.dropout_rate)
+    learned = RingLearned(call.query, call.key, call.value, call.bias, call.sinks)
+    output, *_ = _ring(plan, learned, RingFixed(call.mask, call.dropout_keep, seen.query_offset))
     return output.astype(call.query.dtype)  # rounded at last: its gradient is made of what it was before
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _ring(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Array, Array, Array]:
+def _ring(plan: RingPlan, learned: RingLearned, fixed: RingFixed) -> tuple[Array, Array, Array, Array]:
     """The output, the logarithm of each row's sum of exponentials, and for its gradient m and 1 / ℓ of each row."""
     query, key, value, _, sinks = learned
     wide = at_least_float32(query).dtype
@@ -143,12 +143,12 @@ def _ring(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Array, Arr
     return output, log_sum, top, share
 
 
-def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Any, Any]:
+def _forward(plan: RingPlan, learned: RingLearned, fixed: RingFixed) -> tuple[Any, Any]:
     results = _ring(plan, learned, fixed)
     return results, (learned, fixed, *results)
 
 
-def _backward(plan: Plan, saved: Any, cotangents: Any) -> tuple[Learned, None]:
+def _backward(plan: RingPlan, saved: Any, cotangents: Any) -> tuple[RingLearned, None]:
     learned, fixed, output, log_sum, top, share = saved
     query, key, value, bias, sinks = learned
     wide = top.dtype
@@ -191,18 +191,20 @@ def _backward(plan: Plan, saved: Any, cotangents: Any) -> tuple[Learned, None]:
     gradients: list[Any] = [
         None if d is None else d.astype(x.dtype) for d, x in zip(found, learned, strict=True)
     ]
-    return Learned(*gradients), None
+    return RingLearned(*gradients), None
 
 
 _ring.defvjp(_forward, _backward)
 
 
-def _source(plan: Plan, hops: Any) -> Any:
+def _source(plan: RingPlan, hops: Any) -> Any:
     """Whose keys a device has after so many hops."""
     return (own_number(plan.shards) - hops) % device_count(plan.shards)
 
 
-def _scores(plan: Plan, learned: Learned, fixed: Fixed, source: Any) -> tuple[Array, Array | None]:
+def _scores(
+    plan: RingPlan, learned: RingLearned, fixed: RingFixed, source: Any
+) -> tuple[Array, Array | None]:
     """The scores of this device's queries with the keys that it has now, and which of them are seen."""
     query_len, key_len = learned.query.shape[-2], learned.key.shape[-2]
     return dot_product_scores(
@@ -217,7 +219,7 @@ def _scores(plan: Plan, learned: Learned, fixed: Fixed, source: Any) -> tuple[Ar
     )
 
 
-def _read(plan: Plan, shares: Array, value: Array, fixed: Fixed, source: Any) -> Array:
+def _read(plan: RingPlan, shares: Array, value: Array, fixed: RingFixed, source: Any) -> Array:
     """What the queries read of the values that this device has now."""
     keep = part_of(fixed.keep, source, plan.shards, axis=-1)
     return weighted_values(shares, value, dropout_keep=keep, dropout_rate=plan.dropout_rate)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from torch_attention.checks import align, check_boolean
+from torch_attention.ops.arrays import is_dual
 from torch_attention.ops.call import Call
 from torch_attention.ops.heads import repeat_heads
-from torch_attention.ops.known import is_dual
-from torch_attention.ops.visibility import Visibility, visible_pairs
+from torch_attention.ops.rules import Visibility, visible_pairs
 
 # What the axes of a mesh are called.
 DATA = "data"

@@ -4,7 +4,7 @@ from typing import Any
 
 from jax import Array, lax
 
-from jax_attention.ops.shards import Shards
+from jax_attention.ops.distributed.shards import Shards
 
 
 def device_count(shards: Shards) -> int:

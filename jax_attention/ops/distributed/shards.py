@@ -16,7 +16,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jax_attention.checks import align, check_boolean
 from jax_attention.ops.call import Call
 from jax_attention.ops.heads import repeat_heads
-from jax_attention.ops.visibility import Visibility, visible_pairs
+from jax_attention.ops.rules import Visibility, visible_pairs
 
 # What the axes of a mesh are called.
 DATA = "data"

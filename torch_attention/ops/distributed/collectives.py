@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_attention.ops.shards import Shards
+from torch_attention.ops.distributed.shards import Shards
 
 
 def device_count(shards: Shards) -> int:

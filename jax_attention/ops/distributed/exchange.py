@@ -7,14 +7,14 @@ one brings what was read back to where its query is.
 
 from functools import partial
 
+from jax import Array
 from jaxtyping import Float
-from torch import Tensor
 
-from torch_attention.ops.call import Call, Implementation
-from torch_attention.ops.choice import differentiable
-from torch_attention.ops.collectives import device_count, exchange, own_number, part_of
-from torch_attention.ops.heads import repeat_heads
-from torch_attention.ops.shards import Shards, over_shards, shards_of
+from jax_attention.ops.call import Call, Implementation
+from jax_attention.ops.choice import differentiable
+from jax_attention.ops.distributed.collectives import device_count, exchange, own_number, part_of
+from jax_attention.ops.distributed.shards import Shards, over_shards, shards_of
+from jax_attention.ops.heads import repeat_heads
 
 
 def exchange_refusal(call: Call) -> str | None:
@@ -36,14 +36,14 @@ def exchange_refusal(call: Call) -> str | None:
     return None
 
 
-def exchange_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
+def exchange_attention(call: Call) -> Float[Array, "*batch heads query value_dim"]:
     """The mean of the values, weighted by how well each key answers the query; every head on one device."""
     shards = shards_of(call)
     assert shards is not None
     return over_shards(call, shards, partial(exchange_part, shards=shards), whole_rows=True)
 
 
-def exchange_part(call: Call, *, shards: Shards) -> Float[Tensor, "*batch heads query value_dim"]:
+def exchange_part(call: Call, *, shards: Shards) -> Float[Array, "*batch heads query value_dim"]:
     """What one device reads: it has its own queries, keys and values, and masks for the queries of all."""
     own = own_number(shards)
     key, value = call.key, call.value

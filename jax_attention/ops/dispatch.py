@@ -10,18 +10,17 @@ own, and `jax.custom_vjp`, by which tiles and the ring have their gradients in J
 
 from typing import Any, TypedDict, Unpack
 
+from jax import Array
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
-from torch_attention.checks import check_flag
-from torch_attention.ops.blockwise import BLOCKWISE
-from torch_attention.ops.call import Call, checked_call
-from torch_attention.ops.choice import fastest
-from torch_attention.ops.definition import call_values, call_weights
-from torch_attention.ops.exchange import ALL_TO_ALL
-from torch_attention.ops.native import NATIVE
-from torch_attention.ops.reference import REFERENCE
-from torch_attention.ops.ring import RING
+from jax_attention.checks import check_flag
+from jax_attention.ops.blockwise import BLOCKWISE
+from jax_attention.ops.call import Call, checked_call
+from jax_attention.ops.choice import fastest
+from jax_attention.ops.definition import REFERENCE, call_values, call_weights
+from jax_attention.ops.distributed.exchange import ALL_TO_ALL
+from jax_attention.ops.distributed.ring import RING
+from jax_attention.ops.native import NATIVE
 
 IMPLEMENTATIONS = {each.name: each for each in (REFERENCE, BLOCKWISE, RING, ALL_TO_ALL, *NATIVE)}
 
@@ -31,11 +30,11 @@ class Restrictions(TypedDict, total=False):
 
     is_causal: bool
     window: int | tuple[int | None, int | None] | None
-    query_offset: int | Int[Tensor, "..."]
-    query_lengths: Int[Tensor, "..."] | None
-    key_lengths: Int[Tensor, "..."] | None
-    query_segments: Int[Tensor, "..."] | None
-    key_segments: Int[Tensor, "..."] | None
+    query_offset: int | Int[Array, "..."]
+    query_lengths: Int[Array, "..."] | None
+    key_lengths: Int[Array, "..."] | None
+    query_segments: Int[Array, "..."] | None
+    key_segments: Int[Array, "..."] | None
     scale: float | None
 
 
@@ -43,27 +42,27 @@ class Scoring(Restrictions, total=False):
     """All that decides the scores; each as in `dot_product_attention_weights`."""
 
     softcap: float | None
-    sinks: Float[Tensor, "heads"] | None
+    sinks: Float[Array, "heads"] | None
 
 
 def dot_product_attention(
-    query: Float[Tensor, "*batch heads query head_dim"],
-    key: Float[Tensor, "*batch kv_heads key head_dim"],
-    value: Float[Tensor, "*batch kv_heads key value_dim"],
-    bias: Float[Tensor, "..."] | None = None,
-    mask: Bool[Tensor, "..."] | None = None,
+    query: Float[Array, "*batch heads query head_dim"],
+    key: Float[Array, "*batch kv_heads key head_dim"],
+    value: Float[Array, "*batch kv_heads key value_dim"],
+    bias: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "..."] | None = None,
     *,
     is_causal: bool = False,
     window: int | tuple[int | None, int | None] | None = None,
-    query_offset: int | Int[Tensor, "..."] = 0,
-    query_lengths: Int[Tensor, "..."] | None = None,
-    key_lengths: Int[Tensor, "..."] | None = None,
-    query_segments: Int[Tensor, "..."] | None = None,
-    key_segments: Int[Tensor, "..."] | None = None,
+    query_offset: int | Int[Array, "..."] = 0,
+    query_lengths: Int[Array, "..."] | None = None,
+    key_lengths: Int[Array, "..."] | None = None,
+    query_segments: Int[Array, "..."] | None = None,
+    key_segments: Int[Array, "..."] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
-    sinks: Float[Tensor, "heads"] | None = None,
-    dropout_keep: Bool[Tensor, "..."] | None = None,
+    sinks: Float[Array, "heads"] | None = None,
+    dropout_keep: Bool[Array, "..."] | None = None,
     dropout_rate: float = 0.0,
     return_logsumexp: bool = False,
     implementation: str | None = None,
@@ -132,17 +131,17 @@ def output_of(call: Call, implementation: str | None) -> Any:
 
 
 def attend(
-    query: Float[Tensor, "*batch heads query head_dim"],
-    key: Float[Tensor, "*batch kv_heads key head_dim"],
-    value: Float[Tensor, "*batch kv_heads key value_dim"],
-    bias: Float[Tensor, "..."] | None = None,
-    mask: Bool[Tensor, "..."] | None = None,
+    query: Float[Array, "*batch heads query head_dim"],
+    key: Float[Array, "*batch kv_heads key head_dim"],
+    value: Float[Array, "*batch kv_heads key value_dim"],
+    bias: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "..."] | None = None,
     *,
     need_weights: bool = True,
-    dropout_keep: Bool[Tensor, "..."] | None = None,
+    dropout_keep: Bool[Array, "..."] | None = None,
     dropout_rate: float = 0.0,
     **scoring: Unpack[Scoring],
-) -> tuple[Float[Tensor, "*batch heads query value_dim"], Float[Tensor, "*batch heads query key"] | None]:
+) -> tuple[Float[Array, "*batch heads query value_dim"], Float[Array, "*batch heads query key"] | None]:
     """`dot_product_attention` together with its weights: what a module calls between its projections.
 
     Args:

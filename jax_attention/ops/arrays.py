@@ -1,0 +1,130 @@
+"""Small steps on arrays that each framework takes in its own way, and what is known of them while code is traced."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float, Int, Shaped
+
+from jax_attention.arguments import checked
+from jax_attention.arrays import _INCONCLUSIVE
+
+
+def known_values(x: Array) -> np.ndarray | None:
+    """The values of `x`; None while code is compiled or mapped, when an array stands for others yet to come."""
+    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def known_finite(x: Array) -> bool:
+    """Whether `x` is known to hold neither NaN nor inf; False, since a look would wait for the device."""
+    return False
+
+
+def is_static(size: int) -> bool:
+    """Whether a size is a number; False for a symbol, by which a compiler makes one program for all sizes."""
+    return isinstance(size, int)
+
+
+def known_above(count: int, most: int) -> bool:
+    """Whether a size is known to be above `most`; False for symbolic sizes, of which this cannot be known."""
+    return not known_at_most(count, most)
+
+
+def proven_at_most(size: int, most: int) -> bool:
+    """Whether a size is at most `most`; False for a symbolic size without such a constraint."""
+    try:
+        return bool(size <= most)
+    except _INCONCLUSIVE:
+        return False
+
+
+def known_at_most(count: int, most: int) -> bool:
+    """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
+    try:
+        return bool(count <= most)
+    except _INCONCLUSIVE:
+        return True
+
+
+def write_slots(
+    x: Shaped[Array, "*batch slots dim"], new: Shaped[Array, "*batch new dim"], start: Int[Array, ""]
+) -> Shaped[Array, "*batch slots dim"]:
+    """`x` with `new` in the slots from `start` on; if that is beyond the end, in the last ones."""
+    return lax.dynamic_update_slice_in_dim(x, new, start, axis=-2)
+
+
+def sum_by_slot(
+    x: Float[Array, "... query key"], slot: Int[Array, "... query key"], count: int
+) -> Float[Array, "... query slots"]:
+    """The sum over the keys of each slot, for each query; `slot` is broadcast against `x`."""
+    rows = prod(x.shape[:-1])
+    flat, slots = (y.reshape(rows, x.shape[-1]) for y in (x, jnp.broadcast_to(slot, x.shape)))
+    sums = jax.vmap(lambda row, to: jnp.zeros(count, x.dtype).at[to].add(row))(flat, slots)
+    return sums.reshape(*x.shape[:-1], count)
+
+
+def scan(
+    step: Callable[[Any, tuple[Array, ...]], tuple[Any, Any]], state: Any, inputs: tuple[Array, ...]
+) -> tuple[Any, Any]:
+    """Run `step` along the first axis of the inputs.
+
+    Args:
+        step: from a state and one element of each input to the next state, of the same shapes, and an
+            output: an array or a tuple of arrays.
+        state: an array or a tuple of arrays.
+        inputs: arrays whose first axes have the same size.
+
+    Returns:
+        The last state, and the outputs stacked along a new first axis.
+    """
+    return jax.lax.scan(step, state, inputs)
+
+
+@checked
+def solve_unit_lower(
+    lower: Float[Array, "*batch length length"], right: Float[Array, "*batch length dim"]
+) -> Float[Array, "*batch length dim"]:
+    """Solve (I + L) X = B.
+
+    Args:
+        lower: L; what stands on its diagonal and above is not read.
+        right: B.
+    """
+    # Matrix products alone: LAPACK's substitution, called for many small systems at once, may wait for itself for
+    # ever where XLA has few threads.
+    length = lower.shape[-1]
+    if not isinstance(length, int):  # no power of 2 is next to a symbolic length
+        return _substitute(lower, right)
+    size = 1 << (length - 1).bit_length()  # the next power of 2
+    widths = [(0, 0)] * (lower.ndim - 2) + [(0, size - length)] * 2
+    inverse = _inverse(jnp.pad(lower, widths).reshape(-1, size, size)).reshape(*lower.shape[:-2], size, size)
+    return inverse[..., :length, :length] @ right
+
+
+def _inverse(lower: Float[Array, "many length length"]) -> Float[Array, "many length length"]:
+    """(I + L)^-1 by halves: that of [[A, 0], [B, C]] is [[A', 0], [-C' B A', C']]."""
+    half = lower.shape[-1] // 2
+    if half == 0:
+        return jnp.ones_like(lower)
+    halves = jnp.concatenate([lower[:, :half, :half], lower[:, half:, half:]])
+    first, second = jnp.split(_inverse(halves), 2)
+    corner = -second @ lower[:, half:, :half] @ first
+    return jnp.block([[first, jnp.zeros_like(first)], [corner, second]])
+
+
+def _substitute(
+    lower: Float[Array, "*batch length length"], right: Float[Array, "*batch length dim"]
+) -> Float[Array, "*batch length dim"]:
+    """(I + L)^-1 B row by row."""
+    lower, axis = jnp.tril(lower, -1), right.ndim - 2
+
+    def step(solved: Array, i: Array) -> tuple[Array, None]:
+        known = lax.dynamic_index_in_dim(lower, i, axis) @ solved  # *batch 1 dim
+        row = lax.dynamic_index_in_dim(solved, i, axis) - known
+        return lax.dynamic_update_slice_in_dim(solved, row, i, axis), None
+
+    return lax.scan(step, right, jnp.arange(lower.shape[-1]))[0]
