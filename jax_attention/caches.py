@@ -81,6 +81,13 @@ class Cache(Protocol):
         """Remember the entries of new tokens as well, and recall all that they may attend to."""
 
 
+@runtime_checkable
+class State(Protocol):
+    """What a recurrent memory goes on from: a named tuple of arrays, in place of a cache."""
+
+    _fields: tuple[str, ...]
+
+
 @record()
 class GrowingCache:
     """Remembers all tokens, in arrays that grow with each call.

@@ -1,8 +1,6 @@
 """The parts that mechanisms are built from; nothing here rests on a framework's default."""
 
-import inspect
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypedDict, Unpack
 
 import jax
@@ -286,19 +284,3 @@ class Dropout(nnx.Module):
         if not self.draws or self.rngs is None:
             return None
         return jax.random.uniform(self.rngs(), shape) >= self.rate
-
-
-def is_module_class(thing: Any) -> bool:
-    """Whether it is a class of modules."""
-    return inspect.isclass(thing) and issubclass(thing, nnx.Module)
-
-
-def call_arguments(module: Any) -> frozenset[str]:
-    """The names of the arguments that a module is called with."""
-    kind: Any = type(module)
-    return _call_arguments(kind)
-
-
-@cache
-def _call_arguments(kind: Any) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.__call__).parameters)

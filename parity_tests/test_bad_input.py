@@ -116,10 +116,10 @@ CASES = [
     ),
     Case(
         "an encoder's mask of the wrong shape",
-        lambda m: encode(m, m.ones(2, 5, dtype=np.int32), mask=m.ones(2, 5)),
+        lambda m: encode(m, m.ones(2, 5, dtype=np.int32), mask=m.ones(2, 4, 5)),
         ValueError,
         "mask must have shape (query, key) = (5, 5), (batch, query, key) = (2, 5, 5) or "
-        "(batch|1, heads|1, query|1, key|1) = (2, 3, 5, 5), got (2, 5)",
+        "(batch|1, heads|1, query|1, key|1) = (2, 3, 5, 5), got (2, 4, 5)",
     ),
     # masks that are not boolean
     *(

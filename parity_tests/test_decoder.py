@@ -175,7 +175,7 @@ def refusals(mirror, tokens):
         (lambda: model(given, caches=read), "got 7 to 13"),
         (
             lambda: model(given, array(np.ones((7, 7), bool)), caches=caches),
-            "mask must have shape (batch, 1, 1, key)",
+            "mask with two axes must have shape (batch, length) = (2, 7), got (7, 7)",
         ),
         (lambda: mirror.models.generate(model, given[0], 1), "tokens must have shape"),
         (lambda: mirror.models.generate(model, given, 5), "at most max_len=11 together, got 12"),
@@ -183,7 +183,7 @@ def refusals(mirror, tokens):
         (lambda: mirror.models.generate(model, nothing, 1), "length must be at least 1, got 0"),
         (
             lambda: mirror.models.generate(model, given, 1, array(np.ones((7, 7), bool))),
-            "mask must have shape (batch, 1, 1, length), got (7, 7)",
+            "a mask of (query, key) is given as (1, query, key)",
         ),
     ]
 

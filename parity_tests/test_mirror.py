@@ -44,6 +44,7 @@ OWN_CODE = {
     "layers.py",
     "models/evaluation.py",
     "models/generation.py",
+    "models/kinds.py",
     "ops/arrays.py",
     "ops/block_mask.py",
     "ops/blockwise.py",

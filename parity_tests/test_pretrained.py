@@ -109,9 +109,10 @@ def test_a_language_model_reads_on_as_it_reads_the_whole_text(tmp_path, name, fr
     expected = logits(model, mirror, tokens)
     caches, found = (mirror.package.GrowingCache(),) * len(model.layers), []
     for part in np.split(tokens, [3, 4], axis=1):
-        output, caches, weights = model(mirror.array(part.copy()), caches=caches, need_weights=True)
-        found.append(families.numpy_of({"x": output})["x"])
-        assert len(weights) == len(model.layers)
+        read = model(mirror.array(part.copy()), caches=caches, need_weights=True)
+        caches = read.caches
+        found.append(families.numpy_of({"x": read.logits})["x"])
+        assert len(read.attentions) == len(model.layers)
     assert error(np.concatenate(found, axis=1), expected) <= families.bound(reference)
 
 

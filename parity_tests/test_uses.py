@@ -17,7 +17,8 @@ from attention_bridge.running import named_outputs
 from attention_bridge.uses import page, torch_uses
 from attention_bridge.weights.leaves import to_torch
 from torch_attention import arrays
-from torch_attention.models.experts import ExpertsConfig, MixtureOfExperts
+from torch_attention.models.experts import MixtureOfExperts
+from torch_attention.models.routing import SigmoidRouting
 from torch_attention.ops import arrays as triangular
 
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
@@ -154,7 +155,7 @@ class TestAutocast:
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_experts_are_those_of_float32(self, dtype):
         torch.manual_seed(0)
-        experts = MixtureOfExperts(16, ExpertsConfig(num_experts=8, num_chosen=2, ffn_dim=8))
+        experts = MixtureOfExperts(16, 8, 8, SigmoidRouting(2), shared_dim=8)
         x = torch.randn(2, 200, 16)
         exact = experts.shares(x)
         with torch.autocast("cpu", dtype=dtype):

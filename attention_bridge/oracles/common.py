@@ -74,12 +74,12 @@ def feed_forward(parameters: Parameters, x: Array, activation: str) -> Array:
 def row(array: Array, b: int, h: int, i: int) -> Array:
     """Row i of a mask or bias for batch b and head h.
 
-    The ranks are (query, key), (batch, query, key) and (batch|1, heads|1, query|1, key).
+    The ranks are (query, key), (batch|1, query, key) and (batch|1, heads|1, query|1, key).
     """
     if array.ndim == 2:
         return array[i]
     if array.ndim == 3:
-        return array[b, i]
+        return array[b if len(array) > 1 else 0, i]
     batch, heads, query_len, _ = array.shape
     return array[b if batch > 1 else 0, h if heads > 1 else 0, i if query_len > 1 else 0]
 

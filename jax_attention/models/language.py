@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
+from jax_attention.caches import Cache, State
 from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
 from jax_attention.layers import Factory, embedding, linear, normalise, similarities
 from jax_attention.models.arrangements import ARRANGEMENTS
@@ -70,7 +71,7 @@ class LanguageModel(nnx.Module):
         mask: Shaped[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
-        caches: tuple[Any, ...] | None = None,
+        caches: tuple[Cache | State | None, ...] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> LanguageOutput:
@@ -111,7 +112,7 @@ class LanguageModel(nnx.Module):
         mask: Shaped[Array, "..."] | None = None,
         *,
         positions: Int[Array, "..."] | None = None,
-        caches: tuple[Any, ...] | None = None,
+        caches: tuple[Cache | State | None, ...] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> HiddenOutput:
@@ -158,7 +159,7 @@ class LanguageModel(nnx.Module):
         self,
         tokens: Int[Array, "batch length"],
         positions: Int[Array, "..."] | None = None,
-        caches: tuple[Any, ...] | None = None,
+        caches: tuple[Cache | State | None, ...] | None = None,
     ) -> Float[Array, "batch length embed"]:
         """The vectors that the first layer reads."""
         x = self.token_embedding(tokens) * self.config.embed_scale  # batch length embed

@@ -7,9 +7,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.caches import Cache, GrowingCache, StaticCache
-from jax_attention.layers import call_arguments
 from jax_attention.models.building import build
 from jax_attention.models.description import Part
+from jax_attention.models.kinds import call_arguments
 from jax_attention.outputs import CachedOutput
 
 

@@ -23,6 +23,7 @@ from torch_attention import (
 )
 from torch_attention.models.description import Part
 from torch_attention.models.experts import MixtureOfExperts
+from torch_attention.models.kinds import is_module_class
 from torch_attention.models.routing import SigmoidRouting, SoftmaxRouting
 
 # Where the classes stand that a description may name.
@@ -92,7 +93,7 @@ def _parts() -> dict[str, Callable[..., Any]]:
         name: thing
         for room in ROOMS
         for name, thing in vars(room).items()
-        if layers.is_module_class(thing) and not name.endswith("Frame")
+        if is_module_class(thing) and not name.endswith("Frame")
     }
     found |= {name: getattr(layers, name) for name in NORMS}
     found |= {each.__name__: each for each in (MixtureOfExperts, SigmoidRouting, SoftmaxRouting)}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
+from torch_attention.caches import Cache, State
 from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
 from torch_attention.layers import Factory, embedding, linear, normalise, similarities
 from torch_attention.models.arrangements import ARRANGEMENTS
@@ -68,7 +69,7 @@ class LanguageModel(nn.Module):
         mask: Shaped[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
-        caches: tuple[Any, ...] | None = None,
+        caches: tuple[Cache | State | None, ...] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> LanguageOutput:
@@ -109,7 +110,7 @@ class LanguageModel(nn.Module):
         mask: Shaped[Tensor, "..."] | None = None,
         *,
         positions: Int[Tensor, "..."] | None = None,
-        caches: tuple[Any, ...] | None = None,
+        caches: tuple[Cache | State | None, ...] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> HiddenOutput:
@@ -156,7 +157,7 @@ class LanguageModel(nn.Module):
         self,
         tokens: Int[Tensor, "batch length"],
         positions: Int[Tensor, "..."] | None = None,
-        caches: tuple[Any, ...] | None = None,
+        caches: tuple[Cache | State | None, ...] | None = None,
     ) -> Float[Tensor, "batch length embed"]:
         """The vectors that the first layer reads."""
         x = self.token_embedding(tokens) * self.config.embed_scale  # batch length embed

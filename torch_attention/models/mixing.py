@@ -6,9 +6,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torch_attention.caches import Cache, GrowingCache, StaticCache
-from torch_attention.layers import call_arguments
 from torch_attention.models.building import build
 from torch_attention.models.description import Part
+from torch_attention.models.kinds import call_arguments
 from torch_attention.outputs import CachedOutput
 
 
