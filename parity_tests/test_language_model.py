@@ -3,6 +3,7 @@
 import json
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from flax import nnx
 
 import jax_attention.models
 import torch_attention.models
+import torch_attention.models.depth
 from attention_bridge.building import build
 from attention_bridge.catalogue import CATALOGUE, Part
 from attention_bridge.catalogue.shared import EMBED
@@ -19,6 +21,7 @@ from attention_bridge.instances import jax_module, torch_module
 from attention_bridge.pretrained import load_pretrained, save_pretrained
 from attention_bridge.proof import prove
 from attention_bridge.weights import transfer
+from attention_bridge.weights.containers import open_container
 from parity_tests.built import MIRRORS, each_mirror
 from parity_tests.hybrids import HYBRIDS
 
@@ -288,3 +291,117 @@ def test_arrangements_are_what_their_equations_say(mirror, arrangement, rng):
         expected = x + mix(norm("attention", x)) + ffn(norm("attention", x))
     call = {"positions": None, "memory": None, "reads_on": False, "need_weights": False}
     assert difference(layer(mirror.array(x), **call).output, expected) < 1e-5
+
+
+def deep(scan_layers=False, remat=False, layers=((1, 2), (0, 3), (2, 1))):
+    """A model of runs of equal layers: memories, attention with dropout, windows."""
+    kinds = (
+        Part("CausalSelfAttention", {"num_heads": 2}),
+        Part("GatedDeltaNet", {"num_heads": 2, "head_dim": 4}),
+        Part("SlidingWindowAttention", {"num_heads": 2, "window": 3}),
+    )
+    run = [layer_spec(kinds[kind], FFN, "pre", RMS) for kind, count in layers for _ in range(count)]
+    part = language_model(model_spec(VOCAB, 8, run))
+    return Part(part.name, {**part.arguments, "scan_layers": scan_layers, "remat": remat})
+
+
+def results(mirror, part, weights, tokens):
+    """Logits, weights, hidden states and the gradients of a model, in numpy."""
+    if mirror.name == "torch":
+        model = transfer(dict(weights), build(part, "torch_attention", {}).eval())
+        read = model(torch.from_numpy(tokens), need_weights=True, need_hidden_states=True)
+        read.logits.square().mean().backward()
+        gradients = [numpy(x.grad) for x in model.parameters()]
+    else:
+        model = transfer(dict(weights), build(part, "jax_attention", {"rngs": nnx.Rngs(0)}))
+        model.eval()
+
+        def loss(model):
+            read = model(jnp.asarray(tokens), need_weights=True, need_hidden_states=True)
+            return jnp.square(read.logits).mean(), read
+
+        (_, read), slopes = nnx.value_and_grad(loss, has_aux=True)(model)
+        gradients = [np.asarray(x) for x in jax.tree.leaves(slopes)]
+    return [numpy(x) for x in (read.logits, *read.attentions, *read.hidden_states)], gradients
+
+
+@pytest.mark.parametrize(
+    ("mirror", "scan_layers", "remat"),
+    [
+        ("torch", False, True),
+        # PyTorch compiles nothing under the tests' shape checks, which the slow tests leave out.
+        pytest.param("torch", True, False, marks=pytest.mark.slow),
+        pytest.param("torch", True, True, marks=pytest.mark.slow),
+        ("jax", False, True),
+        ("jax", True, False),
+        ("jax", True, True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # that PyTorch's compiler looks at itself
+def test_layers_that_are_scanned_or_computed_again_give_the_same(
+    mirror, scan_layers, remat, rng, monkeypatch
+):
+    mirror = MIRRORS[mirror]
+    run = torch.compile(torch_attention.models.depth._run, backend="eager")
+    monkeypatch.setattr(torch_attention.models.depth, "_compiled", lambda: run)
+    torch.manual_seed(0)
+    weights = build(deep(), "torch_attention", {}).state_dict()
+    tokens = tokens_of(rng)
+    plain = results(mirror, deep(), weights, tokens)
+    found = results(mirror, deep(scan_layers, remat), weights, tokens)
+    assert [len(part) for part in found] == [len(part) for part in plain]
+    assert len(found[0]) == 1 + 6 + 7
+    for ours, right in zip(found, plain, strict=True):
+        largest = max(np.abs(x).max() for x in right)
+        for one, other in zip(ours, right, strict=True):
+            assert np.abs(one - other).max() < 2e-5 * largest
+
+
+@each_mirror
+def test_scanned_models_have_the_same_checkpoint_and_read_on(mirror, rng):
+    """With caches layers run one by one."""
+    torch.manual_seed(0)
+    weights = build(deep(), "torch_attention", {}).state_dict()
+    model = build(deep(True, True), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    model.eval()
+    assert container_names(model) == container_names(
+        build(deep(), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    )
+    model = transfer(dict(weights), model)
+    tokens = tokens_of(rng)
+    model.scan_layers = False
+    whole = numpy(model(mirror.array(tokens)).logits)
+    model.scan_layers = True
+    assert difference(read_on(model, mirror.array, tokens, None, (3, 6), model.start(9)), whole) < 1e-5
+
+
+def container_names(model):
+    return sorted(open_container(model).leaves)
+
+
+def test_a_program_in_jax_does_not_grow_with_the_depth():
+    """Counted in operations of the program before it is compiled."""
+
+    def size(count, scan_layers):
+        part = deep(scan_layers, layers=((0, count),))
+        model = build(part, "jax_attention", {"rngs": nnx.Rngs(0)})
+        model.eval()
+        graphdef, state = nnx.split(model)
+        tokens = jnp.zeros((2, 5), jnp.int32)
+        program = jax.make_jaxpr(lambda state: nnx.merge(graphdef, state)(tokens).logits)(state)
+        return len(str(program).splitlines())
+
+    assert size(24, True) < 2 * size(2, True)
+    assert size(24, False) > 6 * size(2, False)
+
+
+def test_dropout_draws_anew_in_every_scanned_layer_and_call():
+    attention = Part("CausalSelfAttention", {"num_heads": 2, "dropout": 0.5})
+    part = language_model(model_spec(VOCAB, 8, [layer_spec(attention, None, "pre", RMS)] * 3))
+    part = Part(part.name, {**part.arguments, "scan_layers": True})
+    model = build(part, "jax_attention", {"rngs": nnx.Rngs(0)})
+    tokens = jnp.zeros((2, 9), jnp.int32)
+    one, other = (model(tokens).logits for _ in range(2))
+    assert np.abs(one - other).max() > 1e-4
+    model.eval()
+    assert np.array_equal(model(tokens).logits, model(tokens).logits)

@@ -42,6 +42,7 @@ OWN_CODE = {
     "arrays.py",
     "demonstration.py",
     "layers.py",
+    "models/depth.py",
     "models/evaluation.py",
     "models/generation.py",
     "models/kinds.py",

@@ -22,13 +22,14 @@ from jax_attention.caches import Cache, State
 from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
 from jax_attention.layers import Factory, embedding, linear, normalise, similarities
 from jax_attention.models.arrangements import ARRANGEMENTS
-from jax_attention.models.arrangements.layer import Layer
+from jax_attention.models.arrangements.layer import Layer, LayerCall
 from jax_attention.models.building import build
+from jax_attention.models.depth import run_layers
 from jax_attention.models.description import LayerSpec, ModelSpec
 from jax_attention.models.mixing import build_mixer, check_memory, first_memory
 from jax_attention.models.places import places
 from jax_attention.models.token_masks import token_mask
-from jax_attention.outputs import CachedOutput, HiddenOutput, LanguageOutput, all_weights
+from jax_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
 
 
@@ -38,6 +39,9 @@ class LanguageModel(nnx.Module):
 
     Args:
         config: what it is made of, layer by layer.
+        scan_layers: whether a compiler makes one program for all layers of a run of equal ones: a deep model compiles
+            nearly as fast as a shallow one. Parameters are stacked in the call, so that their names stay.
+        remat: whether what is inside a layer is computed again for its gradient, and not kept: less memory, more time.
 
     Raises:
         ValueError: a part that is not known, that does not fit, or that sees later tokens.
@@ -47,6 +51,8 @@ class LanguageModel(nnx.Module):
         self,
         config: ModelSpec,
         *,
+        scan_layers: bool = False,
+        remat: bool = False,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
@@ -54,6 +60,8 @@ class LanguageModel(nnx.Module):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         dim, norm = config.embed_dim, {"dim": config.embed_dim}
         self.config = config
+        self.scan_layers = scan_layers
+        self.remat = remat
         self.token_embedding = embedding(config.vocab_size, dim, **factory)
         self.position_embedding = (
             None if config.max_len is None else embedding(config.max_len, dim, **factory)
@@ -132,26 +140,28 @@ class LanguageModel(nnx.Module):
             check_padding_mask(mask, *tokens.shape)
 
         x = self.embed(tokens, positions, caches)  # batch length embed
-        read: list[CachedOutput] = []
-        states = [x]
-        for layer, memory in zip(self.layers, caches or (None,) * len(self.layers), strict=True):
-            read.append(
-                layer(
-                    x,
-                    mask,
-                    positions=positions,
-                    memory=memory,
-                    reads_on=caches is not None,
-                    need_weights=need_weights,
-                )
-            )
-            x = read[-1].output  # batch length embed
-            states.append(x)
+        call: LayerCall = {
+            "positions": positions,
+            "memory": None,
+            "reads_on": caches is not None,
+            "need_weights": need_weights,
+        }
+        read = run_layers(
+            self.layers,
+            x,
+            mask,
+            caches or (None,) * len(self.layers),
+            call,
+            kinds=self.config.layers,
+            scan_layers=self.scan_layers,
+            remat=self.remat,
+        )
+        last = read[-1].output  # batch length embed
         return HiddenOutput(
-            x if self.final_norm is None else normalise(self.final_norm, x),
+            last if self.final_norm is None else normalise(self.final_norm, last),
             None if caches is None else tuple(each.cache for each in read),
             all_weights(each.weights for each in read),
-            tuple(states) if need_hidden_states else None,
+            (x, *(each.output for each in read)) if need_hidden_states else None,
         )
 
     @checked

@@ -33,6 +33,7 @@ def mix(
     x: Float[Tensor, "batch length embed"],
     mask: Bool[Tensor, "..."] | None,
     *,
+    names: frozenset[str],
     positions: Int[Tensor, "..."] | None,
     memory: Any,
     reads_on: bool,
@@ -44,6 +45,7 @@ def mix(
         mixer: attention, which takes a cache, or a memory, which takes a state.
         x: the sequence; with what is remembered, its new tokens alone.
         mask: as the mixer takes it.
+        names: of the arguments that it is called with.
         positions: where the tokens stand, for attention without a cache.
         memory: the cache or the state to go on from; a state is None at first.
         reads_on: whether the call reads on, so that what it remembers matters.
@@ -55,7 +57,6 @@ def mix(
     Raises:
         NotImplementedError: the mixer cannot read on.
     """
-    names = call_arguments(mixer)
     if "state" in names:
         read = mixer(x, mask, state=memory, need_weights=need_weights)
         return CachedOutput(read.output, read.state if reads_on else None, read.weights)

@@ -7,6 +7,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_attention.models.kinds import call_arguments
 from jax_attention.models.mixing import mix
 from jax_attention.outputs import CachedOutput
 
@@ -38,6 +39,7 @@ class Layer(nnx.Module):
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         self.attention = mixer
+        self.takes = call_arguments(mixer)
         self.ffn = ffn
 
     def mix(
@@ -47,4 +49,4 @@ class Layer(nnx.Module):
         call: LayerCall,
     ) -> CachedOutput:
         """What the mixer returns."""
-        return mix(self.attention, x, mask, **call)
+        return mix(self.attention, x, mask, names=self.takes, **call)

@@ -6,6 +6,7 @@ from typing import Any, TypedDict
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from torch_attention.models.kinds import call_arguments
 from torch_attention.models.mixing import mix
 from torch_attention.outputs import CachedOutput
 
@@ -38,6 +39,7 @@ class Layer(nn.Module):
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__()
         self.attention = mixer
+        self.takes = call_arguments(mixer)
         self.ffn = ffn
 
     def mix(
@@ -47,4 +49,4 @@ class Layer(nn.Module):
         call: LayerCall,
     ) -> CachedOutput:
         """What the mixer returns."""
-        return mix(self.attention, x, mask, **call)
+        return mix(self.attention, x, mask, names=self.takes, **call)

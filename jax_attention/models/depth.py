@@ -1,0 +1,86 @@
+"""The layers of a model one after the other; of runs of equal ones a compiler may make one program."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+from jaxtyping import Bool, Float
+
+from jax_attention.models.arrangements.layer import Layer, LayerCall
+from jax_attention.outputs import CachedOutput
+
+
+def run_layers(
+    layers: Any,
+    x: Float[Array, "batch length embed"],
+    mask: Bool[Array, "..."] | None,
+    memories: Sequence[Any],
+    call: LayerCall,
+    *,
+    kinds: Sequence[Any],
+    scan_layers: bool,
+    remat: bool,
+) -> list[CachedOutput]:
+    """What each layer returns.
+
+    Args:
+        layers: the layers, the first one first.
+        x: what the first one is given.
+        mask: as all layers take it.
+        memories: what each layer remembers.
+        call: the other arguments of each layer.
+        kinds: what each layer is; equal ones have equal code.
+        scan_layers: whether a compiler makes one program for all calls of equal layers.
+        remat: whether what is inside a layer is computed again for its gradient, and not kept.
+    """
+    found: list[CachedOutput] = []
+    for _, run in groupby(range(len(layers)), key=lambda n: kinds[n]):
+        numbers = list(run)
+        if scan_layers and not call["reads_on"] and len(numbers) > 1:
+            found += _scanned([layers[n] for n in numbers], x, mask, call, remat)
+        else:
+            for n in numbers:
+                given = found[-1].output if found else x
+                found.append(_run(layers[n], given, mask, {**call, "memory": memories[n]}, remat))
+        x = found[-1].output  # batch length embed
+    return found
+
+
+def _run(layer: Layer, x: Array, mask: Array | None, call: LayerCall, remat: bool) -> CachedOutput:
+    if not remat:
+        return layer(x, mask, **call)
+    graphdef, state = nnx.split(layer)
+
+    def run(state: Any, x: Array, memory: Any) -> tuple[CachedOutput, Any]:
+        held = nnx.merge(graphdef, state)
+        read = held(x, mask, **{**call, "memory": memory})
+        return read, nnx.state(held, nnx.RngState)
+
+    read, drawn = jax.checkpoint(run)(state, x, call["memory"])
+    nnx.update(layer, drawn)
+    return read
+
+
+def _scanned(
+    layers: list[Layer], x: Array, mask: Array | None, call: LayerCall, remat: bool
+) -> list[CachedOutput]:
+    """Equal layers by one step of a loop, whose parameters are stacked for it."""
+    parts = [nnx.split(layer) for layer in layers]
+    graphdef = parts[0][0]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state in parts))
+
+    def step(x: Array, state: Any) -> tuple[Array, Any]:
+        layer = nnx.merge(graphdef, state)
+        read = layer(x, mask, **call)
+        return read.output, (read, nnx.state(layer, nnx.RngState))
+
+    _, (reads, drawn) = lax.scan(jax.checkpoint(step) if remat else step, x, stacked)
+    found = []
+    for n, layer in enumerate(layers):
+        nnx.update(layer, jax.tree.map(lambda leaf, n=n: leaf[n], drawn))
+        found.append(jax.tree.map(lambda leaf, n=n: leaf[n], reads))
+    return found

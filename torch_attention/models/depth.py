@@ -1,0 +1,58 @@
+"""The layers of a model one after the other; of runs of equal ones a compiler may make one program."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from torch_attention.models.arrangements.layer import Layer, LayerCall
+from torch_attention.outputs import CachedOutput
+
+
+def run_layers(
+    layers: Any,
+    x: Float[Tensor, "batch length embed"],
+    mask: Bool[Tensor, "..."] | None,
+    memories: Sequence[Any],
+    call: LayerCall,
+    *,
+    kinds: Sequence[Any],
+    scan_layers: bool,
+    remat: bool,
+) -> list[CachedOutput]:
+    """What each layer returns.
+
+    Args:
+        layers: the layers, the first one first.
+        x: what the first one is given.
+        mask: as all layers take it.
+        memories: what each layer remembers.
+        call: the other arguments of each layer.
+        kinds: what each layer is; equal ones have equal code.
+        scan_layers: whether a compiler makes one program for all calls of equal layers.
+        remat: whether what is inside a layer is computed again for its gradient, and not kept.
+    """
+    found: list[CachedOutput] = []
+    for layer, memory in zip(layers, memories, strict=True):
+        by_itself = scan_layers and not call["reads_on"] and not torch.compiler.is_compiling()
+        run = _compiled() if by_itself else _run
+        given: Any = (layer, x, mask, {**call, "memory": memory})
+        again = remat and torch.is_grad_enabled()
+        found.append(checkpoint(run, *given, use_reentrant=False) if again else run(*given))
+        x = found[-1].output  # batch length embed
+    return found
+
+
+def _run(layer: Layer, x: Tensor, mask: Tensor | None, call: LayerCall) -> CachedOutput:
+    read: CachedOutput = layer(x, mask, **call)
+    return read
+
+
+@cache
+def _compiled() -> Any:
+    """One program for all layers of a kind; compilers take long to import."""
+    return torch.compile(_run)
