@@ -337,7 +337,9 @@ def results(mirror, part, weights, tokens):
         ("jax", True, True),
     ],
 )
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # that PyTorch's compiler looks at itself
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor"
+)  # that PyTorch's compiler looks at itself
 def test_layers_that_are_scanned_or_computed_again_give_the_same(
     mirror, scan_layers, remat, rng, monkeypatch
 ):

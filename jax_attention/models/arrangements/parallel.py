@@ -20,14 +20,14 @@ from jax_attention.outputs import CachedOutput
 
 
 class Parallel(Layer):
-    """x = x + mixer(norm1(x)) + ffn(norm2(x)), as in GPT-NeoX; arguments as in `Layer`.
+    """x = x + mixer(norm1(x)) + ffn(norm2(x)), as in GPT-NeoX; arguments as in `Layer`, and what makes a norm.
 
     Raises:
         ValueError: no feed-forward network.
     """
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn, norm)
+        super().__init__(mixer, ffn)
         _check_two(ffn)
         self.attention_norm = norm()
         self.ffn_norm = norm()
@@ -45,14 +45,14 @@ class Parallel(Layer):
 
 
 class ParallelSharedNorm(Layer):
-    """x = x + mixer(norm(x)) + ffn(norm(x)), as in GPT-J and Falcon 7B; arguments as in `Layer`.
+    """x = x + mixer(norm(x)) + ffn(norm(x)), as in GPT-J and Falcon 7B; arguments as in `Layer`, and what makes a norm.
 
     Raises:
         ValueError: no feed-forward network.
     """
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn, norm)
+        super().__init__(mixer, ffn)
         _check_two(ffn)
         self.attention_norm = norm()
 

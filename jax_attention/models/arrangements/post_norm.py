@@ -18,7 +18,7 @@ class PostNorm(Layer):
     """x = norm(x + f(x)), as in the first Transformer and BERT; arguments as in `Layer`."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn, norm)
+        super().__init__(mixer, ffn)
         self.attention_norm = norm()
         self.ffn_norm: Any = None if ffn is None else norm()
 

@@ -18,7 +18,7 @@ class Sandwich(Layer):
     """x = x + norm'(f(norm(x))), as in Gemma 2 and 3; arguments as in `Layer`."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn, norm)
+        super().__init__(mixer, ffn)
         self.attention_norm = norm()
         self.attention_output_norm = norm()
         self.ffn_norm: Any = None if ffn is None else norm()

@@ -1,6 +1,5 @@
 """What a layer is made of, however it is arranged."""
 
-from collections.abc import Callable
 from typing import Any, TypedDict
 
 from jaxtyping import Bool, Float, Int
@@ -28,15 +27,14 @@ class LayerCall(TypedDict):
 
 
 class Layer(nn.Module):
-    """A mixer, a feed-forward network if there is one, and norms; the base of the arrangements.
+    """A mixer, and a feed-forward network if there is one; the base of the arrangements, which add norms.
 
     Args:
         mixer: what mixes tokens, kept as `attention`.
         ffn: the feed-forward network behind it, or None.
-        norm: makes a norm of the model's features.
     """
 
-    def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
+    def __init__(self, mixer: Any, ffn: Any):
         super().__init__()
         self.attention = mixer
         self.takes = call_arguments(mixer)

@@ -18,7 +18,7 @@ class OutputNorm(Layer):
     """x = x + norm(f(x)), as in OLMo 2; arguments as in `Layer`."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn, norm)
+        super().__init__(mixer, ffn)
         self.attention_output_norm = norm()
         self.ffn_output_norm: Any = None if ffn is None else norm()
 

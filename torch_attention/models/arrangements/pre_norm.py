@@ -18,7 +18,7 @@ class PreNorm(Layer):
     """x = x + f(norm(x)), as in GPT-2 and Llama; arguments as in `Layer`."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
-        super().__init__(mixer, ffn, norm)
+        super().__init__(mixer, ffn)
         self.attention_norm = norm()
         self.ffn_norm: Any = None if ffn is None else norm()
 
