@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from attention_bridge.catalogue import SIZES, Mechanism, Paper, Part
+from attention_bridge.catalogue import DTYPES, SIZES, Mechanism, Paper, Part
 from attention_bridge.catalogue.shared import EMBED, FFN, PADDING
 from attention_bridge.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.oracles import delta, gates, heads, patterns
@@ -67,7 +67,7 @@ def turn(heads):
     return rotary(heads, POSITIONS, 4)
 
 
-def hybrid(name, layers, mixers, ffns):
+def hybrid(name, layers, mixers, ffns, dtypes=DTYPES):
     """An entry of such a model, with its oracle."""
     return Mechanism(
         name=name,
@@ -82,6 +82,7 @@ def hybrid(name, layers, mixers, ffns):
         oracle=partial(oracles.language_model, mixers=mixers, ffns=ffns, eps=0.01),
         causal=True,
         decoding="caches",
+        dtypes=dtypes,
     )
 
 
@@ -94,6 +95,7 @@ HYBRIDS = (
             partial(gates.gated_attention, **GATED, is_causal=True, turn=turn),
         ],
         [experts] * 4,
+        ("float32", "float64"),  # in bfloat16 ties choose the experts
     ),
     hybrid(
         "a state space, a window, latents",

@@ -263,7 +263,7 @@ def wrong(name, module):
 def broken(mirror, control):
     """Within it an implementation is wrong."""
     file, name = CONTROLS[control]
-    module = import_module(f"{mirror}_attention.ops.{file}")
+    module = import_module(f"{mirror}_attention.ops.distributed.{file}")
     before = getattr(module, name)
     setattr(module, name, wrong(name, module))
     try:

@@ -277,8 +277,8 @@ CASES = [
         "a pooling mask that is not of keys",
         lambda m: pool(m, mask=m.ones(2, 7)),
         ValueError,
-        "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 7) here, where a key is hidden from all queries or "
-        "from none, got (2, 7)",
+        "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 7) here, as padding_mask(tokens, pad_id) gives it, "
+        "got (2, 7)",
     ),
     Case(
         "a pooling mask of numbers",

@@ -9,7 +9,7 @@ import pytest
 
 import jax_attention.ops
 import torch_attention.ops
-from jax_attention.ops import native
+from jax_attention.ops import dispatch, native
 from parity_tests.conformance import JAX, TORCH, Conformance
 
 pytestmark = pytest.mark.slow
@@ -99,4 +99,4 @@ class TestSplash(Conformance):
     def interpreted(self, monkeypatch):
         """Without a TPU the kernel is interpreted, step by step."""
         interpreted = native.SPLASH._replace(run=partial(native.splash_attention, interpret=True))
-        monkeypatch.setitem(dot_product.IMPLEMENTATIONS, "splash", interpreted)
+        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "splash", interpreted)

@@ -100,8 +100,9 @@ def test_reading_on_gives_the_logits_of_the_whole_text(mirror, kind, tokens):
     empty = {"growing": m.GrowingCache(), "static": m.StaticCache(capacity=LENGTH)}[kind]
     caches, found = (empty,) * LAYERS, []
     for part in np.split(tokens, [3, 4], axis=1):
-        output, caches, _ = mirror.model(mirror.array(part.copy()), caches=caches)
-        found.append(numpy(output))
+        read = mirror.model(mirror.array(part.copy()), caches=caches)
+        caches = read.caches
+        found.append(numpy(read.logits))
     expected = mirror.model(mirror.array(tokens)).output
     assert error(np.concatenate(found, axis=1), expected) <= BOUND
     assert [int(cache.length) for cache in caches] == [LENGTH] * LAYERS

@@ -277,8 +277,8 @@ class TestBadInput:
                 "a mask of pairs with a cache",
                 lambda m: look(m, m.ones(5, 9), cache=cache(m)),
                 ValueError,
-                "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 5) here, where a key is hidden from all queries "
-                "or from none, got (5, 9)",
+                "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 5) here, "
+                "as padding_mask(tokens, pad_id) gives it, got (5, 9)",
             ),
             Case(
                 "a mask of numbers",

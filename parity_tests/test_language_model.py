@@ -47,9 +47,10 @@ def difference(one, other):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 @each_hybrid
 def test_hybrids_equal_the_oracle_forward_and_backward(hybrid, dtype):
-    verdict = prove(hybrid, dtype)
-    print(verdict)
-    assert verdict.ok, "\n".join(verdict.failures)
+    if dtype in hybrid.dtypes:
+        verdict = prove(hybrid, dtype)
+        print(verdict)
+        assert verdict.ok, "\n".join(verdict.failures)
 
 
 def read_on(model, array, tokens, mask, cuts, caches):

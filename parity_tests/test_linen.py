@@ -183,8 +183,8 @@ class Tagger(linen.Module):
     @linen.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array) -> tuple[jax.Array, Any]:
         encoder = bridge.to_linen(jax_attention.models.Encoder, config=config(jax_attention), name="encoder")
-        output, _, weights = encoder(tokens, mask, need_weights=True)
-        return linen.Dense(self.num_tags, name="tags")(output), weights
+        read = encoder(tokens, mask, need_weights=True)
+        return linen.Dense(self.num_tags, name="tags")(read.last_hidden_state), read.attentions
 
 
 class Reader(linen.Module):

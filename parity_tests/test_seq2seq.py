@@ -278,6 +278,10 @@ NOT_BOOLEAN = (
     "{} must be boolean (True: the query attends to the key), got float32; "
     ".bool() or .astype(bool) converts it, additive values go in bias"
 )
+TOKEN_MASK = (
+    "{} with two axes must have shape (batch, length) = {}, got {}; "
+    "a mask of (query, key) is given as (1, query, key)"
+)
 KEY_MASK = "{} must have shape (batch, 1, 1, key) = {} here, as padding_mask(tokens, pad_id) gives it, got {}"
 REFUSED = [
     *(
@@ -294,7 +298,7 @@ REFUSED = [
                 f"{build.__name__}: a mask of the source of another shape",
                 partial(whole, build, src_mask=bool, mask_shape=(7, 7)),
                 ValueError,
-                KEY_MASK.format("src_mask", (2, 1, 1, 7), (7, 7)),
+                TOKEN_MASK.format("src_mask", (2, 7), (7, 7)),
             ),
             Case(
                 f"{build.__name__}: a mask of the source that is not boolean",
@@ -332,7 +336,7 @@ REFUSED += [
                 f"{build.__name__}: a mask of the target that is not boolean",
                 partial(write, build, dim, tgt_mask=np.float32),
                 TypeError,
-                NOT_BOOLEAN.format("target_mask"),
+                NOT_BOOLEAN.format("tgt_mask"),
             ),
             Case(
                 f"{build.__name__}: texts of another batch",
@@ -358,14 +362,13 @@ REFUSED += [
         "a mask of the target of another shape, where there is a recurrence",
         partial(write, recurrent, 8, tgt_mask=bool, mask_shape=(5, 5)),
         ValueError,
-        KEY_MASK.format("tgt_mask", (2, 1, 1, 5), (5, 5)),
+        TOKEN_MASK.format("tgt_mask", (2, 5), (5, 5)),
     ),
     Case(
         "a mask of the target of another shape",
         partial(write, simple, 6, tgt_mask=bool, mask_shape=(5, 4)),
         ValueError,
-        "tgt_mask must have shape (query, key) = (5, 5), (batch, query, key) = (2, 5, 5) or "
-        "(batch|1, heads|1, query|1, key|1) = (2, 3, 5, 5), got (5, 4)",
+        TOKEN_MASK.format("tgt_mask", (2, 5), (5, 4)),
     ),
 ]
 

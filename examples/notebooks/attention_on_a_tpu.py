@@ -246,7 +246,7 @@ for name, output in found.items():
 # %%
 from attention_bridge.oracles.common import dot_product_attention
 
-known = importlib.import_module(f"{FRAMEWORK}_attention.ops.dot_product").IMPLEMENTATIONS
+known = importlib.import_module(f"{FRAMEWORK}_attention.ops.dispatch").IMPLEMENTATIONS
 names = [
     name for name in known if name not in ("flex", "splash")
 ]  # flex would be compiled first, for a minute

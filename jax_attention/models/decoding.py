@@ -20,7 +20,7 @@ from jaxtyping import Float, Int, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.arrays import stable_order
-from jax_attention.checks import check_positive
+from jax_attention.checks import check_boolean, check_positive
 from jax_attention.models.evaluation import evaluate
 from jax_attention.models.sequence import SequenceToSequence
 from jax_attention.ops import at_least_float32, scan
@@ -76,6 +76,8 @@ def greedy_decode(
         TypeError: a mask that is not boolean.
         ValueError: shapes that do not fit, or more tokens than have a position.
     """
+    if source_mask is not None and source_mask.ndim != 2:
+        check_boolean("source_mask", source_mask)
     check_length(model, max_len)
     settings = {"start_token": start_token, "stop_token": stop_token, "pad_token": pad_token}
     return evaluate(_greedy, model, source, source_mask, max_len=max_len, **settings)
@@ -109,6 +111,8 @@ def beam_search(
         TypeError: a mask that is not boolean.
         ValueError: shapes that do not fit, no beam, or more tokens than have a position.
     """
+    if source_mask is not None and source_mask.ndim != 2:
+        check_boolean("source_mask", source_mask)
     check_length(model, max_len)
     check_positive(num_beams=num_beams)
     settings = {"start_token": start_token, "stop_token": stop_token, "pad_token": pad_token}

@@ -168,7 +168,7 @@ class Encoder(nnx.Module):
             ValueError: shapes that do not fit, or more positions than have an embedding.
         """
         check_tokens(tokens)
-        mask = token_mask(mask, *tokens.shape)
+        mask = token_mask(mask, tokens.shape)
         if token_types is not None and token_types.shape != tokens.shape:
             raise ValueError(
                 f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"

@@ -134,7 +134,7 @@ class EncoderDecoder(SequenceModel):
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
-        source_mask = token_mask(source_mask, *source.shape, name="source_mask")
+        source_mask = token_mask(source_mask, source.shape, name="source_mask")
         check_padding_mask(source_mask, *source.shape)
         table = self.encoder_position_embedding
         x = normalise(self.encoder_embedding_norm, self._embed(source, table, None))  # batch source embed
@@ -157,8 +157,8 @@ class EncoderDecoder(SequenceModel):
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         stack = self.config.decoder
-        target_mask = token_mask(target_mask, *target.shape, name="target_mask")
-        source_mask = token_mask(source_mask, *memory.shape[:2], name="source_mask")
+        target_mask = token_mask(target_mask, target.shape, name="target_mask")
+        source_mask = token_mask(source_mask, memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
         table = self.decoder_position_embedding
         x = normalise(self.decoder_embedding_norm, self._embed(target, table, caches))  # batch target embed

@@ -54,7 +54,7 @@ def generate(
     """
     sampling = Sampling(temperature, top_k, top_p, stop_token, pad_token)
     check_tokens(tokens)
-    mask = token_mask(mask, *tokens.shape)
+    mask = token_mask(mask, tokens.shape)
     check_prompt(model, tokens, num_tokens, mask)
     check_draws(draws, temperature, num_tokens, tokens.shape[0])
     graphdef, state = nnx.split(model)

@@ -126,7 +126,7 @@ class LanguageModel(nnx.Module):
     ) -> HiddenOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the model."""
         check_tokens(tokens)
-        mask = token_mask(mask, *tokens.shape)
+        mask = token_mask(mask, tokens.shape)
         check_shape("positions", positions, tokens)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self._num_heads)

@@ -173,7 +173,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """Read `source` from both ends; arguments as in a call of the model. An encoder without weights."""
         check_tokens(source, "src_tokens")
         check_positive(source=source.shape[1])
-        source_mask = token_mask(source_mask, *source.shape, name="src_mask")
+        source_mask = token_mask(source_mask, source.shape, name="src_mask")
         check_padding_mask(source_mask, *source.shape, name="src_mask")
         there = _there(source, source_mask)  # source batch
         x = self.dropout(self.source_embedding(source)).swapaxes(0, 1)  # source batch embed
@@ -198,10 +198,10 @@ class RecurrentSeq2Seq(SequenceToSequence):
         """Write on from `target`; as in `SequenceToSequence.decode`, with one head and one `RecurrentCache`."""
         check_tokens(target, "tgt_tokens")
         check_positive(target=target.shape[1])
-        target_mask = token_mask(target_mask, *target.shape, name="tgt_mask")
+        target_mask = token_mask(target_mask, target.shape, name="tgt_mask")
         check_padding_mask(target_mask, *target.shape, name="tgt_mask")
         check_sequence("memory", memory, self.hidden_dim, batch=target.shape[0])
-        source_mask = token_mask(source_mask, *memory.shape[:2], name="src_mask")
+        source_mask = token_mask(source_mask, memory.shape[:2], name="src_mask")
         check_padding_mask(source_mask, *memory.shape[:2], name="src_mask")
         if caches is not None and len(caches) != 1:
             raise ValueError(f"caches must be one for the one recurrence, got {len(caches)}")

@@ -195,7 +195,7 @@ class Decoder(nn.Module):
     ) -> HiddenOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the decoder."""
         check_tokens(tokens)
-        mask = token_mask(mask, *tokens.shape)
+        mask = token_mask(mask, tokens.shape)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         else:

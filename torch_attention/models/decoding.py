@@ -19,7 +19,7 @@ from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import stable_order
-from torch_attention.checks import check_positive
+from torch_attention.checks import check_boolean, check_positive
 from torch_attention.models.evaluation import evaluate
 from torch_attention.models.sequence import SequenceToSequence
 from torch_attention.ops import at_least_float32, scan
@@ -75,6 +75,8 @@ def greedy_decode(
         TypeError: a mask that is not boolean.
         ValueError: shapes that do not fit, or more tokens than have a position.
     """
+    if source_mask is not None and source_mask.ndim != 2:
+        check_boolean("source_mask", source_mask)
     check_length(model, max_len)
     settings = {"start_token": start_token, "stop_token": stop_token, "pad_token": pad_token}
     return evaluate(_greedy, model, source, source_mask, max_len=max_len, **settings)
@@ -108,6 +110,8 @@ def beam_search(
         TypeError: a mask that is not boolean.
         ValueError: shapes that do not fit, no beam, or more tokens than have a position.
     """
+    if source_mask is not None and source_mask.ndim != 2:
+        check_boolean("source_mask", source_mask)
     check_length(model, max_len)
     check_positive(num_beams=num_beams)
     settings = {"start_token": start_token, "stop_token": stop_token, "pad_token": pad_token}

@@ -175,7 +175,7 @@ class RelativeEncoderDecoder(SequenceModel):
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
-        source_mask = token_mask(source_mask, *source.shape, name="source_mask")
+        source_mask = token_mask(source_mask, source.shape, name="source_mask")
         check_padding_mask(source_mask, *source.shape)
         x = self.token_embedding(source)  # batch source embed
         layers = []
@@ -200,8 +200,8 @@ class RelativeEncoderDecoder(SequenceModel):
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         num_layers = self.config.num_decoder_layers
-        target_mask = token_mask(target_mask, *target.shape, name="target_mask")
-        source_mask = token_mask(source_mask, *memory.shape[:2], name="source_mask")
+        target_mask = token_mask(target_mask, target.shape, name="target_mask")
+        source_mask = token_mask(source_mask, memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, num_layers, self.config.num_heads)
         x = self.token_embedding(target)  # batch target embed
         layers = []

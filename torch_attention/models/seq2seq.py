@@ -152,7 +152,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source, "src_tokens")
         self._check_length("src_tokens", source)
-        source_mask = token_mask(source_mask, *source.shape, name="src_mask")
+        source_mask = token_mask(source_mask, source.shape, name="src_mask")
         check_padding_mask(source_mask, *source.shape, name="src_mask")
         positions = places(source, None, None, self.max_len)  # source
         x = self.source_embedding(source) + self.source_position_embedding(positions)  # batch source embed
@@ -177,10 +177,10 @@ class SimpleSeq2Seq(SequenceToSequence):
         need_weights: bool = False,
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceToSequence.decode`."""
-        target_mask = token_mask(target_mask, *target.shape, name="tgt_mask")
+        target_mask = token_mask(target_mask, target.shape, name="tgt_mask")
         self._check_target(target, target_mask, caches)
         check_sequence("memory", memory, self.embed_dim, batch=target.shape[0])
-        source_mask = token_mask(source_mask, *memory.shape[:2], name="src_mask")
+        source_mask = token_mask(source_mask, memory.shape[:2], name="src_mask")
         check_padding_mask(source_mask, *memory.shape[:2], name="src_mask")
         positions = places(target, None, caches, self.max_len)  # target
         x = self.target_embedding(target) + self.target_position_embedding(positions)  # batch target embed

@@ -142,7 +142,7 @@ class SpeechTransformer(SequenceModel):
         length, most = (source.shape[1] + 1) // 2, self.config.max_frames
         if length > most:
             raise ValueError(f"source must have at most {2 * most} frames, got {source.shape[1]}")
-        source_mask = token_mask(source_mask, source.shape[0], length, name="source_mask")
+        source_mask = token_mask(source_mask, (source.shape[0], length), name="source_mask")
         check_padding_mask(source_mask, source.shape[0], length)
         x = self.activation(convolve(self.frame_conv, source))
         x = self.activation(convolve(self.halving_conv, x))
@@ -169,8 +169,8 @@ class SpeechTransformer(SequenceModel):
     ) -> SequenceOutput:
         """Write on from `target`; arguments as in `SequenceModel.decode`."""
         config, stack = self.config, self.config.decoder
-        target_mask = token_mask(target_mask, *target.shape, name="target_mask")
-        source_mask = token_mask(source_mask, *memory.shape[:2], name="source_mask")
+        target_mask = token_mask(target_mask, target.shape, name="target_mask")
+        source_mask = token_mask(source_mask, memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
         positions = places(target, None, caches, config.max_len)  # target
         x = self.token_embedding(target) * config.embed_scale  # batch target embed

@@ -10,6 +10,7 @@ Attention classes read two axes as `(query, key)`; whole models, whose callers h
 """
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Shaped
@@ -21,13 +22,13 @@ from torch_attention.ops.arrays import is_static, known_values
 
 
 def token_mask(
-    mask: Shaped[Tensor, "..."] | None, batch: int, length: int, *, name: str = "mask"
+    mask: Shaped[Tensor, "..."] | None, shape: Sequence[int], *, name: str = "mask"
 ) -> Bool[Tensor, "..."] | None:
     """The mask of a model's call as its layers take it: with two axes `(batch, 1, 1, length)`, else as it is.
 
     Args:
         mask: boolean, or with two axes integers 0 and 1.
-        batch, length: of the tokens.
+        shape: of the tokens, `(batch, length)`.
         name: what a message calls the mask.
 
     Raises:
@@ -36,9 +37,10 @@ def token_mask(
     """
     if mask is None:
         return None
-    if mask.ndim != 2:
+    if mask.ndim != 2 or len(shape) != 2:  # tokens of another rank are refused with the tokens
         check_boolean(name, mask)
         return mask
+    batch, length = shape
     if is_integer(mask):
         _check_zeros_and_ones(name, mask)
         mask = mask != 0  # batch length

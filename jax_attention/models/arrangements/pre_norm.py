@@ -15,7 +15,7 @@ from jax_attention.outputs import CachedOutput
 
 
 class PreNorm(Layer):
-    """x = x + f(norm(x)), as in GPT-2 and Llama; arguments as in `Layer`."""
+    """x = x + f(norm(x)), as in GPT-2 and Llama; arguments as in `Layer`, and what makes a norm."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__(mixer, ffn)
