@@ -30,7 +30,7 @@ LINEAR, QUADRATIC = (
 COUNTED, COUNTED_SHORT = (1024, 2304), (576, 1024)  # counted at; squares, for images
 SLACK = 0.1  # what is left of lower powers between these lengths, and of tiles that are filled up
 FIRST_TILE = 0.2  # more of that where XLA's tiles fill a short sequence
-TOLERANCE = 1.5  # how many times the time may grow faster than the length's power, for noise and caches
+BETWEEN = 0.5  # powers of the length above the paper's: nearer to that than to the next
 LEAST_SECONDS, LEAST_BYTES = 5e-3, 8 * 2**20  # below, a figure says nothing of growth
 CHUNKED = ("linear", "delta", "low_rank")  # many steps, each counted in Python
 WARM = 64
@@ -89,7 +89,7 @@ class Growth(NamedTuple):
             for use, each in powers.items()
             if each > most
         ]
-        limit = TOLERANCE * (self.lengths[1] / self.lengths[0]) ** power
+        limit = (self.lengths[1] / self.lengths[0]) ** (power + BETWEEN)
         pairs = ("forward", self.forward), ("backward", self.backward)
         for (name, pair), slowness in zip(pairs, self.slowness, strict=True):
             if pair is None:
@@ -242,8 +242,8 @@ length × length) on one sequence of float32.
   beyond parameters and inputs at both lengths, in MB: what the process held at most in PyTorch, what the compiler
   planned in JAX.
 - *A byte*: how many times longer this machine takes to add one to a number among as many bytes as the second peak than
-  among as many as the first, which no longer fit its caches. A line is marked where its time grows more than
-  {tolerance} times faster than the paper's power and this together say.
+  among as many as the first, which no longer fit its caches. A line is marked where what is counted grows faster than
+  the paper says, or where time or peak, beside this, are nearer to the next power of the length than to the paper's.
 
 {table}"""
 
@@ -272,7 +272,6 @@ def page(found: list[Growth]) -> str:
         machine=f"torch {torch.__version__} and jax {jax.__version__}",
         quadratic=" and ".join(f"{length:,}" for length in QUADRATIC),
         linear=" and ".join(f"{length:,}" for length in LINEAR),
-        tolerance=TOLERANCE,
         table=markdown.table(headings, map(_cells, found), figures=range(3, len(headings) - 1)),
     )
 
