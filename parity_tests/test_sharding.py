@@ -27,6 +27,7 @@ from parity_tests.sharded import (
     CONTROLS,
     FEW_MESHES,
     HEAD_DIM,
+    JAX_ALONE,
     KEY,
     MODELS,
     NARROW,
@@ -161,7 +162,7 @@ class TestModels:
     def test_the_table_is_a_plan_for_parallelize_module_too(self, results):
         assert_same_model(of(results, "torch", "natively"), model_on_one_device("Decoder")["torch"])
 
-    @pytest.mark.parametrize("name", MODELS)
+    @pytest.mark.parametrize("name", sorted(MODELS.keys() - {*JAX_ALONE}))
     def test_both_frameworks_give_the_same(self, results, name):
         ours, theirs = (of(results, mirror, name, FEW_MESHES[mirror][0]) for mirror in ("torch", "jax"))
         assert_same_model(theirs, ours, 2 * BOUND)
