@@ -110,6 +110,13 @@ class TestHdf5Links:
         with pytest.raises(CheckpointError, match="below/link is a link to another place"):
             checkpoints.open(tmp_path / "x.weights.h5")
 
+    def test_a_named_type_in_place_of_an_array_is_refused(self, tmp_path):
+        with h5py.File(tmp_path / "x.weights.h5", "w") as file:
+            file["layers/w"] = np.ones(3)
+            file["layers/kind"] = np.dtype("float32")
+        with pytest.raises(CheckpointError, match="layers/kind is neither a group nor an array"):
+            checkpoints.open(tmp_path / "x.weights.h5")
+
     def test_dataset_with_two_names_is_read_twice(self, tmp_path):
         with h5py.File(tmp_path / "x.weights.h5", "w") as file:
             file["w"] = np.ones(3)

@@ -17,7 +17,8 @@ def datasets(group: Any) -> Iterator[tuple[str, Any]]:
     """Every name in a file that leads to a dataset, and the dataset. One with two names comes twice.
 
     Raises:
-        ValueError: a link leads elsewhere by a path (soft or external), a name is not text, or the file is endless.
+        ValueError: a link leads elsewhere by a path (soft or external), a name is not text, something is no array, or
+            the file is endless.
     """
     for count, (name, node) in enumerate(_walk(group, "", 0)):
         if count >= MOST_ENTRIES:
@@ -59,6 +60,8 @@ def _walk(group: Any, above: str, level: int) -> Iterator[tuple[str, Any]]:
                 f"{name} is a link to another place, and only files without soft and external links are read"
             )
         node = group[key]
+        if not isinstance(node, h5py.Group | h5py.Dataset):
+            raise ValueError(f"{name} is neither a group nor an array but a {type(node).__name__}")
         yield name, node
         if isinstance(node, h5py.Group):
             yield from _walk(node, f"{name}/", level + 1)
