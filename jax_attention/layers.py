@@ -210,27 +210,27 @@ def convolve(
     layer: nnx.Module, x: Float[Array, "batch *places channels"]
 ) -> Float[Array, "batch *out_places out_channels"]:
     """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
-    # Where devices share out the places, and an axis of their mesh shares out nothing, XLA 0.10 adds up the
-    # gradient of the kernel once for each device along that axis.
+    # Where devices share out the places, or a convolution has groups, and an axis of the mesh shares out nothing, XLA
+    # 0.10 adds up the gradient of the kernel once for each device along that axis.
     conv: Any = layer
-    if _by_feature(conv, x) and AxisType.Auto in jax.sharding.get_abstract_mesh().axis_types:
-        taps = range(conv.kernel.shape[0])  # a sum of few products, which has no such gradient
-        parts = [conv.kernel[...][n] * x[:, n : x.shape[1] - len(taps) + 1 + n] for n in taps]
-        return sum(parts) if conv.bias is None else sum(parts) + conv.bias[...]
-    return _whole_sequences(layer(_whole_sequences(x)))
-
-
-def _by_feature(conv: Any, x: Float[Array, "*axes"]) -> bool:
-    """Whether a plain convolution takes each feature of a sequence by itself, place after place."""
-    plain = type(conv) is nnx.Conv and x.ndim == 3 and conv.feature_group_count == x.shape[-1]
-    return plain and conv.padding == ((0, 0),) and conv.strides == (1,)
-
-
-def _whole_sequences(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     if AxisType.Auto not in jax.sharding.get_abstract_mesh().axis_types:
-        return x
-    free = PartitionSpec.UNCONSTRAINED
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(free, *(None,) * (x.ndim - 2), free))
+        return layer(x)
+    free = None if conv.feature_group_count > 1 else PartitionSpec.UNCONSTRAINED
+    plain = type(conv) is nnx.Conv and (conv.padding, conv.strides) == (((0, 0),), (1,))
+    if plain and x.ndim == 3 and conv.feature_group_count == x.shape[-1]:
+        return _short_convolution(conv, x)
+    whole = PartitionSpec(free, *(None,) * (x.ndim - 2), free)
+    constrain = jax.lax.with_sharding_constraint
+    return constrain(layer(constrain(x, whole)), whole)
+
+
+def _short_convolution(conv: Any, x: Float[Array, "batch length features"]) -> Float[Array, "..."]:
+    """A depthwise convolution as a sum over its taps, which leaves the batch and the features where they are."""
+    bias = None if conv.bias is None else conv.bias[...]
+    x, kernel, bias = conv.promote_dtype((x, conv.kernel[...], bias), dtype=conv.dtype)
+    length = x.shape[1] - len(kernel) + 1
+    output = sum(tap * x[:, n : n + length] for n, tap in enumerate(kernel))  # batch length features
+    return output if bias is None else output + bias
 
 
 @checked

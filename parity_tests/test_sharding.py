@@ -4,6 +4,7 @@ What they computed comes from processes of their own, see `sharded.py`; here it 
 definition in float64, and with the other framework.
 """
 
+import os
 import subprocess
 import sys
 from functools import cache, partial
@@ -190,6 +191,19 @@ def refusals(mirror):
             MIRRORS[mirror]("dot_product_attention", x, x, x, implementation=scheme)
         found.append(str(refusal.value))
     return found
+
+
+@pytest.mark.slow
+def test_convolutions_have_the_gradients_of_one_device():
+    """Those in groups too, whose kernel's gradient XLA adds up too often."""
+    devices = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "parity_tests.sharded_convolutions"]
+    printed = subprocess.run(
+        command, env=devices, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert len(printed) == 30
+    for line in printed:
+        assert float(line.partition("|")[0]) < 1e-12, line
 
 
 PARTED = {f"{name}_proj" for name in ("q", "k", "v", "q_b", "kv_b", "out", "gate", "up", "down")}
