@@ -408,3 +408,16 @@ def test_dropout_draws_anew_in_every_scanned_layer_and_call():
     assert np.abs(one - other).max() > 1e-4
     model.eval()
     assert np.array_equal(model(tokens).logits, model(tokens).logits)
+
+
+def test_a_layer_that_was_changed_is_not_scanned_with_the_others():
+    """Its options are its own, though its description is that of its neighbours."""
+    found = []
+    for scan_layers in (False, True):
+        model = build(deep(scan_layers, layers=((0, 4),)), "jax_attention", {"rngs": nnx.Rngs(0)})
+        model.eval()
+        model.layers[2].attention.scale = 3.0
+        found.append(model(jnp.asarray(tokens_of(np.random.default_rng(0)))).logits)
+    assert difference(*found) < 1e-5
+    model.layers[2].attention.scale = model.layers[1].attention.scale
+    assert difference(model(jnp.asarray(tokens_of(np.random.default_rng(0)))).logits, found[0]) > 1e-4

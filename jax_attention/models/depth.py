@@ -1,7 +1,6 @@
 """The layers of a model one after the other; of runs of equal ones a compiler may make one program."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import jax
@@ -21,7 +20,6 @@ def run_layers(
     memories: Sequence[Any],
     call: LayerCall,
     *,
-    kinds: Sequence[Any],
     scan_layers: bool,
     remat: bool,
 ) -> list[CachedOutput]:
@@ -33,21 +31,33 @@ def run_layers(
         mask: as all layers take it.
         memories: what each layer remembers.
         call: the other arguments of each layer.
-        kinds: what each layer is; equal ones have equal code.
         scan_layers: whether a compiler makes one program for all calls of equal layers.
         remat: whether what is inside a layer is computed again for its gradient, and not kept.
     """
     found: list[CachedOutput] = []
-    for _, run in groupby(range(len(layers)), key=lambda n: kinds[n]):
-        numbers = list(run)
-        if scan_layers and not call["reads_on"] and len(numbers) > 1:
-            found += _scanned([layers[n] for n in numbers], x, mask, call, remat)
+    runs = _runs(layers) if scan_layers and not call["reads_on"] else [[n] for n in range(len(layers))]
+    for run in runs:
+        if len(run) > 1:
+            found += _scanned([layers[n] for n in run], x, mask, call, remat)
         else:
-            for n in numbers:
-                given = found[-1].output if found else x
-                found.append(_run(layers[n], given, mask, {**call, "memory": memories[n]}, remat))
+            found.append(_run(layers[run[0]], x, mask, {**call, "memory": memories[run[0]]}, remat))
         x = found[-1].output  # batch length embed
     return found
+
+
+def _runs(layers: Any) -> list[list[int]]:
+    """Numbers of layers in runs of equal structure: the same classes, options and shapes."""
+    runs: list[list[int]] = []
+    before: Any = None
+    for n, layer in enumerate(layers):
+        graphdef, state = nnx.split(layer)
+        kind = graphdef, [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
+        if kind == before:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+        before = kind
+    return runs
 
 
 def _run(layer: Layer, x: Array, mask: Array | None, call: LayerCall, remat: bool) -> CachedOutput:

@@ -152,7 +152,6 @@ class LanguageModel(nnx.Module):
             mask,
             caches or (None,) * len(self.layers),
             call,
-            kinds=self.config.layers,
             scan_layers=self.scan_layers,
             remat=self.remat,
         )

@@ -20,7 +20,6 @@ def run_layers(
     memories: Sequence[Any],
     call: LayerCall,
     *,
-    kinds: Sequence[Any],
     scan_layers: bool,
     remat: bool,
 ) -> list[CachedOutput]:
@@ -32,7 +31,6 @@ def run_layers(
         mask: as all layers take it.
         memories: what each layer remembers.
         call: the other arguments of each layer.
-        kinds: what each layer is; equal ones have equal code.
         scan_layers: whether a compiler makes one program for all calls of equal layers.
         remat: whether what is inside a layer is computed again for its gradient, and not kept.
     """

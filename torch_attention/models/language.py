@@ -150,7 +150,6 @@ class LanguageModel(nn.Module):
             mask,
             caches or (None,) * len(self.layers),
             call,
-            kinds=self.config.layers,
             scan_layers=self.scan_layers,
             remat=self.remat,
         )
