@@ -6,10 +6,12 @@ import copy
 import inspect
 import json
 import math
+from pathlib import Path
 
 import families
 import numpy as np
 import pytest
+import torch
 
 from attention_bridge.building import build
 from attention_bridge.config_files import read_json
@@ -290,3 +292,41 @@ def test_declarations_are_those_of_the_dataclasses():
             assert declarations.parts()[name][argument].required == required, (name, argument)
     assert all(hasattr(theirs, model) and config in declarations.configurations() for model, config in
                declarations.models().items())  # fmt: skip
+
+
+BEFORE = json.loads((Path(__file__).parent / "fixtures" / "own_configurations_before.json").read_text())
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_own_configurations_of_before_models_were_described_give_the_same_model(name):
+    """Files that were written then, against what the family's configuration gives now."""
+    found = []
+    tokens = torch.arange(6)[None]
+    for given in (BEFORE[name], configuration(name)):
+        torch.manual_seed(0)
+        model = build(read_config(given).model, "torch_attention", {}).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(0.2, 0.4)
+            found.append(model(tokens, tokens) if name.startswith("t5") else model(tokens))
+    assert [tuple(x.shape) for x in found[0][:1]] == [tuple(x.shape) for x in found[1][:1]]
+    torch.testing.assert_close(found[0].logits, found[1].logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "message"),
+    [
+        ("mistral", ("heads", "num_heads"), 3.0, "positive whole number num_heads"),
+        ("mistral", ("heads", "class"), "LatentHeadsConfig", "must have class"),
+        ("mistral", ("windows",), [3, -1], "positive whole number windows"),
+        ("mistral", ("windows",), [3], "windows for each of 2 layers"),
+        ("mistral", ("rope", "frequencies"), "x", "a list frequencies"),
+        ("mistral", ("more",), 1, "not known: more"),
+        ("deepseek_v3", ("experts", "num_chosen"), 0, "positive whole number num_chosen"),
+        ("bloom", ("shared_norm",), True, "shared_norm false, or parallel true"),
+        ("t5", ("heads", "scale"), 0.5, "scale 1.0"),
+        ("t5", ("heads", "qk_norm"), True, "without biases, softcap and norms"),
+    ],
+)
+def test_own_configurations_of_before_are_checked(name, path, value, message):
+    assert message in refusal(mutant(BEFORE[name], ("config", *path), value))
