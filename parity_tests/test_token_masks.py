@@ -107,3 +107,26 @@ def test_classes_with_key_masks_name_padding_mask(mirror, name):
     x = mirror.array(np.zeros((BATCH, LENGTH, 8), np.float32))
     with pytest.raises(ValueError, match="padding_mask"):
         layer(x, mirror.array(THERE.astype(bool)))
+
+
+@each_mirror
+def test_hidden_states_are_what_each_layer_is_given(mirror, rng):
+    tokens = mirror.array(rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32))
+    for name in ("Encoder", "Decoder", "LanguageModel"):
+        model = made(mirror, name)
+        model.eval()
+        found = model(tokens, need_hidden_states=True)
+        assert len(found.hidden_states) == 1 + len(model.layers)
+        first, last = found.hidden_states
+        layer, (dim,) = model.layers[0], {numpy(x).shape[-1] for x in (first, last)}
+        assert dim == 12
+        call = {"positions": None, "memory": None, "reads_on": False, "need_weights": False}
+        given = layer(first, **call) if name == "LanguageModel" else layer(first)
+        np.testing.assert_allclose(numpy(given.output), numpy(last), rtol=1e-5, atol=1e-6)
+        if name == "Encoder":
+            assert np.array_equal(numpy(last), numpy(found.last_hidden_state))
+        else:
+            read = model.read(tokens).last_hidden_state
+            normed = mirror.package.layers.normalise(model.final_norm, last)
+            np.testing.assert_allclose(numpy(normed), numpy(read), rtol=1e-5, atol=1e-6)
+        assert model(tokens).hidden_states is None
