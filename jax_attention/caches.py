@@ -83,7 +83,7 @@ class Cache(Protocol):
 
 @runtime_checkable
 class State(Protocol):
-    """What a recurrent memory goes on from: a named tuple of arrays, in place of a cache."""
+    """State of a recurrent layer: a named tuple of arrays, in place of a KV cache."""
 
     _fields: tuple[str, ...]
 

@@ -421,3 +421,15 @@ def test_a_layer_that_was_changed_is_not_scanned_with_the_others():
     assert difference(*found) < 1e-5
     model.layers[2].attention.scale = model.layers[1].attention.scale
     assert difference(model(jnp.asarray(tokens_of(np.random.default_rng(0)))).logits, found[0]) > 1e-4
+
+
+@each_mirror
+def test_numbers_of_numpy_in_a_description_are_python_s_own(mirror):
+    kind = mirror.package.models.Part
+    given = kind("rms_norm", {"dim": np.int64(3), "eps": np.float32(0.5), "unit_offset": np.True_})
+    assert given == kind("rms_norm", {"dim": 3, "eps": 0.5, "unit_offset": True})
+    assert json.loads(json.dumps(given.to_dict())) == given.to_dict()
+    with pytest.raises(
+        TypeError, match="dim of rms_norm must be a number, a string, a sequence of these or a Part"
+    ):
+        kind("rms_norm", {"dim": np.ones(2)})

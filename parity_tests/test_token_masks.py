@@ -7,6 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
+import torch_attention.models
 from attention_bridge.building import build
 from attention_bridge.families.describe import Heads, language_model
 from parity_tests import described
@@ -130,3 +131,16 @@ def test_hidden_states_are_what_each_layer_is_given(mirror, rng):
             normed = mirror.package.layers.normalise(model.final_norm, last)
             np.testing.assert_allclose(numpy(normed), numpy(read), rtol=1e-5, atol=1e-6)
         assert model(tokens).hidden_states is None
+
+
+@pytest.mark.slow  # PyTorch compiles nothing under the tests' shape checks
+@pytest.mark.parametrize("batch", [BATCH, LENGTH])
+def test_a_compiled_model_takes_them_in_one_graph(batch):
+    m = torch_attention.models
+    model = m.Encoder(m.EncoderConfig(**SIZES)).eval()
+    tokens, mask = (
+        torch.zeros(batch, LENGTH, dtype=torch.long),
+        torch.tensor(THERE[:1]).expand(batch, LENGTH) > 0,
+    )
+    found = torch.compile(model, fullgraph=True, backend="eager")(tokens, mask).output
+    torch.testing.assert_close(found, model(tokens, mask[:, None, None]).output)

@@ -1,4 +1,4 @@
-"""The mirrors' own configurations of before models were described layer by layer, which are still read."""
+"""Read configurations that the mirrors saved before models were described layer by layer."""
 
 from __future__ import annotations
 

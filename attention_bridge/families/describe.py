@@ -42,7 +42,7 @@ class Heads:
     unit_offset: bool = False
 
     def mixer(self, position: Part, window: int | None = None) -> Part:
-        """The class of the catalogue that attends so."""
+        """The attention class of the catalogue for these heads."""
         given: dict[str, Any] = {
             "num_heads": self.num_heads,
             "num_kv_heads": self.num_kv_heads,
@@ -64,7 +64,7 @@ class Heads:
         return Part("GroupedQueryAttention" if window is None else "SlidingWindowAttention", given)
 
     def norm(self, dim: int | None = None) -> Part:
-        """The RMS norm of the model, of so many features, or of as many as there are where it stands."""
+        """The RMS norm of the model, over `dim` features; None leaves `dim` to the layer that holds it."""
         sizes = {} if dim is None else {"dim": dim}
         return Part("rms_norm", {**sizes, "eps": self.norm_eps, "unit_offset": self.unit_offset})
 
@@ -92,12 +92,12 @@ def rotary_decoder(
         vocab_size: number of tokens.
         num_layers: number of layers.
         ffn_dim: features inside the feed-forward network.
-        rope: what turns queries and keys.
+        rope: rotary embedding.
         activation: of the gate.
         ffn_bias: whether the feed-forward maps have biases.
         sandwich: whether what a sublayer returns is normalised too, before it is added (Gemma 2).
         windows: how many keys each layer sees at most, None for all; one a layer, or empty for all layers.
-        local_rope: what turns queries and keys in layers with a window, if something else does (Gemma 3).
+        local_rope: rotary embedding of layers with a window (Gemma 3); None for the same as `rope`.
         embed_scale: factor on the embeddings.
         logit_softcap: what no logit reaches; None leaves them unbounded.
         tied: whether logits come from the embeddings again, instead of a head.
@@ -143,7 +143,7 @@ def parallel_decoder(
         vocab_size: number of tokens.
         num_layers: number of layers.
         ffn_dim: features inside the feed-forward network.
-        position: what tells queries and keys where they stand.
+        position: positional encoding, `RotaryEmbedding` or `ALiBi`.
         arrangement: `parallel` (GPT-NeoX), `parallel_shared_norm` (Falcon 7B), or `pre` (BLOOM).
         activation: of the feed-forward network.
         ffn_bias: whether its maps have biases.

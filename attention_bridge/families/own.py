@@ -21,7 +21,7 @@ WORDS = {
     "arrangement": ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm"),
     "kernel": ("elu", "relu", "softmax"),
 }
-# What a part is told where it stands.
+# Arguments that the model fills in, by the role of a part.
 KNOWN = {
     "mixer": ("embed_dim", "is_causal"),
     "ffn": ("embed_dim",),

@@ -1,4 +1,4 @@
-"""Heads of queries that share heads of keys and values: how many there are, and their projections."""
+"""Head counts and projections of grouped-query attention."""
 
 from typing import Any, NamedTuple, Unpack
 
@@ -24,7 +24,7 @@ class GroupedHeads(NamedTuple):
     def projections(
         self, *, bias: bool, out_bias: bool | None, **factory: Unpack[Factory]
     ) -> tuple[Any, Any, Any, Any]:
-        """The maps to queries, keys and values, and the one to the output, with a bias as `out_bias` or `bias` says."""
+        """Query, key, value and output projection; with `out_bias=None` the last has a bias if the others have."""
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return (
             linear(self.embed_dim, queries, bias=bias, **factory),
@@ -37,7 +37,7 @@ class GroupedHeads(NamedTuple):
 def grouped_heads(
     embed_dim: int, num_heads: int, num_kv_heads: int | None, head_dim: int | None
 ) -> GroupedHeads:
-    """The heads that are asked for; None is as many of keys as of queries, or `embed_dim / num_heads` features.
+    """Validate head counts; None means `num_kv_heads = num_heads`, and `head_dim = embed_dim / num_heads`.
 
     Raises:
         ValueError: sizes that do not divide.

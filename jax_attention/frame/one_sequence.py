@@ -129,7 +129,7 @@ class SelfAttentionFrame(nnx.Module):
         return self.placed(found, placed, found.entries.value, **call)
 
     def _scheme(self, call: Any) -> Any:
-        """What places queries and keys: the scheme of the call, if it has one, else the layer's own."""
+        """The positional encoding of the call, else that of the layer."""
         shared = call.get("position")
         if shared is None:
             return self.position
@@ -186,10 +186,10 @@ def recall(
     mask: Bool[Array, "..."] | None = None,
     positions: Int[Array, "..."] | None = None,
 ) -> Recalled:
-    """What new tokens may attend to: those that are remembered, and themselves.
+    """Keys and values that new tokens may attend to: those of the KV cache, and their own.
 
     Args:
-        cache: what is remembered; None if these tokens are all there are.
+        cache: KV cache with the tokens before; None without one.
         entries: of the new tokens, such as a `KeyValue`.
         mask: with a cache, which new tokens are there, `(batch, 1, 1, new)`; without one it is passed on.
         positions: passed on without a cache.

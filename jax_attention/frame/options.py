@@ -83,10 +83,10 @@ class SelfCall(StreamingCall, total=False):
 
 
 class SharedCall(SelfCall, total=False):
-    """Arguments of calls of a class that stands in layers which share a position scheme.
+    """Arguments of calls of a class whose layers may share a positional encoding.
 
     Attributes:
-        position: scheme that places queries and keys in this call, in place of the layer's own; see `positions`.
+        position: positional encoding of this call (e.g. a `T5Bias` of all layers); None uses the layer's own.
     """
 
     position: nnx.Module | None

@@ -41,7 +41,7 @@ class GroupedQueryAttention(SelfAttentionFrame):
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
-        out_bias: whether that of the output has one; `bias` if None.
+        out_bias: whether the output projection has a bias; None means the same as `bias`.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -77,7 +77,7 @@ class GroupedQueryAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Attend once for each query head to the keys of its group; the rest as in `MultiHeadSelfAttention`.
 
-        A `position` in the call stands in place of the layer's own, for layers that share one.
+        `position` in a call overrides the layer's own positional encoding, for layers that share one.
 
         With `is_causal` a cache can be given, as in `CausalSelfAttention`.
         """

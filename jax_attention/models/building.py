@@ -1,4 +1,4 @@
-"""Parts of a description, built: names become classes of this package, and nothing else does."""
+"""Build the parts of a model description; only classes of this package can be named."""
 
 import inspect
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from jax_attention.models.experts import MixtureOfExperts
 from jax_attention.models.kinds import is_module_class
 from jax_attention.models.routing import SigmoidRouting, SoftmaxRouting
 
-# Where the classes stand that a description may name.
+# Modules whose classes a description may name.
 ROOMS = (
     attention_basics,
     cross_attention,
@@ -43,7 +43,7 @@ ROOMS = (
     sparse,
 )
 
-# What a description may name besides the modules of the package.
+# Functions that a description may name.
 NORMS = ("rms_norm", "layer_norm")
 FREQUENCIES = (
     "linear_frequencies",
@@ -58,12 +58,12 @@ FREQUENCIES = (
 
 
 def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
-    """What a part describes.
+    """Build what a part describes.
 
     Args:
         part: the description.
-        known: arguments that follow from where it stands; those of the part go before them.
-        factory: where and in what precision parameters are made, there and in the parts within.
+        known: arguments that the model fills in, such as `embed_dim`; those of the part override them.
+        factory: arguments of `Factory`, for this part and nested ones.
 
     Raises:
         ValueError: no such class, or an argument that it does not take.
@@ -88,7 +88,7 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
 
 @cache
 def _parts() -> dict[str, Callable[..., Any]]:
-    """All that a description may name."""
+    """Everything that a description may name."""
     found: dict[str, Callable[..., Any]] = {
         name: thing
         for room in ROOMS

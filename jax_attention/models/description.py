@@ -1,4 +1,4 @@
-"""A language model as data: which parts it is made of, layer by layer.
+"""Language models as data: the parts of each layer.
 
     ffn = Part("GatedFeedForward", {"ffn_dim": 96})
     memory = LayerSpec(Part("GatedDeltaNet", {"num_heads": 2, "head_dim": 16}), ffn)
@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from jax_attention.arguments import checked
 from jax_attention.checks import check_at_least
 
@@ -22,8 +24,8 @@ from jax_attention.checks import check_at_least
 class Part:
     """A class or function of this package by its name, with its arguments.
 
-    What is known where it stands is not said again: `embed_dim` and `is_causal` of a mixer, `embed_dim` of a
-    feed-forward network, `dim` of a norm of the layer, and where parameters are made.
+    The model fills in `embed_dim` and `is_causal` of a mixer, `embed_dim` of a feed-forward network, `dim` of a norm,
+    and the device, dtype or rngs of parameters.
 
     Attributes:
         name: of a class of this package or a function of its `layers`, such as `"GatedDeltaNet"` or `"rms_norm"`.
@@ -43,7 +45,7 @@ class Part:
         return hash((self.name, frozenset(self.arguments.items())))
 
     def to_dict(self) -> dict[str, Any]:
-        """The description as JSON knows it."""
+        """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
         return {"name": self.name, "arguments": {name: _plain(x) for name, x in self.arguments.items()}}
 
 
@@ -53,10 +55,10 @@ class LayerSpec:
     """One layer of a model.
 
     Attributes:
-        mixer: what mixes tokens: any causal class of the catalogue, with attention or a memory.
-        ffn: the feed-forward network behind it: `FeedForward`, `GatedFeedForward` or `MixtureOfExperts`; or none.
-        arrangement: how both stand to norms and residuals; see `arrangements`.
-        norm: what normalises: `rms_norm` or `layer_norm`.
+        mixer: token mixer: any causal class of the catalogue, attention or recurrent.
+        ffn: `FeedForward`, `GatedFeedForward` or `MixtureOfExperts`; None for no feed-forward network.
+        arrangement: order of norms and residuals, a key of `ARRANGEMENTS` such as `"pre"` or `"sandwich"`.
+        norm: norm layer, `rms_norm` or `layer_norm`.
     """
 
     mixer: Part
@@ -65,7 +67,7 @@ class LayerSpec:
     norm: Part = field(default_factory=lambda: Part("rms_norm"))
 
     def to_dict(self) -> dict[str, Any]:
-        """The description as JSON knows it."""
+        """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
 
 
@@ -78,12 +80,12 @@ class ModelSpec:
         vocab_size: number of tokens.
         embed_dim: features of a position.
         layers: the layers, the first one first.
-        norm: what normalises what the last layer returns; None leaves it.
-        max_len: number of positions that have an embedding, added to the token's; None for none.
-        embedding_norm: what normalises the embeddings; None leaves them.
+        norm: final norm; None for no norm.
+        max_len: number of learned position embeddings; None for no position embeddings.
+        embedding_norm: norm of the embeddings; None for no norm.
         embed_scale: factor on the embeddings of tokens.
-        tied: whether logits come from the embeddings again, instead of a head.
-        logit_softcap: what no logit reaches; None leaves them unbounded.
+        tied: whether the output head is the embedding matrix (tied embeddings).
+        logit_softcap: c in c tanh(logits / c), the bound of the logits; None for no bound.
 
     Raises:
         ValueError: no layer.
@@ -103,12 +105,12 @@ class ModelSpec:
         check_at_least(1, layers=len(self.layers))
 
     def to_dict(self) -> dict[str, Any]:
-        """The description as JSON knows it."""
+        """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "ModelSpec":
-        """The description that `to_dict` has written, in this mirror or the other.
+        """Read what `to_dict` returned, in this mirror or the other.
 
         Raises:
             TypeError, ValueError: a name that is not known, or a value that does not fit it.
@@ -139,6 +141,8 @@ def _part(given: Mapping[str, Any]) -> Part:
 
 def _kept(name: str, x: Any) -> Any:
     """An argument as a description keeps it: immutable."""
+    if isinstance(x, np.generic):
+        x = x.item()
     if x is None or isinstance(x, bool | int | float | str | Part):
         return x
     if isinstance(x, Mapping):

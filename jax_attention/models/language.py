@@ -39,9 +39,9 @@ class LanguageModel(nnx.Module):
 
     Args:
         config: what it is made of, layer by layer.
-        scan_layers: whether a compiler makes one program for all layers of a run of equal ones: a deep model compiles
-            nearly as fast as a shallow one. Parameters are stacked in the call, so that their names stay.
-        remat: whether what is inside a layer is computed again for its gradient, and not kept: less memory, more time.
+        scan_layers: whether consecutive layers of equal structure share one compiled program, so that compile time
+            hardly grows with depth. Parameter names and checkpoints stay the same.
+        remat: whether activations inside a layer are recomputed in the backward pass instead of stored.
 
     Raises:
         ValueError: a part that is not known, that does not fit, or that sees later tokens.
@@ -88,9 +88,9 @@ class LanguageModel(nnx.Module):
         Args:
             tokens: token numbers, below `vocab_size`; with `caches` those that are new.
             mask: True where the query attends to the key, it can only hide more; `padding_mask(tokens, pad_id)`
-                for padded batches, the one kind that memories take too; with `caches` `(batch, 1, 1, new)`.
+                for padded batches, the only kind that recurrent layers take; with `caches` `(batch, 1, 1, new)`.
             positions: where each token stands, `(length)` or `(batch, length)`; None counts on from what was read.
-            caches: what each layer remembers, `start()` at first.
+            caches: KV cache or recurrent state of each layer, for incremental decoding; `start()` makes empty ones.
             need_weights: whether to return the weights of every layer.
             need_hidden_states: whether to return what each layer was given, and what the last one returned.
 
@@ -101,7 +101,7 @@ class LanguageModel(nnx.Module):
         Raises:
             TypeError: a mask that is not boolean, or a cache of another kind than its layer takes.
             ValueError: shapes that do not fit.
-            NotImplementedError: caches for a layer that cannot read on.
+            NotImplementedError: caches for a layer without incremental decoding.
         """
         read = self.read(
             tokens,
@@ -185,12 +185,12 @@ class LanguageModel(nnx.Module):
 
     @checked
     def start(self, capacity: int | None = None) -> tuple[Any, ...]:
-        """The caches of a model that has read nothing, with room for so many tokens; None for arrays that grow.
+        """Empty KV caches with room for `capacity` tokens, or caches that grow if it is None.
 
-        A layer with a memory has None, for its state is there after the first call.
+        Recurrent layers have None in place of a cache: their state exists after the first call.
 
         Raises:
-            NotImplementedError: a layer that cannot read on.
+            NotImplementedError: a layer without incremental decoding.
         """
         return tuple(first_memory(layer.attention, capacity) for layer in self.layers)
 

@@ -1,4 +1,4 @@
-"""A layer's mixer, attention or a memory, called alike: it reads on from what is remembered, and gives what to keep."""
+"""One call for all token mixers of a layer: attention with a KV cache, or a recurrent layer with a state."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from jax_attention.outputs import CachedOutput
 
 
 def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
-    """The mixer of a language model: no token sees what comes after it.
+    """Build the token mixer of a language model, which must be causal.
 
     Raises:
-        ValueError: a class that sees later tokens, or that mixes no sequence.
+        ValueError: a class that is not causal, or whose call does not take one sequence.
     """
     mixer = build(part, {"embed_dim": embed_dim, "is_causal": True}, factory)
     if not isinstance(mixer, nnx.Module) or "x" not in call_arguments(mixer):
@@ -43,20 +43,20 @@ def mix(
     """Call a mixer of any kind.
 
     Args:
-        mixer: attention, which takes a cache, or a memory, which takes a state.
-        x: the sequence; with what is remembered, its new tokens alone.
+        mixer: attention, which takes a KV cache, or a recurrent layer, which takes a state.
+        x: the sequence; in incremental decoding the new tokens alone.
         mask: as the mixer takes it.
-        names: of the arguments that it is called with.
-        positions: where the tokens stand, for attention without a cache.
-        memory: the cache or the state to go on from; a state is None at first.
-        reads_on: whether the call reads on, so that what it remembers matters.
+        names: names of the arguments of the mixer's call.
+        positions: positions of the tokens, for attention without a cache.
+        memory: KV cache, or state; a state is None before the first token.
+        reads_on: whether the call is a step of incremental decoding, which returns the new cache or state.
         need_weights: whether to return the weights.
 
     Returns:
-        The output, what to go on from or None, and the weights or None.
+        The output, the new cache or state or None, and the attention weights or None.
 
     Raises:
-        NotImplementedError: the mixer cannot read on.
+        NotImplementedError: the mixer has no incremental decoding.
     """
     if "state" in names:
         read = mixer(x, mask, state=memory, need_weights=need_weights)
@@ -72,14 +72,14 @@ def mix(
 
 
 def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
-    """What a mixer goes on from that has read nothing.
+    """The empty KV cache of a mixer, or None for a recurrent layer, whose state starts as None.
 
     Args:
-        mixer: attention or a memory.
-        capacity: how many tokens will be read; None if nobody knows.
+        mixer: attention or a recurrent layer.
+        capacity: number of tokens that the cache has room for; None for a cache that grows.
 
     Raises:
-        NotImplementedError: the mixer cannot read on.
+        NotImplementedError: the mixer has no incremental decoding.
     """
     if "state" in call_arguments(mixer):
         return None
@@ -88,7 +88,7 @@ def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
 
 
 def check_memory(mixer: Any, memory: Any) -> None:
-    """Raise TypeError unless a mixer can go on from a cache or state of that kind."""
+    """Raise TypeError unless attention is given a KV cache, and a recurrent layer a state or None."""
     name = type(mixer).__name__
     if "state" in call_arguments(mixer):
         if isinstance(memory, Cache):
@@ -98,10 +98,10 @@ def check_memory(mixer: Any, memory: Any) -> None:
 
 
 def check_reads_on(mixer: Any) -> None:
-    """Raise NotImplementedError, with the reason, unless a mixer can read on from what it remembers."""
+    """Raise NotImplementedError, with the reason, unless a mixer has incremental decoding."""
     if not {"cache", "state"} & call_arguments(mixer):
         reason = getattr(mixer, "no_decoding", "it takes no cache.")
-        raise NotImplementedError(f"{type(mixer).__name__} cannot read on from a cache: {reason}")
+        raise NotImplementedError(f"{type(mixer).__name__} has no incremental decoding: {reason}")
 
 
 def _kind(memory: Any) -> str:

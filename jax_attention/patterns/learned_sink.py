@@ -45,7 +45,7 @@ class LearnedSinkAttention(SelfAttentionFrame):
             turn with others.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
-        out_bias: whether that of the output has one; `bias` if None.
+        out_bias: whether the output projection has a bias; None means the same as `bias`.
         dropout: rate at which weights are dropped in training.
 
     Raises:

@@ -103,7 +103,7 @@ class StreamingAttention(SelfAttentionFrame):
         position: tells queries and keys how far apart they stand in the cache; see `positions`.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
-        out_bias: whether that of the output has one; `bias` if None.
+        out_bias: whether the output projection has a bias; None means the same as `bias`.
         dropout: rate at which weights are dropped in training.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The layers of a model one after the other; of runs of equal ones a compiler may make one program."""
+"""Run the layers of a model, with scanning (one compiled program for equal layers) and rematerialisation."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -23,16 +23,16 @@ def run_layers(
     scan_layers: bool,
     remat: bool,
 ) -> list[CachedOutput]:
-    """What each layer returns.
+    """Run all layers and return the result of each.
 
     Args:
         layers: the layers, the first one first.
-        x: what the first one is given.
-        mask: as all layers take it.
-        memories: what each layer remembers.
+        x: input of the first layer.
+        mask: mask of every layer.
+        memories: KV cache or state of each layer, or None.
         call: the other arguments of each layer.
         scan_layers: whether a compiler makes one program for all calls of equal layers.
-        remat: whether what is inside a layer is computed again for its gradient, and not kept.
+        remat: whether activations inside a layer are recomputed in the backward pass instead of stored.
     """
     found: list[CachedOutput] = []
     for layer, memory in zip(layers, memories, strict=True):

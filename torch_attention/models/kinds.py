@@ -1,4 +1,4 @@
-"""What is a class of modules, and what its modules are called with."""
+"""Inspect module classes and the arguments of their calls."""
 
 import inspect
 from functools import cache
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def is_module_class(thing: Any) -> bool:
-    """Whether it is a class of modules."""
+    """Whether an object is a module class."""
     return inspect.isclass(thing) and issubclass(thing, nn.Module)
 
 

@@ -54,7 +54,8 @@ def token_mask(
             f"{name} with two axes must have shape (batch, length) = {(batch, length)}, got {tuple(mask.shape)}; "
             "a mask of (query, key) is given as (1, query, key)"
         )
-    if is_static(batch) and is_static(length) and batch == length:
+    is_square = is_static(batch) and is_static(length) and batch == length
+    if is_square and known_values(mask) is not None:  # compiled code cannot warn
         warnings.warn(
             f"{name} of shape {tuple(mask.shape)} is read as (batch, length): which tokens are there; "
             "a mask of (query, key) is given as (1, query, key)",

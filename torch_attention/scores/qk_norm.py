@@ -51,7 +51,7 @@ class QKNormAttention(SelfAttentionFrame):
         position: what tells normalised queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
-        out_bias: whether that of the output has one; `bias` if None.
+        out_bias: whether the output projection has a bias; None means the same as `bias`.
         dropout: rate at which weights are dropped in training.
 
     Raises:
@@ -119,7 +119,7 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
         position: what tells normalised queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
-        out_bias: whether that of the output has one; `bias` if None.
+        out_bias: whether the output projection has a bias; None means the same as `bias`.
         dropout: rate at which weights are dropped in training.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How the two halves of a layer stand to its norms and residuals."""
+"""Arrangements of token mixer, feed-forward network, norms and residuals in a layer."""
 
 from jax_attention.models.arrangements.output_norm import OutputNorm as OutputNorm
 from jax_attention.models.arrangements.parallel import Parallel as Parallel

@@ -20,7 +20,7 @@ from jax_attention.outputs import CachedOutput
 
 
 class Parallel(Layer):
-    """x = x + mixer(norm1(x)) + ffn(norm2(x)), as in GPT-NeoX; arguments as in `Layer`, and what makes a norm.
+    """x = x + mixer(norm1(x)) + ffn(norm2(x)), as in GPT-NeoX; `norm()` makes a norm layer.
 
     Raises:
         ValueError: no feed-forward network.
@@ -45,7 +45,7 @@ class Parallel(Layer):
 
 
 class ParallelSharedNorm(Layer):
-    """x = x + mixer(norm(x)) + ffn(norm(x)), as in GPT-J and Falcon 7B; arguments as in `Layer`, and what makes a norm.
+    """x = x + mixer(norm(x)) + ffn(norm(x)), as in GPT-J and Falcon 7B; `norm()` makes a norm layer.
 
     Raises:
         ValueError: no feed-forward network.

@@ -15,7 +15,7 @@ from jax_attention.outputs import CachedOutput
 
 
 class PreNorm(Layer):
-    """x = x + f(norm(x)), as in GPT-2 and Llama; arguments as in `Layer`, and what makes a norm."""
+    """x = x + f(norm(x)), as in GPT-2 and Llama; `norm()` makes a norm layer."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__(mixer, ffn)

@@ -15,7 +15,7 @@ from jax_attention.outputs import CachedOutput
 
 
 class Sandwich(Layer):
-    """x = x + norm'(f(norm(x))), as in Gemma 2 and 3; arguments as in `Layer`, and what makes a norm."""
+    """x = x + norm'(f(norm(x))), as in Gemma 2 and 3; `norm()` makes a norm layer."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__(mixer, ffn)

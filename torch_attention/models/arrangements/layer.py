@@ -1,4 +1,4 @@
-"""What a layer is made of, however it is arranged."""
+"""Parts that every layer has, whatever its arrangement."""
 
 from typing import Any, TypedDict
 
@@ -14,10 +14,10 @@ class LayerCall(TypedDict):
     """Arguments of a layer's call, beside the sequence and its mask.
 
     Attributes:
-        positions: where the tokens stand; see `mixing.mix`.
-        memory: the cache or state to go on from.
-        reads_on: whether the call reads on.
-        need_weights: whether to return the weights.
+        positions: positions of the tokens; None counts from 0.
+        memory: KV cache or recurrent state; None without one.
+        reads_on: whether the call is a step of incremental decoding.
+        need_weights: whether to return the attention weights.
     """
 
     positions: Int[Tensor, "..."] | None
@@ -27,11 +27,11 @@ class LayerCall(TypedDict):
 
 
 class Layer(nn.Module):
-    """A mixer, and a feed-forward network if there is one; the base of the arrangements, which add norms.
+    """Token mixer and optional feed-forward network; the base class of the arrangements, which add norms.
 
     Args:
-        mixer: what mixes tokens, kept as `attention`.
-        ffn: the feed-forward network behind it, or None.
+        mixer: attention or a recurrent layer, stored as `attention`.
+        ffn: feed-forward network, or None.
     """
 
     def __init__(self, mixer: Any, ffn: Any):
@@ -46,5 +46,5 @@ class Layer(nn.Module):
         mask: Bool[Tensor, "..."] | None,
         call: LayerCall,
     ) -> CachedOutput:
-        """What the mixer returns."""
+        """Call the mixer."""
         return mix(self.attention, x, mask, names=self.takes, **call)

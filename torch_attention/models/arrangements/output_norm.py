@@ -15,7 +15,7 @@ from torch_attention.outputs import CachedOutput
 
 
 class OutputNorm(Layer):
-    """x = x + norm(f(x)), as in OLMo 2; arguments as in `Layer`, and what makes a norm."""
+    """x = x + norm(f(x)), as in OLMo 2; `norm()` makes a norm layer."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__(mixer, ffn)

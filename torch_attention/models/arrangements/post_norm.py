@@ -15,7 +15,7 @@ from torch_attention.outputs import CachedOutput
 
 
 class PostNorm(Layer):
-    """x = norm(x + f(x)), as in the first Transformer and BERT; arguments as in `Layer`, and what makes a norm."""
+    """x = norm(x + f(x)), as in the first Transformer and BERT; `norm()` makes a norm layer."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__(mixer, ffn)
