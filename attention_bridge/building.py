@@ -9,7 +9,7 @@ from typing import Any
 
 from attention_bridge.catalogue.mechanism import Part
 
-DESCRIPTIONS = ("ModelSpec", "LayerSpec")  # what is in them is not built yet
+DESCRIPTIONS = ("ModelSpec", "LayerSpec", "TaskSpec")  # their parts stay parts: the model builds them
 
 
 def build(part: Part, package: str, options: dict[str, Any]) -> Any:
@@ -32,8 +32,8 @@ def _built(x: Any, inside: Callable[[Part, str, dict[str, Any]], Any], package: 
 
 
 def _described(part: Part, package: str, options: dict[str, Any]) -> Any:
-    """A part of a description, which stays one: the mirror's own `Part`, or its `LayerSpec`."""
-    if part.name in DESCRIPTIONS:
+    """A part of a description, which stays one: the mirror's own `Part`, or a description or configuration."""
+    if part.name.endswith(("Spec", "Config")):
         return build(part, package, options)
     models = importlib.import_module(f"{package}.models")
     arguments = {name: _built(x, _described, package, options) for name, x in part.arguments.items()}

@@ -7,7 +7,7 @@ an output can be wrong without a gradient showing it. PyTorch is imported where 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -61,7 +61,7 @@ def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
     elif isinstance(result, tuple | list):
         fields = getattr(result, "_fields", None) or [f"{name}.{i}" for i in range(len(result))]
         if hasattr(result, "_fields") and hasattr(result, "output"):  # one of the mirrors' own
-            fields = [SHORT_NAMES.get(field, field) for field in fields]
+            fields = _short(fields)
         parts = dict(zip(fields, result, strict=True))
     elif hasattr(result, "dtype") or isinstance(result, bool | int | float):
         return {name: result}
@@ -70,6 +70,15 @@ def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
     return {
         key: array for field, value in parts.items() for key, array in named_outputs(value, field).items()
     }
+
+
+def _short(fields: Sequence[str]) -> list[str]:
+    """The names of outputs; what has logits has its last hidden state by its own name."""
+    short: list[str] = []
+    for field in fields:
+        name = SHORT_NAMES.get(field, field)
+        short.append(field if name in short else name)
+    return short
 
 
 def real_outputs(result: Any) -> dict[str, Any]:

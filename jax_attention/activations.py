@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -41,6 +42,12 @@ def silu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
 
 
 @checked
+def tanh(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """The hyperbolic tangent."""
+    return jnp.tanh(x)
+
+
+@checked
 def softplus(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
     """log(1 + exp(x)), without a threshold above which it would be x."""
     return jax.nn.softplus(at_least_float32(x)).astype(x.dtype)
@@ -59,6 +66,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": gelu_tanh,
     "quick_gelu": quick_gelu,
     "silu": silu,
+    "tanh": tanh,
 }
 
 

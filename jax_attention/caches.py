@@ -62,23 +62,26 @@ class Recalled(NamedTuple):
     cache: Any
 
 
-@runtime_checkable
-class Cache(Protocol):
-    """What goes into a call of attention and comes out longer."""
+class Cache:
+    """A KV cache, which a call of attention takes and returns longer; the base class of all caches."""
 
     @property
     def entries(self) -> Any:
-        """What it remembers: arrays whose axis -2 is the length; None before the first call."""
+        """Keys and values, or other arrays whose axis -2 is the length; None before the first call."""
+        raise NotImplementedError
 
     @property
     def length(self) -> Any:
         """How many tokens it has read."""
+        raise NotImplementedError
 
     def check(self, new: int, window: int | None, num_sinks: int) -> None:
         """Raise ValueError if it cannot take so many new tokens, or serve attention that sees so far back."""
+        raise NotImplementedError
 
     def extend(self, entries: Any, visible: Bool[Array, "batch new"] | None) -> Recalled:
         """Remember the entries of new tokens as well, and recall all that they may attend to."""
+        raise NotImplementedError
 
 
 @runtime_checkable
@@ -89,7 +92,7 @@ class State(Protocol):
 
 
 @record()
-class GrowingCache:
+class GrowingCache(Cache):
     """Remembers all tokens, in arrays that grow with each call.
 
     Attributes:
@@ -127,7 +130,7 @@ class GrowingCache:
 
 @checked
 @record(static=("capacity",))
-class StaticCache:
+class StaticCache(Cache):
     """Remembers all tokens, in arrays of a fixed size: compiled once, a step serves every place in the sequence.
 
     More tokens than it can hold are refused. While code is compiled nobody knows how many it has read; there the
@@ -177,7 +180,7 @@ class StaticCache:
 
 @checked
 @record(static=("window", "num_sinks"))
-class RollingCache:
+class RollingCache(Cache):
     """Remembers the last `window` tokens, and the first few; compiled once, a step serves every place.
 
     Attributes:

@@ -192,6 +192,87 @@ class ContrastiveOutput(NamedTuple):
     image: Float[Array, "images features"]
 
 
+class LogitsOutput(NamedTuple):
+    """The result of a model that classifies.
+
+    Attributes:
+        logits: `(batch, classes)`, or `(batch, length, classes)` token by token; also called `output`.
+        last_hidden_state: `(batch, length, embed)`, normalised where the backbone does so.
+        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
+    """
+
+    logits: Float[Array, "batch ... classes"]
+    last_hidden_state: Float[Array, "batch length embed"]
+    attentions: tuple[Float[Array, "batch heads length length"], ...] | None
+    hidden_states: tuple[Float[Array, "batch length embed"], ...] | None
+
+    @property
+    def output(self) -> Float[Array, "batch ... classes"]:
+        """The same as `logits`."""
+        return self.logits
+
+
+class SpanOutput(NamedTuple):
+    """The result of a model that marks a span of its input, as an answer to a question.
+
+    Attributes:
+        start_logits: score of each token as the first one of the span, `(batch, length)`.
+        end_logits: score of each token as the last one, `(batch, length)`.
+        last_hidden_state: `(batch, length, embed)`, normalised where the backbone does so.
+        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
+    """
+
+    start_logits: Float[Array, "batch length"]
+    end_logits: Float[Array, "batch length"]
+    last_hidden_state: Float[Array, "batch length embed"]
+    attentions: tuple[Float[Array, "batch heads length length"], ...] | None
+    hidden_states: tuple[Float[Array, "batch length embed"], ...] | None
+
+
+class RewardOutput(NamedTuple):
+    """The result of a reward model.
+
+    Attributes:
+        rewards: `(batch,)`; also called `output`.
+        last_hidden_state: `(batch, length, embed)`, normalised where the backbone does so.
+        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
+    """
+
+    rewards: Float[Array, " batch"]
+    last_hidden_state: Float[Array, "batch length embed"]
+    attentions: tuple[Float[Array, "batch heads length length"], ...] | None
+    hidden_states: tuple[Float[Array, "batch length embed"], ...] | None
+
+    @property
+    def output(self) -> Float[Array, " batch"]:
+        """The same as `rewards`."""
+        return self.rewards
+
+
+class EmbeddingOutput(NamedTuple):
+    """The result of a model that embeds whole sequences.
+
+    Attributes:
+        embeddings: `(batch, features)`; also called `output`.
+        last_hidden_state: `(batch, length, embed)`, normalised where the backbone does so.
+        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
+    """
+
+    embeddings: Float[Array, "batch features"]
+    last_hidden_state: Float[Array, "batch length embed"]
+    attentions: tuple[Float[Array, "batch heads length length"], ...] | None
+    hidden_states: tuple[Float[Array, "batch length embed"], ...] | None
+
+    @property
+    def output(self) -> Float[Array, "batch features"]:
+        """The same as `embeddings`."""
+        return self.embeddings
+
+
 def all_weights(
     layers: Iterable[Float[Array, "batch heads query key"] | None],
 ) -> tuple[Float[Array, "batch heads query key"], ...] | None:

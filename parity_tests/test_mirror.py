@@ -29,6 +29,7 @@ from attention_bridge.catalogue import CATALOGUE, Part, select
 from attention_bridge.families.describe import layer_spec, model_spec
 from attention_bridge.weights import plan
 from parity_tests import described
+from parity_tests.task_models import TASK_MODELS
 
 ROOTS = {
     "torch": Path(torch_attention.__file__).parent,
@@ -315,7 +316,13 @@ def described_model(name, m, f):
 
 
 # Module classes that no entry of the catalogue builds.
+def built_part(part, m, f):
+    """What a part of the catalogue's kind describes, in the mirror that takes these arguments."""
+    return instances.build(part, "jax_attention" if "rngs" in f else "torch_attention", f)
+
+
 MODULES = {
+    **{each.name: partial(built_part, each.module) for each in TASK_MODELS},
     "FeedForward": lambda m, f: m.FeedForward(6, 8, **f),
     "PatchEmbedding": lambda m, f: m.PatchEmbedding((4, 6), (2, 3), 5, 7, **f),
     **{

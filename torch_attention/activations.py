@@ -42,6 +42,12 @@ def silu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 
 @checked
+def tanh(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """The hyperbolic tangent."""
+    return torch.tanh(x)
+
+
+@checked
 def softplus(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """log(1 + exp(x)), without a threshold above which it would be x."""
     return torch.logaddexp(x, torch.zeros_like(x))
@@ -60,6 +66,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": gelu_tanh,
     "quick_gelu": quick_gelu,
     "silu": silu,
+    "tanh": tanh,
 }
 
 

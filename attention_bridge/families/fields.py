@@ -26,6 +26,7 @@ ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
     "silu": "silu",
     "swish": "silu",
+    "tanh": "tanh",
 }
 # Fields that say how text is generated. Older files repeat them all in the model's configuration.
 GENERATION = frozenset((

@@ -27,6 +27,8 @@ KNOWN = {
     "ffn": ("embed_dim",),
     "norm": ("dim",),
     "embedding_norm": ("dim",),
+    "head": ("embed_dim", "vocab_size"),
+    "pooling": ("embed_dim",),
 }
 ANY_NUMBER = ("scale", "shift")
 FROM_ZERO = (
@@ -106,6 +108,9 @@ def _value(fields: Fields, name: str, kind: str) -> Any:
         return _values(fields, name, kind.removeprefix("Sequence[").removesuffix("]") + ", ...")
     if kind in configurations():
         return _as_part(fields.part(name), kind)
+    if " | " in kind:
+        part = fields.part(name)
+        return _as_part(part, part.word("class", words={each: each for each in kind.split(" | ")}))
     return _described(fields.part(name), name)
 
 

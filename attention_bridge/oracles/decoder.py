@@ -27,6 +27,31 @@ def decoder(
     (batch, length); they stand at 0, 1, 2, ... unless their positions are given.
     Returns the logits and each layer's weights.
     """
+    x, weights = decoder_states(
+        parameters,
+        tokens,
+        mask,
+        positions,
+        num_heads=num_heads,
+        num_layers=num_layers,
+        activation=activation,
+        norm_eps=norm_eps,
+    )
+    return x @ parameters["token_embedding.weight"].T, weights
+
+
+def decoder_states(
+    parameters: Parameters,
+    tokens: Array,
+    mask: Array | None = None,
+    positions: Array | None = None,
+    *,
+    num_heads: int,
+    num_layers: int,
+    activation: str = "gelu_tanh",
+    norm_eps: float = 1e-5,
+) -> tuple[Array, tuple[Array, ...]]:
+    """The last hidden states norm(x) of `decoder`, and each layer's weights."""
     embeddings = parameters["token_embedding.weight"]
     positions = np.arange(tokens.shape[1]) if positions is None else positions
     x = embeddings[tokens] + parameters["position_embedding.weight"][positions]
@@ -42,4 +67,4 @@ def decoder(
         x = x + feed_forward(scope(layer, "ffn"), layer_norm(layer, "ffn_norm", x, norm_eps), activation)
         weights.append(layer_weights)
 
-    return layer_norm(parameters, "final_norm", x, norm_eps) @ embeddings.T, tuple(weights)
+    return layer_norm(parameters, "final_norm", x, norm_eps), tuple(weights)

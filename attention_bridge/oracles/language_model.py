@@ -50,6 +50,20 @@ def language_model(
     `layers.N.ffn`, `layers.N.ffn_norm`; `final_norm` and `head.weight`.
     Returns the logits and each layer's weights.
     """
+    x, weights = hidden_states(parameters, tokens, mask, mixers=mixers, ffns=ffns, eps=eps)
+    return linear(parameters, "head", x), weights
+
+
+def hidden_states(
+    parameters: Parameters,
+    tokens: Array,
+    mask: Array | None = None,
+    *,
+    mixers: Sequence[Mixer],
+    ffns: Sequence[FeedForward],
+    eps: float = 1e-6,
+) -> tuple[Array, tuple[Array, ...]]:
+    """The last hidden states norm(x) of `language_model`, and each layer's weights."""
     x = parameters["token_embedding.weight"][tokens]
     weights = []
     for n, (mixer, ffn) in enumerate(zip(mixers, ffns, strict=True)):
@@ -61,4 +75,4 @@ def language_model(
         if ffn is not None:
             x = x + ffn(scope(layer, "ffn"), rms_norm(layer, "ffn_norm", x, eps))
         weights.append(layer_weights)
-    return linear(parameters, "head", rms_norm(parameters, "final_norm", x, eps)), tuple(weights)
+    return rms_norm(parameters, "final_norm", x, eps), tuple(weights)

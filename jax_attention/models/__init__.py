@@ -35,5 +35,17 @@ from jax_attention.models.sequence import SequenceModel as SequenceModel
 from jax_attention.models.sequence import SequenceToSequence as SequenceToSequence
 from jax_attention.models.speech import SpeechConfig as SpeechConfig
 from jax_attention.models.speech import SpeechTransformer as SpeechTransformer
+from jax_attention.models.task_model import TaskModel as TaskModel
+from jax_attention.models.task_model import TaskSpec as TaskSpec
+from jax_attention.models.tasks import EmbeddingHead as EmbeddingHead
+from jax_attention.models.tasks import FirstToken as FirstToken
+from jax_attention.models.tasks import LastToken as LastToken
+from jax_attention.models.tasks import LearnedPooling as LearnedPooling
+from jax_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead
+from jax_attention.models.tasks import MeanPooling as MeanPooling
+from jax_attention.models.tasks import QuestionAnswering as QuestionAnswering
+from jax_attention.models.tasks import RewardHead as RewardHead
+from jax_attention.models.tasks import SequenceClassifier as SequenceClassifier
+from jax_attention.models.tasks import TokenClassifier as TokenClassifier
 from jax_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from jax_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig

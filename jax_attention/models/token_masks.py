@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 
+from jax_attention.arguments import checked
 from jax_attention.arrays import is_integer
 from jax_attention.checks import check_boolean, dtype_name
 from jax_attention.ops.arrays import is_static, known_values
@@ -63,6 +64,38 @@ def token_mask(
             stacklevel=2,
         )
     return mask[:, None, None]  # batch 1 1 length
+
+
+@checked
+def real_tokens(
+    mask: Shaped[Array, "..."] | None, x: Float[Array, "batch length embed"], *, name: str = "mask"
+) -> Bool[Array, "batch length"]:
+    """Which positions of `x` are real tokens.
+
+    Args:
+        mask: boolean or integers 0 and 1, `(batch, length)`, or `(batch, 1, 1, length)` as from `padding_mask`; None
+            if all are real.
+        x: vectors of a sequence.
+        name: argument name of the mask in a message.
+
+    Raises:
+        TypeError: another dtype, or other integers.
+        ValueError: another shape, as of a mask that depends on the query.
+    """
+    batch, length = x.shape[:2]
+    if mask is None:
+        return jnp.ones((batch, length), dtype=jnp.bool_)
+    if mask.ndim == 4 and tuple(mask.shape[1:3]) == (1, 1):
+        mask = mask[:, 0, 0]  # batch|1 length
+    if is_integer(mask):
+        _check_zeros_and_ones(name, mask)
+        mask = mask != 0  # batch length
+    check_boolean(name, mask)
+    if mask.ndim != 2 or mask.shape[0] not in (1, batch) or mask.shape[1] != length:
+        raise ValueError(
+            f"{name} must say which tokens are real, (batch, length) = {(batch, length)}, got {tuple(mask.shape)}"
+        )
+    return jnp.broadcast_to(mask, (batch, length))
 
 
 def _check_zeros_and_ones(name: str, mask: Shaped[Array, "batch length"]) -> None:

@@ -98,30 +98,37 @@ class VisionTransformer(nnx.Module):
         self.head = None if config.num_classes is None else linear(dim, config.num_classes, **factory)
 
     def __call__(
-        self, image: Float[Array, "batch height width channels"], *, need_weights: bool = False
+        self,
+        image: Float[Array, "batch height width channels"],
+        *,
+        need_weights: bool = False,
+        need_hidden_states: bool = False,
     ) -> EncoderOutput:
         """Look at images.
 
         Args:
             image: channels last, and of the size that there are positions for.
             need_weights: whether to return the weights of every layer.
+            need_hidden_states: whether to return the hidden states of every layer.
 
         Returns:
-            Vectors `(batch, 1 + patches, embed)`, normalised; the class token's, or what pooler or head make of
-            it, `(batch, features)`; and a tuple of weights, one a layer, or None.
+            Vectors `(batch, 1 + patches, embed)`, normalised; the class token's, or the output of pooler or head,
+            `(batch, features)`; a tuple of weights, one a layer, or None; and a tuple of hidden states, or None.
 
         Raises:
             ValueError: images of another size.
         """
         x = self.patches(image)  # batch length embed
         x = x if self.embedding_norm is None else normalise(self.embedding_norm, x)
-        layers = []
+        layers, states = [], [x]
         for layer in self.layers:
             layers.append(layer(x, need_weights=need_weights))
             x = layers[-1].output  # batch length embed
+            states.append(x)
         x = normalise(self.final_norm, x)  # batch length embed
         weights = all_weights(layer.weights for layer in layers)
-        return EncoderOutput(x, self._gathered(x[:, 0]), weights)
+        hidden = tuple(states) if need_hidden_states else None
+        return EncoderOutput(x, self._gathered(x[:, 0]), weights, hidden)
 
     def _gathered(self, token: Float[Array, "batch embed"]) -> Float[Array, "batch features"]:
         token = token if self.pooler is None else jnp.tanh(self.pooler(token))

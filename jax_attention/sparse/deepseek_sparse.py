@@ -48,7 +48,7 @@ class Indexed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Choosing:
+class Choosing(Cache):
     """A cache as the attention within sees it: it recalls the keys that the indexer chooses and no others.
 
     Attributes:

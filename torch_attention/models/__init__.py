@@ -35,5 +35,17 @@ from torch_attention.models.sequence import SequenceModel as SequenceModel
 from torch_attention.models.sequence import SequenceToSequence as SequenceToSequence
 from torch_attention.models.speech import SpeechConfig as SpeechConfig
 from torch_attention.models.speech import SpeechTransformer as SpeechTransformer
+from torch_attention.models.task_model import TaskModel as TaskModel
+from torch_attention.models.task_model import TaskSpec as TaskSpec
+from torch_attention.models.tasks import EmbeddingHead as EmbeddingHead
+from torch_attention.models.tasks import FirstToken as FirstToken
+from torch_attention.models.tasks import LastToken as LastToken
+from torch_attention.models.tasks import LearnedPooling as LearnedPooling
+from torch_attention.models.tasks import MaskedLanguageHead as MaskedLanguageHead
+from torch_attention.models.tasks import MeanPooling as MeanPooling
+from torch_attention.models.tasks import QuestionAnswering as QuestionAnswering
+from torch_attention.models.tasks import RewardHead as RewardHead
+from torch_attention.models.tasks import SequenceClassifier as SequenceClassifier
+from torch_attention.models.tasks import TokenClassifier as TokenClassifier
 from torch_attention.models.vision_transformer import VisionTransformer as VisionTransformer
 from torch_attention.models.vision_transformer import VisionTransformerConfig as VisionTransformerConfig

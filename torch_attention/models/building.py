@@ -21,6 +21,7 @@ from torch_attention import (
     self_attention,
     sparse,
 )
+from torch_attention.models import tasks
 from torch_attention.models.description import Part
 from torch_attention.models.experts import MixtureOfExperts
 from torch_attention.models.kinds import is_module_class
@@ -41,6 +42,7 @@ ROOMS = (
     scores,
     self_attention,
     sparse,
+    tasks,
 )
 
 # Functions that a description may name.
@@ -62,7 +64,8 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
 
     Args:
         part: the description.
-        known: arguments that the model fills in, such as `embed_dim`; those of the part override them.
+        known: arguments that the model fills in, such as `embed_dim`, here and in nested parts that take them; those
+            of a part override them.
         factory: arguments of `Factory`, for this part and nested ones.
 
     Raises:
@@ -76,7 +79,7 @@ def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
     if unknown := [name for name in part.arguments if name not in accepted]:
         raise ValueError(f"{part.name} takes no argument {unknown[0]!r}")
     arguments = {
-        name: build(x, {}, factory) if isinstance(x, Part) else x for name, x in part.arguments.items()
+        name: build(x, known, factory) if isinstance(x, Part) else x for name, x in part.arguments.items()
     }
     implied = {name: x for name, x in (known | factory).items() if name in accepted}
     try:

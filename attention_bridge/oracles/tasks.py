@@ -1,0 +1,131 @@
+"""Task heads: pooling, classification, masked language modelling, answers, rewards, embeddings; and image models."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from attention_bridge.oracles.common import ACTIVATIONS, Array, Parameters, layer_norm, linear, scope
+from attention_bridge.oracles.latents import attention_pooling
+from attention_bridge.oracles.vision import patch_embedding, vit_block
+
+Pool = Callable[[Parameters, Array, Array], Array]
+Head = Callable[..., tuple[Array, ...]]
+
+
+def _real(mask: Array | None, x: Array) -> Array:
+    return np.ones(x.shape[:2], bool) if mask is None else np.broadcast_to(mask[:, 0, 0], x.shape[:2])
+
+
+def first_token(parameters: Parameters, x: Array, real: Array) -> Array:
+    """x_i with the least i that is real; 0 without any."""
+    return np.stack(
+        [text[seen][0] if seen.any() else 0 * text[0] for text, seen in zip(x, real, strict=True)]
+    )
+
+
+def last_token(parameters: Parameters, x: Array, real: Array) -> Array:
+    """x_i with the largest i that is real; 0 without any."""
+    return np.stack(
+        [text[seen][-1] if seen.any() else 0 * text[0] for text, seen in zip(x, real, strict=True)]
+    )
+
+
+def mean_pooling(parameters: Parameters, x: Array, real: Array) -> Array:
+    """The mean of x_i over all i that are real (Reimers, Gurevych 2019); 0 without any."""
+    return np.stack([text[seen].sum(axis=0) / max(seen.sum(), 1) for text, seen in zip(x, real, strict=True)])
+
+
+def learned_pooling(parameters: Parameters, x: Array, real: Array, *, num_heads: int) -> Array:
+    """Attention of one learned probe to the real tokens (Zhai et al. 2022)."""
+    pooled, _ = attention_pooling(
+        scope(parameters, "pooling.attention"), x, real[:, None, None], num_heads=num_heads
+    )
+    return pooled[:, 0]
+
+
+def sequence_classifier(
+    parameters: Parameters, x: Array, mask: Array | None, *, pool: Pool, activation: str | None = None
+) -> tuple[Array]:
+    """W f(U pool(x) + u) + b (Devlin et al. 2018); without an activation W pool(x) + b."""
+    pooled = pool(parameters, x, _real(mask, x))
+    if activation is not None:
+        pooled = ACTIVATIONS[activation](linear(parameters, "hidden_proj", pooled))
+    return (linear(parameters, "classifier", pooled),)
+
+
+def token_classifier(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array]:
+    """W x_i + b (Devlin et al. 2018)."""
+    return (linear(parameters, "classifier", x),)
+
+
+def question_answering(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array, Array]:
+    """The two rows of W x_i + b: scores of start and end (Devlin et al. 2018, section 4.2)."""
+    scores = linear(parameters, "span_proj", x)
+    return scores[..., 0], scores[..., 1]
+
+
+def reward(parameters: Parameters, x: Array, mask: Array | None, *, pool: Pool) -> tuple[Array]:
+    """W · pool(x) (Ouyang et al. 2022)."""
+    return (linear(parameters, "reward_proj", pool(parameters, x, _real(mask, x)))[:, 0],)
+
+
+def embedding(
+    parameters: Parameters, x: Array, mask: Array | None, *, pool: Pool, normalised: bool = True
+) -> tuple[Array]:
+    """E / ‖e‖ with e = W pool(x), or pool(x) without W (Reimers, Gurevych 2019); zeros stay zeros."""
+    found = pool(parameters, x, _real(mask, x))
+    if "feature_proj.weight" in parameters:
+        found = linear(parameters, "feature_proj", found)
+    if normalised:
+        found = found / np.sqrt(np.maximum((found * found).sum(axis=-1, keepdims=True), 1e-24))
+    return (found,)
+
+
+def masked_language(
+    parameters: Parameters, x: Array, mask: Array | None, *, activation: str = "gelu", eps: float = 1e-12
+) -> tuple[Array]:
+    """norm(f(U x + u)) Eᵀ + c (Devlin et al. 2018); E is `decoder.weight`."""
+    h = layer_norm(parameters, "norm", ACTIVATIONS[activation](linear(parameters, "transform", x)), eps)
+    return (h @ parameters["decoder.weight"].T + parameters["decoder_bias"],)
+
+
+def alone(
+    parameters: Parameters, x: Array, mask: Array | None = None, *, head: Head
+) -> Array | tuple[Array, ...]:
+    """A head on vectors that are given."""
+    found = head(parameters, x, mask)
+    return found if len(found) > 1 else found[0]
+
+
+def vision_transformer(
+    parameters: Parameters, image: Array, mask: None = None, *, num_heads: int, num_layers: int, eps: float
+) -> tuple[Array, tuple[Array, ...]]:
+    """The Vision Transformer's last hidden states (Dosovitskiy et al. 2020, equations 1 to 4)."""
+    x = patch_embedding(scope(parameters, "patches"), image)
+    weights = []
+    for n in range(num_layers):
+        x, layer_weights = vit_block(
+            scope(parameters, f"layers.{n}"), x, None, num_heads=num_heads, norm_eps=eps
+        )
+        weights.append(layer_weights)
+    return layer_norm(parameters, "final_norm", x, eps), tuple(weights)
+
+
+def task_model(
+    parameters: Parameters,
+    inputs: Array,
+    mask: Array | None = None,
+    *,
+    backbone: Callable[..., tuple[Array, ...]],
+    head: Head,
+) -> tuple[Array | tuple[Array, ...], ...]:
+    """Head(backbone(x)).
+
+    Parameters: `backbone`, `head`. A head without a `decoder` has the backbone's embedding matrix as such.
+    Returns the head's outputs, the last hidden states and each layer's weights.
+    """
+    below, own = scope(parameters, "backbone"), scope(parameters, "head")
+    x, *_, weights = backbone(below, inputs, mask)
+    if "token_embedding.weight" in below:
+        own.setdefault("decoder.weight", below["token_embedding.weight"])
+    return *head(own, x, mask), x, weights

@@ -1,0 +1,136 @@
+r"""Classification of a whole sequence or image, or of each of its tokens.
+
+$$ \mathrm{logits} = W f(U \bar{x} + u) + b \qquad\text{or}\qquad \mathrm{logits}_i = W x_i + b $$
+
+$\bar{x}$ is the pooled sequence. With `activation="tanh"` the hidden map $f(U \bar{x} + u)$ is BERT's pooler and
+RoBERTa's classification head, with `"relu"` DistilBERT's; without an activation there is none, as in Llama and ViT.
+
+| symbol    | argument or parameter                          |
+|-----------|------------------------------------------------|
+| $\bar{x}$ | `pooling` of the hidden states                 |
+| U, u      | `hidden_proj`, only with an activation         |
+| f         | `activation`                                   |
+| W, b      | `classifier`                                   |
+"""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Shaped
+
+from jax_attention.activations import activation_function
+from jax_attention.arguments import checked
+from jax_attention.checks import check_sequence
+from jax_attention.layers import Dropout, Factory, linear
+from jax_attention.models.tasks.pooling import FirstToken
+from jax_attention.outputs import LogitsOutput
+
+
+@checked
+class SequenceClassifier(nnx.Module):
+    """Scores of the classes of a sequence or an image (Devlin et al. 2018; Dosovitskiy et al. 2020).
+
+    Args:
+        embed_dim: features of a position.
+        num_classes: number of classes; 1 for regression.
+        pooling: `FirstToken()`, `LastToken()`, `MeanPooling()` or a `LearnedPooling`; None for the first token.
+        activation: behind the hidden map, such as `"tanh"`; None for no hidden map.
+        bias: whether the last map has a bias.
+        dropout: rate at which features are dropped in training, before the last map.
+
+    Raises:
+        ValueError: no class, an unknown activation, or a rate outside [0, 1).
+    """
+
+    returns: ClassVar = LogitsOutput
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        pooling: nnx.Module | None = None,
+        activation: str | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.pooling: nnx.Module = FirstToken() if pooling is None else pooling
+        self.activation = None if activation is None else activation_function(activation)
+        self.hidden_proj = None if activation is None else linear(embed_dim, embed_dim, **factory)
+        self.dropout = Dropout(dropout, rngs=rngs)
+        self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Shaped[Array, "..."] | None = None,
+        *,
+        dropout_keep: Bool[Array, "batch embed"] | None = None,
+    ) -> Float[Array, "batch classes"]:
+        """Score the classes.
+
+        Args:
+            x: the last hidden states of a model.
+            mask: True at real tokens, False at padding, `(batch, length)`.
+            dropout_keep: False where a feature is dropped; replaces the sampled mask.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.embed_dim)
+        pooled = self.pooling(x, mask)  # batch embed
+        if self.hidden_proj is not None and self.activation is not None:
+            pooled = self.activation(self.hidden_proj(pooled))  # batch embed
+        return self.classifier(self.dropout(pooled, dropout_keep))
+
+
+@checked
+class TokenClassifier(nnx.Module):
+    """Scores of the classes of each token, as for named entities (Devlin et al. 2018).
+
+    Args:
+        embed_dim: features of a position.
+        num_classes: number of classes.
+        bias: whether the map has a bias.
+        dropout: rate at which features are dropped in training, before the map.
+
+    Raises:
+        ValueError: no class, or a rate outside [0, 1).
+    """
+
+    returns: ClassVar = LogitsOutput
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.dropout = Dropout(dropout, rngs=rngs)
+        self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        *,
+        dropout_keep: Bool[Array, "batch length embed"] | None = None,
+    ) -> Float[Array, "batch length classes"]:
+        """Score the classes of each position of the last hidden states `x`; `dropout_keep` as in `Dropout`."""
+        check_sequence("x", x, self.embed_dim)
+        return self.classifier(self.dropout(x, dropout_keep))

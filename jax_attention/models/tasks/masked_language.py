@@ -1,0 +1,86 @@
+r"""Masked language modelling: a score of every token at each position (Devlin et al. 2018).
+
+$$ h = \mathrm{norm}(f(U x + u)), \qquad \mathrm{logits} = h\, E^\top + c $$
+
+| symbol | argument or parameter                                             |
+|--------|-------------------------------------------------------------------|
+| U, u   | `transform`                                                       |
+| f      | `activation`                                                      |
+| E      | the embedding matrix if `tied`, else `decoder`                    |
+| c      | `decoder_bias`, one number for each token                         |
+"""
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from jax_attention.activations import activation_function
+from jax_attention.arguments import checked
+from jax_attention.checks import check_sequence
+from jax_attention.layers import Factory, constant_parameter, layer_norm, linear, normalise, similarities
+from jax_attention.outputs import LogitsOutput
+
+
+@checked
+class MaskedLanguageHead(nnx.Module):
+    """Scores of every token at each position, from a transform and the embedding matrix (Devlin et al. 2018).
+
+    Args:
+        embed_dim: features of a position.
+        vocab_size: number of tokens.
+        token_dim: features of a token's embedding where these are fewer (ALBERT); None for `embed_dim`.
+        activation: of the transform.
+        norm_eps: added to the variance in the normalisation.
+        tied: whether the scores come from the embedding matrix (tied embeddings) instead of a matrix of their own.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
+
+    returns: ClassVar = LogitsOutput
+
+    def __init__(
+        self,
+        embed_dim: int,
+        vocab_size: int,
+        *,
+        token_dim: int | None = None,
+        activation: str = "gelu",
+        norm_eps: float = 1e-12,
+        tied: bool = True,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        token_dim = embed_dim if token_dim is None else token_dim
+        self.embed_dim = embed_dim
+        self.transform = linear(embed_dim, token_dim, **factory)
+        self.activation = activation_function(activation)
+        self.norm = layer_norm(token_dim, eps=norm_eps, **factory)
+        self.decoder = None if tied else linear(token_dim, vocab_size, bias=False, **factory)
+        self.decoder_bias = constant_parameter(vocab_size, value=0.0, **factory)
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], *, embedding: nnx.Module | None = None
+    ) -> Float[Array, "batch length vocab"]:
+        """Score every token at each position.
+
+        Args:
+            x: the last hidden states of an encoder.
+            embedding: its token embedding; needed if `tied`.
+
+        Raises:
+            ValueError: shapes that do not fit, or no embedding for a tied head.
+        """
+        check_sequence("x", x, self.embed_dim)
+        table: Any = embedding
+        if self.decoder is None and table is None:
+            raise ValueError("embedding must be the model's token embedding for a tied head, got None")
+        h = normalise(self.norm, self.activation(self.transform(x)))  # batch length token_dim
+        scores = similarities(table, h) if self.decoder is None else self.decoder(h)
+        return scores + self.decoder_bias[...]

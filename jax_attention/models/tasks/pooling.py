@@ -1,0 +1,103 @@
+r"""Pooling: one vector for a sequence, from the vectors of its positions.
+
+$$ \mathrm{first} = x_1, \qquad \mathrm{last} = x_n, \qquad \mathrm{mean} = \frac{1}{n} \sum_{i=1}^{n} x_i $$
+
+Positions 1 to n are the real tokens. Padding has no influence, on either side and whatever it holds; a sequence of
+padding alone gives zeros. BERT classifies the first token, decoders the last one, and sentence embeddings are
+mostly means (Reimers & Gurevych 2019). In `LearnedPooling` a learned query attends to the tokens instead.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Shaped
+
+from jax_attention.arguments import checked
+from jax_attention.checks import check_sequence
+from jax_attention.latents import AttentionPooling
+from jax_attention.layers import Factory
+from jax_attention.models.token_masks import real_tokens
+from jax_attention.ops import at_least_float32
+
+
+@checked
+class FirstToken(nnx.Module):
+    """The vector of the first real token, as of `[CLS]` (Devlin et al. 2018)."""
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], mask: Shaped[Array, "..."] | None = None
+    ) -> Float[Array, "batch embed"]:
+        """Pool `x`; `mask` is True at real tokens, `(batch, length)`."""
+        check_sequence("x", x)
+        real = real_tokens(mask, x)  # batch length
+        return _sum(x, real & (real.cumsum(1) == 1))
+
+
+@checked
+class LastToken(nnx.Module):
+    """The vector of the last real token, the only one that a causal model computes from the whole sequence."""
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], mask: Shaped[Array, "..."] | None = None
+    ) -> Float[Array, "batch embed"]:
+        """Pool `x`; `mask` is True at real tokens, `(batch, length)`."""
+        check_sequence("x", x)
+        real = real_tokens(mask, x)  # batch length
+        return _sum(x, real & (real.cumsum(1) == real.sum(1)[:, None]))
+
+
+@checked
+class MeanPooling(nnx.Module):
+    """The mean of the vectors of all real tokens (Reimers & Gurevych 2019)."""
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], mask: Shaped[Array, "..."] | None = None
+    ) -> Float[Array, "batch embed"]:
+        """Pool `x`; `mask` is True at real tokens, `(batch, length)`."""
+        check_sequence("x", x)
+        real = real_tokens(mask, x)  # batch length
+        count = real.sum(1)[:, None]  # batch 1
+        return (_sum(at_least_float32(x), real) / jnp.where(count > 0, count, 1)).astype(x.dtype)
+
+
+@checked
+class LearnedPooling(nnx.Module):
+    """A learned query attends to the real tokens (Lee et al. 2019; Zhai et al. 2022).
+
+    Args:
+        embed_dim: features of a position.
+        num_heads: heads of the attention; must divide `embed_dim`.
+        ffn_dim: features inside the feed-forward network behind it; None for no such network.
+
+    Raises:
+        ValueError: `embed_dim` is not divisible by `num_heads`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int = 1,
+        ffn_dim: int | None = None,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike | None = None,
+    ):
+        factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.attention = AttentionPooling(embed_dim, num_heads, ffn_dim, **factory)
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], mask: Shaped[Array, "..."] | None = None
+    ) -> Float[Array, "batch embed"]:
+        """Pool `x`; `mask` is True at real tokens, `(batch, length)`."""
+        check_sequence("x", x, self.embed_dim)
+        seen = None if mask is None else real_tokens(mask, x)[:, None, None]  # batch 1 1 length
+        return self.attention(x, seen, need_weights=False).output[:, 0]
+
+
+def _sum(
+    x: Float[Array, "batch length embed"], chosen: Bool[Array, "batch length"]
+) -> Float[Array, "batch embed"]:
+    return jnp.where(chosen[..., None], x, 0.0).sum(1)

@@ -1,0 +1,140 @@
+"""Task heads, and models with them, as entries that the proofs take."""
+
+from functools import partial
+
+from attention_bridge.catalogue import SIZES, Mechanism, Part
+from attention_bridge.catalogue.models import MODEL_SIZES
+from attention_bridge.catalogue.shared import DEVLIN, EMBED, FFN, HEADS, PADDING
+from attention_bridge.families.describe import layer_spec, model_spec
+from attention_bridge.oracles import encoder, language_model, patterns, tasks
+from attention_bridge.oracles.decoder import decoder_states
+
+CLASSES = 6
+NORM = Part("rms_norm", {"eps": 0.01})
+ONE_LAYER = {**MODEL_SIZES, "num_layers": 1}
+ENCODER = Part("EncoderConfig", ONE_LAYER)
+DECODER = Part("DecoderConfig", ONE_LAYER)
+WINDOW = Part("SlidingWindowAttention", {"num_heads": 3, "window": 3})
+LAYER = layer_spec(WINDOW, Part("GatedFeedForward", {"ffn_dim": FFN}), "pre", NORM)
+LANGUAGE = model_spec(SIZES["vocab"], EMBED, [LAYER], norm=NORM)
+IMAGE = Part(
+    "VisionTransformerConfig",
+    {
+        "image_size": (4, 6),
+        "patch_size": (2, 3),
+        "in_channels": 2,
+        "embed_dim": EMBED,
+        "num_heads": HEADS,
+        "num_layers": 1,
+        "ffn_dim": FFN,
+        "norm_eps": 0.01,
+    },
+)
+BACKBONES = {
+    "encoder": (ENCODER, partial(encoder, num_heads=HEADS, num_layers=1)),
+    "decoder": (DECODER, partial(decoder_states, num_heads=HEADS, num_layers=1)),
+    "language model": (
+        LANGUAGE,
+        partial(
+            language_model.hidden_states,
+            mixers=[partial(patterns.sliding_window_attention, num_heads=3, window=3)],
+            ffns=[language_model.gated_feed_forward],
+            eps=0.01,
+        ),
+    ),
+    "image": (IMAGE, partial(tasks.vision_transformer, num_heads=HEADS, num_layers=1, eps=0.01)),
+}
+LEARNED = Part("LearnedPooling", {"embed_dim": EMBED, "num_heads": HEADS, "ffn_dim": FFN})
+
+
+def head(name, made, oracle):
+    """An entry of a head that reads vectors, with its oracle: a pair for what it returns alone."""
+    pools = "pool" in getattr(oracle, "keywords", {})
+    return Mechanism(
+        name=name,
+        family="models",
+        file="models/tasks/",
+        paper=DEVLIN,
+        equation=r"y = \mathrm{head}(x)",
+        module=Part(made.name, {"embed_dim": EMBED, **made.arguments}),
+        inputs={"x": ("batch", "query", "embed")},
+        masks=PADDING if pools else {},
+        oracle=partial(tasks.alone, head=oracle),
+        weights=False,
+    )
+
+
+def task_model(name, backbone, made, oracle):
+    """An entry of a head on a backbone, with its oracle; rounding in bfloat16 adds up over the layers."""
+    config, below = BACKBONES[backbone]
+    is_image = backbone == "image"
+    return Mechanism(
+        name=f"{name} on {backbone}",
+        family="models",
+        file="models/task_model.py",
+        paper=DEVLIN,
+        equation=r"y = \mathrm{head}(\mathrm{backbone}(x))",
+        module=Part("TaskModel", {"config": Part("TaskSpec", {"backbone": config, "head": made})}),
+        inputs={"inputs": ("batch", "height", "width", "channels")} if is_image else {},
+        tokens={} if is_image else {"inputs": ("batch", "query")},
+        masks={} if is_image else PADDING,
+        sizes={**SIZES, "height": 4, "width": 6, "channels": 2},
+        oracle=partial(tasks.task_model, backbone=below, head=oracle),
+        dtypes=("float32", "float64"),
+    )
+
+
+def classifier(**arguments):
+    return Part("SequenceClassifier", {"num_classes": CLASSES, **arguments})
+
+
+by_attention = partial(tasks.learned_pooling, num_heads=HEADS)
+FIRST_CLASSES = (
+    classifier(activation="tanh"),
+    partial(tasks.sequence_classifier, pool=tasks.first_token, activation="tanh"),
+)
+LAST_CLASSES = (
+    classifier(pooling=Part("LastToken"), bias=False),
+    partial(tasks.sequence_classifier, pool=tasks.last_token),
+)
+ATTENDED_CLASSES = classifier(pooling=LEARNED), partial(tasks.sequence_classifier, pool=by_attention)
+TOKEN_CLASSES = Part("TokenClassifier", {"num_classes": CLASSES}), tasks.token_classifier
+ANSWERS = Part("QuestionAnswering"), tasks.question_answering
+REWARD = Part("RewardHead"), partial(tasks.reward, pool=tasks.last_token)
+MEAN = Part("EmbeddingHead"), partial(tasks.embedding, pool=tasks.mean_pooling)
+ATTENDED = (
+    Part("EmbeddingHead", {"pooling": LEARNED, "feature_dim": 7, "bias": True, "normalised": False}),
+    partial(tasks.embedding, pool=by_attention, normalised=False),
+)
+MASKED = Part("MaskedLanguageHead"), tasks.masked_language
+UNTIED = (
+    Part("MaskedLanguageHead", {"tied": False, "activation": "gelu_tanh", "norm_eps": 0.01, "token_dim": 7}),
+    partial(tasks.masked_language, activation="gelu_tanh", eps=0.01),
+)
+
+HEADS_ALONE = (
+    head("classes by the first token", *FIRST_CLASSES),
+    head("classes by the last token", *LAST_CLASSES),
+    head("classes by attention", *ATTENDED_CLASSES),
+    head("classes of tokens", *TOKEN_CLASSES),
+    head("answers", *ANSWERS),
+    head("reward", *REWARD),
+    head("embedding by the mean", *MEAN),
+    head("embedding by attention", *ATTENDED),
+    head(
+        "masked language, untied",
+        Part("MaskedLanguageHead", {**UNTIED[0].arguments, "vocab_size": SIZES["vocab"]}),
+        UNTIED[1],
+    ),
+)
+TASK_MODELS = (
+    task_model("masked language", "encoder", *MASKED),
+    task_model("masked language, untied", "encoder", *UNTIED),
+    task_model("classes by the first token", "encoder", *FIRST_CLASSES),
+    task_model("classes by the last token", "language model", *LAST_CLASSES),
+    task_model("classes by attention", "image", *ATTENDED_CLASSES),
+    task_model("classes of tokens", "encoder", *TOKEN_CLASSES),
+    task_model("answers", "encoder", *ANSWERS),
+    task_model("reward", "decoder", *REWARD),
+    task_model("embedding by the mean", "encoder", *MEAN),
+)

@@ -1,0 +1,174 @@
+r"""A model for a task: a backbone, whose last hidden states a task head reads.
+
+    encoder = EncoderConfig(vocab_size=1000, embed_dim=32, num_heads=4, num_layers=2, ffn_dim=64, max_len=128)
+    model = TaskModel(TaskSpec(encoder, Part("TokenClassifier", {"num_classes": 9})))
+
+$$ y = \mathrm{head}(\mathrm{backbone}(x)) $$
+
+The backbone is an `Encoder`, a `Decoder`, a `LanguageModel` or a `VisionTransformer`, the head a class of `tasks`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor, nn
+
+from torch_attention.arguments import checked
+from torch_attention.layers import Factory
+from torch_attention.models.building import build
+from torch_attention.models.decoder import Decoder, DecoderConfig
+from torch_attention.models.description import ModelSpec, Part
+from torch_attention.models.encoder import Encoder, EncoderConfig
+from torch_attention.models.kinds import call_arguments
+from torch_attention.models.language import LanguageModel
+from torch_attention.models.token_masks import token_mask
+from torch_attention.models.vision_transformer import VisionTransformer, VisionTransformerConfig
+from torch_attention.outputs import EmbeddingOutput, LogitsOutput, RewardOutput, SpanOutput
+
+
+@checked
+@dataclass(frozen=True)
+class TaskSpec:
+    """A backbone and a task head.
+
+    Attributes:
+        backbone: sizes of the model below the head; it is built without a head of its own.
+        head: a class of `tasks`, such as `Part("SequenceClassifier", {"num_classes": 3})`.
+    """
+
+    backbone: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig
+    head: Part
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
+        given = self.backbone
+        if isinstance(given, ModelSpec):
+            sizes = given.to_dict()
+        else:
+            sizes = {each.name: getattr(given, each.name) for each in fields(given)}
+        sizes = {name: list(x) if isinstance(x, tuple) else x for name, x in sizes.items()}
+        return {"backbone": {"class": type(given).__name__, **sizes}, "head": self.head.to_dict()}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "TaskSpec":
+        """Read the dictionary of `to_dict`, from this mirror or the other.
+
+        Raises:
+            TypeError, ValueError: a name that is not known, or a value that does not fit it.
+        """
+        if given.keys() != {"backbone", "head"}:
+            raise ValueError(f"a TaskSpec has backbone and head, got {sorted(map(str, given))}")
+        sizes, head = dict(given["backbone"]), given["head"]
+        kind = sizes.pop("class", None)
+        if kind not in BACKBONES:
+            raise ValueError(f"backbone must have a class of {', '.join(BACKBONES)}, got {kind!r}")
+        described: Any = BACKBONES[kind]
+        backbone = described.from_dict(sizes) if described is ModelSpec else described(**sizes)
+        return cls(backbone, Part(head["name"], head.get("arguments", {})))
+
+
+BACKBONES = {
+    each.__name__: each for each in (EncoderConfig, DecoderConfig, ModelSpec, VisionTransformerConfig)
+}
+
+
+@checked
+class TaskModel(nn.Module):
+    """A backbone with a task head (Devlin et al. 2018, section 3.2).
+
+    Args:
+        config: the backbone and the head.
+
+    Raises:
+        ValueError: a head that is not known or that does not fit, or sizes that the backbone refuses.
+    """
+
+    def __init__(
+        self,
+        config: TaskSpec,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        known = {
+            name: getattr(config.backbone, name, None) for name in ("embed_dim", "vocab_size", "token_dim")
+        }
+        self.config = config
+        self.backbone: Any = _backbone(config.backbone, factory)
+        self.head: Any = build(config.head, known, {**factory})
+        if not hasattr(self.head, "returns"):
+            raise ValueError(f"head must be a task head such as SequenceClassifier, got {config.head.name}")
+        self.backbone_takes = call_arguments(self.backbone)
+        self.head_takes = call_arguments(self.head)
+
+    def forward(
+        self,
+        inputs: Shaped[Tensor, "batch ..."],
+        mask: Shaped[Tensor, "..."] | None = None,
+        token_types: Int[Tensor, "batch length"] | None = None,
+        *,
+        positions: Int[Tensor, "..."] | None = None,
+        need_weights: bool = False,
+        need_hidden_states: bool = False,
+    ) -> LogitsOutput | SpanOutput | RewardOutput | EmbeddingOutput:
+        """Compute the task's outputs.
+
+        Args:
+            inputs: tokens `(batch, length)`, or images `(batch, height, width, channels)`.
+            mask: True at real tokens, False at padding, `(batch, length)`; other masks as the backbone takes them,
+                where the head does not pool.
+            token_types: type numbers, for an encoder that has types.
+            positions: positions of the tokens, for a decoder.
+            need_weights: whether to return the weights of every layer.
+            need_hidden_states: whether to return the hidden states of every layer.
+
+        Returns:
+            The outputs of the head first, by the name that the task gives them (`logits`; `start_logits`,
+            `end_logits`; `rewards`; `embeddings`), then `last_hidden_state`, `attentions` and `hidden_states`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit, or an argument that the backbone does not take.
+        """
+        options = {"mask": mask, "token_types": token_types, "positions": positions}
+        for name, given in options.items():
+            if given is not None and name not in self.backbone_takes:
+                raise ValueError(
+                    f"{name} must be None for a {type(self.backbone).__name__}, which takes none"
+                )
+        if mask is not None:
+            mask = token_mask(mask, inputs.shape)
+        read = getattr(self.backbone, "read", self.backbone)(
+            inputs,
+            **{name: x for name, x in {**options, "mask": mask}.items() if name in self.backbone_takes},
+            need_weights=need_weights,
+            need_hidden_states=need_hidden_states,
+        )
+        head: dict[str, Any] = {"mask": mask} if "mask" in self.head_takes else {}
+        if "embedding" in self.head_takes:
+            head["embedding"] = getattr(self.backbone, "token_embedding", None)
+        found = self.head(read.last_hidden_state, **head)
+        return self.head.returns(
+            *(found if isinstance(found, tuple) else (found,)),
+            read.last_hidden_state,
+            read.attentions,
+            read.hidden_states,
+        )
+
+
+def _backbone(
+    config: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig, factory: Factory
+) -> Any:
+    """The model below the head, without a head of its own."""
+    if isinstance(config, EncoderConfig):
+        return Encoder(replace(config, pooler=False), **factory)
+    if isinstance(config, DecoderConfig):
+        return Decoder(config, **factory)
+    if isinstance(config, ModelSpec):
+        return LanguageModel(replace(config, tied=True), **factory)
+    return VisionTransformer(replace(config, pooler=False, num_classes=None), **factory)

@@ -1,0 +1,12 @@
+"""Task heads: what a model computes from its last hidden states."""
+
+from torch_attention.models.tasks.classification import SequenceClassifier as SequenceClassifier
+from torch_attention.models.tasks.classification import TokenClassifier as TokenClassifier
+from torch_attention.models.tasks.embedding import EmbeddingHead as EmbeddingHead
+from torch_attention.models.tasks.masked_language import MaskedLanguageHead as MaskedLanguageHead
+from torch_attention.models.tasks.pooling import FirstToken as FirstToken
+from torch_attention.models.tasks.pooling import LastToken as LastToken
+from torch_attention.models.tasks.pooling import LearnedPooling as LearnedPooling
+from torch_attention.models.tasks.pooling import MeanPooling as MeanPooling
+from torch_attention.models.tasks.question_answering import QuestionAnswering as QuestionAnswering
+from torch_attention.models.tasks.reward import RewardHead as RewardHead

@@ -1,0 +1,134 @@
+r"""Classification of a whole sequence or image, or of each of its tokens.
+
+$$ \mathrm{logits} = W f(U \bar{x} + u) + b \qquad\text{or}\qquad \mathrm{logits}_i = W x_i + b $$
+
+$\bar{x}$ is the pooled sequence. With `activation="tanh"` the hidden map $f(U \bar{x} + u)$ is BERT's pooler and
+RoBERTa's classification head, with `"relu"` DistilBERT's; without an activation there is none, as in Llama and ViT.
+
+| symbol    | argument or parameter                          |
+|-----------|------------------------------------------------|
+| $\bar{x}$ | `pooling` of the hidden states                 |
+| U, u      | `hidden_proj`, only with an activation         |
+| f         | `activation`                                   |
+| W, b      | `classifier`                                   |
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from torch_attention.activations import activation_function
+from torch_attention.arguments import checked
+from torch_attention.checks import check_sequence
+from torch_attention.layers import Dropout, Factory, linear
+from torch_attention.models.tasks.pooling import FirstToken
+from torch_attention.outputs import LogitsOutput
+
+
+@checked
+class SequenceClassifier(nn.Module):
+    """Scores of the classes of a sequence or an image (Devlin et al. 2018; Dosovitskiy et al. 2020).
+
+    Args:
+        embed_dim: features of a position.
+        num_classes: number of classes; 1 for regression.
+        pooling: `FirstToken()`, `LastToken()`, `MeanPooling()` or a `LearnedPooling`; None for the first token.
+        activation: behind the hidden map, such as `"tanh"`; None for no hidden map.
+        bias: whether the last map has a bias.
+        dropout: rate at which features are dropped in training, before the last map.
+
+    Raises:
+        ValueError: no class, an unknown activation, or a rate outside [0, 1).
+    """
+
+    returns: ClassVar = LogitsOutput
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        pooling: nn.Module | None = None,
+        activation: str | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.pooling: nn.Module = FirstToken() if pooling is None else pooling
+        self.activation = None if activation is None else activation_function(activation)
+        self.hidden_proj = None if activation is None else linear(embed_dim, embed_dim, **factory)
+        self.dropout = Dropout(dropout)
+        self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        mask: Shaped[Tensor, "..."] | None = None,
+        *,
+        dropout_keep: Bool[Tensor, "batch embed"] | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        """Score the classes.
+
+        Args:
+            x: the last hidden states of a model.
+            mask: True at real tokens, False at padding, `(batch, length)`.
+            dropout_keep: False where a feature is dropped; replaces the sampled mask.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
+        check_sequence("x", x, self.embed_dim)
+        pooled = self.pooling(x, mask)  # batch embed
+        if self.hidden_proj is not None and self.activation is not None:
+            pooled = self.activation(self.hidden_proj(pooled))  # batch embed
+        return self.classifier(self.dropout(pooled, dropout_keep))
+
+
+@checked
+class TokenClassifier(nn.Module):
+    """Scores of the classes of each token, as for named entities (Devlin et al. 2018).
+
+    Args:
+        embed_dim: features of a position.
+        num_classes: number of classes.
+        bias: whether the map has a bias.
+        dropout: rate at which features are dropped in training, before the map.
+
+    Raises:
+        ValueError: no class, or a rate outside [0, 1).
+    """
+
+    returns: ClassVar = LogitsOutput
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        factory = Factory(device=device, dtype=dtype)
+        self.embed_dim = embed_dim
+        self.dropout = Dropout(dropout)
+        self.classifier = linear(embed_dim, num_classes, bias=bias, **factory)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length embed"],
+        *,
+        dropout_keep: Bool[Tensor, "batch length embed"] | None = None,
+    ) -> Float[Tensor, "batch length classes"]:
+        """Score the classes of each position of the last hidden states `x`; `dropout_keep` as in `Dropout`."""
+        check_sequence("x", x, self.embed_dim)
+        return self.classifier(self.dropout(x, dropout_keep))
