@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from attention_bridge.building import DESCRIPTIONS
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.before import READERS, read_before, with_own_heads
 from attention_bridge.families.declarations import configurations, models, parts
-from attention_bridge.families.describe import language_model
+from attention_bridge.families.describe import as_part, language_model
 from attention_bridge.families.family import Family, Reading
 from attention_bridge.families.fields import ACTIVATIONS, LARGEST, MOST_LAYERS, Fields
 from attention_bridge.families.shown import listed, shown
@@ -43,7 +43,7 @@ FROM_ZERO = (
 
 def own_config(model: Any) -> dict[str, Any]:
     """What `config.json` holds for a model of the mirrors."""
-    return {"model_type": MODEL_TYPE, "model": type(model).__name__, "config": _as_json(model.config)}
+    return {"model_type": MODEL_TYPE, "model": type(model).__name__, "config": as_json(as_part(model.config))}
 
 
 def read_own(fields: Fields, names: Collection[str]) -> Reading:
@@ -59,13 +59,18 @@ def read_own(fields: Fields, names: Collection[str]) -> Reading:
     return Reading(Part(name, {"config": _as_part(config, kinds[name])}), TORCH_ATTENTION)
 
 
-def _as_json(value: Any) -> Any:
-    if hasattr(value, "to_dict"):  # a description
-        return value.to_dict()
-    if dataclasses.is_dataclass(value):
-        named = {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **named}
-    return list(value) if isinstance(value, tuple) else value
+def as_json(value: Any) -> Any:
+    """A description of JSON's own types, as `config.json` holds it."""
+    if isinstance(value, tuple):
+        return [as_json(each) for each in value]
+    if not isinstance(value, Part):
+        return value
+    named = {name: as_json(each) for name, each in value.arguments.items()}
+    if value.name in DESCRIPTIONS:
+        return named
+    if value.name in configurations():
+        return {"class": value.name, **named}
+    return {"name": value.name, "arguments": named}
 
 
 def _as_part(fields: Fields, kind: str) -> Part:
