@@ -6,7 +6,7 @@ be read by its family, or be known to change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from attention_bridge.errors import CheckpointError
@@ -257,11 +257,22 @@ class Fields:
         for name, accepted in NEUTRAL.items():
             if name not in self.seen:
                 self.only(name, *accepted)
-        if unknown := sorted(self.given.keys() - self.seen - HARMLESS - GENERATION):
-            raise CheckpointError(
-                f"{self.source} has fields that may change the arithmetic and are not understood: "
-                f"{listed(unknown)}"
-            )
+        self.refuse_unread(
+            "fields that may change the arithmetic and are not understood", HARMLESS | GENERATION
+        )
+
+    def refuse_unread(self, what: str, known: Collection[str] = ()) -> None:
+        """Refuse the fields that nobody read.
+
+        Args:
+            what: how the message calls them, such as "fields that are not known".
+            known: names that are accepted although nobody reads them, or reads them later.
+
+        Raises:
+            CheckpointError: naming them.
+        """
+        if unread := sorted(self.given.keys() - self.seen - {*known}):
+            raise CheckpointError(f"{self.source} has {what}: {listed(unread)}")
 
     def _value(self, names: tuple[str, ...], default: object) -> Any:
         self.seen.update(names)

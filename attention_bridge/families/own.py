@@ -13,7 +13,7 @@ from attention_bridge.families.declarations import configurations, models, parts
 from attention_bridge.families.describe import as_part, language_model
 from attention_bridge.families.family import Family, Reading
 from attention_bridge.families.fields import ACTIVATIONS, LARGEST, MOST_LAYERS, Fields
-from attention_bridge.families.shown import listed, shown
+from attention_bridge.families.shown import shown
 from attention_bridge.layouts.torch_attention import TORCH_ATTENTION
 
 MODEL_TYPE = "attention_bridge"
@@ -80,8 +80,7 @@ def _as_part(fields: Fields, kind: str) -> Part:
     for name, field in configurations()[kind].items():
         if name in fields.given or field.required:
             arguments[name] = _value(fields, name, field.kind)
-    if unknown := sorted(fields.given.keys() - fields.seen):
-        raise CheckpointError(f"{fields.source} has fields that {kind} has not: {listed(unknown)}")
+    fields.refuse_unread(f"fields that {kind} has not")
     return Part(kind, arguments)
 
 
@@ -133,11 +132,10 @@ def _described(fields: Fields, where: str) -> Part:
             f"{fields.source} must have the name of a class of the mirrors, got {shown(name)}"
         )
     arguments = Fields({}, fields.source) if fields.raw("arguments") is None else fields.part("arguments")
-    if unknown := sorted(fields.given.keys() - fields.seen):
-        raise CheckpointError(f"{fields.source} has fields that a part has not: {listed(unknown)}")
+    fields.refuse_unread("fields that a part has not")
     declared = parts()[name]
-    if unknown := sorted(arguments.given.keys() - declared.keys()):
-        raise CheckpointError(f"{fields.source} has arguments that {name} does not take: {listed(unknown)}")
+    given = Fields(arguments.given, fields.source)  # the message has the word arguments already
+    given.refuse_unread(f"arguments that {name} does not take", declared)
     known = KNOWN.get(where, ())
     found = {}
     for key, declaration in declared.items():
