@@ -8,10 +8,9 @@ from typing import Any
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.describe import Heads, latent_decoder, parallel_decoder, rotary_decoder
-from attention_bridge.families.fields import ACTIVATIONS, Fields
+from attention_bridge.families.fields import OWN_ACTIVATIONS, Fields
 
 UNKNOWN = "fields that are not known"
-WORDS = {word: word for word in sorted(set(ACTIVATIONS.values()))}
 
 
 def read_rotary_decoder(fields: Fields) -> Part:
@@ -26,7 +25,7 @@ def read_rotary_decoder(fields: Fields) -> Part:
         num_layers=num_layers,
         ffn_dim=fields.size("ffn_dim"),
         rope=rope,
-        activation=fields.word("activation", words=WORDS, default="silu"),
+        activation=fields.word("activation", words=OWN_ACTIVATIONS, default="silu"),
         ffn_bias=fields.flag("ffn_bias", False),
         sandwich=fields.flag("sandwich", False),
         windows=_windows(fields, num_layers),
@@ -56,7 +55,7 @@ def read_parallel_decoder(fields: Fields) -> Part:
         ffn_dim=fields.size("ffn_dim"),
         position=position,
         arrangement="parallel_shared_norm" if shared else "parallel" if parallel else "pre",
-        activation=fields.word("activation", words=WORDS, default="gelu"),
+        activation=fields.word("activation", words=OWN_ACTIVATIONS, default="gelu"),
         ffn_bias=fields.flag("ffn_bias", True),
         norm_eps=fields.number("norm_eps", default=1e-5, zero=True),
         embedding_norm=fields.flag("embedding_norm", False),

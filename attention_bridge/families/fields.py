@@ -13,6 +13,7 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.families.shown import listed, shown
 
 Value = TypeVar("Value")
+Names = tuple[str, ...]
 _REQUIRED: Any = object()
 LARGEST, MOST_LAYERS = 2**31 - 1, 10_000
 LARGEST_NUMBER = 3.4028234e38  # in a float32 anything more is infinite
@@ -27,6 +28,7 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
+OWN_ACTIVATIONS = {word: word for word in sorted(set(ACTIVATIONS.values()))}  # as the mirrors call them
 # Fields that say how text is generated. Older files repeat them all in the model's configuration.
 GENERATION = frozenset((
     "assistant_confidence_threshold", "assistant_early_exit", "bad_words_ids", "begin_suppress_tokens",
@@ -233,6 +235,14 @@ class Fields:
         self.seen.add(name)
         if not any(type(value) is type(each) and value == each for each in accepted):
             raise CheckpointError(f"{self.source} must have {name} {accepted[0]!r}, got {shown(value)}")
+
+    def dim_and_heads(
+        self, dim: Names, heads: Names, *, defaults: tuple[Any, Any] = (_REQUIRED, _REQUIRED)
+    ) -> tuple[int, int]:
+        """The features of the model and the heads that share them, each under the first of its names that is there."""
+        sizes = self.size(*dim, default=defaults[0]), self.size(*heads, default=defaults[1])
+        self.divides(dim[0], sizes[0], heads[0], sizes[1])
+        return sizes
 
     def divides(self, whole: str, whole_size: int, part: str, part_size: int) -> None:
         """Refuse sizes of which one does not divide the other."""

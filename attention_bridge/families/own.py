@@ -12,7 +12,7 @@ from attention_bridge.families.before import READERS, read_before, with_own_head
 from attention_bridge.families.declarations import configurations, models, parts
 from attention_bridge.families.describe import as_part, language_model
 from attention_bridge.families.family import Family, Reading
-from attention_bridge.families.fields import ACTIVATIONS, LARGEST, MOST_LAYERS, Fields
+from attention_bridge.families.fields import LARGEST, MOST_LAYERS, OWN_ACTIVATIONS, Fields
 from attention_bridge.families.shown import shown
 from attention_bridge.layouts.torch_attention import TORCH_ATTENTION
 
@@ -102,7 +102,7 @@ def _value(fields: Fields, name: str, kind: str) -> Any:
     if kind == "bool":
         return fields.flag(name, False)
     if kind == "str":
-        words = WORDS.get(name, sorted(set(ACTIVATIONS.values())))
+        words = WORDS.get(name, OWN_ACTIVATIONS)
         return fields.word(name, words={word: word for word in words})
     if kind.startswith("tuple["):
         return _values(fields, name, kind.removeprefix("tuple[").removesuffix("]"))
