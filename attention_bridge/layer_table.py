@@ -79,8 +79,8 @@ def _layers(layers: tuple[Part, ...], most: int | None, position: str) -> Iterat
     yield table(columns, [[row[name] for name in columns] for row in rows])
     if len(runs) > len(rows):
         yield f"... and {len(runs) - len(rows)} more runs of equal layers"
-    for (role, arguments), places in sorted(others.items(), key=lambda item: ROLES.index(item[0][0])):
-        yield f"{role} of {_places(places, len(runs))}: {arguments}"
+    for (role, text), places in sorted(others.items(), key=lambda item: ROLES.index(item[0][0])):
+        yield f"{role} of {_places(places, len(runs))}: {text}"
 
 
 def _row(layer: Part, position: str) -> tuple[dict[str, str], tuple[dict[str, Any], ...]]:
