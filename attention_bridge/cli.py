@@ -230,7 +230,7 @@ def inspect(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """What a checkpoint holds: format, layout with the evidence, tensors."""
+    """What a checkpoint holds: format, layout with the evidence, the model's layers, tensors."""
     from attention_bridge import inspection, weight_tables
 
     found = inspection.inspect(source)
@@ -238,7 +238,8 @@ def inspect(
         typer.echo(json.dumps(weight_tables.inspection_json(found), indent=2))
         return
     console = Console(highlight=False)
-    for line in weight_tables.inspection_lines(found):
+    description = weight_tables.description_lines(found)
+    for line in [*weight_tables.inspection_lines(found), *(["", *description, ""] if description else [])]:
         console.print(Text(printable(line)), soft_wrap=True)
     console.print(weight_tables.tensor_table(found))
 

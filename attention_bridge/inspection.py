@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 
 from attention_bridge import checkpoints
+from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.config_files import find_config, read_json
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families import read_config
@@ -26,6 +27,7 @@ class Inspection:
         format_evidence: why it is thought to be that.
         layouts: those that it could have, the likeliest first; empty if none is known.
         model: the class of the mirrors that computes it, if its configuration is understood.
+        description: the configuration of that model.
         config_note: what is known of the configuration.
         specs: shape and dtype of each tensor.
     """
@@ -35,6 +37,7 @@ class Inspection:
     format_evidence: str
     layouts: list[Candidate]
     model: str | None
+    description: Part | None
     config_note: str
     specs: dict[str, Spec]
 
@@ -61,7 +64,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     found = checkpoints.find(path)
     with checkpoints.open(path) as reader:
         specs = dict(reader.specs)
-    layouts, model, note = detect(specs), None, "no config.json beside it"
+    layouts, model, description, note = detect(specs), None, None, "no config.json beside it"
     file = find_config(found.path if found.path.is_dir() else found.path.parent)
     if file is not None:
         try:
@@ -70,6 +73,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
             note = str(error)
         else:
             model, note = reading.model.name, f"{file.name} is understood"
+            description = reading.model.arguments["config"]
             said = Candidate(reading.layout.name, f"{file.name} describes such a model")
             layouts = [said, *(other for other in layouts if other.layout != said.layout)]
-    return Inspection(found.path, found.format, found.evidence, layouts, model, note, specs)
+    return Inspection(found.path, found.format, found.evidence, layouts, model, description, note, specs)

@@ -7,7 +7,6 @@ save_pretrained(model, "elsewhere", config="path/to/gpt2")  # as Hugging Face re
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from attention_bridge.config_files import CONFIGS, find_config, read_json
 from attention_bridge.errors import CheckpointError, ConversionError, InputError
 from attention_bridge.extras import require
 from attention_bridge.families import Reading, read_config
+from attention_bridge.families.describe import as_part
 from attention_bridge.families.own import own_config
 from attention_bridge.families.shown import cut
 from attention_bridge.weights import convert, transfer
@@ -233,7 +233,7 @@ def _difference(described: Any, actual: Any) -> str:
     """The first field in which two configurations differ, in words."""
     if type(described) is not type(actual):
         return f"describes a {type(described).__name__}, not a {type(actual).__name__}"
-    theirs, ours = dict(_leaves(described)), dict(_leaves(actual))
+    theirs, ours = dict(_leaves(as_part(described))), dict(_leaves(as_part(actual)))
     for name in [*theirs, *ours]:
         if theirs.get(name) != ours.get(name):
             return f"has {name}={theirs.get(name)}, not {ours.get(name)}"
@@ -242,11 +242,9 @@ def _difference(described: Any, actual: Any) -> str:
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """The fields of a configuration and of all within it, by their paths."""
-    if hasattr(value, "arguments"):
+    if isinstance(value, Part):
         named = {"name": value.name, **value.arguments}
-    elif dataclasses.is_dataclass(value):
-        named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+    elif isinstance(value, tuple) and any(isinstance(each, Part) for each in value):
         named = {str(n): each for n, each in enumerate(value)}
     else:
         yield ".".join(path), value

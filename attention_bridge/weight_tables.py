@@ -8,12 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from attention_bridge.conversion import Conversion
+from attention_bridge.families.own import as_json
 from attention_bridge.inspection import Inspection
+from attention_bridge.layer_table import layer_table
 from attention_bridge.layouts import LAYOUTS
 from attention_bridge.lines import printable
 from attention_bridge.verification import Verified
 
-SHOWN = 40  # tensors that the terminal shows; JSON has all
+SHOWN = 40  # tensors, and runs of layers, that the terminal shows; JSON has all
 
 
 def layout_rows() -> list[dict[str, Any]]:
@@ -59,6 +61,7 @@ def inspection_json(found: Inspection) -> dict[str, Any]:
         "layouts": [candidate._asdict() for candidate in found.layouts],
         "model": found.model,
         "config": found.config_note,
+        "description": as_json(found.description),
         "parameters": found.parameters,
         "dtypes": found.dtypes,
         "tensors": {
@@ -77,6 +80,11 @@ def inspection_lines(found: Inspection) -> list[str]:
         *(layouts or ["layout: none that is known; `attention-bridge layouts` lists those that are"]),
         f"model: {found.model or 'not known'}; {found.config_note}",
     ]
+
+
+def description_lines(found: Inspection) -> list[str]:
+    """The model's layers as a table, or its sizes; none if its configuration is not understood."""
+    return [] if found.description is None else layer_table(found.description, SHOWN).split("\n")
 
 
 def tensor_table(found: Inspection) -> Table:

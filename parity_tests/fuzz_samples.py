@@ -180,12 +180,13 @@ def own_configs(theirs):
     """The same models in the mirrors' own configurations."""
     from attention_bridge.building import build
     from attention_bridge.families import read_config
-    from attention_bridge.families.own import MODEL_TYPE, _as_json
+    from attention_bridge.families.describe import as_part
+    from attention_bridge.families.own import MODEL_TYPE, as_json
 
     found = {}
     for name, given in theirs.items():
         model = read_config(given).model
-        config = _as_json(build(model.arguments["config"], "torch_attention", {}))
+        config = as_json(as_part(build(model.arguments["config"], "torch_attention", {})))
         found[f"own, {name}"] = {"model_type": MODEL_TYPE, "model": model.name, "config": config}
     return found
 

@@ -8,10 +8,9 @@ from typing import Any
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.describe import Heads, latent_decoder, parallel_decoder, rotary_decoder
-from attention_bridge.families.fields import ACTIVATIONS, Fields
-from attention_bridge.families.shown import listed
+from attention_bridge.families.fields import OWN_ACTIVATIONS, Fields
 
-WORDS = {word: word for word in sorted(set(ACTIVATIONS.values()))}
+UNKNOWN = "fields that are not known"
 
 
 def read_rotary_decoder(fields: Fields) -> Part:
@@ -26,7 +25,7 @@ def read_rotary_decoder(fields: Fields) -> Part:
         num_layers=num_layers,
         ffn_dim=fields.size("ffn_dim"),
         rope=rope,
-        activation=fields.word("activation", words=WORDS, default="silu"),
+        activation=fields.word("activation", words=OWN_ACTIVATIONS, default="silu"),
         ffn_bias=fields.flag("ffn_bias", False),
         sandwich=fields.flag("sandwich", False),
         windows=_windows(fields, num_layers),
@@ -56,7 +55,7 @@ def read_parallel_decoder(fields: Fields) -> Part:
         ffn_dim=fields.size("ffn_dim"),
         position=position,
         arrangement="parallel_shared_norm" if shared else "parallel" if parallel else "pre",
-        activation=fields.word("activation", words=WORDS, default="gelu"),
+        activation=fields.word("activation", words=OWN_ACTIVATIONS, default="gelu"),
         ffn_bias=fields.flag("ffn_bias", True),
         norm_eps=fields.number("norm_eps", default=1e-5, zero=True),
         embedding_norm=fields.flag("embedding_norm", False),
@@ -80,7 +79,7 @@ def read_latent_decoder(fields: Fields) -> Part:
         "position": _rope(fields.part("rope"), turned),
         "scale": heads.number("scale", default=None),
     }
-    _finish(heads)
+    heads.refuse_unread(UNKNOWN)
     return latent_decoder(
         mixer,
         embed_dim=embed_dim,
@@ -104,7 +103,7 @@ READERS: dict[str, Callable[[Fields], Part]] = {
 def read_before(fields: Fields, name: str) -> Part:
     """The description of a model that was a class of its own."""
     spec = READERS[name](fields)
-    _finish(fields)
+    fields.refuse_unread(UNKNOWN)
     return spec
 
 
@@ -142,7 +141,7 @@ def _heads(fields: Fields) -> Heads:
         norm_eps=fields.number("norm_eps", default=1e-6, zero=True),
         unit_offset=fields.flag("unit_offset", False),
     )
-    _finish(fields)
+    fields.refuse_unread(UNKNOWN)
     return found
 
 
@@ -160,7 +159,7 @@ def _rope(fields: Fields, head_dim: int) -> Part:
             raise CheckpointError(f"{fields.source} must have a list frequencies, got {frequencies!r}")
         each = [Fields({"frequencies": x}, fields.source).number("frequencies") for x in frequencies]
         arguments["frequencies"] = tuple(each)
-    _finish(fields)
+    fields.refuse_unread(UNKNOWN)
     return Part("RotaryEmbedding", arguments)
 
 
@@ -175,7 +174,7 @@ def _experts(fields: Fields) -> Part:
         "routed_scale": fields.number("routed_scale", default=1.0),
     }
     found = {"ffn_dim": ffn_dim, "num_experts": fields.size("num_experts")}
-    _finish(fields)
+    fields.refuse_unread(UNKNOWN)
     shared = {"shared_dim": num_shared * ffn_dim} if num_shared else {}
     return Part("MixtureOfExperts", {**found, "routing": Part("SigmoidRouting", routing), **shared})
 
@@ -186,8 +185,3 @@ def _windows(fields: Fields, num_layers: int) -> tuple[int | None, ...]:
         raise CheckpointError(f"{fields.source} must have windows for each of {num_layers} layers, or none")
     each = [Fields({"windows": x}, fields.source) for x in given]
     return tuple(x.size("windows", default=None) for x in each)
-
-
-def _finish(fields: Fields) -> None:
-    if unknown := sorted(fields.given.keys() - fields.seen):
-        raise CheckpointError(f"{fields.source} has fields that are not known: {listed(unknown)}")

@@ -24,8 +24,7 @@ def read_gpt2(fields: Fields, names: Collection[str]) -> Reading:
     fields.only("scale_attn_by_inverse_layer_idx", False)
     fields.only("tie_word_embeddings", True)
     fields.raw("reorder_and_upcast_attn")
-    dim, heads = fields.size("n_embd", "hidden_size"), fields.size("n_head", "num_attention_heads")
-    fields.divides("n_embd", dim, "n_head", heads)
+    dim, heads = fields.dim_and_heads(("n_embd", "hidden_size"), ("n_head", "num_attention_heads"))
     return Reading(
         model(
             "Decoder",
@@ -46,8 +45,7 @@ def read_gpt_neox(fields: Fields, names: Collection[str]) -> Reading:
     """GPT-NeoX (Black et al. 2022)."""
     fields.only("attention_bias", True)
     tied = fields.flag("tie_word_embeddings", False)
-    dim, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
-    fields.divides("hidden_size", dim, "num_attention_heads", heads)
+    dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",))
     share = parameters(fields).number(
         "partial_rotary_factor", default=fields.number("rotary_pct", default=0.25)
     )
@@ -80,8 +78,7 @@ def read_bloom(fields: Fields, names: Collection[str]) -> Reading:
     tied = fields.flag("tie_word_embeddings", True)
     fields.raw("slow_but_exact", "masked_softmax_fusion", "skip_bias_add", "skip_bias_add_qkv", "seq_length")
     fields.raw("offset_alibi", "attention_softmax_in_fp32", "bias_dropout_fusion")
-    dim, heads = fields.size("hidden_size", "n_embed"), fields.size("n_head", "num_attention_heads")
-    fields.divides("hidden_size", dim, "n_head", heads)
+    dim, heads = fields.dim_and_heads(("hidden_size", "n_embed"), ("n_head", "num_attention_heads"))
     return _reading(
         parallel_decoder(
             Heads(dim, heads, heads, dim // heads, qkv_bias=True, out_bias=True),
@@ -108,9 +105,7 @@ def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
     fields.only("parallel_attn", True)
     fields.only("bias", False)
     tied = fields.flag("tie_word_embeddings", True)
-    dim = fields.size("hidden_size")
-    heads = fields.size("num_attention_heads", "n_head")
-    fields.divides("hidden_size", dim, "num_attention_heads", heads)
+    dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads", "n_head"))
     new = fields.flag("new_decoder_architecture", False)
     one_key = fields.flag("multi_query", True)
     kv_heads = fields.size("num_kv_heads", "n_head_kv", default=heads)
@@ -140,7 +135,8 @@ def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
 
 def with_tied(layout: Layout, tied: bool, head: str, embeddings: str) -> Layout:
     """The layout of a model whose head, where it is saved at all, repeats its embeddings."""
-    return replace(layout, tied=(Tied(head, embeddings, "the embeddings again"),)) if tied else layout
+    again = Tied(head, embeddings, "the embeddings again")
+    return replace(layout, tied=(*layout.tied, again)) if tied else layout
 
 
 def _plain_rope(fields: Fields, rotary_dim: int, head_dim: int) -> Part:

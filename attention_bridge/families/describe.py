@@ -6,6 +6,7 @@ to grouped heads, such as normalised queries or a window, is the class that says
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -207,3 +208,19 @@ def model_spec(vocab_size: int, embed_dim: int, layers: Sequence[Part], **others
 def language_model(spec: Part) -> Part:
     """The model of a description."""
     return Part("LanguageModel", {"config": spec})
+
+
+def as_part(config: Any) -> Part:
+    """The configuration of a mirror's model as data, with all that is within it; a part is itself."""
+    if hasattr(config, "arguments"):
+        name, arguments = config.name, config.arguments
+    else:
+        fields = dataclasses.fields(config)
+        name, arguments = type(config).__name__, {each.name: getattr(config, each.name) for each in fields}
+    return Part(name, {key: _as_data(value) for key, value in arguments.items()})
+
+
+def _as_data(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple([_as_data(each) for each in value])
+    return as_part(value) if hasattr(value, "arguments") or dataclasses.is_dataclass(value) else value

@@ -60,8 +60,7 @@ def read_albert(fields: Fields, names: Collection[str]) -> Reading:
 
 def read_distilbert(fields: Fields, names: Collection[str]) -> Reading:
     """DistilBERT (Sanh et al. 2019): no types, no pooler."""
-    dim, heads = fields.size("dim"), fields.size("n_heads")
-    fields.divides("dim", dim, "n_heads", heads)
+    dim, heads = fields.dim_and_heads(("dim",), ("n_heads",))
     fields.raw("tie_weights_", "tie_word_embeddings")
     return Reading(
         model(
@@ -83,8 +82,7 @@ def read_distilbert(fields: Fields, names: Collection[str]) -> Reading:
 def _sizes(fields: Fields) -> dict[str, Any]:
     fields.only("position_embedding_type", "absolute")
     fields.raw("tie_word_embeddings")
-    dim, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
-    fields.divides("hidden_size", dim, "num_attention_heads", heads)
+    dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",))
     return {
         "vocab_size": fields.size("vocab_size"),
         "embed_dim": dim,

@@ -6,13 +6,14 @@ be read by its family, or be known to change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.shown import listed, shown
 
 Value = TypeVar("Value")
+Names = tuple[str, ...]
 _REQUIRED: Any = object()
 LARGEST, MOST_LAYERS = 2**31 - 1, 10_000
 LARGEST_NUMBER = 3.4028234e38  # in a float32 anything more is infinite
@@ -28,6 +29,7 @@ ACTIVATIONS = {
     "swish": "silu",
     "tanh": "tanh",
 }
+OWN_ACTIVATIONS = {word: word for word in sorted(set(ACTIVATIONS.values()))}  # as the mirrors call them
 # Fields that say how text is generated. Older files repeat them all in the model's configuration.
 GENERATION = frozenset((
     "assistant_confidence_threshold", "assistant_early_exit", "bad_words_ids", "begin_suppress_tokens",
@@ -235,6 +237,14 @@ class Fields:
         if not any(type(value) is type(each) and value == each for each in accepted):
             raise CheckpointError(f"{self.source} must have {name} {accepted[0]!r}, got {shown(value)}")
 
+    def dim_and_heads(
+        self, dim: Names, heads: Names, *, defaults: tuple[Any, Any] = (_REQUIRED, _REQUIRED)
+    ) -> tuple[int, int]:
+        """The features of the model and the heads that share them, each under the first of its names that is there."""
+        sizes = self.size(*dim, default=defaults[0]), self.size(*heads, default=defaults[1])
+        self.divides(dim[0], sizes[0], heads[0], sizes[1])
+        return sizes
+
     def divides(self, whole: str, whole_size: int, part: str, part_size: int) -> None:
         """Refuse sizes of which one does not divide the other."""
         if whole_size % part_size:
@@ -258,11 +268,22 @@ class Fields:
         for name, accepted in NEUTRAL.items():
             if name not in self.seen:
                 self.only(name, *accepted)
-        if unknown := sorted(self.given.keys() - self.seen - HARMLESS - GENERATION):
-            raise CheckpointError(
-                f"{self.source} has fields that may change the arithmetic and are not understood: "
-                f"{listed(unknown)}"
-            )
+        self.refuse_unread(
+            "fields that may change the arithmetic and are not understood", HARMLESS | GENERATION
+        )
+
+    def refuse_unread(self, what: str, known: Collection[str] = ()) -> None:
+        """Refuse the fields that nobody read.
+
+        Args:
+            what: how the message calls them, such as "fields that are not known".
+            known: names that are accepted although nobody reads them, or reads them later.
+
+        Raises:
+            CheckpointError: naming them.
+        """
+        if unread := sorted(self.given.keys() - self.seen - {*known}):
+            raise CheckpointError(f"{self.source} has {what}: {listed(unread)}")
 
     def _value(self, names: tuple[str, ...], default: object) -> Any:
         self.seen.update(names)

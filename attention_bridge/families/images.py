@@ -40,8 +40,7 @@ def read_clip(fields: Fields, names: Collection[str]) -> Reading:
     """CLIP (Radford et al. 2021)."""
     fields.raw("text_config_dict", "vision_config_dict")
     text, image = fields.part("text_config"), fields.part("vision_config")
-    dim, heads = text.size("hidden_size", default=512), text.size("num_attention_heads", default=8)
-    text.divides("hidden_size", dim, "num_attention_heads", heads)
+    dim, heads = text.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(512, 8))
     end = text.whole("eos_token_id", default=49407)
     reads = Part(
         "DecoderConfig",
@@ -81,8 +80,7 @@ def read_clip(fields: Fields, names: Collection[str]) -> Reading:
 
 def _image_sizes(fields: Fields, *, patch_size: int, activation: str, norm_eps: float) -> dict[str, Any]:
     """The sizes, with the family's own defaults where they differ."""
-    dim, heads = fields.size("hidden_size", default=768), fields.size("num_attention_heads", default=12)
-    fields.divides("hidden_size", dim, "num_attention_heads", heads)
+    dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(768, 12))
     image, patch = _pair(fields, "image_size", 224), _pair(fields, "patch_size", patch_size)
     if image[0] < patch[0] or image[1] < patch[1]:
         raise CheckpointError(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from attention_bridge.building import DESCRIPTIONS
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.before import READERS, read_before, with_own_heads
 from attention_bridge.families.declarations import configurations, models, parts
-from attention_bridge.families.describe import language_model
+from attention_bridge.families.describe import as_part, language_model
 from attention_bridge.families.family import Family, Reading
-from attention_bridge.families.fields import ACTIVATIONS, LARGEST, MOST_LAYERS, Fields
-from attention_bridge.families.shown import listed, shown
+from attention_bridge.families.fields import LARGEST, MOST_LAYERS, OWN_ACTIVATIONS, Fields
+from attention_bridge.families.shown import shown
 from attention_bridge.layouts.torch_attention import TORCH_ATTENTION
 
 MODEL_TYPE = "attention_bridge"
@@ -45,7 +45,7 @@ FROM_ZERO = (
 
 def own_config(model: Any) -> dict[str, Any]:
     """What `config.json` holds for a model of the mirrors."""
-    return {"model_type": MODEL_TYPE, "model": type(model).__name__, "config": _as_json(model.config)}
+    return {"model_type": MODEL_TYPE, "model": type(model).__name__, "config": as_json(as_part(model.config))}
 
 
 def read_own(fields: Fields, names: Collection[str]) -> Reading:
@@ -61,13 +61,18 @@ def read_own(fields: Fields, names: Collection[str]) -> Reading:
     return Reading(Part(name, {"config": _as_part(config, kinds[name])}), TORCH_ATTENTION)
 
 
-def _as_json(value: Any) -> Any:
-    if hasattr(value, "to_dict"):  # a description
-        return value.to_dict()
-    if dataclasses.is_dataclass(value):
-        named = {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **named}
-    return list(value) if isinstance(value, tuple) else value
+def as_json(value: Any) -> Any:
+    """A description of JSON's own types, as `config.json` holds it."""
+    if isinstance(value, tuple):
+        return [as_json(each) for each in value]
+    if not isinstance(value, Part):
+        return value
+    named = {name: as_json(each) for name, each in value.arguments.items()}
+    if value.name in DESCRIPTIONS:
+        return named
+    if value.name in configurations():
+        return {"class": value.name, **named}
+    return {"name": value.name, "arguments": named}
 
 
 def _as_part(fields: Fields, kind: str) -> Part:
@@ -77,8 +82,7 @@ def _as_part(fields: Fields, kind: str) -> Part:
     for name, field in configurations()[kind].items():
         if name in fields.given or field.required:
             arguments[name] = _value(fields, name, field.kind)
-    if unknown := sorted(fields.given.keys() - fields.seen):
-        raise CheckpointError(f"{fields.source} has fields that {kind} has not: {listed(unknown)}")
+    fields.refuse_unread(f"fields that {kind} has not")
     return Part(kind, arguments)
 
 
@@ -100,7 +104,7 @@ def _value(fields: Fields, name: str, kind: str) -> Any:
     if kind == "bool":
         return fields.flag(name, False)
     if kind == "str":
-        words = WORDS.get(name, sorted(set(ACTIVATIONS.values())))
+        words = WORDS.get(name, OWN_ACTIVATIONS)
         return fields.word(name, words={word: word for word in words})
     if kind.startswith("tuple["):
         return _values(fields, name, kind.removeprefix("tuple[").removesuffix("]"))
@@ -133,11 +137,10 @@ def _described(fields: Fields, where: str) -> Part:
             f"{fields.source} must have the name of a class of the mirrors, got {shown(name)}"
         )
     arguments = Fields({}, fields.source) if fields.raw("arguments") is None else fields.part("arguments")
-    if unknown := sorted(fields.given.keys() - fields.seen):
-        raise CheckpointError(f"{fields.source} has fields that a part has not: {listed(unknown)}")
+    fields.refuse_unread("fields that a part has not")
     declared = parts()[name]
-    if unknown := sorted(arguments.given.keys() - declared.keys()):
-        raise CheckpointError(f"{fields.source} has arguments that {name} does not take: {listed(unknown)}")
+    given = Fields(arguments.given, fields.source)  # the message has the word arguments already
+    given.refuse_unread(f"arguments that {name} does not take", declared)
     known = KNOWN.get(where, ())
     found = {}
     for key, declaration in declared.items():

@@ -9,7 +9,7 @@ from typing import Any
 from attention_bridge.catalogue.mechanism import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.families.fields import Fields
-from attention_bridge.families.shown import listed, shown
+from attention_bridge.families.shown import shown
 
 SCALED = ("linear", "llama3", "yarn")
 
@@ -41,10 +41,7 @@ def rope(
         arguments: dict[str, Any] = {"base": base}
     else:
         arguments = _scaled(kind, given, fields, rotary_dim, base)
-    if unknown := sorted(given.given.keys() - given.seen - {*_NAMES[kind]}):
-        raise CheckpointError(
-            f"{fields.source} has rope parameters that are not understood: {listed(unknown)}"
-        )
+    given.refuse_unread("rope parameters that are not understood", _NAMES[kind])
     sizes = {"head_dim": rotary_dim}
     if head_dim not in (None, rotary_dim):
         sizes = {"head_dim": head_dim, "rotary_dim": rotary_dim}

@@ -124,8 +124,7 @@ def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
 
 def read_meta(fields: Fields, names: Collection[str]) -> Reading:
     """Llama as Meta published it: `params.json`, whose sizes of the feed-forward network are to be computed."""
-    dim, heads = fields.size("dim"), fields.size("n_heads")
-    fields.divides("dim", dim, "n_heads", heads)
+    dim, heads = fields.dim_and_heads(("dim",), ("n_heads",))
     ffn_dim = int(2 * 4 * dim / 3)
     ffn_dim = int(fields.number("ffn_dim_multiplier", default=1.0) * ffn_dim)
     multiple = fields.size("multiple_of")

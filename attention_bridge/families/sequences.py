@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from attention_bridge.catalogue.mechanism import Part
+from attention_bridge.families.decoders import with_tied
 from attention_bridge.families.family import Family, Reading, model
 from attention_bridge.families.fields import ACTIVATIONS, Fields
 from attention_bridge.layouts.hf_bart import HF_BART
 from attention_bridge.layouts.hf_t5 import HF_T5, HF_T5_GATED
 from attention_bridge.layouts.hf_whisper import HF_WHISPER
-from attention_bridge.weights.layout import Tied
 
 # What T5 calls a feed-forward network, and the activation it stands for.
 PROJECTIONS = {
@@ -32,9 +31,6 @@ def read_t5(fields: Fields, names: Collection[str]) -> Reading:
     gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
     dim, layers = fields.size("d_model"), fields.layers("num_layers")
     layout = HF_T5_GATED if gated else HF_T5
-    if tied:
-        head = Tied("lm_head.weight", "shared.weight", "the embeddings again")
-        layout = replace(layout, tied=(*layout.tied, head))
     return Reading(
         model(
             "RelativeEncoderDecoder",
@@ -53,7 +49,7 @@ def read_t5(fields: Fields, names: Collection[str]) -> Reading:
             tied=tied,
             logit_scale=dim**-0.5 if tied and scaled else 1.0,
         ),
-        layout,
+        with_tied(layout, tied, "lm_head.weight", "shared.weight"),
     )
 
 

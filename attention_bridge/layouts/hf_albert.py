@@ -3,7 +3,7 @@
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/albert/modeling_albert.py
 """
 
-from attention_bridge.layouts.hf_bert import HEADS, HF_BERT
+from attention_bridge.layouts.hf_bert import EMBEDDINGS, HEADS, HF_BERT
 from attention_bridge.weights.layout import Dropped, Layout
 from attention_bridge.weights.rule import Rule
 
@@ -12,11 +12,7 @@ LAYER = "encoder.albert_layer_groups.0.albert_layers.0."
 HF_ALBERT = Layout(
     "hf.albert",
     rules=(
-        Rule(
-            "embeddings.{word,position,token_type}_embeddings.weight",
-            "{token,position,type}_embedding.weight",
-        ),
-        Rule("embeddings.LayerNorm.{name}", "embedding_norm.{name}"),
+        *EMBEDDINGS,
         Rule("encoder.embedding_hidden_mapping_in.{name}", "embedding_proj.{name}"),
         Rule(
             f"{LAYER}attention.{{query,key,value,dense}}.{{name}}",

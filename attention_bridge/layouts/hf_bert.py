@@ -21,14 +21,15 @@ HEADS = tuple(
     for name in ("cls.{rest}", "lm_head.{rest}", "vocab_{rest}")
 )
 
+EMBEDDINGS = (
+    Rule("embeddings.{word,position,token_type}_embeddings.weight", "{token,position,type}_embedding.weight"),
+    Rule("embeddings.LayerNorm.{name}", "embedding_norm.{name}"),
+)
+
 HF_BERT = Layout(
     "hf.bert",
     rules=(
-        Rule(
-            "embeddings.{word,position,token_type}_embeddings.weight",
-            "{token,position,type}_embedding.weight",
-        ),
-        Rule("embeddings.LayerNorm.{name}", "embedding_norm.{name}"),
+        *EMBEDDINGS,
         Rule(
             "encoder.layer.{n}.attention.self.{query,key,value}.{name}",
             "layers.{n}.attention.{q,k,v}_proj.{name}",

@@ -6,29 +6,16 @@ With the norm after each sublayer or before it; of a whole `TransformerEncoder`,
 https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerEncoderLayer.html
 """
 
+from attention_bridge.layouts.torch_mha import packed_rules
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.rule import Rule
-
-
-def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
-    """The rules of the attention that a layer holds."""
-    return (
-        Rule(
-            f"{{path}}{theirs}.in_proj_weight",
-            f"{{path}}{ours}.{{q,k,v}}_proj.weight",
-            "(three e) i -> three e i",
-        ),
-        Rule(f"{{path}}{theirs}.in_proj_bias", f"{{path}}{ours}.{{q,k,v}}_proj.bias", "(three e) -> three e"),
-        Rule(f"{{path}}{theirs}.out_proj.{{name}}", f"{{path}}{ours}.out_proj.{{name}}"),
-    )
-
 
 FFN = Rule("{path}linear{1,2}.{name}", "{path}ffn.{up,down}_proj.{name}")
 
 TORCH_ENCODER_LAYER = Layout(
     "torch.encoder_layer",
     rules=(
-        *_attention("self_attn", "attention"),
+        *packed_rules("self_attn.", "attention."),
         FFN,
         Rule("{path}norm{1,2}.{name}", "{path}{attention,ffn}_norm.{name}"),
         Rule("norm.{name}", "final_norm.{name}"),
@@ -38,8 +25,8 @@ TORCH_ENCODER_LAYER = Layout(
 TORCH_DECODER_LAYER = Layout(
     "torch.decoder_layer",
     rules=(
-        *_attention("self_attn", "self_attention"),
-        *_attention("multihead_attn", "cross_attention"),
+        *packed_rules("self_attn.", "self_attention."),
+        *packed_rules("multihead_attn.", "cross_attention."),
         FFN,
         Rule("{path}norm{1,2,3}.{name}", "{path}{self,cross,ffn}_norm.{name}"),
         Rule("norm.{name}", "final_norm.{name}"),

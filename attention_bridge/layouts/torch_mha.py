@@ -28,13 +28,21 @@ def misfits(shapes: Shapes) -> Iterator[tuple[str, str]]:
             yield name, "(embed_dim, embed_dim)"
 
 
+def packed_rules(theirs: str = "", ours: str = "") -> tuple[Rule, ...]:
+    """The rules of attention with packed projections, alone or below a name that ends in a dot."""
+    theirs, ours = "{path}" + theirs, "{path}" + ours
+    return (
+        Rule(theirs + "in_proj_weight", ours + "{q,k,v}_proj.weight", "(three e) i -> three e i"),
+        Rule(theirs + "in_proj_bias", ours + "{q,k,v}_proj.bias", "(three e) -> three e"),
+        Rule(theirs + "out_proj.{name}", ours + "out_proj.{name}"),
+    )
+
+
 TORCH_MHA = Layout(
     "torch.mha",
     rules=(
-        Rule("{path}in_proj_weight", "{path}{q,k,v}_proj.weight", "(three e) i -> three e i"),
-        Rule("{path}in_proj_bias", "{path}{q,k,v}_proj.bias", "(three e) -> three e"),
+        *packed_rules(),
         Rule("{path}{q,k,v}_proj_weight", "{path}{q,k,v}_proj.weight"),
-        Rule("{path}out_proj.{name}", "{path}out_proj.{name}"),
         Rule("{path}bias_k", "{path}memory_key", "1 1 e -> 1 e"),
         Rule("{path}bias_v", "{path}memory_value", "1 1 e -> 1 e"),
     ),
