@@ -68,6 +68,8 @@ def as_json(value: Any) -> Any:
     if not isinstance(value, Part):
         return value
     named = {name: as_json(each) for name, each in value.arguments.items()}
+    if value.name == "TaskSpec":  # whose backbone may be of several classes
+        named["backbone"] = {"class": value.arguments["backbone"].name, **named["backbone"]}
     if value.name in DESCRIPTIONS:
         return named
     if value.name in configurations():
