@@ -33,7 +33,7 @@ def _built(x: Any, inside: Callable[[Part, str, dict[str, Any]], Any], package: 
 
 def _described(part: Part, package: str, options: dict[str, Any]) -> Any:
     """A part of a description, which stays one: the mirror's own `Part`, or a description or configuration."""
-    if part.name.endswith(("Spec", "Config")):
+    if part.name.endswith(("Spec", "Config", "Tokens")):
         return build(part, package, options)
     models = importlib.import_module(f"{package}.models")
     arguments = {name: _built(x, _described, package, options) for name, x in part.arguments.items()}

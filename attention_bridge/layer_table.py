@@ -29,6 +29,7 @@ MODEL = {
     "tied": False,
     "norm": Part("rms_norm"),
     "logit_softcap": None,
+    "special_tokens": Part("SpecialTokens"),
 }
 ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
 EMBEDDING = ("vocab_size", "embed_dim", "max_len", "embedding_norm", "embed_scale", "tied")
@@ -42,13 +43,14 @@ def layer_table(description: Any, most: int | None = None) -> str:
         most: rows of layers that are shown; None for all.
 
     Returns:
-        Lines of text: the embedding, the table, the arguments that have no column, final norm and head.
+        Lines of text: the embedding, the table, the arguments that have no column, final norm, head and special tokens.
     """
     part = as_part(description)
     if part.name != "ModelSpec":
         return table(("field", "value"), _sizes(part))
     left = {**MODEL, **part.arguments}
     embedding = {name: left.pop(name) for name in EMBEDDING}
+    special = _named(left.pop("special_tokens"))
     head = "the embedding matrix" if embedding["tied"] else "a matrix of its own"
     return "\n".join(
         [
@@ -56,6 +58,7 @@ def layer_table(description: Any, most: int | None = None) -> str:
             *_layers(left.pop("layers"), most, "" if embedding["max_len"] is None else "learned"),
             f"final norm: {_text(left.pop('norm'))}",
             f"head: {head}, {_listed({'logit_softcap': left.pop('logit_softcap'), **left})}",
+            *([f"special tokens: {_listed(special)}"] if special else []),
         ]
     )
 
@@ -129,10 +132,21 @@ def _places(places: list[str], runs: int) -> str:
 
 def _sizes(part: Part, within: str = "") -> Iterator[tuple[str, str]]:
     """The fields of a configuration and of those within it, by their paths."""
-    for name, value in part.arguments.items():
+    for name, value in _named(part).items():
         yield within + name, value.name if isinstance(value, Part) else _text(value)
         if isinstance(value, Part):
             yield from _sizes(value, f"{within}{name}.")
+
+
+def _named(part: Part) -> dict[str, Any]:
+    """The arguments of a part; of special tokens those that there are, and no field of others that holds none."""
+    if part.name == "SpecialTokens":
+        return {name: value for name, value in part.arguments.items() if value not in (None, ())}
+    return {
+        name: value
+        for name, value in part.arguments.items()
+        if not isinstance(value, Part) or value.name != "SpecialTokens" or _named(value)
+    }
 
 
 def _listed(arguments: Mapping[str, Any]) -> str:

@@ -158,7 +158,7 @@ def main(
         options.seed,
         {"batch": BATCH, "text": zlib.crc32(written.encode()), **sizes},
     )
-    draws = np.random.default_rng(options.seed).random((CONTEXT - len(start), 1), np.float32)
+    more = CONTEXT - len(start)
 
     def loss(learner: Any) -> float:
         given = learner.apply(scores, stretches[:, :-1]).astype(np.float64)
@@ -166,11 +166,10 @@ def main(
         return float((np.logaddexp.reduce(given, -1) - right).mean())
 
     def report(learner: Any) -> str:
-        given, uniform = learner.array(start[None]), learner.array(draws)
-        more = learner.models.generate(
-            learner.model, given, len(draws), temperature=TEMPERATURE, draws=uniform
+        written = learner.models.generate(
+            learner.model, learner.array(start[None]), more, temperature=TEMPERATURE, seed=options.seed
         )
-        told = "".join(characters[i] for i in np.asarray(more)[0])
+        told = "".join(characters[i] for i in np.asarray(written)[0])
         return f"held-out loss {loss(learner):.3f} nats a character; it writes\n{begin}|{told}\n"
 
     done = options.run(lesson, report)

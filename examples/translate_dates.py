@@ -136,8 +136,8 @@ def behind(target: np.ndarray) -> np.ndarray:
 def translate(learner: Any, source: np.ndarray) -> np.ndarray:
     """What the model writes for each text, the likeliest sign each time, `(texts, WRITTEN)`."""
     read = learner.array(source)
-    settings = {"start_token": START, "stop_token": dates.STOP, "pad_token": PAD, "max_len": dates.WRITTEN}
-    return np.asarray(learner.models.greedy_decode(learner.model, read, there(read), **settings))
+    marks = {"start_token": START, "eos_token": dates.STOP, "pad_token": PAD}
+    return np.asarray(learner.models.generate(learner.model, read, dates.WRITTEN, there(read), **marks))
 
 
 def right(learner: Any, tests: tuple[np.ndarray, np.ndarray]) -> float:

@@ -234,6 +234,17 @@ class RollingCache(Cache):
         return RollingCache(self.window, self.num_sinks, *kept, self.length)
 
 
+def select_rows(memory: Any, rows: Int[Array, " rows"]) -> Any:
+    """The KV cache or recurrent state of these texts of the batch, in this order; a text may come more than once."""
+    if memory is None or hasattr(memory, "select"):
+        return None if memory is None else memory.select(rows)
+    return (
+        _each(lambda x: x[rows], memory)
+        if isinstance(memory[0], Array)
+        else _each(lambda x: select_rows(x, rows), memory)
+    )
+
+
 def _each(function: Callable[..., Array], *entries: Any) -> Any:
     """The function of every array of the entries."""
     return type(entries[0])(*map(function, *entries))

@@ -65,7 +65,6 @@ ANY_INTEGER = (
     "distance",
     "pad_id",
     "pad_token",
-    "stop_token",
     "end_token",
 )  # tokens, and what may be below 0
 

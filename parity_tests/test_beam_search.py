@@ -13,7 +13,7 @@ from parity_tests.translators import SOURCE, call, mirror, numpy, padded, pair, 
 pytestmark = pytest.mark.slow
 
 START, STOP, PAD = 1, 2, 0
-MARKS = {"start_token": START, "stop_token": STOP}
+MARKS = {"start_token": START, "eos_token": STOP, "pad_token": PAD}
 SMALL = 4  # tokens, so that all sequences can be gone through
 BEAMS = 45  # more than the 1 + 3 + 9 + 27 sequences of up to 3 tokens
 NAMES = ("SimpleSeq2Seq", "Bahdanau")
@@ -69,11 +69,11 @@ def plain_beam(model, text, max_len, num_beams, length_penalty):
     return sorted(found, key=lambda item: -item[1])[:num_beams]
 
 
-def search(framework, name, dtype="float32", vocab=9, **options):
+def search(framework, name, dtype="float32", vocab=9, *, max_len, **options):
     """The sequences of both texts without their padding, and the scores."""
     with mirror(framework, name, dtype, vocab) as m:
         source, mask = m.array(tokens()[0]), m.array(padded(SOURCE, 4))
-        found = m.models.beam_search(m.model, source, mask, **MARKS, **options)
+        found = m.models.beam_search(m.model, source, max_len, mask, **MARKS, **options)
         return numpy(found.tokens), numpy(found.scores)
 
 
@@ -137,7 +137,7 @@ def test_greedy_decoding_takes_the_likeliest_token_of_the_whole_each_time(name, 
     model = pair(name, "float64").torch
     with mirror(framework, name, "float64") as m:
         source, mask = m.array(tokens()[0]), m.array(padded(SOURCE, 4))
-        found = numpy(m.models.greedy_decode(m.model, source, mask, **MARKS, max_len=6))
+        found = numpy(m.models.generate(m.model, source, 6, mask, **MARKS))
     for text in range(2):
         written = []
         while len(written) < 6 and STOP not in written:
@@ -162,8 +162,8 @@ def test_the_families_of_checkpoints_write_alike_in_both_mirrors(name):
 def test_a_single_token_is_written_without_going_on(framework):
     with mirror(framework, "Bahdanau") as m:
         source = m.array(tokens()[0])
-        greedy = numpy(m.models.greedy_decode(m.model, source, **MARKS, max_len=1))
-        beams = m.models.beam_search(m.model, source, **MARKS, max_len=1, num_beams=2)
+        greedy = numpy(m.models.generate(m.model, source, 1, **MARKS))
+        beams = m.models.beam_search(m.model, source, 1, **MARKS, num_beams=2)
         logits = numpy(call(m, "run", tokens()[0], np.full((2, 1), START, np.int32)).output)[:, 0]
     best = np.argsort(-logits, axis=-1, kind="stable")[:, :2]
     np.testing.assert_array_equal(greedy[:, 0], best[:, 0])
@@ -178,9 +178,9 @@ def test_of_equal_scores_the_lower_token_comes_first(framework):
         m.model.head = indifferent(before, m)
         try:
             found = m.models.beam_search(
-                m.model, m.array(tokens()[0]), **MARKS, max_len=2, num_beams=6, length_penalty=0.0
+                m.model, m.array(tokens()[0]), 2, **MARKS, num_beams=6, length_penalty=0.0
             )
-            greedy = numpy(m.models.greedy_decode(m.model, m.array(tokens()[0]), **MARKS, max_len=3))
+            greedy = numpy(m.models.generate(m.model, m.array(tokens()[0]), 3, **MARKS))
         finally:
             m.model.head = before
     # A token less is likelier; then those that have ended, in the order of their beginnings.
@@ -203,7 +203,7 @@ def indifferent(head, m):
 def test_writing_leaves_the_mode_of_the_model_as_it_was():
     with mirror("torch", "SimpleSeq2Seq") as m:
         m.model.train()
-        m.models.greedy_decode(m.model, m.array(tokens()[0]), **MARKS, max_len=1)
+        m.models.generate(m.model, m.array(tokens()[0]), 1, **MARKS)
         assert m.model.training
         m.model.eval()
 
@@ -211,21 +211,22 @@ def test_writing_leaves_the_mode_of_the_model_as_it_was():
 def write(search, m, *, source=(2, 7), mask=None, model="SimpleSeq2Seq", **options):
     """A call that writes, with a model with room for 8 tokens."""
     made = m.SimpleSeq2Seq(11, 9, 6, 3, 1, max_len=8)
-    options = {**MARKS, "max_len": 4, **options}
-    return partial(getattr(m, search), made, m.ones(*source, dtype=np.int32), mask and mask(m), **options)
+    options = {**MARKS, "num_tokens": 4, **options}
+    given = {"inputs": m.ones(*source, dtype=np.int32), "mask": mask and mask(m)}
+    return partial(getattr(m, search), made, **given, **options)
 
 
 REFUSED = [
     *(
         Case(f"{search}: {name}", partial(write, search, **options), exception, text)
-        for search in ("greedy_decode", "beam_search")
+        for search in ("generate", "beam_search")
         for name, options, exception, text in (
-            ("no token", {"max_len": 0}, ValueError, "max_len must be at least 1, got 0"),
+            ("no token", {"num_tokens": 0}, ValueError, "num_tokens must be at least 1, got 0"),
             (
                 "more tokens than have a position",
-                {"max_len": 9},
+                {"num_tokens": 9},
                 ValueError,
-                "max_len must be at most the 8 positions of the model, got 9",
+                "num_tokens must be at most the 8 positions of the model, got 9",
             ),
             (
                 "a source longer than the positions",
@@ -237,13 +238,13 @@ REFUSED = [
                 "a source without a batch",
                 {"source": (7,)},
                 ValueError,
-                "source must have shape (batch, source, ...), got (7,)",
+                "inputs must have shape (batch, length, ...), got (7,)",
             ),
             (
                 "a mask that is not boolean",
                 {"mask": lambda m: m.ones(2, 1, 1, 7, dtype=np.float32)},
                 TypeError,
-                "source_mask must be boolean (True: the query attends to the key), got float32; "
+                "mask must be boolean (True: the query attends to the key), got float32; "
                 ".bool() or .astype(bool) converts it, additive values go in bias",
             ),
         )

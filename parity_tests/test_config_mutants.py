@@ -259,7 +259,7 @@ def test_any_value_of_any_field_of_the_mirrors_own_gives_a_model_or_one_line(nam
         (("config", "layers", 0, "mixer", "arguments", "more"), 1, "does not take: more"),
         (("config", "layers", 0, "mixer", "arguments", "dropout"), 1.0, "dropout below 1"),
         (("config", "layers", 0, "mixer", "arguments"), {}, "must have num_heads"),
-        (("config", "layers", 0, "ffn", "arguments", "activation"), "tanh", "must have activation"),
+        (("config", "layers", 0, "ffn", "arguments", "activation"), "sine", "must have activation"),
         (("config", "layers", 0, "norm", "arguments", "eps"), -1.0, "zero or a positive number eps"),
         (("config", "layers", 0, "mixer", "more"), 1, "that a part has not: more"),
         (("config", "more"), 1, "has not: more"),

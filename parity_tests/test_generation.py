@@ -1,5 +1,6 @@
 """Text by chance: the same draws write the same tokens in both mirrors, from the distributions of transformers."""
 
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -179,10 +180,10 @@ def test_many_draws_have_the_distribution(mirror, rng):
 
 
 @each_mirror
-def test_padding_stands_behind_the_stop_token(mirror, prompt):
+def test_padding_stands_behind_the_end_token(mirror, prompt):
     free = generated(mirror, "Decoder", prompt)
     stop = int(free[0, 1])
-    found = generated(mirror, "Decoder", prompt, stop_token=stop, pad_token=16)
+    found = generated(mirror, "Decoder", prompt, eos_token=stop, pad_token=16)
     for before, after in zip(free, found, strict=True):
         places = np.flatnonzero(before == stop)
         end = places[0] + 1 if len(places) else NEW
@@ -206,12 +207,14 @@ def go_on(m, *, shape=(2, 3), num_tokens=4, draws=None, **options):
 
 
 HALVES = np.full((4, 2), 0.5, np.float32)
-NO_DRAWS = "draws must be uniform numbers of shape (4, 2) with a temperature above 0, got None"
+NO_DRAWS = (
+    "seed must be given with a temperature above 0, or draws of shape (num_tokens, batch) = (4, 2), got None"
+)
 REFUSED = [
     Case(f"{options}", partial(go_on, **options), ValueError, text)
     for options, text in (
         ({"num_tokens": 0}, "num_tokens must be at least 1, got 0"),
-        ({"shape": (3,)}, "tokens must have shape (batch, length), got (3,)"),
+        ({"shape": (3,)}, "inputs must have shape (batch, length, ...), got (3,)"),
         ({"num_tokens": 9}, "tokens and num_tokens must be at most max_len=11 together, got 12"),
         ({"temperature": -0.5}, "temperature must be at least 0 and finite, got -0.5"),
         ({"temperature": float("nan")}, "temperature must be finite, got nan"),
@@ -232,3 +235,190 @@ REFUSED = [
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name[:40])
 def test_what_does_not_fit_is_refused(case, as_shipped):
     assert_refused(case)
+
+
+SEEDED = {"temperature": 1.5, "top_k": 9, "seed": 7}
+
+
+def test_a_seed_writes_the_same_tokens_in_both_mirrors(prompt):
+    ours, theirs = (generated(mirror, "Decoder", prompt, **SEEDED) for mirror in MIRRORS.values())
+    np.testing.assert_array_equal(ours, theirs)
+    draws = np.random.default_rng(7).random((NEW, BATCH), np.float32)
+    given = generated(MIRRORS["torch"], "Decoder", prompt, draws, temperature=1.5, top_k=9)
+    np.testing.assert_array_equal(ours, given)
+    assert not np.array_equal(ours, generated(MIRRORS["torch"], "Decoder", prompt, **{**SEEDED, "seed": 8}))
+
+
+@pytest.mark.parametrize(
+    "name", ["Decoder", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[1:])]
+)
+@each_mirror
+def test_padding_may_stand_on_either_side(name, mirror, prompt):
+    """In front, behind and between: the prompt is what is real of it."""
+    tokens, mask = prompt
+    expected = generated(mirror, name, prompt)
+    model, array = models(name)[mirror.name], mirror.array
+    behind, there = tokens.copy(), mask[:, 0, 0].copy()
+    behind[1], there[1] = np.roll(tokens[1], -2), np.roll(there[1], -2)
+    between, somewhere = behind.copy(), there.copy()
+    between[1], somewhere[1] = behind[1, [0, 3, 1, 4, 2]], there[1, [0, 3, 1, 4, 2]]
+    for given, real in ((behind, there), (between, somewhere)):
+        found = mirror.package.models.generate(model, array(given), NEW, array(real))
+        np.testing.assert_array_equal(numpy(found), expected)
+    wrong = mirror.package.models.generate(model, array(behind), NEW)
+    assert not np.array_equal(numpy(wrong)[1], expected[1])
+
+
+def with_tokens(name, mirror, **special):
+    """The model of that name whose configuration names special tokens."""
+    model = models(name)[mirror.name]
+    m = mirror.package.models
+    before = model.config
+    model.config = replace(before, special_tokens=m.SpecialTokens(**special))
+    return model, lambda: setattr(model, "config", before)
+
+
+@each_mirror
+@pytest.mark.parametrize("name", ["Decoder", "rotary"])
+def test_the_configuration_names_end_and_padding(name, mirror, prompt):
+    free = generated(mirror, name, prompt)
+    ends = (int(free[0, 1]), int(free[1, 0]))
+    expected = generated(mirror, name, prompt, eos_token=ends, pad_token=16)
+    assert (expected == 16).any()
+    _, restore = with_tokens(name, mirror, eos=ends, pad=16)
+    try:
+        np.testing.assert_array_equal(generated(mirror, name, prompt), expected)
+        one = generated(mirror, name, prompt, eos_token=ends[0])
+        np.testing.assert_array_equal(one, generated(mirror, name, prompt, eos_token=[ends[0]], pad_token=16))
+        assert not np.array_equal(one, expected)
+    finally:
+        restore()
+    without = generated(mirror, name, prompt, eos_token=ends)
+    np.testing.assert_array_equal(np.where(expected == 16, ends[0], expected), without)
+
+
+@each_mirror
+def test_tokens_equal_to_the_padding_of_the_configuration_are_padding(mirror, prompt):
+    tokens, mask = prompt
+    tokens = np.where(mask[:, 0, 0], np.where(tokens == 16, 1, tokens), 16).astype(np.int32)
+    expected = generated(mirror, "Decoder", (tokens, mask))
+    model, restore = with_tokens("Decoder", mirror, pad=16)
+    try:
+        found = mirror.package.models.generate(model, mirror.array(tokens), NEW)
+    finally:
+        restore()
+    np.testing.assert_array_equal(numpy(found), expected)
+    plain = mirror.package.models.generate(model, mirror.array(tokens), NEW)
+    assert not np.array_equal(numpy(plain)[1], expected[1])
+
+
+@each_mirror
+def test_a_callback_is_given_each_token_as_it_is_written_until_all_texts_have_ended(mirror, prompt):
+    written = []
+    free = generated(mirror, "Decoder", prompt, callback=lambda token: written.append(numpy(token).copy()))
+    np.testing.assert_array_equal(np.stack(written, axis=1), free)
+    ends = {int(x) for x in free[:, 1]}
+    written.clear()
+    found = generated(
+        mirror, "Decoder", prompt, eos_token=sorted(ends), callback=lambda token: written.append(numpy(token))
+    )
+    assert 1 <= len(written) <= 2 < NEW
+    assert (found[:, 2:] == min(ends)).all()
+
+
+def test_one_step_is_compiled_for_all_tokens_and_callbacks(prompt):
+    """In JAX the prompt and the step are compiled once each, however many texts are streamed."""
+    from jax_attention.models.evaluation import _evaluate
+
+    generated(MIRRORS["jax"], "Decoder", prompt, callback=lambda token: None)
+    compiled = _evaluate._cache_size()
+    for seed in range(3):
+        tokens = np.random.default_rng(seed).integers(0, VOCAB, prompt[0].shape).astype(np.int32)
+        generated(MIRRORS["jax"], "Decoder", (tokens, prompt[1]), callback=lambda token: None)
+    assert _evaluate._cache_size() == compiled
+
+
+def plain_beam(model, prompt, count, num_beams, length_penalty, ends):
+    """Beam search in lists and loops over whole texts, in float64 as far as the model is."""
+    live, found = [((), 0.0)], []
+    for length in range(1, count + 1):
+        grown = []
+        for beginning, score in live:
+            with torch.no_grad():
+                read = model(torch.from_numpy(np.append(prompt, beginning)[None].astype(np.int32)))
+            row = torch.log_softmax(read.logits[0, -1].double(), -1).numpy()
+            grown += [((*beginning, token), score + row[token]) for token in range(VOCAB)]
+        found += [(x, score / length**length_penalty) for x, score in grown if x[-1] in ends]
+        going_on = [(x, score) for x, score in grown if x[-1] not in ends]
+        live = sorted(going_on, key=lambda item: -item[1])[:num_beams]
+    found += [(x, score / count**length_penalty) for x, score in live]
+    return sorted(found, key=lambda item: -item[1])[:num_beams]
+
+
+@pytest.mark.parametrize(
+    "name", ["Decoder", *(pytest.param(x, marks=pytest.mark.slow) for x in FAMILIES[1:])]
+)
+@each_mirror
+def test_beams_of_decoders_are_those_of_a_plain_search(name, mirror, prompt):
+    ends = (3, 11)
+    settings = {"num_beams": 3, "length_penalty": 0.7}
+    model, array = models(name)[mirror.name], mirror.array
+    found = mirror.package.models.beam_search(
+        model, array(prompt[0]), 4, array(prompt[1]), eos_token=ends, pad_token=0, **settings
+    )
+    greedy = numpy(mirror.package.models.generate(model, array(prompt[0]), 4, array(prompt[1])))
+    for text in range(BATCH):
+        real = prompt[0][text][prompt[1][text, 0, 0]]
+        expected = plain_beam(models(name)["torch"], real, 4, 3, 0.7, ends)
+        wanted = [[*x, *[0] * (4 - len(x))] for x, _ in expected]
+        assert numpy(found.tokens)[text].tolist() == wanted
+        right = np.array([score for _, score in expected])
+        assert np.abs(numpy(found.scores)[text] - right).max() <= 2e-5 * np.abs(right).max()
+    assert not np.array_equal(numpy(found.tokens)[:, 0], greedy)
+
+
+MORE_REFUSED = [
+    Case(f"{options}", partial(go_on, **options), exception, text)
+    for options, exception, text in (
+        (
+            {"seed": 1},
+            ValueError,
+            "seed must be None with draws, or with temperature=0, which takes the likeliest token",
+        ),
+        (
+            {"seed": 1, "temperature": 1.0, "draws": HALVES},
+            ValueError,
+            "seed must be None with draws, or with temperature=0, which takes the likeliest token",
+        ),
+        (
+            {"start_token": 1},
+            ValueError,
+            "start_token must be None for a decoder, whose prompt begins the text",
+        ),
+        (
+            {"eos_token": "end"},
+            TypeError,
+            "eos_token must be an integer or a sequence of integers, got 'end'",
+        ),
+        ({"eos_token": ()}, ValueError, "eos_token must hold at least one token, got none"),
+        (
+            {"eos_token": [1, True]},
+            TypeError,
+            "eos_token must be an integer or a sequence of integers, got True",
+        ),
+        ({"callback": 3}, TypeError, "callback must be a function of the new tokens, got int"),
+    )
+]
+
+
+@pytest.mark.parametrize("case", MORE_REFUSED, ids=lambda case: case.name[:40])
+def test_other_arguments_are_refused(case, as_shipped):
+    assert_refused(case)
+
+
+@each_mirror
+def test_a_prompt_of_padding_alone_is_refused(mirror, prompt):
+    mask = prompt[1].copy()
+    mask[2] = False
+    with pytest.raises(ValueError, match="mask must leave at least one token of each prompt"):
+        generated(mirror, "Decoder", (prompt[0], mask))

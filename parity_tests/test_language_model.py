@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -144,6 +145,25 @@ def test_every_mixer_that_reads_on_stands_in_a_model(mechanism, rng):
     tokens = tokens_of(rng)
     whole = model(torch.from_numpy(tokens)).output
     assert difference(read_on(model, torch.from_numpy, tokens, None, (3, 5, 6), model.start(9)), whole) < 2e-5
+
+
+@pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
+def test_beams_of_a_batch_are_those_of_each_text_alone(mechanism, rng):
+    """Caches and states of every kind follow the beginnings that are kept."""
+    torch.manual_seed(0)
+    model = build(as_mixer(mechanism), "torch_attention", {}).eval()
+    tokens = torch.from_numpy(tokens_of(rng, 4))
+    search = partial(torch_attention.models.beam_search, model, num_tokens=4, num_beams=3)
+    together = search(tokens)
+    for text in range(2):
+        alone = search(tokens[text : text + 1])
+        assert together.tokens[text].tolist() == alone.tokens[0].tolist()
+        assert difference(together.scores[text], alone.scores[0]) < 1e-5
+    best, score = together.tokens[:, 0], together.scores[:, 0]
+    read = model(torch.cat([tokens, best], dim=1)).logits[:, 3:-1].log_softmax(-1)
+    assert difference(read.gather(-1, best[..., None]).sum((1, 2)) / 4, score) < 1e-4
+    likeliest = torch_attention.models.generate(model, tokens, 4)
+    assert search(tokens, num_beams=1).tokens[:, 0].tolist() == likeliest.tolist()
 
 
 @pytest.mark.slow

@@ -48,6 +48,23 @@ def copied(llama, tmp_path):
     return SimpleNamespace(tensors=tensors, fields=fields, write=write)
 
 
+@pytest.mark.parametrize("framework", MIRRORS)
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"eos_token_id": [3, 5], "pad_token_id": 0, "bos_token_id": 1}, ((3, 5), 0, 1)),
+        ({"eos_token_id": 2, "pad_token_id": None, "bos_token_id": None}, ((2,), None, None)),
+        ({"eos_token_id": None, "pad_token_id": -1, "bos_token_id": 10**6}, ((), None, None)),
+    ],
+)
+def test_the_configuration_knows_the_special_tokens(copied, tmp_path, framework, fields, expected):
+    model = load_pretrained(copied.write(**fields), framework)
+    special = model.config.special_tokens
+    assert (special.eos, special.pad, special.bos) == expected
+    save_pretrained(model, tmp_path / "own")
+    assert load_pretrained(tmp_path / "own", framework).config == model.config
+
+
 def logits(model, mirror, tokens=None):
     tokens = families.inputs(LLAMA)["tokens"] if tokens is None else tokens
     return families.numpy_of({"x": model(mirror.array(tokens)).output})["x"]

@@ -20,9 +20,9 @@ PARTS = (
     "num_types",
     "padding",
 )
-PLACES = ("depth", "first_position", "seed", "shift", "start_token")
+PLACES = ("bos", "decoder_start", "depth", "eos", "first_position", "pad", "seed", "shift")
 FROM_ZERO = frozenset((*LENGTHS, *LAYERS, *PARTS, *PLACES))  # all other integers count from 1
-TOKENS = ("end_token", "pad_id", "pad_token", "stop_token")
+TOKENS = ("end_token", "pad_id", "pad_token")
 ANY_INTEGER = frozenset((*TOKENS, "axes", "distance", "query_offset", "table"))
 NOT_NEGATIVE = ("eps", "norm_eps", "std")
 ABOVE_ZERO = ("base", "factor", "gate_temperature", "logit_softcap", "max_scale", "rope_base", "softcap")

@@ -17,6 +17,7 @@ from attention_bridge.families.declared import check_sizes
 from attention_bridge.families.family import Family, Reading
 from attention_bridge.families.fields import Fields
 from attention_bridge.families.shown import cut, shown
+from attention_bridge.families.special_tokens import with_special_tokens
 
 FAMILIES: dict[str, Family] = {
     model_type: family
@@ -56,6 +57,7 @@ def _read(fields: Fields, names: Collection[str]) -> Reading:
         raise CheckpointError(f"{fields.source} must have a model_type of {known}, got {shown(model_type)}")
     reading = FAMILIES[model_type].read(fields, names)
     fields.finish()
+    reading = replace(reading, model=with_special_tokens(reading.model, fields.given))
     if isinstance(names, Mapping):
         check_sizes(reading, names, fields.source)
     return replace(reading, axes={**_head_axes(reading.model), **reading.axes})

@@ -28,7 +28,9 @@ class Declared(NamedTuple):
 @cache
 def configurations() -> dict[str, dict[str, Declared]]:
     """The configurations of the mirrors' models: class to field to what is declared of it."""
-    return {node.name: _fields(node) for node in _classes() if node.name.endswith(("Config", "Spec"))}
+    return {
+        node.name: _fields(node) for node in _classes() if node.name.endswith(("Config", "Spec", "Tokens"))
+    }
 
 
 @cache

@@ -32,14 +32,18 @@ KNOWN = {
 }
 ANY_NUMBER = ("scale", "shift")
 FROM_ZERO = (
+    "bos",
+    "decoder_start",
     "dropout",
     "end_token",
+    "eos",
     "first_position",
     "eps",
     "norm_eps",
     "num_dense_layers",
     "num_shared",
     "num_sinks",
+    "pad",
 )  # others are positive
 
 
@@ -70,7 +74,7 @@ def as_json(value: Any) -> Any:
     named = {name: as_json(each) for name, each in value.arguments.items()}
     if value.name == "TaskSpec":  # whose backbone may be of several classes
         named["backbone"] = {"class": value.arguments["backbone"].name, **named["backbone"]}
-    if value.name in DESCRIPTIONS:
+    if value.name in (*DESCRIPTIONS, "SpecialTokens"):
         return named
     if value.name in configurations():
         return {"class": value.name, **named}

@@ -1,13 +1,12 @@
 """Whole models, built from the mechanisms."""
 
+from jax_attention.models.beams import BeamOutput as BeamOutput
+from jax_attention.models.beams import beam_search as beam_search
 from jax_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
 from jax_attention.models.contrastive import ContrastiveModel as ContrastiveModel
 from jax_attention.models.decoder import Decoder as Decoder
 from jax_attention.models.decoder import DecoderConfig as DecoderConfig
 from jax_attention.models.decoder import DecoderLayer as DecoderLayer
-from jax_attention.models.decoding import BeamOutput as BeamOutput
-from jax_attention.models.decoding import beam_search as beam_search
-from jax_attention.models.decoding import greedy_decode as greedy_decode
 from jax_attention.models.description import LayerSpec as LayerSpec
 from jax_attention.models.description import ModelSpec as ModelSpec
 from jax_attention.models.description import Part as Part
@@ -33,6 +32,7 @@ from jax_attention.models.sampling import filter_scores as filter_scores
 from jax_attention.models.seq2seq import SimpleSeq2Seq as SimpleSeq2Seq
 from jax_attention.models.sequence import SequenceModel as SequenceModel
 from jax_attention.models.sequence import SequenceToSequence as SequenceToSequence
+from jax_attention.models.special_tokens import SpecialTokens as SpecialTokens
 from jax_attention.models.speech import SpeechConfig as SpeechConfig
 from jax_attention.models.speech import SpeechTransformer as SpeechTransformer
 from jax_attention.models.task_model import TaskModel as TaskModel

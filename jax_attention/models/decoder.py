@@ -15,7 +15,7 @@ them, so that each position says which token it expects next. With `caches` it r
 | norm                    | `layer_norm` with an eps of `norm_eps`  |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 from flax import nnx
@@ -31,6 +31,7 @@ from jax_attention.dropout_masks import LayerKeep, ModelKeep
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, normalise, similarities
 from jax_attention.models.places import places
+from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.outputs import AttentionOutput, CachedOutput, HiddenOutput, LanguageOutput
 from jax_attention.self_attention import CausalSelfAttention
@@ -51,6 +52,7 @@ class DecoderConfig:
         activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm_eps: added to the variance in each normalisation.
         dropout: rate at which weights, embeddings and the result of each sublayer are dropped in training.
+        special_tokens: end, padding and first tokens, which `generate` takes from here.
     """
 
     vocab_size: int
@@ -62,6 +64,7 @@ class DecoderConfig:
     activation: str = "gelu_tanh"
     norm_eps: float = 1e-5
     dropout: float = 0.0
+    special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 @checked

@@ -17,6 +17,7 @@ import numpy as np
 
 from jax_attention.arguments import checked
 from jax_attention.checks import check_at_least
+from jax_attention.models.special_tokens import SpecialTokens
 
 
 @checked
@@ -46,7 +47,7 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
-        return {"name": self.name, "arguments": {name: _plain(x) for name, x in self.arguments.items()}}
+        return {"name": self.name, "arguments": {name: plain(x) for name, x in self.arguments.items()}}
 
 
 @checked
@@ -68,7 +69,7 @@ class LayerSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
-        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
 
 
 @checked
@@ -86,6 +87,7 @@ class ModelSpec:
         embed_scale: factor on the embeddings of tokens.
         tied: whether the output head is the embedding matrix (tied embeddings).
         logit_softcap: c in c tanh(logits / c), the bound of the logits; None for no bound.
+        special_tokens: end, padding and first tokens, which `generate` takes from here.
 
     Raises:
         ValueError: no layer.
@@ -100,13 +102,14 @@ class ModelSpec:
     embed_scale: float = 1.0
     tied: bool = False
     logit_softcap: float | None = None
+    special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
     def __post_init__(self) -> None:
         check_at_least(1, layers=len(self.layers))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
-        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "ModelSpec":
@@ -119,18 +122,22 @@ class ModelSpec:
         layers = found.get("layers")
         if not isinstance(layers, list | tuple):
             raise TypeError(f"layers must be a list of layers, got {layers!r}")
-        found["layers"] = tuple([_described(LayerSpec, each) for each in layers])
-        return _described(cls, found)
+        found["layers"] = tuple([described(LayerSpec, each) for each in layers])
+        return described(cls, found)
 
 
-def _described(kind: Any, given: Any) -> Any:
-    """A description of that kind, whose parts are given as dictionaries."""
+def described(kind: Any, given: Any) -> Any:
+    """A description of that kind, whose parts and special tokens are given as dictionaries."""
     if not isinstance(given, Mapping):
         raise TypeError(f"a {kind.__name__} must be given by names, got {given!r}")
     names = [each.name for each in fields(kind)]
     if unknown := [name for name in given if name not in names]:
         raise ValueError(f"a {kind.__name__} has {', '.join(names)}, got {unknown[0]!r}")
-    return kind(**{name: _part(x) if isinstance(x, Mapping) else x for name, x in given.items()})
+    return kind(**{name: _within(name, x) if isinstance(x, Mapping) else x for name, x in given.items()})
+
+
+def _within(name: str, given: Mapping[str, Any]) -> Any:
+    return described(SpecialTokens, given) if name == "special_tokens" else _part(given)
 
 
 def _part(given: Mapping[str, Any]) -> Part:
@@ -154,8 +161,10 @@ def _kept(name: str, x: Any) -> Any:
     )
 
 
-def _plain(x: Any) -> Any:
-    """The same of JSON's own types."""
+def plain(x: Any) -> Any:
+    """A field of a description in JSON's own types."""
     if isinstance(x, Part | LayerSpec):
         return x.to_dict()
-    return [_plain(each) for each in x] if isinstance(x, tuple) else x
+    if isinstance(x, SpecialTokens):
+        return {each.name: plain(getattr(x, each.name)) for each in fields(x)}
+    return [plain(each) for each in x] if isinstance(x, tuple) else x

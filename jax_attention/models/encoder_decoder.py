@@ -7,7 +7,7 @@ An `Encoder` without types reads, blocks of `EncoderDecoderAttention` write, and
 which also scores what is written.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 from flax import nnx
@@ -23,6 +23,7 @@ from jax_attention.layers import Factory, embedding, layer_norm, normalise, simi
 from jax_attention.models.encoder import EncoderConfig, EncoderLayer
 from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 
@@ -57,6 +58,7 @@ class EncoderDecoderConfig:
         activation: of the feed-forward networks.
         norm_eps: added to the variance in each normalisation.
         embed_scale: factor on the embeddings of tokens.
+        special_tokens: end, padding and first tokens, which `generate` takes from here.
     """
 
     vocab_size: int
@@ -68,6 +70,7 @@ class EncoderDecoderConfig:
     activation: str = "gelu"
     norm_eps: float = 1e-5
     embed_scale: float = 1.0
+    special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 @checked

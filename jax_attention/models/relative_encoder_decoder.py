@@ -7,7 +7,7 @@ Three changes from `EncoderDecoder`: norms do not centre and stand before the su
 sqrt(d), and positions are a bias for the scores of self-attention, one table for all layers of a stack.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from jax_attention.feed_forward import FeedForward, GatedFeedForward
 from jax_attention.heads.grouped_query import GroupedQueryAttention
 from jax_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.outputs import (
     CachedDecoderOutput,
@@ -54,6 +55,7 @@ class RelativeEncoderDecoderConfig:
         num_buckets, max_distance: as in `T5Bias`.
         tied: whether logits come from the embeddings again, and then `logit_scale` times those, instead of a head.
         logit_scale: factor on what is scored by the embeddings, 1 / sqrt(embed_dim) in T5.
+        special_tokens: end, padding and first tokens, which `generate` takes from here.
     """
 
     vocab_size: int
@@ -70,6 +72,7 @@ class RelativeEncoderDecoderConfig:
     max_distance: int = 128
     tied: bool = True
     logit_scale: float = 1.0
+    special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 @checked

@@ -38,8 +38,8 @@ class Sampling:
         temperature: by which scores are divided; 0 takes the likeliest token.
         top_k: how many tokens may be drawn, those that tie with the last besides; None for all.
         top_p: how much probability those that may be drawn have together; None for all.
-        stop_token: what ends a text; None if nothing does.
-        pad_token: what stands behind it.
+        eos_tokens: tokens that end a text; empty if none does.
+        pad_token: token behind the end.
 
     Raises:
         ValueError: a temperature below 0, `top_k` below 1, or `top_p` outside (0, 1].
@@ -48,7 +48,7 @@ class Sampling:
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
-    stop_token: int | None = None
+    eos_tokens: tuple[int, ...] = ()
     pad_token: int = 0
 
     def __post_init__(self) -> None:
@@ -61,20 +61,19 @@ class Sampling:
 
     def follow(
         self,
-        scores: Float[Array, "batch 1 vocab"],
+        scores: Float[Array, "batch vocab"],
         draw: Float[Array, " batch"] | None,
-        ended: Bool[Array, "batch 1"],
-    ) -> tuple[Int[Array, "batch 1"], Bool[Array, "batch 1"]]:
+        ended: Bool[Array, " batch"],
+    ) -> tuple[Int[Array, " batch"], Bool[Array, " batch"]]:
         """The next token of each text, and which texts have ended with it."""
         if draw is None:
-            token = scores.argmax(-1)  # batch 1
+            token = scores.argmax(-1)  # batch
         else:
-            filtered = filter_scores(scores, self.temperature, self.top_k, self.top_p)  # batch 1 vocab
-            token = pick(filtered, draw[:, None])  # batch 1
-        if self.stop_token is None:
-            return token, ended
-        token = jnp.where(ended, self.pad_token, token)  # batch 1
-        return token, ended | (token == self.stop_token)
+            token = pick(filter_scores(scores, self.temperature, self.top_k, self.top_p), draw)  # batch
+        token = jnp.where(ended, self.pad_token, token)  # batch
+        for each in self.eos_tokens:
+            ended = ended | (token == each)  # batch
+        return token, ended
 
 
 def check_draws(draws: Float[Array, "..."] | None, temperature: float, num_tokens: int, batch: int) -> None:
@@ -86,7 +85,7 @@ def check_draws(draws: Float[Array, "..."] | None, temperature: float, num_token
     shape = (num_tokens, batch)
     if draws is None:
         raise ValueError(
-            f"draws must be uniform numbers of shape {shape} with a temperature above 0, got None"
+            f"seed must be given with a temperature above 0, or draws of shape (num_tokens, batch) = {shape}, got None"
         )
     if tuple(draws.shape) != shape:
         raise ValueError(f"draws must have shape (num_tokens, batch) = {shape}, got {tuple(draws.shape)}")

@@ -40,7 +40,7 @@ class SimpleSeq2Seq(SequenceToSequence):
 
         logits = model(src_tokens, tgt_tokens, src_mask, tgt_mask)
 
-    `run` returns the weights of all layers besides; `greedy_decode` and `beam_search` write.
+    `run` returns the weights of all layers besides; `generate` and `beam_search` write.
 
     Args:
         src_vocab_size, tgt_vocab_size: number of tokens of the two languages.

@@ -7,7 +7,7 @@ Two changes from `EncoderDecoder`: two convolutions stand before the encoder, th
 frames, and norms stand before the sublayers. Whisper's keys have no bias; here they have one, which is zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 from flax import nnx
@@ -32,6 +32,7 @@ from jax_attention.layers import (
 from jax_attention.models.encoder_decoder import StackConfig
 from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from jax_attention.vision.vit import ViTBlock
@@ -52,6 +53,7 @@ class SpeechConfig:
         activation: of the convolutions and the feed-forward networks.
         norm_eps: added to the variance in each normalisation.
         embed_scale: factor on the embeddings of tokens.
+        special_tokens: end, padding and first tokens, which `generate` takes from here.
     """
 
     vocab_size: int
@@ -64,6 +66,7 @@ class SpeechConfig:
     activation: str = "gelu"
     norm_eps: float = 1e-5
     embed_scale: float = 1.0
+    special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 @checked

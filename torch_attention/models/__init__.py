@@ -1,13 +1,12 @@
 """Whole models, built from the mechanisms."""
 
+from torch_attention.models.beams import BeamOutput as BeamOutput
+from torch_attention.models.beams import beam_search as beam_search
 from torch_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig
 from torch_attention.models.contrastive import ContrastiveModel as ContrastiveModel
 from torch_attention.models.decoder import Decoder as Decoder
 from torch_attention.models.decoder import DecoderConfig as DecoderConfig
 from torch_attention.models.decoder import DecoderLayer as DecoderLayer
-from torch_attention.models.decoding import BeamOutput as BeamOutput
-from torch_attention.models.decoding import beam_search as beam_search
-from torch_attention.models.decoding import greedy_decode as greedy_decode
 from torch_attention.models.description import LayerSpec as LayerSpec
 from torch_attention.models.description import ModelSpec as ModelSpec
 from torch_attention.models.description import Part as Part
@@ -33,6 +32,7 @@ from torch_attention.models.sampling import filter_scores as filter_scores
 from torch_attention.models.seq2seq import SimpleSeq2Seq as SimpleSeq2Seq
 from torch_attention.models.sequence import SequenceModel as SequenceModel
 from torch_attention.models.sequence import SequenceToSequence as SequenceToSequence
+from torch_attention.models.special_tokens import SpecialTokens as SpecialTokens
 from torch_attention.models.speech import SpeechConfig as SpeechConfig
 from torch_attention.models.speech import SpeechTransformer as SpeechTransformer
 from torch_attention.models.task_model import TaskModel as TaskModel

@@ -15,7 +15,7 @@ them, so that each position says which token it expects next. With `caches` it r
 | norm                    | `layer_norm` with an eps of `norm_eps`  |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -29,6 +29,7 @@ from torch_attention.dropout_masks import LayerKeep, ModelKeep
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, normalise, similarities
 from torch_attention.models.places import places
+from torch_attention.models.special_tokens import SpecialTokens
 from torch_attention.models.token_masks import token_mask
 from torch_attention.outputs import AttentionOutput, CachedOutput, HiddenOutput, LanguageOutput
 from torch_attention.self_attention import CausalSelfAttention
@@ -49,6 +50,7 @@ class DecoderConfig:
         activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm_eps: added to the variance in each normalisation.
         dropout: rate at which weights, embeddings and the result of each sublayer are dropped in training.
+        special_tokens: end, padding and first tokens, which `generate` takes from here.
     """
 
     vocab_size: int
@@ -60,6 +62,7 @@ class DecoderConfig:
     activation: str = "gelu_tanh"
     norm_eps: float = 1e-5
     dropout: float = 0.0
+    special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 @checked

@@ -7,7 +7,7 @@ An `Encoder` without types reads, blocks of `EncoderDecoderAttention` write, and
 which also scores what is written.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -21,6 +21,7 @@ from torch_attention.layers import Factory, embedding, layer_norm, normalise, si
 from torch_attention.models.encoder import EncoderConfig, EncoderLayer
 from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from torch_attention.models.special_tokens import SpecialTokens
 from torch_attention.models.token_masks import token_mask
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 
@@ -55,6 +56,7 @@ class EncoderDecoderConfig:
         activation: of the feed-forward networks.
         norm_eps: added to the variance in each normalisation.
         embed_scale: factor on the embeddings of tokens.
+        special_tokens: end, padding and first tokens, which `generate` takes from here.
     """
 
     vocab_size: int
@@ -66,6 +68,7 @@ class EncoderDecoderConfig:
     activation: str = "gelu"
     norm_eps: float = 1e-5
     embed_scale: float = 1.0
+    special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 @checked

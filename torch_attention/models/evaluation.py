@@ -1,4 +1,4 @@
-"""A function of a model, run as it is used and not as it is trained: without dropout, without gradients."""
+"""Run a function of a model for inference: without dropout, without gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,13 @@ from torch import nn
 
 @torch.no_grad()
 def evaluate(function: Callable[..., Any], model: nn.Module, *arrays: Any, **settings: Any) -> Any:
-    """Call `function(model, *arrays, **settings)` with the model in evaluation mode, which it is not left in.
+    """Call `function(model, *arrays, **settings)` with the model in evaluation mode, and restore its mode.
 
     Args:
-        function: one that stays the same from call to call, by which what was compiled is found again.
-        model: what it is about.
-        arrays: arrays, or None.
-        settings: anything else; hashable.
+        function: the same function from call to call, by which a compiled program is found again.
+        model: first argument of the function.
+        arrays: arrays, tuples of arrays, or None.
+        settings: other arguments; hashable.
     """
     was_training = model.training
     model.eval()
@@ -23,3 +23,33 @@ def evaluate(function: Callable[..., Any], model: nn.Module, *arrays: Any, **set
         return function(model, *arrays, **settings)
     finally:
         model.train(was_training)
+
+
+def evaluate_while(
+    condition: Callable[[Any], Any],
+    step: Callable[..., Any],
+    model: nn.Module,
+    state: Any,
+    callback: Callable[[Any], object] | None = None,
+    **settings: Any,
+) -> Any:
+    """Repeat `state = step(model, state, **settings)` while `condition(state)` holds, as in `evaluate`.
+
+    Args:
+        condition, step: the same functions from call to call.
+        model: first argument of `step`.
+        state: a named tuple of arrays with the field `last`.
+        callback: called with `state.last` after each step.
+        settings: other arguments of `step`; hashable.
+    """
+    while condition(state):
+        state = evaluate(step, model, state, **settings)
+        if callback is not None:
+            callback(state.last)
+    return state
+
+
+def capacity_for(length: int) -> int | None:
+    """The capacity of KV caches for so many tokens; None for caches that grow."""
+    del length
+    return None

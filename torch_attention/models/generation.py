@@ -1,116 +1,158 @@
-"""Text that goes on: the likeliest token behind those there are, or one that is drawn, again and again."""
+"""Generation: the likeliest token each time (greedy), or one sampled from a seed, until each text has ended."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from torch_attention.arguments import checked
-from torch_attention.checks import check_padding_mask, check_positive, check_tokens
-from torch_attention.models.decoder import Decoder
-from torch_attention.models.language import LanguageModel
+from torch_attention.models.evaluation import evaluate, evaluate_while
 from torch_attention.models.sampling import Sampling, check_draws
-from torch_attention.models.token_masks import token_mask
+from torch_attention.models.sequence import SequenceToSequence
+from torch_attention.models.special_tokens import end_and_padding, first_tokens
+from torch_attention.models.writing import Writer, Written, check_request, decode, prefill, prompt_mask
+
+
+class _Texts(NamedTuple):
+    """Texts that are being written.
+
+    Attributes:
+        tokens: `(batch, num_tokens)`, padding where nothing is written yet.
+        last: the last token of each text.
+        ended: whether an end token was written.
+        num_written: number of tokens written.
+        draws: uniform numbers for sampling; None for greedy decoding.
+        written: state of the model.
+    """
+
+    tokens: Int[Tensor, "batch num_tokens"]
+    last: Int[Tensor, " batch"]
+    ended: Bool[Tensor, " batch"]
+    num_written: Int[Tensor, ""]
+    draws: Float[Tensor, "num_tokens batch"] | None
+    written: Written
 
 
 @checked
-@torch.no_grad()
 def generate(
-    model: Decoder | LanguageModel,
-    tokens: Int[Tensor, "batch length"],
+    model: Writer,
+    inputs: Shaped[Tensor, "batch length ..."],
     num_tokens: int,
     mask: Shaped[Tensor, "..."] | None = None,
     *,
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    stop_token: int | None = None,
-    pad_token: int = 0,
+    seed: int | None = None,
     draws: Float[Tensor, "num_tokens batch"] | None = None,
+    start_token: int | Sequence[int] | None = None,
+    eos_token: int | Sequence[int] | None = None,
+    pad_token: int | None = None,
+    callback: Callable[[Tensor], object] | None = None,
 ) -> Int[Tensor, "batch num_tokens"]:
-    """Go on from a prompt with the likeliest token each time, or with a temperature by chance, without dropout.
+    """Write tokens with a `Decoder`, a `LanguageModel` or an encoder-decoder, without dropout.
+
+    The same seed gives the same tokens in both frameworks, unless a draw lies within rounding of the border between
+    two tokens.
 
     Args:
-        model: what scores the tokens.
-        tokens: the prompt of each text; shorter ones are padded in front.
-        num_tokens: how many more.
-        mask: False where there is padding, as from `padding_mask`; a text counts its positions from its first token.
-        temperature: by which scores are divided before a token is drawn; 0 takes the likeliest.
-        top_k: how many of the likeliest tokens may be drawn; None for all.
-        top_p: how much probability the likeliest that may be drawn have together; None for all.
-        stop_token: what ends a text; None if nothing does.
-        pad_token: what stands behind it.
-        draws: uniform numbers from 0 to below 1, one for each token, with a temperature above 0; see `sampling`.
+        model: the model that writes.
+        inputs: prompts of a decoder `(batch, length)`, which are continued; or sources of an encoder-decoder, tokens
+            `(batch, source)` or frames of sound `(batch, frames, features)`.
+        num_tokens: number of tokens to write at most.
+        mask: True at real tokens, False at padding, `(batch, length)` or as from `padding_mask`; padding may stand on
+            either side. None takes tokens equal to the padding of the model's configuration as such.
+        temperature: divides the scores before a token is sampled; 0 takes the likeliest token (greedy).
+        top_k: number of the likeliest tokens that may be sampled; None for all.
+        top_p: probability that the tokens which may be sampled have together; None for all.
+        seed: seed of NumPy's generator of uniform numbers; with a temperature above 0, unless `draws` are given.
+        draws: uniform numbers from 0 to below 1, one for each token, in place of a seed; see `sampling`.
+        start_token: first token of an encoder-decoder's target, or several; None for that of the configuration.
+        eos_token: token that ends a text, or several; None for those of the configuration.
+        pad_token: token behind the end; None for that of the configuration, without one the end token.
+        callback: called after each step with the tokens `(batch,)` just written, to stream them.
 
     Returns:
-        The tokens that follow the prompt.
+        The new tokens, without the prompt.
 
     Raises:
-        TypeError: a mask that is not boolean.
+        TypeError: a mask that is not boolean, or another kind of argument.
         ValueError: shapes that do not fit, more tokens than have a position, or numbers out of their range.
     """
-    sampling = Sampling(temperature, top_k, top_p, stop_token, pad_token)
-    check_tokens(tokens)
-    mask = token_mask(mask, tokens.shape)
-    check_prompt(model, tokens, num_tokens, mask)
-    check_draws(draws, temperature, num_tokens, tokens.shape[0])
-    was_training = model.training
-    model.eval()
-    try:
-        return _generate(model, tokens, num_tokens, mask, draws, sampling)
-    finally:
-        model.train(was_training)
+    sampling = Sampling(temperature, top_k, top_p, *end_and_padding(model, eos_token, pad_token))
+    start = target_start(model, start_token)
+    mask = prompt_mask(model, inputs, mask, sampling.eos_tokens)
+    check_request(model, inputs, num_tokens, mask, start)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of the new tokens, got {type(callback).__name__}")
+    shape = (num_tokens, inputs.shape[0])
+    if seed is not None and draws is None and temperature > 0:
+        uniform = np.random.default_rng(seed).random(shape, np.float32)
+        draws = torch.as_tensor(uniform, device=inputs.device)  # num_tokens batch
+    elif seed is not None:
+        raise ValueError(
+            "seed must be None with draws, or with temperature=0, which takes the likeliest token"
+        )
+    check_draws(draws, temperature, *shape)
+
+    sizes = {"num_tokens": num_tokens, "start": start, "sampling": sampling}
+    texts = evaluate(_first, model, inputs, mask, draws, **sizes)
+    if callback is not None:
+        callback(texts.last)
+    texts = evaluate_while(_going_on, _next, model, texts, callback, sampling=sampling)
+    return texts.tokens
 
 
-def check_prompt(
-    model: Decoder | LanguageModel,
-    tokens: Int[Tensor, "batch length"],
-    num_tokens: int,
-    mask: Shaped[Tensor, "..."] | None,
-) -> None:
-    """Raise unless the model can go on from such a prompt."""
-    check_tokens(tokens)
-    check_positive(length=tokens.shape[1], num_tokens=num_tokens)
-    check_padding_mask(mask, *tokens.shape)
-    total, max_len = tokens.shape[1] + num_tokens, getattr(model.config, "max_len", None)
-    if max_len is not None and total > max_len:
-        raise ValueError(f"tokens and num_tokens must be at most max_len={max_len} together, got {total}")
+def target_start(model: Writer, start_token: Any) -> tuple[int, ...]:
+    """The first tokens of an encoder-decoder's target; none for a decoder, whose prompt begins its text.
+
+    Raises:
+        ValueError: a start token for a decoder, or none for an encoder-decoder.
+    """
+    if isinstance(model, SequenceToSequence):
+        return first_tokens(model, start_token)
+    if start_token is not None:
+        raise ValueError("start_token must be None for a decoder, whose prompt begins the text")
+    return ()
 
 
-def _generate(
-    model: Decoder | LanguageModel,
-    tokens: Tensor,
-    num_tokens: int,
+def _first(
+    model: Writer,
+    inputs: Tensor,
     mask: Tensor | None,
     draws: Tensor | None,
+    *,
+    num_tokens: int,
+    start: tuple[int, ...],
     sampling: Sampling,
-) -> Int[Tensor, "batch num_tokens"]:
-    caches: tuple[Any, ...] | None = model.start()
-    there = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[:, 0, 0]  # batch length
-    positions = torch.clamp(there.cumsum(-1) - 1, min=0)  # batch length
-    read = model.read(tokens, mask, positions=told(model, positions), caches=caches)
-    x, caches = read.last_hidden_state, read.caches
-
-    every_draw = (None,) * num_tokens if draws is None else draws.unbind()
-    ended = torch.zeros_like(tokens[:, :1], dtype=torch.bool)  # batch 1
-    token, ended = sampling.follow(model.logits(x[:, -1:]), every_draw[0], ended)  # batch 1
-    found, position = [token], positions[:, -1:] + 1  # batch 1 each
-    for draw in every_draw[1:]:
-        read = model.read(token, positions=told(model, position), caches=caches)
-        caches = read.caches
-        token, ended = sampling.follow(model.logits(read.last_hidden_state), draw, ended)  # batch 1
-        found.append(token)
-        position = position + 1
-    return torch.cat(found, dim=1)
+) -> _Texts:
+    """Read the inputs and write the first token."""
+    scores, written = prefill(model, inputs, mask, num_tokens=num_tokens, start=start)
+    ended = torch.zeros_like(scores[:, 0], dtype=torch.bool)  # batch
+    token, ended = sampling.follow(scores, None if draws is None else draws[0], ended)  # batch each
+    padding = torch.zeros_like(token)[:, None] + sampling.pad_token  # batch 1
+    tokens = torch.broadcast_to(padding, (token.shape[0], num_tokens))  # batch num_tokens
+    count = torch.zeros_like(token).sum()
+    return _put(_Texts(tokens, token, ended, count, draws, written))
 
 
-@checked
-def told(
-    model: Decoder | LanguageModel, positions: Int[Tensor, "batch length"]
-) -> Int[Tensor, "batch length"] | None:
-    """What a model must be told of where its tokens stand.
+def _next(model: Writer, texts: _Texts, *, sampling: Sampling) -> _Texts:
+    """Write one more token of each text."""
+    scores, written = decode(model, texts.last, texts.written)
+    draw = None if texts.draws is None else texts.draws[texts.num_written]
+    token, ended = sampling.follow(scores, draw, texts.ended)  # batch each
+    return _put(texts._replace(last=token, ended=ended, written=written))
 
-    A `LanguageModel` without learned positions knows distances alone, which padding in front leaves as they are.
-    """
-    return positions if model.config.max_len is not None else None
+
+def _put(texts: _Texts) -> _Texts:
+    slots = torch.arange(texts.tokens.shape[1], device=texts.tokens.device)  # num_tokens
+    tokens = torch.where(slots == texts.num_written, texts.last[:, None], texts.tokens)  # batch num_tokens
+    return texts._replace(tokens=tokens, num_written=texts.num_written + 1)
+
+
+def _going_on(texts: _Texts) -> Bool[Tensor, ""]:
+    """Whether there is room for a token, and a text that has not ended."""
+    return (texts.num_written < texts.tokens.shape[1]) & ~texts.ended.all()

@@ -7,7 +7,7 @@ Three changes from `EncoderDecoder`: norms do not centre and stand before the su
 sqrt(d), and positions are a bias for the scores of self-attention, one table for all layers of a stack.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch_attention.feed_forward import FeedForward, GatedFeedForward
 from torch_attention.heads.grouped_query import GroupedQueryAttention
 from torch_attention.layers import Factory, embedding, linear, normalise, rms_norm, similarities
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from torch_attention.models.special_tokens import SpecialTokens
 from torch_attention.models.token_masks import token_mask
 from torch_attention.outputs import (
     CachedDecoderOutput,
@@ -52,6 +53,7 @@ class RelativeEncoderDecoderConfig:
         num_buckets, max_distance: as in `T5Bias`.
         tied: whether logits come from the embeddings again, and then `logit_scale` times those, instead of a head.
         logit_scale: factor on what is scored by the embeddings, 1 / sqrt(embed_dim) in T5.
+        special_tokens: end, padding and first tokens, which `generate` takes from here.
     """
 
     vocab_size: int
@@ -68,6 +70,7 @@ class RelativeEncoderDecoderConfig:
     max_distance: int = 128
     tied: bool = True
     logit_scale: float = 1.0
+    special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 @checked

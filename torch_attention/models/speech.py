@@ -7,7 +7,7 @@ Two changes from `EncoderDecoder`: two convolutions stand before the encoder, th
 frames, and norms stand before the sublayers. Whisper's keys have no bias; here they have one, which is zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -30,6 +30,7 @@ from torch_attention.layers import (
 from torch_attention.models.encoder_decoder import StackConfig
 from torch_attention.models.places import places
 from torch_attention.models.sequence import SequenceModel, check_decoding, sequence_output
+from torch_attention.models.special_tokens import SpecialTokens
 from torch_attention.models.token_masks import token_mask
 from torch_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from torch_attention.vision.vit import ViTBlock
@@ -50,6 +51,7 @@ class SpeechConfig:
         activation: of the convolutions and the feed-forward networks.
         norm_eps: added to the variance in each normalisation.
         embed_scale: factor on the embeddings of tokens.
+        special_tokens: end, padding and first tokens, which `generate` takes from here.
     """
 
     vocab_size: int
@@ -62,6 +64,7 @@ class SpeechConfig:
     activation: str = "gelu"
     norm_eps: float = 1e-5
     embed_scale: float = 1.0
+    special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 @checked

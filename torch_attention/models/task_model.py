@@ -20,7 +20,7 @@ from torch_attention.arguments import checked
 from torch_attention.layers import Factory
 from torch_attention.models.building import build
 from torch_attention.models.decoder import Decoder, DecoderConfig
-from torch_attention.models.description import ModelSpec, Part
+from torch_attention.models.description import ModelSpec, Part, described, plain
 from torch_attention.models.encoder import Encoder, EncoderConfig
 from torch_attention.models.kinds import call_arguments
 from torch_attention.models.language import LanguageModel
@@ -45,11 +45,7 @@ class TaskSpec:
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists, numbers and strings, as JSON stores them."""
         given = self.backbone
-        if isinstance(given, ModelSpec):
-            sizes = given.to_dict()
-        else:
-            sizes = {each.name: getattr(given, each.name) for each in fields(given)}
-        sizes = {name: list(x) if isinstance(x, tuple) else x for name, x in sizes.items()}
+        sizes = {each.name: plain(getattr(given, each.name)) for each in fields(given)}
         return {"backbone": {"class": type(given).__name__, **sizes}, "head": self.head.to_dict()}
 
     @classmethod
@@ -65,8 +61,7 @@ class TaskSpec:
         kind = sizes.pop("class", None)
         if kind not in BACKBONES:
             raise ValueError(f"backbone must have a class of {', '.join(BACKBONES)}, got {kind!r}")
-        described: Any = BACKBONES[kind]
-        backbone = described.from_dict(sizes) if described is ModelSpec else described(**sizes)
+        backbone = ModelSpec.from_dict(sizes) if kind == "ModelSpec" else described(BACKBONES[kind], sizes)
         return cls(backbone, Part(head["name"], head.get("arguments", {})))
 
 

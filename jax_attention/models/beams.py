@@ -1,0 +1,164 @@
+r"""Beam search: the sequences that score best, as far as a few beginnings at a time find them.
+
+$$ \mathrm{score}(t_1 \ldots t_n) = \frac{1}{n^{\alpha}} \sum_i \log p(t_i \mid t_1 \ldots t_{i-1}, s) $$
+
+The search keeps the best few beginnings, extends each of them by every token, and keeps the best few again (Graves
+2012; Sutskever, Vinyals & Le 2014); sequences that have ended are set aside. Without α, `length_penalty`, every token
+makes a sequence less likely, so that short ones win.
+
+Probabilities are computed in at least float32, and both frameworks write the same tokens unless two scores are closer
+than rounding. Of sequences that tie, the one whose beginning ranked higher comes first, then the lower token number.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int, Shaped
+
+from jax_attention.arguments import checked
+from jax_attention.arrays import stable_order
+from jax_attention.checks import check_positive
+from jax_attention.models.evaluation import evaluate
+from jax_attention.models.generation import target_start
+from jax_attention.models.special_tokens import end_and_padding
+from jax_attention.models.writing import Writer, check_request, decode, prefill, prompt_mask, select
+from jax_attention.ops import scan
+
+
+class BeamOutput(NamedTuple):
+    """`tokens, scores = beam_search(model, inputs, num_tokens)`.
+
+    Attributes:
+        tokens: `(batch, beams, num_tokens)`, the best sequence first; padding behind the end token.
+        scores: `(batch, beams)`; -inf, and nothing but padding, where there are fewer sequences than beams.
+    """
+
+    tokens: Int[Array, "batch beams num_tokens"]
+    scores: Float[Array, "batch beams"]
+
+
+class _Beams(NamedTuple):
+    """The best beginnings, with scores that are not divided yet, and the best sequences that have ended."""
+
+    tokens: Int[Array, "batch beams num_tokens"]
+    scores: Float[Array, "batch beams"]
+    ended_tokens: Int[Array, "batch beams num_tokens"]
+    ended_scores: Float[Array, "batch beams"]
+
+
+@checked
+def beam_search(
+    model: Writer,
+    inputs: Shaped[Array, "batch length ..."],
+    num_tokens: int,
+    mask: Shaped[Array, "..."] | None = None,
+    *,
+    num_beams: int = 4,
+    length_penalty: float = 1.0,
+    start_token: int | Sequence[int] | None = None,
+    eos_token: int | Sequence[int] | None = None,
+    pad_token: int | None = None,
+) -> BeamOutput:
+    """Write the sequences that score best, without dropout, as far as so many beams find them.
+
+    Args:
+        model, inputs, num_tokens, mask, start_token, eos_token, pad_token: as in `generate`.
+        num_beams: number of beginnings that are kept, and of sequences returned.
+        length_penalty: power of the length by which a score is divided; 0 for none.
+
+    Returns:
+        The new tokens, without the prompt, and their scores. A sequence that has not ended after `num_tokens` tokens
+        is scored like the others.
+
+    Raises:
+        TypeError: a mask that is not boolean, or another kind of argument.
+        ValueError: shapes that do not fit, no beam, or more tokens than have a position.
+    """
+    eos, pad = end_and_padding(model, eos_token, pad_token)
+    start = target_start(model, start_token)
+    mask = prompt_mask(model, inputs, mask, eos)
+    check_request(model, inputs, num_tokens, mask, start)
+    check_positive(num_beams=num_beams)
+    sizes = {"num_tokens": num_tokens, "start": start, "num_beams": num_beams}
+    penalty = float(length_penalty)
+    return evaluate(_search, model, inputs, mask, eos=eos, pad=pad, length_penalty=penalty, **sizes)
+
+
+def _search(
+    model: Writer,
+    inputs: Array,
+    mask: Array | None,
+    *,
+    num_tokens: int,
+    start: tuple[int, ...],
+    eos: tuple[int, ...],
+    pad: int,
+    num_beams: int,
+    length_penalty: float,
+) -> BeamOutput:
+    scores, written = prefill(model, inputs, mask, num_tokens=num_tokens, start=start)
+    batch, vocab = scores.shape
+    slots = jnp.arange(num_tokens)  # num_tokens
+    stops = _among(jnp.arange(vocab), eos)  # vocab
+    first_row = jnp.arange(batch)[:, None] * num_beams  # batch 1
+
+    def choose(beams: _Beams, scores: Array, place: Array) -> tuple[_Beams, Array, Array]:
+        """Extend each beginning by every token; return the best of all, their last tokens and their old rows."""
+        chances = jax.nn.log_softmax(scores, axis=-1).reshape((batch, num_beams, vocab))  # batch beams vocab
+        together = beams.scores[..., None] + chances  # batch beams vocab
+        share = (place + 1).astype(together.dtype) ** -length_penalty
+        ends = [jnp.where(slots == place, each, beams.tokens) for each in eos]  # batch beams num_tokens each
+        ended = _best(
+            jnp.concatenate([beams.ended_tokens, *ends], axis=1),
+            jnp.concatenate([beams.ended_scores, *(together[..., each] * share for each in eos)], axis=1),
+            num_beams,
+        )
+        going_on = jnp.where(stops, -jnp.inf, together).reshape((batch, -1))  # batch beams*vocab
+        order = stable_order(-going_on)[:, :num_beams]  # batch beams
+        beam, token = order // vocab, order % vocab  # batch beams
+        tokens = jnp.take_along_axis(beams.tokens, beam[..., None], axis=1)  # batch beams num_tokens
+        tokens = jnp.where(slots == place, token[..., None], tokens)  # batch beams num_tokens
+        best = jnp.take_along_axis(going_on, order, axis=1)  # batch beams
+        return _Beams(tokens, best, *ended), token.reshape(-1), (first_row + beam).reshape(-1)
+
+    def step(state: Any, given: tuple[Array, ...]) -> tuple[Any, Array]:
+        beams, token, written = state
+        scores, written = decode(model, token, written)
+        beams, token, row = choose(beams, scores, *given)
+        return (beams, token, select(written, row)), token
+
+    text = jnp.arange(batch * num_beams) // num_beams  # batch*beams
+    nothing = jnp.zeros_like(scores[text, 0]).reshape((batch, num_beams)) - jnp.inf  # batch beams
+    alone = jnp.where(jnp.arange(num_beams) == 0, 0.0, nothing)  # batch beams
+    empty = jnp.zeros_like(scores[text, :1].argmax(-1)).reshape((batch, num_beams, 1)) + pad
+    empty = jnp.broadcast_to(empty, (batch, num_beams, num_tokens))  # batch beams num_tokens
+    beams, token, row = choose(_Beams(empty, alone, empty, nothing), scores[text], slots[0])
+    if num_tokens > 1:
+        state = beams, token, select(written, text[row])
+        (beams, *_), _ = scan(step, state, (slots[1:],))
+    found = _best(
+        jnp.concatenate([beams.ended_tokens, beams.tokens], axis=1),
+        jnp.concatenate([beams.ended_scores, beams.scores * float(num_tokens) ** -length_penalty], axis=1),
+        num_beams,
+    )
+    return found._replace(tokens=jnp.where(found.scores[..., None] == -jnp.inf, pad, found.tokens))
+
+
+def _among(tokens: Int[Array, " vocab"], some: tuple[int, ...]) -> Bool[Array, " vocab"]:
+    found = jnp.zeros_like(tokens, dtype=jnp.bool_)  # vocab
+    for each in some:
+        found = found | (tokens == each)  # vocab
+    return found
+
+
+def _best(
+    tokens: Int[Array, "batch sequences num_tokens"], scores: Float[Array, "batch sequences"], number: int
+) -> BeamOutput:
+    """The sequences that score best, best first."""
+    order = stable_order(-scores)[:, :number]  # batch number
+    return BeamOutput(
+        jnp.take_along_axis(tokens, order[..., None], axis=1), jnp.take_along_axis(scores, order, axis=1)
+    )

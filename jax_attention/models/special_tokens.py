@@ -1,0 +1,86 @@
+"""Token numbers with a meaning: where a text ends, what pads it, what begins it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jax_attention.arguments import checked
+from jax_attention.ranges import refuse
+
+
+@checked
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Token numbers with a meaning, as the tokenizer of a model assigns them.
+
+    Attributes:
+        eos: tokens that end a text (end of sequence); some models have several, as Llama 3 does.
+        pad: padding; None if there is none.
+        bos: first token of every text (beginning of sequence); None if there is none.
+        decoder_start: first token of an encoder-decoder's target; None for `bos`.
+
+    Raises:
+        ValueError: a number below 0.
+    """
+
+    eos: tuple[int, ...] = ()
+    pad: int | None = None
+    bos: int | None = None
+    decoder_start: int | None = None
+
+
+NO_SPECIAL_TOKENS = SpecialTokens()
+
+
+def special_tokens(model: Any) -> SpecialTokens:
+    """The special tokens that a model's configuration names."""
+    found: SpecialTokens = getattr(getattr(model, "config", None), "special_tokens", NO_SPECIAL_TOKENS)
+    return found
+
+
+def end_and_padding(model: Any, eos_token: Any, pad_token: int | None) -> tuple[tuple[int, ...], int]:
+    """The tokens that end a text, and the one that fills it up behind them.
+
+    Args:
+        model: its configuration answers for what is None.
+        eos_token: a token number, or several.
+        pad_token: a token number; without one anywhere padding is the first end token, or 0.
+    """
+    known = special_tokens(model)
+    eos = known.eos if eos_token is None else token_numbers("eos_token", eos_token)
+    if pad_token is None:
+        pad_token = known.pad if known.pad is not None else (*eos, 0)[0]
+    return eos, pad_token
+
+
+def first_tokens(model: Any, start_token: Any) -> tuple[int, ...]:
+    """The tokens that an encoder-decoder's target begins with.
+
+    Raises:
+        ValueError: none is given, and the configuration of the model names none.
+    """
+    if start_token is not None:
+        return token_numbers("start_token", start_token)
+    known = special_tokens(model)
+    start = known.bos if known.decoder_start is None else known.decoder_start
+    if start is None:
+        raise ValueError("start_token must be given for a model whose configuration names none, got None")
+    return (start,)
+
+
+def token_numbers(name: str, given: Any) -> tuple[int, ...]:
+    """One token number or several, as a tuple.
+
+    Raises:
+        TypeError: something else.
+        ValueError: an empty sequence.
+    """
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        return (int(given),)
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        refuse(name, "an integer or a sequence of integers", given)
+    if not given:
+        raise ValueError(f"{name} must hold at least one token, got none")
+    return tuple([token_numbers(name, each)[0] for each in given])

@@ -1,0 +1,173 @@
+"""Incremental decoding of any model that writes: the prompt is read at once (prefill), then one token a step (decode).
+
+A decoder reads a prompt and continues it. An encoder-decoder reads a source and writes a target from its first tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from torch_attention.arrays import is_integer, stable_order
+from torch_attention.caches import select_rows
+from torch_attention.checks import check_padding_mask, check_positive, check_tokens
+from torch_attention.models.decoder import Decoder
+from torch_attention.models.evaluation import capacity_for
+from torch_attention.models.language import LanguageModel
+from torch_attention.models.sequence import SequenceToSequence
+from torch_attention.models.special_tokens import special_tokens
+from torch_attention.models.token_masks import token_mask
+from torch_attention.ops import at_least_float32
+from torch_attention.ops.arrays import known_values
+
+Writer = Decoder | LanguageModel | SequenceToSequence
+
+
+class Written(NamedTuple):
+    """State of a model between two tokens.
+
+    Attributes:
+        caches: KV caches and recurrent states of the layers.
+        position: of the next token; None for an encoder-decoder.
+        memory: output of the encoder; None for a decoder.
+        memory_mask: mask of the source.
+    """
+
+    caches: tuple[Any, ...]
+    position: Int[Tensor, "rows 1"] | None
+    memory: Float[Tensor, "rows source embed"] | None
+    memory_mask: Bool[Tensor, "..."] | None
+
+
+def prompt_mask(
+    model: Writer, inputs: Shaped[Tensor, "batch ..."], mask: Shaped[Tensor, "..."] | None, eos: Sequence[int]
+) -> Shaped[Tensor, "..."] | None:
+    """The mask of a prompt or source, `(batch, 1, 1, length)` for tokens.
+
+    Without a mask, tokens equal to the padding that the model's configuration names are padding, unless it ends texts
+    too.
+    """
+    if not is_integer(inputs) or inputs.ndim != 2:
+        return mask
+    if mask is not None:
+        return token_mask(mask, inputs.shape)
+    pad = special_tokens(model).pad
+    if pad is None or pad in eos:
+        return None
+    known = known_values(inputs)
+    return None if known is not None and not (known == pad).any() else (inputs != pad)[:, None, None]
+
+
+def check_request(
+    model: Writer,
+    inputs: Shaped[Tensor, "batch ..."],
+    num_tokens: int,
+    mask: Shaped[Tensor, "..."] | None,
+    start: Sequence[int],
+) -> None:
+    """Raise unless the model can write so many tokens behind these inputs, and at least one."""
+    check_positive(num_tokens=num_tokens)
+    if isinstance(model, SequenceToSequence):
+        room, total = model.max_target_len, len(start) - 1 + num_tokens
+        if room is not None and total > room:
+            raise ValueError(f"num_tokens must be at most the {room} positions of the model, got {total}")
+        return
+    check_tokens(inputs)
+    check_positive(length=inputs.shape[1])
+    check_padding_mask(mask, *inputs.shape)
+    total, max_len = inputs.shape[1] + num_tokens, getattr(model.config, "max_len", None)
+    if max_len is not None and total > max_len:
+        raise ValueError(f"tokens and num_tokens must be at most max_len={max_len} together, got {total}")
+    known = None if mask is None else known_values(mask)
+    if known is not None and not known.any(-1).all():
+        raise ValueError("mask must leave at least one token of each prompt, got a prompt of padding alone")
+
+
+def prefill(
+    model: Writer,
+    inputs: Shaped[Tensor, "batch ..."],
+    mask: Shaped[Tensor, "..."] | None,
+    *,
+    num_tokens: int,
+    start: tuple[int, ...],
+) -> tuple[Float[Tensor, "batch vocab"], Written]:
+    """Read the inputs.
+
+    Args:
+        model: the model that writes.
+        inputs: prompt of a decoder, or source of an encoder-decoder.
+        mask: mask of the inputs.
+        num_tokens: number of tokens that will be written.
+        start: first tokens of an encoder-decoder's target; empty for a decoder.
+
+    Returns:
+        Scores of the first token to be written, and the state to go on from.
+    """
+    if isinstance(model, SequenceToSequence):
+        memory = model.encode(inputs, mask).output  # batch source embed
+        first = torch.as_tensor(start, device=memory.device)[None]  # 1 start
+        target = torch.broadcast_to(first, (memory.shape[0], len(start)))  # batch start
+        caches = model.start(len(start) - 1 + num_tokens)
+        return _write(model, target, Written(caches, None, memory, mask))
+    length = inputs.shape[1]
+    real = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask[:, 0, 0]  # batch length
+    if mask is not None:  # padding moves to the front, where it stands between no two tokens
+        order = stable_order(torch.as_tensor(real, dtype=torch.int32))  # batch length
+        inputs = torch.take_along_dim(inputs, order, dim=-1)  # batch length
+        real = torch.take_along_dim(real, order, dim=-1)  # batch length
+        mask = real[:, None, None]  # batch 1 1 length
+    count = real.cumsum(-1)  # batch length
+    positions = torch.where(real, count - 1, 0)  # batch length
+    read = model.read(
+        inputs,
+        mask,
+        positions=told(model, positions),
+        caches=model.start(capacity_for(length + num_tokens)),
+    )
+    scores = at_least_float32(model.logits(read.last_hidden_state[:, -1]))  # batch vocab
+    return scores, Written(read.caches or (), count[:, -1:], None, None)
+
+
+def decode(
+    model: Writer, token: Int[Tensor, " rows"], written: Written
+) -> tuple[Float[Tensor, "rows vocab"], Written]:
+    """Read one more token; return the scores of the next one and the new state."""
+    if isinstance(model, SequenceToSequence):
+        return _write(model, token[:, None], written)
+    position = written.position  # rows 1
+    told_position = None if position is None else told(model, position)
+    read = model.read(token[:, None], positions=told_position, caches=written.caches)
+    following = None if position is None else position + 1  # rows 1
+    scores = at_least_float32(model.logits(read.last_hidden_state[:, -1]))  # rows vocab
+    return scores, written._replace(caches=read.caches or (), position=following)
+
+
+def select(written: Written, rows: Int[Tensor, " rows"]) -> Written:
+    """The state of these texts of the batch, in this order; a text may come more than once."""
+    mask = written.memory_mask
+    return Written(
+        tuple([select_rows(each, rows) for each in written.caches]),
+        None if written.position is None else written.position[rows],
+        None if written.memory is None else written.memory[rows],
+        mask if mask is None or mask.shape[0] == 1 else mask[rows],
+    )
+
+
+def told(
+    model: Decoder | LanguageModel, positions: Int[Tensor, "batch length"]
+) -> Int[Tensor, "batch length"] | None:
+    """The positions that a model must be given.
+
+    A `LanguageModel` without learned positions knows distances alone, which padding in front leaves as they are.
+    """
+    return positions if model.config.max_len is not None else None
+
+
+def _write(
+    model: SequenceToSequence, target: Int[Tensor, "rows new"], written: Written
+) -> tuple[Float[Tensor, "rows vocab"], Written]:
+    memory: Any = written.memory
+    read = model.decode(target, memory, None, written.memory_mask, caches=written.caches)
+    return at_least_float32(read.output[:, -1]), written._replace(caches=read.caches or ())
