@@ -241,7 +241,9 @@ def test_lengths_beside_a_cache_are_refused():
         layer(torch.ones(1, 3, 8), cache=torch_attention.GrowingCache(), lengths=torch.tensor([2]))
 
 
-@pytest.mark.parametrize("name", ["SlidingWindowAttention", "ChunkedAttention"])
+@pytest.mark.parametrize(
+    "name", ["SlidingWindowAttention", "ChunkedAttention", "LongformerAttention", "BigBirdAttention"]
+)
 @pytest.mark.parametrize("mirror", PACKAGES)
 def test_blocks_leave_lengths_segments_and_implementations_to_the_whole(mirror, name):
     """Beside a mask too, in sequences that blocks would cut."""
