@@ -37,6 +37,8 @@ SAID = {
     "CosineAttention": {"scale"},  # a learned one
     "ShawSelfAttention": {"position", "scale"},  # its own scheme
     "StreamingAttention": {"positions", "lengths", "segments"},  # they follow from the cache
+    "NativeSparseAttention": {"dropout", "dropout_keep"},  # three kinds of weights
+    "DeepSeekSparseAttention": CONSTRUCTOR,  # those of the attention that it is given
 }
 
 
@@ -57,7 +59,9 @@ def framed(mirror, base):
 )
 def test_siblings_take_the_same_arguments(mirror, base, call):
     classes = framed(mirror, base)
-    assert len(classes) >= (2 if base.startswith("Cross") else 22)
+    assert len(classes) >= (2 if base.startswith("Cross") else 30)
+    if base == "SelfAttentionFrame":
+        classes["DeepSeekSparseAttention"] = PACKAGES[mirror].DeepSeekSparseAttention  # it holds one
     for name, kind in classes.items():
         said = SAID.get(name, set())
         taken = inspect.signature(getattr(kind, CALLS[mirror])).parameters
