@@ -37,7 +37,7 @@ SAID = {
     "CosineAttention": {"scale"},  # a learned one
     "ShawSelfAttention": {"position", "scale"},  # its own scheme
     "StreamingAttention": {"positions", "lengths", "segments"},  # they follow from the cache
-    "NativeSparseAttention": {"dropout", "dropout_keep"},  # three kinds of weights
+    "NativeSparseAttention": {"scale", "dropout", "dropout_keep"},  # three kinds of weights
     "DeepSeekSparseAttention": CONSTRUCTOR,  # those of the attention that it is given
 }
 

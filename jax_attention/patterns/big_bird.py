@@ -29,8 +29,8 @@ from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
 from jax_attention.caches import KeyValue
 from jax_attention.checks import check_at_least, check_divisible, check_positive
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.ops.arrays import known_at_most
 from jax_attention.outputs import AttentionOutput
@@ -167,16 +167,13 @@ class BigBirdAttention(SelfAttentionFrame):
         **options: Unpack[Scaling],
     ):
         _check_pattern(block_size, window_blocks, global_blocks)
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        super().__init__(embed_dim, num_heads, embed_dim // num_heads, rngs=rngs, **options)
+        heads = grouped_heads(embed_dim, num_heads)
+        super().__init__(embed_dim, num_heads, heads.head_dim, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.block_size = block_size
         self.window_blocks = window_blocks
         self.global_blocks = global_blocks
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
 
     def __call__(
         self,

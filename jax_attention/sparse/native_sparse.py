@@ -109,7 +109,6 @@ class NativeSparseAttention(SelfAttentionFrame):
         window: the last keys that a query sees in any case, its own included.
         hidden_dim: hidden features of the networks that compress; None takes the mean of a run instead.
         position: what turns queries and keys, before they are compressed.
-        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
 
     Raises:
@@ -129,18 +128,17 @@ class NativeSparseAttention(SelfAttentionFrame):
         window: int = 512,
         hidden_dim: int | None = None,
         position: RotaryEmbedding | None = None,
-        scale: float | None = None,
         bias: bool = True,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
     ):
-        heads = grouped_heads(embed_dim, num_heads, num_kv_heads, None)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads)
         check_positive(compressed_size=compressed_size, selected_size=selected_size, window=window)
         check_divisible(compressed_size=compressed_size, stride=stride)
         check_divisible(selected_size=selected_size, stride=stride)
         check_at_least(3, num_selected=num_selected)
-        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=True, position=position, scale=scale)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=True, position=position)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.num_kv_heads = num_kv_heads
         self.compressed_size = compressed_size
@@ -205,7 +203,7 @@ class NativeSparseAttention(SelfAttentionFrame):
         else:
             key, value = precise(self.key_compression, key), self.value_compression(value)
         past = visible[..., members].all(axis=-1) & with_rank(complete, 4)  # batch heads length runs
-        coarse = dot_product_attention_weights(seen.query, key, None, past, scale=self.scale)
+        coarse = dot_product_attention_weights(seen.query, key, None, past)  # batch heads length runs
         compressed = weighted_values(coarse, value)  # batch heads length head_dim
 
         chosen = chosen_keys(

@@ -27,8 +27,8 @@ from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.caches import KeyValue
 from torch_attention.checks import check_at_least, check_divisible, check_positive
-from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from torch_attention.layers import Factory, linear
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from torch_attention.layers import Factory
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.ops.arrays import known_at_most
 from torch_attention.outputs import AttentionOutput
@@ -166,16 +166,13 @@ class BigBirdAttention(SelfAttentionFrame):
         **options: Unpack[Scaling],
     ):
         _check_pattern(block_size, window_blocks, global_blocks)
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        super().__init__(embed_dim, num_heads, embed_dim // num_heads, **options)
+        heads = grouped_heads(embed_dim, num_heads)
+        super().__init__(embed_dim, num_heads, heads.head_dim, **options)
         factory = Factory(device=device, dtype=dtype)
         self.block_size = block_size
         self.window_blocks = window_blocks
         self.global_blocks = global_blocks
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
 
     def forward(
         self,
