@@ -59,7 +59,7 @@ def framed(mirror, base):
 )
 def test_siblings_take_the_same_arguments(mirror, base, call):
     classes = framed(mirror, base)
-    assert len(classes) >= (2 if base.startswith("Cross") else 30)
+    assert len(classes) >= (3 if base.startswith("Cross") else 30)
     if base == "SelfAttentionFrame":
         classes["DeepSeekSparseAttention"] = PACKAGES[mirror].DeepSeekSparseAttention  # it holds one
     for name, kind in classes.items():
@@ -196,12 +196,15 @@ def restrictions_are_masks(mirror, mechanism):
     np.testing.assert_allclose(kept, expected, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("MultiHeadCrossAttention", (6, 8, 12, 3)), ("ScaledDotProductAttention", ())]
+)
 @pytest.mark.parametrize("mirror", PACKAGES)
-def test_lengths_and_segments_of_two_sequences_are_masks(mirror):
+def test_lengths_and_segments_of_two_sequences_are_masks(mirror, name, sizes):
     torch.manual_seed(0)
-    layer = torch_attention.MultiHeadCrossAttention(6, 8, 12, 3)
+    layer = getattr(torch_attention, name)(*sizes)
     if mirror == "jax":
-        mirrored = jax_attention.MultiHeadCrossAttention(6, 8, 12, 3, rngs=nnx.Rngs(0))
+        mirrored = getattr(jax_attention, name)(*sizes, rngs=nnx.Rngs(0))
         transfer(layer, mirrored)
         layer = mirrored
     rng = np.random.default_rng(1)
@@ -216,9 +219,10 @@ def test_lengths_and_segments_of_two_sequences_are_masks(mirror):
         arrays(mirror, x)
         for x in (query, memory, seen, query_lengths, key_lengths, query_segments, key_segments)
     )
+    sequences = (query, memory) if sizes else (query, memory[..., :6], memory)
     names = "query_lengths", "key_lengths", "query_segments", "key_segments"
-    found = layer(query, memory, **dict(zip(names, given, strict=True))).output
-    right = layer(query, memory, seen).output
+    found = layer(*sequences, **dict(zip(names, given, strict=True))).output
+    right = layer(*sequences, seen).output
     found, right = (np.asarray(x.detach() if mirror == "torch" else x) for x in (found, right))
     np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
 
