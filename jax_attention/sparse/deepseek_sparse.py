@@ -31,6 +31,7 @@ from jax_attention.heads.latent import MultiHeadLatentAttention
 from jax_attention.layers import normalise, precise
 from jax_attention.masks import and_masks, causal_mask, document_mask, length_mask
 from jax_attention.ops import top_k_mask
+from jax_attention.ops.rules import as_positions
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.sparse.lightning_indexer import LightningIndexer
 
@@ -147,7 +148,7 @@ class DeepSeekSparseAttention(nnx.Module):
         given = [
             causal_mask(length),
             mask,
-            None if lengths is None else length_mask(lengths, length),
+            None if lengths is None else length_mask(as_positions(lengths), length),
             None if segments is None else document_mask(segments),
         ]
         visible = and_masks(*(each for each in given if each is not None))

@@ -30,6 +30,7 @@ from torch_attention.heads.latent import MultiHeadLatentAttention
 from torch_attention.layers import normalise, precise
 from torch_attention.masks import and_masks, causal_mask, document_mask, length_mask
 from torch_attention.ops import top_k_mask
+from torch_attention.ops.rules import as_positions
 from torch_attention.outputs import AttentionOutput, CachedOutput
 from torch_attention.sparse.lightning_indexer import LightningIndexer
 
@@ -147,7 +148,7 @@ class DeepSeekSparseAttention(nn.Module):
         given = [
             causal_mask(length, device=x.device),
             mask,
-            None if lengths is None else length_mask(lengths, length),
+            None if lengths is None else length_mask(as_positions(lengths), length),
             None if segments is None else document_mask(segments),
         ]
         visible = and_masks(*(each for each in given if each is not None))
