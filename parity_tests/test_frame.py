@@ -109,6 +109,20 @@ def test_implementation_reaches_modules(implementation):
 
 
 @pytest.mark.parametrize(
+    "mechanism",
+    select(["LongformerAttention", "BigBirdAttention", "NativeSparseAttention", "DeepSeekSparseAttention"]),
+    ids=lambda each: each.name,
+)
+def test_implementation_reaches_patterns_and_choices(mechanism):
+    layer = instances.torch_module(mechanism, "float32")
+    x = torch.from_numpy(instances.inputs(mechanism, "none")["x"].astype(np.float32))
+    found = layer(x, need_weights=False, implementation="blockwise")
+    torch.testing.assert_close(found.output, layer(x).output)
+    with pytest.raises(ValueError, match="implementation must be None or one of"):
+        layer(x, need_weights=False, implementation="flash")
+
+
+@pytest.mark.parametrize(
     ("options", "exception", "text"),
     [
         (
