@@ -2,6 +2,10 @@
 
 import warnings
 
+# First: the frame reads their protocol, and `ShawSelfAttention` among them stands on the frame.
+from jax_attention.positions import ALiBi as ALiBi
+
+# isort: split
 from jax_attention.attention_basics import BasicAttention as BasicAttention
 from jax_attention.attention_basics import LuongAttention as LuongAttention
 from jax_attention.attention_basics import ScaledDotProductAttention as ScaledDotProductAttention
@@ -86,7 +90,6 @@ from jax_attention.patterns import StreamingAttention as StreamingAttention
 from jax_attention.patterns import block_sparse_mask as block_sparse_mask
 from jax_attention.patterns import draw_random_blocks as draw_random_blocks
 from jax_attention.patterns import local_global_mask as local_global_mask
-from jax_attention.positions import ALiBi as ALiBi
 from jax_attention.positions import AxialRotaryEmbedding as AxialRotaryEmbedding
 from jax_attention.positions import DisentangledSelfAttention as DisentangledSelfAttention
 from jax_attention.positions import LearnedEmbedding as LearnedEmbedding

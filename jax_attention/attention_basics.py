@@ -19,6 +19,8 @@ They differ in the score e alone:
 | v      | `value`  | `(batch, key, value_dim)`  | the encoder's states again     |
 """
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -26,12 +28,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
+from jax_attention.caches import KeyValue
 from jax_attention.checks import check_pairs, check_query_key_value, check_sequence
 from jax_attention.classic.scores import GeneralScore
+from jax_attention.frame import CrossAttentionFrame, CrossCall, Scaling
 from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.ops import additive_features, score_attention, single_head_attention
+from jax_attention.ops import additive_features, score_attention
 from jax_attention.outputs import AttentionOutput
-from jax_attention.positions.protocol import place
 
 
 @checked
@@ -150,24 +153,22 @@ class LuongAttention(nnx.Module):
 
 
 @checked
-class ScaledDotProductAttention(nnx.Module):
+class ScaledDotProductAttention(CrossAttentionFrame):
     """softmax(Q K^T / sqrt(d)) V, without parameters (Vaswani et al. 2017, equation 1).
 
     The scale keeps the scores' variance at one for any d; without it a large d drives the softmax to one key.
 
     Args:
         position: what tells queries and keys where they stand, such as `ALiBi(1)`; see `positions`.
+        scale: factor on the scores; `1 / sqrt(d)` if None.
         dropout: rate at which weights are dropped in training.
 
     Raises:
         ValueError: a rate outside [0, 1).
     """
 
-    def __init__(
-        self, *, position: nnx.Module | None = None, dropout: float = 0.0, rngs: nnx.Rngs | None = None
-    ):
-        self.position = position
-        self.dropout = Dropout(dropout, rngs=rngs)
+    def __init__(self, *, rngs: nnx.Rngs | None = None, **options: Unpack[Scaling]):
+        super().__init__(None, None, None, None, rngs=rngs, **options)
 
     def __call__(
         self,
@@ -175,23 +176,18 @@ class ScaledDotProductAttention(nnx.Module):
         key: Float[Array, "batch key dim"],
         value: Float[Array, "batch key value_dim"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch query key"] | None = None,
+        **call: Unpack[CrossCall],
     ) -> AttentionOutput:
-        """Attend to the values whose keys match; arguments, result and errors as in `BasicAttention`."""
+        """Attend to the values whose keys match; `key`, `value` and the result as in `BasicAttention`.
+
+        Positions, lengths, segments and `implementation` as in `CrossAttention`, whose `memory` are the keys here.
+        """
         check_sequence("query", query)
         check_query_key_value(query, key, value, key_dim=query.shape[-1])
-        check_pairs(query, key, mask, dropout_keep)
-        keep = self.dropout.keep_weights(query, key, dropout_keep)
-        return single_head_attention(
-            place(self.position, query[:, None], key[:, None]),
-            value,
-            mask,
-            need_weights=need_weights,
-            dropout_keep=keep,
-            dropout_rate=self.dropout.rate,
-        )
+        self.check(query, key, mask, **call)
+        entries = KeyValue(key[:, None], value[:, None])  # batch 1 key dim
+        heads, weights = self.see(query[:, None], entries, mask, **call).attend()
+        return AttentionOutput(heads[:, 0], None if weights is None else weights[:, 0])
 
 
 def main() -> None:

@@ -37,6 +37,8 @@ SAID = {
     "CosineAttention": {"scale"},  # a learned one
     "ShawSelfAttention": {"position", "scale"},  # its own scheme
     "StreamingAttention": {"positions", "lengths", "segments"},  # they follow from the cache
+    "NativeSparseAttention": {"scale", "dropout", "dropout_keep"},  # three kinds of weights
+    "DeepSeekSparseAttention": CONSTRUCTOR,  # those of the attention that it is given
 }
 
 
@@ -57,7 +59,9 @@ def framed(mirror, base):
 )
 def test_siblings_take_the_same_arguments(mirror, base, call):
     classes = framed(mirror, base)
-    assert len(classes) >= (2 if base.startswith("Cross") else 22)
+    assert len(classes) >= (3 if base.startswith("Cross") else 30)
+    if base == "SelfAttentionFrame":
+        classes["DeepSeekSparseAttention"] = PACKAGES[mirror].DeepSeekSparseAttention  # it holds one
     for name, kind in classes.items():
         said = SAID.get(name, set())
         taken = inspect.signature(getattr(kind, CALLS[mirror])).parameters
@@ -102,6 +106,20 @@ def test_implementation_reaches_modules(implementation):
     transfer(layer, mirrored)
     found = mirrored(jnp.asarray(x.numpy()), need_weights=False, implementation=implementation)
     np.testing.assert_allclose(found.output, right.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    select(["LongformerAttention", "BigBirdAttention", "NativeSparseAttention", "DeepSeekSparseAttention"]),
+    ids=lambda each: each.name,
+)
+def test_implementation_reaches_patterns_and_choices(mechanism):
+    layer = instances.torch_module(mechanism, "float32")
+    x = torch.from_numpy(instances.inputs(mechanism, "none")["x"].astype(np.float32))
+    found = layer(x, need_weights=False, implementation="blockwise")
+    torch.testing.assert_close(found.output, layer(x).output)
+    with pytest.raises(ValueError, match="implementation must be None or one of"):
+        layer(x, need_weights=False, implementation="flash")
 
 
 @pytest.mark.parametrize(
@@ -192,12 +210,15 @@ def restrictions_are_masks(mirror, mechanism):
     np.testing.assert_allclose(kept, expected, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("MultiHeadCrossAttention", (6, 8, 12, 3)), ("ScaledDotProductAttention", ())]
+)
 @pytest.mark.parametrize("mirror", PACKAGES)
-def test_lengths_and_segments_of_two_sequences_are_masks(mirror):
+def test_lengths_and_segments_of_two_sequences_are_masks(mirror, name, sizes):
     torch.manual_seed(0)
-    layer = torch_attention.MultiHeadCrossAttention(6, 8, 12, 3)
+    layer = getattr(torch_attention, name)(*sizes)
     if mirror == "jax":
-        mirrored = jax_attention.MultiHeadCrossAttention(6, 8, 12, 3, rngs=nnx.Rngs(0))
+        mirrored = getattr(jax_attention, name)(*sizes, rngs=nnx.Rngs(0))
         transfer(layer, mirrored)
         layer = mirrored
     rng = np.random.default_rng(1)
@@ -212,9 +233,10 @@ def test_lengths_and_segments_of_two_sequences_are_masks(mirror):
         arrays(mirror, x)
         for x in (query, memory, seen, query_lengths, key_lengths, query_segments, key_segments)
     )
+    sequences = (query, memory) if sizes else (query, memory[..., :6], memory)
     names = "query_lengths", "key_lengths", "query_segments", "key_segments"
-    found = layer(query, memory, **dict(zip(names, given, strict=True))).output
-    right = layer(query, memory, seen).output
+    found = layer(*sequences, **dict(zip(names, given, strict=True))).output
+    right = layer(*sequences, seen).output
     found, right = (np.asarray(x.detach() if mirror == "torch" else x) for x in (found, right))
     np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
 
@@ -241,7 +263,9 @@ def test_lengths_beside_a_cache_are_refused():
         layer(torch.ones(1, 3, 8), cache=torch_attention.GrowingCache(), lengths=torch.tensor([2]))
 
 
-@pytest.mark.parametrize("name", ["SlidingWindowAttention", "ChunkedAttention"])
+@pytest.mark.parametrize(
+    "name", ["SlidingWindowAttention", "ChunkedAttention", "LongformerAttention", "BigBirdAttention"]
+)
 @pytest.mark.parametrize("mirror", PACKAGES)
 def test_blocks_leave_lengths_segments_and_implementations_to_the_whole(mirror, name):
     """Beside a mask too, in sequences that blocks would cut."""

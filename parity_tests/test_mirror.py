@@ -78,6 +78,7 @@ WORDS = [
         ", device: torch.device | str | None=None, dtype: torch.dtype | None=None",
         ", rngs: nnx.Rngs, param_dtype: DTypeLike=jnp.float32, dtype: DTypeLike | None=None",
     ),
+    ("(self, **options", "(self, *, rngs: nnx.Rngs | None=None, **options"),
     (re.compile(r"(super\(\).__init__\(.*, )(?=\*\*options\))"), r"\1rngs=rngs, "),
     ("Factory(device=device, dtype=dtype)", "Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)"),
     ("dropout: float=0.0):\n", "dropout: float=0.0, rngs: nnx.Rngs | None=None):\n"),

@@ -2,6 +2,10 @@
 
 import warnings
 
+# First: the frame reads their protocol, and `ShawSelfAttention` among them stands on the frame.
+from torch_attention.positions import ALiBi as ALiBi
+
+# isort: split
 from torch_attention.attention_basics import BasicAttention as BasicAttention
 from torch_attention.attention_basics import LuongAttention as LuongAttention
 from torch_attention.attention_basics import ScaledDotProductAttention as ScaledDotProductAttention
@@ -86,7 +90,6 @@ from torch_attention.patterns import StreamingAttention as StreamingAttention
 from torch_attention.patterns import block_sparse_mask as block_sparse_mask
 from torch_attention.patterns import draw_random_blocks as draw_random_blocks
 from torch_attention.patterns import local_global_mask as local_global_mask
-from torch_attention.positions import ALiBi as ALiBi
 from torch_attention.positions import AxialRotaryEmbedding as AxialRotaryEmbedding
 from torch_attention.positions import DisentangledSelfAttention as DisentangledSelfAttention
 from torch_attention.positions import LearnedEmbedding as LearnedEmbedding

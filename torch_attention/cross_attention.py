@@ -107,6 +107,8 @@ class MultiHeadCrossAttention(CrossAttentionFrame):
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
     """
 
+    head_dim: int
+
     def __init__(
         self,
         query_dim: int,

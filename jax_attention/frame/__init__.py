@@ -11,5 +11,6 @@ from jax_attention.frame.options import Scaling as Scaling
 from jax_attention.frame.options import SelfCall as SelfCall
 from jax_attention.frame.options import SharedCall as SharedCall
 from jax_attention.frame.options import StreamingCall as StreamingCall
+from jax_attention.frame.options import UndroppedCall as UndroppedCall
 from jax_attention.frame.seen import Seen as Seen
 from jax_attention.frame.two_sequences import CrossAttentionFrame as CrossAttentionFrame

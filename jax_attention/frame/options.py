@@ -68,8 +68,8 @@ class StreamingCall(TypedDict, total=False):
     implementation: str | None
 
 
-class SelfCall(StreamingCall, total=False):
-    """Arguments of calls of a class whose positions can be given.
+class PlacedCall(TypedDict, total=False):
+    """Arguments of calls that say where the elements of a sequence stand.
 
     Attributes:
         positions: position of each element, for `position`; None counts from 0.
@@ -80,6 +80,22 @@ class SelfCall(StreamingCall, total=False):
     positions: Int[Array, "..."] | None
     lengths: Int[Array, "..."] | None
     segments: Int[Array, "..."] | None
+
+
+class SelfCall(StreamingCall, PlacedCall, total=False):
+    """Arguments of calls of a class whose positions can be given."""
+
+
+class UndroppedCall(PlacedCall, total=False):
+    """Arguments of calls of a class without dropout.
+
+    Attributes:
+        cache, need_weights, implementation: as in `StreamingCall`.
+    """
+
+    cache: Cache | None
+    need_weights: bool
+    implementation: str | None
 
 
 class SharedCall(SelfCall, total=False):

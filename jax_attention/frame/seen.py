@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from jax_attention.layers import Dropout
 from jax_attention.masks import and_masks
 from jax_attention.ops.call import Call, checked_call
-from jax_attention.ops.definition import call_scores, call_values, weighted_values
+from jax_attention.ops.definition import call_masks, call_scores, call_values, weighted_values
 from jax_attention.ops.dispatch import Restrictions, output_of
 from jax_attention.ops.softmax import masked_softmax, sink_softmax
 from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
@@ -80,6 +80,15 @@ class Seen(NamedTuple):
     def with_mask(self, mask: Bool[Array, "..."]) -> "Seen":
         """A copy in which `mask` hides keys as well."""
         return self._replace(mask=mask if self.mask is None else and_masks(mask, self.mask))
+
+    def with_window(self, window: int) -> "Seen":
+        """A copy in which each query sees its own key and those before it, `window` at most."""
+        scoring: Restrictions = {**self.scoring, "window": window}
+        return self._replace(scoring=scoring)
+
+    def visible(self) -> Bool[Array, "..."] | None:
+        """One mask for all restrictions, of the rank of the scores; None where every query sees every key."""
+        return call_masks(self._replace(value=self.key).call())[1]
 
     def scores(self) -> tuple[Float[Array, "batch heads length slots"], Bool[Array, "..."] | None]:
         """Scores in at least float32, and the mask of all restrictions; for weights that are no softmax."""

@@ -27,17 +27,17 @@ class CrossAttentionFrame(nnx.Module):
     """What all cross-attention of dot products holds, and how a call begins.
 
     Attributes:
-        query_dim, key_dim: features of the sequence that looks, and of the one that is looked at.
-        num_heads, has_heads, head_dim: as in `SelfAttentionFrame`.
+        query_dim, key_dim: features of the sequence that looks, and of the one that is looked at; None for any.
+        num_heads, has_heads, head_dim: as in `SelfAttentionFrame`; features of a head may be None for any.
         position, scale, dropout: as in `Scaling`.
     """
 
     def __init__(
         self,
-        query_dim: int,
-        key_dim: int,
+        query_dim: int | None,
+        key_dim: int | None,
         num_heads: int | None,
-        head_dim: int,
+        head_dim: int | None,
         *,
         position: nnx.Module | None = None,
         scale: float | None = None,

@@ -28,8 +28,8 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
 from jax_attention.checks import check_divisible
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear, normalise, parameter, rms_norm
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory, normalise, parameter, rms_norm
 from jax_attention.ops import at_least_float32, merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
@@ -72,16 +72,13 @@ class DifferentialAttention(SelfAttentionFrame):
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        value_dim = embed_dim // num_heads
+        heads = grouped_heads(embed_dim, num_heads)
+        value_dim = heads.head_dim
         check_divisible(value_dim=value_dim, pair=2)
         super().__init__(embed_dim, num_heads, value_dim // 2, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.lambda_init = lambda_init
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
         self.lambda_q1 = parameter(self.head_dim, std=0.1, **factory)
         self.lambda_k1 = parameter(self.head_dim, std=0.1, **factory)
         self.lambda_q2 = parameter(self.head_dim, std=0.1, **factory)

@@ -22,9 +22,8 @@ from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
 
@@ -60,15 +59,10 @@ class MultiQueryAttention(SelfAttentionFrame):
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, rngs=rngs, **options)
+        heads = grouped_heads(embed_dim, num_heads, 1, head_dim)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, self.head_dim, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
 
     def __call__(
         self,

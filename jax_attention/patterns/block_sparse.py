@@ -1,5 +1,7 @@
 """BigBird attention in linear time: each block of queries with the blocks of keys that it sees, and no others."""
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
@@ -7,7 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.checks import align, dtype_name
-from jax_attention.layers import Dropout
+from jax_attention.frame import SelfAttentionFrame, SelfCall
 from jax_attention.ops import Placed, attend
 from jax_attention.patterns.blocks import adds_bias, counted
 from jax_attention.positions.protocol import place
@@ -49,24 +51,22 @@ def met_blocks(
 
 
 def block_sparse_heads(
-    position: nnx.Module | None,
+    layer: SelfAttentionFrame,
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],
     value: Float[Array, "batch heads length head_dim"],
     mask: Bool[Array, "..."] | None,
     random_blocks: Int[Array, "heads blocks random"] | None,
     *,
-    positions: Int[Array, "..."] | None,
     block_size: int,
     window_blocks: int,
     global_blocks: int,
-    scale: float | None,
-    dropout: Dropout,
-    dropout_keep: Bool[Array, "batch heads length length"] | None,
+    **call: Unpack[SelfCall],
 ) -> Float[Array, "batch heads length head_dim"]:
     """What every query reads; arguments as in `BigBirdAttention`, with queries and keys not yet placed."""
     batch, num_heads, length, _ = query.shape
     count = length // block_size
+    position, positions, dropout_keep = layer.position, call.get("positions"), call.get("dropout_keep")
     if not adds_bias(position, query, key):  # those that turn need not know the blocks
         placed = place(position, query, key, positions, positions)
         query, key, position = placed.query, placed.key, None
@@ -119,10 +119,10 @@ def block_sparse_heads(
         of_blocks(value),
         placed.bias,
         mask=rearrange(seen, "b h m s k -> (b m) h s k"),
-        scale=scale,
+        scale=layer.scale,
         need_weights=False,
-        dropout_keep=dropout.keep_weights(placed.query, placed.key, keep),
-        dropout_rate=dropout.rate,
+        dropout_keep=layer.dropout.keep_weights(placed.query, placed.key, keep),
+        dropout_rate=layer.dropout.rate,
     )
     heads = rearrange(heads, "(b m) h s d -> b h (m s) d", m=count)
 
@@ -143,10 +143,10 @@ def block_sparse_heads(
         value,
         placed.bias,
         mask=None if mask is None else of_ends(mask),
-        scale=scale,
+        scale=layer.scale,
         need_weights=False,
-        dropout_keep=dropout.keep_weights(placed.query, placed.key, keep),
-        dropout_rate=dropout.rate,
+        dropout_keep=layer.dropout.keep_weights(placed.query, placed.key, keep),
+        dropout_rate=layer.dropout.rate,
     )
     return jnp.concatenate(
         [see_all[:, :, :end], heads[:, :, end : length - end], see_all[:, :, end:]], axis=2

@@ -91,23 +91,10 @@ class ChunkedAttention(SelfAttentionFrame):
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch kv_heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
-        if self.is_cut(**call):
-            blocks = blocks_of(x.shape[1], 0, 0, size=self.chunk_size)
-            if blocks is not None:
-                heads = local_attention(
-                    blocks,
-                    self.position,
-                    query,
-                    key,
-                    value,
-                    mask,
-                    sees=None,
-                    positions=call.get("positions"),
-                    scale=self.scale,
-                    dropout=self.dropout,
-                    dropout_keep=call.get("dropout_keep"),
-                )
-                return AttentionOutput(self.out_proj(merge_heads(heads)), None)
+        blocks = blocks_of(x.shape[1], 0, 0, size=self.chunk_size) if self.is_cut(**call) else None
+        if blocks is not None:
+            heads = local_attention(self, blocks, query, key, value, mask, sees=None, **call)
+            return AttentionOutput(self.out_proj(merge_heads(heads)), None)
         seen = self.see(query, KeyValue(key, value), mask, **call)
         chunks = chunked_mask(
             x.shape[1],

@@ -5,16 +5,15 @@ code is compiled PyTorch cannot look at them, and visits all tiles.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arrays import stable_order, take_along
 from jax_attention.checks import align
-from jax_attention.layers import Dropout
+from jax_attention.frame import SelfAttentionFrame, SelfCall
 from jax_attention.ops import (
     at_least_float32,
     dot_product_scores,
@@ -58,19 +57,16 @@ class GlobalTokens:
 
 
 def local_and_global_heads(
+    layer: SelfAttentionFrame,
     blocks: Blocks,
-    position: nnx.Module | None,
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],
     value: Float[Array, "batch heads length head_dim"],
     mask: Bool[Array, "..."] | None,
     global_tokens: Bool[Array, "batch length"],
     *,
-    positions: Int[Array, "..."] | None,
     one_sided_window: int,
-    scale: float | None,
-    dropout: Dropout,
-    dropout_keep: Bool[Array, "batch heads length length"] | None,
+    **call: Unpack[SelfCall],
 ) -> Float[Array, "batch heads length head_dim"]:
     """What queries read that are not global: from their neighbours in blocks, from the global keys in tiles.
 
@@ -80,26 +76,15 @@ def local_and_global_heads(
     shape = (*query.shape[:3], length)
     allowed = None if mask is None else align("mask", mask, shape)
     is_global = global_tokens[:, None, None]  # batch 1 1 length
-    read, log_sum = read_global_keys(
-        position,
-        query,
-        key,
-        value,
-        allowed,
-        GlobalTokens(global_tokens),
-        positions=counted(positions, position, batch, length),
-        scale=scale,
-        dropout=dropout,
-        dropout_keep=dropout_keep,
-    )
+    read, log_sum = read_global_keys(layer, query, key, value, allowed, GlobalTokens(global_tokens), **call)
     found = log_sum > -jnp.inf  # batch heads length
 
     sees = partial(is_near, one_sided_window=one_sided_window)
     near = blocks.visible(sees, ~is_global if allowed is None else ~is_global & allowed, shape)
-    places = blocks.places(positions, position, batch)
-    placed = place(position, blocks.queries(query), blocks.keys(key), *places)
+    places = blocks.places(call.get("positions"), layer.position, batch)
+    placed = place(layer.position, blocks.queries(query), blocks.keys(key), *places)
     scores, near = dot_product_scores(
-        placed.query, placed.key, placed.bias, near, scale=scale
+        placed.query, placed.key, placed.bias, near, scale=layer.scale
     )  # blocks heads size span
     assert near is not None  # for keys that are far are hidden
     one_more = blocks.queries(jnp.where(found, log_sum, 0.0)[..., None])  # blocks heads size 1
@@ -107,39 +92,38 @@ def local_and_global_heads(
     weights = masked_softmax(
         jnp.concatenate([scores, one_more], axis=-1), jnp.concatenate(visible, axis=-1)
     )  # blocks heads size span+1
+    keep = blocks.kept(call.get("dropout_keep"))
     heads = weighted_values(
         weights[..., :-1],
         at_least_float32(blocks.keys(value)),
-        dropout_keep=dropout.keep_weights(placed.query, placed.key, blocks.kept(dropout_keep)),
-        dropout_rate=dropout.rate,
+        dropout_keep=layer.dropout.keep_weights(placed.query, placed.key, keep),
+        dropout_rate=layer.dropout.rate,
     )
     return blocks.join(heads + weights[..., -1:] * blocks.queries(read)).astype(value.dtype)
 
 
 def read_global_keys(
-    position: nnx.Module | None,
+    layer: SelfAttentionFrame,
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],
     value: Float[Array, "batch heads length head_dim"],
     allowed: Bool[Array, "..."] | None,
     global_tokens: GlobalTokens,
-    *,
-    positions: Int[Array, "batch length *axes"],
-    scale: float | None,
-    dropout: Dropout,
-    dropout_keep: Bool[Array, "batch heads length length"] | None,
+    **call: Unpack[SelfCall],
 ) -> tuple[Float[Array, "batch heads length head_dim"], Float[Array, "batch heads length"]]:
     """What every query reads from the global keys, and the logarithm of its sum of exponentials, -inf without any."""
+    batch, _, length, _ = query.shape
+    dropout, dropout_keep = layer.dropout, call.get("dropout_keep")
+    places = counted(call.get("positions"), layer.position, batch, length)
     seed = dropout.seed() if dropout_keep is None else None
 
     def scores_of(number: Any) -> tuple[Any, Any, Int[Array, "batch few"]]:
         tokens, there = global_tokens.tile(number)
-        placed = place(
-            position, query, take_tokens(key, tokens), positions, take_positions(positions, tokens)
-        )
+        offered = take_tokens(key, tokens)  # batch heads few head_dim
+        placed = place(layer.position, query, offered, places, take_positions(places, tokens))
         seen = there[:, None, None]  # batch 1 1 few
         seen = seen if allowed is None else seen & take_tokens(allowed, tokens, -1)
-        scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
+        scores, visible = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=layer.scale)
         return scores, visible, tokens
 
     def largest(number: Any) -> Float[Array, "batch heads length"]:
@@ -167,35 +151,33 @@ def read_global_keys(
 
 
 def heads_of_global_tokens(
-    position: nnx.Module | None,
+    layer: SelfAttentionFrame,
     query: Float[Array, "batch heads length head_dim"],
     key: Float[Array, "batch heads length head_dim"],
     value: Float[Array, "batch heads length head_dim"],
     mask: Bool[Array, "..."] | None,
     global_tokens: Bool[Array, "batch length"],
-    *,
-    positions: Int[Array, "..."] | None,
-    scale: float | None,
-    dropout: Dropout,
-    dropout_keep: Bool[Array, "batch heads length length"] | None,
+    **call: Unpack[SelfCall],
 ) -> Float[Array, "batch heads length head_dim"]:
     """What global queries read, in tiles; zeros for the others."""
     batch, _, length, _ = query.shape
+    dropout, dropout_keep = layer.dropout, call.get("dropout_keep")
     allowed = None if mask is None else align("mask", mask, (*query.shape[:3], length))
-    places = counted(positions, position, batch, length)
+    places = counted(call.get("positions"), layer.position, batch, length)
     asking = GlobalTokens(global_tokens)
     seed = dropout.seed() if dropout_keep is None else None
 
     def term(number: Any) -> Float[Array, "batch heads length head_dim"]:
         tokens, there = asking.tile(number)
-        placed = place(position, take_tokens(query, tokens), key, take_positions(places, tokens), places)
+        asked = take_tokens(query, tokens)  # batch heads few head_dim
+        placed = place(layer.position, asked, key, take_positions(places, tokens), places)
         if dropout_keep is None:
             shape = (*placed.query.shape[:-1], length)
             keep = dropout.keep_tile(shape, placed.query, seed, number)
         else:
             keep = take_tokens(dropout_keep, tokens)
         seen = None if allowed is None else take_tokens(allowed, tokens)
-        scores, seen = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=scale)
+        scores, seen = dot_product_scores(placed.query, placed.key, placed.bias, seen, scale=layer.scale)
         read = weighted_values(
             masked_softmax(scores, seen), value, dropout_keep=keep, dropout_rate=dropout.rate
         )  # batch heads few head_dim

@@ -19,22 +19,23 @@ that is not finds the global tokens with the same projections as its neighbours.
 """
 
 from functools import partial
+from typing import Unpack
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.arguments import checked
-from jax_attention.checks import check_divisible, check_pairs, check_positive, check_sequence
-from jax_attention.layers import Dropout, Factory, linear
-from jax_attention.masks import and_masks
-from jax_attention.ops import dot_product_attention_weights, merge_heads, split_heads, weighted_values
+from jax_attention.caches import KeyValue
+from jax_attention.checks import check_divisible, check_positive
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
+from jax_attention.layers import Factory, linear
+from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput
 from jax_attention.patterns.blocks import blocks_of, local_attention
 from jax_attention.patterns.local_global import heads_of_global_tokens, is_near, local_and_global_heads
-from jax_attention.positions.protocol import check_positions, check_scheme, place
 
 
 @checked
@@ -62,7 +63,7 @@ def local_global_mask(
 
 
 @checked
-class LongformerAttention(nnx.Module):
+class LongformerAttention(SelfAttentionFrame):
     """Multi-head self-attention to neighbours and to global tokens (Beltagy et al. 2020).
 
     Args:
@@ -84,22 +85,17 @@ class LongformerAttention(nnx.Module):
         num_heads: int,
         one_sided_window: int,
         *,
-        position: nnx.Module | None = None,
-        scale: float | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
+        **options: Unpack[Scaling],
     ):
         check_positive(one_sided_window=one_sided_window)
         check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        super().__init__(embed_dim, num_heads, embed_dim // num_heads, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
         self.one_sided_window = one_sided_window
-        self.head_dim = embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
@@ -107,9 +103,6 @@ class LongformerAttention(nnx.Module):
         self.global_k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.global_v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
-        self.dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
         self,
@@ -117,9 +110,7 @@ class LongformerAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         *,
         global_tokens: Bool[Array, "batch length"] | None = None,
-        positions: Int[Array, "..."] | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput:
         """Let every position attend to its neighbours and to the global tokens, and these to all.
 
@@ -127,9 +118,7 @@ class LongformerAttention(nnx.Module):
             x: the sequence.
             mask: True where the query attends to the key; it can only hide more.
             global_tokens: True where a token sees all and is seen by all; None for no such token.
-            positions: where each element stands, for `position`; None counts from 0.
-            need_weights: whether to return the weights.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; the rows of global
@@ -139,29 +128,16 @@ class LongformerAttention(nnx.Module):
             TypeError: a mask or `global_tokens` that is not boolean.
             ValueError: shapes that do not fit.
         """
-        check_sequence("x", x, self.embed_dim)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
+        self.check(x, mask, **call)
         _check_global_tokens(global_tokens, x)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
         value = split_heads(self.v_proj(x), self.head_dim)  # batch heads length head_dim
         reach = self.one_sided_window
-        blocks = None if need_weights else blocks_of(x.shape[1], reach, reach)
+        blocks = blocks_of(x.shape[1], reach, reach) if self.is_cut(**call) else None
         if blocks is not None and global_tokens is None:
-            heads = local_attention(
-                blocks,
-                self.position,
-                query,
-                key,
-                value,
-                mask,
-                sees=partial(is_near, one_sided_window=reach),
-                positions=positions,
-                scale=self.scale,
-                dropout=self.dropout,
-                dropout_keep=dropout_keep,
-            )
+            sees = partial(is_near, one_sided_window=reach)
+            heads = local_attention(self, blocks, query, key, value, mask, sees=sees, **call)
             return AttentionOutput(self.out_proj(merge_heads(heads)), None)
         if global_tokens is None:
             global_tokens = jnp.zeros(x.shape[:2], dtype=jnp.bool_)
@@ -173,52 +149,23 @@ class LongformerAttention(nnx.Module):
 
         if blocks is not None:
             heads = local_and_global_heads(
-                blocks,
-                self.position,
-                query,
-                key,
-                value,
-                mask,
-                global_tokens,
-                positions=positions,
-                one_sided_window=reach,
-                scale=self.scale,
-                dropout=self.dropout,
-                dropout_keep=dropout_keep,
+                self, blocks, query, key, value, mask, global_tokens, one_sided_window=reach, **call
             )
             global_heads = heads_of_global_tokens(
-                self.position,
-                global_query,
-                global_key,
-                global_value,
-                mask,
-                global_tokens,
-                positions=positions,
-                scale=self.scale,
-                dropout=self.dropout,
-                dropout_keep=dropout_keep,
+                self, global_query, global_key, global_value, mask, global_tokens, **call
             )
             heads = jnp.where(is_global, global_heads, heads)  # batch heads length head_dim
             return AttentionOutput(self.out_proj(merge_heads(heads)), None)
 
-        seen = local_global_mask(global_tokens, one_sided_window=self.one_sided_window)
-        seen = seen if mask is None else and_masks(seen, mask)  # batch|1 heads|1 length length
-        placed = place(self.position, query, key, positions, positions)
-        local_weights = dot_product_attention_weights(
-            placed.query, placed.key, placed.bias, seen, scale=self.scale
-        )
-        placed = place(self.position, global_query, global_key, positions, positions)
-        global_weights = dot_product_attention_weights(
-            placed.query, placed.key, placed.bias, seen, scale=self.scale
-        )
-        weights = jnp.where(is_global, global_weights, local_weights)  # batch heads length length
-
-        keep = self.dropout.keep_weights(query, key, dropout_keep)
-        rate = self.dropout.rate
-        local_heads = weighted_values(weights, value, dropout_keep=keep, dropout_rate=rate)
-        global_heads = weighted_values(weights, global_value, dropout_keep=keep, dropout_rate=rate)
-        heads = jnp.where(is_global, global_heads, local_heads)  # batch heads length head_dim
-        return AttentionOutput(self.out_proj(merge_heads(heads)), weights if need_weights else None)
+        pattern = local_global_mask(global_tokens, one_sided_window=reach)  # batch 1 length length
+        seen = self.see(query, KeyValue(key, value), mask, **call).with_mask(pattern)
+        heads, weights = seen.attend()
+        seen = self.see(global_query, KeyValue(global_key, global_value), mask, **call).with_mask(pattern)
+        global_heads, global_weights = seen.attend()
+        heads = jnp.where(is_global, global_heads, heads)  # batch heads length head_dim
+        if weights is not None and global_weights is not None:
+            weights = jnp.where(is_global, global_weights, weights)  # batch heads length length
+        return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 
 def _check_global_tokens(global_tokens: Bool[Array, "..."] | None, x: Float[Array, "..."]) -> None:

@@ -25,9 +25,9 @@ from jaxtyping import Bool, Float, Shaped
 
 from jax_attention.arguments import checked
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible, check_keep, check_positive
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear, parameter
+from jax_attention.checks import check_keep, check_positive
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory, parameter
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.ops.definition import call_masks
 from jax_attention.outputs import AttentionOutput, CachedOutput
@@ -82,17 +82,12 @@ class PersistentMemoryAttention(SelfAttentionFrame):
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        heads = grouped_heads(embed_dim, num_heads)
         check_positive(num_memories=num_memories)
-        super().__init__(
-            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, rngs=rngs, **options
-        )
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.num_memories = num_memories
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
         self.memory_key = parameter(num_memories, embed_dim, **factory)
         self.memory_value = parameter(num_memories, embed_dim, **factory)
 

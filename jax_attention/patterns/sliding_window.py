@@ -19,6 +19,7 @@ W counts the keys that are seen, the query's own among them. Others count otherw
 | d      | `head_dim` |
 """
 
+from functools import partial
 from typing import Unpack
 
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_h
 from jax_attention.layers import Factory
 from jax_attention.ops import merge_heads, split_heads
 from jax_attention.outputs import AttentionOutput, CachedOutput
-from jax_attention.patterns.blocks import adds_bias, blocks_of, local_attention
+from jax_attention.patterns.blocks import adds_bias, blocks_of, is_recent, local_attention
 
 
 @checked
@@ -99,23 +100,12 @@ class SlidingWindowAttention(SelfAttentionFrame):
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         is_plain = mask is None and call.get("dropout_keep") is None and not self.dropout.draws
         is_plain = is_plain and not adds_bias(self.position, query, key)
-        if self.is_cut(**call) and not is_plain:  # fused kernels are told of windows alone
-            blocks = blocks_of(x.shape[1], self.window - 1, 0)
-            if blocks is not None:
-                heads = local_attention(
-                    blocks,
-                    self.position,
-                    query,
-                    key,
-                    value,
-                    mask,
-                    sees=lambda i, j: (j <= i) & (j > i - self.window),
-                    positions=call.get("positions"),
-                    scale=self.scale,
-                    dropout=self.dropout,
-                    dropout_keep=call.get("dropout_keep"),
-                )
-                return AttentionOutput(self.out_proj(merge_heads(heads)), None)
+        is_cut = self.is_cut(**call) and not is_plain  # fused kernels are told of windows alone
+        blocks = blocks_of(x.shape[1], self.window - 1, 0) if is_cut else None
+        if blocks is not None:
+            sees = partial(is_recent, window=self.window)
+            heads = local_attention(self, blocks, query, key, value, mask, sees=sees, **call)
+            return AttentionOutput(self.out_proj(merge_heads(heads)), None)
         seen = self.see(query, KeyValue(key, value), mask, **call)
         heads, weights = seen.attend()
         return seen.answer(self.out_proj(merge_heads(heads)), weights)

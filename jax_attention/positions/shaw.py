@@ -24,9 +24,9 @@ from jaxtyping import Bool, Float, Int
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum, matmul, take_along
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible, check_positive
-from jax_attention.frame import Dropping, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, embedding, linear
+from jax_attention.checks import check_positive
+from jax_attention.frame import Dropping, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory, embedding
 from jax_attention.ops import (
     Placed,
     at_least_float32,
@@ -136,17 +136,13 @@ class ShawSelfAttention(SelfAttentionFrame):
         dtype: DTypeLike | None = None,
         **options: Unpack[Dropping],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        heads = grouped_heads(embed_dim, num_heads)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        head_dim = embed_dim // num_heads
-        position = ShawEmbedding(head_dim, max_distance, **factory)
+        position = ShawEmbedding(heads.head_dim, max_distance, **factory)
         super().__init__(
-            embed_dim, num_heads, head_dim, is_causal=is_causal, position=position, rngs=rngs, **options
+            embed_dim, num_heads, heads.head_dim, is_causal=is_causal, position=position, rngs=rngs, **options
         )
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
         self.value_embedding = embedding(2 * max_distance + 1, self.head_dim, **factory)
 
     def __call__(

@@ -24,9 +24,8 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.arrays import take_along, with_rank
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear, precise
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory, precise
 from jax_attention.ops import (
     at_least_float32,
     merge_heads,
@@ -103,15 +102,10 @@ class Entmax15Attention(SelfAttentionFrame):
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        super().__init__(
-            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, rngs=rngs, **options
-        )
+        heads = grouped_heads(embed_dim, num_heads)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
 
     def __call__(
         self,

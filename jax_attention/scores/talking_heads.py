@@ -24,9 +24,9 @@ from jaxtyping import Bool, Float
 from jax_attention.arguments import checked
 from jax_attention.arrays import einsum
 from jax_attention.caches import KeyValue
-from jax_attention.checks import check_divisible, check_pairs, check_sequence
-from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from jax_attention.layers import Factory, linear, parameter
+from jax_attention.checks import check_pairs, check_sequence
+from jax_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from jax_attention.layers import Factory, parameter
 from jax_attention.ops import (
     at_least_float32,
     dot_product_scores,
@@ -76,15 +76,10 @@ class TalkingHeadsAttention(SelfAttentionFrame):
         dtype: DTypeLike | None = None,
         **options: Unpack[Scaling],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        super().__init__(
-            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, rngs=rngs, **options
-        )
+        heads = grouped_heads(embed_dim, num_heads)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, rngs=rngs, **options)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
         self.pre_map = parameter(num_heads, num_heads, std=num_heads**-0.5, **factory)
         self.post_map = parameter(num_heads, num_heads, std=num_heads**-0.5, **factory)
 

@@ -15,7 +15,7 @@ share the choice, and with k as large as the length nothing changes. In DeepSeek
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from flax import nnx
 from jax import Array
@@ -23,13 +23,15 @@ from jaxtyping import Bool, Float, Int
 
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache, Recalled
-from jax_attention.checks import align, check_positive, check_sequence
-from jax_attention.frame.one_sequence import check_call, recall
+from jax_attention.checks import check_positive
+from jax_attention.frame import SelfCall
+from jax_attention.frame.one_sequence import recall
 from jax_attention.heads.grouped_query import GroupedQueryAttention
 from jax_attention.heads.latent import MultiHeadLatentAttention
 from jax_attention.layers import normalise, precise
-from jax_attention.masks import causal_mask
+from jax_attention.masks import and_masks, causal_mask, document_mask, length_mask
 from jax_attention.ops import top_k_mask
+from jax_attention.ops.rules import as_positions
 from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.sparse.lightning_indexer import LightningIndexer
 
@@ -130,39 +132,28 @@ class DeepSeekSparseAttention(nnx.Module):
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Array, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
         """Let every position attend to the best `top_k` of itself and those before it; the rest as in `attention`.
 
         A key that the mask hides from all heads takes up no place among them. With a cache `attention` must be causal
         itself; the cache holds `Indexed`.
         """
-        attention = self.attention
-        check_sequence("x", x, attention.embed_dim)
-        check_call(
-            x,
-            mask,
-            positions,
-            dropout_keep,
-            cache,
-            position=attention.position,
-            num_heads=attention.num_heads,
-            is_causal=attention.is_causal,
-        )
+        self.attention.check(x, mask, **call)
+        cache, positions = call.get("cache"), call.get("positions")
         if cache is not None:
-            return attention(x, mask, cache=Choosing(self, x, cache), need_weights=need_weights)
-        batch, length = x.shape[:2]
-        visible = causal_mask(length)[None, None]  # 1 1 length length
-        if mask is not None:
-            visible = visible & align("mask", mask, (batch, attention.num_heads, length, length))
+            call["cache"] = Choosing(self, x, cache)
+            return self.attention(x, mask, **call)
+        lengths, segments, length = call.get("lengths"), call.get("segments"), x.shape[1]
+        given = [
+            causal_mask(length),
+            mask,
+            None if lengths is None else length_mask(as_positions(lengths), length),
+            None if segments is None else document_mask(segments),
+        ]
+        visible = and_masks(*(each for each in given if each is not None))
         chosen = self.choose(x, self.indexer.keys(x), visible, positions, positions)
-        return attention(
-            x, chosen & visible, positions=positions, need_weights=need_weights, dropout_keep=dropout_keep
-        )
+        return self.attention(x, and_masks(chosen, visible), **call)
 
     def choose(
         self,

@@ -19,39 +19,30 @@ compressed key is seen once its whole run is past, and so is hidden if the mask 
 | l'     | `selected_size`   |        | $\varphi$ | `hidden_dim` |
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jax_attention.activations import relu, sigmoid
 from jax_attention.arguments import checked
 from jax_attention.arrays import first, with_rank
-from jax_attention.caches import Cache
-from jax_attention.checks import (
-    align,
-    check_at_least,
-    check_divisible,
-    check_positive,
-    check_sequence,
-)
-from jax_attention.frame.one_sequence import check_call, recall
+from jax_attention.caches import KeyValue
+from jax_attention.checks import check_at_least, check_divisible, check_positive
+from jax_attention.frame import Seen, SelfAttentionFrame, UndroppedCall, grouped_heads
 from jax_attention.layers import Factory, linear, parameter, precise
-from jax_attention.masks import causal_mask
 from jax_attention.ops import (
     at_least_float32,
-    attend,
     dot_product_attention_weights,
     merge_heads,
     split_heads,
     weighted_values,
 )
-from jax_attention.outputs import AttentionOutput, CachedOutput, attention_output
-from jax_attention.positions.protocol import check_scheme, place
+from jax_attention.outputs import AttentionOutput, CachedOutput
 from jax_attention.positions.rotary import RotaryEmbedding
 from jax_attention.sparse.blocks import chosen_keys, runs, stride_weights
 
@@ -101,7 +92,7 @@ class Branches(NamedTuple):
 
 
 @checked
-class NativeSparseAttention(nnx.Module):
+class NativeSparseAttention(SelfAttentionFrame):
     """Causal attention to compressed runs, chosen blocks and a window, each with a gate (Yuan et al. 2025).
 
     The sizes below are the paper's. `weights` is the sum of the three branches' weights, each times its gate; that of
@@ -142,26 +133,21 @@ class NativeSparseAttention(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike | None = None,
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        heads = grouped_heads(embed_dim, num_heads, num_kv_heads)
         check_positive(compressed_size=compressed_size, selected_size=selected_size, window=window)
         check_divisible(compressed_size=compressed_size, stride=stride)
         check_divisible(selected_size=selected_size, stride=stride)
         check_at_least(3, num_selected=num_selected)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=True, position=position)
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
-        self.head_dim = embed_dim // num_heads
         self.compressed_size = compressed_size
         self.stride = stride
         self.selected_size = selected_size
         self.num_selected = num_selected
-        self.window = window
+        self.recent_window = window
         self.hidden_dim = hidden_dim
-        self.position = position
         kv_dim = num_kv_heads * self.head_dim
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
         self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
         self.compressed_k_proj = linear(embed_dim, kv_dim, bias=bias, **factory)
         self.compressed_v_proj = linear(embed_dim, kv_dim, bias=bias, **factory)
@@ -179,51 +165,47 @@ class NativeSparseAttention(nnx.Module):
         self,
         x: Float[Array, "batch length embed"],
         mask: Bool[Array, "..."] | None = None,
-        *,
-        positions: Int[Array, "..."] | None = None,
-        cache: Cache | None = None,
-        need_weights: bool = True,
+        **call: Unpack[UndroppedCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to its past in three ways; the rest as in `MultiHeadSelfAttention`."""
-        check_sequence("x", x, self.embed_dim)
-        check_call(x, mask, positions, None, cache, position=self.position, num_heads=self.num_heads)
-        asked = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
-        new = Branches(
-            split_heads(
-                precise(self.compressed_k_proj, x), self.head_dim
-            ),  # batch kv_heads length head_dim each
+        """Let every position attend to its past in three ways; the rest as in `CausalSelfAttention`.
+
+        `implementation` is for the chosen blocks and the window: the weights of compressed keys choose the blocks.
+        """
+        self.check(x, mask, **call)
+        query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
+        new = Branches(  # batch kv_heads length head_dim each
+            split_heads(precise(self.compressed_k_proj, x), self.head_dim),
             split_heads(self.compressed_v_proj(x), self.head_dim),
             split_heads(self.selected_k_proj(x), self.head_dim),
             split_heads(self.selected_v_proj(x), self.head_dim),
             split_heads(self.window_k_proj(x), self.head_dim),
             split_heads(self.window_v_proj(x), self.head_dim),
         )
-        seen = recall(cache, new, mask, positions)
-        slots = seen.entries.window_key.shape[2]
-        shape = (x.shape[0], self.num_heads, x.shape[1], slots)
-        visible = causal_mask(x.shape[1], slots, query_offset=seen.offset)  # length slots
-        if seen.mask is not None:
-            visible = visible[None, None] & align("mask", seen.mask, shape)
-        visible = jnp.broadcast_to(visible, shape)
-        places = seen.query_positions, seen.key_positions
+        found = self.recall(new, mask, **call)
+        held = found.entries
 
-        value = seen.entries.compressed_value  # batch kv_heads slots head_dim
-        query, key, _ = place(self.position, asked, seen.entries.compressed_key, *places)
+        def branch(key: Float[Array, "..."], value: Float[Array, "..."]) -> Seen:
+            """What the queries see of the keys of a branch."""
+            entries = KeyValue(key, value)
+            return self.place(found._replace(entries=entries), query.astype(key.dtype), key, **call)
+
+        seen = branch(held.compressed_key, held.compressed_value)
+        slots = seen.key.shape[2]
+        visible = seen.visible()
+        assert visible is not None  # for it is causal
+        visible = jnp.broadcast_to(visible, (*seen.query.shape[:3], slots))
         members = runs(slots, self.compressed_size, self.stride)  # runs size
         complete = members[:, -1] < slots  # runs
         members = jnp.clip(members, max=slots - 1)
-        key, value = key[:, :, members], value[:, :, members]  # batch kv_heads runs size head_dim
+        key, value = seen.key[:, :, members], seen.value[:, :, members]  # batch kv_heads runs size head_dim
         if self.hidden_dim is None:
             key, value = key.mean(axis=-2), value.mean(axis=-2)  # batch kv_heads runs head_dim
         else:
             key, value = precise(self.key_compression, key), self.value_compression(value)
         past = visible[..., members].all(axis=-1) & with_rank(complete, 4)  # batch heads length runs
-        coarse = dot_product_attention_weights(query, key, None, past)  # batch heads length runs
+        coarse = dot_product_attention_weights(seen.query, key, None, past)  # batch heads length runs
         compressed = weighted_values(coarse, value)  # batch heads length head_dim
 
-        value = seen.entries.selected_value  # batch kv_heads slots head_dim
-        asked = asked.astype(seen.entries.selected_key.dtype)  # choices are made
-        query, key, _ = place(self.position, asked, seen.entries.selected_key, *places)
         chosen = chosen_keys(
             coarse,
             visible,
@@ -232,23 +214,10 @@ class NativeSparseAttention(nnx.Module):
             stride=self.stride,
             selected_size=self.selected_size,
             num_selected=self.num_selected,
-            query_offset=seen.offset,
+            query_offset=found.offset,
         )
-        selected, fine = attend(query, key, value, None, chosen & visible, need_weights=need_weights)
-
-        value = seen.entries.window_value  # batch kv_heads slots head_dim
-        query, key, _ = place(self.position, asked, seen.entries.window_key, *places)
-        recent, near = attend(
-            query,
-            key,
-            value,
-            None,
-            visible,
-            is_causal=True,
-            window=self.window,
-            query_offset=seen.offset,
-            need_weights=need_weights,
-        )
+        selected, fine = branch(held.selected_key, held.selected_value).with_mask(chosen).attend()
+        recent, near = branch(held.window_key, held.window_value).with_window(self.recent_window).attend()
 
         gates = sigmoid(at_least_float32(self.gate_proj(x)))  # batch length 3 * heads
         gates = rearrange(gates, "b n (three h) -> three b h n 1", three=3)
@@ -256,14 +225,12 @@ class NativeSparseAttention(nnx.Module):
         heads = gates[0] * compressed + gates[1] * selected + gates[2] * recent
         output = self.out_proj(merge_heads(heads.astype(x.dtype)))
         if fine is None or near is None:
-            return attention_output(output, None, seen.cache)
+            return seen.answer(output, None)
         by_stride = stride_weights(coarse, self.compressed_size // self.stride, -(-slots // self.stride))
-        spread = (
-            first(repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride), slots, -1)
-            / self.compressed_size
-        )
+        by_slot = repeat(by_stride, "b h q n -> b h q (n s)", s=self.stride)
+        spread = first(by_slot, slots, -1) / self.compressed_size  # batch heads length slots
         mixed = gates[0] * spread + gates[1] * fine + gates[2] * near  # batch heads length slots
-        return attention_output(output, mixed, seen.cache)
+        return seen.answer(output, mixed)
 
 
 def main() -> None:

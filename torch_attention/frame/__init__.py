@@ -11,5 +11,6 @@ from torch_attention.frame.options import Scaling as Scaling
 from torch_attention.frame.options import SelfCall as SelfCall
 from torch_attention.frame.options import SharedCall as SharedCall
 from torch_attention.frame.options import StreamingCall as StreamingCall
+from torch_attention.frame.options import UndroppedCall as UndroppedCall
 from torch_attention.frame.seen import Seen as Seen
 from torch_attention.frame.two_sequences import CrossAttentionFrame as CrossAttentionFrame

@@ -22,7 +22,7 @@ class GroupedHeads(NamedTuple):
     head_dim: int
 
     def projections(
-        self, *, bias: bool, out_bias: bool | None, **factory: Unpack[Factory]
+        self, *, bias: bool, out_bias: bool | None = None, **factory: Unpack[Factory]
     ) -> tuple[Any, Any, Any, Any]:
         """Query, key, value and output projection; with `out_bias=None` the last has a bias if the others have."""
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
@@ -35,7 +35,7 @@ class GroupedHeads(NamedTuple):
 
 
 def grouped_heads(
-    embed_dim: int, num_heads: int, num_kv_heads: int | None, head_dim: int | None
+    embed_dim: int, num_heads: int, num_kv_heads: int | None = None, head_dim: int | None = None
 ) -> GroupedHeads:
     """Validate head counts; None means `num_kv_heads = num_heads`, and `head_dim = embed_dim / num_heads`.
 

@@ -67,8 +67,8 @@ class StreamingCall(TypedDict, total=False):
     implementation: str | None
 
 
-class SelfCall(StreamingCall, total=False):
-    """Arguments of calls of a class whose positions can be given.
+class PlacedCall(TypedDict, total=False):
+    """Arguments of calls that say where the elements of a sequence stand.
 
     Attributes:
         positions: position of each element, for `position`; None counts from 0.
@@ -79,6 +79,22 @@ class SelfCall(StreamingCall, total=False):
     positions: Int[Tensor, "..."] | None
     lengths: Int[Tensor, "..."] | None
     segments: Int[Tensor, "..."] | None
+
+
+class SelfCall(StreamingCall, PlacedCall, total=False):
+    """Arguments of calls of a class whose positions can be given."""
+
+
+class UndroppedCall(PlacedCall, total=False):
+    """Arguments of calls of a class without dropout.
+
+    Attributes:
+        cache, need_weights, implementation: as in `StreamingCall`.
+    """
+
+    cache: Cache | None
+    need_weights: bool
+    implementation: str | None
 
 
 class SharedCall(SelfCall, total=False):

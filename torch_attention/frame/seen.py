@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_attention.layers import Dropout
 from torch_attention.masks import and_masks
 from torch_attention.ops.call import Call, checked_call
-from torch_attention.ops.definition import call_scores, call_values, weighted_values
+from torch_attention.ops.definition import call_masks, call_scores, call_values, weighted_values
 from torch_attention.ops.dispatch import Restrictions, output_of
 from torch_attention.ops.softmax import masked_softmax, sink_softmax
 from torch_attention.outputs import AttentionOutput, CachedOutput, attention_output
@@ -82,6 +82,15 @@ class Seen(NamedTuple):
     def with_mask(self, mask: Bool[Tensor, "..."]) -> "Seen":
         """A copy in which `mask` hides keys as well."""
         return self._replace(mask=mask if self.mask is None else and_masks(mask, self.mask))
+
+    def with_window(self, window: int) -> "Seen":
+        """A copy in which each query sees its own key and those before it, `window` at most."""
+        scoring: Restrictions = {**self.scoring, "window": window}
+        return self._replace(scoring=scoring)
+
+    def visible(self) -> Bool[Tensor, "..."] | None:
+        """One mask for all restrictions, of the rank of the scores; None where every query sees every key."""
+        return call_masks(self._replace(value=self.key).call())[1]
 
     def scores(self) -> tuple[Float[Tensor, "batch heads length slots"], Bool[Tensor, "..."] | None]:
         """Scores in at least float32, and the mask of all restrictions; for weights that are no softmax."""

@@ -26,8 +26,8 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
 from torch_attention.checks import check_divisible
-from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from torch_attention.layers import Factory, linear, normalise, parameter, rms_norm
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from torch_attention.layers import Factory, normalise, parameter, rms_norm
 from torch_attention.ops import at_least_float32, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
@@ -69,16 +69,13 @@ class DifferentialAttention(SelfAttentionFrame):
         dtype: torch.dtype | None = None,
         **options: Unpack[Scaling],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        value_dim = embed_dim // num_heads
+        heads = grouped_heads(embed_dim, num_heads)
+        value_dim = heads.head_dim
         check_divisible(value_dim=value_dim, pair=2)
         super().__init__(embed_dim, num_heads, value_dim // 2, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
         self.lambda_init = lambda_init
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
         self.lambda_q1 = parameter(self.head_dim, std=0.1, **factory)
         self.lambda_k1 = parameter(self.head_dim, std=0.1, **factory)
         self.lambda_q2 = parameter(self.head_dim, std=0.1, **factory)

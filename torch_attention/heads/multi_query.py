@@ -20,9 +20,8 @@ from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
-from torch_attention.checks import check_divisible
-from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from torch_attention.layers import Factory, linear
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from torch_attention.layers import Factory
 from torch_attention.ops import merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
@@ -57,15 +56,10 @@ class MultiQueryAttention(SelfAttentionFrame):
         dtype: torch.dtype | None = None,
         **options: Unpack[Scaling],
     ):
-        if head_dim is None:
-            check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, **options)
+        heads = grouped_heads(embed_dim, num_heads, 1, head_dim)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.q_proj = linear(embed_dim, num_heads * self.head_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, self.head_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, self.head_dim, bias=bias, **factory)
-        self.out_proj = linear(num_heads * self.head_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
 
     def forward(
         self,

@@ -23,7 +23,6 @@ from torch_attention.ops.heads import split_heads as split_heads
 from torch_attention.ops.heads import top_k_mask as top_k_mask
 from torch_attention.ops.single_head import additive_features as additive_features
 from torch_attention.ops.single_head import score_attention as score_attention
-from torch_attention.ops.single_head import single_head_attention as single_head_attention
 from torch_attention.ops.softmax import at_least_float32 as at_least_float32
 from torch_attention.ops.softmax import masked_softmax as masked_softmax
 from torch_attention.ops.softmax import sink_softmax as sink_softmax

@@ -1,7 +1,5 @@
 """Attention with one head, and no axis for it."""
 
-from typing import Unpack
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -9,8 +7,6 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.checks import align, check_boolean
 from torch_attention.ops.definition import weighted_values
-from torch_attention.ops.dispatch import Scoring, attend
-from torch_attention.ops.heads import Placed
 from torch_attention.ops.softmax import masked_softmax
 from torch_attention.outputs import AttentionOutput
 
@@ -42,29 +38,3 @@ def score_attention(
     weights = masked_softmax(scores, mask)
     output = weighted_values(weights, value[:, None], dropout_keep=keep, dropout_rate=dropout_rate)
     return AttentionOutput(output[:, 0], weights[:, 0] if need_weights else None)
-
-
-def single_head_attention(
-    placed: Placed,
-    value: Float[Tensor, "batch key value_dim"],
-    mask: Bool[Tensor, "..."] | None = None,
-    *,
-    need_weights: bool = True,
-    dropout_keep: Bool[Tensor, "batch query key"] | None = None,
-    dropout_rate: float = 0.0,
-    **scoring: Unpack[Scoring],
-) -> AttentionOutput:
-    """Scaled dot-product attention of queries and keys that have an axis for one head, and the rest has none."""
-    keep = None if dropout_keep is None else dropout_keep[:, None]
-    output, weights = attend(
-        placed.query,
-        placed.key,
-        value[:, None],
-        placed.bias,
-        mask,
-        need_weights=need_weights,
-        dropout_keep=keep,
-        dropout_rate=dropout_rate,
-        **scoring,
-    )
-    return AttentionOutput(output[:, 0], None if weights is None else weights[:, 0])

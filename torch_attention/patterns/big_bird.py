@@ -15,29 +15,25 @@ which keys are seen. S is a set: a random block that is seen already is not seen
 | S       | `block_sparse_mask` |                                                                    |
 """
 
+from typing import Unpack
+
 import numpy as np
 import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
-from torch_attention.checks import (
-    check_at_least,
-    check_divisible,
-    check_pairs,
-    check_positive,
-    check_sequence,
-)
-from torch_attention.layers import Dropout, Factory, linear
-from torch_attention.masks import and_masks
-from torch_attention.ops import attend, merge_heads, split_heads
+from torch_attention.caches import KeyValue
+from torch_attention.checks import check_at_least, check_divisible, check_positive
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from torch_attention.layers import Factory
+from torch_attention.ops import merge_heads, split_heads
 from torch_attention.ops.arrays import known_at_most
 from torch_attention.outputs import AttentionOutput
 from torch_attention.patterns.block_sparse import block_sparse_heads, check_random_blocks
 from torch_attention.patterns.blocks import SHORT
-from torch_attention.positions.protocol import check_positions, check_scheme, place
 
 
 @checked
@@ -138,7 +134,7 @@ def draw_random_blocks(
 
 
 @checked
-class BigBirdAttention(nn.Module):
+class BigBirdAttention(SelfAttentionFrame):
     """Multi-head self-attention to neighbouring, global and random blocks (Zaheer et al. 2020).
 
     Args:
@@ -164,31 +160,19 @@ class BigBirdAttention(nn.Module):
         *,
         window_blocks: int = 3,
         global_blocks: int = 1,
-        position: nn.Module | None = None,
-        scale: float | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Unpack[Scaling],
     ):
-        super().__init__()
         _check_pattern(block_size, window_blocks, global_blocks)
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        heads = grouped_heads(embed_dim, num_heads)
+        super().__init__(embed_dim, num_heads, heads.head_dim, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
         self.block_size = block_size
         self.window_blocks = window_blocks
         self.global_blocks = global_blocks
-        self.head_dim = embed_dim // num_heads
-        check_scheme(position, num_heads=num_heads, head_dim=self.head_dim)
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.position = position
-        self.scale = scale
-        self.dropout = Dropout(dropout)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
 
     def forward(
         self,
@@ -196,9 +180,7 @@ class BigBirdAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         *,
         random_blocks: Int[Tensor, "heads blocks random"] | None = None,
-        positions: Int[Tensor, "..."] | None = None,
-        need_weights: bool = True,
-        dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
+        **call: Unpack[SelfCall],
     ) -> AttentionOutput:
         """Let every block attend to those it sees.
 
@@ -207,9 +189,7 @@ class BigBirdAttention(nn.Module):
             mask: True where the query attends to the key; it can only hide more.
             random_blocks: for each head and block, which further blocks it sees; None for none. A number that is
                 no block adds none.
-            positions: where each element stands, for `position`; None counts from 0.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
@@ -218,10 +198,8 @@ class BigBirdAttention(nn.Module):
             TypeError: a mask that is not boolean, or blocks that are not integers.
             ValueError: shapes that do not fit, among them a length that is no multiple of `block_size`.
         """
-        check_sequence("x", x, self.embed_dim)
+        self.check(x, mask, **call)
         check_divisible(length=x.shape[1], block_size=self.block_size)
-        check_pairs(x, x, mask, dropout_keep, self.num_heads)
-        check_positions("positions", positions, x, self.position)
         num_blocks = x.shape[1] // self.block_size
         check_random_blocks(random_blocks, self.num_heads, num_blocks)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -230,25 +208,22 @@ class BigBirdAttention(nn.Module):
         met = self.window_blocks + 2 * self.global_blocks
         met += 0 if random_blocks is None else random_blocks.shape[-1]
         is_short = known_at_most(x.shape[1], max(SHORT, met * self.block_size))
-        if not (need_weights or is_short):
+        if self.is_cut(**call) and not is_short:
             heads = block_sparse_heads(
-                self.position,
+                self,
                 query,
                 key,
                 value,
                 mask,
                 random_blocks,
-                positions=positions,
                 block_size=self.block_size,
                 window_blocks=self.window_blocks,
                 global_blocks=self.global_blocks,
-                scale=self.scale,
-                dropout=self.dropout,
-                dropout_keep=dropout_keep,
+                **call,
             )
             return AttentionOutput(self.out_proj(merge_heads(heads)), None)
 
-        seen = block_sparse_mask(
+        pattern = block_sparse_mask(
             num_blocks,
             self.block_size,
             random_blocks,
@@ -256,18 +231,8 @@ class BigBirdAttention(nn.Module):
             global_blocks=self.global_blocks,
             device=x.device,
         )
-        placed = place(self.position, query, key, positions, positions)
-        heads, weights = attend(
-            placed.query,
-            placed.key,
-            value,
-            placed.bias,
-            seen if mask is None else and_masks(seen, mask),
-            scale=self.scale,
-            need_weights=need_weights,
-            dropout_keep=self.dropout.keep_weights(query, key, dropout_keep),
-            dropout_rate=self.dropout.rate,
-        )
+        seen = self.see(query, KeyValue(key, value), mask, **call).with_mask(pattern)
+        heads, weights = seen.attend()
         return AttentionOutput(self.out_proj(merge_heads(heads)), weights)
 
 

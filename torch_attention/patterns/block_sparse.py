@@ -1,12 +1,14 @@
 """BigBird attention in linear time: each block of queries with the blocks of keys that it sees, and no others."""
 
+from typing import Unpack
+
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.checks import align, dtype_name
-from torch_attention.layers import Dropout
+from torch_attention.frame import SelfAttentionFrame, SelfCall
 from torch_attention.ops import Placed, attend
 from torch_attention.patterns.blocks import adds_bias, counted
 from torch_attention.positions.protocol import place
@@ -49,24 +51,22 @@ def met_blocks(
 
 
 def block_sparse_heads(
-    position: nn.Module | None,
+    layer: SelfAttentionFrame,
     query: Float[Tensor, "batch heads length head_dim"],
     key: Float[Tensor, "batch heads length head_dim"],
     value: Float[Tensor, "batch heads length head_dim"],
     mask: Bool[Tensor, "..."] | None,
     random_blocks: Int[Tensor, "heads blocks random"] | None,
     *,
-    positions: Int[Tensor, "..."] | None,
     block_size: int,
     window_blocks: int,
     global_blocks: int,
-    scale: float | None,
-    dropout: Dropout,
-    dropout_keep: Bool[Tensor, "batch heads length length"] | None,
+    **call: Unpack[SelfCall],
 ) -> Float[Tensor, "batch heads length head_dim"]:
     """What every query reads; arguments as in `BigBirdAttention`, with queries and keys not yet placed."""
     batch, num_heads, length, _ = query.shape
     count = length // block_size
+    position, positions, dropout_keep = layer.position, call.get("positions"), call.get("dropout_keep")
     if not adds_bias(position, query, key):  # those that turn need not know the blocks
         placed = place(position, query, key, positions, positions)
         query, key, position = placed.query, placed.key, None
@@ -120,10 +120,10 @@ def block_sparse_heads(
         of_blocks(value),
         placed.bias,
         mask=rearrange(seen, "b h m s k -> (b m) h s k"),
-        scale=scale,
+        scale=layer.scale,
         need_weights=False,
-        dropout_keep=dropout.keep_weights(placed.query, placed.key, keep),
-        dropout_rate=dropout.rate,
+        dropout_keep=layer.dropout.keep_weights(placed.query, placed.key, keep),
+        dropout_rate=layer.dropout.rate,
     )
     heads = rearrange(heads, "(b m) h s d -> b h (m s) d", m=count)
 
@@ -144,10 +144,10 @@ def block_sparse_heads(
         value,
         placed.bias,
         mask=None if mask is None else of_ends(mask),
-        scale=scale,
+        scale=layer.scale,
         need_weights=False,
-        dropout_keep=dropout.keep_weights(placed.query, placed.key, keep),
-        dropout_rate=dropout.rate,
+        dropout_keep=layer.dropout.keep_weights(placed.query, placed.key, keep),
+        dropout_rate=layer.dropout.rate,
     )
     return torch.concatenate(
         [see_all[:, :, :end], heads[:, :, end : length - end], see_all[:, :, end:]], dim=2

@@ -7,6 +7,7 @@ keys that their block meets is hidden by a mask.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from einops import rearrange, repeat
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.checks import align
-from torch_attention.layers import Dropout
+from torch_attention.frame import SelfAttentionFrame, SelfCall
 from torch_attention.ops import attend
 from torch_attention.ops.arrays import known_at_most
 from torch_attention.positions.protocol import place
@@ -190,35 +191,36 @@ def adds_bias(
     return place(position, query[:, :, :1], key[:, :, :1]).bias is not None
 
 
+def is_recent(query: Int[Tensor, "..."], key: Int[Tensor, "..."], *, window: int) -> Bool[Tensor, "..."]:
+    """Whether a key is one of the last `window` keys up to a query's own, by their numbers."""
+    return (key <= query) & (key > query - window)
+
+
 def local_attention(
+    layer: SelfAttentionFrame,
     blocks: Blocks,
-    position: nn.Module | None,
     query: Float[Tensor, "batch heads length head_dim"],
     key: Float[Tensor, "batch kv_heads length head_dim"],
     value: Float[Tensor, "batch kv_heads length value_dim"],
     mask: Bool[Tensor, "..."] | None,
     *,
     sees: Sees | None,
-    positions: Int[Tensor, "..."] | None,
-    scale: float | None,
-    dropout: Dropout,
-    dropout_keep: Bool[Tensor, "batch heads length length"] | None,
+    **call: Unpack[SelfCall],
 ) -> Float[Tensor, "batch heads length value_dim"]:
     """`attend` without weights, for queries that see no keys but those that their block meets.
 
     Args:
+        layer: the class that attends; its position scheme places the queries and keys of each block.
         blocks: how the sequence is cut.
-        position: the scheme, which places the queries and keys of each block.
         query, key, value: not yet placed.
         mask: as a module takes it.
         sees: whether a query sees a key, by their numbers; None for those up to its own, in blocks that meet no other.
-        positions: where each element stands; None counts from 0.
-        scale: as in `attend`.
-        dropout, dropout_keep: of the module and of its call.
+        call: the call's arguments, of which blocks read `positions` and `dropout_keep`.
     """
     batch, heads, length, _ = query.shape
-    places = blocks.places(positions, position, batch, device=query.device)
-    placed = place(position, blocks.queries(query), blocks.keys(key), *places)
+    places = blocks.places(call.get("positions"), layer.position, batch, device=query.device)
+    placed = place(layer.position, blocks.queries(query), blocks.keys(key), *places)
+    keep = blocks.kept(call.get("dropout_keep"))
     output, _ = attend(
         placed.query,
         placed.key,
@@ -226,9 +228,9 @@ def local_attention(
         placed.bias,
         blocks.visible(sees, mask, (batch, heads, length, length), device=query.device),
         is_causal=sees is None,
-        scale=scale,
+        scale=layer.scale,
         need_weights=False,
-        dropout_keep=dropout.keep_weights(placed.query, placed.key, blocks.kept(dropout_keep)),
-        dropout_rate=dropout.rate,
+        dropout_keep=layer.dropout.keep_weights(placed.query, placed.key, keep),
+        dropout_rate=layer.dropout.rate,
     )
     return blocks.join(output)

@@ -36,11 +36,11 @@ def place(
     return position(query, key, query_positions, key_positions)
 
 
-def check_scheme(position: nn.Module | None, **sizes: int) -> None:
-    """Raise ValueError unless a scheme is made for heads of these sizes; it says what it needs in its attributes."""
+def check_scheme(position: nn.Module | None, **sizes: int | None) -> None:
+    """Raise ValueError unless a scheme is made for heads of these sizes, as its attributes say; None fits any."""
     for name, size in sizes.items():
         needed = getattr(position, name, None)
-        if not has_size(size, needed):
+        if size is not None and not has_size(size, needed):
             raise ValueError(f"position must be made for {name}={size}, got one for {name}={needed}")
 
 

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.arrays import einsum, matmul, take_along
 from torch_attention.caches import KeyValue
-from torch_attention.checks import check_divisible, check_positive
-from torch_attention.frame import Dropping, SelfAttentionFrame, SelfCall
-from torch_attention.layers import Factory, embedding, linear
+from torch_attention.checks import check_positive
+from torch_attention.frame import Dropping, SelfAttentionFrame, SelfCall, grouped_heads
+from torch_attention.layers import Factory, embedding
 from torch_attention.ops import (
     Placed,
     at_least_float32,
@@ -133,15 +133,13 @@ class ShawSelfAttention(SelfAttentionFrame):
         dtype: torch.dtype | None = None,
         **options: Unpack[Dropping],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        heads = grouped_heads(embed_dim, num_heads)
         factory = Factory(device=device, dtype=dtype)
-        head_dim = embed_dim // num_heads
-        position = ShawEmbedding(head_dim, max_distance, **factory)
-        super().__init__(embed_dim, num_heads, head_dim, is_causal=is_causal, position=position, **options)
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        position = ShawEmbedding(heads.head_dim, max_distance, **factory)
+        super().__init__(
+            embed_dim, num_heads, heads.head_dim, is_causal=is_causal, position=position, **options
+        )
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
         self.value_embedding = embedding(2 * max_distance + 1, self.head_dim, **factory)
 
     def forward(

@@ -22,9 +22,8 @@ from torch import Tensor
 
 from torch_attention.arguments import checked
 from torch_attention.caches import KeyValue
-from torch_attention.checks import check_divisible
-from torch_attention.frame import Placing, SelfAttentionFrame, SelfCall
-from torch_attention.layers import Factory, constant_parameter, linear
+from torch_attention.frame import Placing, SelfAttentionFrame, SelfCall, grouped_heads
+from torch_attention.layers import Factory, constant_parameter
 from torch_attention.ops import at_least_float32, merge_heads, split_heads
 from torch_attention.outputs import AttentionOutput, CachedOutput
 
@@ -67,18 +66,13 @@ class CosineAttention(SelfAttentionFrame):
         dtype: torch.dtype | None = None,
         **options: Unpack[Placing],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
+        heads = grouped_heads(embed_dim, num_heads)
         if not max_scale > 0.0:
             raise ValueError(f"max_scale must be positive, got {max_scale}")
-        super().__init__(
-            embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, scale=1.0, **options
-        )
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, scale=1.0, **options)
         factory = Factory(device=device, dtype=dtype)
         self.max_scale = max_scale
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
         self.logit_scale = constant_parameter(num_heads, value=math.log(10.0), **factory)
 
     def forward(

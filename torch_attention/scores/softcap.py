@@ -78,8 +78,7 @@ class SoftcapAttention(SelfAttentionFrame):
         self.softcap = softcap
         self.q_norm = q_norm
         self.k_norm = k_norm
-        projections = heads.projections(bias=bias, out_bias=None, **factory)
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
 
     def forward(
         self,

@@ -20,9 +20,8 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.arrays import stable_order, take_along, with_rank
 from torch_attention.caches import KeyValue
-from torch_attention.checks import check_divisible
-from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall
-from torch_attention.layers import Factory, linear, precise
+from torch_attention.frame import Scaling, SelfAttentionFrame, SelfCall, grouped_heads
+from torch_attention.layers import Factory, precise
 from torch_attention.ops import (
     at_least_float32,
     merge_heads,
@@ -111,13 +110,10 @@ class SparsemaxAttention(SelfAttentionFrame):
         dtype: torch.dtype | None = None,
         **options: Unpack[Scaling],
     ):
-        check_divisible(embed_dim=embed_dim, num_heads=num_heads)
-        super().__init__(embed_dim, num_heads, embed_dim // num_heads, is_causal=is_causal, **options)
+        heads = grouped_heads(embed_dim, num_heads)
+        super().__init__(embed_dim, num_heads, heads.head_dim, is_causal=is_causal, **options)
         factory = Factory(device=device, dtype=dtype)
-        self.q_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.k_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.v_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
-        self.out_proj = linear(embed_dim, embed_dim, bias=bias, **factory)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = heads.projections(bias=bias, **factory)
 
     def forward(
         self,
