@@ -29,10 +29,12 @@ MODEL = {
     "tied": False,
     "norm": Part("rms_norm"),
     "logit_softcap": None,
+    "is_causal": True,
+    "num_types": None,
     "special_tokens": Part("SpecialTokens"),
 }
 ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
-EMBEDDING = ("vocab_size", "embed_dim", "max_len", "embedding_norm", "embed_scale", "tied")
+EMBEDDING = ("vocab_size", "embed_dim", "max_len", "num_types", "embedding_norm", "embed_scale", "tied")
 
 
 def layer_table(description: Any, most: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Two language models whose layers mix in different ways, as entries that the proofs take."""
+"""Language models whose layers mix in different ways, as entries that the proofs take."""
 
 from functools import partial
 
@@ -67,21 +67,21 @@ def turn(heads):
     return rotary(heads, POSITIONS, 4)
 
 
-def hybrid(name, layers, mixers, ffns, dtypes=DTYPES):
-    """An entry of such a model, with its oracle."""
+def hybrid(name, layers, mixers, ffns, dtypes=DTYPES, **others):
+    """An entry of such a model, with its oracle; `others` are further fields of its description."""
     return Mechanism(
         name=name,
         family="models",
         file="models/language.py",
         paper=Paper("Yang, Kautz & Hatamizadeh", 2024, "https://arxiv.org/abs/2412.06464"),
         equation=r"x \leftarrow x + f(\mathrm{norm}(x))",
-        module=language_model(model_spec(SIZES["vocab"], EMBED, layers, norm=NORM)),
+        module=language_model(model_spec(SIZES["vocab"], EMBED, layers, norm=NORM, **others)),
         inputs={},
         tokens={"tokens": ("batch", "query")},
         masks=PADDING,
         oracle=partial(oracles.language_model, mixers=mixers, ffns=ffns, eps=0.01),
-        causal=True,
-        decoding="caches",
+        causal=others.get("is_causal", True),
+        decoding="caches" if others.get("is_causal", True) else "",
         dtypes=dtypes,
     )
 
@@ -107,4 +107,26 @@ HYBRIDS = (
         ],
         [None, oracles.gated_feed_forward, oracles.gated_feed_forward],
     ),
+)
+ENCODER = hybrid(
+    "an encoder",
+    [
+        layer_spec(
+            Part(
+                "GroupedQueryAttention",
+                {
+                    **GATED,
+                    "head_dim": 3,
+                    "position": Part("RotaryEmbedding", {"head_dim": 3, "rotary_dim": 2}),
+                },
+            ),
+            FEED_FORWARD,
+            "pre",
+            NORM,
+        )
+    ],
+    [partial(heads.grouped_query_attention, **GATED, turn=lambda x: rotary(x, POSITIONS, 2))],
+    [oracles.gated_feed_forward],
+    is_causal=False,
+    num_types=2,
 )

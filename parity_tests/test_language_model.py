@@ -24,7 +24,7 @@ from attention_bridge.proof import prove
 from attention_bridge.weights import transfer
 from attention_bridge.weights.containers import open_container
 from parity_tests.built import MIRRORS, each_mirror
-from parity_tests.hybrids import HYBRIDS
+from parity_tests.hybrids import ENCODER, HYBRIDS
 
 VOCAB = 17
 MODELS = {"torch": torch_attention.models, "jax": jax_attention.models}
@@ -52,6 +52,94 @@ def test_hybrids_equal_the_oracle_forward_and_backward(hybrid, dtype):
         verdict = prove(hybrid, dtype)
         print(verdict)
         assert verdict.ok, "\n".join(verdict.failures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ENCODER.dtypes)
+def test_an_encoder_equals_the_oracle_forward_and_backward(dtype):
+    verdict = prove(ENCODER, dtype)
+    assert verdict.ok, "\n".join(verdict.failures)
+
+
+@each_mirror
+def test_an_encoder_reads_types_and_both_sides_and_refuses_caches(mirror, rng):
+    model = {"torch": torch_module, "jax": jax_module}[mirror.name](ENCODER, "float32")
+    tokens = tokens_of(rng)
+    types = np.zeros_like(tokens)
+    types[:, 4:] = 1
+    found, array = numpy(model(mirror.array(tokens)).logits), mirror.array
+    typed = numpy(model(array(tokens), token_types=array(types)).logits)
+    assert difference(numpy(model(array(tokens), token_types=array(0 * types)).logits), found) == 0
+    assert difference(typed, found) > 1e-2
+    changed = tokens.copy()
+    changed[:, -1] = (changed[:, -1] + 1) % VOCAB
+    assert difference(numpy(model(array(changed)).logits)[:, 0], found[:, 0]) > 1e-4  # it sees later tokens
+    with pytest.raises(NotImplementedError, match="is_causal=False has no incremental decoding"):
+        model.start()
+    with pytest.raises(NotImplementedError, match="is_causal=False has no incremental decoding"):
+        mirror.package.models.generate(model, array(tokens), 2)
+    with pytest.raises(
+        ValueError, match=r"token_types must have the shape of tokens, \(2, 7\), got \(2, 6\)"
+    ):
+        model(array(tokens), token_types=array(types[:, 1:].copy()))
+
+
+NO_MIXERS = {
+    "SinusoidalEmbedding": "must be a class that mixes one sequence",
+    "LearnedEmbedding": "must be a class that mixes one sequence",
+    "LightningIndexer": "must be a class that mixes one sequence",
+    "HierarchicalAttentionPooling": "a part must be a class of this package",
+    "AttentionPooling": r"must return a vector for each of \d positions, got",
+    "PoolingByAttention": r"must return a vector for each of \d positions, got",
+    "InducedSetAttentionBlock": "must be a class that mixes one sequence",
+    "SlotAttention": "must be a class that mixes one sequence",
+}
+BOTH_SIDES = [
+    each
+    for each in CATALOGUE
+    if each.inputs.keys() == {"x"}
+    and each.inputs["x"][-1] == "embed"
+    and each.family not in ("models", "vision")
+    and not each.causal
+    and each.name not in NO_MIXERS
+]
+
+
+@pytest.mark.parametrize("mechanism", BOTH_SIDES, ids=lambda each: each.name)
+def test_every_mixer_of_one_sequence_stands_in_an_encoder(mechanism, rng):
+    """The layer adds the mixer's output for the normalised sequence."""
+    torch.manual_seed(0)
+    model = build(in_an_encoder(mechanism), "torch_attention", {}).eval()
+    read = model.read(torch.from_numpy(tokens_of(rng, length_of(mechanism))), need_hidden_states=True)
+    x, after = read.hidden_states
+    alone = model.layers[0].attention(model.layers[0].attention_norm(x))
+    assert difference(after, x + alone.output) < 1e-5
+
+
+@each_mirror
+@pytest.mark.parametrize("name", NO_MIXERS)
+def test_what_mixes_no_sequence_is_refused_as_a_mixer(name, mirror, rng):
+    (mechanism,) = [each for each in CATALOGUE if each.name == name]
+
+    def run():
+        model = build(in_an_encoder(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+        model(mirror.array(tokens_of(rng, length_of(mechanism))))
+
+    with pytest.raises(ValueError, match=NO_MIXERS[name]):
+        run()
+
+
+def length_of(mechanism):
+    """The length of the sequence that the proof of an entry reads."""
+    return mechanism.shape(mechanism.inputs["x"])[1]
+
+
+def in_an_encoder(mechanism):
+    """An encoder of one layer that mixes by an entry of the catalogue."""
+    arguments = {name: x for name, x in mechanism.module.arguments.items() if name != "embed_dim"}
+    embed_dim = mechanism.module.arguments.get("embed_dim", EMBED)
+    layer = layer_spec(Part(mechanism.module.name, arguments), None, "pre", Part("rms_norm", {}))
+    return language_model(model_spec(VOCAB, embed_dim, [layer], is_causal=False))
 
 
 def read_on(model, array, tokens, mask, cuts, caches):
@@ -180,10 +268,10 @@ def test_every_mixer_that_reads_on_stands_in_a_model_in_jax(mechanism, rng):
 def test_a_mixer_that_cannot_read_on_says_why(mirror, rng):
     (mechanism,) = [each for each in CATALOGUE if each.name == "LSHAttention"]
     model = build(as_mixer(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
-    assert numpy(model(mirror.array(tokens_of(rng, 8))).output).shape == (2, 8, VOCAB)
+    assert numpy(model(mirror.array(tokens_of(rng, length_of(mechanism)))).output).shape == (2, 8, VOCAB)
     for call in (
         model.start,
-        lambda: mirror.package.models.generate(model, mirror.array(tokens_of(rng, 8)), 2),
+        lambda: mirror.package.models.generate(model, mirror.array(tokens_of(rng, length_of(mechanism))), 2),
     ):
         with pytest.raises(NotImplementedError, match=re.escape(mechanism.no_decoding)):
             call()

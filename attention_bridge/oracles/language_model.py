@@ -65,6 +65,8 @@ def hidden_states(
 ) -> tuple[Array, tuple[Array, ...]]:
     """The last hidden states norm(x) of `language_model`, and each layer's weights."""
     x = parameters["token_embedding.weight"][tokens]
+    if "type_embedding.weight" in parameters:  # all tokens are of the first type
+        x = x + parameters["type_embedding.weight"][0]
     weights = []
     for n, (mixer, ffn) in enumerate(zip(mixers, ffns, strict=True)):
         layer = scope(parameters, f"layers.{n}")

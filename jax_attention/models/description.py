@@ -87,6 +87,8 @@ class ModelSpec:
         embed_scale: factor on the embeddings of tokens.
         tied: whether the output head is the embedding matrix (tied embeddings).
         logit_softcap: c in c tanh(logits / c), the bound of the logits; None for no bound.
+        is_causal: whether no position sees a later one; False for an encoder.
+        num_types: number of token types (sentence A, sentence B); None for no type embeddings.
         special_tokens: end, padding and first tokens, which `generate` takes from here.
 
     Raises:
@@ -102,6 +104,8 @@ class ModelSpec:
     embed_scale: float = 1.0
     tied: bool = False
     logit_softcap: float | None = None
+    is_causal: bool = True
+    num_types: int | None = None
     special_tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
     def __post_init__(self) -> None:

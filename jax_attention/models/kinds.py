@@ -2,7 +2,7 @@
 
 import inspect
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from flax import nnx
 
@@ -18,6 +18,18 @@ def call_arguments(module: Any) -> frozenset[str]:
     return _call_arguments(kind)
 
 
+def call_results(module: Any) -> frozenset[Any]:
+    """The classes of which the result of a module's call is one."""
+    kind: Any = type(module)
+    return _call_results(kind)
+
+
 @cache
 def _call_arguments(kind: Any) -> frozenset[str]:
     return frozenset(inspect.signature(kind.__call__).parameters)
+
+
+@cache
+def _call_results(kind: Any) -> frozenset[Any]:
+    found = inspect.signature(kind.__call__).return_annotation
+    return frozenset(get_args(found) or (found,))

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
-from torch_attention.checks import check_pairs, check_tokens
+from torch_attention.checks import check_pairs, check_tokens, check_types
 from torch_attention.dropout_masks import LayerKeep, ModelKeep
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
@@ -167,12 +167,7 @@ class Encoder(nn.Module):
         """
         check_tokens(tokens)
         mask = token_mask(mask, tokens.shape)
-        if token_types is not None and token_types.shape != tokens.shape:
-            raise ValueError(
-                f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"
-            )
-        if token_types is not None and self.type_embedding is None:
-            raise ValueError("token_types must be None for an encoder with num_types=0")
+        check_types(token_types, tokens, self.config.num_types)
         length, max_len = tokens.shape[1], self.config.max_len
         if known_above(length, max_len):
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")

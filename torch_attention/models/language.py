@@ -1,10 +1,11 @@
 r"""A language model from its description: tokens in, layers, and a score of every token as the next one out.
 
-$$ x = e \cdot s_{\mathrm{embed}} + p, \qquad x \leftarrow \mathrm{layer}(x), \qquad
+$$ x = e \cdot s_{\mathrm{embed}} + p + t, \qquad x \leftarrow \mathrm{layer}(x), \qquad
    \mathrm{logits} = c \tanh\!\left(\mathrm{norm}(x)\, W^\top / c\right) $$
 
 What a layer is stands in a `ModelSpec`: Llama, Gemma, DeepSeek and hybrids of attention and memories are descriptions
-of one class. The vectors p are there with `max_len` alone, and the tanh with `logit_softcap`.
+of one class. Position embeddings p exist only with `max_len`, type embeddings t with `num_types`, and the tanh with
+`logit_softcap`. With `is_causal=False` it is an encoder, whose hidden states `read` returns.
 """
 
 from functools import partial
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache, State
-from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
+from torch_attention.checks import check_padding_mask, check_pairs, check_tokens, check_types
 from torch_attention.layers import Factory, embedding, linear, normalise, similarities
 from torch_attention.models.arrangements import ARRANGEMENTS
 from torch_attention.models.arrangements.layer import Layer, LayerCall
@@ -64,10 +65,15 @@ class LanguageModel(nn.Module):
         self.position_embedding = (
             None if config.max_len is None else embedding(config.max_len, dim, **factory)
         )
+        self.type_embedding = (
+            None if config.num_types is None else embedding(config.num_types, dim, **factory)
+        )
         self.embedding_norm = (
             None if config.embedding_norm is None else build(config.embedding_norm, norm, {**factory})
         )
-        self.layers: Any = nn.ModuleList([build_layer(layer, dim, {**factory}) for layer in config.layers])
+        self.layers: Any = nn.ModuleList(
+            [build_layer(layer, dim, {**factory}, is_causal=config.is_causal) for layer in config.layers]
+        )
         self.final_norm = None if config.norm is None else build(config.norm, norm, {**factory})
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
@@ -76,6 +82,7 @@ class LanguageModel(nn.Module):
         tokens: Int[Tensor, "batch length"],
         mask: Shaped[Tensor, "..."] | None = None,
         *,
+        token_types: Int[Tensor, "batch length"] | None = None,
         positions: Int[Tensor, "..."] | None = None,
         caches: tuple[Cache | State | None, ...] | None = None,
         need_weights: bool = False,
@@ -87,7 +94,8 @@ class LanguageModel(nn.Module):
             tokens: token numbers, below `vocab_size`; with `caches` those that are new.
             mask: True where the query attends to the key, it can only hide more; `padding_mask(tokens, pad_id)`
                 for padded batches, the only kind that recurrent layers take; with `caches` `(batch, 1, 1, new)`.
-            positions: where each token stands, `(length)` or `(batch, length)`; None counts on from what was read.
+            token_types: type numbers, below `num_types`; all 0 if None, and None if there are no types.
+            positions: positions of the tokens, `(length)` or `(batch, length)`; None counts on from those read before.
             caches: KV cache or recurrent state of each layer, for incremental decoding; `start()` makes empty ones.
             need_weights: whether to return the weights of every layer.
             need_hidden_states: whether to return what each layer was given, and what the last one returned.
@@ -99,11 +107,12 @@ class LanguageModel(nn.Module):
         Raises:
             TypeError: a mask that is not boolean, or a cache of another kind than its layer takes.
             ValueError: shapes that do not fit.
-            NotImplementedError: caches for a layer without incremental decoding.
+            NotImplementedError: caches for a layer without incremental decoding, or for an encoder.
         """
         read = self.read(
             tokens,
             mask,
+            token_types=token_types,
             positions=positions,
             caches=caches,
             need_weights=need_weights,
@@ -117,6 +126,7 @@ class LanguageModel(nn.Module):
         tokens: Int[Tensor, "batch length"],
         mask: Shaped[Tensor, "..."] | None = None,
         *,
+        token_types: Int[Tensor, "batch length"] | None = None,
         positions: Int[Tensor, "..."] | None = None,
         caches: tuple[Cache | State | None, ...] | None = None,
         need_weights: bool = False,
@@ -126,9 +136,11 @@ class LanguageModel(nn.Module):
         check_tokens(tokens)
         mask = token_mask(mask, tokens.shape)
         check_shape("positions", positions, tokens)
+        check_types(token_types, tokens, self.config.num_types)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self._num_heads)
         else:
+            self._check_decoding()
             if len(caches) != len(self.layers):
                 raise ValueError(
                     f"caches must be one for each of {len(self.layers)} layers, got {len(caches)}"
@@ -137,7 +149,7 @@ class LanguageModel(nn.Module):
                 check_memory(layer.attention, memory)
             check_padding_mask(mask, *tokens.shape)
 
-        x = self.embed(tokens, positions, caches)  # batch length embed
+        x = self.embed(tokens, positions, caches, token_types)  # batch length embed
         call: LayerCall = {
             "positions": positions,
             "memory": None,
@@ -167,12 +179,15 @@ class LanguageModel(nn.Module):
         tokens: Int[Tensor, "batch length"],
         positions: Int[Tensor, "..."] | None = None,
         caches: tuple[Cache | State | None, ...] | None = None,
+        token_types: Int[Tensor, "batch length"] | None = None,
     ) -> Float[Tensor, "batch length embed"]:
         """The vectors that the first layer reads."""
         x = self.token_embedding(tokens) * self.config.embed_scale  # batch length embed
         if self.position_embedding is not None and self.config.max_len is not None:
             where = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
             x = x + with_rank(self.position_embedding(where), x.ndim)  # batch length embed
+        if self.type_embedding is not None:
+            x = x + self.type_embedding(torch.zeros_like(tokens) if token_types is None else token_types)
         return x if self.embedding_norm is None else normalise(self.embedding_norm, x)
 
     @checked
@@ -188,9 +203,16 @@ class LanguageModel(nn.Module):
         Recurrent layers have None in place of a cache: their state exists after the first call.
 
         Raises:
-            NotImplementedError: a layer without incremental decoding.
+            NotImplementedError: a layer without incremental decoding, or an encoder.
         """
+        self._check_decoding()
         return tuple(first_memory(layer.attention, capacity) for layer in self.layers)
+
+    def _check_decoding(self) -> None:
+        if not self.config.is_causal:
+            raise NotImplementedError(
+                "a model with is_causal=False has no incremental decoding: its positions see later tokens"
+            )
 
     @property
     def _num_heads(self) -> int | None:
@@ -199,7 +221,7 @@ class LanguageModel(nn.Module):
         return None if others else heads
 
 
-def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any]) -> Layer:
+def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Layer:
     """A layer from its description.
 
     Raises:
@@ -207,7 +229,7 @@ def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any]) -> Lay
     """
     if spec.arrangement not in ARRANGEMENTS:
         raise ValueError(f"arrangement must be one of {', '.join(ARRANGEMENTS)}, got {spec.arrangement!r}")
-    mixer = build_mixer(spec.mixer, embed_dim, factory)
+    mixer = build_mixer(spec.mixer, embed_dim, factory, is_causal=is_causal)
     ffn = None if spec.ffn is None else build(spec.ffn, {"embed_dim": embed_dim}, factory)
     norm = partial(build, spec.norm, {"dim": embed_dim}, factory)
     return ARRANGEMENTS[spec.arrangement](mixer, ffn, norm)

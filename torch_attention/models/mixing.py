@@ -8,20 +8,30 @@ from torch import Tensor, nn
 from torch_attention.caches import Cache, GrowingCache, StaticCache
 from torch_attention.models.building import build
 from torch_attention.models.description import Part
-from torch_attention.models.kinds import call_arguments
-from torch_attention.outputs import CachedOutput
+from torch_attention.models.kinds import call_arguments, call_results
+from torch_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutput
+
+# Results of the calls of token mixers.
+RESULTS = frozenset({AttentionOutput, CachedOutput, RecurrentOutput})
 
 
-def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any]) -> Any:
-    """Build the token mixer of a language model, which must be causal.
+def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Any:
+    """Build the token mixer of a layer.
+
+    Args:
+        part: its description.
+        embed_dim: features of a position.
+        factory: arguments of `Factory`.
+        is_causal: whether no position may see a later one.
 
     Raises:
-        ValueError: a class that is not causal, or whose call does not take one sequence.
+        ValueError: a class that sees later tokens where none may, or whose call does not take one sequence.
     """
-    mixer = build(part, {"embed_dim": embed_dim, "is_causal": True}, factory)
-    if not isinstance(mixer, nn.Module) or "x" not in call_arguments(mixer):
+    mixer = build(part, {"embed_dim": embed_dim, "is_causal": is_causal}, factory)
+    is_module = isinstance(mixer, nn.Module)
+    if not is_module or "x" not in call_arguments(mixer) or not call_results(mixer) <= RESULTS:
         raise ValueError(f"the mixer of a layer must be a class that mixes one sequence, got {part.name}")
-    if not getattr(mixer, "is_causal", bool({"cache", "state"} & call_arguments(mixer))):
+    if is_causal and not getattr(mixer, "is_causal", bool({"cache", "state"} & call_arguments(mixer))):
         raise ValueError(
             f"the mixer of a language model must see no later token, got {part.name}, which sees them all"
         )
@@ -67,6 +77,12 @@ def mix(
     elif "positions" in names and getattr(mixer, "position", None) is not None:
         given["positions"] = positions
     read = mixer(x, mask, **given)
+    if read.output.shape[1] != x.shape[1]:
+        name = type(mixer).__name__
+        raise ValueError(
+            f"the mixer of a layer must return a vector for each of {x.shape[1]} positions, "
+            f"got {read.output.shape[1]} from {name}"
+        )
     return CachedOutput(read.output, getattr(read, "cache", None), read.weights)
 
 
