@@ -71,18 +71,6 @@ def check_tokens(tokens: Array, name: str = "tokens") -> None:
         raise ValueError(f"{name} must have shape (batch, length), got {tuple(tokens.shape)}")
 
 
-def check_types(token_types: Array | None, tokens: Array, num_types: int | None) -> None:
-    """Raise ValueError unless token types have the shape of the tokens, and there are types at all."""
-    if token_types is None:
-        return
-    if not num_types:
-        raise ValueError(f"token_types must be None for a model with num_types={num_types}")
-    if token_types.shape != tokens.shape:
-        raise ValueError(
-            f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"
-        )
-
-
 def check_query_key_value(
     query: Array, key: Array, value: Array, query_dim: int | None = None, key_dim: int | None = None
 ) -> None:

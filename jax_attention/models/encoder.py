@@ -13,11 +13,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
-from jax_attention.checks import check_pairs, check_tokens, check_types
+from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.dropout_masks import LayerKeep, ModelKeep
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
 from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_types import check_types
 from jax_attention.ops.arrays import known_above
 from jax_attention.outputs import AttentionOutput, EncoderOutput
 from jax_attention.self_attention import MultiHeadSelfAttention

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int, Shaped
 from jax_attention.arguments import checked
 from jax_attention.arrays import with_rank
 from jax_attention.caches import Cache, State
-from jax_attention.checks import check_padding_mask, check_pairs, check_tokens, check_types
+from jax_attention.checks import check_padding_mask, check_pairs, check_tokens
 from jax_attention.layers import Factory, embedding, linear, normalise, similarities
 from jax_attention.models.arrangements import ARRANGEMENTS
 from jax_attention.models.arrangements.layer import Layer, LayerCall
@@ -30,6 +30,7 @@ from jax_attention.models.description import LayerSpec, ModelSpec
 from jax_attention.models.mixing import build_mixer, check_memory, first_memory
 from jax_attention.models.places import places
 from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_types import check_types
 from jax_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from jax_attention.positions.protocol import check_shape
 

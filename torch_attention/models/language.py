@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch_attention.arguments import checked
 from torch_attention.arrays import with_rank
 from torch_attention.caches import Cache, State
-from torch_attention.checks import check_padding_mask, check_pairs, check_tokens, check_types
+from torch_attention.checks import check_padding_mask, check_pairs, check_tokens
 from torch_attention.layers import Factory, embedding, linear, normalise, similarities
 from torch_attention.models.arrangements import ARRANGEMENTS
 from torch_attention.models.arrangements.layer import Layer, LayerCall
@@ -28,6 +28,7 @@ from torch_attention.models.description import LayerSpec, ModelSpec
 from torch_attention.models.mixing import build_mixer, check_memory, first_memory
 from torch_attention.models.places import places
 from torch_attention.models.token_masks import token_mask
+from torch_attention.models.token_types import check_types
 from torch_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
 
