@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,7 +180,7 @@ def save_pretrained(
         names |= {"pooler.dense.weight", "pooler.weight"}
     reading = read_config(given, names)
     package = PACKAGES["torch" if type(model).__module__.startswith("torch") else "jax"]
-    described = build(_configuration(reading), package, {})
+    described = _with_special_tokens_of(model, build(_configuration(reading), package, {}))
     if described != model.config or reading.model.name != type(model).__name__:
         raise InputError(
             f"config must describe this {type(model).__name__}, but {_difference(described, model.config)}"
@@ -227,6 +227,14 @@ def _configuration(reading: Reading) -> Part:
     part = reading.model.arguments["config"]
     assert isinstance(part, Part)
     return part
+
+
+def _with_special_tokens_of(model: Any, described: Any) -> Any:
+    """A configuration with the special tokens of the model: another tokenizer makes no other model."""
+    special = getattr(model.config, "special_tokens", None)
+    if special is None or not hasattr(described, "special_tokens"):
+        return described
+    return replace(described, special_tokens=special)
 
 
 def _difference(described: Any, actual: Any) -> str:

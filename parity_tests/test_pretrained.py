@@ -63,6 +63,8 @@ def test_the_configuration_knows_the_special_tokens(copied, tmp_path, framework,
     assert (special.eos, special.pad, special.bos) == expected
     save_pretrained(model, tmp_path / "own")
     assert load_pretrained(tmp_path / "own", framework).config == model.config
+    save_pretrained(model, tmp_path / "other", config={**copied.fields, "eos_token_id": 7})
+    assert load_pretrained(tmp_path / "other", framework).config.special_tokens.eos == (7,)
 
 
 def logits(model, mirror, tokens=None):
