@@ -10,7 +10,8 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from attention_bridge import plots
-from attention_bridge.cli import app
+from attention_bridge.cli.app import app
+from attention_bridge.plots import choosing
 
 QUERIES, KEYS = ["a", "</script>", "c"], ["w", "x", "y", "z"]
 
@@ -75,8 +76,8 @@ def test_layer_and_head_choose_what_is_drawn(weights, tmp_path, monkeypatch, end
         drawn.append(("one", number, head))
         return plots.draw_mask(np.ones((2, 2), bool))
 
-    monkeypatch.setattr(plots, "head_grid", grid)
-    monkeypatch.setattr(plots, "one_head", one)
+    monkeypatch.setattr(choosing, "head_grid", grid)
+    monkeypatch.setattr(choosing, "one_head", one)
     np.savez("w.npz", weights)
     assert run("w.npz", "-o", f"out.{ending}", *options).exit_code == 0
     assert drawn == [expected]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from attention_bridge.layouts import LAYOUTS
-from attention_bridge.rosetta import DEFAULTS, PEERS, TRAPS, VERSIONS, page
+from attention_bridge.pages.rosetta import page
+from attention_bridge.rosetta import DEFAULTS, PEERS, TRAPS, VERSIONS
+from attention_bridge.weights.layouts import LAYOUTS
 from parity_tests.rosetta import PROOFS, defaults
 from parity_tests.rosetta.calls import (
     BATCH,

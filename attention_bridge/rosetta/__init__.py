@@ -12,12 +12,12 @@ hold every fact against what they do.
 | `models.py`     | models of Hugging Face                                       |
 | `defaults.py`   | what differs outside attention                               |
 | `traps.py`      | what goes wrong without a word, and the line that cures it   |
-| `page.py`       | the page                                                     |
+| `peers.py`      | all calls                                                    |
 """
 
 from attention_bridge.rosetta.defaults import DEFAULTS, Default
-from attention_bridge.rosetta.page import PEERS, page
 from attention_bridge.rosetta.peer import MASK_SHAPES, Empty, Peer
+from attention_bridge.rosetta.peers import PEERS
 from attention_bridge.rosetta.traps import TRAPS, Trap
 from attention_bridge.rosetta.versions import VERSIONS
 
@@ -31,5 +31,4 @@ __all__ = [
     "Empty",
     "Peer",
     "Trap",
-    "page",
 ]
