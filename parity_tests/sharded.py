@@ -9,6 +9,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +96,16 @@ CALLED = [
     if (mesh in ("data", "model")) == (scheme == "left to itself")
 ]
 
+# Operators that `on_mesh` mends: of a transposed array that is redistributed, and of both sides of a triangular system.
+VIEWED = list(product(("partial", "whole", 0, 1, 2, 3), ("whole", 0, 1, 2, 3)))
+SOLVED = list(product(("whole", 0, 1), repeat=2))
+
+
+def operands():
+    """An array to view, and a triangular system."""
+    return draw(4, 4, 8, 8), (draw(4, 8, 3, 3), draw(4, 8, 3, 5))
+
+
 TEXTS, LENGTH, VOCAB = 8, 16, 11
 SIZES = {
     "vocab_size": VOCAB,
@@ -166,6 +177,32 @@ def _contrastive(m, f):
     return m.ContrastiveModel(m.ContrastiveConfig(m.DecoderConfig(**SIZES), _image(m), 5), **f)
 
 
+def _classes(m, f):
+    head = m.Part("SequenceClassifier", {"num_classes": 5})
+    return m.TaskModel(m.TaskSpec(m.EncoderConfig(**SIZES), head), **f)
+
+
+def _memory(name, options):
+    """A recurrent layer alone, which returns its state too."""
+    inputs = {"x": draw(TEXTS, LENGTH, 16), "mask": padded()}
+    return Model(lambda m, f: getattr(m, name)(16, 4, chunk_size=4, **options, **f), inputs)
+
+
+DELTA = {"head_dim": 5, "value_dim": 3}
+# Every mechanism that decodes with a state.
+MEMORIES = {
+    name: _memory(name, options)
+    for name, options in {
+        "LinearAttention": {},
+        "PerformerAttention": {"num_features": 7},
+        "MultiScaleRetention": {},
+        "GatedLinearAttention": {"value_dim": 8, "gate_rank": 4},
+        "DeltaNet": DELTA,
+        "GatedDeltaNet": {**DELTA, "num_value_heads": 8},
+        "KimiDeltaAttention": {**DELTA, "rank": 5},
+        "Mamba2": {"head_dim": 5, "state_dim": 3, "num_groups": 2},
+    }.items()
+}
 SOURCE, FRAMES = 8, 32
 SEQUENCES = {"source": tokens(1, SOURCE), "target": tokens(2), "source_mask": padded(SOURCE)}
 IMAGES = draw(TEXTS, 6, 10, 3)
@@ -211,22 +248,31 @@ MODELS: dict[str, Model] = {
         {"source": draw(TEXTS, FRAMES, 5), "target": tokens(2)},
     ),
     "ContrastiveModel": Model(_contrastive, {"tokens": tokens(0), "image": IMAGES}, whole=("tokens",)),
+    "encoder with classes": Model(_classes, {"inputs": tokens(0), "mask": padded()}),
+    **MEMORIES,
 }
 ON_ALL_MESHES = ("rotary decoder", "EncoderDecoder")
 # The others on few: along two axes at once DTensor searches long for the cheapest way.
-# The gradient of a memory's layer fails within DTensor, of PyTorch 2.13: "view size is not compatible".
-JAX_ALONE = ("memory, then gated attention", "state space, window, latents")
 FEW_MESHES = {"jax": ("all",), "torch": ("model",)}
-IN_PARTS = ("Decoder", "Encoder", "SpeechTransformer")  # of a sequence, in PyTorch too
+# And on these besides.
+MORE_MESHES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("jax", "model"): ("encoder with classes",),
+    ("torch", "sequence"): (
+        "Decoder",
+        "Encoder",
+        "SpeechTransformer",
+        "encoder with classes",
+        "memory, then gated attention",
+        "state space, window, latents",
+        *MEMORIES,
+    ),
+}
 PLACED = [
     (mirror, name, mesh)
     for mirror, meshes in MESHES.items()
     for name in MODELS
     for mesh in meshes
-    if not (mirror == "torch" and name in JAX_ALONE)
-    if name in ON_ALL_MESHES
-    or mesh in FEW_MESHES[mirror]
-    or ((mirror, mesh) == ("torch", "sequence") and name in IN_PARTS)
+    if name in ON_ALL_MESHES or mesh in FEW_MESHES[mirror] or name in MORE_MESHES.get((mirror, mesh), ())
 ]
 
 
@@ -365,10 +411,12 @@ def in_torch(rank, processes, path, store):
     """Every case, in one of several processes; the first leaves the results."""
     import torch
     import torch.distributed as dist
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
     from attention_bridge.running import cotangent, named_outputs
     from attention_bridge.weights import transfer
     from torch_attention import dot_product_attention
+    from torch_attention.ops import solve_unit_lower
     from torch_attention.sharding import make_mesh, on_mesh, placements, shard, shard_model
 
     torch.set_num_threads(1)
@@ -411,6 +459,50 @@ def in_torch(rank, processes, path, store):
             }
             return outputs_and_gradients(made, inputs)
 
+    def placed(x, mesh, where):
+        """An array that all, or one axis of it, the devices share out, or whose parts add up to it."""
+        if where == "partial":
+            return DTensor.from_local(x / processes, mesh, [Partial()])
+        return distribute_tensor(x, mesh, [Replicate() if where == "whole" else Shard(where)])
+
+    def viewed(x, after):
+        """A view that DTensor holds for possible: twice transposed, in between shared out anew."""
+        after = Replicate() if after == "whole" else Shard(after)
+        return x.transpose(1, 2).redistribute(placements=[after]).exp().transpose(1, 2).flatten(2)
+
+    def fails(run):
+        """Whether DTensor alone fails."""
+        try:
+            run()
+        except RuntimeError:
+            return torch.tensor(True)
+        return torch.tensor(False)
+
+    def operators():
+        """What `on_mesh` mends, mended, and whether it is faulty without."""
+        mesh = make_mesh({"data": processes})
+        x, (lower, right) = torch.from_numpy(operands()[0]), map(torch.from_numpy, operands()[1])
+        found = {}
+        with on_mesh(mesh):
+            for before, after in VIEWED:
+                leaf = placed(x, mesh, before).requires_grad_()
+                output = whole(viewed(leaf, after))
+                (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
+                results = {"output": output, "gradient": whole(gradient)}
+                found |= {f"viewed/{before}/{after}/{key}": y for key, y in results.items()}
+            for sides in SOLVED:
+                given = [
+                    placed(y, mesh, side).requires_grad_()
+                    for y, side in zip((lower, right), sides, strict=True)
+                ]
+                output = whole(solve_unit_lower(*given))
+                gradients = torch.autograd.grad(output.square().sum(), given)
+                results = {"output": output, "lower": whole(gradients[0]), "right": whole(gradients[1])}
+                found |= {f"solved/{'/'.join(map(str, sides))}/{key}": y for key, y in results.items()}
+        summed, given = placed(x, mesh, "partial"), (placed(lower, mesh, "whole"), placed(right, mesh, 1))
+        alone = {"viewed": lambda: viewed(summed, "whole"), "solved": lambda: solve_unit_lower(*given)}
+        return found | {f"alone/{key}": fails(run) for key, run in alone.items()}
+
     def natively(name):
         """A model as PyTorch's own tensor parallelism has it, after the same table: on plain tensors."""
         from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -428,6 +520,7 @@ def in_torch(rank, processes, path, store):
         )
 
     found = all_results("torch", call, model)
+    found |= {f"operators/{key}": x for key, x in operators().items()}
     found |= {f"natively/{key}": x for key, x in natively("Decoder").items()}
     found = {key: x.detach() for key, x in found.items()}
     if rank == 0:
