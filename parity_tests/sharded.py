@@ -96,7 +96,7 @@ CALLED = [
     if (mesh in ("data", "model")) == (scheme == "left to itself")
 ]
 
-# Operators that `on_mesh` mends: of a transposed array that is redistributed, and of both sides of a triangular system.
+# Where the array of a view is before and after it is redistributed, and the sides of a triangular system.
 VIEWED = list(product(("partial", "whole", 0, 1, 2, 3), ("whole", 0, 1, 2, 3)))
 SOLVED = list(product(("whole", 0, 1), repeat=2))
 

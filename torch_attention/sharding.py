@@ -139,7 +139,8 @@ def _view_or_copy(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     """A view; of a copy where the parts' strides forbid one, of a gathered array where the shards do.
 
     DTensor keeps the strides of an array that it redistributes, but collectives return contiguous parts. So `reshape`
-    and its gradient take a transposed array that was summed or gathered for one that they can view.
+    and its gradient take a transposed array that was summed or gathered for one that they can view. A copy is no place
+    to write to.
     """
     x, *others = args
     with _unmended(op):
