@@ -8,6 +8,7 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -99,6 +100,13 @@ CALLED = [
 # Where the array of a view is before and after it is redistributed, and the sides of a triangular system.
 VIEWED = list(product(("partial", "whole", 0, 1, 2, 3), ("whole", 0, 1, 2, 3)))
 SOLVED = list(product(("whole", 0, 1), repeat=2))
+# What is computed along an axis that is shared out.
+ALONG = {
+    "cumsum": lambda x, axis: x.cumsum(axis),
+    "cumprod": lambda x, axis: x.cumprod(axis),
+    "logcumsumexp": lambda x, axis: x.logcumsumexp(axis),
+    "unbind": lambda x, axis: x.unbind(axis)[1],
+}
 
 
 def operands():
@@ -470,13 +478,13 @@ def in_torch(rank, processes, path, store):
         after = Replicate() if after == "whole" else Shard(after)
         return x.transpose(1, 2).redistribute(placements=[after]).exp().transpose(1, 2).flatten(2)
 
-    def fails(run):
-        """Whether DTensor alone fails."""
+    def fails(run, expected):
+        """Whether DTensor alone fails, or computes something else."""
         try:
-            run()
+            found = whole(run())
         except RuntimeError:
             return torch.tensor(True)
-        return torch.tensor(False)
+        return torch.tensor(not torch.allclose(found, expected))
 
     def operators():
         """What `on_mesh` mends, mended, and whether it is faulty without."""
@@ -499,9 +507,20 @@ def in_torch(rank, processes, path, store):
                 gradients = torch.autograd.grad(output.square().sum(), given)
                 results = {"output": output, "lower": whole(gradients[0]), "right": whole(gradients[1])}
                 found |= {f"solved/{'/'.join(map(str, sides))}/{key}": y for key, y in results.items()}
-        summed, given = placed(x, mesh, "partial"), (placed(lower, mesh, "whole"), placed(right, mesh, 1))
-        alone = {"viewed": lambda: viewed(summed, "whole"), "solved": lambda: solve_unit_lower(*given)}
-        return found | {f"alone/{key}": fails(run) for key, run in alone.items()}
+            for (name, run), axis, place in product(ALONG.items(), (1, -3), (0, 1)):
+                leaf = placed(x, mesh, place).requires_grad_()
+                output = whole(run(leaf, axis))
+                (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
+                results = {"output": output, "gradient": whole(gradient)}
+                found |= {f"{name}/{axis}/{place}/{key}": y for key, y in results.items()}
+        summed, parted = placed(x, mesh, "partial"), placed(x, mesh, 1)
+        sides = placed(lower, mesh, "whole"), placed(right, mesh, 1)
+        alone = {
+            "viewed": (lambda: viewed(summed, "whole"), x.exp().flatten(2)),
+            "solved": (lambda: solve_unit_lower(*sides), solve_unit_lower(lower, right)),
+            **{name: (partial(run, parted, -3), run(x, -3)) for name, run in ALONG.items()},
+        }
+        return found | {f"alone/{key}": fails(*pair) for key, pair in alone.items()}
 
     def natively(name):
         """A model as PyTorch's own tensor parallelism has it, after the same table: on plain tensors."""

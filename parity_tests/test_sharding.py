@@ -25,6 +25,7 @@ from attention_bridge.running import run_jax, run_torch
 from attention_bridge.weights import transfer
 from parity_tests.conformance import MIRRORS, oracle
 from parity_tests.sharded import (
+    ALONG,
     CALLED,
     CONTROLS,
     FEW_MESHES,
@@ -177,7 +178,18 @@ class TestOperators:
         for key, x in {"output": output.detach(), "lower": lower.grad, "right": right.grad}.items():
             assert error(found[key], x.numpy()) <= BOUND, key
 
-    @pytest.mark.parametrize("operator", ["viewed", "solved"])
+    @pytest.mark.parametrize("place", [0, 1])
+    @pytest.mark.parametrize("axis", [1, -3])
+    @pytest.mark.parametrize("name", ALONG)
+    def test_axis_that_is_shared_out_is_read_as_on_one_device(self, results, name, axis, place):
+        found = of(results, "torch", "operators", name, str(axis), str(place))
+        x = torch.from_numpy(operands()[0]).requires_grad_()
+        output = ALONG[name](x, axis)
+        output.square().sum().backward()
+        assert error(found["output"], output.detach().numpy()) <= BOUND
+        assert error(found["gradient"], x.grad.numpy()) <= BOUND
+
+    @pytest.mark.parametrize("operator", ["viewed", "solved", *ALONG])
     def test_dtensor_alone_still_fails(self, results, operator):
         """Once it does not, `_MENDED` of `torch_attention/sharding.py` can lose the operator."""
         assert results["torch"][f"operators/alone/{operator}"]

@@ -107,7 +107,7 @@ def _possible(
 
 @contextmanager
 def _mended_operators() -> Iterator[None]:
-    """DTensor without two faults that PyTorch 2.13 has; within `on_mesh` alone, so that others find it unchanged."""
+    """DTensor without faults that PyTorch 2.13 has; within `on_mesh` alone, so that others find it unchanged."""
     handlers = _handlers()
     added = {op: handler for op, handler in _MENDED.items() if op not in handlers}
     handlers.update(added)
@@ -174,7 +174,30 @@ def _solve_alike(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return op(*(x.redistribute(placements=where) for x in sides), **kwargs)
 
 
+def _cumulate(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Sums or products along an axis that counts from the front.
+
+    Along one that counts from the back, and is shared out, DTensor adds up each part for itself.
+    """
+    x, axis, *others = args
+    with _unmended(op):
+        return op(x, axis % max(x.ndim, 1), *others, **kwargs)
+
+
+def _unbind(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The elements along an axis, which DTensor does not take apart where it is shared out."""
+    x, axis = (*args, 0)[:2]
+    where = [Replicate() if each.is_shard(axis % x.ndim) else each for each in x.placements]
+    with _unmended(op):
+        return op(x.redistribute(placements=where), axis, **kwargs)
+
+
+_ATEN = torch.ops.aten
 _MENDED = {
-    torch.ops.aten.view.default: _view_or_copy,
-    torch.ops.aten.linalg_solve_triangular.default: _solve_alike,
+    _ATEN.view.default: _view_or_copy,
+    _ATEN.linalg_solve_triangular.default: _solve_alike,
+    _ATEN.cumsum.default: _cumulate,
+    _ATEN.cumprod.default: _cumulate,
+    _ATEN.logcumsumexp.default: _cumulate,
+    _ATEN.unbind.int: _unbind,
 }
