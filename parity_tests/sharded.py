@@ -415,13 +415,33 @@ def in_jax():
     return {key: np.asarray(x, "float32" if x.dtype == "bfloat16" else x.dtype) for key, x in found.items()}
 
 
+def whole(x):
+    """An array of PyTorch as every device has it."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def outputs_and_gradients(made, inputs):
+    """Outputs of a module of PyTorch, and the gradients of its inputs and parameters, by name."""
+    import torch
+
+    from attention_bridge.running import cotangent, named_outputs
+
+    leaves = {
+        key: x.requires_grad_() for key, x in inputs.items() if torch.is_tensor(x) and x.is_floating_point()
+    }
+    leaves |= dict(made.named_parameters())
+    outputs = {key: whole(x) for key, x in named_outputs(made(**inputs)).items()}
+    counted = [(x * torch.from_numpy(cotangent(tuple(x.shape)))).sum() for x in outputs.values()]
+    gradients = torch.autograd.grad(counted, list(leaves.values()), materialize_grads=True)
+    return outputs | {key: whole(x) for key, x in zip(leaves, gradients, strict=True)}
+
+
 def in_torch(rank, processes, path, store):
     """Every case, in one of several processes; the first leaves the results."""
     import torch
     import torch.distributed as dist
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
-    from attention_bridge.running import cotangent, named_outputs
     from attention_bridge.weights import transfer
     from torch_attention import dot_product_attention
     from torch_attention.ops import solve_unit_lower
@@ -429,9 +449,6 @@ def in_torch(rank, processes, path, store):
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
-
-    def whole(x):
-        return x.full_tensor() if hasattr(x, "full_tensor") else x
 
     def call(name, sizes, implementation, dtype="float64"):
         arrays, options, factor = given(name, dtype)
@@ -447,14 +464,6 @@ def in_torch(rank, processes, path, store):
             loss = (whole(output) * torch.from_numpy(factor).to(kind)).sum()
             gradients = torch.autograd.grad(loss, list(arrays.values()))
         return {key: whole(x) for key, x in zip(("output", *arrays), (output, *gradients), strict=True)}
-
-    def outputs_and_gradients(made, inputs):
-        leaves = {key: x.requires_grad_() for key, x in inputs.items() if x.is_floating_point()}
-        leaves |= dict(made.named_parameters())
-        outputs = {key: whole(x) for key, x in named_outputs(made(**inputs)).items()}
-        counted = [(x * torch.from_numpy(cotangent(tuple(x.shape)))).sum() for x in outputs.values()]
-        gradients = torch.autograd.grad(counted, list(leaves.values()), materialize_grads=True)
-        return outputs | {key: whole(x) for key, x in zip(leaves, gradients, strict=True)}
 
     def model(name, sizes):
         mesh = make_mesh(sizes)

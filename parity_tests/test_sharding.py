@@ -18,7 +18,7 @@ from flax import nnx
 
 import jax_attention.sharding
 import torch_attention.sharding
-from attention_bridge.catalogue import CATALOGUE
+from attention_bridge.catalogue import CATALOGUE, SIZES
 from attention_bridge.measure import error, tolerances
 from attention_bridge.parity import gradient_scales
 from attention_bridge.running import run_jax, run_torch
@@ -245,6 +245,22 @@ def test_convolutions_have_the_gradients_of_one_device():
     assert len(printed) == 30
     for line in printed:
         assert float(line.partition("|")[0]) < 1e-12, line
+
+
+@pytest.mark.survey
+@pytest.mark.parametrize(
+    ("axis", "count"), [("data", SIZES["batch"]), ("model", SIZES["heads"]), ("sequence", SIZES["query"])]
+)
+def test_every_mechanism_on_several_devices_is_that_on_one(axis, count):
+    """In PyTorch; as many devices as the axis has elements, so that each has one."""
+    command = [sys.executable, "-m", "parity_tests.sharded_catalogue", axis, str(count)]
+    printed = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
+    found = dict(line.split(" | ") for line in printed.stdout.splitlines())
+    assert found.keys() == {each.name for each in CATALOGUE}
+    wrong = {name: said for name, said in found.items() if not (said[0].isdigit() and float(said) <= BOUND)}
+    assert not wrong
 
 
 PARTED = {f"{name}_proj" for name in ("q", "k", "v", "q_b", "kv_b", "out", "gate", "up", "down")}
