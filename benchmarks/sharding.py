@@ -88,7 +88,20 @@ name.
 
 Masks, biases, windows, offsets, softcap, sinks, dropout masks and grouped heads are those of one device, a query that
 sees nothing gets exactly zero, and gradients are complete. `parity_tests/test_sharding.py` compares models and calls
-with one device: on 8 virtual devices in JAX, in 4 processes in PyTorch."""
+with one device: on 8 virtual devices in JAX, in 4 processes in PyTorch.
+
+Take gradients within `on_mesh` too. In PyTorch it mends faults of DTensor (PyTorch 2.13), which it leaves as they are
+elsewhere:
+
+- DTensor keeps the strides of an array that it redistributes, but collectives return contiguous parts. A `reshape`, or
+  the gradient of one, then fails with "view size is not compatible" where a transposed array was summed or gathered, as
+  in gated attention. Within `on_mesh` it copies the part; where shards forbid a view, it gathers them.
+- `linalg.solve_triangular`, which `DeltaNet` and its kin call, pairs a whole matrix with a part of the right sides.
+  Within `on_mesh` both sides are shared out alike.
+- `cumsum`, `cumprod` and `logcumsumexp` add up each part for itself where the axis is shared out and counts from the
+  back; `unbind` of an axis that is shared out fails. Within `on_mesh` the axis is gathered.
+
+`TestOperators` of that file says when a release of PyTorch no longer has them."""
 
 
 def decoder(mesh: Mesh) -> Program:

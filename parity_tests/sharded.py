@@ -8,7 +8,9 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +97,23 @@ CALLED = [
     if (mesh in ("data", "model")) == (scheme == "left to itself")
 ]
 
+# Where the array of a view is before and after it is redistributed, and the sides of a triangular system.
+VIEWED = list(product(("partial", "whole", 0, 1, 2, 3), ("whole", 0, 1, 2, 3)))
+SOLVED = list(product(("whole", 0, 1), repeat=2))
+# What is computed along an axis that is shared out.
+ALONG = {
+    "cumsum": lambda x, axis: x.cumsum(axis),
+    "cumprod": lambda x, axis: x.cumprod(axis),
+    "logcumsumexp": lambda x, axis: x.logcumsumexp(axis),
+    "unbind": lambda x, axis: x.unbind(axis)[1],
+}
+
+
+def operands():
+    """An array to view, and a triangular system."""
+    return draw(4, 4, 8, 8), (draw(4, 8, 3, 3), draw(4, 8, 3, 5))
+
+
 TEXTS, LENGTH, VOCAB = 8, 16, 11
 SIZES = {
     "vocab_size": VOCAB,
@@ -166,6 +185,32 @@ def _contrastive(m, f):
     return m.ContrastiveModel(m.ContrastiveConfig(m.DecoderConfig(**SIZES), _image(m), 5), **f)
 
 
+def _classes(m, f):
+    head = m.Part("SequenceClassifier", {"num_classes": 5})
+    return m.TaskModel(m.TaskSpec(m.EncoderConfig(**SIZES), head), **f)
+
+
+def _memory(name, options):
+    """A recurrent layer alone, which returns its state too."""
+    inputs = {"x": draw(TEXTS, LENGTH, 16), "mask": padded()}
+    return Model(lambda m, f: getattr(m, name)(16, 4, chunk_size=4, **options, **f), inputs)
+
+
+DELTA = {"head_dim": 5, "value_dim": 3}
+# Every mechanism that decodes with a state.
+MEMORIES = {
+    name: _memory(name, options)
+    for name, options in {
+        "LinearAttention": {},
+        "PerformerAttention": {"num_features": 7},
+        "MultiScaleRetention": {},
+        "GatedLinearAttention": {"value_dim": 8, "gate_rank": 4},
+        "DeltaNet": DELTA,
+        "GatedDeltaNet": {**DELTA, "num_value_heads": 8},
+        "KimiDeltaAttention": {**DELTA, "rank": 5},
+        "Mamba2": {"head_dim": 5, "state_dim": 3, "num_groups": 2},
+    }.items()
+}
 SOURCE, FRAMES = 8, 32
 SEQUENCES = {"source": tokens(1, SOURCE), "target": tokens(2), "source_mask": padded(SOURCE)}
 IMAGES = draw(TEXTS, 6, 10, 3)
@@ -211,22 +256,31 @@ MODELS: dict[str, Model] = {
         {"source": draw(TEXTS, FRAMES, 5), "target": tokens(2)},
     ),
     "ContrastiveModel": Model(_contrastive, {"tokens": tokens(0), "image": IMAGES}, whole=("tokens",)),
+    "encoder with classes": Model(_classes, {"inputs": tokens(0), "mask": padded()}),
+    **MEMORIES,
 }
 ON_ALL_MESHES = ("rotary decoder", "EncoderDecoder")
 # The others on few: along two axes at once DTensor searches long for the cheapest way.
-# The gradient of a memory's layer fails within DTensor, of PyTorch 2.13: "view size is not compatible".
-JAX_ALONE = ("memory, then gated attention", "state space, window, latents")
 FEW_MESHES = {"jax": ("all",), "torch": ("model",)}
-IN_PARTS = ("Decoder", "Encoder", "SpeechTransformer")  # of a sequence, in PyTorch too
+# And on these besides.
+MORE_MESHES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("jax", "model"): ("encoder with classes",),
+    ("torch", "sequence"): (
+        "Decoder",
+        "Encoder",
+        "SpeechTransformer",
+        "encoder with classes",
+        "memory, then gated attention",
+        "state space, window, latents",
+        *MEMORIES,
+    ),
+}
 PLACED = [
     (mirror, name, mesh)
     for mirror, meshes in MESHES.items()
     for name in MODELS
     for mesh in meshes
-    if not (mirror == "torch" and name in JAX_ALONE)
-    if name in ON_ALL_MESHES
-    or mesh in FEW_MESHES[mirror]
-    or ((mirror, mesh) == ("torch", "sequence") and name in IN_PARTS)
+    if name in ON_ALL_MESHES or mesh in FEW_MESHES[mirror] or name in MORE_MESHES.get((mirror, mesh), ())
 ]
 
 
@@ -361,21 +415,40 @@ def in_jax():
     return {key: np.asarray(x, "float32" if x.dtype == "bfloat16" else x.dtype) for key, x in found.items()}
 
 
+def whole(x):
+    """An array of PyTorch as every device has it."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def outputs_and_gradients(made, inputs):
+    """Outputs of a module of PyTorch, and the gradients of its inputs and parameters, by name."""
+    import torch
+
+    from attention_bridge.parity.run import cotangent, named_outputs
+
+    leaves = {
+        key: x.requires_grad_() for key, x in inputs.items() if torch.is_tensor(x) and x.is_floating_point()
+    }
+    leaves |= dict(made.named_parameters())
+    outputs = {key: whole(x) for key, x in named_outputs(made(**inputs)).items()}
+    counted = [(x * torch.from_numpy(cotangent(tuple(x.shape)))).sum() for x in outputs.values()]
+    gradients = torch.autograd.grad(counted, list(leaves.values()), materialize_grads=True)
+    return outputs | {key: whole(x) for key, x in zip(leaves, gradients, strict=True)}
+
+
 def in_torch(rank, processes, path, store):
     """Every case, in one of several processes; the first leaves the results."""
     import torch
     import torch.distributed as dist
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
-    from attention_bridge.parity.run import cotangent, named_outputs
     from attention_bridge.weights import transfer
     from torch_attention import dot_product_attention
+    from torch_attention.ops import solve_unit_lower
     from torch_attention.sharding import make_mesh, on_mesh, placements, shard, shard_model
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
-
-    def whole(x):
-        return x.full_tensor() if hasattr(x, "full_tensor") else x
 
     def call(name, sizes, implementation, dtype="float64"):
         arrays, options, factor = given(name, dtype)
@@ -392,14 +465,6 @@ def in_torch(rank, processes, path, store):
             gradients = torch.autograd.grad(loss, list(arrays.values()))
         return {key: whole(x) for key, x in zip(("output", *arrays), (output, *gradients), strict=True)}
 
-    def outputs_and_gradients(made, inputs):
-        leaves = {key: x.requires_grad_() for key, x in inputs.items() if x.is_floating_point()}
-        leaves |= dict(made.named_parameters())
-        outputs = {key: whole(x) for key, x in named_outputs(made(**inputs)).items()}
-        counted = [(x * torch.from_numpy(cotangent(tuple(x.shape)))).sum() for x in outputs.values()]
-        gradients = torch.autograd.grad(counted, list(leaves.values()), materialize_grads=True)
-        return outputs | {key: whole(x) for key, x in zip(leaves, gradients, strict=True)}
-
     def model(name, sizes):
         mesh = make_mesh(sizes)
         made = transfer(weights(name), MODELS[name].made(names("torch"), {"dtype": torch.float64})).eval()
@@ -410,6 +475,61 @@ def in_torch(rank, processes, path, store):
                 for key, x in MODELS[name].inputs.items()
             }
             return outputs_and_gradients(made, inputs)
+
+    def placed(x, mesh, where):
+        """An array that all, or one axis of it, the devices share out, or whose parts add up to it."""
+        if where == "partial":
+            return DTensor.from_local(x / processes, mesh, [Partial()])
+        return distribute_tensor(x, mesh, [Replicate() if where == "whole" else Shard(where)])
+
+    def viewed(x, after):
+        """A view that DTensor holds for possible: twice transposed, in between shared out anew."""
+        after = Replicate() if after == "whole" else Shard(after)
+        return x.transpose(1, 2).redistribute(placements=[after]).exp().transpose(1, 2).flatten(2)
+
+    def fails(run, expected):
+        """Whether DTensor alone fails, or computes something else."""
+        try:
+            found = whole(run())
+        except RuntimeError:
+            return torch.tensor(True)
+        return torch.tensor(not torch.allclose(found, expected))
+
+    def operators():
+        """What `on_mesh` mends, mended, and whether it is faulty without."""
+        mesh = make_mesh({"data": processes})
+        x, (lower, right) = torch.from_numpy(operands()[0]), map(torch.from_numpy, operands()[1])
+        found = {}
+        with on_mesh(mesh):
+            for before, after in VIEWED:
+                leaf = placed(x, mesh, before).requires_grad_()
+                output = whole(viewed(leaf, after))
+                (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
+                results = {"output": output, "gradient": whole(gradient)}
+                found |= {f"viewed/{before}/{after}/{key}": y for key, y in results.items()}
+            for sides in SOLVED:
+                given = [
+                    placed(y, mesh, side).requires_grad_()
+                    for y, side in zip((lower, right), sides, strict=True)
+                ]
+                output = whole(solve_unit_lower(*given))
+                gradients = torch.autograd.grad(output.square().sum(), given)
+                results = {"output": output, "lower": whole(gradients[0]), "right": whole(gradients[1])}
+                found |= {f"solved/{'/'.join(map(str, sides))}/{key}": y for key, y in results.items()}
+            for (name, run), axis, place in product(ALONG.items(), (1, -3), (0, 1)):
+                leaf = placed(x, mesh, place).requires_grad_()
+                output = whole(run(leaf, axis))
+                (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
+                results = {"output": output, "gradient": whole(gradient)}
+                found |= {f"{name}/{axis}/{place}/{key}": y for key, y in results.items()}
+        summed, parted = placed(x, mesh, "partial"), placed(x, mesh, 1)
+        sides = placed(lower, mesh, "whole"), placed(right, mesh, 1)
+        alone = {
+            "viewed": (lambda: viewed(summed, "whole"), x.exp().flatten(2)),
+            "solved": (lambda: solve_unit_lower(*sides), solve_unit_lower(lower, right)),
+            **{name: (partial(run, parted, -3), run(x, -3)) for name, run in ALONG.items()},
+        }
+        return found | {f"alone/{key}": fails(*pair) for key, pair in alone.items()}
 
     def natively(name):
         """A model as PyTorch's own tensor parallelism has it, after the same table: on plain tensors."""
@@ -428,6 +548,7 @@ def in_torch(rank, processes, path, store):
         )
 
     found = all_results("torch", call, model)
+    found |= {f"operators/{key}": x for key, x in operators().items()}
     found |= {f"natively/{key}": x for key, x in natively("Decoder").items()}
     found = {key: x.detach() for key, x in found.items()}
     if rank == 0:

@@ -11,14 +11,21 @@ A matrix whose outputs are shared out, then one whose inputs are: between the tw
 """
 
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import Placement, Replicate, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor import (
+    DTensor,
+    Placement,
+    Replicate,
+    Shard,
+    distribute_module,
+    distribute_tensor,
+)
 from torch.distributed.tensor.experimental import implicit_replication
 
 from torch_attention.ops.distributed.shards import DATA as DATA
@@ -41,7 +48,7 @@ def make_mesh(sizes: Mapping[str, int], *, device: torch.device | str | None = N
 
 def on_mesh(mesh: DeviceMesh) -> AbstractContextManager[Any]:
     """Within it, forward and backward, what is shared out on a mesh is computed where it is."""
-    return implicit_replication()  # what a model makes itself, such as its angles, every device has
+    return _mended_operators()
 
 
 def placements(model: nn.Module, mesh: DeviceMesh) -> dict[str, Any]:
@@ -96,3 +103,101 @@ def _possible(
         if axis in names and all(n % mesh[axis].size() == 0 for n in (size, heads or 0)):
             found[names.index(axis)] = Shard(dim)
     return found
+
+
+@contextmanager
+def _mended_operators() -> Iterator[None]:
+    """DTensor without faults that PyTorch 2.13 has; within `on_mesh` alone, so that others find it unchanged."""
+    handlers = _handlers()
+    added = {op: handler for op, handler in _MENDED.items() if op not in handlers}
+    handlers.update(added)
+    try:
+        with implicit_replication():  # what a model makes itself, such as its angles, every device has
+            yield
+    finally:
+        for op in added:
+            handlers.pop(op, None)
+
+
+def _handlers() -> dict[Any, Any]:
+    """What DTensor calls in place of an operator, as `loss_parallel` of PyTorch uses it."""
+    return getattr(DTensor._op_dispatcher, "_custom_op_handlers", {})
+
+
+@contextmanager
+def _unmended(op: Any) -> Iterator[None]:
+    """Within it an operator is DTensor's own."""
+    handlers = _handlers()
+    mended = handlers.pop(op)
+    try:
+        yield
+    finally:
+        handlers[op] = mended
+
+
+def _view_or_copy(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A view; of a copy where the parts' strides forbid one, of a gathered array where the shards do.
+
+    DTensor keeps the strides of an array that it redistributes, but collectives return contiguous parts. So `reshape`
+    and its gradient take a transposed array that was summed or gathered for one that they can view. A copy is no place
+    to write to.
+    """
+    x, *others = args
+    with _unmended(op):
+        try:
+            return op(x, *others, **kwargs)
+        except RuntimeError:
+            x = x.clone(memory_format=torch.contiguous_format)
+        try:
+            return op(x, *others, **kwargs)
+        except RuntimeError:  # as where more devices than heads share out the features
+            whole = [Replicate() if each.is_shard() else each for each in x.placements]
+            return op(x.redistribute(placements=whole), *others, **kwargs)
+
+
+def _solve_alike(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A triangular system whose two sides are shared out alike.
+
+    DTensor takes a whole matrix and a part of the right sides for a pair, though both have the batch's axes.
+    """
+    mesh = next(x.device_mesh for x in args if isinstance(x, DTensor))
+    whole = [Replicate()] * mesh.ndim
+    sides = [
+        x if isinstance(x, DTensor) else DTensor.from_local(x, mesh, whole, run_check=False) for x in args
+    ]
+    batch = [dim for dim in range(args[1].ndim - 2) if args[0].shape[:-2] == args[1].shape[:-2]]
+    where = [
+        next((each for each in pair if any(each.is_shard(dim) for dim in batch)), Replicate())
+        for pair in zip(*(x.placements for x in reversed(sides)), strict=True)
+    ]
+    with _unmended(op):
+        return op(*(x.redistribute(placements=where) for x in sides), **kwargs)
+
+
+def _cumulate(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Sums or products along an axis that counts from the front.
+
+    Along one that counts from the back, and is shared out, DTensor adds up each part for itself.
+    """
+    x, axis, *others = args
+    with _unmended(op):
+        return op(x, axis % max(x.ndim, 1), *others, **kwargs)
+
+
+def _unbind(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The elements along an axis, which DTensor does not take apart where it is shared out."""
+    x, axis = (*args, 0)[:2]
+    where = [Replicate() if each.is_shard(axis % x.ndim) else each for each in x.placements]
+    with _unmended(op):
+        return op(x.redistribute(placements=where), axis, **kwargs)
+
+
+_ATEN = torch.ops.aten
+_MENDED = {
+    _ATEN.view.default: _view_or_copy,
+    _ATEN.linalg_solve_triangular.default: _solve_alike,
+    _ATEN.cumsum.default: _cumulate,
+    _ATEN.cumprod.default: _cumulate,
+    _ATEN.logcumsumexp.default: _cumulate,
+    _ATEN.unbind.int: _unbind,
+}
