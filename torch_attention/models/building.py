@@ -21,11 +21,22 @@ from torch_attention import (
     self_attention,
     sparse,
 )
-from torch_attention.models import tasks
 from torch_attention.models.description import Part
 from torch_attention.models.experts import MixtureOfExperts
 from torch_attention.models.kinds import is_module_class
 from torch_attention.models.routing import SigmoidRouting, SoftmaxRouting
+from torch_attention.models.tasks import (
+    EmbeddingHead,
+    FirstToken,
+    LastToken,
+    LearnedPooling,
+    MaskedLanguageHead,
+    MeanPooling,
+    QuestionAnswering,
+    RewardHead,
+    SequenceClassifier,
+    TokenClassifier,
+)
 
 # Modules whose classes a description may name.
 ROOMS = (
@@ -42,7 +53,21 @@ ROOMS = (
     scores,
     self_attention,
     sparse,
-    tasks,
+)
+
+# Other classes that a description may name.
+EXPERTS = (MixtureOfExperts, SigmoidRouting, SoftmaxRouting)
+HEADS = (
+    EmbeddingHead,
+    FirstToken,
+    LastToken,
+    LearnedPooling,
+    MaskedLanguageHead,
+    MeanPooling,
+    QuestionAnswering,
+    RewardHead,
+    SequenceClassifier,
+    TokenClassifier,
 )
 
 # Functions that a description may name.
@@ -99,5 +124,5 @@ def _parts() -> dict[str, Callable[..., Any]]:
         if is_module_class(thing) and not name.endswith("Frame")
     }
     found |= {name: getattr(layers, name) for name in NORMS}
-    found |= {each.__name__: each for each in (MixtureOfExperts, SigmoidRouting, SoftmaxRouting)}
+    found |= {each.__name__: each for each in (*EXPERTS, *HEADS)}
     return found | {name: getattr(positions, name) for name in FREQUENCIES}
