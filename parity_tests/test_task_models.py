@@ -9,6 +9,8 @@ import torch
 import transformers
 from flax import nnx
 
+import jax_attention.models
+import torch_attention.models
 from attention_bridge import weights
 from attention_bridge.catalogue import Part
 from attention_bridge.catalogue.part import build
@@ -30,6 +32,7 @@ from parity_tests.task_models import (
 BATCH, LENGTH, DIM = 2, 5, 12
 POOLED = [each for each in HEADS_ALONE if each.masks]
 MODULES = {"torch": torch_module, "jax": jax_module}
+MODELS = {"torch": torch_attention.models, "jax": jax_attention.models}
 
 
 def numpy(x):
@@ -92,7 +95,7 @@ def test_padding_has_no_influence_whatever_it_holds(made, name, real, rng):
 @each_mirror
 @pytest.mark.parametrize("pooling", ["FirstToken", "LastToken", "MeanPooling"])
 def test_pooling_padding_alone_gives_zeros_and_no_gradient_that_is_not_finite(mirror, pooling, rng):
-    pool = getattr(mirror.package.models, pooling)()
+    pool = getattr(MODELS[mirror.name], pooling)()
     mask = mirror.array(np.zeros((BATCH, LENGTH), bool))
     assert not numpy(pool(mirror.array(vectors(rng)), mask)).any()
     embed = build(Part("EmbeddingHead", {"embed_dim": DIM}), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
@@ -110,7 +113,7 @@ def test_pooling_padding_alone_gives_zeros_and_no_gradient_that_is_not_finite(mi
 
 @each_mirror
 def test_masks_of_tokenizers_and_padding_masks_say_the_same(mirror, rng):
-    pool, x = mirror.package.models.MeanPooling(), mirror.array(vectors(rng))
+    pool, x = MODELS[mirror.name].MeanPooling(), mirror.array(vectors(rng))
     mask = np.ones((BATCH, LENGTH), np.int64)
     mask[1, 2:] = 0
     found = [
@@ -131,7 +134,7 @@ def test_masks_of_tokenizers_and_padding_masks_say_the_same(mirror, rng):
 )
 def test_pooling_refuses_other_masks(mirror, mask, kind, message, rng):
     with pytest.raises(kind, match=message):
-        mirror.package.models.MeanPooling()(mirror.array(vectors(rng)), mirror.array(mask))
+        MODELS[mirror.name].MeanPooling()(mirror.array(vectors(rng)), mirror.array(mask))
 
 
 def task_model(mirror, backbone, head, **options):
