@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from attention_bridge.catalogue import CATALOGUE
-from attention_bridge.cli.app import app
+from attention_bridge.cli.commands import app
 from attention_bridge.parity import proof
 from attention_bridge.parity.comparison import Difference
 

@@ -14,7 +14,7 @@ from flax import nnx
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
-from attention_bridge.cli.app import app
+from attention_bridge.cli.commands import app
 from attention_bridge.demo import comparison, inputs, jax_half, picture, torch_half
 from attention_bridge.demo.checkpoint import read_sentence_encoder
 from attention_bridge.demo.encoded import Encoded
@@ -410,7 +410,7 @@ def test_the_sentences_that_ship_are_distinct_and_of_many_lengths():
 
 
 def test_help_loads_no_framework(request):
-    code = "import sys, attention_bridge.cli.app; print([m for m in ('torch', 'jax', 'numpy') if m in sys.modules])"
+    code = "import sys, attention_bridge.cli; print([m for m in ('torch', 'jax', 'numpy') if m in sys.modules])"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=request.config.rootpath)
     assert result.stdout.strip() == "[]"

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from attention_bridge import plots
-from attention_bridge.cli.app import app
+from attention_bridge.cli.commands import app
 from attention_bridge.plots import choosing
 
 QUERIES, KEYS = ["a", "</script>", "c"], ["w", "x", "y", "z"]

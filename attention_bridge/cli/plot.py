@@ -42,6 +42,6 @@ def plot(
 
     named = ", ".join(f"{name} {i}" for name, i in (("layer", layer), ("head", head)) if i is not None)
     title = source.stem if is_page else named.capitalize() or source.stem
-    plots.plot(stored.layers, output, queries, keys, layer=layer, head=head, title=title)
+    plots.plot(list(stored.layers), output, queries, keys, layer=layer, head=head, title=title)
     size = f": {plots.pages.size(output.stat().st_size)}" if is_page else ""
     typer.echo(f"{output}{size}")

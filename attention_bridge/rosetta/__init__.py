@@ -1,7 +1,7 @@
 """The same attention call in every framework, side by side: facts as plain data, and the page made of them.
 
-`python -m attention_bridge.rosetta` prints `docs/rosetta.md`. It needs none of the frameworks; tests run them all and
-hold every fact against what they do.
+`python -m attention_bridge.pages.rosetta` prints `docs/rosetta.md`. It needs none of the frameworks; tests run them
+all and hold every fact against what they do.
 
 | file            | what it holds                                                |
 |-----------------|--------------------------------------------------------------|
