@@ -410,7 +410,9 @@ def test_the_sentences_that_ship_are_distinct_and_of_many_lengths():
 
 
 def test_help_loads_no_framework(request):
-    code = "import sys, attention_bridge.cli; print([m for m in ('torch', 'jax', 'numpy') if m in sys.modules])"
+    code = (
+        "import sys, attention_bridge.cli; print([m for m in ('torch', 'jax', 'numpy') if m in sys.modules])"
+    )
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=request.config.rootpath)
     assert result.stdout.strip() == "[]"

@@ -52,8 +52,8 @@ def plot(
         raise InputError(f"output must be in a directory that exists, got {output}")
     if not is_page:
         require(["matplotlib"], extra="demo")
-    layers = arrays.layers_of("weights", weights)
-    shape = layers.shape
+    every = arrays.layers_of("weights", weights)
+    shape, layers = every.shape, list(every)
     for name, index, length in (("layer", layer, shape[0]), ("head", head, shape[1])):
         if index is not None:
             arrays.place(name, index, length)
