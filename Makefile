@@ -89,12 +89,12 @@ fuzz: $(TESTED)  ## Damaged files of every format, at most 30 minutes: SEED=, CO
 
 docs: $(VENV)/installed-bench,onnx,tpu-aot  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge list --markdown > docs/catalogue.md
-	$(BIN)/python -m attention_bridge.rosetta > docs/rosetta.md
+	$(BIN)/python -m attention_bridge.pages.rosetta > docs/rosetta.md
 	$(BIN)/python -m parity_tests.peers > docs/peers.md.new
 	mv docs/peers.md.new docs/peers.md
 	$(BIN)/attention-bridge parity --all --markdown > docs/parity.md.new
 	mv docs/parity.md.new docs/parity.md
-	$(BIN)/python -m attention_bridge.uses > docs/uses.md.new
+	$(BIN)/python -m attention_bridge.pages.uses > docs/uses.md.new
 	mv docs/uses.md.new docs/uses.md
 	$(BIN)/attention-bridge demo --figure docs/attention-demo.png
 	$(BIN)/python -m benchmarks.linear --markdown > docs/linear.md.new

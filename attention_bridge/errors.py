@@ -1,15 +1,32 @@
-"""What the bridge raises when tensors or files are not what they should be."""
+"""What the bridge raises, and messages that fit on a line."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Literal, NamedTuple
 
-from attention_bridge.lines import cut, printable
+LONGEST_MESSAGE = 280  # characters; with what the command puts before it, a line has no more than 300
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+FaultKind = Literal[
+    "missing",
+    "unexpected",
+    "wrong shape",
+    "wrong dtype",
+    "wrong value",
+    "clash",
+    "refused",
+    "unknown axis",
+]
 
-    from attention_bridge.weights.report import Fault
+
+class Fault(NamedTuple):
+    """A tensor that stands in the way."""
+
+    name: str
+    fault: FaultKind
+    expected: str
+    given: str
 
 
 class ConversionError(ValueError):
@@ -56,3 +73,37 @@ class PlatformError(ValueError):
 
 class InputError(ValueError):
     """Something was asked for that cannot be done; the message says in one sentence what and why."""
+
+
+# Errors that say in one sentence what was asked for and cannot be.
+REFUSALS = (CheckpointError, ConversionError, InputError, PlatformError, UnknownMechanismError)
+
+
+def require(packages: Sequence[str], *, extra: str) -> None:
+    """Raise unless all packages are installed.
+
+    Args:
+        packages: names as they are imported.
+        extra: what to install to have them all.
+
+    Raises:
+        InputError: some are missing.
+    """
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise InputError(
+            f"this needs packages that are not installed: {', '.join(missing)}; "
+            f"install them with: pip install 'attention-bridge[{extra}]'"
+        )
+
+
+def cut(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """A text of at most so many letters: what stands in the middle of a longer one is left out."""
+    if len(text) <= longest:
+        return text
+    end = longest // 3
+    return f"{text[: longest - end - 3]}...{text[-end:]}"
+
+
+def printable(text: str) -> str:
+    """A text in which whatever cannot be printed on one line is escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

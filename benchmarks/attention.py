@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from attention_bridge import markdown
+from attention_bridge.pages import markdown
 from benchmarks import decoding, memory, modules, operations
 from benchmarks.machine import ROWS, rates
 from benchmarks.memory import Usage

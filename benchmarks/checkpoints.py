@@ -21,7 +21,7 @@ import typer
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints import Spec
 from attention_bridge.checkpoints.atomic import flush
-from attention_bridge.conversion import convert_checkpoint
+from attention_bridge.pretrained.conversion import convert_checkpoint
 from benchmarks.process import status
 
 MIB = 2**20

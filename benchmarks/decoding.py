@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import jax_attention.models
 import torch_attention.models
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import jax_with
+from attention_bridge.parity.instances import jax_with
 from attention_bridge.weights import convert, transfer
 from benchmarks.side_by_side import Contest
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from attention_bridge.markdown import table
-from attention_bridge.measure import tolerances
+from attention_bridge.pages.markdown import table
+from attention_bridge.parity.measure import tolerances
 
 BATCH, HEADS, KV_HEADS, LENGTH = 2, 4, 2, 8
 DEVICES = 2

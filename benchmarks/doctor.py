@@ -3,8 +3,8 @@
 `ALIKE` in `attention_bridge.doctor.search` is the share of the squares of a difference that may be left when the
 precision that explains it is planted. Here layers are rounded by PyTorch, in every precision that the doctor knows, and
 the same layers are given small mistakes that are none of these; the share is measured for both, over sizes and seeds.
-`SMALL` in `attention_bridge.measure` is the largest error of 16 bits that is small against the numbers: measured are
-the errors of right layers in 16 bits, and of layers with each mistake that the doctor knows.
+`SMALL` in `attention_bridge.parity.measure` is the largest error of 16 bits that is small against the numbers: measured
+are the errors of right layers in 16 bits, and of layers with each mistake that the doctor knows.
 `LIKELY` in `attention_bridge.doctor.slight` is the share that may be left when a mistake as small as rounding is
 planted: right layers in 16 bits are measured, of which no mistake takes much away.
 
@@ -29,7 +29,7 @@ from attention_bridge.doctor.layer import compute
 from attention_bridge.doctor.sample import take
 from attention_bridge.doctor.slight import singles
 from attention_bridge.doctor.suspects import ROUNDING, planted
-from attention_bridge.measure import error
+from attention_bridge.parity.measure import error
 from parity_tests import faulty_layers as layers
 from parity_tests.faulty_layers import Case
 

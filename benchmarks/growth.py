@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from attention_bridge import markdown
 from attention_bridge.catalogue import GROWTHS, Mechanism, select
+from attention_bridge.pages import markdown
 from benchmarks.lengths import Use, cost, jax_program, torch_program, uses
 from benchmarks.process import status
 

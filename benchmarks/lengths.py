@@ -17,8 +17,8 @@ from flax import nnx
 
 import torch_attention
 import torch_attention.models
-from attention_bridge.building import build
 from attention_bridge.catalogue import Mechanism, Part
+from attention_bridge.catalogue.part import build
 from benchmarks.counting import Cost, jax_cost, torch_cost
 
 SLOTS = ("SlotAttention",)  # whose queries are not the elements of the sequence

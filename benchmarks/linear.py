@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from attention_bridge import markdown
+from attention_bridge.pages import markdown
 
 BATCH, HEADS, DIM = 1, 4, 64
 LENGTHS = (1024, 2048, 4096, 8192, 16384)

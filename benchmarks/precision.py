@@ -9,13 +9,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from attention_bridge import instances
+from attention_bridge.accelerators.precision import PRECISIONS, emulated_products
 from attention_bridge.catalogue import CATALOGUE, Mechanism
-from attention_bridge.markdown import table
-from attention_bridge.parity import differences, pinned_precision
-from attention_bridge.precision import PRECISIONS, emulated_products
-from attention_bridge.proof import reference_run
-from attention_bridge.running import Run, is_float, on_platform, run_jax, run_torch
+from attention_bridge.pages.markdown import table
+from attention_bridge.parity import instances
+from attention_bridge.parity.comparison import differences, pinned_precision
+from attention_bridge.parity.proof import reference_run
+from attention_bridge.parity.run import Run, is_float, on_platform, run_jax, run_torch
 
 CASE = "batch heads query key"
 NO_BOUND = {"output": 1.0, "gradient": 1.0}
@@ -27,7 +27,7 @@ Printed by `python -m benchmarks.precision` with {versions}: {how}.
 Largest error of outputs, and of gradients, against the float64 oracle, relative to the largest number, of the smallest
 instance of each mechanism in float32, with a random mask where it takes one. *Only the factors of matrix products and
 convolutions are rounded*; sums, softmax and everything else are float32. Both frameworks compute in float32 in every
-proof, because `attention_bridge.parity.pinned_precision` asks for it.
+proof, because `attention_bridge.parity.comparison.pinned_precision` asks for it.
 
 | | PyTorch: `set_float32_matmul_precision` | JAX: `jax_default_matmul_precision` | the default of |
 | --- | --- | --- | --- |
@@ -88,7 +88,7 @@ def page(platform: str) -> str:
     """The page in Markdown."""
     everything = track(CATALOGUE, "measuring", console=Console(stderr=True), transient=True)
     if platform == "cpu":
-        how = "emulated in PyTorch on the CPU by `attention_bridge.precision`"
+        how = "emulated in PyTorch on the CPU by `attention_bridge.accelerators.precision`"
         rows = {mechanism.name: emulated(mechanism) for mechanism in everything}
     else:
         how = f"run on {jax.devices(platform)[0].device_kind}"

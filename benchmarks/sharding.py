@@ -8,9 +8,15 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 
-from attention_bridge.compiling import Program
-from attention_bridge.many_chips import Shared, attention_on, compile_on, decoder_on, described_mesh
-from attention_bridge.markdown import table
+from attention_bridge.accelerators.compilation import Program
+from attention_bridge.accelerators.many_chips import (
+    Shared,
+    attention_on,
+    compile_on,
+    decoder_on,
+    described_mesh,
+)
+from attention_bridge.pages.markdown import table
 from jax_attention.models import LayerSpec, ModelSpec, Part
 from jax_attention.sharding import DATA, MODEL, SEQUENCE, TABLE
 

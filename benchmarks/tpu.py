@@ -9,8 +9,7 @@ import jax
 from rich.console import Console
 from rich.progress import track
 
-from attention_bridge.catalogue import CATALOGUE
-from attention_bridge.compiling import (
+from attention_bridge.accelerators.compilation import (
     CHIPS,
     Compiled,
     Program,
@@ -19,7 +18,8 @@ from attention_bridge.compiling import (
     product_flops,
     program_of,
 )
-from attention_bridge.markdown import table
+from attention_bridge.catalogue import CATALOGUE
+from attention_bridge.pages.markdown import table
 from benchmarks.linear import BATCH, DIM, FORMS, HEADS, Form
 from jax_attention.ops import dot_product_attention
 

@@ -16,10 +16,18 @@ from rich.progress import track
 from attention_bridge import plots
 from attention_bridge.catalogue import CATALOGUE
 from attention_bridge.errors import InputError
-from attention_bridge.gallery.drawing import FAMILIES, MASKS, TITLES, compute, mask_panels, mechanisms, panels
-from attention_bridge.gallery.masks import masks
-from attention_bridge.gallery.sentence import PHRASES, WORDS, latents
-from attention_bridge.measure import error, tolerances
+from attention_bridge.parity.measure import error, tolerances
+from attention_bridge.plots.gallery.drawing import (
+    FAMILIES,
+    MASKS,
+    TITLES,
+    compute,
+    mask_panels,
+    mechanisms,
+    panels,
+)
+from attention_bridge.plots.gallery.masks import masks
+from attention_bridge.plots.gallery.sentence import PHRASES, WORDS, latents
 from attention_bridge.plots.posters import Panel, poster
 
 QUICK = (MASKS, "sparse")

@@ -21,11 +21,10 @@ from rich.text import Text
 from attention_bridge import checkpoints, demo
 from attention_bridge.demo.inputs import PACKAGES, shipped
 from attention_bridge.demo.quiet import quiet
-from attention_bridge.errors import InputError
-from attention_bridge.extras import require
-from attention_bridge.inspection import inspect
+from attention_bridge.errors import InputError, require
+from attention_bridge.pretrained.inspection import inspect
 from attention_bridge.weights import Report, convert
-from attention_bridge.weights.explain import words
+from attention_bridge.weights.explanation import words
 
 if TYPE_CHECKING:
     from attention_bridge.demo.checkpoint import SentenceEncoder
@@ -56,7 +55,7 @@ def main(
         tensors = checkpoints.read(directory)
         exact = convert_the_weights_alone(tensors)
 
-        from attention_bridge.parity import pinned_precision
+        from attention_bridge.parity.comparison import pinned_precision
 
         texts = shipped()[: 2 if quick else None]
         with pinned_precision():
@@ -124,7 +123,7 @@ def run_in_both(
     from attention_bridge.demo import jax_half, torch_half
     from attention_bridge.demo.checkpoint import read_sentence_encoder
     from attention_bridge.demo.tokens import tokenise
-    from attention_bridge.pretrained import load_pretrained
+    from attention_bridge.pretrained.load import load_pretrained
 
     chapter(5, "Into both frameworks")
     say(
@@ -179,7 +178,7 @@ def break_it(models: tuple[Any, Any], batch: "Batch", results: tuple["Encoded", 
 
     from attention_bridge.demo import jax_half
     from attention_bridge.doctor import Setting, diagnose
-    from attention_bridge.stages import jax_stages, torch_stages
+    from attention_bridge.parity.stages import jax_stages, torch_stages
     from attention_bridge.weights.leaves import to_numpy
 
     chapter(8, "What if one transpose is forgotten?")

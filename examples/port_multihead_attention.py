@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from attention_bridge.parity import assert_parity
+from attention_bridge.parity.comparison import assert_parity
 from attention_bridge.weights import plan, transfer
 from jax_attention import MultiHeadSelfAttention as JaxAttention
 from torch_attention import MultiHeadSelfAttention as TorchAttention

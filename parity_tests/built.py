@@ -12,8 +12,8 @@ from flax import nnx
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build, jax_with
-from attention_bridge.parity import error
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.instances import build, jax_with
 from attention_bridge.weights import transfer
 
 MIRRORS = {

@@ -144,7 +144,7 @@ class Sizes:
 
     @property
     def all_backward(self):
-        """Terms of all sums there and back, three times the way as in `attention_bridge.parity`.
+        """Terms of all sums there and back, three times the way as in `attention_bridge.parity.comparison`.
 
         Tile by tile, what a softmax takes off a gradient is summed over features and what it is taken from over
         other features, so that they do not round alike and all of the way counts.

@@ -11,8 +11,8 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from attention_bridge.parity import pinned_precision
-from attention_bridge.proof import forget_compiled
+from attention_bridge.parity.comparison import pinned_precision
+from attention_bridge.parity.proof import forget_compiled
 
 # What a family promises beyond the proof that every mechanism goes through: conventions, equalities, refusals.
 FAMILIES = (

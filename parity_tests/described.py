@@ -1,8 +1,8 @@
 """Small language models of known shapes, from their descriptions, in either mirror."""
 
-from attention_bridge.building import build
 from attention_bridge.catalogue import Part
-from attention_bridge.families.describe import (
+from attention_bridge.catalogue.part import build
+from attention_bridge.pretrained.families.describe import (
     Heads,
     language_model,
     latent_decoder,

@@ -67,7 +67,12 @@ def smoke() -> None:
     for name, floor in wanted().items():
         if not same(version(name), floor):
             raise SystemExit(f"{name} must be installed at {floor}, found {version(name)}")
-    for name in ("torch_attention", "jax_attention", "attention_bridge.cli", "attention_bridge.proof"):
+    for name in (
+        "torch_attention",
+        "jax_attention",
+        "attention_bridge.cli.commands",
+        "attention_bridge.parity.proof",
+    ):
         importlib.import_module(name)
     _command()
     families = _families()
@@ -82,7 +87,7 @@ def _command() -> None:
     """The command line runs."""
     from typer.testing import CliRunner
 
-    from attention_bridge.cli import app
+    from attention_bridge.cli.commands import app
 
     result = CliRunner().invoke(app, ["layouts"])
     if result.exit_code:
@@ -92,7 +97,7 @@ def _command() -> None:
 def _families() -> int:
     """Both mirrors give the oracle's numbers for the first mechanism of each family."""
     from attention_bridge.catalogue import CATALOGUE
-    from attention_bridge.proof import forget_compiled, prove_case
+    from attention_bridge.parity.proof import forget_compiled, prove_case
 
     first = {mechanism.family: mechanism for mechanism in reversed(CATALOGUE)}
     for mechanism in first.values():
@@ -108,7 +113,7 @@ def _formats() -> int:
     import numpy as np
 
     from attention_bridge import checkpoints
-    from attention_bridge.conversion import convert_checkpoint
+    from attention_bridge.pretrained.conversion import convert_checkpoint
     from parity_tests.checkpoint_samples import WRITTEN
 
     rng = np.random.default_rng(0)

@@ -201,7 +201,7 @@ class ConfigCommands:
 
 def command(arguments):
     """The command in this process: its exit code, and the lines of its messages."""
-    from attention_bridge import cli
+    from attention_bridge.cli.commands import app as cli
 
     before, out, err = sys.argv, io.StringIO(), io.StringIO()
     sys.argv = ["attention-bridge", *arguments]
@@ -229,9 +229,9 @@ class Configs:
         self.configs = samples.configs()
 
     def check(self, rng):
-        from attention_bridge.config_files import read_json
         from attention_bridge.errors import CheckpointError
-        from attention_bridge.families import read_config
+        from attention_bridge.pretrained.config_files import read_json
+        from attention_bridge.pretrained.families import read_config
 
         name = mutants.pick(rng, sorted(self.configs))
         given = self.configs[name]
@@ -265,7 +265,7 @@ class Pretrained:
 
     def check(self, rng):
         from attention_bridge import errors
-        from attention_bridge.pretrained import load_pretrained
+        from attention_bridge.pretrained.load import load_pretrained
 
         (self.place / "config.json").write_bytes(mutants.json_edited(self.config, rng))
         try:

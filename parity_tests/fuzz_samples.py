@@ -178,10 +178,10 @@ def configs():
 
 def own_configs(theirs):
     """The same models in the mirrors' own configurations."""
-    from attention_bridge.building import build
-    from attention_bridge.families import read_config
-    from attention_bridge.families.describe import as_part
-    from attention_bridge.families.own import MODEL_TYPE, as_json
+    from attention_bridge.catalogue.part import build
+    from attention_bridge.pretrained.families import read_config
+    from attention_bridge.pretrained.families.describe import as_part
+    from attention_bridge.pretrained.families.own import MODEL_TYPE, as_json
 
     found = {}
     for name, given in theirs.items():

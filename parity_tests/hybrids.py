@@ -6,10 +6,10 @@ import numpy as np
 
 from attention_bridge.catalogue import DTYPES, SIZES, Mechanism, Paper, Part
 from attention_bridge.catalogue.shared import EMBED, FFN, PADDING
-from attention_bridge.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.oracles import delta, gates, heads, patterns
 from attention_bridge.oracles import language_model as oracles
 from attention_bridge.oracles.positions import rotary
+from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 
 NORM = Part("rms_norm", {"eps": 0.01})
 FEED_FORWARD = Part("GatedFeedForward", {"ffn_dim": FFN})

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from attention_bridge.measure import CONSTANT, UNIT_ROUNDOFF
-from attention_bridge.running import on_platform
+from attention_bridge.parity.measure import CONSTANT, UNIT_ROUNDOFF
+from attention_bridge.parity.run import on_platform
 from attention_bridge.training import AdamW, Batch, Lesson, apart, learner_of, train
 
 BATCHES, BATCH, LENGTH, TARGET = 3, 4, 7, 5

@@ -18,7 +18,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - numpy learns of bfloat16
 import numpy as np
 
-from attention_bridge.families.describe import model_spec
+from attention_bridge.pretrained.families.describe import model_spec
 from parity_tests import described, hybrids
 
 BATCH, HEADS, KV_HEADS, QUERY, KEY, HEAD_DIM, VALUE_DIM = 2, 8, 4, 16, 24, 5, 7
@@ -371,7 +371,7 @@ def in_jax():
     import jax.numpy as jnp
     from flax import nnx
 
-    from attention_bridge.running import arguments_in_jax, forward_backward
+    from attention_bridge.parity.run import arguments_in_jax, forward_backward
     from attention_bridge.weights import convert, transfer
     from attention_bridge.weights.containers import open_container
     from jax_attention import dot_product_attention
@@ -424,7 +424,7 @@ def outputs_and_gradients(made, inputs):
     """Outputs of a module of PyTorch, and the gradients of its inputs and parameters, by name."""
     import torch
 
-    from attention_bridge.running import cotangent, named_outputs
+    from attention_bridge.parity.run import cotangent, named_outputs
 
     leaves = {
         key: x.requires_grad_() for key, x in inputs.items() if torch.is_tensor(x) and x.is_floating_point()
@@ -565,7 +565,7 @@ if __name__ == "__main__":
     else:
         import torch.multiprocessing
 
-        for needed in ("attention_bridge.running", "torch_attention.sharding"):
+        for needed in ("attention_bridge.parity.run", "torch_attention.sharding"):
             import_module(needed)  # before the processes part, and so once
         store = Path(tempfile.mkdtemp()) / "store"
         arguments = (4, path, str(store))

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from attention_bridge.building import build
 from attention_bridge.catalogue import CATALOGUE
-from attention_bridge.instances import inputs, parameters
-from attention_bridge.measure import error
-from attention_bridge.parity import gradient_scales
+from attention_bridge.catalogue.part import build
+from attention_bridge.parity.comparison import gradient_scales
+from attention_bridge.parity.instances import inputs, parameters
+from attention_bridge.parity.measure import error
 from attention_bridge.weights import transfer
 from parity_tests.sharded import outputs_and_gradients
 from torch_attention.sharding import make_mesh, on_mesh, shard, shard_model

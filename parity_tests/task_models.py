@@ -5,9 +5,9 @@ from functools import partial
 from attention_bridge.catalogue import SIZES, Mechanism, Part
 from attention_bridge.catalogue.models import MODEL_SIZES
 from attention_bridge.catalogue.shared import DEVLIN, EMBED, FFN, HEADS, PADDING
-from attention_bridge.families.describe import layer_spec, model_spec
 from attention_bridge.oracles import encoder, language_model, patterns, tasks
 from attention_bridge.oracles.decoder import decoder_states
+from attention_bridge.pretrained.families.describe import layer_spec, model_spec
 
 CLASSES = 6
 NORM = Part("rms_norm", {"eps": 0.01})

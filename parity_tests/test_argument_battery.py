@@ -19,9 +19,9 @@ from bad_arguments import (
 )
 from flax import nnx
 
-from attention_bridge import instances
-from attention_bridge.building import build, jax_shapes
 from attention_bridge.catalogue import CATALOGUE
+from attention_bridge.catalogue.part import build, jax_shapes
+from attention_bridge.parity import instances
 
 pytestmark = pytest.mark.usefixtures("as_shipped")
 

@@ -11,7 +11,8 @@ import torch
 from flax import nnx
 
 from attention_bridge.catalogue import CATALOGUE, DTYPES, Mechanism, select
-from attention_bridge.instances import (
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.instances import (
     build,
     cases,
     inputs,
@@ -21,9 +22,8 @@ from attention_bridge.instances import (
     torch_module,
     with_full_masks,
 )
-from attention_bridge.parity import error
-from attention_bridge.proof import prove, prove_case
-from attention_bridge.running import Arrays, is_float, named_outputs, on_platform, run_jax, run_torch
+from attention_bridge.parity.proof import prove, prove_case
+from attention_bridge.parity.run import Arrays, is_float, named_outputs, on_platform, run_jax, run_torch
 from attention_bridge.weights import transfer
 
 each_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda mechanism: mechanism.name)

@@ -9,8 +9,8 @@ from flax import nnx
 
 import jax_attention
 import torch_attention
-from attention_bridge.building import build
 from attention_bridge.catalogue import Part
+from attention_bridge.catalogue.part import build
 from attention_bridge.weights import transfer
 
 BATCH, HEADS, LENGTH, EMBED, HEAD_DIM, BLOCK = 2, 3, 300, 12, 4, 5

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from attention_bridge import canaries, info, proof
-from attention_bridge.canaries import CANARIES, NO_REDUCE_FUSION, Canary, Finding, try_canary
-from attention_bridge.cli import app
+from attention_bridge.accelerators import canaries
+from attention_bridge.accelerators.canaries import CANARIES, NO_REDUCE_FUSION, Canary, Finding, try_canary
+from attention_bridge.cli import info
+from attention_bridge.cli.commands import app
+from attention_bridge.parity import proof
 
 ONE = Canary("one", "got = want = np.ones(1)", "nothing")
 

@@ -106,7 +106,7 @@ class TestAnyFormat:
     ):
         path = tmp_path / FILES[format]
         valid(path, format)
-        monkeypatch.setattr("attention_bridge.extras.find_spec", lambda name: None)
+        monkeypatch.setattr("attention_bridge.errors.find_spec", lambda name: None)
         with pytest.raises(InputError, match=rf"attention-bridge\[{extra}\]"):
             checkpoints.open(path)
 

@@ -17,8 +17,8 @@ from attention_bridge import checkpoints
 from attention_bridge.checkpoints import hdf5_walk, isolated
 from attention_bridge.checkpoints.faults import writing
 from attention_bridge.checkpoints.zips import open_zip
-from attention_bridge.config_files import read_json
 from attention_bridge.errors import CheckpointError, DiskError
+from attention_bridge.pretrained.config_files import read_json
 
 
 def npz(path):

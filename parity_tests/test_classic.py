@@ -11,8 +11,8 @@ import torch
 from safetensors.numpy import load_file
 
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build, jax_with
-from attention_bridge.parity import error
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.instances import build, jax_with
 from attention_bridge.weights import transfer
 from parity_tests.refusals import Case, assert_impossible, assert_refused
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from attention_bridge import proof
 from attention_bridge.catalogue import CATALOGUE
-from attention_bridge.cli import app
-from attention_bridge.parity import Difference
+from attention_bridge.cli.commands import app
+from attention_bridge.parity import proof
+from attention_bridge.parity.comparison import Difference
 
 run = CliRunner().invoke
 

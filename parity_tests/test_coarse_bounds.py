@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from attention_bridge import instances, proof
 from attention_bridge.catalogue import CATALOGUE, Mechanism
-from attention_bridge.measure import SMALL, error
-from attention_bridge.rounded import Rounded
-from attention_bridge.running import Arrays, is_float, named_outputs
+from attention_bridge.parity import instances, proof
+from attention_bridge.parity.measure import SMALL, error
+from attention_bridge.parity.rounded import Rounded
+from attention_bridge.parity.run import Arrays, is_float, named_outputs
 from attention_bridge.weights import transfer
 from attention_bridge.weights.leaves import to_numpy, to_torch
 

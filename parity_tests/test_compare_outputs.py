@@ -9,8 +9,8 @@ import pytest
 import torch
 from flax import nnx
 
-from attention_bridge.measure import error
-from attention_bridge.parity import assert_parity
+from attention_bridge.parity.comparison import assert_parity
+from attention_bridge.parity.measure import error
 
 X = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
 Made = Callable[[Any], Any]

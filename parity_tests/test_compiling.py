@@ -4,9 +4,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from attention_bridge import compiling, extras
+from attention_bridge import errors as extras
+from attention_bridge.accelerators import compilation as compiling
+from attention_bridge.accelerators.compilation import (
+    Program,
+    compile_for,
+    export_for,
+    foreign,
+    kernels,
+    product_flops,
+)
 from attention_bridge.catalogue import select
-from attention_bridge.compiling import Program, compile_for, export_for, foreign, kernels, product_flops
 from attention_bridge.errors import InputError
 from benchmarks.linear import FORMS
 from benchmarks.tpu import form_program

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from attention_bridge.building import build
-from attention_bridge.config_files import read_json
+from attention_bridge.catalogue.part import build
 from attention_bridge.errors import CheckpointError
-from attention_bridge.families import declarations, read_config
-from attention_bridge.families.fields import GENERATION
+from attention_bridge.pretrained.config_files import read_json
+from attention_bridge.pretrained.families import declarations, read_config
+from attention_bridge.pretrained.families.fields import GENERATION
 from parity_tests import fuzz_samples
 
 NOT_FINITE = (math.nan, math.inf, -math.inf, 10**400)

@@ -21,12 +21,14 @@ import pytest
 import torch
 from flax import nnx
 
-from attention_bridge import instances, oracles, running
+from attention_bridge import oracles
 from attention_bridge.catalogue import Mechanism, select
-from attention_bridge.instances import parameters
-from attention_bridge.parity import Difference, error, tolerances
-from attention_bridge.proof import prove_case, wrong_slopes
-from attention_bridge.running import Arrays, on_bfloat16_grid
+from attention_bridge.parity import instances
+from attention_bridge.parity import run as running
+from attention_bridge.parity.comparison import Difference, error, tolerances
+from attention_bridge.parity.instances import parameters
+from attention_bridge.parity.proof import prove_case, wrong_slopes
+from attention_bridge.parity.run import Arrays, on_bfloat16_grid
 from attention_bridge.weights import transfer
 
 

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from attention_bridge import checkpoints
-from attention_bridge.cli import app
-from attention_bridge.layouts import LAYOUTS
-from attention_bridge.verification import verify
+from attention_bridge.cli.commands import app
+from attention_bridge.pretrained.verification import verify
 from attention_bridge.weights import convert
+from attention_bridge.weights.layouts import LAYOUTS
 from parity_tests import families
 
 RUNNER = CliRunner()

@@ -7,8 +7,15 @@ import jax
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
+from attention_bridge.accelerators.compilation import (
+    Program,
+    export_for,
+    foreign,
+    gradients_of,
+    kernels,
+    program_of,
+)
 from attention_bridge.catalogue import CATALOGUE
-from attention_bridge.compiling import Program, export_for, foreign, gradients_of, kernels, program_of
 from jax_attention import ops
 from jax_attention.ops import native
 

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import jax_with
+from attention_bridge.parity.instances import jax_with
 from attention_bridge.weights import convert, transfer
 from jax_attention import models as jax_models
 from torch_attention import models as torch_models

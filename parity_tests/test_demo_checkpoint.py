@@ -9,7 +9,7 @@ import pytest
 from attention_bridge import checkpoints
 from attention_bridge.demo.checkpoint import check_mean_pooling, read_sentence_encoder
 from attention_bridge.errors import CheckpointError
-from attention_bridge.families import read_config
+from attention_bridge.pretrained.families import read_config
 from parity_tests import families
 from torch_attention.models import EncoderConfig
 

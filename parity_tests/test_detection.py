@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from attention_bridge.building import build
 from attention_bridge.catalogue import CATALOGUE
-from attention_bridge.layouts import LAYOUTS
+from attention_bridge.catalogue.part import build
 from attention_bridge.weights import convert, detect
 from attention_bridge.weights.engine import enter
 from attention_bridge.weights.ghosts import ghost
+from attention_bridge.weights.layouts import LAYOUTS
 from attention_bridge.weights.leaves import Spec
 from attention_bridge.weights.report import Report
 

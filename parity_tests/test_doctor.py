@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from attention_bridge.cli import app
+from attention_bridge.cli.commands import app
 from attention_bridge.doctor import SUSPECTS, Setting, budget, diagnose, layer
 from attention_bridge.doctor.case import make_port
 from attention_bridge.doctor.layer import compute
 from attention_bridge.doctor.report import as_json
 from attention_bridge.errors import InputError
-from attention_bridge.measure import error
+from attention_bridge.parity.measure import error
 from parity_tests import faulty_layers as layers
 from parity_tests.faulty_layers import Case, Weights, half_rope, linear, random_weights
 from torch_attention.models.encoder import EncoderConfig, EncoderLayer

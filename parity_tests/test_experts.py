@@ -9,9 +9,9 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
-from attention_bridge.building import build
 from attention_bridge.catalogue import Part
-from attention_bridge.parity import error
+from attention_bridge.catalogue.part import build
+from attention_bridge.parity.comparison import error
 from attention_bridge.weights import transfer
 from parity_tests.built import each_mirror
 

@@ -16,11 +16,11 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from attention_bridge.building import build, jax_shapes
 from attention_bridge.catalogue import Part
+from attention_bridge.catalogue.part import build, jax_shapes
 from attention_bridge.errors import CheckpointError
-from attention_bridge.families import read_config
 from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
+from attention_bridge.pretrained.families import read_config
 from attention_bridge.weights import convert, stream, transfer
 from attention_bridge.weights.leaves import Spec
 from parity_tests import families, meta_llama

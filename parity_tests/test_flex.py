@@ -11,7 +11,7 @@ import torch
 import jax_attention.ops
 import torch_attention.ops
 from attention_bridge import oracles
-from attention_bridge.parity import tolerances
+from attention_bridge.parity.comparison import tolerances
 
 pytestmark = pytest.mark.slow
 

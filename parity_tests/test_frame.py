@@ -13,8 +13,8 @@ from flax import nnx
 
 import jax_attention
 import torch_attention
-from attention_bridge import instances
 from attention_bridge.catalogue import CATALOGUE, select
+from attention_bridge.parity import instances
 from attention_bridge.weights import transfer
 
 PACKAGES = {"torch": torch_attention, "jax": jax_attention}

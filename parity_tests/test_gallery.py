@@ -11,10 +11,10 @@ import torch_attention.masks
 from attention_bridge import plots
 from attention_bridge.catalogue import CATALOGUE, select
 from attention_bridge.errors import InputError
-from attention_bridge.gallery import drawing, instances
-from attention_bridge.gallery.maps import Map
-from attention_bridge.gallery.masks import CALLS, masks
-from attention_bridge.gallery.sentence import DOCUMENTS, ORDER, PHRASES, WORDS, features, latents
+from attention_bridge.plots.gallery import drawing, instances
+from attention_bridge.plots.gallery.maps import Map
+from attention_bridge.plots.gallery.masks import CALLS, masks
+from attention_bridge.plots.gallery.sentence import DOCUMENTS, ORDER, PHRASES, WORDS, features, latents
 from attention_bridge.plots.posters import KINDS, Panel
 
 LENGTH = len(WORDS)

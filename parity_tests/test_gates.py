@@ -7,7 +7,7 @@ import pytest
 
 from attention_bridge.catalogue import Part
 from attention_bridge.oracles import gates as oracles
-from attention_bridge.parity import error
+from attention_bridge.parity.comparison import error
 from parity_tests.built import assert_alike, each_mirror, module, numbers, run, weights_for
 from parity_tests.refusals import Case, assert_impossible, assert_refused
 

@@ -13,7 +13,7 @@ import jax_attention
 import jax_attention.models
 import torch_attention
 import torch_attention.models
-from attention_bridge.parity import error
+from attention_bridge.parity.comparison import error
 from attention_bridge.weights import transfer
 from parity_tests import described
 from parity_tests.built import MIRRORS

@@ -12,9 +12,9 @@ from flax import nnx
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build, jax_with
-from attention_bridge.parity import error
-from attention_bridge.running import run_jax, run_torch
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.instances import build, jax_with
+from attention_bridge.parity.run import run_jax, run_torch
 from attention_bridge.weights import transfer
 from parity_tests.refusals import Case, assert_impossible, assert_refused
 

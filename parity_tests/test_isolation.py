@@ -29,18 +29,18 @@ WITHOUT = {
         for part in (
             "",
             ".weights",
-            ".layouts",
+            ".weights.layouts",
             ".checkpoints",
             ".oracles",
             ".errors",
             ".catalogue",
             ".doctor.file",
             ".rosetta",
-            ".families",
-            ".conversion",
-            ".inspection",
+            ".pretrained.families",
+            ".pretrained.conversion",
+            ".pretrained.inspection",
             ".training",
-            ".weight_tables",
+            ".cli.weight_tables",
         )
     },
 }

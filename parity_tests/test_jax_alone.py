@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from attention_bridge import instances
-from attention_bridge.building import jax_shapes
 from attention_bridge.catalogue import CATALOGUE, Mechanism
-from attention_bridge.measure import error, summed_terms, tolerances
+from attention_bridge.catalogue.part import jax_shapes
 from attention_bridge.oracles.gradient import slope
-from attention_bridge.running import Arrays, cotangent, is_float, named_outputs, on_platform, run_jax
+from attention_bridge.parity import instances
+from attention_bridge.parity.measure import error, summed_terms, tolerances
+from attention_bridge.parity.run import Arrays, cotangent, is_float, named_outputs, on_platform, run_jax
 from attention_bridge.weights import convert, transfer
 from attention_bridge.weights.containers import open_container
 

@@ -13,10 +13,10 @@ from jax import export
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, select
-from attention_bridge.instances import jax_module, torch_module
-from attention_bridge.running import named_outputs
-from attention_bridge.uses import jax_uses
-from attention_bridge.uses.jax_uses import USES, YES, runner, shapes, symbolic
+from attention_bridge.pages.uses import jax_uses
+from attention_bridge.pages.uses.jax_uses import USES, YES, runner, shapes, symbolic
+from attention_bridge.parity.instances import jax_module, torch_module
+from attention_bridge.parity.run import named_outputs
 
 # The shape checks of these tests take a size for an `int`, which a symbolic one is not.
 pytestmark = pytest.mark.usefixtures("as_shipped")

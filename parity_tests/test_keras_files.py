@@ -17,12 +17,14 @@ from typer.testing import CliRunner
 
 import jax_attention
 import torch_attention
-from attention_bridge import checkpoints, keras_config, keras_layers
+from attention_bridge import checkpoints
 from attention_bridge.checkpoints import Spec, faults
-from attention_bridge.cli import app
+from attention_bridge.cli.commands import app
 from attention_bridge.errors import CheckpointError, ConversionError
-from attention_bridge.layouts import LAYOUTS
+from attention_bridge.pretrained.keras import config as keras_config
+from attention_bridge.pretrained.keras import layers as keras_layers
 from attention_bridge.weights import convert, transfer
+from attention_bridge.weights.layouts import LAYOUTS
 from parity_tests.checkpoint_samples import bits, load
 from parity_tests.keras_samples import functional, nested, random_weights, values
 from parity_tests.test_checkpoint_fuzz import mutated, outcome

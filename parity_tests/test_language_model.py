@@ -14,13 +14,13 @@ from flax import nnx
 import jax_attention.models
 import torch_attention.models
 import torch_attention.models.depth
-from attention_bridge.building import build
 from attention_bridge.catalogue import CATALOGUE, Part
+from attention_bridge.catalogue.part import build
 from attention_bridge.catalogue.shared import EMBED
-from attention_bridge.families.describe import language_model, layer_spec, model_spec
-from attention_bridge.instances import jax_module, torch_module
+from attention_bridge.parity.instances import jax_module, torch_module
+from attention_bridge.parity.proof import prove
 from attention_bridge.pretrained import load_pretrained, save_pretrained
-from attention_bridge.proof import prove
+from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
 from attention_bridge.weights import transfer
 from attention_bridge.weights.containers import open_container
 from parity_tests.built import MIRRORS, each_mirror

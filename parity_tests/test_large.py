@@ -12,9 +12,9 @@ from flax import nnx
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, Mechanism
-from attention_bridge.instances import cases, inputs, torch_module
-from attention_bridge.parity import assert_parity, error
-from attention_bridge.running import is_float, named_outputs
+from attention_bridge.parity.comparison import assert_parity, error
+from attention_bridge.parity.instances import cases, inputs, torch_module
+from attention_bridge.parity.run import is_float, named_outputs
 from attention_bridge.weights import transfer
 
 pytestmark = pytest.mark.slow

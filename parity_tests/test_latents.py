@@ -8,11 +8,11 @@ import torch
 from flax import nnx
 
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build, jax_with
 from attention_bridge.oracles import latents as oracles
 from attention_bridge.oracles.common import scope
-from attention_bridge.parity import error
-from attention_bridge.running import named_outputs, on_platform, run_jax, run_torch
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.instances import build, jax_with
+from attention_bridge.parity.run import named_outputs, on_platform, run_jax, run_torch
 from attention_bridge.weights import transfer
 from parity_tests.built import collected
 from parity_tests.refusals import MIRRORS, Case, assert_impossible, assert_refused

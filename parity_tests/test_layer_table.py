@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 import jax_attention.models
 import torch_attention.models
 from attention_bridge import checkpoints
-from attention_bridge.building import build
 from attention_bridge.catalogue import Part
-from attention_bridge.cli import app
-from attention_bridge.families import read_config
-from attention_bridge.families.fields import Fields
-from attention_bridge.families.own import read_own
-from attention_bridge.layer_table import LAYER, MODEL, layer_table
-from attention_bridge.weight_tables import SHOWN
+from attention_bridge.catalogue.part import build
+from attention_bridge.cli.commands import app
+from attention_bridge.cli.weight_tables import SHOWN
+from attention_bridge.pretrained.families import read_config
+from attention_bridge.pretrained.families.fields import Fields
+from attention_bridge.pretrained.families.own import read_own
+from attention_bridge.pretrained.layer_table import LAYER, MODEL, layer_table
 from parity_tests import families
 from parity_tests.hybrids import HYBRIDS, delta_layer, gated_layer, latent_layer, window_layer
 

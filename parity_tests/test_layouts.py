@@ -15,9 +15,9 @@ from flax import linen, nnx
 import jax_attention
 import torch_attention
 from attention_bridge.errors import ConversionError
-from attention_bridge.layouts import LAYOUTS
 from attention_bridge.weights import convert, explain, plan, transfer
-from attention_bridge.weights.explain import words
+from attention_bridge.weights.explanation import words
+from attention_bridge.weights.layouts import LAYOUTS
 from jax_attention.models import Encoder as JaxEncoder
 from jax_attention.models import EncoderConfig as JaxEncoderConfig
 from parity_tests import families

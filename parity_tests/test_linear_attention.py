@@ -16,8 +16,8 @@ from flax import nnx
 
 import jax_attention.linear
 import torch_attention.linear
-from attention_bridge.parity import error
-from attention_bridge.running import cotangent, named_outputs, on_platform
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.run import cotangent, named_outputs, on_platform
 from attention_bridge.weights import transfer
 from benchmarks.linear import DIRECTIONS, FORMS, FRAMEWORKS, benchmark
 from parity_tests.refusals import Case, assert_impossible, assert_refused

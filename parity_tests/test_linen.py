@@ -18,8 +18,8 @@ import jax_attention.models
 import torch_attention
 import torch_attention.models
 from attention_bridge.errors import ConversionError
-from attention_bridge.parity import error
-from attention_bridge.running import named_outputs
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.run import named_outputs
 from attention_bridge.weights import convert, transfer
 
 BATCH, HEADS, LENGTH, MEMORY, EMBED, FFN, VOCAB, MAX_LEN = 2, 3, 5, 7, 12, 13, 17, 11

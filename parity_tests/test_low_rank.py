@@ -10,9 +10,9 @@ import torch
 import jax_attention.low_rank.nystrom
 import torch_attention.low_rank.nystrom
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build, jax_with
-from attention_bridge.parity import error
-from attention_bridge.running import on_platform, run_jax, run_torch
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.instances import build, jax_with
+from attention_bridge.parity.run import on_platform, run_jax, run_torch
 from attention_bridge.weights import transfer
 from parity_tests.built import collected
 from parity_tests.peers.low_rank import nystrom_package

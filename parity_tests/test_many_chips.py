@@ -5,7 +5,7 @@ from functools import cache
 import jax
 import pytest
 
-from attention_bridge.many_chips import attention_on, compile_on, decoder_on, described_mesh
+from attention_bridge.accelerators.many_chips import attention_on, compile_on, decoder_on, described_mesh
 from jax_attention.models import LayerSpec, ModelSpec, Part
 
 pytest.importorskip(

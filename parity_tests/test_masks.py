@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import jax_attention.masks
 import torch_attention.masks
-from attention_bridge import instances
 from attention_bridge.catalogue import CATALOGUE, select
-from attention_bridge.instances import is_float
-from attention_bridge.running import named_outputs
+from attention_bridge.parity import instances
+from attention_bridge.parity.instances import is_float
+from attention_bridge.parity.run import named_outputs
 
 MIRRORS = {
     "torch": (torch_attention.masks, torch.tensor),

@@ -5,9 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 from attention_bridge import checkpoints, weights
-from attention_bridge.cli import app
-from attention_bridge.errors import CheckpointError, ConversionError
-from attention_bridge.lines import LONGEST_MESSAGE, cut, printable
+from attention_bridge.cli.commands import app
+from attention_bridge.errors import LONGEST_MESSAGE, CheckpointError, ConversionError, cut, printable
 from parity_tests.checkpoint_samples import save
 
 NAMES = ("n" * 300, "a\nb", "\x1b[31mred", "tab\tand \u202e turned", "ordinary.weight")

@@ -24,9 +24,9 @@ from torch import nn
 
 import jax_attention
 import torch_attention
-from attention_bridge import instances
 from attention_bridge.catalogue import CATALOGUE, Part, select
-from attention_bridge.families.describe import layer_spec, model_spec
+from attention_bridge.parity import instances
+from attention_bridge.pretrained.families.describe import layer_spec, model_spec
 from attention_bridge.weights import plan
 from parity_tests import described
 from parity_tests.task_models import TASK_MODELS

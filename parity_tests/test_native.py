@@ -8,7 +8,7 @@ import torch
 
 import jax_attention.ops
 import torch_attention.ops
-from attention_bridge.parity import tolerances
+from attention_bridge.parity.comparison import tolerances
 from jax_attention.ops import native
 from jax_attention.ops.call import checked_call
 from torch_attention import layers

@@ -21,7 +21,7 @@ from attention_bridge.errors import ConversionError, InputError
 from attention_bridge.optimizers import optimizer_like, optimizer_state_to_optax, optimizer_state_to_torch
 from attention_bridge.optimizers.schedules import look_ahead, position
 from attention_bridge.optimizers.steps import clip_by_torch_norm
-from attention_bridge.running import on_platform
+from attention_bridge.parity.run import on_platform
 from attention_bridge.weights import transfer
 from jax_attention.models import Decoder as JaxDecoder
 from jax_attention.models import DecoderConfig as JaxDecoderConfig

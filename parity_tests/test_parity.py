@@ -16,8 +16,7 @@ import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, Mechanism
 from attention_bridge.errors import PlatformError
-from attention_bridge.measure import SMALL, coarse_tolerance
-from attention_bridge.parity import (
+from attention_bridge.parity.comparison import (
     UNIT_ROUNDOFF,
     Difference,
     assert_parity,
@@ -28,8 +27,9 @@ from attention_bridge.parity import (
     summed_terms,
     tolerances,
 )
-from attention_bridge.proof import prove_case
-from attention_bridge.running import named_outputs, on_platform
+from attention_bridge.parity.measure import SMALL, coarse_tolerance
+from attention_bridge.parity.proof import prove_case
+from attention_bridge.parity.run import named_outputs, on_platform
 from attention_bridge.weights import transfer
 from jax_attention import cross_attention as jax_cross
 from jax_attention import models as jax_models

@@ -19,7 +19,7 @@ from transformers.masking_utils import (
 
 import jax_attention
 import torch_attention
-from attention_bridge.parity import error
+from attention_bridge.parity.comparison import error
 from attention_bridge.weights import transfer
 from parity_tests.refusals import MIRRORS, Case, assert_impossible, assert_refused
 from parity_tests.test_masks import examples

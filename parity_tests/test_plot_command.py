@@ -3,14 +3,18 @@
 import base64
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+import attention_bridge
 from attention_bridge import plots
-from attention_bridge.cli import app
+from attention_bridge.cli.commands import app
+from attention_bridge.errors import InputError
+from attention_bridge.plots import choosing
 
 QUERIES, KEYS = ["a", "</script>", "c"], ["w", "x", "y", "z"]
 
@@ -75,8 +79,8 @@ def test_layer_and_head_choose_what_is_drawn(weights, tmp_path, monkeypatch, end
         drawn.append(("one", number, head))
         return plots.draw_mask(np.ones((2, 2), bool))
 
-    monkeypatch.setattr(plots, "head_grid", grid)
-    monkeypatch.setattr(plots, "one_head", one)
+    monkeypatch.setattr(choosing, "head_grid", grid)
+    monkeypatch.setattr(choosing, "one_head", one)
     np.savez("w.npz", weights)
     assert run("w.npz", "-o", f"out.{ending}", *options).exit_code == 0
     assert drawn == [expected]
@@ -133,3 +137,15 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence_with_exit_code_2(
     assert sentence in result.stderr
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.glob("a.*"))
+
+
+def test_function_draws_what_the_command_draws(weights, tmp_path):
+    np.savez("w.npz", weights)
+    assert run("w.npz", "-o", "command.html", "--layer", 1).exit_code == 0
+    assert attention_bridge.plot(list(weights), "function.html", layer=1, title="w") == Path("function.html")
+    assert (tmp_path / "function.html").read_text() == (tmp_path / "command.html").read_text()
+    attention_bridge.plot(weights[0], "one.png", head=0)
+    assert (tmp_path / "one.png").stat().st_size > 1000
+    for output, message in (("w.txt", "output must end in .html, .png or .svg"), ("no/w.png", "that exists")):
+        with pytest.raises(InputError, match=message):
+            attention_bridge.plot(weights[0], output)

@@ -19,9 +19,9 @@ from transformers.models.t5.modeling_t5 import T5Attention
 import jax_attention
 import torch_attention
 from attention_bridge.catalogue import CATALOGUE, Part, select
-from attention_bridge.instances import build, jax_with
-from attention_bridge.parity import assert_parity, error
-from attention_bridge.running import on_platform
+from attention_bridge.parity.comparison import assert_parity, error
+from attention_bridge.parity.instances import build, jax_with
+from attention_bridge.parity.run import on_platform
 from jax_attention.positions import transformer_xl as jax_xl
 from parity_tests.refusals import MIRRORS, Case, assert_impossible, assert_refused
 from torch_attention.positions import (

@@ -10,11 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_bridge import instances
+from attention_bridge.accelerators.precision import (
+    PRECISIONS,
+    emulated_products,
+    in_two_parts,
+    to_bfloat16,
+    to_tf32,
+)
 from attention_bridge.catalogue import CATALOGUE, Mechanism, select
 from attention_bridge.errors import InputError
-from attention_bridge.measure import CONSTANT, error, summed_terms
-from attention_bridge.precision import PRECISIONS, emulated_products, in_two_parts, to_bfloat16, to_tf32
+from attention_bridge.parity import instances
+from attention_bridge.parity.measure import CONSTANT, error, summed_terms
 from benchmarks import precision as page
 
 # What a factor is off by at most, relative to itself.

@@ -14,8 +14,8 @@ import jax_attention
 import torch_attention
 from attention_bridge import checkpoints
 from attention_bridge.errors import CheckpointError, ConversionError, InputError
-from attention_bridge.families import FAMILIES, read_config
 from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
+from attention_bridge.pretrained.families import FAMILIES, read_config
 from parity_tests import families
 
 MIRRORS = {

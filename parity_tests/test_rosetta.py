@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from attention_bridge.layouts import LAYOUTS
-from attention_bridge.rosetta import DEFAULTS, PEERS, TRAPS, VERSIONS, page
+from attention_bridge.pages.rosetta import page
+from attention_bridge.rosetta import DEFAULTS, PEERS, TRAPS, VERSIONS
+from attention_bridge.weights.layouts import LAYOUTS
 from parity_tests.rosetta import PROOFS, defaults
 from parity_tests.rosetta.calls import (
     BATCH,
@@ -40,7 +41,7 @@ class TestPage:
 
     def test_it_is_printed_without_any_framework(self):
         program = (
-            "import runpy, sys; runpy.run_module('attention_bridge.rosetta', run_name='__main__'); "
+            "import runpy, sys; runpy.run_module('attention_bridge.pages.rosetta', run_name='__main__'); "
             "found = {'torch', 'jax', 'flax', 'keras', 'transformers'} & set(sys.modules); sys.exit(str(found or ''))"
         )
         run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attention_bridge.parity import error
+from attention_bridge.parity.comparison import error
 from attention_bridge.weights import convert
 from parity_tests.refusals import Case, assert_impossible, assert_refused
 from parity_tests.translators import (

@@ -19,9 +19,9 @@ from flax import nnx
 import jax_attention.sharding
 import torch_attention.sharding
 from attention_bridge.catalogue import CATALOGUE, SIZES
-from attention_bridge.measure import error, tolerances
-from attention_bridge.parity import gradient_scales
-from attention_bridge.running import run_jax, run_torch
+from attention_bridge.parity.comparison import gradient_scales
+from attention_bridge.parity.measure import error, tolerances
+from attention_bridge.parity.run import run_jax, run_torch
 from attention_bridge.weights import transfer
 from parity_tests.conformance import MIRRORS, oracle
 from parity_tests.sharded import (

@@ -14,13 +14,13 @@ import torch_attention.ops
 import torch_attention.sparse.hashing
 import torch_attention.sparse.native_sparse
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build, jax_with
 from attention_bridge.oracles import native_sparse
 from attention_bridge.oracles import positions as positions_oracle
 from attention_bridge.oracles import sparse as oracles
 from attention_bridge.oracles.gradient import gradient
-from attention_bridge.parity import error
-from attention_bridge.running import cotangent, on_platform, run_jax, run_torch
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.instances import build, jax_with
+from attention_bridge.parity.run import cotangent, on_platform, run_jax, run_torch
 from attention_bridge.weights import transfer
 from parity_tests.built import collected
 from parity_tests.refusals import Case, assert_impossible, assert_refused

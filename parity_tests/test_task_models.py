@@ -12,12 +12,12 @@ from flax import nnx
 import jax_attention.models
 import torch_attention.models
 from attention_bridge import weights
-from attention_bridge.building import build
 from attention_bridge.catalogue import Part
-from attention_bridge.families import read_config
-from attention_bridge.instances import jax_module, torch_module
+from attention_bridge.catalogue.part import build
+from attention_bridge.parity.instances import jax_module, torch_module
+from attention_bridge.parity.proof import prove
 from attention_bridge.pretrained import load_pretrained, save_pretrained
-from attention_bridge.proof import prove
+from attention_bridge.pretrained.families import read_config
 from attention_bridge.weights import transfer
 from parity_tests.built import MIRRORS, each_mirror
 from parity_tests.task_models import (

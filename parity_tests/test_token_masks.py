@@ -8,8 +8,8 @@ import torch
 from flax import nnx
 
 import torch_attention.models
-from attention_bridge.building import build
-from attention_bridge.families.describe import Heads, language_model
+from attention_bridge.catalogue.part import build
+from attention_bridge.pretrained.families.describe import Heads, language_model
 from parity_tests import described
 from parity_tests.built import each_mirror
 from parity_tests.translators import translator

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from attention_bridge import compiling
+from attention_bridge.accelerators import compilation as compiling
+from attention_bridge.accelerators.compilation import Program, compile_for, gradients_of, program_of
 from attention_bridge.catalogue import CATALOGUE, Part, select
-from attention_bridge.compiling import Program, compile_for, gradients_of, program_of
 from attention_bridge.errors import InputError
 from jax_attention import ops
 
@@ -184,7 +184,7 @@ def test_a_chip_that_there_is_not_is_refused():
 
 def test_several_processes_compile_at_once_and_say_nothing():
     program = (
-        "import jax, sys; from attention_bridge.compiling import *; "
+        "import jax, sys; from attention_bridge.accelerators.compilation import *; "
         "found = compile_for(Program('double', lambda x: 2 * x, (jax.ShapeDtypeStruct((8,), 'float32'),)));"
         "print('compiled', flush=True); sys.stdin.read()"  # waits until the others are done
     )

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from attention_bridge import checkpoints
 from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.running import on_platform
+from attention_bridge.parity.run import on_platform
 from attention_bridge.training import (
     IGNORED,
     AdamW,

@@ -10,11 +10,11 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_attention
-from attention_bridge import instances
 from attention_bridge.catalogue import CATALOGUE, select
-from attention_bridge.instances import inputs, torch_module
-from attention_bridge.running import named_outputs
-from attention_bridge.uses import page, torch_uses
+from attention_bridge.pages.uses import page, torch_uses
+from attention_bridge.parity import instances
+from attention_bridge.parity.instances import inputs, torch_module
+from attention_bridge.parity.run import named_outputs
 from attention_bridge.weights.leaves import to_torch
 from torch_attention import arrays
 from torch_attention.models.experts import MixtureOfExperts

@@ -9,12 +9,12 @@ from flax import nnx
 
 from attention_bridge.catalogue import Mechanism, Part
 from attention_bridge.catalogue.vision import VISION_FAMILY
-from attention_bridge.instances import build, inputs, jax_with, parameters, torch_module
 from attention_bridge.oracles import vision as oracles
 from attention_bridge.oracles.common import dot_product_attention, linear, merge_heads, split_heads
 from attention_bridge.oracles.gradient import STEP
-from attention_bridge.parity import assert_parity, error
-from attention_bridge.running import cotangent, named_outputs, on_platform, run_torch
+from attention_bridge.parity.comparison import assert_parity, error
+from attention_bridge.parity.instances import build, inputs, jax_with, parameters, torch_module
+from attention_bridge.parity.run import cotangent, named_outputs, on_platform, run_torch
 from attention_bridge.weights import transfer
 from parity_tests.built import collected
 from parity_tests.refusals import MIRRORS, Case, assert_impossible, assert_refused

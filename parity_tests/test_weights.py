@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attention_bridge.errors import ConversionError
-from attention_bridge.layouts.jax_attention import JAX_ATTENTION
 from attention_bridge.weights import (
     Constant,
     Dropped,
@@ -28,6 +27,7 @@ from attention_bridge.weights import (
     plan,
     transfer,
 )
+from attention_bridge.weights.layouts.jax_attention import JAX_ATTENTION
 from attention_bridge.weights.names import NamePattern, alternatives
 
 HUB = "torch_attention"
@@ -290,7 +290,7 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import numpy as np
-import attention_bridge.checkpoints, attention_bridge.layouts, attention_bridge.weights
+import attention_bridge.checkpoints, attention_bridge.weights.layouts, attention_bridge.weights
 from attention_bridge.weights import convert, transfer
 
 hub, _ = convert({"in_proj_weight": np.ones((6, 2))}, "torch.mha", "jax_attention")

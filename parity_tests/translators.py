@@ -14,7 +14,7 @@ import jax_attention
 import jax_attention.models
 import torch_attention
 import torch_attention.models
-from attention_bridge.running import on_platform
+from attention_bridge.parity.run import on_platform
 from attention_bridge.weights import transfer
 
 BATCH, SOURCE, TARGET = 2, 7, 5

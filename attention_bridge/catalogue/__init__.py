@@ -18,8 +18,8 @@ from attention_bridge.catalogue.mechanism import GROWTHS as GROWTHS
 from attention_bridge.catalogue.mechanism import SIZES as SIZES
 from attention_bridge.catalogue.mechanism import Mechanism as Mechanism
 from attention_bridge.catalogue.mechanism import Paper as Paper
-from attention_bridge.catalogue.mechanism import Part as Part
 from attention_bridge.catalogue.models import MODELS
+from attention_bridge.catalogue.part import Part as Part
 from attention_bridge.catalogue.patterns import PATTERNS_FAMILY
 from attention_bridge.catalogue.positions import POSITIONS_FAMILY
 from attention_bridge.catalogue.scores import SCORES_FAMILY

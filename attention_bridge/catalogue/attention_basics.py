@@ -1,7 +1,8 @@
 """The first attentions: additive, multiplicative, scaled dot-product."""
 
 from attention_bridge import oracles
-from attention_bridge.catalogue.mechanism import Mechanism, Part
+from attention_bridge.catalogue.mechanism import Mechanism
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import (
     BAHDANAU,
     HIDDEN,

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from attention_bridge.catalogue.mechanism import Mechanism, Paper, Part
+from attention_bridge.catalogue.mechanism import Mechanism, Paper
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import (
     EMBED,
     HIDDEN,

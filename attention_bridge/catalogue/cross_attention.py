@@ -3,7 +3,8 @@
 from functools import partial
 
 from attention_bridge import oracles
-from attention_bridge.catalogue.mechanism import Mechanism, Part
+from attention_bridge.catalogue.mechanism import Mechanism
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import (
     EMBED,
     FFN,

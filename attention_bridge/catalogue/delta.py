@@ -3,7 +3,8 @@
 from functools import partial
 from typing import Any
 
-from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
+from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import PADDING, SEQUENCE
 from attention_bridge.oracles import delta as oracles
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
+from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import EMBED, HEADS, HEADS_SELF, KEEP_SELF, SEQUENCE
 from attention_bridge.oracles import heads as oracles
 

@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
+from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import HEADS, HEADS_CROSS, HEADS_SELF, KEEP_CROSS, KEEP_SELF, PADDING
 from attention_bridge.oracles import latents as oracles
 

@@ -3,7 +3,8 @@
 from functools import partial
 from typing import Any
 
-from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
+from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import HEADS, PADDING, SEQUENCE
 from attention_bridge.oracles import low_rank as oracles
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from attention_bridge.catalogue.part import Part
+
 # Every axis of every tensor of the proof, by name; no two that meet are equal.
 SIZES = {
     "one": 1,
@@ -28,14 +30,6 @@ DTYPES = ("float32", "float64", "bfloat16")
 GROWTHS = {"n": 1.0, "n log n": 1.15, "n √n": 1.5, "n²": 2.0}
 
 Axes = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A class of the mirrors and the arguments to build it with; an argument may be a part in turn."""
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,8 +68,8 @@ class Mechanism:
         weights: whether a call takes `need_weights`; what only adds to a sequence has none to return.
         sizes: the size of each axis that is named here.
         dtypes: what it is proven in; a choice of keys is no matter for bfloat16, where ties decide.
-        native: the function in `attention_bridge.natives` that computes the same with PyTorch's own
-            operations, the yardstick for bfloat16; without one that is `attention_bridge.rounded`.
+        native: the function in `attention_bridge.parity.natives` that computes the same with PyTorch's own
+            operations, the yardstick for bfloat16; without one that is `attention_bridge.parity.rounded`.
         growth: how the cost grows with the length n by the paper, without the weights: a key of `GROWTHS`.
     """
 

@@ -3,7 +3,8 @@
 from functools import partial
 
 from attention_bridge import oracles
-from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Part
+from attention_bridge.catalogue.mechanism import SIZES, Mechanism
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import DEVLIN, EMBED, FFN, HEADS, HEADS_SELF, RADFORD_2019
 
 MODEL_SIZES = {

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from attention_bridge.catalogue.mechanism import Mechanism, Paper, Part
+from attention_bridge.catalogue.mechanism import Mechanism, Paper
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.rotary import POSITIONS, ROTARY, held
 from attention_bridge.catalogue.shared import (
     DEVLIN,

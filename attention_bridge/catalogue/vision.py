@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper, Part
+from attention_bridge.catalogue.mechanism import SIZES, Mechanism, Paper
+from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import EMBED, FFN, HEADS, HEADS_SELF, KEEP_SELF, SEQUENCE
 from attention_bridge.oracles import vision as oracles
 

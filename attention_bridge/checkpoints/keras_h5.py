@@ -22,8 +22,7 @@ from attention_bridge.checkpoints.giving import Items, check_names, no_metadata,
 from attention_bridge.checkpoints.held_file import HeldFile
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.unique import unique
-from attention_bridge.errors import CheckpointError
-from attention_bridge.extras import require
+from attention_bridge.errors import CheckpointError, require
 from attention_bridge.weights.leaves import Spec
 
 DEADLINE = 30.0  # seconds, for what takes one where there are thousands of tensors

@@ -16,8 +16,7 @@ from attention_bridge.checkpoints.giving import Items, check_names, gathered, no
 from attention_bridge.checkpoints.nests import flatten, nest
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.unique import unique
-from attention_bridge.errors import CheckpointError
-from attention_bridge.extras import require
+from attention_bridge.errors import CheckpointError, require
 from attention_bridge.weights.leaves import Spec
 
 KIND = "Orbax checkpoint"

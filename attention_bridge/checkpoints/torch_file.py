@@ -20,8 +20,7 @@ from attention_bridge.checkpoints.nests import flatten
 from attention_bridge.checkpoints.pickle_scan import scan
 from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.checkpoints.torch_zip import TorchZip, dtype_of
-from attention_bridge.errors import CheckpointError
-from attention_bridge.extras import require
+from attention_bridge.errors import CheckpointError, require
 from attention_bridge.weights.leaves import Spec, is_torch, to_numpy, to_torch
 
 KIND = "file of torch.save"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attention_bridge.demo import inputs
-from attention_bridge.extras import require
+from attention_bridge.errors import require
 
 if TYPE_CHECKING:
     from attention_bridge.demo.comparison import Neighbour, Row
@@ -104,7 +104,7 @@ def run(
 
     with quiet():
         with step("start PyTorch and JAX"):
-            from attention_bridge.parity import pinned_precision
+            from attention_bridge.parity.comparison import pinned_precision
         with pinned_precision():
             return _run(texts, query_number, checkpoint, figure, step)
 

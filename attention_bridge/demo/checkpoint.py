@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attention_bridge.config_files import read_json
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained import Pretrained, read_pretrained
+from attention_bridge.pretrained.config_files import read_json
+from attention_bridge.pretrained.load import Pretrained, read_pretrained
 
 # Sentence-transformers modules that the mean over the tokens, at unit length, covers.
 SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")

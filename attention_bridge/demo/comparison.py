@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from attention_bridge.demo.encoded import Encoded
-from attention_bridge.measure import CONSTANT, UNIT_ROUNDOFF
+from attention_bridge.parity.measure import CONSTANT, UNIT_ROUNDOFF
 
 EMBEDDING_TOLERANCE = 2e-6
 

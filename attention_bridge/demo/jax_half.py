@@ -8,7 +8,7 @@ from flax import nnx
 from attention_bridge.demo.checkpoint import SentenceEncoder
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
-from attention_bridge.pretrained import make_model
+from attention_bridge.pretrained.load import make_model
 from jax_attention.masks import length_mask
 from jax_attention.models import Encoder
 from jax_attention.outputs import EncoderOutput

@@ -5,7 +5,7 @@ import torch
 from attention_bridge.demo.checkpoint import SentenceEncoder
 from attention_bridge.demo.encoded import Encoded
 from attention_bridge.demo.tokens import Batch
-from attention_bridge.pretrained import make_model
+from attention_bridge.pretrained.load import make_model
 from torch_attention.masks import length_mask
 from torch_attention.models import Encoder
 from torch_attention.outputs import EncoderOutput

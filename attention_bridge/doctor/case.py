@@ -10,7 +10,7 @@ import numpy as np
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.doctor.setting import Setting
 from attention_bridge.errors import InputError
-from attention_bridge.measure import UNIT_ROUNDOFF
+from attention_bridge.parity.measure import UNIT_ROUNDOFF
 from attention_bridge.weights.leaves import to_numpy
 
 QUERY = "q_proj.weight"

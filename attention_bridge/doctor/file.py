@@ -13,8 +13,8 @@ from attention_bridge.doctor.diagnosis import Diagnosis
 from attention_bridge.doctor.search import diagnose
 from attention_bridge.doctor.setting import Setting
 from attention_bridge.errors import InputError
-from attention_bridge.layouts import LAYOUTS
 from attention_bridge.weights import convert
+from attention_bridge.weights.layouts import LAYOUTS
 
 REQUIRED = ("x", "reference", "candidate")
 OPTIONAL = ("memory", "mask")
@@ -32,7 +32,7 @@ def diagnose_file(
         path: `.npz` or `.safetensors` with arrays `x`, `reference` and `candidate`, `memory` and `mask` where the
             layer has them, and the weights.
         setting: of the reference.
-        layout: the layout of the weights' names, one of `attention_bridge.layouts.LAYOUTS`.
+        layout: the layout of the weights' names, one of `attention_bridge.weights.layouts.LAYOUTS`.
         progress: called with one line of progress now and then; None shows it on stderr if that is a terminal.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 from attention_bridge.doctor.layer import compute
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.doctor.suspects import Suspect, planted
-from attention_bridge.measure import error
+from attention_bridge.parity.measure import error
 
 FEW = 8  # queries of one sequence that all is judged by at first
 SEQUENCES = 4  # at most

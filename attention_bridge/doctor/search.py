@@ -22,7 +22,7 @@ from attention_bridge.doctor.slight import direction, singles, slight
 from attention_bridge.doctor.suspects import ROUNDING, SUSPECTS, Suspect, planted
 from attention_bridge.doctor.yardstick import Yardstick
 from attention_bridge.errors import InputError
-from attention_bridge.measure import COARSE, UNIT_ROUNDOFF, error, tolerances
+from attention_bridge.parity.measure import COARSE, UNIT_ROUNDOFF, error, tolerances
 
 Candidate = Any | Callable[[Mapping[str, Any]], Any]
 MOST = 0.1  # what is left of a difference that is explained: this share at most, and no more than rounding

@@ -18,7 +18,7 @@ from attention_bridge.doctor.port import Array
 from attention_bridge.doctor.sample import Sample
 from attention_bridge.doctor.suspects import ROUNDED, ROUNDING, SUSPECTS, Suspect, planted
 from attention_bridge.doctor.yardstick import Yardstick
-from attention_bridge.measure import UNIT_ROUNDOFF
+from attention_bridge.parity.measure import UNIT_ROUNDOFF
 
 # Of the squares of a difference: what is left at most when the mistake that made part of it is planted. Right ports in
 # 16 and 32 bits leave 0.96 at least for every mistake that the doctor knows, where many queries share the difference.

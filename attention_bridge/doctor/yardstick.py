@@ -9,7 +9,7 @@ import numpy as np
 from attention_bridge.doctor.layer import compute
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.doctor.sample import Sample
-from attention_bridge.measure import (
+from attention_bridge.parity.measure import (
     COARSE,
     CONSTANT,
     SMALL,

@@ -5,6 +5,7 @@ or from numpy: row i shows where query i looks. matplotlib draws without a scree
 
 | function          | draws                                                                          |
 |-------------------|--------------------------------------------------------------------------------|
+| `plot`            | weights into a file, as the picture or page that fits them                     |
 | `head_grid`       | every head of a layer, or of several layers                                    |
 | `one_head`        | one head, or the mean over heads, with a label for each token                  |
 | `alignment`       | target against source tokens, as papers on translation do                      |
@@ -23,6 +24,7 @@ or from numpy: row i shows where query i looks. matplotlib draws without a scree
 matrix `(query, key)`; where several layers can be drawn, a list of these.
 """
 
+from attention_bridge.plots.choosing import plot
 from attention_bridge.plots.comparing import comparison
 from attention_bridge.plots.files import save
 from attention_bridge.plots.grids import head_grid
@@ -51,6 +53,7 @@ __all__ = [
     "image_overlay",
     "lit_images",
     "one_head",
+    "plot",
     "poster",
     "rollout",
     "rollout_overlay",

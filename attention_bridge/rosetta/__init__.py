@@ -1,7 +1,7 @@
 """The same attention call in every framework, side by side: facts as plain data, and the page made of them.
 
-`python -m attention_bridge.rosetta` prints `docs/rosetta.md`. It needs none of the frameworks; tests run them all and
-hold every fact against what they do.
+`python -m attention_bridge.pages.rosetta` prints `docs/rosetta.md`. It needs none of the frameworks; tests run them
+all and hold every fact against what they do.
 
 | file            | what it holds                                                |
 |-----------------|--------------------------------------------------------------|
@@ -12,12 +12,12 @@ hold every fact against what they do.
 | `models.py`     | models of Hugging Face                                       |
 | `defaults.py`   | what differs outside attention                               |
 | `traps.py`      | what goes wrong without a word, and the line that cures it   |
-| `page.py`       | the page                                                     |
+| `peers.py`      | all calls                                                    |
 """
 
 from attention_bridge.rosetta.defaults import DEFAULTS, Default
-from attention_bridge.rosetta.page import PEERS, page
 from attention_bridge.rosetta.peer import MASK_SHAPES, Empty, Peer
+from attention_bridge.rosetta.peers import PEERS
 from attention_bridge.rosetta.traps import TRAPS, Trap
 from attention_bridge.rosetta.versions import VERSIONS
 
@@ -31,5 +31,4 @@ __all__ = [
     "Empty",
     "Peer",
     "Trap",
-    "page",
 ]

@@ -50,7 +50,7 @@ class Peer:
         weights: a call that gives the weights, or empty; `weights_axes` are their axes.
         dropped: whether these weights are those after dropout.
         scale: the argument that replaces `1 / sqrt(head_dim)`, or empty.
-        layout_name: of its tensors in `attention_bridge.layouts`, or empty.
+        layout_name: of its tensors in `attention_bridge.weights.layouts`, or empty.
         tensors: their names and the words for their shapes.
     """
 

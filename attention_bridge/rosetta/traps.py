@@ -21,7 +21,7 @@ class Trap:
 
 
 MASKS = "attention_bridge.masks"
-TRANSFER = "attention_bridge.weights.transfer"
+TRANSFER = "attention_bridge.weights.trees"
 
 TRAPS = (
     Trap(
@@ -138,7 +138,7 @@ TRAPS = (
         "config",
         "eps and the form of GELU are in no file of weights: what is not read from the configuration is a default.",
         'load_pretrained(directory, "jax")',
-        ("attention_bridge.pretrained.load_pretrained",),
+        ("attention_bridge.pretrained.load.load_pretrained",),
     ),
     Trap(
         "decay",
@@ -150,7 +150,7 @@ TRAPS = (
         "unseen",
         "It runs, the shapes fit, and nobody compared.",
         "assert_parity(torch_module, jax_module, x)  # names the first tensor that differs",
-        ("attention_bridge.parity.assert_parity",),
+        ("attention_bridge.parity.comparison.assert_parity",),
     ),
     Trap(
         "unexplained",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from attention_bridge.cli import REFUSALS
+from attention_bridge.errors import REFUSALS
 from attention_bridge.training.lessons import Lesson
 from attention_bridge.training.running import NAMES, Outcome, make_directory, run
 

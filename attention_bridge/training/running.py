@@ -15,8 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.extras import require
+from attention_bridge.errors import CheckpointError, InputError, require
 from attention_bridge.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from attention_bridge.training.lessons import Lesson, check_until
 

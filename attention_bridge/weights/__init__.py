@@ -9,32 +9,54 @@
 | `explain`  | nothing: it says in words what a report says         |
 """
 
-from attention_bridge.weights.engine import convert
-from attention_bridge.weights.explain import explain
-from attention_bridge.weights.grouped import GroupedRule
-from attention_bridge.weights.layout import Constant, Dropped, Layout, Refused, Tied, ZeroBias
-from attention_bridge.weights.report import Fault, Match, Note, Report
-from attention_bridge.weights.rule import Rule
-from attention_bridge.weights.streaming import Stream, stream
-from attention_bridge.weights.transfer import plan, transfer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Constant",
-    "Dropped",
-    "Fault",
-    "GroupedRule",
-    "Layout",
-    "Match",
-    "Note",
-    "Refused",
-    "Report",
-    "Rule",
-    "Stream",
-    "Tied",
-    "ZeroBias",
-    "convert",
-    "explain",
-    "plan",
-    "stream",
-    "transfer",
-]
+if TYPE_CHECKING:
+    from attention_bridge.errors import Fault as Fault
+    from attention_bridge.weights.engine import convert as convert
+    from attention_bridge.weights.explanation import explain as explain
+    from attention_bridge.weights.grouped import GroupedRule as GroupedRule
+    from attention_bridge.weights.layout import Constant as Constant
+    from attention_bridge.weights.layout import Dropped as Dropped
+    from attention_bridge.weights.layout import Layout as Layout
+    from attention_bridge.weights.layout import Refused as Refused
+    from attention_bridge.weights.layout import Tied as Tied
+    from attention_bridge.weights.layout import ZeroBias as ZeroBias
+    from attention_bridge.weights.report import Match as Match
+    from attention_bridge.weights.report import Note as Note
+    from attention_bridge.weights.report import Report as Report
+    from attention_bridge.weights.rule import Rule as Rule
+    from attention_bridge.weights.streaming import Stream as Stream
+    from attention_bridge.weights.streaming import stream as stream
+    from attention_bridge.weights.trees import plan as plan
+    from attention_bridge.weights.trees import transfer as transfer
+
+# The public names, each in its module; a module is imported when its name is asked for.
+PUBLIC = {
+    "Constant": "attention_bridge.weights.layout",
+    "Dropped": "attention_bridge.weights.layout",
+    "Fault": "attention_bridge.errors",
+    "GroupedRule": "attention_bridge.weights.grouped",
+    "Layout": "attention_bridge.weights.layout",
+    "Match": "attention_bridge.weights.report",
+    "Note": "attention_bridge.weights.report",
+    "Refused": "attention_bridge.weights.layout",
+    "Report": "attention_bridge.weights.report",
+    "Rule": "attention_bridge.weights.rule",
+    "Stream": "attention_bridge.weights.streaming",
+    "Tied": "attention_bridge.weights.layout",
+    "ZeroBias": "attention_bridge.weights.layout",
+    "convert": "attention_bridge.weights.engine",
+    "explain": "attention_bridge.weights.explanation",
+    "plan": "attention_bridge.weights.trees",
+    "stream": "attention_bridge.weights.streaming",
+    "transfer": "attention_bridge.weights.trees",
+}
+__all__ = list(PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(PUBLIC[name]), name)

@@ -33,7 +33,7 @@ def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
     Args:
         specs: shape and dtype of each tensor.
     """
-    from attention_bridge.layouts import LAYOUTS  # here, because the tables import the rules
+    from attention_bridge.weights.layouts import LAYOUTS  # here, because the tables import the rules
 
     if not specs:
         return []

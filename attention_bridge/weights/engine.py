@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from attention_bridge.errors import Fault, FaultKind
+from attention_bridge.weights.configured import read_config
 from attention_bridge.weights.grouped import GroupedMove
 from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import NamePattern
-from attention_bridge.weights.report import Fault, FaultKind, Match, Note, Report
+from attention_bridge.weights.report import Match, Note, Report
 from attention_bridge.weights.rule import IDENTITY, Move
 from attention_bridge.weights.stacked import stack, unstack
 
@@ -43,7 +45,7 @@ def convert(
 
     Args:
         tensors: name to array, any dtype of numpy or ml_dtypes. Results may share memory with them.
-        source: the layout that `tensors` have, or its name in `attention_bridge.layouts.LAYOUTS`.
+        source: the layout that `tensors` have, or its name in `attention_bridge.weights.layouts.LAYOUTS`.
         target: the layout to convert to, or its name.
         axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; behind the path of a module,
             ``{"layers.0.h": num_heads}``, those of that module.
@@ -77,8 +79,6 @@ def resolve(
     source, target = find_layout(source), find_layout(target)
     if config is None:
         return source, target, dict(axes or {})
-    from attention_bridge.families import read_config  # here, because families know the layouts
-
     reading = read_config(config, names)
     source, target = (reading.layout if x.name == reading.layout.name else x for x in (source, target))
     return source, target, {**reading.axes, **(axes or {})}
@@ -92,7 +92,7 @@ def find_layout(layout: Layout | str) -> Layout:
     """
     if isinstance(layout, Layout):
         return layout
-    from attention_bridge.layouts import LAYOUTS  # here, because the tables import the rules
+    from attention_bridge.weights.layouts import LAYOUTS  # here, because the tables import the rules
 
     if layout not in LAYOUTS:
         raise ValueError(f"a layout is one of {', '.join(LAYOUTS)}, but got {layout!r}")

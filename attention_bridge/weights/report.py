@@ -5,23 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from attention_bridge.errors import ConversionError
-from attention_bridge.lines import cut, printable
+from attention_bridge.errors import ConversionError, Fault, cut, printable
 
 LONGEST_CELL = 85  # characters; so the four cells of a fault fit on a line
-
-FaultKind = Literal[
-    "missing",
-    "unexpected",
-    "wrong shape",
-    "wrong dtype",
-    "wrong value",
-    "clash",
-    "refused",
-    "unknown axis",
-]
 
 
 class Match(NamedTuple):
@@ -37,15 +25,6 @@ class Note(NamedTuple):
 
     name: str
     reason: str
-
-
-class Fault(NamedTuple):
-    """A tensor that stands in the way."""
-
-    name: str
-    fault: FaultKind
-    expected: str
-    given: str
 
 
 @dataclass

@@ -30,7 +30,9 @@ def unknown(
         axes: as in `convert`.
         target: the layout to convert to, which may carry names that no module has.
     """
-    from attention_bridge.layouts.mirror_names import is_known  # here, because the tables import the rules
+    from attention_bridge.weights.layouts.mirror_names import (
+        is_known,  # here, because the tables import the rules
+    )
 
     if not takes_anything(source):
         return []

@@ -61,7 +61,7 @@ from functools import partial
 import numpy as np
 
 from attention_bridge import plots
-from attention_bridge.measure import error, tolerances
+from attention_bridge.parity.measure import error, tolerances
 from attention_bridge.weights import transfer
 from attention_bridge.weights.leaves import to_numpy
 
@@ -110,7 +110,7 @@ import jax_attention.models
 import torch_attention.models
 from attention_bridge.doctor import Setting, diagnose
 from attention_bridge.errors import ConversionError
-from attention_bridge.parity import assert_parity, compare
+from attention_bridge.parity.comparison import assert_parity, compare
 from attention_bridge.pretrained import load_pretrained, save_pretrained
 from attention_bridge.weights import explain, plan
 from jax_attention.demonstration import fill as fill_jax

@@ -59,7 +59,7 @@ from functools import partial
 import numpy as np
 
 from attention_bridge import plots
-from attention_bridge.measure import error, tolerances
+from attention_bridge.parity.measure import error, tolerances
 from attention_bridge.weights import transfer
 from attention_bridge.weights.leaves import to_numpy
 

@@ -24,9 +24,9 @@ import torch
 from flax import nnx
 
 from attention_bridge.catalogue import Part
-from attention_bridge.instances import build, jax_with
-from attention_bridge.parity import error, pinned_precision, summed_terms, tolerances
-from attention_bridge.running import Arrays, named_outputs, on_platform
+from attention_bridge.parity.comparison import error, pinned_precision, summed_terms, tolerances
+from attention_bridge.parity.instances import build, jax_with
+from attention_bridge.parity.run import Arrays, named_outputs, on_platform
 from attention_bridge.weights import transfer
 from attention_bridge.weights.leaves import to_numpy
 

@@ -12,7 +12,7 @@ from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
 from attention_bridge.catalogue import Part
-from attention_bridge.running import Arrays
+from attention_bridge.parity.run import Arrays
 from parity_tests.peers import Comparison, numpy, peer, weights_of
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "delta.safetensors"

@@ -9,7 +9,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverAttention
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
 from attention_bridge.catalogue import Part
-from attention_bridge.running import Arrays
+from attention_bridge.parity.run import Arrays
 from parity_tests.peers import Comparison, numpy, peer, weights_of
 
 TORCH = "torch MultiheadAttention, LayerNorm and Linear"

@@ -14,7 +14,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3Rotary
 from transformers.models.swinv2.modeling_swinv2 import Swinv2SelfAttention
 
 from attention_bridge.catalogue import Part
-from attention_bridge.running import Arrays
+from attention_bridge.parity.run import Arrays
 from parity_tests.peers import Comparison, numpy, peer, randomise, weights_of
 
 GROUPED = {

@@ -10,7 +10,7 @@ from transformers.models.vit.modeling_vit import ViTEmbeddings, ViTLayer
 from transformers.models.vitdet.modeling_vitdet import VitDetAttention
 
 from attention_bridge.catalogue import Part
-from attention_bridge.running import Arrays
+from attention_bridge.parity.run import Arrays
 from parity_tests.peers import Comparison, numpy, peer, weights_of
 
 VIT = {

@@ -14,8 +14,8 @@ import jax_attention
 import torch_attention
 from attention_bridge.doctor import Setting, diagnose
 from attention_bridge.optimizers import optimizer_like
-from attention_bridge.parity import assert_parity
-from attention_bridge.pretrained import load_pretrained
+from attention_bridge.parity.comparison import assert_parity
+from attention_bridge.pretrained.load import load_pretrained
 from attention_bridge.weights import convert, transfer
 from parity_tests.rosetta.calls import BATCH, EMBED, HEAD_DIM, HEADS, KEY, QUERY, names
 from parity_tests.rosetta.proofs import Rng, differs, our_layer, sequences, torch_layer

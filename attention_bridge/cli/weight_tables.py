@@ -1,0 +1,166 @@
+"""Layouts, checkpoints and conversions as tables and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from attention_bridge.errors import printable
+from attention_bridge.pretrained.conversion import Conversion
+from attention_bridge.pretrained.families.own import as_json
+from attention_bridge.pretrained.inspection import Inspection
+from attention_bridge.pretrained.layer_table import layer_table
+from attention_bridge.pretrained.verification import Verified
+from attention_bridge.weights.layouts import LAYOUTS
+
+SHOWN = 40  # tensors, and runs of layers, that the terminal shows; JSON has all
+
+
+def layout_rows() -> list[dict[str, Any]]:
+    """One object a layout: its name, what it is, its rules."""
+    return [
+        {
+            "name": layout.name,
+            "rules": [
+                {
+                    "theirs": rule.theirs,
+                    "hub": rule.hub,
+                    "axes": getattr(rule, "pattern", rule.to_hub[0].pattern),
+                }
+                for rule in layout.rules
+            ],
+            "axes": sorted(axes_of(layout.name)),
+        }
+        for layout in LAYOUTS.values()
+    ]
+
+
+def axes_of(name: str) -> set[str]:
+    """The axes that a layout cannot tell from shapes, in either direction."""
+    layout = LAYOUTS[name]
+    moves = (*layout.to_hub, *layout.from_hub)
+    return {axis for move in moves for axis in move.unknown_axes({})}
+
+
+def layout_table() -> Table:
+    """The layouts for the terminal."""
+    table = Table("layout", "rules", "asks for axes", box=None, pad_edge=False)
+    for row in layout_rows():
+        table.add_row(row["name"], str(len(row["rules"])), ", ".join(row["axes"]) or "-")
+    return table
+
+
+def inspection_json(found: Inspection) -> dict[str, Any]:
+    """What a checkpoint holds, as one object."""
+    return {
+        "path": str(found.path),
+        "format": found.format,
+        "format_evidence": found.format_evidence,
+        "layouts": [candidate._asdict() for candidate in found.layouts],
+        "model": found.model,
+        "config": found.config_note,
+        "description": as_json(found.description),
+        "parameters": found.parameters,
+        "dtypes": found.dtypes,
+        "tensors": {
+            name: {"shape": list(spec.shape), "dtype": spec.dtype.name} for name, spec in found.specs.items()
+        },
+    }
+
+
+def inspection_lines(found: Inspection) -> list[str]:
+    """What a checkpoint holds, before its tensors."""
+    dtypes = ", ".join(f"{count} {name}" for name, count in found.dtypes.items())
+    layouts = [f"layout: {candidate.layout}, for {candidate.evidence}" for candidate in found.layouts]
+    return [
+        f"{found.path}: {found.format}, for {found.format_evidence}",
+        f"{found.parameters:,} parameters in {len(found.specs)} tensors ({dtypes})",
+        *(layouts or ["layout: none that is known; `attention-bridge layouts` lists those that are"]),
+        f"model: {found.model or 'not known'}; {found.config_note}",
+    ]
+
+
+def description_lines(found: Inspection) -> list[str]:
+    """The model's layers as a table, or its sizes; none if its configuration is not understood."""
+    return [] if found.description is None else layer_table(found.description, SHOWN).split("\n")
+
+
+def tensor_table(found: Inspection) -> Table:
+    """The tensors for the terminal, the first of them if there are many."""
+    table = Table("tensor", "shape", "dtype", box=None, pad_edge=False)
+    for name, spec in list(found.specs.items())[:SHOWN]:
+        table.add_row(Text(printable(name)), str(spec.shape), spec.dtype.name)
+    if len(found.specs) > SHOWN:
+        table.add_row(f"... and {len(found.specs) - SHOWN} more", "", "")
+    return table
+
+
+def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) -> dict[str, Any]:
+    """What was converted, as one object."""
+    report = done.report
+    return {
+        "source": str(done.source),
+        "target": str(done.target),
+        "format": done.format,
+        "from": report.source,
+        "to": report.target,
+        "written": not dry_run,
+        "matched": [match._asdict() for match in report.matched],
+        "synthesised": [note._asdict() for note in report.synthesised],
+        "ignored": [note._asdict() for note in report.ignored],
+        "unknown": list(done.unknown),
+        "not_finite": list(done.not_finite),
+        "carried": list(done.carried),
+        "places": list(done.places),
+        "described": done.described,
+        "causal": list(done.causal),
+        "verified": None if verified is None else {**verified._asdict(), "ok": verified.ok},
+    }
+
+
+def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None) -> list[str]:
+    """What was converted, in a few lines."""
+    report = done.report
+    verb = "would become" if dry_run else "became"
+    lines = [
+        f"{done.source} ({report.source}) {verb} {done.target} ({report.target}, {done.format}): "
+        f"{len(report.matched)} tensors, {len(report.synthesised)} made here, {len(report.ignored)} left behind"
+    ]
+    lines += [f"made here: {note.name}, {note.reason}" for note in report.synthesised[:SHOWN]]
+    if done.carried:
+        lines.append(
+            f"taken as they are, by their paths: {len(done.carried)} variables of layers that are no attention, "
+            f"such as {done.carried[0]}"
+        )
+    if not done.described:
+        lines.append(
+            "sliding_window and attention_axes are in no file of weights, so they were not looked at; they are in a "
+            ".keras file, for layers that stand in no class of your own"
+        )
+    if done.causal:
+        lines.append(
+            f"the model calls {', '.join(done.causal[:SHOWN])} with use_causal_mask=True, which no tensor shows: take "
+            "a causal layer"
+        )
+    if done.format == "keras" and not done.places:
+        lines.append(
+            f"Keras does not find weights by the names of {report.target}; --to keras.mha or keras.gqa writes its own"
+        )
+    if done.places:
+        lines.append(
+            f"for Keras, with attention at {', '.join(done.places[:SHOWN])}: it finds weights by these paths "
+            "alone, and --place gives others"
+        )
+    lines += [f"left behind: {note.name}, {note.reason}" for note in report.ignored[:SHOWN]]
+    if verified is not None:
+        equal = "equal" if verified.ok else "NOT EQUAL"
+        lines.append(
+            f"verified: {verified.model} in PyTorch from the source, in JAX from the target: {equal}, "
+            f"largest difference {verified.error:.1e} of the largest of {verified.outputs} outputs, "
+            f"rounding explains {verified.tolerance:.1e}"
+        )
+        if verified.differing:
+            lines.append(f"not the same bits at both ends: {', '.join(verified.differing[:SHOWN])}")
+    return lines

@@ -1,0 +1,114 @@
+"""The catalogue and its proofs as tables: for the terminal, as JSON rows, and the catalogue as Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from attention_bridge.catalogue import Mechanism
+
+if TYPE_CHECKING:  # proofs need both frameworks, the catalogue needs neither
+    from attention_bridge.parity.proof import Verdict
+
+
+def mechanism_rows(mechanisms: Sequence[Mechanism]) -> list[dict[str, Any]]:
+    """One object a mechanism."""
+    return [
+        {
+            "name": mechanism.name,
+            "family": mechanism.family,
+            "paper": mechanism.paper.authors,
+            "year": mechanism.paper.year,
+            "address": mechanism.paper.address,
+            "equation": mechanism.equation,
+            "dtypes": list(mechanism.dtypes),
+            "decoding": mechanism.decoding,
+            "no_decoding": mechanism.no_decoding,
+            "peers": list(mechanism.peers),
+            "no_peer": mechanism.no_peer,
+            "files": [f"torch_attention/{mechanism.file}", f"jax_attention/{mechanism.file}"],
+        }
+        for mechanism in mechanisms
+    ]
+
+
+def mechanism_table(mechanisms: Sequence[Mechanism]) -> Table:
+    """The catalogue for the terminal."""
+    table = _plain_table("mechanism", "family", "paper")
+    for m in mechanisms:
+        table.add_row(m.name, m.family, f"{m.paper.authors} {m.paper.year}")
+    return table
+
+
+def mechanism_markdown(mechanisms: Sequence[Mechanism]) -> str:
+    """The catalogue as a page in Markdown, a table a family."""
+    families = dict.fromkeys(mechanism.family for mechanism in mechanisms)
+    tables = [
+        f"## {family}\n\n| mechanism | equation | paper | reads on with | PyTorch | JAX |\n|---|---|---|---|---|---|\n"
+        + "\n".join(_catalogue_row(m) for m in mechanisms if m.family == family)
+        for family in families
+    ]
+    return CATALOGUE_PAGE.format(number=len(mechanisms), tables="\n\n".join(tables))
+
+
+CATALOGUE_PAGE = """# The catalogue
+
+Printed by `attention-bridge list --markdown`: {number} entries. How close the mirrors come to a float64 oracle is in
+[parity.md](parity.md), how close to implementations by others in [peers.md](peers.md). A mechanism that is causal, or
+can be, reads on where an earlier call stopped, with a cache or a state.
+
+{tables}"""
+
+
+def _catalogue_row(m: Mechanism) -> str:
+    equation = m.equation.replace("|", r"\vert ")
+    files = [f"[{m.file}](../{package}/{m.file})" for package in ("torch_attention", "jax_attention")]
+    paper = f"[{m.paper.authors} {m.paper.year}]({m.paper.address})"
+    return f"| {m.name} | $`{equation}`$ | {paper} | {m.decoding} | {files[0]} | {files[1]} |"
+
+
+def verdict_rows(verdicts: Sequence["Verdict"]) -> list[dict[str, Any]]:
+    """One object a proof."""
+    return [asdict(verdict) for verdict in verdicts]
+
+
+HEADINGS = ("mechanism", "dtype", "torch", "jax", "diff", "bound", "grad", "bound", "same", "")
+
+
+def verdict_table(verdicts: Sequence["Verdict"]) -> Table:
+    """The proofs for the terminal."""
+    table = _plain_table(*HEADINGS)
+    for verdict in verdicts:
+        *cells, ok = verdict_cells(verdict)
+        table.add_row(*cells, Text(ok, style="green" if verdict.ok else "bold red"))
+    return table
+
+
+def verdict_cells(verdict: "Verdict") -> tuple[str, ...]:
+    """A row of `HEADINGS`."""
+    gradient = max(verdict.torch_gradient_err, verdict.jax_gradient_err)
+    figures = (
+        verdict.torch_err,
+        verdict.jax_err,
+        verdict.diff,
+        verdict.tolerance,
+        gradient,
+        verdict.gradient_tolerance,
+    )
+    return (
+        verdict.name,
+        verdict.dtype,
+        *(f"{figure:.0e}" for figure in figures),
+        f"{100 * verdict.same_bits // verdict.elements} %",
+        "ok" if verdict.ok else "DIFFERS",
+    )
+
+
+def _plain_table(*headings: str) -> Table:
+    """A table without lines that fits 80 columns; only its last column is folded if the terminal is narrower."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading != headings[-1], overflow="fold")
+    return table

@@ -1,0 +1,290 @@
+"""The proof of a mechanism: both mirrors against its float64 oracle, and against each other.
+
+One instance of the catalogue's entry is built in each framework, with the same random weights and inputs, on
+numbers that every dtype holds exactly. It is run under every kind of mask, forward and backward. Outputs are held
+against the oracle, gradients against PyTorch's in float64, and these against the oracle's along random directions. In
+float32 and float64 the bound is that of `attention_bridge.parity.comparison`. In bfloat16 it is four times the error of
+PyTorch's own operations on the same inputs, or where it has none, of the mechanism in float64 with every result rounded
+to bfloat16; and at most 0.1, or 0.2 of gradients.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from attention_bridge.catalogue import DTYPES as DTYPES
+from attention_bridge.catalogue import Mechanism
+from attention_bridge.errors import InputError
+from attention_bridge.oracles.gradient import slope
+from attention_bridge.parity import instances, natives
+from attention_bridge.parity.comparison import (
+    Difference,
+    differences,
+    error,
+    gradient_scales,
+    pinned_precision,
+    summed_terms,
+    tolerances,
+)
+from attention_bridge.parity.measure import COARSE, coarse_tolerance
+from attention_bridge.parity.rounded import Rounded
+from attention_bridge.parity.run import (
+    Arrays,
+    Run,
+    cotangent,
+    is_float,
+    named_outputs,
+    on_platform,
+    run_jax,
+    run_torch,
+    run_torch_function,
+)
+from attention_bridge.weights.leaves import to_torch
+
+DIRECTIONS = 2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the proof of one mechanism in one dtype found; every figure is that of the worst case.
+
+    Attributes:
+        name: of the mechanism.
+        dtype: `float32`, `float64` or `bfloat16`.
+        platform: where JAX ran.
+        torch_err: error of PyTorch's outputs against the oracle.
+        jax_err: error of JAX's outputs against the oracle.
+        diff: difference of JAX's outputs from PyTorch's.
+        gradient_diff: difference of JAX's gradients from PyTorch's.
+        tolerance: the bound on `torch_err` and `jax_err`; twice it bounds `diff`.
+        torch_gradient_err: error of PyTorch's gradients against its own in float64, see `wrong_slopes`.
+        jax_gradient_err: error of JAX's gradients against the same.
+        gradient_tolerance: the bound on these; twice it bounds `gradient_diff`.
+        elements: how many numbers the outputs hold, over all cases.
+        same_bits: how many of them, rounded to float32, have the same bits in both.
+        other_zeros: how many of the others are zero in both, with another sign.
+        by_case: for each kind of mask, and for dropout, the larger error of the outputs and of the gradients.
+        ok: whether all is within its bound, in every case.
+        failures: what is not, one line each.
+    """
+
+    name: str
+    dtype: str
+    platform: str
+    torch_err: float
+    jax_err: float
+    diff: float
+    gradient_diff: float
+    tolerance: float
+    torch_gradient_err: float
+    jax_gradient_err: float
+    gradient_tolerance: float
+    elements: int
+    same_bits: int
+    other_zeros: int
+    by_case: dict[str, tuple[float, float]]
+    ok: bool
+    failures: tuple[str, ...]
+
+
+def check_dtypes(dtypes: Sequence[str]) -> Sequence[str]:
+    """The same dtypes, if there are proofs in all of them.
+
+    Raises:
+        InputError: there is none in one of them.
+    """
+    unknown = [dtype for dtype in dtypes if dtype not in DTYPES]
+    if unknown:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {', '.join(unknown)}")
+    return dtypes
+
+
+def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -> Verdict:
+    """Run the proof of one mechanism in one dtype, under every kind of mask.
+
+    Raises:
+        PlatformError: JAX has no such platform.
+    """
+    found = {case: prove_case(mechanism, case, dtype, platform) for case in instances.cases(mechanism, dtype)}
+    everything = [difference for case in found.values() for difference in case]
+    outputs, gradients = ([d for d in everything if d.kind == kind] for kind in ("output", "gradient"))
+    output, grad = _worst(outputs), _worst(gradients)
+    failures = (
+        *(f"{case}: {d}" for case, of_case in found.items() for d in of_case if not d.ok),
+        *wrong_slopes(mechanism),
+    )
+    return Verdict(
+        name=mechanism.name,
+        dtype=dtype,
+        platform=platform,
+        torch_err=output.torch_err,
+        jax_err=output.jax_err,
+        diff=output.diff,
+        gradient_diff=grad.diff,
+        tolerance=output.tolerance,
+        torch_gradient_err=grad.torch_err,
+        jax_gradient_err=grad.jax_err,
+        gradient_tolerance=grad.tolerance,
+        elements=sum(d.elements for d in outputs),
+        same_bits=sum(d.same_bits for d in outputs),
+        other_zeros=sum(d.other_zeros for d in outputs),
+        by_case={
+            case: (_largest(of_case, "output"), _largest(of_case, "gradient"))
+            for case, of_case in found.items()
+        },
+        ok=not failures,
+        failures=failures,
+    )
+
+
+def forget_compiled() -> None:
+    """Let go of what JAX has compiled: each program holds memory maps, and a process may have so many and no more."""
+    jax.clear_caches()
+
+
+def prove_case(
+    mechanism: Mechanism, case: str, dtype: str, platform: str = "cpu", *, need_weights: bool = True
+) -> list[Difference]:
+    """Measure one mechanism under one kind of mask, or with dropout."""
+    # In bfloat16 the native peer computes the output alone; without weights there is none of them to derive.
+    native = dtype == "bfloat16" and mechanism.native is not None
+    loss_over = ("output",) if native or not need_weights else None
+    exact = instances.with_full_masks(
+        mechanism, instances.inputs(mechanism, case)
+    )  # so that one compilation serves all masks
+    given = {name: x.astype(instances.numpy_dtype(dtype)) if is_float(x) else x for name, x in exact.items()}
+    with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
+        torch_run = run_torch(
+            instances.torch_module(mechanism, dtype, platform),
+            {**given, **mechanism.options(need_weights)},
+            loss_over,
+        )
+        jax_run = run_jax(
+            instances.jax_module(mechanism, dtype, platform),
+            {**given, **mechanism.options(need_weights)},
+            loss_over,
+        )
+    reference = _only(reference_run(mechanism, case, loss_over), torch_run)
+    return differences(
+        torch_run, jax_run, reference, _bounds(mechanism, case, dtype, given, reference, need_weights)
+    )
+
+
+def _bounds(
+    mechanism: Mechanism, case: str, dtype: str, given: Arrays, reference: Run, need_weights: bool
+) -> dict[str, float]:
+    """The tolerance of outputs and of gradients: in bfloat16 four times what the yardstick errs by."""
+    if dtype not in COARSE:
+        return tolerances(
+            dtype, summed_terms(instances.parameters(mechanism), instances.inputs(mechanism, case))
+        )
+    yardstick = (
+        _rounded_run(mechanism, case, dtype, need_weights)
+        if mechanism.native is None
+        else _native_run(mechanism, dtype, given)
+    )
+    found = differences(yardstick, yardstick, _only(reference, yardstick), {"output": 1.0, "gradient": 1.0})
+    return {
+        kind: coarse_tolerance(dtype, max((d.torch_err for d in found if d.kind == kind), default=0.0), kind)
+        for kind in ("output", "gradient")
+    }
+
+
+def _native_run(mechanism: Mechanism, dtype: str, given: Arrays) -> Run:
+    """PyTorch's own operations in that dtype."""
+    weights = {
+        name: to_torch(x).requires_grad_() for name, x in instances.cast_parameters(mechanism, dtype).items()
+    }
+    return run_torch_function(partial(getattr(natives, str(mechanism.native)), weights), weights, given)
+
+
+def _rounded_run(mechanism: Mechanism, case: str, dtype: str, need_weights: bool) -> Run:
+    """The mechanism in float64, as proven against its oracle, with every result rounded to that dtype."""
+    module = instances.torch_module(mechanism, "float64")
+    given = instances.with_full_masks(mechanism, instances.inputs(mechanism, case))
+    with Rounded(getattr(torch, dtype)):
+        return run_torch(
+            module, {**given, **mechanism.options(need_weights)}, None if need_weights else ("output",)
+        )
+
+
+def _only(run: Run, like: Run) -> Run:
+    return Run({name: run.outputs[name] for name in like.outputs}, run.gradients)
+
+
+def _largest(found: Sequence[Difference], kind: str) -> float:
+    """The largest error of that kind in either framework."""
+    return max((max(d.torch_err, d.jax_err) for d in found if d.kind == kind), default=0.0)
+
+
+def _worst(found: Sequence[Difference]) -> Difference:
+    return max(found, key=lambda d: max(d.torch_err, d.jax_err, d.diff / 2) / d.tolerance)
+
+
+@cache
+def reference_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | None) -> Run:
+    """What is right: outputs by the oracle, gradients by PyTorch in float64, which `wrong_slopes` proves."""
+    exact = _exact_run(mechanism, case, loss_over)
+    return Run(
+        dict(zip(exact.outputs, _oracle(mechanism, case)(_tensors(mechanism, case)), strict=True)),
+        exact.gradients,
+    )
+
+
+@cache
+def wrong_slopes(mechanism: Mechanism) -> tuple[str, ...]:
+    """The gradients of PyTorch in float64 that are not those of the oracle, one line each.
+
+    Under the mask that does all that a mask can do, along random directions: a gradient that is wrong anywhere has
+    another slope along them, and each takes one evaluation of the oracle instead of one an element.
+    """
+    case = "empty row" if mechanism.masks else "none"
+    oracle, tensors = _oracle(mechanism, case), _tensors(mechanism, case)
+    exact = _exact_run(mechanism, case, None)
+    cotangents = [cotangent(x.shape) for x in exact.outputs.values()]
+    bound, scales = tolerances("float64", 1)["gradient"], gradient_scales(exact.gradients)
+    rng = np.random.default_rng(1)
+    wrong: list[str] = []
+    for name, gradient in exact.gradients.items():
+        directions = rng.standard_normal((DIRECTIONS, *gradient.shape))
+        expected = np.array([slope(oracle, tensors, cotangents, name, each) for each in directions])
+        found = directions.reshape(DIRECTIONS, -1) @ gradient.reshape(-1)
+        err = error(found, expected, scales[name] * gradient.size**0.5)
+        if err > bound:
+            wrong.append(
+                f"{case}: gradient {name} in float64 is not the oracle's: {err:.1e} off along a direction"
+            )
+    return tuple(wrong)
+
+
+@cache
+def _exact_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | None) -> Run:
+    module, given = instances.torch_module(mechanism, "float64"), instances.inputs(mechanism, case)
+    with on_platform("cpu", float64=True):
+        return run_torch(module, {**given, **mechanism.options(True)}, loss_over)
+
+
+def _tensors(mechanism: Mechanism, case: str) -> Arrays:
+    """Parameters and floating-point inputs, by name."""
+    given = instances.inputs(mechanism, case)
+    return {**instances.parameters(mechanism), **{name: x for name, x in given.items() if is_float(x)}}
+
+
+def _oracle(mechanism: Mechanism, case: str) -> Callable[[Arrays], list[np.ndarray]]:
+    """The oracle as a function of the tensors alone; it makes the outputs in their order."""
+    weights, given = instances.parameters(mechanism), instances.inputs(mechanism, case)
+    fixed: dict[str, Any] = {name: x for name, x in given.items() if not is_float(x)}
+    if case == "dropout":
+        fixed["dropout_rate"] = instances.DROPOUT
+
+    def oracle(tensors: Arrays) -> list[np.ndarray]:
+        called = {name: x for name, x in tensors.items() if name not in weights}
+        made = mechanism.oracle({name: tensors[name] for name in weights}, **called, **fixed)
+        return list(named_outputs(made).values())
+
+    return oracle

@@ -1,0 +1,73 @@
+"""Attention weights into a file, as the picture or page that fits them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attention_bridge.errors import InputError, require
+from attention_bridge.plots import arrays
+from attention_bridge.plots.files import save
+from attention_bridge.plots.grids import head_grid
+from attention_bridge.plots.heads import one_head
+from attention_bridge.plots.pages import write_html
+
+SUFFIXES = (".html", ".png", ".svg")
+
+
+def plot(
+    weights: Any,
+    output: str | os.PathLike[str],
+    queries: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    title: str | None = None,
+) -> Path:
+    """Draw attention weights into a file.
+
+    Args:
+        weights: of one layer, `(..., heads, query, key)` or `(query, key)`, or a list of such, one a layer.
+        output: a page to point at tokens in, .html, or a picture, .png or .svg.
+        queries: label of each query; None for numbers.
+        keys: label of each key; None for those of the queries.
+        layer, head: the one to draw, from 0; None for all.
+        title: above the picture; None for the name of the file.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: another suffix, a directory that does not exist, or matplotlib is not installed.
+        ValueError: no such layer or head, or labels that do not fit.
+    """
+    output = Path(output)
+    is_page = output.suffix.lower() == ".html"
+    if output.suffix.lower() not in SUFFIXES:
+        raise InputError(f"output must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {output}")
+    if not output.parent.is_dir():
+        raise InputError(f"output must be in a directory that exists, got {output}")
+    if not is_page:
+        require(["matplotlib"], extra="demo")
+    every = arrays.layers_of("weights", weights)
+    shape, layers = every.shape, list(every)
+    for name, index, length in (("layer", layer, shape[0]), ("head", head, shape[1])):
+        if index is not None:
+            arrays.place(name, index, length)
+    title = output.stem if title is None else title
+    if is_page:
+        if keys is None and shape[2] != shape[3]:
+            keys = list(map(str, range(shape[3])))
+        names = list(map(str, range(shape[2]))) if queries is None else queries
+        write_html(output, layers, names, keys, layer=layer or 0, head=head or 0, title=title)
+        return output
+    if shape[:2] == (1, 1) or (head is not None and (layer is not None or shape[0] == 1)):
+        figure = one_head(layers[layer or 0], queries, keys, head=head or 0, title=title)
+    else:
+        chosen = [None if i is None else [i] for i in (layer, head)]
+        figure = head_grid(layers, queries, keys, layers=chosen[0], heads=chosen[1], title=title)
+    save(figure, output)
+    return output

@@ -1,0 +1,36 @@
+"""Pretrained models: a Hugging Face directory or hub name in, a ready model of either mirror out, and back.
+
+model = load_pretrained("path/to/gpt2", framework="jax")
+logits = model(tokens).logits
+save_pretrained(model, "elsewhere", config="path/to/gpt2")  # as Hugging Face reads it
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attention_bridge.pretrained.conversion import convert_checkpoint as convert_checkpoint
+    from attention_bridge.pretrained.inspection import inspect as inspect
+    from attention_bridge.pretrained.load import Pretrained as Pretrained
+    from attention_bridge.pretrained.load import load_pretrained as load_pretrained
+    from attention_bridge.pretrained.load import make_model as make_model
+    from attention_bridge.pretrained.load import read_pretrained as read_pretrained
+    from attention_bridge.pretrained.save import save_pretrained as save_pretrained
+
+# The public names, each in its module; a module is imported when its name is asked for.
+PUBLIC = {
+    "Pretrained": "attention_bridge.pretrained.load",
+    "convert_checkpoint": "attention_bridge.pretrained.conversion",
+    "inspect": "attention_bridge.pretrained.inspection",
+    "load_pretrained": "attention_bridge.pretrained.load",
+    "make_model": "attention_bridge.pretrained.load",
+    "read_pretrained": "attention_bridge.pretrained.load",
+    "save_pretrained": "attention_bridge.pretrained.save",
+}
+__all__ = list(PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(PUBLIC[name]), name)

@@ -1,0 +1,48 @@
+"""Configuration files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from attention_bridge.checkpoints.unique import unique
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained.families.shown import cut
+
+CONFIGS = ("config.json", "params.json")  # Hugging Face's, and Meta's
+LARGEST = 2**26  # bytes: a configuration has thousands
+
+
+def find_config(directory: Path) -> Path | None:
+    """The configuration of the model in a directory, if there is one."""
+    return next((directory / name for name in CONFIGS if (directory / name).is_file()), None)
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        CheckpointError: it cannot be read, is no JSON, or holds something else than a `kind`.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1)  # a device or a pipe does not say how long it is
+        if len(text) > LARGEST:
+            raise CheckpointError(f"{path} must have at most {LARGEST} bytes, got more")
+        content = json.loads(text, object_pairs_hook=unique, parse_constant=_no_number)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except CheckpointError:
+        raise
+    except RecursionError as error:
+        raise CheckpointError(f"{path} must be JSON, but is nested too deep") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} must be JSON, but is not: {cut(str(error), 120)}") from error
+    if not isinstance(content, kind):
+        raise CheckpointError(f"{path} must hold a JSON {kind.__name__}, got {type(content).__name__}")
+    return content
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number there")

@@ -1,0 +1,315 @@
+"""A checkpoint on disk converted into another: planned on shapes, streamed, written whole or not at all.
+
+convert_checkpoint("gpt2", "gpt2-jax.msgpack", source="hf.gpt2", target="jax_attention")
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attention_bridge import checkpoints
+from attention_bridge.checkpoints.atomic import ending_by_signal
+from attention_bridge.checkpoints.faults import writing
+from attention_bridge.errors import CheckpointError, InputError
+from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
+from attention_bridge.pretrained.families import read_config
+from attention_bridge.pretrained.keras import files as keras_files
+from attention_bridge.weights import Report, stream
+from attention_bridge.weights.leaves import Spec
+
+Items = Iterable[tuple[str, np.ndarray]]
+SIZE = re.compile("[1-9][0-9]{0,18}")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted, or would be.
+
+    Attributes:
+        source, target: the files.
+        format: of the target.
+        report: what happened to each tensor.
+        specs: shape and dtype of each tensor of the target.
+        unknown: tensors of the source that no module of the mirrors has, let through.
+        carried: tensors of a source of Keras that belong to no attention layer, taken as they are.
+        places: where the attention layers stand in a target of Keras.
+        causal: attention layers that the model of a source of Keras calls with a causal mask, which no tensor shows.
+        described: whether the options of a source of Keras that have no tensors were there to be looked at.
+        not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
+    """
+
+    source: Path
+    target: Path
+    format: str
+    report: Report
+    specs: dict[str, Spec]
+    unknown: tuple[str, ...]
+    not_finite: tuple[str, ...]
+    carried: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    described: bool = True
+    causal: tuple[str, ...] = ()
+
+
+def convert_checkpoint(
+    source_path: str | os.PathLike[str],
+    target_path: str | os.PathLike[str],
+    source: str,
+    target: str,
+    *,
+    axes: Mapping[str, int] | None = None,
+    config: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    allow_unknown: bool = False,
+    places: Mapping[str, str] | None = None,
+    watch: Callable[[Items, int], Items] = lambda items, count: items,
+) -> Conversion:
+    """Convert a checkpoint; until the new one is complete, an older one of that name stays as it was.
+
+    Args:
+        source_path: a file, the index of a sharded checkpoint, or a directory with either.
+        target_path: a file whose name says the format; or a directory, which then holds `model.safetensors`.
+        source, target: names of layouts.
+        axes: sizes of axes that the shapes do not give.
+        config: the model's configuration; by default that beside the source, if it is of a known family.
+        dry_run: whether to plan only.
+        force: whether a target that exists is overwritten; of a symbolic link the link itself, as `mv` does, and what
+            it leads to stays as it was.
+        allow_unknown: whether tensors that no module of the mirrors has are converted from a layout of theirs.
+        places: paths in the Keras model that loads the target, by paths of the modules given; "" is that of a module
+            without one. By default a path is kept, and the module without one is the first attention layer of its class
+            in a Functional or Sequential model. The path `.` is that of a layer which is loaded by itself.
+        watch: passes the tensors on, and may show how many of them were written.
+
+    Returns:
+        What happened; with `dry_run` what would.
+
+    Raises:
+        CheckpointError: a file that cannot be read or written, or a configuration that is not understood.
+        ConversionError: tensors that do not fit; all faults together, before anything is written.
+        InputError: source and target are one file, the target exists and `force` is not set, or there is no layout
+            of that name.
+    """
+    if not os.fspath(target_path):
+        raise InputError("target must be the path of a file or directory, got an empty text")
+    found = checkpoints.find(source_path)
+    check_layouts(source, target)
+    with writing(Path(target_path)):  # the system may not even say whether it is there
+        goal = _goal(Path(target_path))
+        there = os.path.lexists(goal)  # a link that leads nowhere is there, too
+        if there and os.path.realpath(goal) == os.path.realpath(found.path):
+            raise InputError(f"source and target must be two files, but both are {goal}")
+    format = _format(goal)
+    if there and not (force or dry_run):
+        raise InputError(f"{goal} exists and was left as it is; --force overwrites it")
+    config = configuration_beside(found.path) if config is None else config
+    not_finite: list[str] = []
+    with checkpoints.open(source_path) as reader:
+        if not reader.specs:
+            raise CheckpointError(f"{found.path} holds no tensors")
+
+        def read(name: str) -> np.ndarray:
+            array = reader.read(name)
+            if not is_finite(array):
+                not_finite.append(name)
+            return array
+
+        given = keras_files.open_source(reader, source)
+        sizes = {**_unless_given(given.axes, axes or {}), **(axes or {})}
+        planned = stream(
+            reader.specs, read, source, target, axes=sizes, config=config, allow_unknown=allow_unknown
+        )
+        names, layers = {name: name for name in planned.specs}, tuple[str, ...]()
+        if format == "keras":
+            names, layers = keras_files.place(
+                goal, planned.specs, target, {**given.standing, **(places or {})}
+            )
+        elif places:
+            raise InputError(f"--place is for files that Keras loads, .weights.h5, but {goal} is none")
+        specs = {names[name]: spec for name, spec in planned.specs.items()}
+        if not dry_run:
+            with ending_by_signal(), _directory(goal.parent, Path(target_path)):
+                items = ((names[name], array) for name, array in planned.items())
+                metadata = _metadata(format, target)
+                if metadata is not None:
+                    metadata |= given.metadata
+                checkpoints.save(goal, watch(items, len(specs)), specs, metadata)
+    noted = tuple(dict.fromkeys(not_finite))
+    return Conversion(
+        found.path,
+        goal,
+        format,
+        planned.report,
+        specs,
+        planned.unknown,
+        noted,
+        given.carried,
+        layers,
+        given.described,
+        given.causal,
+    )
+
+
+def _unless_given(stored: Mapping[str, int], axes: Mapping[str, int]) -> dict[str, int]:
+    """The stored sizes of axes of which none is given for all modules."""
+    return {name: size for name, size in stored.items() if name.rpartition(".")[2] not in axes}
+
+
+def is_finite(array: np.ndarray, block: int = 2**20) -> bool:
+    """Whether all numbers are finite, looked at block by block."""
+    if array.dtype.kind in "biu":
+        return True
+    flat = array.reshape(-1)
+    parts = (flat[start : start + block] for start in range(0, flat.size, block))
+    return all(
+        bool(np.isfinite(part if part.dtype.kind in "fc" else part.astype(np.float32)).all())
+        for part in parts
+    )
+
+
+def check_layouts(*names: str) -> None:
+    """Raise InputError unless there are layouts of these names."""
+    from attention_bridge.weights.layouts import LAYOUTS
+
+    for name in names:
+        if name not in LAYOUTS:
+            raise InputError(f"a layout is one of {', '.join(LAYOUTS)}, but got {name!r}")
+
+
+def configuration_beside(path: Path) -> dict[str, Any] | None:
+    """The configuration in the directory of a checkpoint, if it is there and of a family that is known."""
+    file = find_config(path if path.is_dir() else path.parent)
+    if file is None:
+        return None
+    given: dict[str, Any] = read_json(file)
+    try:
+        read_config(given)
+    except CheckpointError:
+        return None
+    return given
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The configuration in a file, or in the directory that holds it.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, or it is not understood.
+    """
+    file = (find_config(path) or path / CONFIGS[0]) if path.is_dir() else path
+    given: dict[str, Any] = read_json(file)
+    read_config(given, source=file)
+    return given
+
+
+def read_axes(given: Iterable[str]) -> dict[str, int]:
+    """Sizes of axes from texts such as "d=64".
+
+    Raises:
+        InputError: a text that is none.
+    """
+    axes: dict[str, int] = {}
+    for text in given:
+        name, equals, size = text.partition("=")
+        if not (equals and _is_axis(name) and SIZE.fullmatch(size)):
+            raise InputError(f"an axis is given as a name and a size, such as d=64, but got {text!r:.100}")
+        if name in axes:
+            raise InputError(f"an axis is given once, but got {name} twice: {axes[name]} and {size}")
+        axes[name] = int(size)
+    return axes
+
+
+def _is_axis(name: str) -> bool:
+    """Whether it is the name of an axis, alone or behind the path of a module."""
+    path, dot, axis = name.rpartition(".")
+    return axis.isidentifier() and (not dot or all(path.split(".")))
+
+
+def read_places(given: Iterable[str]) -> dict[str, str]:
+    """Paths in a Keras model from texts such as "encoder.attention=layers/multi_head_attention".
+
+    Raises:
+        InputError: a text that is none.
+    """
+    places = {}
+    for text in given:
+        path, equals, place = text.partition("=")
+        if not (equals and (place == "." or all(x.isidentifier() for x in place.strip("/").split("/")))):
+            raise InputError(
+                "a place is given as two paths, such as encoder.attention=layers/multi_head_attention, but got "
+                f"{text!r}"
+            )
+        places[path] = place
+    return places
+
+
+def layout_by_configuration(path: Path, config: Mapping[str, Any] | None) -> str:
+    """The layout that the configuration of a checkpoint says it has.
+
+    Raises:
+        InputError: there is no configuration that is understood.
+    """
+    config = configuration_beside(checkpoints.find(path).path) if config is None else config
+    if config is None:
+        raise InputError(
+            f"{path} has no config.json that says what layout it has: give it with --from; "
+            "`attention-bridge inspect` names those that fit"
+        )
+    with checkpoints.open(path) as reader:
+        return read_config(config, reader.specs).layout.name
+
+
+def _goal(path: Path) -> Path:
+    """The file to write: the path, or `model.safetensors` in it if its name stands for no format."""
+    is_directory = path.is_dir() or not path.suffix
+    return path / checkpoints.SINGLE if is_directory else path
+
+
+def _format(goal: Path) -> str:
+    from attention_bridge.checkpoints.finding import named
+
+    format = named(goal)
+    if format not in checkpoints.FORMATS or format == "gguf":
+        raise CheckpointError(
+            f"{goal} cannot be written: its name must end in .safetensors, .pt, .pth, .bin, .npz, .msgpack, "
+            ".weights.h5 or .h5"
+        )
+    return format
+
+
+def _metadata(format: str, layout: str) -> dict[str, str] | None:
+    if format not in ("safetensors", "npz"):
+        return None
+    return {"format": "pt" if layout.startswith(("hf.", "torch")) else "np", "layout": layout}
+
+
+@contextmanager
+def _directory(directory: Path, asked: Path) -> Iterator[None]:
+    """Make the directory that was asked for, if it is one; if nothing is written there, it goes again."""
+    if directory != asked or directory.exists():
+        yield
+        return
+    try:
+        directory.mkdir()
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be made: {error.strerror}") from error
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def tensors_of(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of a checkpoint of any format, one at a time."""
+    with checkpoints.open(path) as reader:
+        yield from reader.items()

@@ -1,0 +1,83 @@
+"""Families of checkpoints: which model of the mirrors computes a configuration, and how its weights are laid out.
+
+Neither framework is needed. A field that changes the arithmetic and is not understood is refused by its name: what is
+read here gives the same numbers, or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from attention_bridge.catalogue.part import Part
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained.families import decoders, encoders, images, own, rotary_decoders, sequences
+from attention_bridge.pretrained.families.declared import check_sizes
+from attention_bridge.pretrained.families.family import Family, Reading
+from attention_bridge.pretrained.families.fields import Fields
+from attention_bridge.pretrained.families.shown import cut, shown
+from attention_bridge.pretrained.families.special_tokens import with_special_tokens
+
+FAMILIES: dict[str, Family] = {
+    model_type: family
+    for module in (own, encoders, decoders, rotary_decoders, sequences, images)
+    for family in module.FAMILIES
+    for model_type in family.model_types
+}
+
+
+def read_config(
+    given: Mapping[str, Any], names: Collection[str] = (), source: object = "config.json"
+) -> Reading:
+    """What a configuration means.
+
+    Args:
+        given: what `config.json` holds, or Meta's `params.json`.
+        names: the names of the checkpoint's tensors, which tell whether there is a pooler or a classifier. Where they
+            lead to the tensors or their shapes, sizes that no tensor can have are refused before a model is built.
+        source: how messages call the configuration.
+
+    Raises:
+        CheckpointError: a family that is not known, a size that is absent or impossible, or a field that may change
+            the arithmetic and is not understood.
+    """
+    try:
+        return _read(Fields(given, source), names)
+    except CheckpointError as error:
+        raise CheckpointError(cut(str(error))) from error
+
+
+def _read(fields: Fields, names: Collection[str]) -> Reading:
+    model_type = fields.raw(
+        "model_type", default="meta.llama" if {"dim", "n_heads"} <= fields.given.keys() else None
+    )
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        known = ", ".join(name for name in FAMILIES if name not in ("meta.llama", own.MODEL_TYPE))
+        raise CheckpointError(f"{fields.source} must have a model_type of {known}, got {shown(model_type)}")
+    reading = FAMILIES[model_type].read(fields, names)
+    fields.finish()
+    reading = replace(reading, model=with_special_tokens(reading.model, fields.given))
+    if isinstance(names, Mapping):
+        check_sizes(reading, names, fields.source)
+    return replace(reading, axes={**_head_axes(reading.model), **reading.axes})
+
+
+def _head_axes(model: Part) -> dict[str, int]:
+    """How heads are cut, where all layers have the same: h heads, g of keys, d features, that is pairs of them."""
+    config = model.arguments["config"].arguments
+    sizes = config
+    if "layers" in config:
+        every = [
+            {**config, **layer.arguments["mixer"].arguments, "position": None, "window": None}
+            for layer in config["layers"]
+        ]
+        sizes = every[0] if all(each == every[0] for each in every) else {}
+    if not {"num_heads", "embed_dim"} <= sizes.keys() or "kv_lora_rank" in sizes:
+        return {}
+    head_dim = sizes.get("head_dim") or sizes["embed_dim"] // sizes["num_heads"]
+    groups = sizes.get("num_kv_heads") or sizes["num_heads"]
+    return {"h": sizes["num_heads"], "g": groups, "d": head_dim, "pair": head_dim // 2}
+
+
+__all__ = ["FAMILIES", "Family", "Reading", "read_config"]

@@ -1,0 +1,115 @@
+"""ViT, CLIP: models that look."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from attention_bridge.catalogue.part import Part
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained.families.family import Family, Reading, model
+from attention_bridge.pretrained.families.fields import ACTIVATIONS, LARGEST, Fields
+from attention_bridge.pretrained.families.shown import shown
+from attention_bridge.weights.layouts.hf_clip import HF_CLIP
+from attention_bridge.weights.layouts.hf_vit import HF_VIT
+
+# Before this was written down, the token that stands for a text was the one with the highest number.
+OLD_END_TOKEN = 2
+
+
+def read_vit(fields: Fields, names: Collection[str]) -> Reading:
+    """The Vision Transformer (Dosovitskiy et al. 2020), as features, with a pooler or with classes."""
+    fields.only("qkv_bias", True)
+    fields.only("pooler_act", "tanh")
+    labels = fields.raw("id2label", default={0: "LABEL_0", 1: "LABEL_1"})
+    if not isinstance(labels, Mapping) or not labels:
+        raise CheckpointError(f"{fields.source} must have the names of classes id2label, got {shown(labels)}")
+    classes = "classifier.weight" in names
+    return Reading(
+        model(
+            "VisionTransformer",
+            **_image_sizes(fields, patch_size=16, activation="gelu", norm_eps=1e-12),
+            pooler=any(name.endswith("pooler.dense.weight") for name in names),
+            num_classes=len(labels) if classes else None,
+        ),
+        HF_VIT,
+    )
+
+
+def read_clip(fields: Fields, names: Collection[str]) -> Reading:
+    """CLIP (Radford et al. 2021)."""
+    fields.raw("text_config_dict", "vision_config_dict")
+    text, image = fields.part("text_config"), fields.part("vision_config")
+    dim, heads = text.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(512, 8))
+    end = text.whole("eos_token_id", default=49407)
+    reads = Part(
+        "DecoderConfig",
+        {
+            "vocab_size": text.size("vocab_size", default=49408),
+            "embed_dim": dim,
+            "num_heads": heads,
+            "num_layers": text.layers("num_hidden_layers", default=12),
+            "ffn_dim": text.size("intermediate_size", default=2048),
+            "max_len": text.size("max_position_embeddings", default=77),
+            "activation": text.word("hidden_act", words=ACTIVATIONS, default="quick_gelu"),
+            "norm_eps": text.number("layer_norm_eps", default=1e-5),
+        },
+    )
+    looks = Part(
+        "VisionTransformerConfig",
+        {
+            **_image_sizes(image, patch_size=32, activation="quick_gelu", norm_eps=1e-5),
+            "embedding_norm": True,
+        },
+    )
+    for tower in (text, image):
+        tower.raw("projection_dim", "tie_word_embeddings")
+        tower.finish()
+    return Reading(
+        model(
+            "ContrastiveModel",
+            "ContrastiveConfig",
+            text=reads,
+            image=looks,
+            feature_dim=fields.size("projection_dim", default=512),
+            end_token=None if end == OLD_END_TOKEN else end,
+        ),
+        HF_CLIP,
+    )
+
+
+def _image_sizes(fields: Fields, *, patch_size: int, activation: str, norm_eps: float) -> dict[str, Any]:
+    """The sizes, with the family's own defaults where they differ."""
+    dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(768, 12))
+    image, patch = _pair(fields, "image_size", 224), _pair(fields, "patch_size", patch_size)
+    if image[0] < patch[0] or image[1] < patch[1]:
+        raise CheckpointError(
+            f"{fields.source} must have an image_size that holds a patch, got {image} and {patch}"
+        )
+    return {
+        "image_size": image,
+        "patch_size": patch,
+        "in_channels": fields.size("num_channels", default=3),
+        "embed_dim": dim,
+        "num_heads": heads,
+        "num_layers": fields.layers("num_hidden_layers", default=12),
+        "ffn_dim": fields.size("intermediate_size", default=3072),
+        "activation": fields.word("hidden_act", words=ACTIVATIONS, default=activation),
+        "norm_eps": fields.number("layer_norm_eps", default=norm_eps),
+    }
+
+
+def _pair(fields: Fields, name: str, default: int) -> tuple[int, int]:
+    """Height and width, given as one number or as two."""
+    given = fields.raw(name, default=default)
+    pair = (
+        (given, given) if isinstance(given, int) else tuple(given) if isinstance(given, list | tuple) else ()
+    )
+    if len(pair) != 2 or not all(type(size) is int and 0 < size <= LARGEST for size in pair):
+        raise CheckpointError(
+            f"{fields.source} must have {name} as one or two positive numbers, got {shown(given)}"
+        )
+    return pair[0], pair[1]
+
+
+FAMILIES = (Family("hf.vit", ("vit",), read_vit), Family("hf.clip", ("clip",), read_clip))

@@ -1,0 +1,143 @@
+"""The positions that turn queries and keys, as Hugging Face's configurations describe them, of today and of before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from attention_bridge.catalogue.part import Part
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained.families.fields import Fields
+from attention_bridge.pretrained.families.shown import shown
+
+SCALED = ("linear", "llama3", "yarn")
+
+
+def rope(
+    fields: Fields, rotary_dim: int, layers: str | None = None, head_dim: int | None = None, **others: object
+) -> Part:
+    """What turns the queries and keys of a model: a `RotaryEmbedding`.
+
+    Args:
+        fields: the configuration.
+        rotary_dim: features that are turned.
+        layers: the kind of layers, where each kind has its own ("full_attention").
+        head_dim: features of a head; as many as are turned if None.
+        others: of its arguments.
+
+    Raises:
+        CheckpointError: a kind of scaling that is not known, or one that depends on the length of a text.
+    """
+    given = parameters(fields, layers)
+    if rotary_dim < 2 or rotary_dim % 2:
+        raise CheckpointError(
+            f"{fields.source} must turn an even number of a head's features, got {rotary_dim}"
+        )
+    base = given.number("rope_theta", default=fields.number("rope_theta", "rotary_emb_base", default=10000.0))
+    given.number("partial_rotary_factor", default=1.0)
+    kind = _kind(given)
+    if kind == "default":
+        arguments: dict[str, Any] = {"base": base}
+    else:
+        arguments = _scaled(kind, given, fields, rotary_dim, base)
+    given.refuse_unread("rope parameters that are not understood", _NAMES[kind])
+    sizes = {"head_dim": rotary_dim}
+    if head_dim not in (None, rotary_dim):
+        sizes = {"head_dim": head_dim, "rotary_dim": rotary_dim}
+    return Part("RotaryEmbedding", {**sizes, **arguments, **others})
+
+
+def parameters(fields: Fields, layers: str | None = None) -> Fields:
+    """What the configuration says of its positions: `rope_parameters` today, `rope_scaling` before."""
+    today, before = fields.raw("rope_parameters"), fields.raw("rope_scaling")
+    for given in (today, before):
+        if given is not None and not isinstance(given, Mapping):
+            raise CheckpointError(f"{fields.source} must have rope_parameters with names, got {shown(given)}")
+    if today is not None and before is not None and today != before:
+        raise CheckpointError(
+            f"{fields.source} must have rope_parameters or rope_scaling, or both alike, "
+            f"got {shown(today)} and {shown(before)}"
+        )
+    given = before if today is None else today
+    found = Fields({} if given is None else given, fields.source)
+    return found.part(layers) if layers is not None and layers in found.given else found
+
+
+def _kind(given: Fields) -> str:
+    kind = given.raw("rope_type", "type", default="default")
+    if kind not in ("default", *SCALED):
+        raise CheckpointError(
+            f"{given.source} must have a rope_type default, {', '.join(SCALED)}, got {shown(kind)}"
+        )
+    return str(kind)
+
+
+_NAMES: dict[str, set[str]] = {
+    "default": set(),
+    "linear": {"factor"},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
+    "yarn": {
+        "factor",
+        "beta_fast",
+        "beta_slow",
+        "truncate",
+        "original_max_position_embeddings",
+        "attention_factor",
+        "mscale",
+        "mscale_all_dim",
+    },
+}
+
+
+def _scaled(kind: str, given: Fields, fields: Fields, rotary_dim: int, base: float) -> dict[str, Any]:
+    if given.raw("factor") is None:
+        raise CheckpointError(f"{fields.source} must have a factor for rope_type {kind!r}, got none")
+    arguments: dict[str, Any] = {"rotary_dim": rotary_dim, "factor": given.number("factor"), "base": base}
+    if kind == "linear":
+        return {"base": base, "frequencies": Part("linear_frequencies", arguments)}
+    name = "original_max_position_embeddings"
+    arguments["original_length"] = (
+        fields.size("max_position_embeddings") if given.raw(name) is None else given.size(name)
+    )
+    below, above = ("low_freq_factor", "high_freq_factor") if kind == "llama3" else ("beta_slow", "beta_fast")
+    low, high = (1.0, 4.0) if kind == "llama3" else (1.0, 32.0)
+    low, high = given.number(below, default=low), given.number(above, default=high)
+    if low >= high:
+        raise CheckpointError(f"{fields.source} must have {below} below {above}, got {low} and {high}")
+    arguments |= {below: low, above: high}
+    if kind == "llama3":
+        return {"base": base, "frequencies": Part("llama3_frequencies", arguments)}
+    if base <= 1.0:
+        raise CheckpointError(f"{fields.source} must have a rope_theta above 1 for yarn, got {base}")
+    if given.raw("truncate") is not None:
+        arguments["truncate"] = given.flag("truncate", True)
+    return {
+        "base": base,
+        "frequencies": Part("yarn_frequencies", arguments),
+        "amplitude": yarn_amplitude(given),
+    }
+
+
+def yarn_amplitude(given: Fields) -> float:
+    """What YaRN multiplies cosine and sine by (Peng et al. 2023, eq. 22; DeepSeek divides two of these)."""
+    factor = given.number("factor")
+    weights = (
+        given.number("mscale", default=0.0, zero=True),
+        given.number("mscale_all_dim", default=0.0, zero=True),
+    )
+    if given.raw("attention_factor") is not None:
+        return given.number("attention_factor")
+    if all(weights):
+        return _mscale(factor, weights[0]) / _mscale(factor, weights[1])
+    return _mscale(factor, 1.0)
+
+
+def yarn_scale(given: Fields) -> float:
+    """What DeepSeek multiplies scores by besides, where YaRN stretches its positions."""
+    weight = given.number("mscale_all_dim", default=0.0, zero=True)
+    return 1.0 if _kind(given) == "default" or not weight else _mscale(given.number("factor"), weight) ** 2
+
+
+def _mscale(factor: float, weight: float) -> float:
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0

@@ -1,0 +1,267 @@
+"""Llama, Mistral, Qwen, Gemma, DeepSeek: decoders with RMS norms and rotary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from attention_bridge.catalogue.part import Part
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained.families.decoders import with_tied
+from attention_bridge.pretrained.families.describe import (
+    Heads,
+    language_model,
+    latent_decoder,
+    rotary_decoder,
+)
+from attention_bridge.pretrained.families.family import Family, Reading
+from attention_bridge.pretrained.families.fields import ACTIVATIONS, LARGEST, Fields
+from attention_bridge.pretrained.families.rope import parameters, rope, yarn_scale
+from attention_bridge.pretrained.families.shown import shown
+from attention_bridge.weights.layouts.hf_deepseek import HF_DEEPSEEK_V3
+from attention_bridge.weights.layouts.hf_llama import HF_GEMMA, HF_LLAMA
+from attention_bridge.weights.layouts.meta_llama import META_LLAMA
+
+EMBEDDINGS = "model.embed_tokens.weight"
+DEFAULT_WINDOW = 4096  # of Mistral, Qwen, Gemma 2 and 3, where the field is absent
+
+
+def read_llama(fields: Fields, names: Collection[str]) -> Reading:
+    """Llama (Touvron et al. 2023), Mistral (Jiang et al. 2023), Qwen 2 and 3 (Yang et al. 2024, 2025)."""
+    kind = fields.given.get("model_type")
+    bias = fields.flag("attention_bias", False)
+    heads = {"qkv_bias": bias or kind == "qwen2", "out_bias": bias, "qk_norm": kind == "qwen3"}
+    return _decoder(fields, heads, {"ffn_bias": fields.flag("mlp_bias", False)})
+
+
+def read_gemma(fields: Fields, names: Collection[str]) -> Reading:
+    """Gemma (Google 2024), whose norms multiply by 1 + weight and whose embeddings are scaled."""
+    bias = fields.flag("attention_bias", False)
+    fields.only("use_bidirectional_attention", False, None)
+    heads = {"qkv_bias": bias, "out_bias": bias, "unit_offset": True}
+    # The field of its first release; today the reference reads the other one, and "gelu" there so.
+    fields.raw("hidden_activation")
+    tanh = ACTIVATIONS["gelu_pytorch_tanh"]
+    activation = fields.word("hidden_act", words={**ACTIVATIONS, "gelu": tanh}, default=tanh)
+    return _decoder(fields, heads, _gemma(fields), tied=True, activation=activation)
+
+
+def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
+    """Gemma 2 (Google 2024) and 3 (Google 2025): four norms a layer, windows, bounded scores or normalised heads."""
+    third = fields.given.get("model_type") == "gemma3_text"
+    bias = fields.flag("attention_bias", False)
+    fields.only("use_bidirectional_attention", False, None)
+    heads = {
+        "qkv_bias": bias,
+        "out_bias": bias,
+        "scale": fields.number("query_pre_attn_scalar") ** -0.5,
+        "softcap": _softcap(fields, "attn_logit_softcapping", None if third else 50.0),
+        "qk_norm": third,
+        "unit_offset": True,
+    }
+    others = {
+        **_gemma(fields),
+        "sandwich": True,
+        "logit_softcap": _softcap(fields, "final_logit_softcapping", None if third else 30.0),
+    }
+    if third:
+        others["local_rope"] = rope(_local(fields), _head_dim(fields))
+    pattern = fields.size("sliding_window_pattern", "_sliding_window_pattern", default=6 if third else 2)
+    return _decoder(fields, heads, others, tied=True, layout=HF_GEMMA, pattern=pattern)
+
+
+def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
+    """DeepSeek-V3 (DeepSeek-AI 2024), without the layers that predict further tokens."""
+    for name, value in (("attention_bias", False), ("hidden_act", "silu"), ("moe_layer_freq", 1)):
+        fields.only(name, value)
+    fields.only("scoring_func", "sigmoid")
+    fields.only("topk_method", "noaux_tc")
+    for name in ("num_key_value_heads", "qk_head_dim", "head_dim"):  # which the other sizes give
+        fields.size(name, default=None)
+    tied = fields.flag("tie_word_embeddings", False)
+    nope, turned = fields.size("qk_nope_head_dim"), fields.size("qk_rope_head_dim")
+    position = rope(fields, turned, interleaved=fields.flag("rope_interleave", True))
+    scale = (nope + turned) ** -0.5 * yarn_scale(parameters(fields))
+    fields.size("max_position_embeddings", default=None)
+    mixer = {
+        "num_heads": fields.size("num_attention_heads"),
+        "kv_lora_rank": fields.size("kv_lora_rank"),
+        "q_lora_rank": fields.size("q_lora_rank", default=None),
+        "nope_head_dim": nope,
+        "rope_head_dim": turned,
+        "value_head_dim": fields.size("v_head_dim"),
+        "position": position,
+        "scale": scale,
+    }
+    ffn_dim, shared = fields.size("moe_intermediate_size"), fields.size("n_shared_experts")
+    experts = {
+        "ffn_dim": ffn_dim,
+        "num_experts": fields.size("n_routed_experts", "num_local_experts"),
+        "routing": Part(
+            "SigmoidRouting",
+            {
+                "num_chosen": fields.size("num_experts_per_tok"),
+                "num_groups": fields.size("n_group"),
+                "num_chosen_groups": fields.size("topk_group"),
+                "normalised": fields.flag("norm_topk_prob", True),
+                "routed_scale": fields.number("routed_scaling_factor"),
+            },
+        ),
+        "shared_dim": shared * ffn_dim,
+    }
+    return Reading(
+        language_model(
+            latent_decoder(
+                mixer,
+                embed_dim=fields.size("hidden_size"),
+                vocab_size=fields.size("vocab_size"),
+                num_layers=fields.layers("num_hidden_layers"),
+                ffn_dim=fields.size("intermediate_size"),
+                experts=Part("MixtureOfExperts", experts),
+                num_dense_layers=fields.whole("first_k_dense_replace", default=0),
+                norm_eps=fields.number("rms_norm_eps"),
+                tied=tied,
+            )
+        ),
+        with_tied(HF_DEEPSEEK_V3, tied, "lm_head.weight", EMBEDDINGS),
+    )
+
+
+def read_meta(fields: Fields, names: Collection[str]) -> Reading:
+    """Llama as Meta published it: `params.json`, whose sizes of the feed-forward network are to be computed."""
+    dim, heads = fields.dim_and_heads(("dim",), ("n_heads",))
+    ffn_dim = int(2 * 4 * dim / 3)
+    ffn_dim = int(fields.number("ffn_dim_multiplier", default=1.0) * ffn_dim)
+    multiple = fields.size("multiple_of")
+    ffn_dim = multiple * -(-ffn_dim // multiple)
+    if not 0 < ffn_dim <= LARGEST:
+        raise CheckpointError(
+            f"{fields.source} must have an ffn_dim_multiplier that gives 1 to {LARGEST} features, "
+            f"got {shown(fields.raw('ffn_dim_multiplier'))}"
+        )
+    fields.only("use_scaled_rope", False)
+    if fields.raw("vocab_size") == -1:  # Meta's own loader asks the tokenizer
+        raise CheckpointError(
+            f"{fields.source} must have the vocab_size, the number of rows of tok_embeddings.weight, got -1"
+        )
+    fields.raw("max_seq_len", "max_batch_size")
+    return Reading(
+        language_model(
+            rotary_decoder(
+                Heads(
+                    dim,
+                    heads,
+                    fields.size("n_kv_heads", default=heads),
+                    dim // heads,
+                    norm_eps=fields.number("norm_eps"),
+                ),
+                vocab_size=fields.size("vocab_size"),
+                num_layers=fields.layers("n_layers"),
+                ffn_dim=ffn_dim,
+                rope=rope(fields, dim // heads),
+            )
+        ),
+        META_LLAMA,
+        {"pair": dim // heads // 2},
+    )
+
+
+def _decoder(
+    fields: Fields,
+    heads: dict[str, Any],
+    others: dict[str, Any],
+    *,
+    tied: bool = False,
+    layout: Any = HF_LLAMA,
+    pattern: int = 1,
+    activation: str | None = None,
+) -> Reading:
+    tied = fields.flag("tie_word_embeddings", tied)
+    dim, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
+    head_dim = _head_dim(fields)
+    kv_heads = fields.size("num_key_value_heads", default=num_heads)
+    fields.divides("num_attention_heads", num_heads, "num_key_value_heads", kv_heads)
+    eps = fields.number("rms_norm_eps")
+    num_layers = fields.layers("num_hidden_layers")
+    windows = _windows(fields, num_layers, pattern)
+    positions = rope(fields, head_dim, layers="full_attention")
+    fields.size("max_position_embeddings", default=None)
+    return Reading(
+        language_model(
+            rotary_decoder(
+                Heads(dim, num_heads, kv_heads, head_dim, norm_eps=eps, **heads),
+                vocab_size=fields.size("vocab_size"),
+                num_layers=num_layers,
+                ffn_dim=fields.size("intermediate_size"),
+                activation=activation or fields.word("hidden_activation", "hidden_act", words=ACTIVATIONS),
+                windows=windows,
+                rope=positions,
+                tied=tied,
+                **others,
+            )
+        ),
+        with_tied(layout, tied, "lm_head.weight", EMBEDDINGS),
+    )
+
+
+def _head_dim(fields: Fields) -> int:
+    """Features of a head: as the configuration says, or as the heads share all features."""
+    dim, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
+    if fields.raw("head_dim") is None:
+        fields.divides("hidden_size", dim, "num_attention_heads", num_heads)
+    return fields.size("head_dim", default=dim // num_heads)
+
+
+def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None, ...]:
+    """How many keys each layer sees: every `pattern`-th layer sees all, if the configuration does not list them."""
+    kind, kinds = fields.given.get("model_type"), fields.raw("layer_types")
+    windowed = "sliding_window" in fields.given or kind in ("llama", "gemma")
+    window = fields.size("sliding_window", default=None) if windowed else DEFAULT_WINDOW
+    fields.seen.add("sliding_window")
+    from_layer = fields.whole("max_window_layers", default=28)
+    if kind in ("qwen2", "qwen3") and not fields.flag("use_sliding_window", False):
+        return ()
+    if window is None or kind in ("llama", "gemma"):  # these models know no windows
+        return ()
+    if kind == "mistral":  # and this one has them in all layers
+        kinds = None
+    if kinds is None:
+        kinds = [
+            "full_attention"
+            if (kind in ("qwen2", "qwen3") and n < from_layer) or (pattern > 1 and (n + 1) % pattern == 0)
+            else "sliding_attention"
+            for n in range(num_layers)
+        ]
+    known = ("full_attention", "sliding_attention")
+    if not isinstance(kinds, list | tuple) or len(kinds) != num_layers or any(k not in known for k in kinds):
+        raise CheckpointError(
+            f"{fields.source} must have layer_types full_attention or sliding_attention for each of "
+            f"{num_layers} layers, got {shown(kinds)}"
+        )
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _softcap(fields: Fields, name: str, absent: float | None) -> float | None:
+    """A bound, which null takes away and which Gemma 2 has where nothing is said."""
+    cap: float | None = fields.number(name, default=None)
+    return cap if name in fields.given else absent
+
+
+def _gemma(fields: Fields) -> dict[str, Any]:
+    return {"embed_scale": fields.size("hidden_size") ** 0.5}
+
+
+def _local(fields: Fields) -> Fields:
+    """The positions of layers with a window, which nothing stretches."""
+    base = fields.number("rope_local_base_freq", default=10000.0)
+    given = parameters(fields).raw("sliding_attention", default={"rope_theta": base})
+    return Fields({"rope_parameters": given}, fields.source)
+
+
+FAMILIES = (
+    Family("hf.llama", ("llama", "mistral", "qwen2", "qwen3"), read_llama),
+    Family("hf.llama", ("gemma",), read_gemma),
+    Family("hf.gemma", ("gemma2", "gemma3_text"), read_gemma2),
+    Family("meta.llama", ("meta.llama",), read_meta),
+    Family("hf.deepseek_v3", ("deepseek_v3",), read_deepseek),
+)

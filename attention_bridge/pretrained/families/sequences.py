@@ -1,0 +1,124 @@
+"""T5, BART, Whisper: encoder-decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from attention_bridge.catalogue.part import Part
+from attention_bridge.pretrained.families.decoders import with_tied
+from attention_bridge.pretrained.families.family import Family, Reading, model
+from attention_bridge.pretrained.families.fields import ACTIVATIONS, Fields
+from attention_bridge.weights.layouts.hf_bart import HF_BART
+from attention_bridge.weights.layouts.hf_t5 import HF_T5, HF_T5_GATED
+from attention_bridge.weights.layouts.hf_whisper import HF_WHISPER
+
+# What T5 calls a feed-forward network, and the activation it stands for.
+PROJECTIONS = {
+    "relu": (False, "relu"),
+    "gated-gelu": (True, "gelu_tanh"),
+    "gated-silu": (True, "silu"),
+    "gelu": (False, "gelu"),
+}
+
+
+def read_t5(fields: Fields, names: Collection[str]) -> Reading:
+    """T5 (Raffel et al. 2020), 1.0 and 1.1."""
+    fields.only("is_encoder_decoder", True)
+    fields.raw("dense_act_fn", "is_gated_act")
+    fields.size("n_positions", default=None)  # of training: relative positions have no end
+    tied = fields.flag("tie_word_embeddings", True)
+    scaled = fields.flag("scale_decoder_outputs", True)
+    gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
+    dim, layers = fields.size("d_model"), fields.layers("num_layers")
+    layout = HF_T5_GATED if gated else HF_T5
+    return Reading(
+        model(
+            "RelativeEncoderDecoder",
+            vocab_size=fields.size("vocab_size"),
+            embed_dim=dim,
+            num_heads=fields.size("num_heads"),
+            head_dim=fields.size("d_kv"),
+            num_encoder_layers=layers,
+            num_decoder_layers=fields.layers("num_decoder_layers", default=layers),
+            ffn_dim=fields.size("d_ff"),
+            activation=activation,
+            gated=gated,
+            norm_eps=fields.number("layer_norm_epsilon"),
+            num_buckets=fields.size("relative_attention_num_buckets"),
+            max_distance=fields.size("relative_attention_max_distance", default=128),
+            tied=tied,
+            logit_scale=dim**-0.5 if tied and scaled else 1.0,
+        ),
+        with_tied(layout, tied, "lm_head.weight", "shared.weight"),
+    )
+
+
+def read_bart(fields: Fields, names: Collection[str]) -> Reading:
+    """BART (Lewis et al. 2019)."""
+    fields.only("is_encoder_decoder", True)
+    fields.only("add_final_layer_norm", False)
+    fields.only("normalize_before", False)
+    fields.only("normalize_embedding", True)
+    fields.only("static_position_embeddings", False)
+    fields.only("tie_word_embeddings", True)
+    fields.raw("num_hidden_layers", "add_bias_logits", "extra_pos_embeddings", "do_blenderbot_90_layernorm")
+    fields.raw("classif_dropout")
+    dim = fields.size("d_model")
+    return Reading(
+        model(
+            "EncoderDecoder",
+            vocab_size=fields.size("vocab_size"),
+            embed_dim=dim,
+            encoder=_stack(fields, "encoder", dim),
+            decoder=_stack(fields, "decoder", dim),
+            max_len=fields.size("max_position_embeddings"),
+            first_position=2,
+            activation=fields.word("activation_function", words=ACTIVATIONS),
+            embed_scale=dim**0.5 if fields.flag("scale_embedding", False) else 1.0,
+        ),
+        HF_BART,
+    )
+
+
+def read_whisper(fields: Fields, names: Collection[str]) -> Reading:
+    """Whisper (Radford et al. 2022)."""
+    fields.only("is_encoder_decoder", True)
+    fields.only("tie_word_embeddings", True)
+    fields.raw("num_hidden_layers")
+    fields.flag("scale_embedding", False)  # which the reference reads and never uses
+    dim = fields.size("d_model")
+    return Reading(
+        model(
+            "SpeechTransformer",
+            "SpeechConfig",
+            vocab_size=fields.size("vocab_size"),
+            num_features=fields.size("num_mel_bins"),
+            embed_dim=dim,
+            encoder=_stack(fields, "encoder", dim),
+            decoder=_stack(fields, "decoder", dim),
+            max_frames=fields.size("max_source_positions"),
+            max_len=fields.size("max_target_positions"),
+            activation=fields.word("activation_function", words=ACTIVATIONS),
+        ),
+        HF_WHISPER,
+    )
+
+
+def _stack(fields: Fields, stack: str, dim: int) -> Part:
+    heads = fields.size(f"{stack}_attention_heads")
+    fields.divides("d_model", dim, f"{stack}_attention_heads", heads)
+    return Part(
+        "StackConfig",
+        {
+            "num_layers": fields.layers(f"{stack}_layers"),
+            "num_heads": heads,
+            "ffn_dim": fields.size(f"{stack}_ffn_dim"),
+        },
+    )
+
+
+FAMILIES = (
+    Family("hf.t5", ("t5",), read_t5),
+    Family("hf.bart", ("bart",), read_bart),
+    Family("hf.whisper", ("whisper",), read_whisper),
+)

@@ -1,0 +1,1 @@
+"""Files of Keras: their layers, their configurations, and both ways of conversion."""

@@ -1,0 +1,164 @@
+"""A model's description as a table of its layers, in plain text.
+
+print(layer_table(model.config))
+
+No argument of a part is left out: what has no column stands below the table, by the part and the layers that have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+from attention_bridge.catalogue.part import Part
+from attention_bridge.errors import cut
+from attention_bridge.pretrained.families.describe import as_part
+from attention_bridge.weights.report import table
+
+LONGEST_LAYERS = 60  # characters of the layers that have a part
+LONGEST_SEQUENCE = 8  # numbers of a sequence that are shown; of a longer one the first three
+# What fields of a description are where they are not given, as in the mirrors.
+LAYER = {"mixer": None, "ffn": None, "arrangement": "pre", "norm": Part("rms_norm")}
+MODEL = {
+    "vocab_size": None,
+    "embed_dim": None,
+    "max_len": None,
+    "embedding_norm": None,
+    "embed_scale": 1.0,
+    "tied": False,
+    "norm": Part("rms_norm"),
+    "logit_softcap": None,
+    "is_causal": True,
+    "num_types": None,
+    "special_tokens": Part("SpecialTokens"),
+}
+ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
+EMBEDDING = ("vocab_size", "embed_dim", "max_len", "num_types", "embedding_norm", "embed_scale", "tied")
+
+
+def layer_table(description: Any, most: int | None = None) -> str:
+    """The layers of a language model as a table, one row for each run of equal layers; of another model its sizes.
+
+    Args:
+        description: configuration of a model: a `Part`, or what a model of either mirror has as `config`.
+        most: rows of layers that are shown; None for all.
+
+    Returns:
+        Lines of text: the embedding, the table, the arguments that have no column, final norm, head and special tokens.
+    """
+    part = as_part(description)
+    if part.name != "ModelSpec":
+        return table(("field", "value"), _sizes(part))
+    left = {**MODEL, **part.arguments}
+    embedding = {name: left.pop(name) for name in EMBEDDING}
+    special = _named(left.pop("special_tokens"))
+    head = "the embedding matrix" if embedding["tied"] else "a matrix of its own"
+    return "\n".join(
+        [
+            f"embedding: {_listed(embedding)}",
+            *_layers(left.pop("layers"), most, "" if embedding["max_len"] is None else "learned"),
+            f"final norm: {_text(left.pop('norm'))}",
+            f"head: {head}, {_listed({'logit_softcap': left.pop('logit_softcap'), **left})}",
+            *([f"special tokens: {_listed(special)}"] if special else []),
+        ]
+    )
+
+
+def _layers(layers: tuple[Part, ...], most: int | None, position: str) -> Iterator[str]:
+    """The table, then the arguments that have no column; `position` is that of mixers that have none."""
+    runs, start = [], 0
+    for layer, equal in groupby(layers):
+        end = start + len(list(equal))
+        runs.append((str(start) if end == start + 1 else f"{start}-{end - 1}", layer))
+        start = end
+    rows: list[dict[str, str]] = []
+    others: dict[tuple[str, str], list[str]] = {}  # role and arguments, to the layers that have these
+    for where, layer in runs[:most]:
+        cells, rest = _row(layer, position)
+        rows.append({"layers": where, **cells})
+        for role, arguments in zip(ROLES, rest, strict=True):
+            if arguments:
+                others.setdefault((role, _listed(arguments)), []).append(where)
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    yield table(columns, [[row[name] for name in columns] for row in rows])
+    if len(runs) > len(rows):
+        yield f"... and {len(runs) - len(rows)} more runs of equal layers"
+    for (role, text), places in sorted(others.items(), key=lambda item: ROLES.index(item[0][0])):
+        yield f"{role} of {_places(places, len(runs))}: {text}"
+
+
+def _row(layer: Part, position: str) -> tuple[dict[str, str], tuple[dict[str, Any], ...]]:
+    """The cells of a layer, and for each of `ROLES` the arguments that have no column."""
+    left = {**LAYER, **layer.arguments}
+    mixer, mixer_left = _opened(left.pop("mixer"))
+    ffn, ffn_left = _opened(left.pop("ffn"))
+    norm, norm_left = _opened(left.pop("norm"))
+    position, position_left = _opened(mixer_left.pop("position", position))
+    heads = _taken(mixer_left, "num_heads")
+    if heads and "num_kv_heads" in mixer_left:
+        heads += f"/{_taken(mixer_left, 'num_kv_heads')}"
+    if "base" in position_left:
+        position += f" base={_taken(position_left, 'base')}"
+    cells = {
+        "mixer": mixer,
+        "heads": heads,
+        "head_dim": _taken(mixer_left, "head_dim"),
+        "position": position,
+        "window": _taken(mixer_left, "window"),
+        "feed-forward": ffn,
+        "ffn_dim": _taken(ffn_left, "ffn_dim"),
+        "experts": _taken(ffn_left, "num_experts"),
+        "arrangement": _text(left.pop("arrangement")),
+        "norm": norm,
+    }
+    return cells, (mixer_left, position_left, ffn_left, norm_left, left)
+
+
+def _opened(value: Any) -> tuple[str, dict[str, Any]]:
+    """The name of a part, and its arguments; of another value its text."""
+    return (value.name, dict(value.arguments)) if isinstance(value, Part) else (_text(value), {})
+
+
+def _taken(arguments: dict[str, Any], name: str) -> str:
+    """An argument as text, taken out; empty if it is not given."""
+    return _text(arguments.pop(name)) if name in arguments else ""
+
+
+def _places(places: list[str], runs: int) -> str:
+    if len(places) == runs:
+        return "all layers"
+    one = len(places) == 1 and "-" not in places[0]
+    return f"{'layer' if one else 'layers'} {cut(', '.join(places), LONGEST_LAYERS)}"
+
+
+def _sizes(part: Part, within: str = "") -> Iterator[tuple[str, str]]:
+    """The fields of a configuration and of those within it, by their paths."""
+    for name, value in _named(part).items():
+        yield within + name, value.name if isinstance(value, Part) else _text(value)
+        if isinstance(value, Part):
+            yield from _sizes(value, f"{within}{name}.")
+
+
+def _named(part: Part) -> dict[str, Any]:
+    """The arguments of a part; of special tokens those that there are, and no field of others that holds none."""
+    if part.name == "SpecialTokens":
+        return {name: value for name, value in part.arguments.items() if value not in (None, ())}
+    return {
+        name: value
+        for name, value in part.arguments.items()
+        if not isinstance(value, Part) or value.name != "SpecialTokens" or _named(value)
+    }
+
+
+def _listed(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_text(value)}" for name, value in arguments.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Part):
+        return f"{value.name}({_listed(value.arguments)})" if value.arguments else value.name
+    if isinstance(value, tuple):
+        shown = value if len(value) <= LONGEST_SEQUENCE else (*value[:3], f"{len(value) - 3} more")
+        return f"({', '.join(map(_text, shown))})"
+    return str(value)

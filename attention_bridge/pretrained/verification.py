@@ -1,0 +1,174 @@
+"""Both ends of a conversion run on the same random input: the source in PyTorch, the target in JAX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attention_bridge.catalogue.part import Part, build, jax_shapes
+from attention_bridge.checkpoints import open as open_checkpoint
+from attention_bridge.errors import InputError, require
+from attention_bridge.pretrained.conversion import check_layouts, tensors_of
+from attention_bridge.pretrained.families import read_config
+from attention_bridge.weights import convert, stream, transfer
+
+UNIT = 2.0**-24  # of rounding to float32
+
+
+class Verified(NamedTuple):
+    """How far both ends are apart.
+
+    Attributes:
+        model: the class that was run.
+        error: the largest difference of the outputs, relative to the largest of them.
+        tolerance: what rounding explains, in this model on this input.
+        outputs: how many numbers were compared: those that are finite in the source's model.
+        differing: the tensors that are not the same bits at both ends, by the names of `torch_attention`.
+    """
+
+    model: str
+    error: float
+    tolerance: float
+    outputs: int
+    differing: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the tensors are the same bits and the outputs equal but for rounding."""
+        return not self.differing and self.error <= self.tolerance
+
+
+def check(
+    source_path: str | os.PathLike[str],
+    source: str,
+    target: str,
+    *,
+    config: Mapping[str, Any] | None,
+    axes: Mapping[str, int] | None = None,
+) -> None:
+    """Raise unless `verify` could run, before anything is written; arguments as there.
+
+    Raises:
+        CheckpointError: the source or the configuration is not understood.
+        ConversionError: the source does not fit its layout.
+        InputError: packages are missing, or there is no configuration of a model that has these tensors.
+    """
+    require(("torch", "jax", "flax"), extra="torch,jax")
+    if config is None:
+        raise InputError("--verify needs the model's config.json beside the source, or --config")
+    check_layouts(source, target)
+    with open_checkpoint(source_path) as reader:
+        hub = stream(reader.specs, reader.read, source, "torch_attention", axes=axes, config=config).specs
+        part = read_config(config, reader.specs.keys()).model
+    wanted = build(part, "torch_attention", {"device": "meta"}).state_dict()
+    for name, spec in hub.items():
+        if name not in wanted or tuple(wanted[name].shape) != spec.shape:
+            raise InputError(
+                f"--verify cannot run: the configuration makes a {part.name} without a tensor {name} of shape "
+                f"{spec.shape}, which {source_path} has"
+            )
+
+
+def verify(
+    source_path: str | os.PathLike[str],
+    target_path: str | os.PathLike[str],
+    source: str,
+    target: str,
+    *,
+    config: Mapping[str, Any] | None,
+    axes: Mapping[str, int] | None = None,
+) -> Verified:
+    """Build the model from both checkpoints, one in each framework, and compare what they compute in float32.
+
+    Args:
+        source_path, target_path: the two checkpoints.
+        source, target: their layouts.
+        config: the configuration of the model.
+        axes: sizes of axes that the shapes do not give.
+
+    Raises:
+        InputError: there is no configuration that says what the model is.
+    """
+    require(("torch", "jax", "flax"), extra="torch,jax")
+    if config is None:
+        raise InputError("--verify needs the model's config.json beside the source, or --config")
+    import jax.numpy as jnp
+    import torch
+
+    from attention_bridge.parity.comparison import pinned_precision
+
+    ends = []
+    for path, layout in ((source_path, source), (target_path, target)):
+        hub, _ = convert(dict(tensors_of(path)), layout, "torch_attention", axes, config)
+        ends.append(hub)
+    differing = _differing(*ends)
+    first, second = ({name: x.astype(np.float32) for name, x in end.items()} for end in ends)
+    part = read_config(config, dict(tensors_of(source_path))).model
+    given = inputs(part)
+    with pinned_precision(), torch.no_grad():
+        model = build(part, "torch_attention", {"device": "meta"}).to_empty(device="cpu").eval()
+        found, nearby = (
+            transfer(weights, model)(*map(torch.from_numpy, given)) for weights in (first, _nudged(first))
+        )
+        other_model = jax_shapes(part, {})
+        other_model.eval()
+        other = transfer(second, other_model)(*map(jnp.asarray, given))
+    expected, near, output = (np.asarray(x[0], dtype=np.float64) for x in (found, nearby, other))
+    finite = np.isfinite(expected) & np.isfinite(near)  # no bound holds for what overflows
+    error, moved = (_distance(x[finite], expected[finite]) for x in (output, near))
+    sums = sum(x.shape[-1] for name, x in first.items() if x.ndim >= 2 and "embedding" not in name)
+    tolerance = 8 * max(UNIT * float(np.sqrt(sums)), moved)
+    return Verified(part.name, error, tolerance, int(finite.sum()), differing)
+
+
+def _distance(x: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to the largest number; infinite where `x` is not finite."""
+    largest = float(np.abs(x - expected).max(initial=0.0)) / (float(np.abs(expected).max(initial=0.0)) or 1.0)
+    return largest if np.isfinite(largest) else float("inf")
+
+
+def _differing(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The names whose tensors are not the same bits."""
+
+    def bits(tensors: Mapping[str, np.ndarray], name: str) -> Any:
+        return name in tensors and (tensors[name].shape, tensors[name].dtype, tensors[name].tobytes())
+
+    names = dict.fromkeys((*first, *second))
+    return tuple(name for name in names if bits(first, name) != bits(second, name))
+
+
+def _nudged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors, each number moved as far as rounding moves one: what a model makes of that is its conditioning."""
+    rng = np.random.default_rng(1)
+    return {
+        name: (x * (1 + 2 * UNIT * rng.choice((-1, 1), x.shape))).astype(x.dtype)
+        for name, x in tensors.items()
+    }
+
+
+def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
+    """Random inputs that such a model takes, in the order of its arguments."""
+    rng = np.random.default_rng(0)
+    config = part.arguments["config"].arguments
+
+    def tokens(sizes: Mapping[str, Any]) -> np.ndarray:
+        most = min(length, sizes.get("max_len", length))
+        return rng.integers(0, sizes["vocab_size"], (2, most)).astype(np.int32)
+
+    def image(sizes: Mapping[str, Any]) -> np.ndarray:
+        return rng.standard_normal((2, *sizes["image_size"], sizes["in_channels"])).astype(np.float32)
+
+    if part.name == "VisionTransformer":
+        return (image(config),)
+    if part.name == "ContrastiveModel":
+        return tokens(config["text"].arguments), image(config["image"].arguments)
+    if part.name == "SpeechTransformer":
+        frames = min(2 * length, 2 * config["max_frames"])
+        heard = rng.standard_normal((2, frames, config["num_features"])).astype(np.float32)
+        return heard, tokens(config)
+    if part.name in ("EncoderDecoder", "RelativeEncoderDecoder"):
+        return tokens(config), tokens(config)
+    return (tokens(config),)

@@ -1,0 +1,7 @@
+"""All calls that are compared."""
+
+from attention_bridge.rosetta.layers import LAYERS
+from attention_bridge.rosetta.models import MODELS
+from attention_bridge.rosetta.operations import OPERATIONS
+
+PEERS = (*OPERATIONS, *LAYERS, *MODELS)

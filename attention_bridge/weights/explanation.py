@@ -1,0 +1,70 @@
+"""What a conversion does to each tensor, in words."""
+
+from __future__ import annotations
+
+import re
+
+from attention_bridge.errors import printable
+from attention_bridge.weights.report import Report
+
+_ITEM = re.compile(r"\(([^)]*)\)|(\S+)")
+
+
+def explain(report: Report) -> str:
+    """Say tensor by tensor where each came from and how its axes moved.
+
+    Args:
+        report: of `convert` or `plan`.
+
+    Returns:
+        One paragraph of lines: a tensor, what it is made of, then each reshape and transpose.
+    """
+    lines = [f"From {report.source} to {report.target}:"]
+    for match in report.matched:
+        steps = "; then ".join(words(pattern) for pattern in match.patterns) or "as it is"
+        lines.append(f"{match.target} from {', '.join(match.given)}: {steps}")
+    lines += [f"{note.name}: made here, {note.reason}" for note in report.synthesised]
+    lines += [f"{note.name}: left behind, {note.reason}" for note in report.ignored]
+    lines += [
+        f"{fault.name}: {fault.fault}, expected {fault.expected or '-'}, given {fault.given or '-'}"
+        for fault in report.faults
+    ]
+    return "\n".join(map(printable, lines))
+
+
+def words(pattern: str) -> str:
+    """An einops pattern in words: "cut axis 0 into (h, d), transpose to (e, h, d), join (h, d) into axis 1".
+
+    Raises:
+        ValueError: it has no two sides.
+    """
+    left, arrow, right = pattern.partition(" -> ")
+    if not arrow:
+        raise ValueError(f"an einops pattern has two sides with ' -> ' between, but got {pattern!r}")
+    if "," in pattern:
+        return _grouped(left)
+    given, wanted = _items(left), _items(right)
+    steps = [f"cut axis {axis} into ({', '.join(item)})" for axis, item in enumerate(given) if len(item) > 1]
+    steps += [f"drop axis {axis}, of length 1" for axis, item in enumerate(given) if item == ["1"]]
+    before = [name for item in given for name in item if name != "1"]
+    after = [name for item in wanted for name in item if name != "1"]
+    if before != after:
+        steps.append(
+            "transpose" if len(after) == 2 and len(given) == 2 else f"reorder axes to ({', '.join(after)})"
+        )
+    steps += [
+        f"join ({', '.join(item)}) into axis {axis}" for axis, item in enumerate(wanted) if len(item) > 1
+    ]
+    steps += [f"add axis {axis}, of length 1" for axis, item in enumerate(wanted) if item == ["1"]]
+    return ", ".join(steps) or "as it is"
+
+
+def _items(side: str) -> list[list[str]]:
+    """The axes of one side, each with the names that it is made of."""
+    return [(group or name).split() for group, name in _ITEM.findall(side)]
+
+
+def _grouped(left: str) -> str:
+    if "," in left:
+        return "join each group's heads of queries, its key and its value into axis 0, group after group"
+    return "cut axis 0 into groups, and each into its heads of queries, its key and its value"

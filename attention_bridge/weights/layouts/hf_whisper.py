@@ -1,0 +1,26 @@
+"""`hf.whisper`: Hugging Face `WhisperForConditionalGeneration`; its keys have no bias.
+
+https://github.com/huggingface/transformers/blob/main/src/transformers/models/whisper/modeling_whisper.py
+"""
+
+from attention_bridge.weights.layout import Layout, Tied, ZeroBias
+from attention_bridge.weights.layouts.hf_bart import stack_rules
+from attention_bridge.weights.rule import Rule
+
+HF_WHISPER = Layout(
+    "hf.whisper",
+    rules=(
+        Rule("model.encoder.conv{1,2}.{name}", "{frame,halving}_conv.{name}"),
+        Rule("model.encoder.embed_positions.weight", "frame_position_embedding.weight"),
+        Rule("model.decoder.embed_{tokens,positions}.weight", "{token,position}_embedding.weight"),
+        Rule("model.{encoder,decoder}.layer_norm.{name}", "{encoder,decoder}_norm.{name}"),
+        *stack_rules("encoder"),
+        *stack_rules("decoder"),
+    ),
+    spellings=tuple((f"{part}.{{rest}}", f"model.{part}.{{rest}}") for part in ("encoder", "decoder")),
+    tied=(Tied("proj_out.weight", "model.decoder.embed_tokens.weight", "the embeddings again"),),
+    zero_biases=tuple(
+        ZeroBias(f"{{path}}{part}.k_proj.bias", f"{{path}}{part}.k_proj.weight", "keys have no bias")
+        for part in ("attention", "self_attention", "cross_attention")
+    ),
+)

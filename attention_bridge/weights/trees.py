@@ -1,0 +1,182 @@
+"""Carry the weights of one model into another, whichever framework each is in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from attention_bridge.errors import Fault
+from attention_bridge.weights.containers import Container, open_container, tied_names
+from attention_bridge.weights.engine import Traced, describe, find_layout, route
+from attention_bridge.weights.layout import Layout, entry_for
+from attention_bridge.weights.leaves import spec, to_numpy
+from attention_bridge.weights.live import refusals
+from attention_bridge.weights.options import differences
+from attention_bridge.weights.report import Match, Note, Report
+
+
+def transfer(
+    source: Any,
+    target: Any,
+    *,
+    source_layout: Layout | str | None = None,
+    target_layout: Layout | str | None = None,
+    axes: Mapping[str, int] | None = None,
+) -> Any:
+    """Fill `target` with the weights of `source`, bit for bit.
+
+    Every tensor of the source is used once and every tensor of the target is filled, with the same shape and
+    dtype; otherwise nothing is written. Options that change what a module computes and that no tensor shows, such as
+    `num_heads`, `eps`, `activation` and `norm_first`, must agree where both modules have them. Every variable of an
+    NNX module or state counts, except the state of its random generators.
+
+    Args:
+        source: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, Keras layer
+            or model, or Linen tree of parameters with or without its collections (a flat mapping of JAX arrays is one
+            too).
+        target: any of the same.
+        source_layout: the source's layout, or its name; by default the one that such an object has.
+        target_layout: the target's layout, likewise.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``.
+
+    Returns:
+        `target` itself, filled in place, if it is a module; else a new tree of its structure and leaf types.
+
+    Raises:
+        ConversionError: the weights do not fit; all faults together.
+        TypeError: source or target is none of the above, or a leaf is no tensor.
+        ValueError: there is no layout of that name.
+    """
+    container, arrays, report = _prepare(source, target, source_layout, target_layout, axes)
+    report.raise_faults()
+    return container.put(arrays)
+
+
+def plan(
+    source: Any,
+    target: Any,
+    *,
+    source_layout: Layout | str | None = None,
+    target_layout: Layout | str | None = None,
+    axes: Mapping[str, int] | None = None,
+) -> Report:
+    """Say what `transfer` would do with the same arguments, and write nothing.
+
+    Returns:
+        The fate of every tensor; faults are listed in it, not raised.
+
+    Raises:
+        TypeError: source or target holds no tensors, or a leaf is no tensor.
+        ValueError: there is no layout of that name.
+    """
+    return _prepare(source, target, source_layout, target_layout, axes)[2]
+
+
+def _prepare(
+    source: Any,
+    target: Any,
+    source_layout: Layout | str | None,
+    target_layout: Layout | str | None,
+    axes: Mapping[str, int] | None,
+) -> tuple[Container, dict[str, np.ndarray], Report]:
+    given, wanted = open_container(source), open_container(target)
+    from_layout = find_layout(source_layout or given.layout)
+    to_layout = find_layout(target_layout or wanted.layout)
+    report = Report(from_layout.name, to_layout.name)
+    ends = from_layout.name, to_layout.name
+    for holder, layout, other in ((source, *ends), (target, *ends[::-1])):
+        report.faults += [Fault(name, "refused", why, "") for name, why in refusals(holder, layout, other)]
+    sizes = {**given.axes, **wanted.axes, **(axes or {})}
+    tensors = {name: to_numpy(name, leaf) for name, leaf in given.leaves.items()}
+    converted = route(tensors, from_layout, to_layout, sizes, report)
+    filled = _fill(converted, wanted, to_layout, report)
+    _fill_tied(wanted, filled, report)
+    _fill_constants(wanted, filled, to_layout, report)
+    _check_unused(converted, wanted, to_layout, given, report)
+    _check_unfilled(wanted, filled, to_layout, report)
+    report.faults += [
+        Fault(name, "refused", expected, given)
+        for name, expected, given in differences(source, target, report.matched)
+    ]
+    return wanted, filled, report
+
+
+def _fill(
+    converted: Mapping[str, Traced], wanted: Container, layout: Layout, report: Report
+) -> dict[str, np.ndarray]:
+    """The arrays for the target's tensors, by the target's own names."""
+    filled: dict[str, np.ndarray] = {}
+    for name, leaf in wanted.leaves.items():
+        item = converted.get(layout.canonical(name))
+        if item is None:
+            continue
+        filled[name] = item.array
+        expected = spec(name, leaf)
+        if item.array.shape != expected.shape:
+            report.faults.append(Fault(name, "wrong shape", str(expected), describe(item.array)))
+        elif item.array.dtype != expected.dtype:
+            report.faults.append(Fault(name, "wrong dtype", str(expected), describe(item.array)))
+        else:
+            report.matched.append(Match(name, item.origins, item.patterns))
+    return filled
+
+
+def _fill_tied(wanted: Container, filled: dict[str, np.ndarray], report: Report) -> None:
+    """Names that share one tensor in the target are filled by any of them, and by the same bits."""
+    for names in tied_names(wanted.leaves):
+        given = [name for name in names if name in filled]
+        if len({filled[name].tobytes() for name in given}) > 1:
+            report.faults.append(Fault(", ".join(names), "clash", "one tensor, shared", "different values"))
+        for name in names if given else ():
+            if name not in filled:
+                filled[name] = filled[given[0]]
+                report.synthesised.append(Note(name, f"shares its tensor with {given[0]}"))
+
+
+def _fill_constants(wanted: Container, filled: dict[str, np.ndarray], layout: Layout, report: Report) -> None:
+    """Tensors of the target that always hold the same."""
+    for name, leaf in wanted.leaves.items():
+        constant = entry_for(layout.canonical(name), layout.constants)
+        if constant is not None:
+            shape, dtype = spec(name, leaf)
+            filled[name] = constant.value(shape).astype(dtype)
+            report.synthesised.append(Note(name, constant.reason))
+
+
+def _check_unused(
+    converted: Mapping[str, Traced], wanted: Container, layout: Layout, given: Container, report: Report
+) -> None:
+    """A tensor that the target has no place for is a fault, unless it is tied to one that was used."""
+    places = {layout.canonical(name) for name in wanted.leaves}
+    used = {origin for name, item in converted.items() if name in places for origin in item.origins}
+    shared = {
+        name: partner
+        for names in tied_names(given.leaves)
+        for partner in names
+        if partner in used
+        for name in names
+    }
+    for name, item in converted.items():
+        if name in places:
+            continue
+        if all(origin in shared for origin in item.origins):
+            report.ignored += [Note(o, f"shares its tensor with {shared[o]}") for o in item.origins]
+        else:
+            expected = f"no {name} in the target"
+            report.faults.append(Fault(", ".join(item.origins), "unexpected", expected, describe(item.array)))
+
+
+def _check_unfilled(
+    wanted: Container, filled: Mapping[str, np.ndarray], layout: Layout, report: Report
+) -> None:
+    """Every tensor of the target is filled."""
+    for name, leaf in wanted.leaves.items():
+        if name in filled:
+            continue
+        expected = str(spec(name, leaf))
+        if refused := entry_for(layout.canonical(name), layout.refused):
+            report.faults.append(Fault(name, "refused", refused.reason, expected))
+        else:
+            report.faults.append(Fault(name, "missing", expected, ""))
