@@ -178,7 +178,7 @@ def refusals(mirror, tokens):
             lambda: model(given, array(np.ones((7, 7), bool)), caches=caches),
             "mask with two axes must have shape (batch, length) = (2, 7), got (7, 7)",
         ),
-        (lambda: mirror.models.generate(model, given[0], 1), "tokens must have shape"),
+        (lambda: mirror.models.generate(model, given[0], 1), "inputs must have shape"),
         (lambda: mirror.models.generate(model, given, 5), "at most max_len=11 together, got 12"),
         (lambda: mirror.models.generate(model, given, 0), "num_tokens must be at least 1, got 0"),
         (lambda: mirror.models.generate(model, nothing, 1), "length must be at least 1, got 0"),

@@ -78,7 +78,7 @@ def test_each_activation_has_the_form_that_it_was_trained_with(theirs, ours):
         ("add_cross_attention", True, "add_cross_attention False, got True"),
         ("pruned_heads", {"0": [1]}, "pruned_heads {}, got {'0': [1]}"),
         ("quantization_config", {"bits": 4}, "quantization_config None, got {'bits': 4}"),
-        ("hidden_act", "sine", "quick_gelu, silu, swish, got 'sine'"),
+        ("hidden_act", "sine", "silu, swish, tanh, got 'sine'"),
         ("num_attention_heads", 5, "num_attention_heads divides, got 24 and 5"),
         ("vocab_size", "many", "positive whole number vocab_size, got 'many'"),
         ("vocab_size", None, "positive whole number vocab_size, got None"),

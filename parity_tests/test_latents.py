@@ -400,7 +400,7 @@ IMPOSSIBLE = [
         "an unknown activation",
         lambda m: partial(m.PoolingByAttention, 12, 4, activation="sine"),
         ValueError,
-        "activation must be one of relu, gelu, gelu_tanh, quick_gelu, silu, got sine",
+        "activation must be one of relu, gelu, gelu_tanh, quick_gelu, silu, tanh, got sine",
     ),
 ]
 

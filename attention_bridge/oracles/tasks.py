@@ -1,12 +1,14 @@
 """Task heads: pooling, classification, masked language modelling, answers, rewards, embeddings; and image models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from attention_bridge.oracles.common import ACTIVATIONS, Array, Parameters, layer_norm, linear, scope
 from attention_bridge.oracles.latents import attention_pooling
 from attention_bridge.oracles.vision import patch_embedding, vit_block
+
+OF_HEADS: Mapping[str, Callable[[Array], Array]] = {**ACTIVATIONS, "tanh": np.tanh}
 
 Pool = Callable[[Parameters, Array, Array], Array]
 Head = Callable[..., tuple[Array, ...]]
@@ -49,7 +51,7 @@ def sequence_classifier(
     """W f(U pool(x) + u) + b (Devlin et al. 2018); without an activation W pool(x) + b."""
     pooled = pool(parameters, x, _real(mask, x))
     if activation is not None:
-        pooled = ACTIVATIONS[activation](linear(parameters, "hidden_proj", pooled))
+        pooled = OF_HEADS[activation](linear(parameters, "hidden_proj", pooled))
     return (linear(parameters, "classifier", pooled),)
 
 
@@ -85,7 +87,7 @@ def masked_language(
     parameters: Parameters, x: Array, mask: Array | None, *, activation: str = "gelu", eps: float = 1e-12
 ) -> tuple[Array]:
     """norm(f(U x + u)) Eᵀ + c (Devlin et al. 2018); E is `decoder.weight`."""
-    h = layer_norm(parameters, "norm", ACTIVATIONS[activation](linear(parameters, "transform", x)), eps)
+    h = layer_norm(parameters, "norm", OF_HEADS[activation](linear(parameters, "transform", x)), eps)
     return (h @ parameters["decoder.weight"].T + parameters["decoder_bias"],)
 
 

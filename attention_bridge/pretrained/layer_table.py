@@ -34,7 +34,8 @@ MODEL = {
     "special_tokens": Part("SpecialTokens"),
 }
 ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
-EMBEDDING = ("vocab_size", "embed_dim", "max_len", "num_types", "embedding_norm", "embed_scale", "tied")
+EMBEDDING = ("vocab_size", "embed_dim", "max_len", "embedding_norm", "embed_scale", "tied")
+RARE = ("is_causal", "num_types")  # shown where they are not the default
 
 
 def layer_table(description: Any, most: int | None = None) -> str:
@@ -52,6 +53,9 @@ def layer_table(description: Any, most: int | None = None) -> str:
         return table(("field", "value"), _sizes(part))
     left = {**MODEL, **part.arguments}
     embedding = {name: left.pop(name) for name in EMBEDDING}
+    for name in RARE:
+        if left[name] == MODEL[name]:
+            left.pop(name)
     special = _named(left.pop("special_tokens"))
     head = "the embedding matrix" if embedding["tied"] else "a matrix of its own"
     return "\n".join(
