@@ -20,11 +20,19 @@ from functools import wraps
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, Union, Unpack, get_args, get_origin, is_typeddict
 
-from jax_attention.arrays import ARRAYS, as_array, check_array, check_dtype, check_promotion, is_integer
+from jax_attention.arrays import (
+    ARRAYS,
+    as_array,
+    as_indices,
+    check_array,
+    check_dtype,
+    check_promotion,
+    is_integer,
+)
 from jax_attention.checks import check_boolean, check_floating, dtype_name
 from jax_attention.ranges import article, as_flag, check_integer, check_number, refuse
 
-FEATURES = ("x", "query", "key", "value", "memory")  # arguments of modules that meet parameters
+FEATURES = ("x", "query", "key", "value", "memory", "image")  # arguments of modules that meet parameters
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 _Check = Callable[[Any], Any]
 DEFAULTS = {"dropout": 0.0, "need_weights": True}  # of arguments that a `TypedDict` names; None of the others
@@ -151,9 +159,11 @@ def _check_of_array(name: str, kind: Any) -> _Check:
     elif isinstance(dtypes, tuple) and "int32" in dtypes:
         accept = _check_integers
 
+    as_own = as_indices if accept is _check_integers else as_array
+
     def check(x: Any) -> Any:
         accept(name, x)
-        return as_array(x)
+        return as_own(x)
 
     return check
 

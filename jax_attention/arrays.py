@@ -21,6 +21,7 @@ REALS = (Real,)
 _INCONCLUSIVE: type[Exception] = (
     getattr(jax.errors, "InconclusiveDimensionOperation", None) or jax.core.InconclusiveDimensionOperation
 )
+_NARROW = ("int8", "int16", "uint8", "uint16", "uint32")
 
 
 def check_array(name: str, x: Any) -> None:
@@ -37,6 +38,12 @@ def check_array(name: str, x: Any) -> None:
 def as_array(x: Array) -> Array:
     """An array that `check_array` accepts, as this framework's own."""
     return x if isinstance(x, Array) else jnp.asarray(x)
+
+
+def as_indices(x: Array) -> Array:
+    """Integers in a dtype that tables take as numbers of their rows."""
+    x = as_array(x)
+    return x.astype(jnp.int32) if x.dtype.name in _NARROW else x
 
 
 def as_integers(x: Array) -> Array:

@@ -16,11 +16,10 @@ PARTS = (
     "num_chunks",
     "num_random",
     "num_sinks",
-    "num_tokens",
     "num_types",
     "padding",
 )
-PLACES = ("bos", "decoder_start", "depth", "eos", "first_position", "pad", "seed", "shift")
+PLACES = ("bos", "decoder_start", "depth", "eos", "eos_tokens", "first_position", "pad", "seed", "shift")
 FROM_ZERO = frozenset((*LENGTHS, *LAYERS, *PARTS, *PLACES))  # all other integers count from 1
 TOKENS = ("end_token", "pad_id", "pad_token")
 ANY_INTEGER = frozenset((*TOKENS, "axes", "distance", "query_offset", "table"))
@@ -34,7 +33,7 @@ LARGEST_INTEGER = 2**63 - 1
 
 def check_integer(name: str, value: Any) -> Any:
     """The integer that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
-    least, most = 0 if name in FROM_ZERO else 1, LARGEST_SIZE
+    least, most = 0 if name in FROM_ZERO else 1, LARGEST_INTEGER if name == "seed" else LARGEST_SIZE
     if name in ANY_INTEGER:
         least, most = -LARGEST_INTEGER, LARGEST_INTEGER
     if not is_size(value):

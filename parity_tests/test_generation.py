@@ -381,14 +381,9 @@ MORE_REFUSED = [
     Case(f"{options}", partial(go_on, **options), exception, text)
     for options, exception, text in (
         (
-            {"seed": 1},
-            ValueError,
-            "seed must be None with draws, or with temperature=0, which takes the likeliest token",
-        ),
-        (
             {"seed": 1, "temperature": 1.0, "draws": HALVES},
             ValueError,
-            "seed must be None with draws, or with temperature=0, which takes the likeliest token",
+            "seed must be None where draws are given",
         ),
         (
             {"start_token": 1},
@@ -400,7 +395,9 @@ MORE_REFUSED = [
             TypeError,
             "eos_token must be an integer or a sequence of integers, got 'end'",
         ),
-        ({"eos_token": ()}, ValueError, "eos_token must hold at least one token, got none"),
+        ({"eos_token": -1}, ValueError, "eos_token must be at least 0, got -1"),
+        ({"num_tokens": -1}, ValueError, "num_tokens must be at least 1, got -1"),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         (
             {"eos_token": [1, True]},
             TypeError,
@@ -422,3 +419,56 @@ def test_a_prompt_of_padding_alone_is_refused(mirror, prompt):
     mask[2] = False
     with pytest.raises(ValueError, match="mask must leave at least one token of each prompt"):
         generated(mirror, "Decoder", (prompt[0], mask))
+
+
+@each_mirror
+def test_no_end_token_may_be_asked_for(mirror, prompt):
+    free = generated(mirror, "Decoder", prompt)
+    _, restore = with_tokens("Decoder", mirror, eos=(int(free[0, 1]),))
+    try:
+        assert not np.array_equal(generated(mirror, "Decoder", prompt), free)
+        np.testing.assert_array_equal(generated(mirror, "Decoder", prompt, eos_token=()), free)
+    finally:
+        restore()
+
+
+@each_mirror
+@pytest.mark.parametrize("temperature", [1e-4, 1e-20, 1e-38, 1e-40, 5e-324])
+def test_the_lowest_temperatures_take_the_likeliest(mirror, prompt, temperature):
+    greedy = generated(mirror, "Decoder", prompt)
+    cold = generated(mirror, "Decoder", prompt, temperature=temperature, seed=2**40)
+    np.testing.assert_array_equal(cold, greedy)
+
+
+@each_mirror
+def test_greedy_decoding_needs_no_seed_and_takes_one(mirror, prompt):
+    greedy = generated(mirror, "Decoder", prompt)
+    np.testing.assert_array_equal(generated(mirror, "Decoder", prompt, seed=3, top_k=2), greedy)
+
+
+@each_mirror
+@pytest.mark.parametrize("token", [-1, VOCAB])
+def test_numbers_that_are_no_token_are_refused(mirror, prompt, token):
+    tokens = prompt[0].copy()
+    tokens[1, 3] = token
+    expected = rf"must be from 0 to below 17, got {min(token, tokens.min())} to {tokens.max()}"
+    with pytest.raises(ValueError, match=f"inputs {expected}"):
+        generated(mirror, "Decoder", (tokens, prompt[1]))
+    for name in ("Decoder", "rotary"):
+        with pytest.raises(ValueError, match=f"tokens {expected}"):
+            models(name)[mirror.name](mirror.array(tokens))
+
+
+@each_mirror
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+def test_tokens_may_be_integers_of_few_bits(mirror, prompt, dtype):
+    model, tokens = models("rotary")[mirror.name], prompt[0]
+    found = numpy(model(mirror.array(tokens.astype(dtype))).logits)
+    np.testing.assert_array_equal(found, numpy(model(mirror.array(tokens)).logits))
+
+
+def test_a_callback_is_refused_in_traced_code(prompt):
+    model = models("Decoder")["jax"]
+    generate = partial(jax_attention.models.generate, model, num_tokens=2, callback=print)
+    with pytest.raises(TypeError, match="callback must be None while code is traced"):
+        nnx.jit(generate)(MIRRORS["jax"].array(prompt[0]))

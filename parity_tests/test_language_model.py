@@ -259,6 +259,54 @@ def test_beams_of_a_batch_are_those_of_each_text_alone(mechanism, rng):
     assert search(tokens, num_beams=1).tokens[:, 0].tolist() == likeliest.tolist()
 
 
+FIXED = {"ChunkedAttention", "MixtureOfBlockAttention", "NativeSparseAttention", "StreamingAttention"}
+
+
+@pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
+def test_a_padded_prompt_is_read_as_alone_or_refused(mechanism, rng):
+    """With every mixer, padding on either side, in a call and in generation."""
+    torch.manual_seed(0)
+    model = build(as_mixer(mechanism), "torch_attention", {}).eval()
+    generate, tokens = torch_attention.models.generate, tokens_of(rng, 9)
+    mask = np.ones(tokens.shape, bool)
+    mask[1, :4] = False
+    alone = torch.from_numpy(tokens[1:, 4:].copy())
+    front, behind = (
+        torch.from_numpy(np.where(m, x, 0))
+        for m, x in ((mask, tokens), (mask[:, ::-1], np.roll(tokens, -4, 1)))
+    )
+    masks = torch.from_numpy(mask), torch.from_numpy(mask[:, ::-1].copy())
+    assert difference(model(behind, masks[1]).logits[1:, :5], model(alone).logits) < 2e-5
+    if mechanism.name in FIXED:
+        refusal = pytest.raises(
+            NotImplementedError, match=f"{mechanism.name} takes no padding in front of tokens"
+        )
+        for call in (
+            lambda: model(front, masks[0]),
+            *(partial(generate, model, x, 3, m) for x, m in zip((front, behind), masks, strict=True)),
+        ):
+            with refusal:
+                call()
+        assert generate(model, alone, 3, torch.ones_like(alone)).shape == (1, 3)
+        return
+    assert difference(model(front, masks[0]).logits[1:, 4:], model(alone).logits) < 2e-5
+    expected = generate(model, alone, 3).tolist()
+    for x, m in zip((front, behind), masks, strict=True):
+        assert generate(model, x, 3, m)[1:].tolist() == expected
+
+
+@each_mirror
+@pytest.mark.parametrize("name", sorted(FIXED))
+def test_padding_is_refused_where_mixers_stand_at_fixed_positions(name, mirror, rng):
+    (mechanism,) = [each for each in CATALOGUE if each.name == name]
+    model = build(as_mixer(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    tokens, mask = tokens_of(rng, 6), np.ones((2, 6), bool)
+    mask[1, :2] = False
+    for padding in (mask, mask[:, ::-1].copy()):
+        with pytest.raises(NotImplementedError, match=f"{name} takes no padding in front of tokens"):
+            mirror.package.models.generate(model, mirror.array(tokens), 2, mirror.array(padding))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
 def test_every_mixer_that_reads_on_stands_in_a_model_in_jax(mechanism, rng):

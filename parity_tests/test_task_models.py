@@ -22,9 +22,11 @@ from attention_bridge.weights import transfer
 from parity_tests.built import MIRRORS, each_mirror
 from parity_tests.task_models import (
     CLASSES,
+    DECODER,
     ENCODER,
     HEADS_ALONE,
     IMAGE,
+    LANGUAGE,
     TASK_MODELS,
     classifier,
 )
@@ -90,6 +92,22 @@ def test_padding_has_no_influence_whatever_it_holds(made, name, real, rng):
     only = {"classes by the first token": 0, "classes by the last token": -1, "reward": -1}.get(made.name)
     if only is None or not mask[1, only]:
         assert difference(found[1], module(array(shown))[1]) > 1e-3  # without the mask padding counts
+
+
+@each_mirror
+@pytest.mark.parametrize("backbone", [ENCODER, DECODER, LANGUAGE], ids=lambda each: each.name)
+@pytest.mark.parametrize("head", ["EmbeddingHead", "RewardHead"])
+def test_padding_in_front_of_a_text_has_no_influence(mirror, head, backbone, rng):
+    """Learned positions count real tokens."""
+    model = task_model(mirror, backbone, Part(head))
+    model.eval()
+    tokens = rng.integers(1, 17, (BATCH, LENGTH)).astype(np.int32)
+    tokens[1, :2] = 0
+    padded = model(mirror.array(tokens), mirror.array(tokens != 0)).output
+    alone = model(mirror.array(tokens[1:, 2:].copy())).output
+    assert difference(padded[1:], alone) < 1e-5
+    if backbone is not LANGUAGE or head == "EmbeddingHead":  # whose last token has a window of 3
+        assert difference(model(mirror.array(tokens)).output[1:], alone) > 1e-4
 
 
 @each_mirror

@@ -64,6 +64,43 @@ def test_the_four_arguments_of_a_translator(mirror, name, rng):
     np.testing.assert_array_equal(found, right)
 
 
+@pytest.mark.parametrize("name", ["SimpleSeq2Seq", "EncoderDecoder", "RelativeEncoderDecoder", "Luong, dot"])
+@each_mirror
+def test_a_source_may_be_padded_on_either_side(mirror, name, rng):
+    model = translator(name, mirror.package, **({} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}))
+    behind = rng.integers(1, 9, (BATCH, LENGTH)).astype(np.int32) * THERE.astype(np.int32)
+    front = behind.copy()
+    front[1] = np.roll(behind[1], 2)
+    marks = {"start_token": 1, "eos_token": (), "pad_token": 0}
+    generate, beam_search = mirror.package.models.generate, mirror.package.models.beam_search
+    alone = mirror.array(behind[1:, :3].copy())
+    expected, beams = generate(model, alone, 4, **marks), beam_search(model, alone, 3, num_beams=2, **marks)
+    for given in (behind, front):
+        source = mirror.array(given)
+        found = generate(model, source, 4, source != 0, **marks)
+        np.testing.assert_array_equal(numpy(found)[1:], numpy(expected))
+        searched = beam_search(model, source, 3, source != 0, num_beams=2, **marks)
+        assert np.abs(numpy(searched.scores)[1:] - numpy(beams.scores)).max() < 1e-5
+    one = beam_search(model, alone, 3, alone != 0, num_beams=2, **marks)  # a mask of one text, for two beams
+    np.testing.assert_array_equal(numpy(one.tokens), numpy(beams.tokens))
+
+
+@each_mirror
+def test_integers_may_have_more_axes_and_other_ranks_are_refused(mirror, rng, as_shipped):
+    model, tokens = (
+        made(mirror, "Encoder"),
+        mirror.array(rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)),
+    )
+    pairs = np.tri(LENGTH, dtype=np.int64)[None]
+    found = numpy(model(tokens, mirror.array(pairs)).output)
+    np.testing.assert_array_equal(found, numpy(model(tokens, mirror.array(pairs.astype(bool))).output))
+    for mask in (THERE[0], THERE[:, None, None, None]):
+        with pytest.raises(
+            ValueError, match=r"mask must have shape \(batch, length\) = \(2, 5\), \(batch, query, key\)"
+        ):
+            model(tokens, mirror.array(mask.astype(bool)))
+
+
 @each_mirror
 def test_generation_takes_them_too(mirror, rng):
     model, tokens = made(mirror, "Decoder"), rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)

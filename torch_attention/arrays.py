@@ -18,6 +18,7 @@ _T = TypeVar("_T")
 ARRAYS: tuple[type[Any], ...] = (Tensor,)
 INTEGERS = (Integral, torch.SymInt)
 REALS = (Real, torch.SymFloat)
+_NARROW = {torch.int8, torch.int16, torch.uint8, torch.uint16, torch.uint32}
 _PLAIN = (Tensor, torch.nn.Parameter)  # no subclass, which may convert what it meets
 
 
@@ -33,6 +34,11 @@ def check_array(name: str, x: Any) -> None:
 def as_array(x: Tensor) -> Tensor:
     """An array that `check_array` accepts, as this framework's own."""
     return x
+
+
+def as_indices(x: Tensor) -> Tensor:
+    """Integers in a dtype that tables take as numbers of their rows."""
+    return x.to(torch.int64) if x.dtype in _NARROW else x
 
 
 def as_integers(x: Tensor) -> Tensor:

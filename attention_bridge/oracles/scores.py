@@ -79,7 +79,7 @@ def qk_norm_attention(
 
 
 def weighted_attention(
-    weigh: Callable[[int, Array, Array, Array], Array],
+    weigh: Callable[[int, int, Array, Array, Array], Array],
     parameters: Parameters,
     x: Array,
     mask: Array | None = None,
@@ -90,7 +90,8 @@ def weighted_attention(
 ) -> tuple[Array, Array]:
     """o_i = Σ_j α_ij v_j for each head, whatever the weights α are.
 
-    `weigh` maps a head, one query (head_dim), all keys (key, head_dim) and which of them are seen (key) to α (key).
+    `weigh` maps the numbers of a sample and of a head, one query (head_dim), all keys (key, head_dim) and which of them
+    are seen (key) to α (key).
     """
     query = split_heads(linear(parameters, "q_proj", x), num_heads)
     key = split_heads(linear(parameters, "k_proj", x), num_heads)
@@ -102,7 +103,7 @@ def weighted_attention(
         for h in range(num_heads):
             for i in range(length):
                 seen = visible(mask, b, h, i, length)
-                weights[b, h, i] = weigh(h, query[b, h, i], key[b, h], seen)
+                weights[b, h, i] = weigh(b, h, query[b, h, i], key[b, h], seen)
                 keep = None if dropout_keep is None else dropout_keep[b, h, i]
                 heads[b, h, i] = dropout(weights[b, h, i], keep, dropout_rate) @ value[b, h]
     return linear(parameters, "out_proj", merge_heads(heads)), weights
@@ -113,7 +114,7 @@ def cosine_attention(
 ) -> tuple[Array, Array]:
     """softmax(min(exp t_h, τ_max) q·k / |q||k|) V (Liu et al. 2022, section 3.2)."""
 
-    def weigh(h: int, query: Array, key: Array, seen: Array) -> Array:
+    def weigh(b: int, h: int, query: Array, key: Array, seen: Array) -> Array:
         exponent = parameters["logit_scale"][h]
         factor = np.exp(exponent) if exponent.real < math.log(max_scale) else max_scale
         lengths = np.sqrt(query @ query) * np.sqrt((key * key).sum(axis=-1))
@@ -125,10 +126,12 @@ def cosine_attention(
 def sigmoid_attention(
     parameters: Parameters, x: Array, mask: Array | None = None, *, shift: float | None = None, **options: Any
 ) -> tuple[Array, Array]:
-    """σ(q·k / √d + b) V, b = −log n (Ramapuram et al. 2024, eq. 3)."""
+    """σ(q·k / √d + b) V, b = −log n of n keys that some query attends to (Ramapuram et al. 2024, eq. 3)."""
 
-    def weigh(h: int, query: Array, key: Array, seen: Array) -> Array:
-        added = -math.log(len(key)) if shift is None else shift
+    def weigh(b: int, h: int, query: Array, key: Array, seen: Array) -> Array:
+        rows = [visible(mask, b, h, i, len(key)) for i in range(len(key))]
+        count = max(1, np.any(rows, axis=0).sum())
+        added = -math.log(count) if shift is None else shift
         scores = key @ query / math.sqrt(query.size) + added
         return np.where(seen, 1 / (1 + np.exp(-scores)), 0.0)
 
@@ -177,7 +180,7 @@ def sparse_attention(
 ) -> tuple[Array, Array]:
     """transform(q·k / √d) V over the visible keys; a query that sees none has weights of zero."""
 
-    def weigh(h: int, query: Array, key: Array, seen: Array) -> Array:
+    def weigh(b: int, h: int, query: Array, key: Array, seen: Array) -> Array:
         scores = key @ query / math.sqrt(query.size)
         weights = np.zeros_like(scores)
         if seen.any():

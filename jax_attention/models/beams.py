@@ -62,7 +62,7 @@ def beam_search(
     eos_token: int | Sequence[int] | None = None,
     pad_token: int | None = None,
 ) -> BeamOutput:
-    """Write the sequences that score best, without dropout, as far as so many beams find them.
+    """Search for the sequences that score best, without dropout, keeping `num_beams` beginnings at a time.
 
     Args:
         model, inputs, num_tokens, mask, start_token, eos_token, pad_token: as in `generate`.

@@ -33,6 +33,7 @@ from jax_attention.layers import Dropout, Factory, embedding, layer_norm, normal
 from jax_attention.models.places import places
 from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_numbers import check_numbers
 from jax_attention.outputs import AttentionOutput, CachedOutput, HiddenOutput, LanguageOutput
 from jax_attention.self_attention import CausalSelfAttention
 
@@ -200,6 +201,7 @@ class Decoder(nnx.Module):
     ) -> HiddenOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the decoder."""
         check_tokens(tokens)
+        check_numbers("tokens", tokens, self.config.vocab_size)
         mask = token_mask(mask, tokens.shape)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)

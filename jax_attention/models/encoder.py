@@ -13,14 +13,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.arguments import checked
+from jax_attention.arrays import with_rank
 from jax_attention.checks import check_pairs, check_tokens
 from jax_attention.dropout_masks import LayerKeep, ModelKeep
 from jax_attention.feed_forward import FeedForward
 from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
+from jax_attention.models.places import places
 from jax_attention.models.token_masks import token_mask
-from jax_attention.models.token_types import check_types
+from jax_attention.models.token_numbers import check_numbers, check_types
 from jax_attention.ops.arrays import known_above
 from jax_attention.outputs import AttentionOutput, EncoderOutput
+from jax_attention.positions.protocol import check_shape
 from jax_attention.self_attention import MultiHeadSelfAttention
 
 
@@ -145,6 +148,7 @@ class Encoder(nnx.Module):
         mask: Shaped[Array, "..."] | None = None,
         token_types: Int[Array, "batch length"] | None = None,
         *,
+        positions: Int[Array, "..."] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
         dropout_keep: ModelKeep | None = None,
@@ -155,6 +159,7 @@ class Encoder(nnx.Module):
             tokens: token numbers, below `vocab_size`.
             mask: True where the query attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
             token_types: type numbers, below `num_types`; all 0 if None, and None if there are no types.
+            positions: positions of the tokens, `(length)` or `(batch, length)`; None counts from 0.
             need_weights: whether to return the weights of every layer.
             need_hidden_states: whether to return what each layer was given, and what the last one returned.
             dropout_keep: keep-masks that stand for the draws.
@@ -169,14 +174,16 @@ class Encoder(nnx.Module):
             ValueError: shapes that do not fit, or more positions than have an embedding.
         """
         check_tokens(tokens)
+        check_numbers("tokens", tokens, self.config.vocab_size)
         mask = token_mask(mask, tokens.shape)
         check_types(token_types, tokens, self.config.num_types)
+        check_shape("positions", positions, tokens)
         length, max_len = tokens.shape[1], self.config.max_len
         if known_above(length, max_len):
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
-        x = self._embed(tokens, token_types)  # batch length token_dim
+        x = self._embed(tokens, token_types, positions)  # batch length token_dim
         x = self.dropout(normalise(self.embedding_norm, x), keep.embeddings)  # batch length token_dim
         x = x if self.embedding_proj is None else self.embedding_proj(x)  # batch length embed
         layers = list(self.layers) * (self.config.num_layers // len(self.layers))
@@ -197,11 +204,14 @@ class Encoder(nnx.Module):
         )
 
     def _embed(
-        self, tokens: Int[Array, "batch length"], token_types: Int[Array, "batch length"] | None
+        self,
+        tokens: Int[Array, "batch length"],
+        token_types: Int[Array, "batch length"] | None,
+        positions: Int[Array, "..."] | None,
     ) -> Float[Array, "batch length token_dim"]:
         x = self.token_embedding(tokens)  # batch length token_dim
         if self.type_embedding is not None:
             types = jnp.zeros_like(tokens) if token_types is None else token_types
             x = x + self.type_embedding(types)  # batch length token_dim
-        positions = jnp.arange(tokens.shape[1]) + self.config.first_position
-        return x + self.position_embedding(positions)[None]  # batch length token_dim
+        where = places(tokens, positions, None, self.config.max_len) + self.config.first_position
+        return x + with_rank(self.position_embedding(where), 3)  # batch length token_dim

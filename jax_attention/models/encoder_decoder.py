@@ -25,6 +25,7 @@ from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_numbers import check_numbers
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 
 
@@ -137,6 +138,7 @@ class EncoderDecoder(SequenceModel):
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
+        check_numbers("source", source, self.config.vocab_size)
         source_mask = token_mask(source_mask, source.shape, name="source_mask")
         check_padding_mask(source_mask, *source.shape)
         table = self.encoder_position_embedding
@@ -163,6 +165,7 @@ class EncoderDecoder(SequenceModel):
         target_mask = token_mask(target_mask, target.shape, name="target_mask")
         source_mask = token_mask(source_mask, memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
+        check_numbers("target", target, self.config.vocab_size)
         table = self.decoder_position_embedding
         x = normalise(self.decoder_embedding_norm, self._embed(target, table, caches))  # batch target embed
         layers = []

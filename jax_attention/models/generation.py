@@ -14,6 +14,7 @@ from jax_attention.models.sampling import Sampling, check_draws
 from jax_attention.models.sequence import SequenceToSequence
 from jax_attention.models.special_tokens import end_and_padding, first_tokens
 from jax_attention.models.writing import Writer, Written, check_request, decode, prefill, prompt_mask
+from jax_attention.ops.arrays import known_values
 
 
 class _Texts(NamedTuple):
@@ -64,14 +65,16 @@ def generate(
             `(batch, source)` or frames of sound `(batch, frames, features)`.
         num_tokens: number of tokens to write at most.
         mask: True at real tokens, False at padding, `(batch, length)` or as from `padding_mask`; padding may stand on
-            either side. None takes tokens equal to the padding of the model's configuration as such.
+            either side. Without a mask, tokens equal to the padding token of the model's configuration are padding,
+            unless that token also ends texts.
         temperature: divides the scores before a token is sampled; 0 takes the likeliest token (greedy).
         top_k: number of the likeliest tokens that may be sampled; None for all.
         top_p: probability that the tokens which may be sampled have together; None for all.
-        seed: seed of NumPy's generator of uniform numbers; with a temperature above 0, unless `draws` are given.
+        seed: seed of NumPy's generator of uniform numbers, below 2^63; needed with a temperature above 0 unless `draws`
+            are given, and without effect at 0, as `top_k` and `top_p`.
         draws: uniform numbers from 0 to below 1, one for each token, in place of a seed; see `sampling`.
         start_token: first token of an encoder-decoder's target, or several; None for that of the configuration.
-        eos_token: token that ends a text, or several; None for those of the configuration.
+        eos_token: token that ends a text, or several, or () for none; None for those of the configuration.
         pad_token: token behind the end; None for that of the configuration, without one the end token.
         callback: called after each step with the tokens `(batch,)` just written, to stream them.
 
@@ -81,6 +84,7 @@ def generate(
     Raises:
         TypeError: a mask that is not boolean, or another kind of argument.
         ValueError: shapes that do not fit, more tokens than have a position, or numbers out of their range.
+        NotImplementedError: padding for a layer that mixes by fixed positions, such as `ChunkedAttention`.
     """
     sampling = Sampling(temperature, top_k, top_p, *end_and_padding(model, eos_token, pad_token))
     start = target_start(model, start_token)
@@ -88,14 +92,14 @@ def generate(
     check_request(model, inputs, num_tokens, mask, start)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of the new tokens, got {type(callback).__name__}")
+    if callback is not None and known_values(inputs) is None:
+        raise TypeError("callback must be None while code is traced: it takes tokens as they are written")
     shape = (num_tokens, inputs.shape[0])
     if seed is not None and draws is None and temperature > 0:
         uniform = np.random.default_rng(seed).random(shape, np.float32)
         draws = jnp.asarray(uniform)  # num_tokens batch
-    elif seed is not None:
-        raise ValueError(
-            "seed must be None with draws, or with temperature=0, which takes the likeliest token"
-        )
+    elif seed is not None and draws is not None:
+        raise ValueError("seed must be None where draws are given")
     check_draws(draws, temperature, *shape)
 
     sizes = {"num_tokens": num_tokens, "start": start, "sampling": sampling}

@@ -37,6 +37,8 @@ def places(
 
 def _tokens_read(caches: tuple[Any, ...]) -> Any:
     """How many tokens were read, as a cache has counted; states of memories count none."""
+    if all(each is None for each in caches):  # states of recurrent layers before the first token
+        return 0
     for each in caches:
         if isinstance(each, Cache):
             return each.length

@@ -26,6 +26,7 @@ from jax_attention.layers import Factory, embedding, linear, normalise, rms_norm
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_numbers import check_numbers
 from jax_attention.outputs import (
     CachedDecoderOutput,
     DecoderOutput,
@@ -180,6 +181,7 @@ class RelativeEncoderDecoder(SequenceModel):
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source)
+        check_numbers("source", source, self.config.vocab_size)
         source_mask = token_mask(source_mask, source.shape, name="source_mask")
         check_padding_mask(source_mask, *source.shape)
         x = self.token_embedding(source)  # batch source embed
@@ -208,6 +210,7 @@ class RelativeEncoderDecoder(SequenceModel):
         target_mask = token_mask(target_mask, target.shape, name="target_mask")
         source_mask = token_mask(source_mask, memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, num_layers, self.config.num_heads)
+        check_numbers("target", target, self.config.vocab_size)
         x = self.token_embedding(target)  # batch target embed
         layers = []
         for layer, cache in zip(self.decoder_layers, caches or (None,) * num_layers, strict=True):

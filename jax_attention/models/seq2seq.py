@@ -28,6 +28,7 @@ from jax_attention.layers import Dropout, Factory, embedding, layer_norm, linear
 from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceToSequence, check_decoding, sequence_output
 from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_numbers import check_numbers
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from jax_attention.vision.vit import ViTBlock
 
@@ -153,6 +154,7 @@ class SimpleSeq2Seq(SequenceToSequence):
     ) -> EncoderOutput:
         """Read `source`; arguments as in a call of the model."""
         check_tokens(source, "src_tokens")
+        check_numbers("src_tokens", source, self.source_embedding.num_embeddings)
         self._check_length("src_tokens", source)
         source_mask = token_mask(source_mask, source.shape, name="src_mask")
         check_padding_mask(source_mask, *source.shape, name="src_mask")
@@ -202,6 +204,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         caches: tuple[Cache, ...] | None,
     ) -> None:
         check_tokens(target, "tgt_tokens")
+        check_numbers("tgt_tokens", target, self.target_embedding.num_embeddings)
         self._check_length("tgt_tokens", target)
         names = ("tgt_tokens", "tgt_mask")
         check_decoding(target, mask, caches, len(self.decoder_layers), self.num_heads, names=names)

@@ -34,6 +34,7 @@ from jax_attention.models.places import places
 from jax_attention.models.sequence import SequenceModel, check_decoding, sequence_output
 from jax_attention.models.special_tokens import SpecialTokens
 from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_numbers import check_numbers
 from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 from jax_attention.vision.vit import ViTBlock
 
@@ -175,6 +176,7 @@ class SpeechTransformer(SequenceModel):
         target_mask = token_mask(target_mask, target.shape, name="target_mask")
         source_mask = token_mask(source_mask, memory.shape[:2], name="source_mask")
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
+        check_numbers("target", target, config.vocab_size)
         positions = places(target, None, caches, config.max_len)  # target
         x = self.token_embedding(target) * config.embed_scale  # batch target embed
         x = x + self.position_embedding(positions)  # batch target embed

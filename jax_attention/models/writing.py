@@ -16,9 +16,11 @@ from jax_attention.checks import check_padding_mask, check_positive, check_token
 from jax_attention.models.decoder import Decoder
 from jax_attention.models.evaluation import capacity_for
 from jax_attention.models.language import LanguageModel
+from jax_attention.models.mixing import check_no_padding
 from jax_attention.models.sequence import SequenceToSequence
 from jax_attention.models.special_tokens import special_tokens
 from jax_attention.models.token_masks import token_mask
+from jax_attention.models.token_numbers import check_numbers
 from jax_attention.ops import at_least_float32
 from jax_attention.ops.arrays import known_values
 
@@ -75,6 +77,7 @@ def check_request(
             raise ValueError(f"num_tokens must be at most the {room} positions of the model, got {total}")
         return
     check_tokens(inputs)
+    check_numbers("inputs", inputs, model.config.vocab_size)
     check_positive(length=inputs.shape[1])
     check_padding_mask(mask, *inputs.shape)
     total, max_len = inputs.shape[1] + num_tokens, getattr(model.config, "max_len", None)
@@ -83,6 +86,8 @@ def check_request(
     known = None if mask is None else known_values(mask)
     if known is not None and not known.any(-1).all():
         raise ValueError("mask must leave at least one token of each prompt, got a prompt of padding alone")
+    if known is not None and not known.all() and isinstance(model, LanguageModel):
+        check_no_padding(model.layers)
 
 
 def prefill(
@@ -106,18 +111,22 @@ def prefill(
         Scores of the first token to be written, and the state to go on from.
     """
     if isinstance(model, SequenceToSequence):
+        if mask is not None:
+            mask = jnp.broadcast_to(mask, (inputs.shape[0], *mask.shape[1:]))  # batch ...
+        if mask is not None and inputs.ndim == 2:  # padding moves to the end, where it moves no position
+            inputs, mask = _ordered(inputs, mask, last=False)
         memory = model.encode(inputs, mask).output  # batch source embed
         first = jnp.asarray(start)[None]  # 1 start
         target = jnp.broadcast_to(first, (memory.shape[0], len(start)))  # batch start
         caches = model.start(len(start) - 1 + num_tokens)
-        return _write(model, target, Written(caches, None, memory, mask))
+        scores, written = _write(model, target, Written(caches, None, memory, mask))
+        if max(start) >= scores.shape[-1]:
+            raise ValueError(f"start_token must be below vocab_size={scores.shape[-1]}, got {max(start)}")
+        return scores, written
     length = inputs.shape[1]
-    real = jnp.ones_like(inputs, dtype=jnp.bool_) if mask is None else mask[:, 0, 0]  # batch length
     if mask is not None:  # padding moves to the front, where it stands between no two tokens
-        order = stable_order(jnp.asarray(real, dtype=jnp.int32))  # batch length
-        inputs = jnp.take_along_axis(inputs, order, axis=-1)  # batch length
-        real = jnp.take_along_axis(real, order, axis=-1)  # batch length
-        mask = real[:, None, None]  # batch 1 1 length
+        inputs, mask = _ordered(inputs, mask, last=True)
+    real = jnp.ones_like(inputs, dtype=jnp.bool_) if mask is None else mask[:, 0, 0]  # batch length
     count = real.cumsum(-1)  # batch length
     positions = jnp.where(real, count - 1, 0)  # batch length
     read = model.read(
@@ -151,7 +160,7 @@ def select(written: Written, rows: Int[Array, " rows"]) -> Written:
         tuple([select_rows(each, rows) for each in written.caches]),
         None if written.position is None else written.position[rows],
         None if written.memory is None else written.memory[rows],
-        mask if mask is None or mask.shape[0] == 1 else mask[rows],
+        None if mask is None else mask[rows],
     )
 
 
@@ -163,6 +172,16 @@ def told(
     A `LanguageModel` without learned positions knows distances alone, which padding in front leaves as they are.
     """
     return positions if model.config.max_len is not None else None
+
+
+def _ordered(
+    inputs: Int[Array, "batch length"], mask: Bool[Array, "batch 1 1 length"], *, last: bool
+) -> tuple[Int[Array, "batch length"], Bool[Array, "batch 1 1 length"]]:
+    """The tokens in the same order with the real ones last, behind the padding, or first; and their mask."""
+    real = mask[:, 0, 0]  # batch length
+    order = stable_order(jnp.asarray(real if last else ~real, dtype=jnp.int32))  # batch length
+    inputs = jnp.take_along_axis(inputs, order, axis=-1)  # batch length
+    return inputs, jnp.take_along_axis(real, order, axis=-1)[:, None, None]
 
 
 def _write(

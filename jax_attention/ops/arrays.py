@@ -19,6 +19,13 @@ def known_values(x: Array) -> np.ndarray | None:
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
+def values_at_hand(x: Array) -> np.ndarray | None:
+    """The values of `x` where they are known and in the memory of the CPU, so that a look costs little; else None."""
+    if isinstance(x, jax.core.Tracer) or any(each.platform != "cpu" for each in x.devices()):
+        return None
+    return np.asarray(x) if x.is_fully_addressable else None
+
+
 def known_finite(x: Array) -> bool:
     """Whether `x` is known to hold neither NaN nor inf; False, since a look would wait for the device."""
     return False

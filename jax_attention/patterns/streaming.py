@@ -113,6 +113,8 @@ class StreamingAttention(SelfAttentionFrame):
 
     window: int
 
+    fixed_positions = "its sinks are the first tokens"
+
     def __init__(
         self,
         embed_dim: int,

@@ -31,6 +31,7 @@ from torch_attention.layers import Dropout, Factory, embedding, layer_norm, norm
 from torch_attention.models.places import places
 from torch_attention.models.special_tokens import SpecialTokens
 from torch_attention.models.token_masks import token_mask
+from torch_attention.models.token_numbers import check_numbers
 from torch_attention.outputs import AttentionOutput, CachedOutput, HiddenOutput, LanguageOutput
 from torch_attention.self_attention import CausalSelfAttention
 
@@ -198,6 +199,7 @@ class Decoder(nn.Module):
     ) -> HiddenOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the decoder."""
         check_tokens(tokens)
+        check_numbers("tokens", tokens, self.config.vocab_size)
         mask = token_mask(mask, tokens.shape)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)

@@ -11,14 +11,17 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from torch_attention.arguments import checked
+from torch_attention.arrays import with_rank
 from torch_attention.checks import check_pairs, check_tokens
 from torch_attention.dropout_masks import LayerKeep, ModelKeep
 from torch_attention.feed_forward import FeedForward
 from torch_attention.layers import Dropout, Factory, embedding, layer_norm, linear, normalise
+from torch_attention.models.places import places
 from torch_attention.models.token_masks import token_mask
-from torch_attention.models.token_types import check_types
+from torch_attention.models.token_numbers import check_numbers, check_types
 from torch_attention.ops.arrays import known_above
 from torch_attention.outputs import AttentionOutput, EncoderOutput
+from torch_attention.positions.protocol import check_shape
 from torch_attention.self_attention import MultiHeadSelfAttention
 
 
@@ -143,6 +146,7 @@ class Encoder(nn.Module):
         mask: Shaped[Tensor, "..."] | None = None,
         token_types: Int[Tensor, "batch length"] | None = None,
         *,
+        positions: Int[Tensor, "..."] | None = None,
         need_weights: bool = False,
         need_hidden_states: bool = False,
         dropout_keep: ModelKeep | None = None,
@@ -153,6 +157,7 @@ class Encoder(nn.Module):
             tokens: token numbers, below `vocab_size`.
             mask: True where the query attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
             token_types: type numbers, below `num_types`; all 0 if None, and None if there are no types.
+            positions: positions of the tokens, `(length)` or `(batch, length)`; None counts from 0.
             need_weights: whether to return the weights of every layer.
             need_hidden_states: whether to return what each layer was given, and what the last one returned.
             dropout_keep: keep-masks that stand for the draws.
@@ -167,14 +172,16 @@ class Encoder(nn.Module):
             ValueError: shapes that do not fit, or more positions than have an embedding.
         """
         check_tokens(tokens)
+        check_numbers("tokens", tokens, self.config.vocab_size)
         mask = token_mask(mask, tokens.shape)
         check_types(token_types, tokens, self.config.num_types)
+        check_shape("positions", positions, tokens)
         length, max_len = tokens.shape[1], self.config.max_len
         if known_above(length, max_len):
             raise ValueError(f"tokens must have at most max_len={max_len} positions, got {length}")
         check_pairs(tokens, tokens, mask, num_heads=self.config.num_heads)
         keep = dropout_keep or ModelKeep()
-        x = self._embed(tokens, token_types)  # batch length token_dim
+        x = self._embed(tokens, token_types, positions)  # batch length token_dim
         x = self.dropout(normalise(self.embedding_norm, x), keep.embeddings)  # batch length token_dim
         x = x if self.embedding_proj is None else self.embedding_proj(x)  # batch length embed
         layers = list(self.layers) * (self.config.num_layers // len(self.layers))
@@ -195,11 +202,14 @@ class Encoder(nn.Module):
         )
 
     def _embed(
-        self, tokens: Int[Tensor, "batch length"], token_types: Int[Tensor, "batch length"] | None
+        self,
+        tokens: Int[Tensor, "batch length"],
+        token_types: Int[Tensor, "batch length"] | None,
+        positions: Int[Tensor, "..."] | None,
     ) -> Float[Tensor, "batch length token_dim"]:
         x = self.token_embedding(tokens)  # batch length token_dim
         if self.type_embedding is not None:
             types = torch.zeros_like(tokens) if token_types is None else token_types
             x = x + self.type_embedding(types)  # batch length token_dim
-        positions = torch.arange(tokens.shape[1], device=tokens.device) + self.config.first_position
-        return x + self.position_embedding(positions)[None]  # batch length token_dim
+        where = places(tokens, positions, None, self.config.max_len) + self.config.first_position
+        return x + with_rank(self.position_embedding(where), 3)  # batch length token_dim

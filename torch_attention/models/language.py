@@ -25,10 +25,16 @@ from torch_attention.models.arrangements.layer import Layer, LayerCall
 from torch_attention.models.building import build
 from torch_attention.models.depth import run_layers
 from torch_attention.models.description import LayerSpec, ModelSpec
-from torch_attention.models.mixing import build_mixer, check_memory, first_memory
+from torch_attention.models.mixing import (
+    build_mixer,
+    check_memory,
+    check_no_padding,
+    first_memory,
+    is_padded_in_front,
+)
 from torch_attention.models.places import places
 from torch_attention.models.token_masks import token_mask
-from torch_attention.models.token_types import check_types
+from torch_attention.models.token_numbers import check_numbers, check_types
 from torch_attention.outputs import HiddenOutput, LanguageOutput, all_weights
 from torch_attention.positions.protocol import check_shape
 
@@ -75,6 +81,7 @@ class LanguageModel(nn.Module):
         self.layers: Any = nn.ModuleList(
             [build_layer(layer, dim, {**factory}, is_causal=config.is_causal) for layer in config.layers]
         )
+        self.has_fixed_positions = any(hasattr(layer.attention, "fixed_positions") for layer in self.layers)
         self.final_norm = None if config.norm is None else build(config.norm, norm, {**factory})
         self.head = None if config.tied else linear(dim, config.vocab_size, bias=False, **factory)
 
@@ -93,8 +100,9 @@ class LanguageModel(nn.Module):
 
         Args:
             tokens: token numbers, below `vocab_size`; with `caches` those that are new.
-            mask: True where the query attends to the key, it can only hide more; `padding_mask(tokens, pad_id)`
-                for padded batches, the only kind that recurrent layers take; with `caches` `(batch, 1, 1, new)`.
+            mask: for padded batches True (or 1) at real tokens, `(batch, length)` or as from `padding_mask`; for other
+                masks, which recurrent layers do not take, True where the query attends to the key,
+                `(batch, query, key)`. With `caches` for the new tokens alone.
             token_types: type numbers, below `num_types`; all 0 if None, and None if there are no types.
             positions: positions of the tokens, `(length)` or `(batch, length)`; None counts on from those read before.
             caches: KV cache or recurrent state of each layer, for incremental decoding; `start()` makes empty ones.
@@ -108,7 +116,8 @@ class LanguageModel(nn.Module):
         Raises:
             TypeError: a mask that is not boolean, or a cache of another kind than its layer takes.
             ValueError: shapes that do not fit.
-            NotImplementedError: caches for a layer without incremental decoding, or for an encoder.
+            NotImplementedError: caches for a layer without incremental decoding, or for an encoder; padding in front of
+                a text for a layer that mixes by fixed positions, such as `ChunkedAttention`.
         """
         read = self.read(
             tokens,
@@ -135,9 +144,12 @@ class LanguageModel(nn.Module):
     ) -> HiddenOutput:
         """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the model."""
         check_tokens(tokens)
+        check_numbers("tokens", tokens, self.config.vocab_size)
         mask = token_mask(mask, tokens.shape)
         check_shape("positions", positions, tokens)
         check_types(token_types, tokens, self.config.num_types)
+        if self.has_fixed_positions and is_padded_in_front(mask):
+            check_no_padding(self.layers)
         if caches is None:
             check_pairs(tokens, tokens, mask, num_heads=self._num_heads)
         else:

@@ -9,6 +9,7 @@ from torch_attention.caches import Cache, GrowingCache, StaticCache
 from torch_attention.models.building import build
 from torch_attention.models.description import Part
 from torch_attention.models.kinds import call_arguments, call_results
+from torch_attention.ops.arrays import known_values
 from torch_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutput
 
 # Results of the calls of token mixers.
@@ -110,6 +111,23 @@ def check_memory(mixer: Any, memory: Any) -> None:
             raise TypeError(f"caches must hold a state for {name}, or None at first, got {_kind(memory)}")
     elif not isinstance(memory, Cache):
         raise TypeError(f"caches must hold a cache for {name}, got {_kind(memory)}")
+
+
+def check_no_padding(layers: Any) -> None:
+    """Raise NotImplementedError if a layer mixes by fixed positions, which padding in front of a text moves."""
+    for layer in layers:
+        reason = getattr(layer.attention, "fixed_positions", None)
+        if reason is not None:
+            raise NotImplementedError(
+                f"{type(layer.attention).__name__} takes no padding in front of tokens that are read or written: "
+                f"{reason}; give texts of equal length, or one by one"
+            )
+
+
+def is_padded_in_front(mask: Bool[Tensor, "..."] | None) -> bool:
+    """Whether a mask `(batch, 1, 1, length)` is known to hide a token before one that is real."""
+    known = None if mask is None or mask.shape[1:3] != (1, 1) else known_values(mask)
+    return known is not None and bool((known[..., 1:] & ~known[..., :-1]).any())
 
 
 def check_reads_on(mixer: Any) -> None:

@@ -35,6 +35,7 @@ from torch_attention.latents.gru import GRUCell
 from torch_attention.layers import Dropout, Factory, embedding, linear
 from torch_attention.models.sequence import SequenceToSequence
 from torch_attention.models.token_masks import token_mask
+from torch_attention.models.token_numbers import check_numbers
 from torch_attention.ops import scan
 from torch_attention.outputs import AttentionOutput, EncoderOutput, SequenceOutput
 
@@ -170,6 +171,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
     ) -> EncoderOutput:
         """Read `source` from both ends; arguments as in a call of the model. An encoder without weights."""
         check_tokens(source, "src_tokens")
+        check_numbers("src_tokens", source, self.source_embedding.num_embeddings)
         check_positive(source=source.shape[1])
         source_mask = token_mask(source_mask, source.shape, name="src_mask")
         check_padding_mask(source_mask, *source.shape, name="src_mask")
@@ -197,6 +199,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
     ) -> SequenceOutput:
         """Write on from `target`; as in `SequenceToSequence.decode`, with one head and one `RecurrentCache`."""
         check_tokens(target, "tgt_tokens")
+        check_numbers("tgt_tokens", target, self.target_embedding.num_embeddings)
         check_positive(target=target.shape[1])
         target_mask = token_mask(target_mask, target.shape, name="tgt_mask")
         check_padding_mask(target_mask, *target.shape, name="tgt_mask")

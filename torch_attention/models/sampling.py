@@ -27,6 +27,8 @@ from torch_attention.checks import check_positive
 from torch_attention.ops import at_least_float32
 from torch_attention.ops.arrays import known_values
 
+SMALLEST = 2.0**-126  # the smallest normal float32; below it a temperature may be taken for 0
+
 
 @checked
 @dataclass(frozen=True)
@@ -68,7 +70,10 @@ class Sampling:
         if draw is None:
             token = scores.argmax(-1)  # batch
         else:
-            token = pick(filter_scores(scores, self.temperature, self.top_k, self.top_p), draw)  # batch
+            # The likeliest token scores 0, so that a low temperature overflows in no other's favour.
+            scores = scores - torch.amax(scores, dim=-1)[:, None]  # batch vocab
+            temperature = max(self.temperature, SMALLEST)
+            token = pick(filter_scores(scores, temperature, self.top_k, self.top_p), draw)  # batch
         token = torch.where(ended, self.pad_token, token)  # batch
         for each in self.eos_tokens:
             ended = ended | (token == each)  # batch

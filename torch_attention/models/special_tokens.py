@@ -61,7 +61,7 @@ def first_tokens(model: Any, start_token: Any) -> tuple[int, ...]:
     Raises:
         ValueError: none is given, and the configuration of the model names none.
     """
-    if start_token is not None:
+    if start_token is not None and token_numbers("start_token", start_token):
         return token_numbers("start_token", start_token)
     known = special_tokens(model)
     start = known.bos if known.decoder_start is None else known.decoder_start
@@ -75,12 +75,12 @@ def token_numbers(name: str, given: Any) -> tuple[int, ...]:
 
     Raises:
         TypeError: something else.
-        ValueError: an empty sequence.
+        ValueError: a number below 0.
     """
     if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        if given < 0:
+            raise ValueError(f"{name} must be at least 0, got {given}")
         return (int(given),)
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         refuse(name, "an integer or a sequence of integers", given)
-    if not given:
-        raise ValueError(f"{name} must hold at least one token, got none")
     return tuple([token_numbers(name, each)[0] for each in given])

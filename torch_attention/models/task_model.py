@@ -118,7 +118,7 @@ class TaskModel(nn.Module):
             mask: True at real tokens, False at padding, `(batch, length)`; other masks as the backbone takes them,
                 where the head does not pool.
             token_types: type numbers, for an encoder that has types.
-            positions: positions of the tokens, for a decoder.
+            positions: positions of the tokens; None counts the real ones, so that padding in front moves none.
             need_weights: whether to return the weights of every layer.
             need_hidden_states: whether to return the hidden states of every layer.
 
@@ -129,6 +129,7 @@ class TaskModel(nn.Module):
         Raises:
             TypeError: a mask that is not boolean.
             ValueError: shapes that do not fit, or an argument that the backbone does not take.
+            NotImplementedError: padding in front of a text for a layer that mixes by fixed positions.
         """
         options = {"mask": mask, "token_types": token_types, "positions": positions}
         for name, given in options.items():
@@ -138,9 +139,10 @@ class TaskModel(nn.Module):
                 )
         if mask is not None:
             mask = token_mask(mask, inputs.shape)
+        options |= {"mask": mask, "positions": self._positions(mask, positions)}
         read = getattr(self.backbone, "read", self.backbone)(
             inputs,
-            **{name: x for name, x in {**options, "mask": mask}.items() if name in self.backbone_takes},
+            **{name: x for name, x in options.items() if name in self.backbone_takes},
             need_weights=need_weights,
             need_hidden_states=need_hidden_states,
         )
@@ -154,6 +156,16 @@ class TaskModel(nn.Module):
             read.attentions,
             read.hidden_states,
         )
+
+    def _positions(
+        self, mask: Shaped[Tensor, "..."] | None, positions: Int[Tensor, "..."] | None
+    ) -> Int[Tensor, "..."] | None:
+        """The positions given, or with learned positions the number of real tokens before each token."""
+        learned = getattr(self.config.backbone, "max_len", None) is not None
+        if positions is not None or mask is None or not learned or mask.shape[1:3] != (1, 1):
+            return positions
+        real = mask[:, 0, 0]  # batch length
+        return torch.where(real, real.cumsum(-1) - 1, 0)
 
 
 def _backbone(

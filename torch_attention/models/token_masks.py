@@ -1,6 +1,6 @@
 """Masks as tokenizers give them: for each token of a batch, whether it is there.
 
-| shape                            | meaning                                                          |
+| shape                            | meaning; booleans or integers 0 and 1                            |
 |----------------------------------|------------------------------------------------------------------|
 | `(batch, length)`                | which tokens are there: True or 1; False or 0 is padding         |
 | `(batch, query, key)`            | which query attends to which key; a batch of 1 is for all texts  |
@@ -28,7 +28,7 @@ def token_mask(
     """The mask of a model's call as its layers take it: with two axes `(batch, 1, 1, length)`, else as it is.
 
     Args:
-        mask: boolean, or with two axes integers 0 and 1.
+        mask: boolean, or integers 0 and 1.
         shape: of the tokens, `(batch, length)`.
         name: what a message calls the mask.
 
@@ -38,13 +38,20 @@ def token_mask(
     """
     if mask is None:
         return None
-    if mask.ndim != 2 or len(shape) != 2:  # tokens of another rank are refused with the tokens
-        check_boolean(name, mask)
+    if len(shape) != 2:  # tokens of another rank are refused with the tokens
         return mask
     batch, length = shape
     if is_integer(mask):
         _check_zeros_and_ones(name, mask)
-        mask = mask != 0  # batch length
+        mask = mask != 0  # of the same shape
+    if mask.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"{name} must have shape (batch, length) = {(batch, length)}, (batch, query, key) or "
+            f"(batch, heads, query, key), got {tuple(mask.shape)}"
+        )
+    if mask.ndim != 2:
+        check_boolean(name, mask)
+        return mask
     if mask.dtype != torch.bool:
         raise TypeError(
             f"{name} must be boolean or integers 0 and 1 (True or 1: the token is there), got {dtype_name(mask)}; "

@@ -25,6 +25,11 @@ def known_values(x: Tensor) -> np.ndarray | None:
         return None
 
 
+def values_at_hand(x: Tensor) -> np.ndarray | None:
+    """The values of `x` where they are known and in the memory of the CPU, so that a look costs little; else None."""
+    return known_values(x) if x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter) else None
+
+
 def known_finite(x: Tensor) -> bool:
     """Whether `x` is known to hold neither NaN nor inf; False where a look would cost more than it saves."""
     if torch.compiler.is_compiling() or x.device.type != "cpu" or type(x) not in (Tensor, torch.nn.Parameter):

@@ -52,6 +52,8 @@ class ChunkedAttention(SelfAttentionFrame):
         ValueError: a chunk size below 1, sizes that do not divide, or a rate outside [0, 1).
     """
 
+    fixed_positions = "its chunks are cut at fixed positions"
+
     def __init__(
         self,
         embed_dim: int,

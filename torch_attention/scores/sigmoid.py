@@ -12,7 +12,7 @@ for Sigmoid Self-Attention"). A key that is hidden changes the weight of no othe
 | n      |             | how many keys there are, those hidden included |
 """
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,14 +43,24 @@ def sigmoid_weights(
     Args:
         scores: any real numbers.
         mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
-        shift: added to every score; minus the logarithm of the number of keys if None.
+        shift: added to every score; if None minus the logarithm of the number of keys, those that are masked for every
+            query not counted.
 
     Returns:
         Weights that are exactly zero where masked, and so are their gradients.
     """
-    shift = -log_size(scores.shape[-1]) if shift is None else shift
-    weights = torch.sigmoid(at_least_float32(scores) + shift)
+    scores = at_least_float32(scores)  # ... query key
+    added: Any = _shift(scores, mask) if shift is None else shift
+    weights = torch.sigmoid(scores + added)  # ... query key
     return weights if mask is None else torch.where(mask, weights, 0.0)
+
+
+def _shift(scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "..."] | None) -> Any:
+    """Minus the logarithm of the number of keys that some query may attend to."""
+    if mask is None:
+        return -log_size(scores.shape[-1])
+    count = mask.any(-2)[..., None, :].sum(-1)[..., None]  # ... 1 1
+    return -torch.log(torch.where(count > 0, count, 1).to(scores.dtype))
 
 
 @checked
@@ -60,7 +70,8 @@ class SigmoidAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: how many heads share them; must divide `embed_dim`.
-        shift: added to every score; minus the logarithm of the number of keys if None.
+        shift: added to every score; if None minus the logarithm of the number of keys, those that are masked for every
+            query not counted. Incremental decoding needs a number.
         position: what tells queries and keys where they stand; see `positions`.
         is_causal: whether no position sees what comes after it.
         bias: whether the projections have biases.
@@ -101,7 +112,7 @@ class SigmoidAttention(SelfAttentionFrame):
         self.check(x, mask, **call)
         if call.get("cache") is not None and self.shift is None:
             raise ValueError(
-                "cache needs a shift: how many keys there will be is not yet known, got shift=None"
+                "cache needs SigmoidAttention(shift=...): how many keys there will be is not yet known, got shift=None"
             )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim

@@ -100,6 +100,8 @@ class MixtureOfBlockAttention(SelfAttentionFrame):
         ValueError: `embed_dim` is not divisible by `num_heads`, sizes below 1, or a rate outside [0, 1).
     """
 
+    fixed_positions = "its blocks are cut at fixed positions"
+
     def __init__(
         self,
         embed_dim: int,

@@ -113,6 +113,8 @@ class NativeSparseAttention(SelfAttentionFrame):
         ValueError: sizes that do not divide, sizes below 1, or `num_selected` below 3.
     """
 
+    fixed_positions = "its blocks are cut at fixed positions"
+
     def __init__(
         self,
         embed_dim: int,

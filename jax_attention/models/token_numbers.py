@@ -1,0 +1,31 @@
+"""Numbers of tokens and of their types, as of the two sentences of a pair, which must have a row in a table."""
+
+from jax import Array
+from jaxtyping import Int
+
+from jax_attention.ops.arrays import values_at_hand
+
+
+def check_numbers(name: str, numbers: Int[Array, "..."], count: int) -> None:
+    """Raise ValueError unless integers are from 0 to below `count`, where a look costs little.
+
+    Compiled code and accelerators are not asked: there PyTorch fails on its own, and JAX gives NaN.
+    """
+    known = values_at_hand(numbers)
+    if known is not None and known.size and not 0 <= known.min() <= known.max() < count:
+        raise ValueError(f"{name} must be from 0 to below {count}, got {known.min()} to {known.max()}")
+
+
+def check_types(
+    token_types: Int[Array, "..."] | None, tokens: Int[Array, "batch length"], num_types: int | None
+) -> None:
+    """Raise ValueError unless token types have the shape of the tokens, and there are types at all."""
+    if token_types is None:
+        return
+    if not num_types:
+        raise ValueError(f"token_types must be None for a model with num_types={num_types}")
+    if token_types.shape != tokens.shape:
+        raise ValueError(
+            f"token_types must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(token_types.shape)}"
+        )
+    check_numbers("token_types", token_types, num_types)
