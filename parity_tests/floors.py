@@ -70,7 +70,7 @@ def smoke() -> None:
     for name in (
         "torch_attention",
         "jax_attention",
-        "attention_bridge.cli.commands",
+        "attention_bridge.cli.application",
         "attention_bridge.parity.proof",
     ):
         importlib.import_module(name)
@@ -87,7 +87,7 @@ def _command() -> None:
     """The command line runs."""
     from typer.testing import CliRunner
 
-    from attention_bridge.cli.commands import app
+    from attention_bridge.cli import app
 
     result = CliRunner().invoke(app, ["layouts"])
     if result.exit_code:

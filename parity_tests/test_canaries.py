@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from attention_bridge.accelerators import canaries
 from attention_bridge.accelerators.canaries import CANARIES, NO_REDUCE_FUSION, Canary, Finding, try_canary
-from attention_bridge.cli import info
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
+from attention_bridge.cli import environment as info
 from attention_bridge.parity import proof
 
 ONE = Canary("one", "got = want = np.ones(1)", "nothing")

@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from attention_bridge import checkpoints
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.conversion import read_axes
 from attention_bridge.pretrained.keras import layers as keras_layers

@@ -1,14 +1,15 @@
 """The commands `list` and `parity`, as a stranger uses them."""
 
 import json
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from attention_bridge.catalogue import CATALOGUE
-from attention_bridge.cli.commands import app
+from attention_bridge.catalogue import CATALOGUE, select
+from attention_bridge.cli import app
 from attention_bridge.parity import proof
 from attention_bridge.parity.comparison import Difference
 
@@ -112,3 +113,52 @@ def test_bad_input_is_refused_in_one_sentence_with_exit_code_2(arguments: list[s
     assert result.stdout == ""
     assert f"attention-bridge: {sentence}" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_version_is_that_of_the_package():
+    for option in ("--version",):
+        done = CliRunner().invoke(app, [option])
+        assert (done.exit_code, done.output) == (0, f"attention-bridge {version('attention-bridge')}\n")
+
+
+@pytest.mark.parametrize("command", [each.name or each.callback.__name__ for each in app.registered_commands])
+def test_every_command_has_help_that_begins_with_a_verb(command):
+    done = CliRunner().invoke(app, [command, "-h"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert done.exit_code == 0
+    sentence = done.output.split("\n")[3].strip()
+    assert sentence.split()[0] in VERBS, sentence
+    assert command in ("layouts", "info") or "Example: attention-bridge " in done.output
+
+
+VERBS = ("Convert", "Diagnose", "Draw", "List", "Print", "Prove", "Run", "Show")
+
+
+def test_show_prints_equation_source_and_both_signatures():
+    done = CliRunner().invoke(app, ["show", "GroupedQueryAttention"])
+    (mechanism,) = select(["GroupedQueryAttention"])
+    assert done.exit_code == 0
+    assert mechanism.equation in done.output
+    assert mechanism.paper.address in done.output
+    for package in ("torch_attention", "jax_attention"):
+        assert f"{package}/{mechanism.file}\n  GroupedQueryAttention(embed_dim, num_heads, " in done.output
+    assert done.output.count("num_kv_heads") == 2
+    named = json.loads(CliRunner().invoke(app, ["show", "GroupedQueryAttention", "--json"]).output)
+    assert named["name"] == "GroupedQueryAttention"
+    wrong = CliRunner().invoke(app, ["show", "GroupedAttention"])
+    assert wrong.exit_code == 2
+
+
+def test_show_takes_every_mechanism():
+    for mechanism in CATALOGUE:
+        done = CliRunner().invoke(app, ["show", mechanism.name])
+        assert done.exit_code == 0, done.output
+        assert done.output.count("call(") == 2
+
+
+def test_list_of_a_family_has_its_mechanisms_alone():
+    rows = json.loads(CliRunner().invoke(app, ["list", "--family", "gates", "--json"]).output)
+    assert {row["family"] for row in rows} == {"gates"}
+    assert len(rows) == len([each for each in CATALOGUE if each.family == "gates"])
+    wrong = CliRunner().invoke(app, ["list", "--family", "gate"])
+    assert wrong.exit_code == 2
+    assert "--family must be one of basics, self," in wrong.output

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from attention_bridge import checkpoints
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.errors import CheckpointError, InputError
 from attention_bridge.pretrained.conversion import convert_checkpoint
 from attention_bridge.weights.leaves import Spec

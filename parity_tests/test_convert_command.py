@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from attention_bridge import checkpoints
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.pretrained.verification import verify
 from attention_bridge.weights import convert
 from attention_bridge.weights.layouts import LAYOUTS

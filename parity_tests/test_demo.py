@@ -14,7 +14,7 @@ from flax import nnx
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.demo import comparison, inputs, jax_half, picture, torch_half
 from attention_bridge.demo.checkpoint import read_sentence_encoder
 from attention_bridge.demo.encoded import Encoded

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.doctor import SUSPECTS, Setting, budget, diagnose, layer
 from attention_bridge.doctor.case import make_port
 from attention_bridge.doctor.layer import compute

@@ -19,7 +19,7 @@ import jax_attention
 import torch_attention
 from attention_bridge import checkpoints
 from attention_bridge.checkpoints import Spec, faults
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.errors import CheckpointError, ConversionError
 from attention_bridge.pretrained.keras import config as keras_config
 from attention_bridge.pretrained.keras import layers as keras_layers

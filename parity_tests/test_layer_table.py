@@ -14,7 +14,7 @@ import torch_attention.models
 from attention_bridge import checkpoints
 from attention_bridge.catalogue import Part
 from attention_bridge.catalogue.part import build
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.cli.weight_tables import SHOWN
 from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.families.fields import Fields

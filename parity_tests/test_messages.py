@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from attention_bridge import checkpoints, weights
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.errors import LONGEST_MESSAGE, CheckpointError, ConversionError, cut, printable
 from parity_tests.checkpoint_samples import save
 

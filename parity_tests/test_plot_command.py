@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import attention_bridge
 from attention_bridge import plots
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.errors import InputError
 from attention_bridge.plots import choosing
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from parity_tests import families
 from torch_attention import CausalSelfAttention
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from attention_bridge import checkpoints
 from attention_bridge.catalogue import CATALOGUE
 from attention_bridge.catalogue.part import build
-from attention_bridge.cli.commands import app
+from attention_bridge.cli import app
 from attention_bridge.pretrained.families import read_config
 from attention_bridge.weights import convert
 from attention_bridge.weights.ghosts import ghost

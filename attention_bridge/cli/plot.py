@@ -21,7 +21,10 @@ def plot(
     tokens: Annotated[str | None, typer.Option(help="a,b,c or @FILE with one a line.")] = None,
     key_tokens: Annotated[str | None, typer.Option(help="The same, for keys in cross-attention.")] = None,
 ) -> None:
-    """Draw attention weights from a file: as a page to point at tokens in, or as a picture."""
+    """Draw attention weights from a file, as an interactive page or as a picture.
+
+    Example: attention-bridge plot weights.npz -o weights.html --tokens the,cat,sat
+    """
     if output.suffix.lower() not in (".html", ".png", ".svg"):
         raise InputError(f"--output must end in .html, .png or .svg, got {output}")
     if not output.parent.is_dir():

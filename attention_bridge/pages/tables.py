@@ -1,7 +1,9 @@
 """The catalogue and its proofs as tables: for the terminal, as JSON rows, and the catalogue as Markdown."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -40,6 +42,47 @@ def mechanism_table(mechanisms: Sequence[Mechanism]) -> Table:
     for m in mechanisms:
         table.add_row(m.name, m.family, f"{m.paper.authors} {m.paper.year}")
     return table
+
+
+def mechanism_lines(mechanism: Mechanism) -> list[str]:
+    """One mechanism for the terminal; signatures of a framework that is not installed are left out."""
+    m, paper = mechanism, mechanism.paper
+    decoding = f"with a {m.decoding}" if m.decoding else f"none: {m.no_decoding}" if m.no_decoding else "none"
+    rows = [
+        ("family", m.family),
+        ("equation", m.equation),
+        ("paper", f"{paper.authors} {paper.year}, {paper.address}"),
+        ("decoding", decoding),
+        ("peers", ", ".join(m.peers) or f"none: {m.no_peer}"),
+        ("proof", f"attention-bridge parity '{m.name}'"),
+    ]
+    lines = [m.name, *(f"  {title:<10}{text}" for title, text in rows)]
+    for package in ("torch_attention", "jax_attention"):
+        lines += ["", f"{package}/{m.file}", *_signatures(package, m.module.name)]
+    return lines
+
+
+def _signatures(package: str, name: str) -> Iterator[str]:
+    """The constructor and the call of a class."""
+    try:
+        module = import_module(package)
+    except ModuleNotFoundError as error:
+        yield f"  {error.name} is not installed"
+        return
+    found = getattr(module, name, None) or getattr(import_module(f"{package}.models"), name)
+    call = found.forward if package == "torch_attention" else found.__call__
+    for title, function in ((name, found.__init__), ("call", call)):
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        names = [str(each).split(":")[0] + _default(each) for each in parameters]
+        by_keyword = next((n for n, each in enumerate(parameters) if each.kind is each.KEYWORD_ONLY), None)
+        if by_keyword is not None:
+            names.insert(by_keyword, "*")
+        yield f"  {title}({', '.join(names)})"
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    value = parameter.default
+    return "" if value is parameter.empty else f"={value.__name__ if inspect.isclass(value) else repr(value)}"
 
 
 def mechanism_markdown(mechanisms: Sequence[Mechanism]) -> str:

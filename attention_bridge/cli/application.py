@@ -1,0 +1,78 @@
+"""The command `attention-bridge` and its subcommands."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import attention_bridge
+from attention_bridge.cli.catalogue import list_mechanisms, show
+from attention_bridge.cli.checkpoints import convert, inspect, layouts
+from attention_bridge.cli.demo import demo
+from attention_bridge.cli.doctor import doctor
+from attention_bridge.cli.info import info
+from attention_bridge.cli.parity import parity
+from attention_bridge.cli.plot import plot
+from attention_bridge.errors import REFUSALS, cut, printable
+
+
+class Commands(TyperGroup):
+    """Commands that say in one sentence what they were given that cannot be."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run one; a refusal is exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except REFUSALS as error:
+            lines = [cut(printable(line)) for line in str(error).split("\n")]  # a fault may come with a table
+            typer.echo("attention-bridge: " + "\n".join(lines), err=True)
+            raise typer.Exit(2) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of the output closed it
+                raise
+            typer.echo(f"attention-bridge: {cut(printable(str(error)))}", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"attention-bridge {attention_bridge.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def describe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The same attention in PyTorch and in JAX: weights carried across, equality proven."""
+
+
+app.command("list")(list_mechanisms)
+for command in (show, parity, demo, inspect, convert, layouts, doctor, plot, info):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command; a letter that the terminal cannot show is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The commands `layouts`, `inspect` and `convert`: checkpoints and the layouts of their tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from attention_bridge.cli.paths import path as a_path
+from attention_bridge.cli.progress import warn, watched
+from attention_bridge.errors import InputError, printable
+
+
+def layouts(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, with every rule.")] = False,
+) -> None:
+    """List the layouts that weights can be converted between."""
+    from attention_bridge.cli import weight_tables
+
+    if as_json:
+        typer.echo(json.dumps(weight_tables.layout_rows(), indent=2))
+    else:
+        Console(highlight=False).print(weight_tables.layout_table())
+
+
+def inspect(
+    source: Annotated[
+        Path, typer.Argument(parser=a_path, help="A checkpoint: a file, an index or a directory.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what a checkpoint holds: format, layout with the evidence, the model's layers, tensors.
+
+    Example: attention-bridge inspect path/to/model
+    """
+    from attention_bridge.cli import weight_tables
+    from attention_bridge.pretrained import inspection
+
+    found = inspection.inspect(source)
+    if as_json:
+        typer.echo(json.dumps(weight_tables.inspection_json(found), indent=2))
+        return
+    console = Console(highlight=False)
+    description = weight_tables.description_lines(found)
+    for line in [*weight_tables.inspection_lines(found), *(["", *description, ""] if description else [])]:
+        console.print(Text(printable(line)), soft_wrap=True)
+    console.print(weight_tables.tensor_table(found))
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(parser=a_path, help="A checkpoint: a file, an index or a directory.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(parser=a_path, help="The file to write; its name says the format.")
+    ],
+    source_layout: Annotated[
+        str | None, typer.Option("--from", help="Layout of the source.", show_default="as config.json says")
+    ] = None,
+    target_layout: Annotated[str, typer.Option("--to", help="Layout of the target.")] = "torch_attention",
+    config: Annotated[
+        Path | None,
+        typer.Option(parser=a_path, help="config.json of the model.", show_default="that beside the source"),
+    ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(help="Size that no shape gives, such as d=64; may be given many times."),
+    ] = None,
+    place: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Path in the Keras model, PATH=layers/multi_head_attention; may be given many times."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only; write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a target that exists.")] = False,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Convert tensors that no module of the mirrors has.")
+    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Run both ends on random input.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what is done to each tensor.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Convert a checkpoint from one layout and format to another, bit for bit.
+
+    Example: attention-bridge convert path/to/gpt2 gpt2.safetensors --from hf.gpt2 --to jax_attention
+    """
+    from attention_bridge import checkpoints, weights
+    from attention_bridge.cli import weight_tables
+    from attention_bridge.pretrained import conversion
+
+    if dry_run and verify:
+        raise InputError("expected --dry-run or --verify, and not both: there would be nothing to run")
+    given = None if config is None else conversion.read_configuration(config)
+    axes = conversion.read_axes(axis or [])
+    layout = source_layout or conversion.layout_by_configuration(source, given)
+    known = given
+    if verify:
+        from attention_bridge.pretrained import verification
+
+        known = given if given is not None else conversion.configuration_beside(checkpoints.find(source).path)
+        verification.check(source, layout, target_layout, config=known, axes=axes)
+    done = conversion.convert_checkpoint(
+        source,
+        target,
+        layout,
+        target_layout,
+        axes=axes,
+        config=given,
+        dry_run=dry_run,
+        force=force,
+        allow_unknown=allow_unknown,
+        places=conversion.read_places(place or []),
+        watch=watched,
+    )
+    verified = None
+    if verify:
+        verified = verification.verify(source, done.target, layout, target_layout, config=known, axes=axes)
+    for name in done.unknown:
+        warn(f"no module of the mirrors has {name}; it was taken as it is")
+    for name in done.not_finite:
+        warn(f"{name} holds numbers that are not finite")
+    if as_json:
+        typer.echo(json.dumps(weight_tables.conversion_json(done, dry_run, verified), indent=2))
+    else:
+        lines = weight_tables.conversion_lines(done, dry_run, verified)
+        lines += weights.explain(done.report).split("\n") if explain else []
+        typer.echo("\n".join(map(printable, lines)))
+    if verified is not None and not verified.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,74 @@
+"""The command `doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from attention_bridge.cli.paths import path as a_path
+from attention_bridge.cli.progress import step
+from attention_bridge.errors import InputError
+
+
+def doctor(
+    case: Annotated[
+        Path, typer.Argument(parser=a_path, help="x, reference, candidate and weights: .npz or .safetensors.")
+    ],
+    heads: Annotated[int, typer.Option(help="Heads of queries.")],
+    kv_heads: Annotated[
+        int | None, typer.Option(help="Heads of keys and values.", show_default="as many")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor on the scores.", show_default="1 / sqrt(head_dim)")
+    ] = None,
+    softcap: Annotated[float | None, typer.Option(help="Bound on the scores.")] = None,
+    causal: Annotated[bool, typer.Option("--causal", help="Later positions are hidden.")] = False,
+    window: Annotated[int | None, typer.Option(help="Keys that a query sees, its own included.")] = None,
+    query_offset: Annotated[int, typer.Option(help="Position of the first query.")] = 0,
+    rope: Annotated[str, typer.Option(help="none, half or interleaved.")] = "none",
+    base: Annotated[float, typer.Option(help="Of the rotary embedding.")] = 10000.0,
+    rope_dim: Annotated[int | None, typer.Option(help="Features that turn.", show_default="all")] = None,
+    activation: Annotated[str, typer.Option(help="relu, gelu or gelu_tanh.")] = "gelu",
+    norm: Annotated[str, typer.Option(help="layer or rms.")] = "layer",
+    norm_eps: Annotated[float, typer.Option(help="Added to the variance.")] = 1e-5,
+    norm_offset: Annotated[bool, typer.Option("--norm-offset", help="Norms multiply by 1 + weight.")] = False,
+    norm_first: Annotated[bool, typer.Option("--norm-first", help="Norms stand before, not after.")] = False,
+    layout: Annotated[str, typer.Option("--from", help="Layout of the weights.")] = "torch_attention",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Diagnose why a port's outputs differ. The options describe the reference.
+
+    Example: attention-bridge doctor case.npz --heads 4 --causal --rope half
+    """
+    from attention_bridge.doctor import Setting, file, report
+
+    setting = Setting(
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        scale=scale,
+        softcap=softcap,
+        is_causal=causal,
+        window=window,
+        query_offset=query_offset,
+        rope=rope,
+        rope_base=base,
+        rope_dim=rope_dim,
+        activation=activation,
+        norm=norm,
+        norm_eps=norm_eps,
+        norm_offset=norm_offset,
+        norm_first=norm_first,
+    )
+    with step("examine") as say:
+        diagnosis = file.diagnose_file(case, setting, layout, say)
+    if diagnosis.status == "other setting":
+        raise InputError(diagnosis.verdict)
+    if as_json:
+        typer.echo(report.as_json(diagnosis))
+    else:
+        report.show(diagnosis, Console(highlight=False))
+    if diagnosis.status != "healthy":
+        raise typer.Exit(1)

@@ -1,0 +1,60 @@
+"""The command `parity`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from attention_bridge.cli.progress import warn_of_miscompilation
+from attention_bridge.errors import InputError, require
+
+
+def parity(
+    names: Annotated[list[str] | None, typer.Argument(help="Mechanisms, as `list` shows them.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every mechanism.")] = False,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="May be given many times; all three if not.")
+    ] = None,
+    platform: Annotated[str, typer.Option(help="Where JAX runs: cpu, gpu or tpu.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Prove that both mirrors compute the same: outputs, weights and gradients, under every kind of mask.
+
+    Example: attention-bridge parity GroupedQueryAttention --dtype float32
+    """
+    from attention_bridge.catalogue import select
+    from attention_bridge.pages import tables
+
+    if bool(names) == everything:
+        raise InputError("expected the names of mechanisms, or --all for every one, and not both")
+    mechanisms = select(names or [])
+    require(("torch", "jax", "flax"), extra="torch,jax")
+    from attention_bridge.parity import proof
+
+    dtypes = proof.check_dtypes(dtype or proof.DTYPES)
+    proofs = [(m, dtype) for m in mechanisms for dtype in dtypes if dtype in m.dtypes]
+    warn_of_miscompilation(platform)
+    verdicts = []
+    for mechanism, each_dtype in track(
+        proofs, description="prove", console=Console(stderr=True), transient=True
+    ):
+        verdicts.append(proof.prove(mechanism, each_dtype, platform))
+        proof.forget_compiled()
+    if as_json:
+        typer.echo(json.dumps(tables.verdict_rows(verdicts), indent=2))
+    elif as_markdown:
+        from attention_bridge.pages.parity import verdict_page
+
+        typer.echo(verdict_page(verdicts))
+    else:
+        Console(highlight=False).print(tables.verdict_table(verdicts))
+    for verdict in verdicts:
+        for failure in verdict.failures:
+            typer.echo(f"{verdict.name} {verdict.dtype}, {failure}", err=True)
+    if not all(verdict.ok for verdict in verdicts):
+        raise typer.Exit(1)
