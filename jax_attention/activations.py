@@ -1,4 +1,4 @@
-"""What stands between two linear maps; computed in at least float32 where that matters."""
+"""Activation functions, evaluated in at least float32 where precision matters."""
 
 from collections.abc import Callable
 

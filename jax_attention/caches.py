@@ -51,7 +51,7 @@ class Recalled(NamedTuple):
         offset: the index of the first new token among them.
         query_positions: where the new tokens stand.
         key_positions: where all of them stand.
-        cache: what to go on from; None without a cache.
+        cache: KV cache for the next call; None without one.
     """
 
     entries: Any

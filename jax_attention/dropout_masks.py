@@ -1,4 +1,4 @@
-"""Keep-masks for what drops in several places: they stand for the draws."""
+"""Explicit dropout masks for modules with several dropout layers."""
 
 from typing import NamedTuple
 

@@ -25,7 +25,7 @@ class CachedOutput(NamedTuple):
 
     Attributes:
         output: `(batch, new, dim)`, for the new tokens.
-        cache: what is remembered of all tokens so far; give it to the next call.
+        cache: KV cache with all tokens so far; give it to the next call.
         weights: `(batch, heads, new, slots)`; before dropout, in at least float32. None with `need_weights=False`.
     """
 
@@ -39,7 +39,7 @@ class RecurrentOutput(NamedTuple):
 
     Attributes:
         output: `(batch, length, dim)`.
-        state: what the layer remembers of all it has read; give it to the next call to read on from there.
+        state: recurrent state after all tokens so far; give it to the next call.
         weights: `(batch, heads, length, length)`, the matrix that maps this call's values to its outputs, as if
             it had been attention; in at least float32. None unless it was asked for.
     """
@@ -68,7 +68,7 @@ class CachedDecoderOutput(NamedTuple):
 
     Attributes:
         output: `(batch, new, dim)`, for the new positions.
-        cache: what is remembered of all positions so far; give it to the next call.
+        cache: KV cache with all positions so far; give it to the next call.
         self_weights: `(batch, heads, new, slots)`, or None with `need_weights=False`.
         cross_weights: `(batch, heads, new, key)`, or None with `need_weights=False`.
     """

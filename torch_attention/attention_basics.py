@@ -44,7 +44,7 @@ class BasicAttention(nn.Module):
         key_dim: features of a key.
         hidden_dim: features of the hidden layer that compares them.
         bias: whether the hidden layer has a bias.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: a rate outside [0, 1).
@@ -85,10 +85,10 @@ class BasicAttention(nn.Module):
         Args:
             query: what is looked for.
             key: what is offered.
-            value: what is read.
+            value: values, whose weighted mean is the output.
             mask: True where the query attends to the key.
             need_weights: whether to return the weights.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
 
         Returns:
             Output `(batch, query, value_dim)` and weights `(batch, query, key)`.
@@ -116,7 +116,7 @@ class LuongAttention(nn.Module):
     Args:
         score: `DotScore()`, `GeneralScore(...)`, `ConcatScore(...)` or any module from queries
             `(batch, query, query_dim)` and keys `(batch, key, key_dim)` to scores `(batch, query, key)`.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: a rate outside [0, 1).
@@ -158,9 +158,9 @@ class ScaledDotProductAttention(CrossAttentionFrame):
     The scale keeps the scores' variance at one for any d; without it a large d drives the softmax to one key.
 
     Args:
-        position: what tells queries and keys where they stand, such as `ALiBi(1)`; see `positions`.
+        position: positional encoding, such as `ALiBi(1)`; None for none.
         scale: factor on the scores; `1 / sqrt(d)` if None.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: a rate outside [0, 1).

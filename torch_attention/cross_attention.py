@@ -38,7 +38,7 @@ class CrossAttention(CrossAttentionFrame):
     Args:
         query_dim, key_dim: features of the sequence that looks, and of the one that is looked at.
         embed_dim: features of queries, keys, values and output.
-        position: what tells queries and keys where they stand; see `positions`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
         bias: whether the projections have biases.
         dropout: rate, at least 0 and below 1, at which weights are dropped in training.
     """
@@ -216,7 +216,7 @@ class EncoderDecoderAttention(nn.Module):
         Args:
             x, memory: the sequence being written, and the encoder's output.
             self_mask: True where a position of `x` attends to another; what comes later is hidden in any case.
-            cache: what is remembered of earlier positions of `x`, as in `CausalSelfAttention`.
+            cache: KV cache with the earlier positions of `x`, as in `CausalSelfAttention`.
             memory_mask: True where a position of `x` attends to one of `memory`.
             need_weights, dropout_keep: as in `CrossAttention`; keep-masks for each place.
 

@@ -226,7 +226,7 @@ def _whole_sequences(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 class Dropout(nn.Module):
     """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
 
-    A keep-mask may be given to every call; it then stands for the draw, in training or not.
+    A call may be given a dropout mask, which is then used instead of a random one, in training or not.
 
     Args:
         rate: the probability that an entry is dropped.

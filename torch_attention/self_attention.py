@@ -9,7 +9,7 @@ Each class adds one thing to the one before:
 |--------------------------|----------------------------------------------|------------------------------------|
 | `SelfAttention`          | learned queries, keys and values             | Vaswani et al. 2017, section 3.2.1 |
 | `MultiHeadSelfAttention` | several heads, and a map W_O that joins them | Vaswani et al. 2017, section 3.2.2 |
-| `CausalSelfAttention`    | no position sees what comes after it         | Radford et al. 2018                |
+| `CausalSelfAttention`    | each position sees itself and earlier ones   | Radford et al. 2018                |
 
 | symbol | argument     | shape                        |
 |--------|--------------|------------------------------|
@@ -38,10 +38,10 @@ class SelfAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input, queries, keys, values and output.
-        position: what tells queries and keys where they stand; see `positions`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
         scale: factor on the scores; `1 / sqrt(embed_dim)` if None.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: a rate outside [0, 1).
@@ -100,11 +100,11 @@ class MultiHeadSelfAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
-        position: what tells queries and keys where they stand; see `positions`.
+        num_heads: number of heads; must divide `embed_dim`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
@@ -167,11 +167,11 @@ class CausalSelfAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
-        position: what tells queries and keys where they stand; see `positions`.
+        num_heads: number of heads; must divide `embed_dim`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).

@@ -16,7 +16,7 @@ class Dropping(TypedDict, total=False):
     """Arguments of every constructor.
 
     Attributes:
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
     """
 
     dropout: float

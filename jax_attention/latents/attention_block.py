@@ -13,7 +13,7 @@ order go out in that order, and those of Y may come in any.
 | f      | `ffn_proj`, `activation` | a linear map and an activation, for each element by itself |
 
 The authors' code departs from the paper: it has no output projection, and adds the projected queries instead of X.
-What stands here is the paper.
+This file follows the paper.
 """
 
 import jax.numpy as jnp
@@ -36,12 +36,12 @@ class MultiheadAttentionBlock(nnx.Module):
 
     Args:
         embed_dim: features of both sets.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         scale: factor on the scores; `1 / sqrt(embed_dim)` if None.
         activation: of the map: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm: whether there are normalisations after the residuals.
         norm_eps: added to the variance in each normalisation.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).

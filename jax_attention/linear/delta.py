@@ -69,7 +69,7 @@ def recurrent_delta_rule(
         key: what the values are stored under, of length 1 at most.
         value: what is stored.
         beta: how much of the difference is written, 0 to 1.
-        state: the memory before the first token; None is an empty one.
+        state: recurrent state before the first token; None for an empty one.
 
     Returns:
         What was read, in the dtype of `query`, and the memory after the last token.
@@ -163,7 +163,7 @@ class DeltaNet(nnx.Module):
         value_dim: features of values in a head; `head_dim` if None.
         conv_width: how many tokens the short convolution sees.
         chunk_size: how many tokens are read at once.
-        eps: of the norm of what is read.
+        eps: added to the mean square in the norm of the output.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.
@@ -217,7 +217,7 @@ class DeltaNet(nnx.Module):
             x: the sequence.
             mask: `(batch, 1, 1, length)`, False where a token is not there: the memory stays as it is, and what the
                 token gives to the short convolution is zero.
-            state: where to go on from; None starts with an empty memory.
+            state: recurrent state of the tokens before; None for an empty one.
             need_weights: whether to return the matrix from values to outputs.
 
         Returns:

@@ -4,7 +4,7 @@ $$ S_t = \alpha_t S_{t-1} + \beta_t k_t \left(v_t - \alpha_t S_{t-1}^\top k_t\ri
    \qquad \alpha_t = \exp\!\left(-e^A\,\mathrm{softplus}(a_t + b)\right) $$
 
 Two changes from `DeltaNet`: the memory fades by a factor α_t for each head, that the token decides, so that a
-layer can forget all at once; and what is read is normed and gated, RMSNorm(o) SiLU(z). With α = 1 the rule is
+layer can forget all at once; and the output is normed and gated, RMSNorm(o) SiLU(z). With α = 1 the rule is
 `DeltaNet`'s.
 
 | symbol | argument    | shape                                                          |
@@ -155,7 +155,7 @@ class GatedDeltaNet(nnx.Module):
         value_dim: features of values in a head; `head_dim` if None.
         conv_width: how many tokens the short convolution sees.
         chunk_size: how many tokens are read at once.
-        eps: of the norm of what is read.
+        eps: added to the mean square in the norm of the output.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.

@@ -57,9 +57,9 @@ def recurrent_gated_linear_attention(
     Args:
         query: what is looked up.
         key: what the values are stored under.
-        value: what is read.
+        value: values, whose weighted mean is the output.
         log_decay: logarithm of the factors by which the memory shrinks before each token, at most 0.
-        state: the memory before the first token; None is an empty one.
+        state: recurrent state before the first token; None for an empty one.
 
     Returns:
         What was read, in the dtype of `value`, and the memory after the last token.
@@ -132,7 +132,7 @@ class GatedLinearAttention(nnx.Module):
         gate_rank: rank of the map from a token to its decays.
         gate_temperature: by which the logarithm of the decays is divided: the higher, the slower the memory fades.
         chunk_size: how many tokens are read at once.
-        eps: of the norm of what is read.
+        eps: added to the mean square in the norm of the output.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1, or a number that is not above 0.
@@ -186,8 +186,8 @@ class GatedLinearAttention(nnx.Module):
         Args:
             x: the sequence.
             mask: `(batch, 1, 1, length)`, False where a token is not there: the memory stays as it is.
-            state: where to go on from; None starts with an empty memory.
-            need_weights: whether to return the matrix from values to what is read, before its norm.
+            state: recurrent state of the tokens before; None for an empty one.
+            need_weights: whether to return the matrix that maps values to outputs, before the norm.
 
         Returns:
             Output `(batch, length, embed_dim)`, the state after the last token, and weights

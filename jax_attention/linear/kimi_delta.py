@@ -149,7 +149,7 @@ class KimiDeltaAttention(nnx.Module):
         rank: that of the maps to decay and gate; `value_dim` if None.
         conv_width: how many tokens the short convolution sees.
         chunk_size: how many tokens are read at once.
-        eps: of the norm of what is read.
+        eps: added to the mean square in the norm of the output.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.

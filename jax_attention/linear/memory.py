@@ -1,4 +1,4 @@
-"""What the layers of this family share: the memory they go on from, and the tokens that leave no trace in it."""
+"""Recurrent states of linear attention, and tokens that are masked out of them."""
 
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ def check_read(
         x: the sequence.
         dim: how many features it must have.
         mask: which tokens are there.
-        state: where to go on from.
+        state: recurrent state of the tokens before.
         shapes: of each array of the state, for one element of the batch.
     """
     check_sequence("x", x, dim)
@@ -71,7 +71,7 @@ def scan_faded_chunks(
         read: queries, as what is left of the memory at the start of the chunk meets them.
         written: keys, as they will be left at the end of the chunk.
         scores: queries times the keys before them, after their decay.
-        value: what is read.
+        value: values, whose weighted mean is the output.
         decay: what is left of the memory after the chunk.
 
     Returns:
@@ -88,7 +88,7 @@ def scan_faded_chunks(
 
 
 def check_one_way(state: Any, is_causal: bool) -> None:
-    """Raise ValueError if a layer that reads in both directions is told to go on from a state."""
+    """Raise ValueError if a bidirectional layer is given a state."""
     if state is not None and not is_causal:
         raise ValueError(
             "state needs is_causal=True: what sees later keys cannot be read step by step, got is_causal=False"

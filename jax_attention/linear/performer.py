@@ -74,7 +74,7 @@ def recurrent_performer(
     Args:
         query: log φ(q).
         key: log φ(k); a key of -inf throughout leaves no trace.
-        value: what is read.
+        value: values, whose weighted mean is the output.
         state: sums over what came before; None starts with nothing.
 
     Returns:
@@ -201,7 +201,7 @@ class PerformerAttention(nnx.Module):
         num_heads: heads.
         head_dim: features of a head; `embed_dim / num_heads` if None.
         num_features: how many random features, shared by the heads; `head_dim log(head_dim)` if None.
-        is_causal: whether no position sees what comes after it; only then is there a state.
+        is_causal: whether each position attends only to itself and earlier positions; only then is there a state.
         chunk_size: how many tokens are read at once.
         bias: whether the projections have biases.
 

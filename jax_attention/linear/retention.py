@@ -79,9 +79,9 @@ def recurrent_retention(
 
     Args:
         query, key: turned by their positions, if they are to be.
-        value: what is read.
+        value: values, whose weighted mean is the output.
         log_decay: logarithm of the factor by which the memory shrinks before each token, at most 0.
-        state: the memory before the first token; None is an empty one.
+        state: recurrent state before the first token; None for an empty one.
 
     Returns:
         What was read, in the dtype of `value`, and the memory after the last token.
@@ -175,7 +175,7 @@ class MultiScaleRetention(nnx.Module):
         frequencies: radians a token by which each pair of features turns; `retention_frequencies` if None.
         interleaved: whether features 2i and 2i + 1 make a pair, instead of i and i + d/2.
         chunk_size: how many tokens are read at once.
-        eps: added to the mean square of what is read.
+        eps: added to the mean square in the norm of the output.
         bias: whether the projections have biases.
 
     Raises:
@@ -234,8 +234,8 @@ class MultiScaleRetention(nnx.Module):
         Args:
             x: the sequence.
             mask: `(batch, 1, 1, length)`, False where a token is not there: nothing is written, and no time passes.
-            state: where to go on from; None starts with an empty memory.
-            need_weights: whether to return the matrix from values to what is read, before its norm.
+            state: recurrent state of the tokens before; None for an empty one.
+            need_weights: whether to return the matrix that maps values to outputs, before the norm.
 
         Returns:
             Output `(batch, length, embed_dim)`, the state after the last token, and weights

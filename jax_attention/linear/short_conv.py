@@ -47,7 +47,7 @@ def short_convolution(
     Args:
         layer: the convolution, without padding.
         x: the sequence.
-        state: where to go on from; None starts with zeros.
+        state: last inputs of the tokens before; None for zeros.
         conv_width: how many tokens the convolution sees.
 
     Returns:

@@ -52,12 +52,12 @@ class LinformerAttention(nnx.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         length: of the longest sequence.
         projected_length: how many mixtures there are; at most `length`.
         position: what turns queries and keys, before they are mixed.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, sizes below 1, `projected_length` above `length`, or a rate outside
@@ -114,7 +114,7 @@ class LinformerAttention(nnx.Module):
             mask: `(batch, 1, 1, length)`, True where a position is part of the mixtures.
             positions: where each element stands, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, projected_length)`; both zero,

@@ -82,7 +82,7 @@ class NystromAttention(nnx.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         num_landmarks: how many segments have one; must divide the length.
         num_iterations: of the pseudo-inverse.
         kernel_size: of the convolution that is added; odd, or None for none.

@@ -81,7 +81,7 @@ def create_block_mask(
     rows, columns = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
     check_positive(Q_LEN=Q_LEN, KV_LEN=KV_LEN, BLOCK_SIZE=min(rows, columns))
     counts = jnp.arange(B or 1), jnp.arange(H or 1)
-    # What stands behind the end is the last one again, which changes neither "any" nor "all".
+    # Entries behind the end repeat the last one, which changes neither "any" nor "all".
     keys = jnp.minimum(jnp.arange(-(-KV_LEN // columns) * columns), KV_LEN - 1)
 
     def row(first: Array) -> tuple[Array, Array]:

@@ -215,7 +215,7 @@ def weighted_values(
 
     Args:
         weights: as `dot_product_attention_weights` gives them.
-        value: what is read.
+        value: values, whose weighted mean is the output.
         dropout_keep: False where a weight is dropped; those kept are divided by `1 - dropout_rate`.
         dropout_rate: the probability with which `dropout_keep` was drawn.
         has_masked: whether weights may be zero because their keys are masked; such values have no influence, NaN

@@ -139,14 +139,14 @@ class BigBirdAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         block_size: how many positions a block has; must divide the length.
         window_blocks: how many blocks in a row are seen, with the query's own in the middle.
         global_blocks: how many blocks at each end see all and are seen by all.
-        position: what tells queries and keys where they stand; see `positions`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: as `block_sparse_mask`, sizes that do not divide, or a rate outside [0, 1).

@@ -58,12 +58,12 @@ class PersistentMemoryAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         num_memories: how many keys and values are learned.
-        position: what tells queries and keys where they stand; see `positions`. Memories stand nowhere.
-        is_causal: whether no position sees what comes after it. All see the memories.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none. Memories stand nowhere.
+        is_causal: whether each position attends only to itself and earlier positions. All see the memories.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, no memory, or a rate outside [0, 1).

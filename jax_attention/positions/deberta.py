@@ -58,13 +58,13 @@ class DisentangledSelfAttention(nnx.Module):
 
     Args:
         embed_dim: features of input and output, and of the vector of a distance.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         num_buckets: rows of the table for each direction; even, at least 4.
         max_distance: the distance at which they end; above `num_buckets / 2 + 1`.
         share_projections: whether distances are projected as content is (DeBERTa-v2, v3), or by maps of their own
             (DeBERTa, the paper).
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not fit, or a rate outside [0, 1).

@@ -1,4 +1,4 @@
-"""The one way in which attention is told about positions.
+"""The interface between attention and positional encodings.
 
 A position scheme is a module that any dot-product class can hold. It is called with queries, keys and their
 positions, and returns them placed: turned (rotary), shifted, or with a bias for the scores (ALiBi, T5, Shaw).

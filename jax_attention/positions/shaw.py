@@ -111,11 +111,11 @@ class ShawSelfAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         max_distance: beyond it all distances are alike.
-        is_causal: whether no position sees what comes after it.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).

@@ -49,12 +49,12 @@ class QKNormAttention(SelfAttentionFrame):
         head_dim: features of a head; `embed_dim / num_heads` if None.
         eps: added to the mean square.
         unit_offset: whether what is normalised is multiplied by 1 + γ, as in Gemma 3, and not by γ.
-        window: how many keys a position sees at most, its own included; None for all.
-        position: what tells normalised queries and keys where they stand; see `positions`.
-        is_causal: whether no position sees what comes after it.
+        window: number of keys that a position attends to at most, its own included; None for all.
+        position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, or a rate outside [0, 1).
@@ -120,12 +120,12 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
         num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
         head_dim: features of a head; `embed_dim / num_heads` if None.
         eps: added to the mean square.
-        window: how many keys a position sees at most, its own included; None for all.
-        position: what tells normalised queries and keys where they stand; see `positions`.
-        is_causal: whether no position sees what comes after it.
+        window: number of keys that a position attends to at most, its own included; None for all.
+        position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, or a rate outside [0, 1).

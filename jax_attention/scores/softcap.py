@@ -43,12 +43,12 @@ class SoftcapAttention(SelfAttentionFrame):
         softcap: what no score reaches.
         q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
         k_norm: likewise the keys.
-        window: how many keys a position sees at most, its own included; None for all.
+        window: number of keys that a position attends to at most, its own included; None for all.
         scale: factor on the scores before they are bent; `1 / sqrt(head_dim)` if None.
-        position: what tells queries and keys where they stand; see `positions`.
-        is_causal: whether no position sees what comes after it.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, a `softcap` that is not positive, or a rate outside [0, 1).

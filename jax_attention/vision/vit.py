@@ -96,13 +96,13 @@ class ViTBlock(nnx.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         ffn_dim: features inside the feed-forward network; `4 * embed_dim` if None.
         activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm_eps: added to the variance in each normalisation; 1e-6 in the paper's code and in timm, 1e-12 in
             Hugging Face's checkpoints.
         bias: whether the linear maps have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).

@@ -72,7 +72,7 @@ class LocationAwareAttention(nn.Module):
         num_filters: features of a location.
         kernel_size: how many weights of the step before, around a key, make its location; odd.
         bias: whether the hidden layer has a bias.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: a `kernel_size` that is not odd, or a rate outside [0, 1).

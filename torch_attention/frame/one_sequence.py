@@ -37,8 +37,8 @@ class SelfAttentionFrame(nn.Module):
         num_heads: heads of queries.
         has_heads: whether weights have an axis for heads; without one there is a single head.
         head_dim: features of a query and a key.
-        is_causal: whether no position sees what comes after it.
-        window: how many keys a position sees at most, its own included; None for all.
+        is_causal: whether each position attends only to itself and earlier positions.
+        window: number of keys that a position attends to at most, its own included; None for all.
         num_sinks: how many of the first keys it sees besides.
         position, scale, dropout: as in `Scaling`.
     """
@@ -228,7 +228,7 @@ def check_call(
         x, mask, positions, dropout_keep, cache: the arguments.
         position: the scheme that reads `positions`.
         num_heads: heads of the weights; None if they have no axis for it.
-        is_causal: whether no token sees what comes after it.
+        is_causal: whether each token attends only to itself and earlier tokens.
         window: how many keys a token sees; None for all.
         num_sinks: how many of the first keys it sees besides.
         name: what a message calls the mask.

@@ -27,7 +27,7 @@ class Seen(NamedTuple):
         bias: what the position scheme adds to the scores.
         mask: True where the query attends to the key.
         entries: all that is held of each token, as `KeyValue`.
-        cache: what the next call goes on from; None without one.
+        cache: KV cache for the next call; None without one.
         scoring: causality, window, place of the first query and scale; as in `ops.dot_product_attention`.
         need_weights: whether weights are returned.
         dropout: what drops weights in training.

@@ -45,7 +45,7 @@ def forgetting_bias(
 ) -> Float[Tensor, "batch heads query key"]:
     """The sum of the logarithms of all forget gates after key j up to query i, for every pair (Lin et al. 2025, eq. 5).
 
-    What stands above the diagonal is of no meaning: a causal mask hides it.
+    Entries above the diagonal have no meaning: a causal mask hides them.
 
     Args:
         log_forget: of all keys.
@@ -62,10 +62,10 @@ class ForgettingAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
-        position: what tells queries and keys where they stand, besides the gates; see `positions`.
+        num_heads: number of heads; must divide `embed_dim`.
+        position: positional encoding besides the gates, such as `RotaryEmbedding`; None for none.
         bias: whether the projections of queries, keys, values and output have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).

@@ -44,11 +44,11 @@ class GatedAttention(SelfAttentionFrame):
         head_dim: features of a head; `embed_dim / num_heads` if None.
         q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
         k_norm: likewise the keys.
-        position: what tells queries and keys where they stand; see `positions`.
-        is_causal: whether no position sees what comes after it.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, or a rate outside [0, 1).
@@ -113,11 +113,11 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
         head_dim: features of a head; `embed_dim / num_heads` if None.
         q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
         k_norm: likewise the keys.
-        position: what tells queries and keys where they stand; see `positions`.
-        is_causal: whether no position sees what comes after it.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, or a rate outside [0, 1).

@@ -148,8 +148,8 @@ class MultiHeadLatentAttention(_LatentProjections):
             in Kimi Linear's.
         q_lora_rank: features of the latent that queries are made from; None makes them from `x` itself.
         scale: factor on the scores; `1 / sqrt(nope_head_dim + rope_head_dim)` if None.
-        is_causal: whether no position sees what comes after it.
-        dropout: rate at which weights are dropped in training.
+        is_causal: whether each position attends only to itself and earlier positions.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: a size below 1, a position scheme for other features, or a rate outside [0, 1).

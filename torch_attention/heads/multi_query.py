@@ -34,11 +34,11 @@ class MultiQueryAttention(SelfAttentionFrame):
         embed_dim: features of input and output.
         num_heads: heads of queries.
         head_dim: features of a head; `embed_dim / num_heads` if None.
-        position: what tells queries and keys where they stand; see `positions`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
-        is_causal: whether no position sees what comes after it.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, or a rate outside [0, 1).

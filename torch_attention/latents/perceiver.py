@@ -39,7 +39,7 @@ class PerceiverAttention(nn.Module):
             mean different things (Jaegle et al. 2021, Perceiver IO).
         norm_eps: added to the variance in each normalisation.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, no latents, or a rate outside [0, 1).
@@ -97,7 +97,7 @@ class PerceiverAttention(nn.Module):
             latents: what queries instead of the learned latents, as what an earlier call gave, or the queries of
                 a decoder; any number of them.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
 
         Returns:
             Output `(batch, latents, latent_dim)` and weights `(batch, heads, latents, key)`.

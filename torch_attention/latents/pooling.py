@@ -32,13 +32,13 @@ class AttentionPooling(nn.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         ffn_dim: features inside the feed-forward network; None is no network, and no norm before it.
         num_probes: how many vectors come out.
         activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
         norm_eps: added to the variance in the normalisation.
         bias: whether the linear maps have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, no probes, an unknown activation, or a rate outside
@@ -90,7 +90,7 @@ class AttentionPooling(nn.Module):
             x: the sequence.
             mask: True where the probe attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
 
         Returns:
             Output `(batch, num_probes, embed_dim)` and weights `(batch, heads, num_probes, key)`.

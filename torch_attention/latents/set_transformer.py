@@ -150,7 +150,7 @@ class InducedSetAttentionBlock(nn.Module):
             x: the set.
             mask: True where an element is seen; `padding_mask(tokens, pad_id)` for padded batches.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: keep-masks that stand for the draws.
+            dropout_keep: dropout masks, used instead of random ones.
 
         Raises:
             TypeError: a mask that is not boolean.

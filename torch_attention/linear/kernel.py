@@ -67,7 +67,7 @@ def recurrent_linear_attention(
     Args:
         query: φ(q), nowhere negative.
         key: φ(k), nowhere negative; a key of zeros leaves no trace.
-        value: what is read.
+        value: values, whose weighted mean is the output.
         state: sums over what came before; None starts with zeros.
         eps: added to the denominator.
 
@@ -182,7 +182,7 @@ class LinearAttention(nn.Module):
         embed_dim: features of input and output.
         num_heads: heads.
         head_dim: features of a head; `embed_dim / num_heads` if None.
-        is_causal: whether no position sees what comes after it; only then is there a state.
+        is_causal: whether each position attends only to itself and earlier positions; only then is there a state.
         chunk_size: how many tokens are read at once.
         eps: added to the denominator.
         bias: whether the projections have biases.
@@ -234,7 +234,7 @@ class LinearAttention(nn.Module):
         Args:
             x: the sequence.
             mask: `(batch, 1, 1, length)`, False where a token is not there: it leaves no trace in the state.
-            state: where to go on from; None starts with nothing read.
+            state: recurrent state of the tokens before; None for an empty one.
             need_weights: whether to return the matrix from values to outputs.
 
         Returns:

@@ -64,7 +64,7 @@ def recurrent_state_space(
         key: what the values are stored under, B.
         value: what is stored, Δ x.
         log_decay: logarithm of the factor by which the memory fades before each token, at most 0.
-        state: the memory before the first token; None is an empty one.
+        state: recurrent state before the first token; None for an empty one.
 
     Returns:
         What was read, in the dtype of `query`, and the memory after the last token.
@@ -166,7 +166,7 @@ class Mamba2(nn.Module):
         chunk_size: how many tokens are read at once.
         bias: whether the projections have biases.
         conv_bias: whether the convolution has one.
-        eps: of the norm of what is read.
+        eps: added to the mean square in the norm of the output.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.

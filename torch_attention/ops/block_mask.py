@@ -82,7 +82,7 @@ def create_block_mask(
     rows, columns = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
     check_positive(Q_LEN=Q_LEN, KV_LEN=KV_LEN, BLOCK_SIZE=min(rows, columns))
     counts = torch.arange(B or 1, device=device), torch.arange(H or 1, device=device)
-    # What stands behind the end is the last one again, which changes neither "any" nor "all".
+    # Entries behind the end repeat the last one, which changes neither "any" nor "all".
     keys = torch.arange(-(-KV_LEN // columns) * columns, device=device).clamp(max=KV_LEN - 1)
     live, full = [], []
     for first in range(0, Q_LEN, rows):

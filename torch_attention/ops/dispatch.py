@@ -72,7 +72,7 @@ def dot_product_attention(
     Args:
         query, key, bias, mask, is_causal, window, query_offset, query_lengths, key_lengths, query_segments,
             key_segments, scale, softcap, sinks: as in `dot_product_attention_weights`.
-        value: what is read.
+        value: values, whose weighted mean is the output.
         dropout_keep, dropout_rate: as in `weighted_values`.
         return_logsumexp: whether to return the logarithm of each query's sum of exponentials as well.
         implementation: one of `IMPLEMENTATIONS`, or None for the fastest that can do the call.

@@ -42,11 +42,11 @@ class ChunkedAttention(SelfAttentionFrame):
         chunk_size: how many positions a chunk has; the last one may have fewer.
         num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
         head_dim: features of a head; `embed_dim / num_heads` if None.
-        position: what tells queries and keys where they stand; see `positions`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: a chunk size below 1, sizes that do not divide, or a rate outside [0, 1).

@@ -66,12 +66,12 @@ class LongformerAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         one_sided_window: how many keys a query sees on each side of its own.
-        position: what tells queries and keys where they stand; see `positions`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: a window below 1, sizes that do not divide, or a rate outside [0, 1).

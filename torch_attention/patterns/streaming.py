@@ -102,7 +102,7 @@ class StreamingAttention(SelfAttentionFrame):
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: a window below 1, sinks below 0, a scheme of several coordinates, sizes that do not divide, or a

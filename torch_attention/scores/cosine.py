@@ -42,12 +42,12 @@ class CosineAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         max_scale: bound on the factor.
-        position: what tells queries and keys where they stand; the cosine is that of what it makes of them.
-        is_causal: whether no position sees what comes after it.
+        position: positional encoding, applied before the cosine; None for none.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, a `max_scale` that is not positive, or a rate

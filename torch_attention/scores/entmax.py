@@ -78,11 +78,11 @@ class Entmax15Attention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
-        position: what tells queries and keys where they stand; see `positions`.
-        is_causal: whether no position sees what comes after it.
+        num_heads: number of heads; must divide `embed_dim`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).

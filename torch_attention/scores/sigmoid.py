@@ -69,13 +69,13 @@ class SigmoidAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         shift: added to every score; if None minus the logarithm of the number of keys, those that are masked for every
             query not counted. Incremental decoding needs a number.
-        position: what tells queries and keys where they stand; see `positions`.
-        is_causal: whether no position sees what comes after it.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).

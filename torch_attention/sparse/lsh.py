@@ -47,15 +47,15 @@ class LSHAttention(nn.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         num_buckets: into how many buckets a round of hashing sorts; even.
         chunk_length: how many neighbours, after sorting, attend to one another; must divide the length.
         num_rounds: how often positions are hashed and sorted.
-        is_causal: whether no position sees what comes after it.
+        is_causal: whether each position attends only to itself and earlier positions.
         count_repeats: whether a key that is met in several rounds counts once for each.
         circular: whether the first chunk of a round sees the last of the round before (of the last, in the first).
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, sizes below 1, an odd number of buckets, or a rate outside [0, 1).
@@ -114,7 +114,7 @@ class LSHAttention(nn.Module):
             mask: `(batch, 1, 1, length)`, True where a position may be seen at all; hidden ones are sorted last.
             rotations: for this call, in place of the buffer; of its shape.
             need_weights: whether to return the weights; without them no matrix of all pairs is made.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.

@@ -92,9 +92,9 @@ class MixtureOfBlockAttention(SelfAttentionFrame):
         num_heads: how many heads share them, each with a choice of its own; must divide `embed_dim`.
         block_size: keys of a block.
         num_blocks: blocks that a query sees, its own included, as the authors' code counts them.
-        position: what tells queries and keys where they stand; see `positions`.
+        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, sizes below 1, or a rate outside [0, 1).

@@ -62,7 +62,7 @@ class AxialAttention(nn.Module):
         embed_dim: features of input and output.
         num_heads: heads of both attentions; must divide `embed_dim`.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
@@ -101,7 +101,7 @@ class AxialAttention(nn.Module):
         Args:
             x: the grid.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: keep-masks that stand for the draws.
+            dropout_keep: dropout masks, used instead of random ones.
 
         Returns:
             Output `(batch, height, width, embed_dim)` and the weights of both directions.

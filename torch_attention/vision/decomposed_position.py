@@ -69,10 +69,10 @@ class DecomposedPositionAttention(nn.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         grid_size: height and width of every grid.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, an empty grid, or a rate outside [0, 1).
@@ -118,7 +118,7 @@ class DecomposedPositionAttention(nn.Module):
         Args:
             x: a grid of the size that there are positions for; they are not interpolated.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
 
         Returns:
             Output `(batch, height, width, embed_dim)` and weights `(batch, heads, area, area)`, places counted row

@@ -33,11 +33,11 @@ class SpatialReductionAttention(nn.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         reduction: height and width of a patch.
         norm_eps: added to the variance in the normalisation of the patches.
         bias: whether the projections have biases; the convolution always has.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, an empty patch, or a rate outside [0, 1).
@@ -85,7 +85,7 @@ class SpatialReductionAttention(nn.Module):
         Args:
             x: the grid; at least one patch high and wide.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
 
         Returns:
             Output `(batch, height, width, embed_dim)` and weights `(batch, heads, height * width, patches)`, places

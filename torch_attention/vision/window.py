@@ -101,10 +101,10 @@ class WindowAttention(nn.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; must divide `embed_dim`.
+        num_heads: number of heads; must divide `embed_dim`.
         window_size: height and width of a window.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training.
 
     Raises:
         ValueError: sizes that do not divide, an empty window, or a rate outside [0, 1).
@@ -150,7 +150,7 @@ class WindowAttention(nn.Module):
             mask: True where a place of a window attends to another, `(batch|1, windows|1, heads|1, area|1, area)`,
                 places and windows counted row after row.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
 
         Returns:
             Output `(batch, height, width, embed_dim)` and weights `(batch, windows, heads, area, area)`, area
