@@ -99,7 +99,7 @@ def test_parity_exits_with_1_and_says_what_differs(monkeypatch: pytest.MonkeyPat
         (["parity", "SelfAttention", "--all"], "expected the names of mechanisms, or --all"),
         (
             ["parity", "SelfAttention", "--dtype", "float8"],
-            "dtype must be one of float32, float64, bfloat16, got float8",
+            "--dtype must be one of float32, float64, bfloat16, got 'float8'",
         ),
         (
             ["parity", "SelfAttention", "--platform", "tpu"],
@@ -162,3 +162,43 @@ def test_list_of_a_family_has_its_mechanisms_alone():
     wrong = CliRunner().invoke(app, ["list", "--family", "gate"])
     assert wrong.exit_code == 2
     assert "--family must be one of basics, self," in wrong.output
+
+
+def test_choices_are_those_that_the_modules_take():
+    from attention_bridge.cli import choices
+    from attention_bridge.doctor import setting
+    from attention_bridge.oracles.common import ACTIVATIONS
+
+    assert choices.DTYPES == proof.DTYPES
+    assert (choices.NORMS, choices.ROPES) == (setting.NORMS, setting.ROPES)
+    assert tuple(ACTIVATIONS) == choices.ACTIVATIONS
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            ["parity", "SelfAttention", "--dtype", "fp32"],
+            "--dtype must be one of float32, float64, bfloat16, got 'fp32'",
+        ),
+        (
+            ["parity", "SelfAttention", "--platform", "cuda"],
+            "--platform must be one of cpu, gpu, tpu, got 'cuda'",
+        ),
+        (
+            ["doctor", "x.npz", "--heads", "4", "--rope", "full"],
+            "--rope must be one of none, half, interleaved, got 'full'",
+        ),
+        (["doctor", "x.npz", "--heads", "4", "--norm", "RMS"], "--norm must be one of layer, rms, got 'RMS'"),
+    ],
+)
+def test_a_word_that_is_no_choice_is_refused_by_the_option_that_was_typed(command, message):
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.output) == (2, f"attention-bridge: {message}\n")
+
+
+def test_shells_complete_layouts_and_mechanisms():
+    from attention_bridge.cli import choices
+
+    assert choices.layouts("hf.gp") == ["hf.gpt2", "hf.gpt_neox"]
+    assert choices.mechanisms("Gated") == ["GatedAttention", "GatedLinearAttention", "GatedDeltaNet"]

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 import attention_bridge
 from attention_bridge.cli.catalogue import list_mechanisms, show
 from attention_bridge.cli.checkpoints import convert, inspect, layouts
+from attention_bridge.cli.choices import OptionError
 from attention_bridge.cli.demo import demo
 from attention_bridge.cli.doctor import doctor
 from attention_bridge.cli.info import info
@@ -27,7 +28,7 @@ class Commands(TyperGroup):
         """Run one; a refusal is exit code 2."""
         try:
             return super().invoke(ctx)
-        except REFUSALS as error:
+        except (*REFUSALS, OptionError) as error:
             lines = [cut(printable(line)) for line in str(error).split("\n")]  # a fault may come with a table
             typer.echo("attention-bridge: " + "\n".join(lines), err=True)
             raise typer.Exit(2) from error

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from attention_bridge.cli.choices import mechanisms
 from attention_bridge.errors import InputError
 
 
@@ -36,7 +37,9 @@ def list_mechanisms(
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="Name of a mechanism, as `list` prints it.")],
+    name: Annotated[
+        str, typer.Argument(autocompletion=mechanisms, help="Name of a mechanism, as `list` prints it.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show one mechanism: equation, paper, files, constructor and call in both frameworks, peers.

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from attention_bridge.cli.choices import layouts as complete_layout
 from attention_bridge.cli.paths import path as a_path
 from attention_bridge.cli.progress import warn, watched
 from attention_bridge.errors import InputError, printable
@@ -59,9 +60,17 @@ def convert(
         Path, typer.Argument(parser=a_path, help="The file to write; its name says the format.")
     ],
     source_layout: Annotated[
-        str | None, typer.Option("--from", help="Layout of the source.", show_default="as config.json says")
+        str | None,
+        typer.Option(
+            "--from",
+            autocompletion=complete_layout,
+            help="Layout of the source.",
+            show_default="as config.json says",
+        ),
     ] = None,
-    target_layout: Annotated[str, typer.Option("--to", help="Layout of the target.")] = "torch_attention",
+    target_layout: Annotated[
+        str, typer.Option("--to", autocompletion=complete_layout, help="Layout of the target.")
+    ] = "torch_attention",
     config: Annotated[
         Path | None,
         typer.Option(parser=a_path, help="config.json of the model.", show_default="that beside the source"),

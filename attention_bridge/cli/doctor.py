@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from attention_bridge.cli.choices import ACTIVATIONS, NORMS, ROPES, choice, layouts
 from attention_bridge.cli.paths import path as a_path
 from attention_bridge.cli.progress import step
 from attention_bridge.errors import InputError
@@ -28,15 +29,21 @@ def doctor(
     causal: Annotated[bool, typer.Option("--causal", help="Later positions are hidden.")] = False,
     window: Annotated[int | None, typer.Option(help="Keys that a query sees, its own included.")] = None,
     query_offset: Annotated[int, typer.Option(help="Position of the first query.")] = 0,
-    rope: Annotated[str, typer.Option(help="none, half or interleaved.")] = "none",
+    rope: Annotated[
+        str, typer.Option(parser=choice("--rope", ROPES), help="Pairing of rotary features.")
+    ] = "none",
     base: Annotated[float, typer.Option(help="Of the rotary embedding.")] = 10000.0,
     rope_dim: Annotated[int | None, typer.Option(help="Features that turn.", show_default="all")] = None,
-    activation: Annotated[str, typer.Option(help="relu, gelu or gelu_tanh.")] = "gelu",
-    norm: Annotated[str, typer.Option(help="layer or rms.")] = "layer",
+    activation: Annotated[
+        str, typer.Option(parser=choice("--activation", ACTIVATIONS), help="Of the feed-forward network.")
+    ] = "gelu",
+    norm: Annotated[str, typer.Option(parser=choice("--norm", NORMS), help="Kind of norm.")] = "layer",
     norm_eps: Annotated[float, typer.Option(help="Added to the variance.")] = 1e-5,
     norm_offset: Annotated[bool, typer.Option("--norm-offset", help="Norms multiply by 1 + weight.")] = False,
     norm_first: Annotated[bool, typer.Option("--norm-first", help="Norms stand before, not after.")] = False,
-    layout: Annotated[str, typer.Option("--from", help="Layout of the weights.")] = "torch_attention",
+    layout: Annotated[
+        str, typer.Option("--from", autocompletion=layouts, help="Layout of the weights.")
+    ] = "torch_attention",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Diagnose why a port's outputs differ. The options describe the reference.

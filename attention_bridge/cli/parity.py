@@ -9,17 +9,23 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from attention_bridge.cli.choices import DTYPES, PLATFORMS, choice, mechanisms
 from attention_bridge.cli.progress import warn_of_miscompilation
 from attention_bridge.errors import InputError, require
 
 
 def parity(
-    names: Annotated[list[str] | None, typer.Argument(help="Mechanisms, as `list` shows them.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(autocompletion=mechanisms, help="Mechanisms, as `list` shows them.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every mechanism.")] = False,
     dtype: Annotated[
-        list[str] | None, typer.Option(help="May be given many times; all three if not.")
+        list[str] | None,
+        typer.Option(parser=choice("--dtype", DTYPES), help="May be given many times; all three if not."),
     ] = None,
-    platform: Annotated[str, typer.Option(help="Where JAX runs: cpu, gpu or tpu.")] = "cpu",
+    platform: Annotated[
+        str, typer.Option(parser=choice("--platform", PLATFORMS), help="Where JAX runs.")
+    ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
