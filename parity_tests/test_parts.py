@@ -2,7 +2,9 @@
 
 import re
 
+import jax.numpy as jnp
 import pytest
+import torch
 from flax import nnx
 
 import jax_attention.models as jax_models
@@ -168,3 +170,17 @@ def test_parts_of_their_roles_are_built(models):
     assert type(language_model(models, sparse).layers[0].attention.indexer).__name__ == "LightningIndexer"
     pooled = task_model(models, ("RewardHead", {"pooling": ("LearnedPooling", {"num_heads": 2})}))
     assert type(pooled.head.pooling).__name__ == "LearnedPooling"
+
+
+@each_models
+def test_tied_head_needs_the_sizes_of_the_embedding(models):
+    tokens = {"torch": torch.tensor, "jax": jnp.asarray}[models.__name__.split("_")[0]]([[1, 2]])
+    encoder = models.EncoderConfig(11, 8, 2, 1, 6, 9, token_dim=4)
+    for arguments, given in (({"vocab_size": 7}, "7 and 4"), ({"token_dim": 8}, "11 and 8")):
+        model = task_model(models, ("MaskedLanguageHead", arguments), encoder)
+        message = f"vocab_size and token_dim of the model's token embedding, 11 and 4, got {given}"
+        with pytest.raises(ValueError, match=message):
+            model(tokens)
+    for arguments in ({}, {"vocab_size": 7, "tied": False}):
+        logits = task_model(models, ("MaskedLanguageHead", arguments), encoder)(tokens).logits
+        assert logits.shape == (1, 2, arguments.get("vocab_size", 11))

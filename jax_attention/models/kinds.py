@@ -1,4 +1,4 @@
-"""Inspect module classes and the arguments of their calls."""
+"""Inspect modules, their classes and the arguments of their calls."""
 
 import inspect
 from functools import cache
@@ -20,6 +20,11 @@ def call_arguments(module: Any) -> frozenset[str]:
 def call_results(module: Any) -> frozenset[Any]:
     """The classes of which the result of a module's call is one; of a module, or of a module of a class."""
     return _call_results(_class_of(module))
+
+
+def table_shape(table: Any) -> tuple[int, ...]:
+    """The number of vectors of an embedding, and the number of features of each."""
+    return tuple(table.embedding.shape)
 
 
 def _class_of(module: Any) -> Any:
