@@ -1,8 +1,10 @@
 """Parts of descriptions: each argument takes the classes of its role, in both mirrors with the same sentence."""
 
 import re
+from dataclasses import replace
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 from flax import nnx
@@ -184,3 +186,83 @@ def test_tied_head_needs_the_sizes_of_the_embedding(models):
     for arguments in ({}, {"vocab_size": 7, "tied": False}):
         logits = task_model(models, ("MaskedLanguageHead", arguments), encoder)(tokens).logits
         assert logits.shape == (1, 2, arguments.get("vocab_size", 11))
+
+
+def specs():
+    """The description of one model in both mirrors."""
+    return {
+        name: models.ModelSpec(11, 8, (models.LayerSpec(part(models, MIXER)),))
+        for name, models in MODELS.items()
+    }
+
+
+OTHER = {"torch": "jax", "jax": "torch"}
+
+
+@pytest.mark.parametrize("mirror", MODELS)
+def test_description_of_the_other_mirror_is_refused_with_the_way(mirror):
+    models, theirs, others = MODELS[mirror], specs()[OTHER[mirror]], MODELS[OTHER[mirror]]
+    message = (
+        "config must be a ModelSpec of this package, got one of the other mirror; "
+        "convert it with ModelSpec.from_dict(config.to_dict())"
+    )
+    with pytest.raises(TypeError, match=re.escape(message)):
+        models.LanguageModel(theirs, **options(models))
+    assert models.ModelSpec.from_dict(theirs.to_dict()) == specs()[mirror]
+    with pytest.raises(
+        TypeError, match="config must be an EncoderConfig of this package, got one of the other"
+    ):
+        models.Encoder(others.EncoderConfig(11, 8, 2, 1, 6, 9), **options(models))
+    with pytest.raises(TypeError, match=r"backbone must be .* of this package, got one of the other mirror"):
+        models.TaskSpec(theirs, models.Part("RewardHead"))
+    with pytest.raises(
+        TypeError, match=r"mixer must be a Part of this package, got one of the other mirror$"
+    ):
+        models.LayerSpec(others.Part("GatedDeltaNet"))
+    with pytest.raises(TypeError, match=r"position of X must be .* or a Part, got one of the other mirror"):
+        models.Part("X", {"position": others.Part("T5Bias")})
+    with pytest.raises(TypeError, match="config must be a ModelSpec, got 3"):
+        models.LanguageModel(3, **options(models))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda d: [1], TypeError, "given must be a mapping from names, got list"),
+        (lambda d: None, TypeError, "given must be a mapping from names, got None"),
+        (lambda d: {}, ValueError, "a ModelSpec must have vocab_size, embed_dim, layers, got none of the name "
+                                   "'vocab_size'"),
+        (lambda d: {**d, "layers": [{}]}, ValueError, "a LayerSpec must have mixer, got none of the name 'mixer'"),
+        (lambda d: {**d, "layers": [3]}, TypeError, "a LayerSpec must be a mapping from names, got 3"),
+        (lambda d: {**d, "layers": 3}, TypeError, "layers must be a list of layers, got 3"),
+        (lambda d: {**d, "heads": 3}, ValueError, "a ModelSpec has vocab_size, embed_dim"),
+        (lambda d: {**d, 3: 3}, ValueError, "a ModelSpec has vocab_size, embed_dim"),
+        (lambda d: {**d, "norm": {"eps": 1}}, ValueError, "a part has a name and arguments, got ['eps']"),
+        (lambda d: {**d, "special_tokens": {"end": 1}}, ValueError, "a SpecialTokens has eos, pad"),
+        (lambda d: {**d, "special_tokens": {"eos": "a"}}, TypeError,
+         "eos must be an integer or a sequence of integers, got 'a'"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mirror", MODELS)
+def test_dictionary_that_describes_no_model_is_refused(mirror, change, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        MODELS[mirror].ModelSpec.from_dict(change(specs()[mirror].to_dict()))
+
+
+@each_models
+def test_special_tokens_take_one_end_token_or_several(models):
+    kind = models.SpecialTokens
+    for one in (2, np.int64(2), [2], (2,), np.array([2])):
+        assert kind(eos=one) == kind((2,))
+        assert kind(one).eos == (2,)
+        assert type(kind(one).eos[0]) is int
+        assert hash(kind(one)) == hash(kind((2,)))
+    assert kind().eos == kind([]).eos == ()
+    assert kind(np.array([1, 2])).eos == (1, 2)
+    assert replace(kind(2, pad=0), bos=1) == kind((2,), 0, 1, None)
+    described = replace(specs()["torch" if models is torch_models else "jax"], special_tokens=kind(2))
+    assert type(described).from_dict(described.to_dict()).special_tokens == kind(2)
+    for wrong, error in ((-1, ValueError), ([-1], ValueError), (True, TypeError), (2.5, TypeError),
+                         ("2", TypeError), (None, TypeError), ([[2]], TypeError)):  # fmt: skip
+        with pytest.raises(error, match="eos must be"):
+            kind(eos=wrong)
