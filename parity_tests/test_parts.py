@@ -11,6 +11,8 @@ from flax import nnx
 
 import jax_attention.models as jax_models
 import torch_attention.models as torch_models
+from attention_bridge.errors import InputError
+from attention_bridge.pretrained import save_pretrained
 from jax_attention.models.roles import OF_MODELS as JAX_ROLES
 from torch_attention.models.building import _parts
 from torch_attention.models.roles import OF_MODELS, OF_MODULES, OF_NUMBERS
@@ -266,3 +268,15 @@ def test_special_tokens_take_one_end_token_or_several(models):
                          ("2", TypeError), (None, TypeError), ([[2]], TypeError)):  # fmt: skip
         with pytest.raises(error, match="eos must be"):
             kind(eos=wrong)
+
+
+@each_models
+def test_model_that_cannot_be_saved_is_refused_in_its_own_name(models, tmp_path):
+    model = language_model(models, embed_scale=-1.0)
+    with pytest.raises(InputError) as caught:
+        save_pretrained(model, tmp_path / "new")
+    assert str(caught.value) == (
+        "this LanguageModel cannot be saved, for load_pretrained would refuse it: "
+        "config of this LanguageModel must have a positive number embed_scale, got -1.0"
+    )
+    assert not (tmp_path / "new").exists()
