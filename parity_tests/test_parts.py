@@ -1,5 +1,6 @@
 """Parts of descriptions: each argument takes the classes of its role, in both mirrors with the same sentence."""
 
+import importlib
 import re
 from dataclasses import replace
 
@@ -280,3 +281,12 @@ def test_model_that_cannot_be_saved_is_refused_in_its_own_name(models, tmp_path)
         "config of this LanguageModel must have a positive number embed_scale, got -1.0"
     )
     assert not (tmp_path / "new").exists()
+
+
+@each_models
+def test_parts_can_be_imported(models):
+    """What a description may name is found by `help`: in the package or in its `models`."""
+    package = importlib.import_module(models.__name__.partition(".")[0])
+    missing = {name for name in _parts() if not hasattr(package, name) and not hasattr(models, name)}
+    assert missing == set()
+    assert models.Part("rms_norm").name in vars(models)

@@ -88,7 +88,7 @@ class BasicAttention(nn.Module):
             value: what is read.
             mask: True where the query attends to the key.
             need_weights: whether to return the weights.
-            dropout_keep: False where a weight is dropped; stands for the draw.
+            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
             Output `(batch, query, value_dim)` and weights `(batch, query, key)`.
