@@ -8,6 +8,7 @@ frames, and norms stand before the sublayers. Whisper's keys have no bias; here 
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax.numpy as jnp
 from einops import rearrange, repeat
@@ -203,7 +204,6 @@ class SpeechTransformer(SequenceModel):
         return sequence_output(logits, layers)
 
 
-@checked
 def real_frames(
     mask: Shaped[Array, "..."] | None, batch: int, frames: int
 ) -> Bool[Array, "batch frames"] | None:
@@ -223,9 +223,9 @@ def real_frames(
         )
     is_of_positions = mask.ndim > 0 and has_size(mask.shape[-1], length)
     size = length if is_of_positions else frames
-    mask = token_mask(mask, (batch, size), name="source_mask")
-    check_padding_mask(mask, batch, size, name="source_mask")
-    real = mask[:, 0, 0]  # batch frames|length
+    keys: Any = token_mask(mask, (batch, size), name="source_mask")
+    check_padding_mask(keys, batch, size, name="source_mask")
+    real = keys[:, 0, 0]  # batch frames|length
     return repeat(real, "batch length -> batch (length two)", two=2)[:, :frames] if is_of_positions else real
 
 
