@@ -90,7 +90,7 @@ class BasicAttention(nnx.Module):
             value: values, whose weighted mean is the output.
             mask: True where the query attends to the key.
             need_weights: whether to return the weights.
-            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
+            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
             Output `(batch, query, value_dim)` and weights `(batch, query, key)`.

@@ -133,8 +133,9 @@ class GrowingCache(Cache):
 class StaticCache(Cache):
     """Remembers all tokens, in arrays of a fixed size: compiled once, a step serves every place in the sequence.
 
-    More tokens than it can hold are refused. While code is compiled nobody knows how many it has read; there the
-    tokens too many take the place of the last ones.
+    A call with more tokens than `capacity` raises an error. Compiled code (`jax.jit`, `torch.compile`) cannot raise it,
+    as it does not know how many tokens were read: tokens beyond `capacity` overwrite the last slots, and results are
+    wrong without an error. Choose a `capacity` of at least the length of the whole text.
 
     Attributes:
         capacity: how many tokens it can hold.

@@ -222,7 +222,7 @@ class EncoderDecoderAttention(nnx.Module):
             self_mask: True where a position of `x` attends to another; what comes later is hidden in any case.
             cache: KV cache with the earlier positions of `x`, as in `CausalSelfAttention`.
             memory_mask: True where a position of `x` attends to one of `memory`.
-            need_weights, dropout_keep: as in `CrossAttention`; keep-masks for each place.
+            need_weights, dropout_keep: as in `CrossAttention`; a dropout mask for each dropout layer.
 
         Returns:
             Output `(batch, query, embed_dim)`, self-attention weights `(batch, heads, query, query)` and

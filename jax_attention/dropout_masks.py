@@ -7,7 +7,7 @@ from jaxtyping import Bool
 
 
 class DecoderKeep(NamedTuple):
-    """Keep-masks for the places where `EncoderDecoderAttention` drops; None leaves a place to chance.
+    """Boolean dropout masks of `EncoderDecoderAttention`, True keeps; one that is None is sampled in training.
 
     Attributes:
         self_weights: `(batch, heads, query, query)`.
@@ -27,7 +27,7 @@ class DecoderKeep(NamedTuple):
 
 
 class LayerKeep(NamedTuple):
-    """Keep-masks for the places where a layer of a model drops; None leaves a place to chance.
+    """Boolean dropout masks of a layer of a model, True keeps; one that is None is sampled in training.
 
     Attributes:
         weights: `(batch, heads, length, length)`.
@@ -41,7 +41,7 @@ class LayerKeep(NamedTuple):
 
 
 class ModelKeep(NamedTuple):
-    """Keep-masks for the places where an `Encoder` or a `Decoder` drops; None leaves a place to chance.
+    """Boolean dropout masks of an `Encoder` or a `Decoder`, True keeps; one that is None is sampled in training.
 
     Attributes:
         embeddings: `(batch, length, embed)`.

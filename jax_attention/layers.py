@@ -237,7 +237,7 @@ def _short_convolution(conv: Any, x: Float[Array, "batch length features"]) -> F
 class Dropout(nnx.Module):
     """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
 
-    A call may be given a dropout mask, which is then used instead of a random one, in training or not.
+    A call may be given a boolean dropout mask, True keeps; it is used instead of sampling one, in training or not.
 
     Args:
         rate: the probability that an entry is dropped.
@@ -267,7 +267,7 @@ class Dropout(nnx.Module):
 
     @property
     def draws(self) -> bool:
-        """Whether a call that is given no keep-mask draws one."""
+        """Whether a call without a dropout mask samples one."""
         return not self.deterministic and self.rngs is not None
 
     def keep_weights(

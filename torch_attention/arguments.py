@@ -9,6 +9,7 @@
 | `float`                        | a finite number, in the range that `ranges` gives its name               |
 | `bool`, `str`                  | True or False, a string                                                   |
 | `tuple[...]`, `Sequence[...]`  | a list, tuple or array of rank 1, of as many as the annotation says       |
+| `Mapping[str, ...]`            | a mapping, such as a dictionary                                           |
 | a class                        | an instance of it                                                         |
 
 Integers and numbers of NumPy become Python's own, and lists tuples. Anything else is not looked at.
@@ -121,11 +122,13 @@ def _check_of_kind(name: str, kind: Any) -> _Check | None:
         return lambda x: check_number(name, x)
     if get_origin(kind) in (tuple, Sequence):
         return _check_of_sequence(name, kind)
+    if get_origin(kind) is Mapping:
+        return lambda x: x if isinstance(x, Mapping) else refuse(name, "a mapping from names", x)
     if inspect.isclass(kind) and kind not in (object, Any) and not is_typeddict(kind):
         if getattr(kind, "_is_protocol", False):
             return lambda x: x if hasattr(x, "entries") else refuse(name, article(kind.__name__), x)
         what = "a string" if kind is str else article(kind.__name__)
-        return lambda x: x if isinstance(x, kind) else refuse(name, what, x)
+        return lambda x: x if isinstance(x, kind) else _refuse_class(name, what, x, kind)
     return None
 
 
@@ -143,10 +146,27 @@ def _check_of_union(name: str, kinds: list[Any]) -> _Check | None:
         check = lambda x: of_array(x) if isinstance(x, ARRAYS) else of_other(x)  # noqa: E731
     elif all(inspect.isclass(x) and x not in (int, float, bool, str) for x in some):
         what = " or ".join(article(x.__name__) for x in some)
-        check = lambda x: x if isinstance(x, tuple(some)) else refuse(name, what, x)  # noqa: E731
+        check = lambda x: x if isinstance(x, tuple(some)) else _refuse_class(name, what, x, *some)  # noqa: E731
     else:
         return None
     return (lambda x: x if x is None else check(x)) if nothing else check
+
+
+def _refuse_class(name: str, what: str, x: Any, *kinds: Any) -> Any:
+    """Raise a TypeError that says what was expected; for a class of the other mirror also how to convert it."""
+    for kind in kinds:
+        if _within_package(kind) == _within_package(type(x)):
+            way = f"; convert it with {kind.__name__}.from_dict({name}.to_dict())"
+            raise TypeError(
+                f"{name} must be {what} of this package, got one of the other mirror"
+                f"{way if hasattr(kind, 'from_dict') else ''}"
+            )
+    return refuse(name, what, x)
+
+
+def _within_package(kind: type) -> tuple[str, str]:
+    """Where a class stands within its package, which is the same in both mirrors."""
+    return kind.__module__.partition(".")[2], kind.__name__
 
 
 def _check_of_array(name: str, kind: Any) -> _Check:

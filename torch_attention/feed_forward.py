@@ -50,7 +50,7 @@ class FeedForward(nn.Module):
         *,
         dropout_keep: Bool[Tensor, "batch length ffn"] | None = None,
     ) -> Float[Tensor, "batch length embed"]:
-        """Transform each position; `dropout_keep` is used instead of a random dropout mask of the hidden features."""
+        """Transform each position; `dropout_keep` is the dropout mask of the hidden features, True keeps."""
         check_sequence("x", x, self.embed_dim)
         hidden = self.activation(self.up_proj(x))  # batch length ffn
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed

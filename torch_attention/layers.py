@@ -226,7 +226,7 @@ def _whole_sequences(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 class Dropout(nn.Module):
     """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
 
-    A call may be given a dropout mask, which is then used instead of a random one, in training or not.
+    A call may be given a boolean dropout mask, True keeps; it is used instead of sampling one, in training or not.
 
     Args:
         rate: the probability that an entry is dropped.
@@ -252,7 +252,7 @@ class Dropout(nn.Module):
 
     @property
     def draws(self) -> bool:
-        """Whether a call that is given no keep-mask draws one."""
+        """Whether a call without a dropout mask samples one."""
         return self.training and self.rate > 0.0
 
     def keep_weights(

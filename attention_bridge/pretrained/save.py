@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def save_pretrained(
             as it says, and Hugging Face's transformers reads them. None writes the model's own.
 
     Raises:
-        InputError: the configuration describes another model.
+        InputError: the configuration describes another model, or the model's own has a value that no file can hold.
         CheckpointError: something cannot be read or written.
     """
     directory = Path(directory)
@@ -48,7 +48,7 @@ def save_pretrained(
     names = {"classifier.weight"} if getattr(model, "head", None) is not None else set()
     if getattr(model, "pooler", None) is not None:
         names |= {"pooler.dense.weight", "pooler.weight"}
-    reading = read_config(given, names)
+    reading = read_config(given, names) if config is not None else _own_reading(model, given, names)
     package = PACKAGES["torch" if type(model).__module__.startswith("torch") else "jax"]
     described = _with_special_tokens_of(model, build(_configuration(reading), package, {}))
     if described != model.config or reading.model.name != type(model).__name__:
@@ -63,6 +63,17 @@ def save_pretrained(
     checkpoints.write(directory / checkpoints.SINGLE, converted, {"format": "pt"})
     with replacing(directory / "config.json") as temporary:
         temporary.write_text(json.dumps(dict(given), indent=2) + "\n")
+
+
+def _own_reading(model: Any, given: Mapping[str, Any], names: Collection[str]) -> Reading:
+    """What `load_pretrained` will read of the model's own configuration."""
+    name = type(model).__name__
+    try:
+        return read_config(given, names, f"this {name}")
+    except CheckpointError as error:
+        raise InputError(
+            f"this {name} cannot be saved, for load_pretrained would refuse it: {error}"
+        ) from error
 
 
 def _config(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any]:

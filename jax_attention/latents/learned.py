@@ -19,7 +19,7 @@ def check_masks(
     mask: Bool[Array, "..."] | None,
     dropout_keep: Bool[Array, "..."] | None,
 ) -> None:
-    """Raise unless mask and keep-mask are boolean and fit weights of learned vectors over the elements of `x`."""
+    """Raise unless mask and dropout mask are boolean and fit weights of learned vectors over the elements of `x`."""
     shape = (x.shape[0], num_heads, num_vectors, x.shape[1])
     if mask is not None:
         check_boolean("mask", mask)

@@ -50,7 +50,7 @@ class InducedOutput(NamedTuple):
 
 
 class InducedKeep(NamedTuple):
-    """Keep-masks for the two places where `InducedSetAttentionBlock` drops; None leaves a place to chance.
+    """Boolean dropout masks of `InducedSetAttentionBlock`, True keeps; one that is None is sampled in training.
 
     Attributes:
         weights: `(batch, heads, length, inducing)`.
@@ -152,7 +152,7 @@ class InducedSetAttentionBlock(nnx.Module):
             x: the set.
             mask: True where an element is seen; `padding_mask(tokens, pad_id)` for padded batches.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout masks, used instead of random ones.
+            dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Raises:
             TypeError: a mask that is not boolean.

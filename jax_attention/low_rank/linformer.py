@@ -114,7 +114,7 @@ class LinformerAttention(nnx.Module):
             mask: `(batch, 1, 1, length)`, True where a position is part of the mixtures.
             positions: where each element stands, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
+            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, projected_length)`; both zero,

@@ -1,5 +1,10 @@
-"""Whole models, built from the mechanisms."""
+"""Whole models, built from the mechanisms, and the feed-forward networks and norms that a `Part` names."""
 
+from jax_attention.feed_forward import ClampedFeedForward as ClampedFeedForward
+from jax_attention.feed_forward import FeedForward as FeedForward
+from jax_attention.feed_forward import GatedFeedForward as GatedFeedForward
+from jax_attention.layers import layer_norm as layer_norm
+from jax_attention.layers import rms_norm as rms_norm
 from jax_attention.models.beams import BeamOutput as BeamOutput
 from jax_attention.models.beams import beam_search as beam_search
 from jax_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig

@@ -162,11 +162,11 @@ class Decoder(nnx.Module):
             tokens: token numbers, below `vocab_size`; with `caches` those that are new.
             mask: True where the query attends to the key, it can only hide more; `padding_mask(tokens, pad_id)`
                 for padded batches; with `caches` `(batch, 1, 1, new)`.
-            positions: where each token stands, `(length)` or `(batch, length)`; None counts on from what was read.
-            caches: what each layer remembers, `start()` at first.
+            positions: positions of the tokens, `(length)` or `(batch, length)`; None counts on from those read before.
+            caches: KV cache of each layer, for incremental decoding; `start()` makes empty ones.
             need_weights: whether to return the weights of every layer.
             need_hidden_states: whether to return what each layer was given, and what the last one returned.
-            dropout_keep: keep-masks that stand for the draws.
+            dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Returns:
             Logits `(batch, length, vocab_size)`, the caches to go on from, or None without any, a tuple of weights,
@@ -241,7 +241,12 @@ class Decoder(nnx.Module):
 
     @checked
     def start(self, capacity: int | None = None) -> tuple[Cache, ...]:
-        """The caches of a decoder that has read nothing, with room for so many tokens; None for arrays that grow."""
+        """Empty KV caches for incremental decoding.
+
+        Args:
+            capacity: number of tokens that the caches have room for; None for caches that grow. Compiled code
+                (`jax.jit`, `torch.compile`) cannot refuse more tokens: these overwrite the last slots without an error.
+        """
         cache: Cache = GrowingCache() if capacity is None else StaticCache(capacity)
         return (cache,) * len(self.layers)
 

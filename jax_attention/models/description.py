@@ -10,7 +10,7 @@ and goes through JSON: `ModelSpec.from_dict(spec.to_dict()) == spec`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from jax_attention.arguments import checked
 from jax_attention.checks import check_at_least
 from jax_attention.models.special_tokens import SpecialTokens
+from jax_attention.ranges import article, refuse, shown
 
 
 @checked
@@ -116,28 +117,45 @@ class ModelSpec:
         return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
 
     @classmethod
+    @checked
     def from_dict(cls, given: Mapping[str, Any]) -> "ModelSpec":
         """Read what `to_dict` returned, in this mirror or the other.
 
         Raises:
-            TypeError, ValueError: a name that is not known, or a value that does not fit it.
+            TypeError: no mapping, or a value of another type.
+            ValueError: a field that is missing or not known, or a value that does not fit it.
         """
-        found = dict(given)
-        layers = found.get("layers")
+        check_described(cls, given)
+        layers = given["layers"]
         if not isinstance(layers, list | tuple):
-            raise TypeError(f"layers must be a list of layers, got {layers!r}")
-        found["layers"] = tuple([described(LayerSpec, each) for each in layers])
-        return described(cls, found)
+            raise TypeError(f"layers must be a list of layers, got {shown(layers)}")
+        return described(cls, {**given, "layers": tuple([described(LayerSpec, each) for each in layers])})
 
 
 def described(kind: Any, given: Any) -> Any:
     """A description of that kind, whose parts and special tokens are given as dictionaries."""
-    if not isinstance(given, Mapping):
-        raise TypeError(f"a {kind.__name__} must be given by names, got {given!r}")
-    names = [each.name for each in fields(kind)]
-    if unknown := [name for name in given if name not in names]:
-        raise ValueError(f"a {kind.__name__} has {', '.join(names)}, got {unknown[0]!r}")
+    check_described(kind, given)
     return kind(**{name: _within(name, x) if isinstance(x, Mapping) else x for name, x in given.items()})
+
+
+def check_described(kind: Any, given: Any) -> None:
+    """Raise unless a mapping has the fields of a description of that kind, and all that have no default.
+
+    Raises:
+        TypeError: no mapping.
+        ValueError: a field is missing, or is not known.
+    """
+    if not isinstance(given, Mapping):
+        refuse(article(kind.__name__), "a mapping from names", given)
+    every = fields(kind)
+    names = [each.name for each in every]
+    if unknown := [name for name in given if name not in names]:
+        raise ValueError(f"{article(kind.__name__)} has {', '.join(names)}, got {unknown[0]!r}")
+    needed = [each.name for each in every if each.default is each.default_factory is MISSING]
+    if missing := [name for name in needed if name not in given]:
+        raise ValueError(
+            f"{article(kind.__name__)} must have {', '.join(needed)}, got none of the name {missing[0]!r}"
+        )
 
 
 def _within(name: str, given: Mapping[str, Any]) -> Any:
@@ -145,7 +163,7 @@ def _within(name: str, given: Mapping[str, Any]) -> Any:
 
 
 def _part(given: Mapping[str, Any]) -> Part:
-    if given.keys() - {"arguments"} != {"name"}:
+    if {*given} - {"arguments"} != {"name"}:
         raise ValueError(f"a part has a name and arguments, got {sorted(map(str, given))}")
     return Part(given["name"], given.get("arguments", {}))
 
@@ -160,9 +178,9 @@ def _kept(name: str, x: Any) -> Any:
         return _part(x)
     if isinstance(x, list | tuple):
         return tuple([_kept(name, each) for each in x])
-    raise TypeError(
-        f"{name} must be a number, a string, a sequence of these or a Part, got {type(x).__name__}"
-    )
+    kind = type(x).__name__
+    given = "one of the other mirror" if kind == "Part" else kind
+    raise TypeError(f"{name} must be a number, a string, a sequence of these or a Part, got {given}")
 
 
 def plain(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Inspect module classes and the arguments of their calls."""
+"""Inspect modules, their classes and the arguments of their calls."""
 
 import inspect
 from functools import cache
@@ -13,15 +13,22 @@ def is_module_class(thing: Any) -> bool:
 
 
 def call_arguments(module: Any) -> frozenset[str]:
-    """The names of the arguments that a module is called with."""
-    kind: Any = type(module)
-    return _call_arguments(kind)
+    """The names of the arguments that a module, or a module of a class, is called with."""
+    return _call_arguments(_class_of(module))
 
 
 def call_results(module: Any) -> frozenset[Any]:
-    """The classes of which the result of a module's call is one."""
-    kind: Any = type(module)
-    return _call_results(kind)
+    """The classes of which the result of a module's call is one; of a module, or of a module of a class."""
+    return _call_results(_class_of(module))
+
+
+def table_shape(table: Any) -> tuple[int, ...]:
+    """The number of vectors of an embedding, and the number of features of each."""
+    return tuple(table.embedding.shape)
+
+
+def _class_of(module: Any) -> Any:
+    return module if inspect.isclass(module) else type(module)
 
 
 @cache

@@ -36,10 +36,11 @@ class SequenceToSequence(nnx.Module):
         """Read `source` and score every token as the one that comes next, behind each token of `target`.
 
         Args:
-            source: tokens `(batch, source)`, or frames `(batch, frames, features)` where sound is read.
-            target: the tokens written so far, below `vocab_size`.
-            source_mask: False where there is padding, as from `padding_mask`.
-            target_mask: True where the query attends to the key, it can only hide more than what comes later.
+            source: tokens `(batch, source)`, or frames `(batch, frames, features)` of sound.
+            target: tokens written so far, below `vocab_size`.
+            source_mask: True or 1 at real tokens or frames, False or 0 at padding, `(batch, source)` or
+                `(batch, frames)`; None for no padding.
+            target_mask: True where a token attends to an earlier one; `(batch, target)` marks real tokens.
             need_weights: whether to return the weights of every layer.
 
         Returns:
@@ -61,7 +62,7 @@ class SequenceToSequence(nnx.Module):
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
-        """Read `source`; arguments as in a call of the model."""
+        """Encode `source`; arguments as in a call of the model."""
         raise NotImplementedError
 
     @checked
@@ -75,17 +76,22 @@ class SequenceToSequence(nnx.Module):
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Write on from `target`, which with `caches` holds the new tokens alone; the rest as in a call of the model.
+        """Score every token as the next one behind each token of `target`; other arguments as in a call of the model.
 
         Args:
-            memory: what `encode` returned as its output.
-            caches: what each layer remembers of earlier tokens; `(GrowingCache(),) * num_layers` at first.
+            target: tokens written so far; with `caches` the new ones alone.
+            memory: output of `encode`.
+            caches: KV cache of each layer, for incremental decoding; `start` makes empty ones.
         """
         raise NotImplementedError
 
     @checked
     def start(self, length: int) -> tuple[Any, ...]:
-        """The caches to begin with, where `length` tokens are to be written one by one."""
+        """Empty KV caches for incremental decoding, with room for `length` tokens.
+
+        Compiled code (`jax.jit`, `torch.compile`) cannot refuse more tokens: these overwrite the last slots without
+        an error.
+        """
         return (StaticCache(length),) * len(self.decoder_layers)
 
 
@@ -102,7 +108,23 @@ class SequenceModel(SequenceToSequence):
         *,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """As `run`, but for the weights, which are to be asked for."""
+        """Read `source` and score every token as the next one, behind each token of `target`.
+
+        Args:
+            source: tokens `(batch, source)`, or frames `(batch, frames, features)` of sound.
+            target: tokens written so far, below `vocab_size`.
+            source_mask: True or 1 at real tokens or frames, False or 0 at padding, `(batch, source)` or
+                `(batch, frames)`; None for no padding.
+            target_mask: True where a token attends to an earlier one; `(batch, target)` marks real tokens.
+            need_weights: whether to return the attention weights of every layer; `run` returns them by default.
+
+        Returns:
+            Logits `(batch, target, vocab_size)`, and tuples of weights, one for each layer, or None.
+
+        Raises:
+            TypeError: a mask that holds something else than truth values or 0 and 1.
+            ValueError: shapes that do not fit, or a position that has no embedding.
+        """
         return self.run(source, target, source_mask, target_mask, need_weights=need_weights)
 
 

@@ -7,21 +7,22 @@ from typing import Any
 import numpy as np
 
 from jax_attention.arguments import checked
-from jax_attention.ranges import refuse
+from jax_attention.ranges import check_integer, refuse
 
 
 @checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class SpecialTokens:
     """Token numbers with a meaning, as the tokenizer of a model assigns them.
 
     Attributes:
-        eos: tokens that end a text (end of sequence); some models have several, as Llama 3 does.
+        eos: token that ends a text (end of sequence), or several, as Llama 3 has; kept as a tuple.
         pad: padding; None if there is none.
         bos: first token of every text (beginning of sequence); None if there is none.
         decoder_start: first token of an encoder-decoder's target; None for `bos`.
 
     Raises:
+        TypeError: something else than a token number.
         ValueError: a number below 0.
     """
 
@@ -29,6 +30,21 @@ class SpecialTokens:
     pad: int | None = None
     bos: int | None = None
     decoder_start: int | None = None
+
+    def __init__(
+        self,
+        eos: Any = (),
+        pad: int | None = None,
+        bos: int | None = None,
+        decoder_start: int | None = None,
+    ):
+        numbers = eos.tolist() if getattr(eos, "ndim", None) == 1 else eos
+        several = isinstance(numbers, Sequence) and not isinstance(numbers, str | bytes)
+        ends = tuple(numbers) if several else token_numbers("eos", numbers)
+        kept = {"pad": pad, "bos": bos, "decoder_start": decoder_start}
+        object.__setattr__(self, "eos", tuple([check_integer("eos", each) for each in ends]))
+        for name, number in kept.items():
+            object.__setattr__(self, name, number)
 
 
 NO_SPECIAL_TOKENS = SpecialTokens()

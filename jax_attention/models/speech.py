@@ -8,17 +8,19 @@ frames, and norms stand before the sublayers. Whisper's keys have no bias; here 
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax.numpy as jnp
+from einops import rearrange, repeat
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from jax_attention.activations import activation_function
 from jax_attention.arguments import checked
 from jax_attention.caches import Cache
-from jax_attention.checks import check_padding_mask, check_sequence
+from jax_attention.checks import check_padding_mask, check_sequence, has_size
 from jax_attention.cross_attention import EncoderDecoderAttention
 from jax_attention.layers import (
     Factory,
@@ -141,16 +143,23 @@ class SpeechTransformer(SequenceModel):
 
         Args:
             source: frames of `num_features` each, at most twice `max_frames`.
-            source_mask: False where a position behind the convolutions is padding; Whisper hides none.
+            source_mask: boolean or 0/1, True or 1 at real frames, `(batch, frames)`; padding frames have no influence,
+                and a position behind the convolutions is padding if both of its frames are. A mask of these positions,
+                `(batch, (frames + 1) // 2)`, is accepted too. None for no padding, as in Whisper.
             need_weights: whether to return the weights of every layer.
+
+        Raises:
+            TypeError: a mask that holds something else.
+            ValueError: shapes that do not fit, or more frames than have an embedding.
         """
         check_sequence("source", source, self.config.num_features)
         length, most = (source.shape[1] + 1) // 2, self.config.max_frames
         if length > most:
             raise ValueError(f"source must have at most {2 * most} frames, got {source.shape[1]}")
-        source_mask = token_mask(source_mask, (source.shape[0], length), name="source_mask")
-        check_padding_mask(source_mask, source.shape[0], length)
-        x = self.activation(convolve(self.frame_conv, source))
+        real = real_frames(source_mask, source.shape[0], source.shape[1])
+        source_mask = None if real is None else halved(real)[:, None, None]  # batch 1 1 length
+        x = self.activation(convolve(self.frame_conv, _without_padding(source, real)))
+        x = _without_padding(x, real)  # batch frames embed
         x = self.activation(convolve(self.halving_conv, x))
         x = x + self.frame_position_embedding(jnp.arange(length))  # batch length embed
         layers = []
@@ -171,10 +180,19 @@ class SpeechTransformer(SequenceModel):
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Write on from `target`; arguments as in `SequenceModel.decode`."""
+        """Score every token as the next one behind each token of `target`.
+
+        Args:
+            target: tokens written so far; with `caches` the new ones alone.
+            memory: output of `encode`.
+            target_mask: True where a token attends to an earlier one; `(batch, target)` marks real tokens.
+            source_mask: as in `encode`.
+            caches: KV cache of each layer, for incremental decoding; `start` makes empty ones.
+            need_weights: whether to return the weights of every layer.
+        """
         config, stack = self.config, self.config.decoder
         target_mask = token_mask(target_mask, target.shape, name="target_mask")
-        source_mask = token_mask(source_mask, memory.shape[:2], name="source_mask")
+        source_mask = _memory_mask(source_mask, memory.shape[0], memory.shape[1])
         check_decoding(target, target_mask, caches, stack.num_layers, stack.num_heads)
         check_numbers("target", target, config.vocab_size)
         positions = places(target, None, caches, config.max_len)  # target
@@ -186,3 +204,54 @@ class SpeechTransformer(SequenceModel):
             x = layers[-1].output  # batch target embed
         logits = similarities(self.token_embedding, normalise(self.decoder_norm, x))  # batch target vocab
         return sequence_output(logits, layers)
+
+
+def real_frames(
+    mask: Shaped[Array, "..."] | None, batch: int, frames: int
+) -> Bool[Array, "batch frames"] | None:
+    """Which frames are real, from a mask of frames or of the positions behind the convolutions; None for all.
+
+    Raises:
+        TypeError: a mask that holds something else than truth values or 0 and 1.
+        ValueError: another shape.
+    """
+    if mask is None:
+        return None
+    length = (frames + 1) // 2
+    if mask.ndim == 2 and not (has_size(mask.shape[1], frames) or has_size(mask.shape[1], length)):
+        raise ValueError(
+            f"source_mask must have shape (batch, frames) = {(batch, frames)}, "
+            f"or {(batch, length)} for the positions behind the convolutions, got {tuple(mask.shape)}"
+        )
+    is_of_positions = mask.ndim > 0 and has_size(mask.shape[-1], length)
+    size = length if is_of_positions else frames
+    keys: Any = token_mask(mask, (batch, size), name="source_mask")
+    check_padding_mask(keys, batch, size, name="source_mask")
+    real = keys[:, 0, 0]  # batch frames|length
+    return repeat(real, "batch length -> batch (length two)", two=2)[:, :frames] if is_of_positions else real
+
+
+def halved(real: Bool[Array, "batch frames"]) -> Bool[Array, "batch length"]:
+    """Which positions behind the convolutions are real: those with a real frame among their two."""
+    length = (real.shape[1] + 1) // 2
+    even = jnp.concatenate((real, real[:, -1:]), axis=1)[:, : 2 * length]  # batch frames
+    return rearrange(even, "batch (length two) -> batch length two", two=2).any(-1)
+
+
+def _without_padding(
+    x: Float[Array, "batch frames features"], real: Bool[Array, "batch frames"] | None
+) -> Float[Array, "batch frames features"]:
+    """Zeros for padding frames, as a convolution reads them beyond the ends of the sound."""
+    return x if real is None else jnp.where(real[..., None], x, 0.0)
+
+
+def _memory_mask(mask: Shaped[Array, "..."] | None, batch: int, length: int) -> Bool[Array, "..."] | None:
+    """The source mask for positions behind the convolutions; a mask with a batch of 1 is for all."""
+    if mask is None:
+        return None
+    rows = 1 if tuple(mask.shape[:1]) == (1,) else batch
+    frames = (2 * length - 1, 2 * length)
+    if mask.ndim in (2, 4) and mask.shape[-1] != length and mask.shape[-1] in frames:
+        real = real_frames(mask, rows, mask.shape[-1])
+        return None if real is None else halved(real)[:, None, None]  # batch|1 1 1 length
+    return token_mask(mask, (rows, length), name="source_mask")

@@ -118,14 +118,14 @@ class DecomposedPositionAttention(nnx.Module):
         Args:
             x: a grid of the size that there are positions for; they are not interpolated.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
+            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
             Output `(batch, height, width, embed_dim)` and weights `(batch, heads, area, area)`, places counted row
             after row.
 
         Raises:
-            TypeError: a keep-mask that is not boolean.
+            TypeError: a dropout mask that is not boolean.
             ValueError: shapes that do not fit, or a grid of another size.
         """
         check_grid("x", x, self.embed_dim)

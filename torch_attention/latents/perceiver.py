@@ -97,7 +97,7 @@ class PerceiverAttention(nn.Module):
             latents: what queries instead of the learned latents, as what an earlier call gave, or the queries of
                 a decoder; any number of them.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
+            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
             Output `(batch, latents, latent_dim)` and weights `(batch, heads, latents, key)`.

@@ -90,7 +90,7 @@ class AttentionPooling(nn.Module):
             x: the sequence.
             mask: True where the probe attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
+            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
             Output `(batch, num_probes, embed_dim)` and weights `(batch, heads, num_probes, key)`.

@@ -1,5 +1,10 @@
-"""Whole models, built from the mechanisms."""
+"""Whole models, built from the mechanisms, and the feed-forward networks and norms that a `Part` names."""
 
+from torch_attention.feed_forward import ClampedFeedForward as ClampedFeedForward
+from torch_attention.feed_forward import FeedForward as FeedForward
+from torch_attention.feed_forward import GatedFeedForward as GatedFeedForward
+from torch_attention.layers import layer_norm as layer_norm
+from torch_attention.layers import rms_norm as rms_norm
 from torch_attention.models.beams import BeamOutput as BeamOutput
 from torch_attention.models.beams import beam_search as beam_search
 from torch_attention.models.contrastive import ContrastiveConfig as ContrastiveConfig

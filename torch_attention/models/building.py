@@ -5,70 +5,25 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from torch_attention import (
-    attention_basics,
-    cross_attention,
-    feed_forward,
-    gates,
-    heads,
-    latents,
-    layers,
-    linear,
-    low_rank,
-    patterns,
-    positions,
-    scores,
-    self_attention,
-    sparse,
-)
+from torch_attention import feed_forward, layers, positions
+from torch_attention.models import experts, routing
 from torch_attention.models.description import Part
-from torch_attention.models.experts import MixtureOfExperts
 from torch_attention.models.kinds import is_module_class
-from torch_attention.models.routing import SigmoidRouting, SoftmaxRouting
-from torch_attention.models.tasks import (
-    EmbeddingHead,
-    FirstToken,
-    LastToken,
-    LearnedPooling,
-    MaskedLanguageHead,
-    MeanPooling,
-    QuestionAnswering,
-    RewardHead,
-    SequenceClassifier,
-    TokenClassifier,
+from torch_attention.models.roles import (
+    FILLED_IN,
+    HEADS,
+    MECHANISMS,
+    OF_MODELS,
+    OF_MODULES,
+    OF_NUMBERS,
+    Role,
+    is_defined_in,
 )
+from torch_attention.models.tasks import pooling
+from torch_attention.ranges import refuse
 
 # Modules whose classes a description may name.
-ROOMS = (
-    attention_basics,
-    cross_attention,
-    feed_forward,
-    gates,
-    heads,
-    latents,
-    linear,
-    low_rank,
-    patterns,
-    positions,
-    scores,
-    self_attention,
-    sparse,
-)
-
-# Other classes that a description may name.
-EXPERTS = (MixtureOfExperts, SigmoidRouting, SoftmaxRouting)
-HEADS = (
-    EmbeddingHead,
-    FirstToken,
-    LastToken,
-    LearnedPooling,
-    MaskedLanguageHead,
-    MeanPooling,
-    QuestionAnswering,
-    RewardHead,
-    SequenceClassifier,
-    TokenClassifier,
-)
+ROOMS = (*MECHANISMS, *HEADS, experts, feed_forward, pooling, routing)
 
 # Functions that a description may name.
 NORMS = ("rms_norm", "layer_norm")
@@ -83,35 +38,65 @@ FREQUENCIES = (
     "proportional_frequencies",
 )
 
+# Arguments that say where and in what precision parameters are made, in either mirror.
+FACTORY = ("device", "dtype", "param_dtype", "rngs")
+
 
 def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
-    """Build what a part describes.
+    """Build what a part describes, a mixer, feed-forward network, norm or head of a model.
 
     Args:
         part: the description.
         known: arguments that the model fills in, such as `embed_dim`, here and in nested parts that take them; those
-            of a part override them.
+            of a part override them. Their names tell the role of the part.
         factory: arguments of `Factory`, for this part and nested ones.
 
     Raises:
-        ValueError: no such class, or an argument that it does not take.
+        TypeError: something else where a part belongs.
+        ValueError: no such class, one that cannot play its role, or an argument that it does not take.
     """
+    name = FILLED_IN.get(frozenset(known), "")
+    return _build(name, OF_MODELS.get(name), part, known, factory)
+
+
+def _build(name: str, role: Role | None, part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
+    """Build a part that is the argument `name`, if it can play its role."""
     make = _parts().get(part.name)
     if make is None:
         raise ValueError(f"a part must be a class of this package, or one of its norms, got {part.name!r}")
+    if role is not None and not role.fits(make):
+        raise ValueError(f"{name} must be {role.expected}, got {part.name}")
+    if owned := [each for each in part.arguments if each in FACTORY]:
+        raise ValueError(f"{owned[0]} must be given to the model, not to a part of it, got it in {part.name}")
     signature = inspect.signature(make.__init__ if inspect.isclass(make) else make)
     accepted = set(signature.parameters) - {"self"}
-    if unknown := [name for name in part.arguments if name not in accepted]:
+    if unknown := [each for each in part.arguments if each not in accepted]:
         raise ValueError(f"{part.name} takes no argument {unknown[0]!r}")
-    arguments = {
-        name: build(x, known, factory) if isinstance(x, Part) else x for name, x in part.arguments.items()
-    }
-    implied = {name: x for name, x in (known | factory).items() if name in accepted}
+    arguments = {each: _argument(part, each, x, known, factory) for each, x in part.arguments.items()}
+    implied = {each: x for each, x in (known | factory).items() if each in accepted}
     try:
         signature.bind(*[None] * inspect.isclass(make), **implied | arguments)
     except TypeError as error:
         raise ValueError(f"{part.name}: {error}") from error
+    parameters = signature.parameters
+    for each in implied.keys() - arguments.keys() - factory.keys():
+        if known[each] is None and parameters[each].default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{part.name} needs {each} of a backbone that reads tokens, got a backbone that reads none"
+            )
     return make(**implied | arguments)
+
+
+def _argument(part: Part, name: str, x: Any, known: dict[str, Any], factory: dict[str, Any]) -> Any:
+    """An argument of a part, built if it is a part in turn."""
+    role = OF_MODULES.get(name) or OF_NUMBERS.get(name)
+    if isinstance(x, Part):
+        if role is None:
+            raise ValueError(f"{name} of {part.name} takes no part, got {x.name}")
+        return _build(name, role, x, known, factory)
+    if name in OF_MODULES and x is not None:
+        refuse(name, OF_MODULES[name].expected, x)
+    return x
 
 
 @cache
@@ -121,8 +106,11 @@ def _parts() -> dict[str, Callable[..., Any]]:
         name: thing
         for room in ROOMS
         for name, thing in vars(room).items()
-        if is_module_class(thing) and not name.endswith("Frame")
+        if inspect.isclass(thing) and is_defined_in(room, thing)
+        if (is_module_class(thing) and not name.endswith("Frame")) or room is routing
     }
-    found |= {name: getattr(layers, name) for name in NORMS}
-    found |= {each.__name__: each for each in (*EXPERTS, *HEADS)}
-    return found | {name: getattr(positions, name) for name in FREQUENCIES}
+    return (
+        found
+        | {name: getattr(layers, name) for name in NORMS}
+        | {name: getattr(positions, name) for name in FREQUENCIES}
+    )

@@ -43,7 +43,8 @@ class EncoderConfig:
         dropout: rate at which weights, embeddings and the result of each sublayer are dropped in training.
         pooler: whether there is a pooler.
         first_position: row of the table of positions that belongs to the first token; 2 in RoBERTa's.
-        token_dim: features of the embeddings, mapped to `embed_dim` if these are others (ALBERT); None for those.
+        token_dim: features of the embeddings, which a linear map brings to `embed_dim` (ALBERT); None for embeddings
+            of `embed_dim` features without a map.
         shared_layers: whether one layer runs `num_layers` times (ALBERT).
     """
 
@@ -160,7 +161,7 @@ class Encoder(nn.Module):
             positions: positions of the tokens, `(length)` or `(batch, length)`; None counts from 0.
             need_weights: whether to return the weights of every layer.
             need_hidden_states: whether to return what each layer was given, and what the last one returned.
-            dropout_keep: keep-masks that stand for the draws.
+            dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Returns:
             Output `(batch, length, embed)`, the pooled first position `(batch, embed)` or None without a

@@ -52,8 +52,8 @@ class RelativeEncoderDecoderConfig:
         gated: whether they have gates (T5 1.1).
         norm_eps: added to the mean square in each normalisation.
         num_buckets, max_distance: as in `T5Bias`.
-        tied: whether logits come from the embeddings again, and then `logit_scale` times those, instead of a head.
-        logit_scale: factor on what is scored by the embeddings, 1 / sqrt(embed_dim) in T5.
+        tied: whether the output head is the embedding matrix (tied embeddings); False for a matrix of its own.
+        logit_scale: factor on the logits of tied embeddings, `embed_dim ** -0.5` in T5; not used if `tied` is False.
         special_tokens: end, padding and first tokens, which `generate` takes from here.
     """
 

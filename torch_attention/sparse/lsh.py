@@ -114,7 +114,7 @@ class LSHAttention(nn.Module):
             mask: `(batch, 1, 1, length)`, True where a position may be seen at all; hidden ones are sorted last.
             rotations: for this call, in place of the buffer; of its shape.
             need_weights: whether to return the weights; without them no matrix of all pairs is made.
-            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
+            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.

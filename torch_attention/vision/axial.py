@@ -43,7 +43,7 @@ class AxialOutput(NamedTuple):
 
 
 class AxialKeep(NamedTuple):
-    """Keep-masks for the two places where `AxialAttention` drops; None leaves a place to chance.
+    """Boolean dropout masks of `AxialAttention`, True keeps; one that is None is sampled in training.
 
     Attributes:
         height: `(batch, width, heads, height, height)`.
@@ -101,13 +101,13 @@ class AxialAttention(nn.Module):
         Args:
             x: the grid.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout masks, used instead of random ones.
+            dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Returns:
             Output `(batch, height, width, embed_dim)` and the weights of both directions.
 
         Raises:
-            TypeError: a keep-mask that is not boolean.
+            TypeError: a dropout mask that is not boolean.
             ValueError: shapes that do not fit.
         """
         check_grid("x", x, self.embed_dim)

@@ -85,14 +85,14 @@ class SpatialReductionAttention(nn.Module):
         Args:
             x: the grid; at least one patch high and wide.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
+            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
             Output `(batch, height, width, embed_dim)` and weights `(batch, heads, height * width, patches)`, places
             and patches counted row after row.
 
         Raises:
-            TypeError: a keep-mask that is not boolean.
+            TypeError: a dropout mask that is not boolean.
             ValueError: shapes that do not fit, or a grid smaller than a patch.
         """
         check_grid("x", x, self.embed_dim)

@@ -150,7 +150,7 @@ class WindowAttention(nn.Module):
             mask: True where a place of a window attends to another, `(batch|1, windows|1, heads|1, area|1, area)`,
                 places and windows counted row after row.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout mask, False where a weight is dropped; used instead of a random one.
+            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
             Output `(batch, height, width, embed_dim)` and weights `(batch, windows, heads, area, area)`, area

@@ -22,6 +22,7 @@ from jax_attention.activations import activation_function
 from jax_attention.arguments import checked
 from jax_attention.checks import check_sequence
 from jax_attention.layers import Factory, constant_parameter, layer_norm, linear, normalise, similarities
+from jax_attention.models.kinds import table_shape
 from jax_attention.outputs import LogitsOutput
 
 
@@ -59,6 +60,8 @@ class MaskedLanguageHead(nnx.Module):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         token_dim = embed_dim if token_dim is None else token_dim
         self.embed_dim = embed_dim
+        self.vocab_size = vocab_size
+        self.token_dim = token_dim
         self.transform = linear(embed_dim, token_dim, **factory)
         self.activation = activation_function(activation)
         self.norm = layer_norm(token_dim, eps=norm_eps, **factory)
@@ -79,8 +82,19 @@ class MaskedLanguageHead(nnx.Module):
         """
         check_sequence("x", x, self.embed_dim)
         table: Any = embedding
-        if self.decoder is None and table is None:
-            raise ValueError("embedding must be the model's token embedding for a tied head, got None")
+        if self.decoder is None:
+            self._check_table(table)
         h = normalise(self.norm, self.activation(self.transform(x)))  # batch length token_dim
         scores = similarities(table, h) if self.decoder is None else self.decoder(h)
         return scores + self.decoder_bias[...]
+
+    def _check_table(self, table: Any) -> None:
+        """Raise ValueError unless the embedding has a vector of `token_dim` features for each token of a tied head."""
+        if table is None:
+            raise ValueError("embedding must be the model's token embedding for a tied head, got None")
+        found, needed = table_shape(table), (self.vocab_size, self.token_dim)
+        if found != needed:
+            raise ValueError(
+                "a tied head must have the vocab_size and token_dim of the model's token embedding, "
+                f"{found[0]} and {found[1]}, got {needed[0]} and {needed[1]}"
+            )

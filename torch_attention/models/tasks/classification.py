@@ -78,7 +78,7 @@ class SequenceClassifier(nn.Module):
         Args:
             x: the last hidden states of a model.
             mask: True at real tokens, False at padding, `(batch, length)`.
-            dropout_keep: False where a feature is dropped; replaces the sampled mask.
+            dropout_keep: boolean dropout mask, True keeps a feature; used instead of sampling one.
 
         Raises:
             TypeError: a mask that is not boolean.

@@ -1,0 +1,128 @@
+"""Roles of parts: which classes and functions each argument of a description takes.
+
+A role is known by the module that defines a class, its room, and by the result of its call. So a class that joins a
+room is accepted without an entry here.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from torch_attention import (
+    attention_basics,
+    cross_attention,
+    feed_forward,
+    gates,
+    heads,
+    latents,
+    layers,
+    linear,
+    low_rank,
+    patterns,
+    positions,
+    scores,
+    self_attention,
+    sparse,
+)
+from torch_attention.models import experts, routing
+from torch_attention.models.kinds import call_arguments, call_results, is_module_class
+from torch_attention.models.tasks import (
+    classification,
+    embedding,
+    masked_language,
+    pooling,
+    question_answering,
+    reward,
+)
+from torch_attention.ops.heads import Placed
+from torch_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutput
+from torch_attention.positions import rotary_scaling
+from torch_attention.sparse import lightning_indexer
+
+# Modules whose classes mix tokens.
+MECHANISMS = (
+    attention_basics,
+    cross_attention,
+    gates,
+    heads,
+    latents,
+    linear,
+    low_rank,
+    patterns,
+    positions,
+    scores,
+    self_attention,
+    sparse,
+)
+HEADS = (classification, embedding, masked_language, question_answering, reward)
+
+
+class Role(NamedTuple):
+    """What an argument takes.
+
+    Attributes:
+        expected: it in words, for messages.
+        rooms: modules that define such classes or functions.
+        takes: arguments that a call must take.
+        results: classes that the result of a call must belong to; none for any result.
+    """
+
+    expected: str
+    rooms: tuple[ModuleType, ...]
+    takes: frozenset[str] = frozenset()
+    results: frozenset[Any] = frozenset()
+
+    def fits(self, make: Callable[..., Any]) -> bool:
+        """Whether a class or function plays this role."""
+        if not any(is_defined_in(room, make) for room in self.rooms):
+            return False
+        if not self.takes and not self.results:
+            return True
+        return (
+            is_module_class(make)
+            and self.takes <= call_arguments(make)
+            and call_results(make) <= self.results
+        )
+
+
+NORM = Role("a norm, rms_norm or layer_norm", (layers,))
+FUNCTION = Role("a number or a function such as yarn_amplitude", (rotary_scaling,))
+
+# Roles of the parts that a model holds, and the arguments that the model fills in for each.
+OF_MODELS = {
+    "mixer": Role(
+        "a class that mixes one sequence, such as CausalSelfAttention",
+        MECHANISMS,
+        frozenset({"x"}),
+        frozenset({AttentionOutput, CachedOutput, RecurrentOutput}),
+    ),
+    "ffn": Role("a feed-forward network such as GatedFeedForward", (feed_forward, experts)),
+    "norm": NORM,
+    "head": Role("a task head such as SequenceClassifier", HEADS),
+}
+FILLED_IN = {
+    frozenset({"embed_dim", "is_causal"}): "mixer",
+    frozenset({"embed_dim"}): "ffn",
+    frozenset({"dim"}): "norm",
+    frozenset({"embed_dim", "vocab_size", "token_dim"}): "head",
+}
+
+# Roles of the arguments of a part: modules, and numbers that a function may compute.
+OF_MODULES = {
+    "attention": Role("attention with latents or grouped heads, such as MultiHeadLatentAttention", (heads,)),
+    "indexer": Role("an indexer such as LightningIndexer", (lightning_indexer,)),
+    "k_norm": NORM,
+    "pooling": Role("a pooling of tokens such as MeanPooling", (pooling,)),
+    "position": Role("a position scheme such as RotaryEmbedding", (positions,), results=frozenset({Placed})),
+    "q_norm": NORM,
+    "routing": Role("a routing of experts such as SoftmaxRouting", (routing,)),
+}
+OF_NUMBERS = {
+    "amplitude": FUNCTION,
+    "frequencies": FUNCTION._replace(expected="numbers or a function such as llama3_frequencies"),
+}
+
+
+def is_defined_in(room: ModuleType, thing: Any) -> bool:
+    """Whether a module, or one inside it, defines a class or function."""
+    return f"{thing.__module__}.".startswith(f"{room.__name__}.")
