@@ -5,8 +5,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import jax_attention.models.experts as experts
+import jax_attention.models.routing as routing
 from jax_attention import feed_forward, layers, positions
-from jax_attention.models import experts, routing
 from jax_attention.models.description import Part
 from jax_attention.models.kinds import is_module_class
 from jax_attention.models.roles import (

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax_attention.models.experts as experts
+import jax_attention.models.routing as routing
 from jax_attention import (
     attention_basics,
     cross_attention,
@@ -24,7 +26,6 @@ from jax_attention import (
     self_attention,
     sparse,
 )
-from jax_attention.models import experts, routing
 from jax_attention.models.kinds import call_arguments, call_results, is_module_class
 from jax_attention.models.tasks import (
     classification,

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import torch_attention.models.experts as experts
+import torch_attention.models.routing as routing
 from torch_attention import feed_forward, layers, positions
-from torch_attention.models import experts, routing
 from torch_attention.models.description import Part
 from torch_attention.models.kinds import is_module_class
 from torch_attention.models.roles import (

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import torch_attention.models.experts as experts
+import torch_attention.models.routing as routing
 from torch_attention import (
     attention_basics,
     cross_attention,
@@ -24,7 +26,6 @@ from torch_attention import (
     self_attention,
     sparse,
 )
-from torch_attention.models import experts, routing
 from torch_attention.models.kinds import call_arguments, call_results, is_module_class
 from torch_attention.models.tasks import (
     classification,
