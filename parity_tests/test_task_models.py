@@ -230,6 +230,14 @@ def test_descriptions_go_through_json(made, mirror):
     spec = build(made.module.arguments["config"], mirror.package.__name__, {})
     found = json.loads(json.dumps(spec.to_dict()))
     assert type(spec).from_dict(found) == spec
+    for wrong, kind, message in (
+        ({"head": found["head"]}, ValueError, "backbone"),
+        ({**found, "tail": 1}, ValueError, "TaskSpec has backbone, head, got 'tail'"),
+        ({**found, "backbone": 3}, TypeError, "backbone must be a mapping from names, got int"),
+        ({**found, "head": {"arguments": {}}}, ValueError, "name"),
+    ):
+        with pytest.raises(kind, match=message):
+            type(spec).from_dict(wrong)
     with pytest.raises(ValueError, match="backbone must have a class of EncoderConfig"):
         type(spec).from_dict({**found, "backbone": {**found["backbone"], "class": "Recurrent"}})
 

@@ -2,19 +2,15 @@
 
 from typing import Any
 
-from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_attention.caches import Cache, GrowingCache, StaticCache
 from jax_attention.models.building import build
 from jax_attention.models.description import Part
-from jax_attention.models.kinds import call_arguments, call_results
+from jax_attention.models.kinds import call_arguments
 from jax_attention.ops.arrays import known_values
-from jax_attention.outputs import AttentionOutput, CachedOutput, RecurrentOutput
-
-# Results of the calls of token mixers.
-RESULTS = frozenset({AttentionOutput, CachedOutput, RecurrentOutput})
+from jax_attention.outputs import CachedOutput
 
 
 def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Any:
@@ -27,12 +23,9 @@ def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any], *, is_causa
         is_causal: whether no position may see a later one.
 
     Raises:
-        ValueError: a class that sees later tokens where none may, or whose call does not take one sequence.
+        ValueError: a part that mixes no sequence, or that sees later tokens where none may.
     """
     mixer = build(part, {"embed_dim": embed_dim, "is_causal": is_causal}, factory)
-    is_module = isinstance(mixer, nnx.Module)
-    if not is_module or "x" not in call_arguments(mixer) or not call_results(mixer) <= RESULTS:
-        raise ValueError(f"the mixer of a layer must be a class that mixes one sequence, got {part.name}")
     if is_causal and not getattr(mixer, "is_causal", bool({"cache", "state"} & call_arguments(mixer))):
         raise ValueError(
             f"the mixer of a language model must see no later token, got {part.name}, which sees them all"

@@ -22,7 +22,7 @@ from jax_attention.arguments import checked
 from jax_attention.layers import Factory
 from jax_attention.models.building import build
 from jax_attention.models.decoder import Decoder, DecoderConfig
-from jax_attention.models.description import ModelSpec, Part, described, plain
+from jax_attention.models.description import ModelSpec, Part, check_described, described, plain
 from jax_attention.models.encoder import Encoder, EncoderConfig
 from jax_attention.models.kinds import call_arguments
 from jax_attention.models.language import LanguageModel
@@ -57,8 +57,10 @@ class TaskSpec:
         Raises:
             TypeError, ValueError: a name that is not known, or a value that does not fit it.
         """
-        if given.keys() != {"backbone", "head"}:
-            raise ValueError(f"a TaskSpec has backbone and head, got {sorted(map(str, given))}")
+        check_described(cls, given)
+        check_described(Part, given["head"])
+        if not isinstance(given["backbone"], Mapping):
+            raise TypeError(f"backbone must be a mapping from names, got {type(given['backbone']).__name__}")
         sizes, head = dict(given["backbone"]), given["head"]
         kind = sizes.pop("class", None)
         if kind not in BACKBONES:
@@ -98,8 +100,6 @@ class TaskModel(nnx.Module):
         self.config = config
         self.backbone: Any = _backbone(config.backbone, factory)
         self.head: Any = build(config.head, known, {**factory})
-        if not hasattr(self.head, "returns"):
-            raise ValueError(f"head must be a task head such as SequenceClassifier, got {config.head.name}")
         self.backbone_takes = call_arguments(self.backbone)
         self.head_takes = call_arguments(self.head)
 

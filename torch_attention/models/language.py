@@ -211,9 +211,11 @@ class LanguageModel(nn.Module):
 
     @checked
     def start(self, capacity: int | None = None) -> tuple[Any, ...]:
-        """Empty KV caches with room for `capacity` tokens, or caches that grow if it is None.
+        """Empty KV caches for incremental decoding; None for recurrent layers, whose state exists after the first call.
 
-        Recurrent layers have None in place of a cache: their state exists after the first call.
+        Args:
+            capacity: number of tokens that the caches have room for; None for caches that grow. Compiled code
+                (`jax.jit`, `torch.compile`) cannot refuse more tokens: these overwrite the last slots without an error.
 
         Raises:
             NotImplementedError: a layer without incremental decoding, or an encoder.

@@ -20,7 +20,7 @@ from torch_attention.arguments import checked
 from torch_attention.layers import Factory
 from torch_attention.models.building import build
 from torch_attention.models.decoder import Decoder, DecoderConfig
-from torch_attention.models.description import ModelSpec, Part, described, plain
+from torch_attention.models.description import ModelSpec, Part, check_described, described, plain
 from torch_attention.models.encoder import Encoder, EncoderConfig
 from torch_attention.models.kinds import call_arguments
 from torch_attention.models.language import LanguageModel
@@ -55,8 +55,10 @@ class TaskSpec:
         Raises:
             TypeError, ValueError: a name that is not known, or a value that does not fit it.
         """
-        if given.keys() != {"backbone", "head"}:
-            raise ValueError(f"a TaskSpec has backbone and head, got {sorted(map(str, given))}")
+        check_described(cls, given)
+        check_described(Part, given["head"])
+        if not isinstance(given["backbone"], Mapping):
+            raise TypeError(f"backbone must be a mapping from names, got {type(given['backbone']).__name__}")
         sizes, head = dict(given["backbone"]), given["head"]
         kind = sizes.pop("class", None)
         if kind not in BACKBONES:
@@ -96,8 +98,6 @@ class TaskModel(nn.Module):
         self.config = config
         self.backbone: Any = _backbone(config.backbone, factory)
         self.head: Any = build(config.head, known, {**factory})
-        if not hasattr(self.head, "returns"):
-            raise ValueError(f"head must be a task head such as SequenceClassifier, got {config.head.name}")
         self.backbone_takes = call_arguments(self.backbone)
         self.head_takes = call_arguments(self.head)
 
