@@ -65,8 +65,8 @@ def generate(
             `(batch, source)` or frames of sound `(batch, frames, features)`.
         num_tokens: number of tokens to write at most.
         mask: True at real tokens, False at padding, `(batch, length)` or as from `padding_mask`, for sound
-            `(batch, frames)`; padding may stand on either side. Without a mask, tokens equal to the padding token of the
-            model's configuration are padding, unless that token also ends texts.
+            `(batch, frames)`; padding may stand on either side. Without a mask, tokens equal to the padding token of
+            the model's configuration are padding, unless that token also ends texts.
         temperature: divides the scores before a token is sampled; 0 takes the likeliest token (greedy).
         top_k: number of the likeliest tokens that may be sampled; None for all.
         top_p: probability that the tokens which may be sampled have together; None for all.
