@@ -111,6 +111,18 @@ def test_padding_in_front_of_a_text_has_no_influence(mirror, head, backbone, rng
 
 
 @each_mirror
+def test_a_padding_mask_of_one_text_is_for_all(mirror, rng):
+    model = task_model(mirror, DECODER, Part("EmbeddingHead"))
+    model.eval()
+    tokens = mirror.array(rng.integers(1, 17, (BATCH, LENGTH)).astype(np.int32))
+    mask = np.ones((1, 1, 1, LENGTH), bool)
+    mask[..., :2] = False
+    every = np.broadcast_to(mask, (BATCH, 1, 1, LENGTH)).copy()
+    found = model(tokens, mirror.array(mask)).embeddings
+    assert difference(found, model(tokens, mirror.array(every)).embeddings) == 0
+
+
+@each_mirror
 @pytest.mark.parametrize("pooling", ["FirstToken", "LastToken", "MeanPooling"])
 def test_pooling_padding_alone_gives_zeros_and_no_gradient_that_is_not_finite(mirror, pooling, rng):
     pool = getattr(MODELS[mirror.name], pooling)()

@@ -139,7 +139,7 @@ class TaskModel(nn.Module):
                 )
         if mask is not None:
             mask = token_mask(mask, inputs.shape)
-        options |= {"mask": mask, "positions": self._positions(mask, positions)}
+        options |= {"mask": mask, "positions": self._positions(inputs, mask, positions)}
         read = getattr(self.backbone, "read", self.backbone)(
             inputs,
             **{name: x for name, x in options.items() if name in self.backbone_takes},
@@ -158,13 +158,16 @@ class TaskModel(nn.Module):
         )
 
     def _positions(
-        self, mask: Shaped[Tensor, "..."] | None, positions: Int[Tensor, "..."] | None
+        self,
+        inputs: Shaped[Tensor, "batch ..."],
+        mask: Shaped[Tensor, "..."] | None,
+        positions: Int[Tensor, "..."] | None,
     ) -> Int[Tensor, "..."] | None:
         """The positions given, or with learned positions the number of real tokens before each token."""
         learned = getattr(self.config.backbone, "max_len", None) is not None
         if positions is not None or mask is None or not learned or mask.shape[1:3] != (1, 1):
             return positions
-        real = mask[:, 0, 0]  # batch length
+        real = torch.broadcast_to(mask[:, 0, 0], inputs.shape)  # batch length
         return torch.where(real, real.cumsum(-1) - 1, 0)
 
 
