@@ -201,7 +201,7 @@ class ConfigCommands:
 
 def command(arguments):
     """The command in this process: its exit code, and the lines of its messages."""
-    from attention_bridge.cli import app as cli
+    from attention_bridge import cli
 
     before, out, err = sys.argv, io.StringIO(), io.StringIO()
     sys.argv = ["attention-bridge", *arguments]

@@ -233,7 +233,7 @@ def refusals(mirror, x):
             "as x gives, got float32 (2, length, 7), float32 (2, length, 4)",
         ),
         (lambda: in_space(given, cache=m.GrowingCache()), "with num_axes=3"),
-        (lambda: sigmoid(given, cache=m.GrowingCache()), "cache needs a shift"),
+        (lambda: sigmoid(given, cache=m.GrowingCache()), "cache needs SigmoidAttention(shift=...)"),
         (lambda: attn(given, cache=one), f"cache must hold {BATCH} sequences"),
         (
             lambda: attn(given, cache=fewer_heads),

@@ -100,7 +100,7 @@ class TestFaults:
         assert "MiB" in self.found(tmp_path, monkeypatch, (fuzz, "peak"), lambda: next(steps), count=3)
 
     def test_target_that_is_left_behind(self, tmp_path, monkeypatch):
-        from attention_bridge.cli import app as cli
+        from attention_bridge import cli
 
         def main():
             Path(sys.argv[3]).touch()

@@ -119,7 +119,7 @@ def test_generation_takes_them_too(mirror, rng):
         (2 * THERE, TypeError, "integers 0 and 1 (True or 1: the token is there), got integers from 0 to 2"),
         (THERE.astype(np.float32), TypeError, "got float32; convert it with mask.bool() or mask.astype(bool)"),
         (np.tri(LENGTH, dtype=np.float32)[None], TypeError, ".bool() or .astype(bool) converts it"),
-        (THERE[:, None, None], TypeError, "mask must be boolean"),
+        (2 * THERE[:, None, None], TypeError, "integers 0 and 1"),
     ],
 )  # fmt: skip
 @each_mirror

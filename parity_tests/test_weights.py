@@ -299,7 +299,7 @@ filled = transfer({"w": np.ones(3)}, {"w": np.zeros(3)})
 assert filled["w"].sum() == 3
 assert not {"torch", "jax", "flax"} & set(sys.modules)
 """
-        for first in ("weights", "layouts", "checkpoints"):
+        for first in ("weights", "weights.layouts", "checkpoints"):
             code = program.replace("import numpy", f"import attention_bridge.{first}\nimport numpy", 1)
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr

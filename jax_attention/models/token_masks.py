@@ -105,7 +105,7 @@ def real_tokens(
     return jnp.broadcast_to(mask, (batch, length))
 
 
-def _check_zeros_and_ones(name: str, mask: Shaped[Array, "batch length"]) -> None:
+def _check_zeros_and_ones(name: str, mask: Shaped[Array, "..."]) -> None:
     known = known_values(mask)
     if known is not None and not ((known == 0) | (known == 1)).all():
         raise TypeError(
