@@ -165,12 +165,13 @@ class TaskModel(nnx.Module):
         mask: Shaped[Array, "..."] | None,
         positions: Int[Array, "..."] | None,
     ) -> Int[Array, "..."] | None:
-        """The positions given, or with learned positions the number of real tokens before each token."""
+        """The positions given, or with learned positions the number of real tokens before each real token."""
         learned = getattr(self.config.backbone, "max_len", None) is not None
         if positions is not None or mask is None or not learned or mask.shape[1:3] != (1, 1):
             return positions
         real = jnp.broadcast_to(mask[:, 0, 0], inputs.shape)  # batch length
-        return jnp.where(real, real.cumsum(-1) - 1, 0)
+        places = jnp.arange(inputs.shape[1])  # length
+        return jnp.where(real, real.cumsum(-1) - 1, places)
 
 
 def _backbone(

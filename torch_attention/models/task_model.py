@@ -163,12 +163,13 @@ class TaskModel(nn.Module):
         mask: Shaped[Tensor, "..."] | None,
         positions: Int[Tensor, "..."] | None,
     ) -> Int[Tensor, "..."] | None:
-        """The positions given, or with learned positions the number of real tokens before each token."""
+        """The positions given, or with learned positions the number of real tokens before each real token."""
         learned = getattr(self.config.backbone, "max_len", None) is not None
         if positions is not None or mask is None or not learned or mask.shape[1:3] != (1, 1):
             return positions
         real = torch.broadcast_to(mask[:, 0, 0], inputs.shape)  # batch length
-        return torch.where(real, real.cumsum(-1) - 1, 0)
+        places = torch.arange(inputs.shape[1], device=inputs.device)  # length
+        return torch.where(real, real.cumsum(-1) - 1, places)
 
 
 def _backbone(
