@@ -45,7 +45,7 @@ def optimizer_state_to_torch(
         model: that it trains.
         scheduler: of the torch optimizer, where the transformation follows one; it is stepped up to the count of
             the optax state.
-        source_layout: the layout of `params`, as in `attention_bridge.weights.trees`.
+        source_layout: the layout of `params`, as in `attention_bridge.weights.transfer`.
         target_layout: that of `model`, likewise.
         axes: sizes of axes that the shapes do not give, likewise.
 

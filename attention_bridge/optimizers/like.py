@@ -48,7 +48,7 @@ def optimizer_like(
         steps: number of steps to come that the scheduler's rates are looked up for; beyond them rates are NaN.
         max_norm: of all gradients together, as `torch.nn.utils.clip_grad_norm_` clips them before each step.
         max_value: of each gradient, as `torch.nn.utils.clip_grad_value_` clips them.
-        source_layout: the layout of `model`, as in `attention_bridge.weights.trees`.
+        source_layout: the layout of `model`, as in `attention_bridge.weights.transfer`.
         target_layout: that of the parameters that the transformation will update.
         axes: sizes of axes that the shapes do not give, likewise.
 

@@ -41,7 +41,7 @@ def optimizer_state_to_optax(
         transformation: from `optimizer_like`, or made of the same parts of optax.
         params: the converted parameters in JAX: a state of NNX or a tree without collections.
         scheduler: of the torch optimizer, where the transformation follows one.
-        source_layout: the layout of `model`, as in `attention_bridge.weights.trees`.
+        source_layout: the layout of `model`, as in `attention_bridge.weights.transfer`.
         target_layout: that of `params`, likewise.
         axes: sizes of axes that the shapes do not give, likewise.
 

@@ -159,7 +159,7 @@ def compare(
 
     Args:
         torch_module: the one.
-        jax_module: the other, with the same weights (see `attention_bridge.weights.trees`).
+        jax_module: the other, with the same weights (see `attention_bridge.weights.transfer`).
         inputs: arrays of numpy or either framework; floating-point ones are differentiated.
         platform: where JAX runs: `cpu`, `gpu` or `tpu`.
         kwargs: further arguments of both calls, by the same names in both.

@@ -21,7 +21,7 @@ class Trap:
 
 
 MASKS = "attention_bridge.masks"
-TRANSFER = "attention_bridge.weights.trees"
+TRANSFER = "attention_bridge.weights.transfer"
 
 TRAPS = (
     Trap(
