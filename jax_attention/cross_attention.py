@@ -40,7 +40,7 @@ class CrossAttention(CrossAttentionFrame):
     Args:
         query_dim, key_dim: features of the sequence that looks, and of the one that is looked at.
         embed_dim: features of queries, keys, values and output.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         bias: whether the projections have biases.
         dropout: rate, at least 0 and below 1, at which weights are dropped in training.
     """
@@ -80,7 +80,7 @@ class CrossAttention(CrossAttentionFrame):
             query_segments, key_segments: number of the text that each element of a packed row belongs to,
                 `(batch, query)` and `(batch, key)`; a query sees keys of its own text.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
             implementation: which implementation makes the output, without weights; None for the fastest.
 
         Returns:

@@ -116,9 +116,8 @@ def test_bad_input_is_refused_in_one_sentence_with_exit_code_2(arguments: list[s
 
 
 def test_version_is_that_of_the_package():
-    for option in ("--version",):
-        done = CliRunner().invoke(app, [option])
-        assert (done.exit_code, done.output) == (0, f"attention-bridge {version('attention-bridge')}\n")
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"attention-bridge {version('attention-bridge')}\n")
 
 
 @pytest.mark.parametrize("command", [each.name or each.callback.__name__ for each in app.registered_commands])

@@ -1,5 +1,6 @@
 """Text by chance: the same draws write the same tokens in both mirrors, from the distributions of transformers."""
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
 
@@ -472,3 +473,22 @@ def test_a_callback_is_refused_in_traced_code(prompt):
     generate = partial(jax_attention.models.generate, model, num_tokens=2, callback=print)
     with pytest.raises(TypeError, match="callback must be None while code is traced"):
         nnx.jit(generate)(MIRRORS["jax"].array(prompt[0]))
+
+
+@each_mirror
+@pytest.mark.parametrize("search", ["generate", "beam_search"])
+def test_end_tokens_outside_the_vocabulary_are_refused(mirror, search, prompt):
+    write = getattr(mirror.package.models, search)
+    model, tokens = models("Decoder")[mirror.name], mirror.array(prompt[0])
+    with pytest.raises(ValueError, match="eos_token must be below vocab_size=17, got 17"):
+        write(model, tokens, 2, eos_token=(3, VOCAB))
+
+
+def test_generation_sets_the_mode_of_the_model_once_and_restores_it(prompt, monkeypatch):
+    """Each change of mode visits every module, which a token must not cost."""
+    model = deepcopy(models("Decoder")["torch"]).train()
+    modes = []
+    monkeypatch.setattr(model, "eval", lambda: modes.append("eval") or model.train(False))
+    torch_attention.models.generate(model, torch.from_numpy(prompt[0]), NEW)
+    assert model.training
+    assert len(modes) == 2  # for the prompt, and for all tokens behind it

@@ -85,6 +85,20 @@ def test_a_source_may_be_padded_on_either_side(mirror, name, rng):
     np.testing.assert_array_equal(numpy(one.tokens), numpy(beams.tokens))
 
 
+@pytest.mark.parametrize("name", ["SimpleSeq2Seq", "EncoderDecoder", "RelativeEncoderDecoder", "Luong, dot"])
+@pytest.mark.parametrize("search", ["generate", "beam_search"])
+@each_mirror
+def test_sources_and_starts_outside_the_vocabulary_are_refused(mirror, search, name):
+    model = translator(name, mirror.package, **({} if mirror.name == "torch" else {"rngs": nnx.Rngs(0)}))
+    write, size = getattr(mirror.package.models, search), model.num_source_tokens
+    source = np.full((BATCH, LENGTH), 1, np.int32)
+    with pytest.raises(ValueError, match=r"start_token must be |tgt_tokens must be |target must be "):
+        write(model, mirror.array(source), 2, start_token=500)
+    source[1, 2] = size
+    with pytest.raises(ValueError, match=f"inputs must be from 0 to below {size}, got 1 to {size}"):
+        write(model, mirror.array(source), 2, start_token=1)
+
+
 @each_mirror
 def test_integers_may_have_more_axes_and_other_ranks_are_refused(mirror, rng, as_shipped):
     model, tokens = (

@@ -38,7 +38,7 @@ class SelfAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input, queries, keys, values and output.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(embed_dim)` if None.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
@@ -77,7 +77,7 @@ class SelfAttention(SelfAttentionFrame):
             lengths: how many elements of each sequence are there, `(batch,)`; the rest is padding.
             segments: number of the text that each element of a packed row belongs to, `(batch, length)`.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
             implementation: which implementation makes the output, without weights; None for the fastest.
 
         Returns:
@@ -101,7 +101,7 @@ class MultiHeadSelfAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
@@ -143,7 +143,7 @@ class MultiHeadSelfAttention(SelfAttentionFrame):
             lengths: how many elements of each sequence are there, `(batch,)`; the rest is padding.
             segments: number of the text that each element of a packed row belongs to, `(batch, length)`.
             need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
             implementation: which implementation makes the output, without weights; None for the fastest.
 
         Returns:
@@ -168,7 +168,7 @@ class CausalSelfAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.

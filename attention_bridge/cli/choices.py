@@ -1,4 +1,4 @@
-"""What options may be, known before anything is imported: shells complete it, and help lists it."""
+"""Choices of options, known without importing a framework, and completions for shells."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ROPES = ("none", "half", "interleaved")
 
 
 class OptionError(Exception):
-    """An option was given another word; no ValueError, for these are made pages of usage on the way."""
+    """An option has a value that is none of its choices. Typer would turn a ValueError into its own usage page."""
 
 
 def choice(option: str, words: Sequence[str]) -> Callable[[str], str]:
-    """A parser of an option that is one of a few words; a slip is one line that names the option as it was typed."""
+    """A parser for an option with a few choices; its error is one line that names the option as it was typed."""
 
     def parse(text: str) -> str:
         if text not in words:

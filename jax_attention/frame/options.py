@@ -58,7 +58,7 @@ class StreamingCall(TypedDict, total=False):
     Attributes:
         cache: KV cache with the tokens before, in causal attention; see `caches`.
         need_weights: whether to return the weights; without them the fastest implementation runs.
-        dropout_keep: dropout mask, False where a weight is dropped; in place of a random one.
+        dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
         implementation: one of `ops.dispatch.IMPLEMENTATIONS` for the output alone; None for the fastest.
     """
 

@@ -31,7 +31,7 @@ class Seen(NamedTuple):
         scoring: causality, window, place of the first query and scale; as in `ops.dot_product_attention`.
         need_weights: whether weights are returned.
         dropout: what drops weights in training.
-        dropout_keep: dropout mask in place of a random one.
+        dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
         implementation: what answers a call without weights; None for the fastest.
     """
 

@@ -49,7 +49,7 @@ class DifferentialAttention(SelfAttentionFrame):
         num_heads: how many heads share them; twice as many must divide `embed_dim`.
         lambda_init: what λ starts near; see `lambda_init_at`.
         eps: of the norm of each head.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         dropout: rate at which differences are dropped in training.

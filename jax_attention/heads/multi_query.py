@@ -36,7 +36,7 @@ class MultiQueryAttention(SelfAttentionFrame):
         embed_dim: features of input and output.
         num_heads: heads of queries.
         head_dim: features of a head; `embed_dim / num_heads` if None.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.

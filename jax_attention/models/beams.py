@@ -75,7 +75,7 @@ def beam_search(
 
     Raises:
         TypeError: a mask that is not boolean, or another kind of argument.
-        ValueError: shapes that do not fit, no beam, or more tokens than have a position.
+        ValueError: shapes that do not fit, no beam, more tokens than have a position, or tokens outside the vocabulary.
     """
     eos, pad = end_and_padding(model, eos_token, pad_token)
     start = target_start(model, start_token)
@@ -99,7 +99,7 @@ def _search(
     num_beams: int,
     length_penalty: float,
 ) -> BeamOutput:
-    scores, written = prefill(model, inputs, mask, num_tokens=num_tokens, start=start)
+    scores, written = prefill(model, inputs, mask, num_tokens=num_tokens, start=start, eos=eos)
     batch, vocab = scores.shape
     slots = jnp.arange(num_tokens)  # num_tokens
     stops = _among(jnp.arange(vocab), eos)  # vocab

@@ -73,9 +73,10 @@ def generate(
         seed: seed of NumPy's generator of uniform numbers, below 2^63; needed with a temperature above 0 unless `draws`
             are given, and without effect at 0, as `top_k` and `top_p`.
         draws: uniform numbers from 0 to below 1, one for each token, in place of a seed; see `sampling`.
-        start_token: first token of an encoder-decoder's target, or several; None for that of the configuration.
-        eos_token: token that ends a text, or several, or () for none; None for those of the configuration.
-        pad_token: token behind the end; None for that of the configuration, without one the end token.
+        start_token: first token of an encoder-decoder's target, or several; None for the configuration's.
+        eos_token: token that ends a text, or several, or () for none; None for the configuration's.
+        pad_token: token that fills a text up behind its end token; None for the configuration's, which defaults to the
+            end token.
         callback: called after each step with the tokens `(batch,)` just written, to stream them.
 
     Returns:
@@ -83,7 +84,8 @@ def generate(
 
     Raises:
         TypeError: a mask that is not boolean, or another kind of argument.
-        ValueError: shapes that do not fit, more tokens than have a position, or numbers out of their range.
+        ValueError: shapes that do not fit, more tokens than have a position, or numbers out of their range, such as
+            tokens outside the vocabulary.
         NotImplementedError: padding for a layer that mixes by fixed positions, such as `ChunkedAttention`.
     """
     sampling = Sampling(temperature, top_k, top_p, *end_and_padding(model, eos_token, pad_token))
@@ -134,7 +136,9 @@ def _first(
     sampling: Sampling,
 ) -> _Texts:
     """Read the inputs and write the first token."""
-    scores, written = prefill(model, inputs, mask, num_tokens=num_tokens, start=start)
+    scores, written = prefill(
+        model, inputs, mask, num_tokens=num_tokens, start=start, eos=sampling.eos_tokens
+    )
     ended = jnp.zeros_like(scores[:, 0], dtype=jnp.bool_)  # batch
     token, ended = sampling.follow(scores, None if draws is None else draws[0], ended)  # batch each
     padding = jnp.zeros_like(token)[:, None] + sampling.pad_token  # batch 1

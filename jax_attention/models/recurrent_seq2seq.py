@@ -127,6 +127,12 @@ class RecurrentSeq2Seq(SequenceToSequence):
         self.dropout = Dropout(dropout, rngs=rngs)
 
     @property
+    def num_source_tokens(self) -> int:
+        """Number of tokens of the source's vocabulary."""
+        size: int = self.source_embedding.num_embeddings
+        return size
+
+    @property
     def max_target_len(self) -> None:
         """There is no end to what can be written."""
         return None

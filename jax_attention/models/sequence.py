@@ -23,6 +23,11 @@ class SequenceToSequence(nnx.Module):
         """How many tokens can be written; None where there is no end."""
         return getattr(self.config, "max_len", None)
 
+    @property
+    def num_source_tokens(self) -> int | None:
+        """Number of tokens of the source's vocabulary; None where it is not known."""
+        return getattr(self.config, "vocab_size", None)
+
     @checked
     def run(
         self,

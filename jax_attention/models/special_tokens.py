@@ -86,6 +86,12 @@ def first_tokens(model: Any, start_token: Any) -> tuple[int, ...]:
     return (start,)
 
 
+def check_within(name: str, tokens: tuple[int, ...], vocab_size: int) -> None:
+    """Raise ValueError unless all token numbers are below the size of the vocabulary."""
+    if tokens and max(tokens) >= vocab_size:
+        raise ValueError(f"{name} must be below vocab_size={vocab_size}, got {max(tokens)}")
+
+
 def token_numbers(name: str, given: Any) -> tuple[int, ...]:
     """One token number or several, as a tuple.
 

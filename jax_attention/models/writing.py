@@ -18,7 +18,7 @@ from jax_attention.models.evaluation import capacity_for
 from jax_attention.models.language import LanguageModel
 from jax_attention.models.mixing import check_no_padding
 from jax_attention.models.sequence import SequenceToSequence
-from jax_attention.models.special_tokens import special_tokens
+from jax_attention.models.special_tokens import check_within, special_tokens
 from jax_attention.models.token_masks import token_mask
 from jax_attention.models.token_numbers import check_numbers
 from jax_attention.ops import at_least_float32
@@ -75,6 +75,8 @@ def check_request(
         room, total = model.max_target_len, len(start) - 1 + num_tokens
         if room is not None and total > room:
             raise ValueError(f"num_tokens must be at most the {room} positions of the model, got {total}")
+        if is_integer(inputs) and model.num_source_tokens is not None:
+            check_numbers("inputs", inputs, model.num_source_tokens)
         return
     check_tokens(inputs)
     check_numbers("inputs", inputs, model.config.vocab_size)
@@ -97,6 +99,7 @@ def prefill(
     *,
     num_tokens: int,
     start: tuple[int, ...],
+    eos: tuple[int, ...],
 ) -> tuple[Float[Array, "batch vocab"], Written]:
     """Read the inputs.
 
@@ -106,25 +109,29 @@ def prefill(
         mask: mask of the inputs.
         num_tokens: number of tokens that will be written.
         start: first tokens of an encoder-decoder's target; empty for a decoder.
+        eos: end tokens, which must be in the vocabulary.
 
     Returns:
-        Scores of the first token to be written, and the state to go on from.
+        Scores of the first token to be written, and the state for the next one.
+
+    Raises:
+        ValueError: a start or end token outside the vocabulary.
     """
     if isinstance(model, SequenceToSequence):
         if mask is not None:
             mask = jnp.broadcast_to(mask, (inputs.shape[0], *mask.shape[1:]))  # batch ...
-        if mask is not None and inputs.ndim == 2:  # padding moves to the end, where it moves no position
+        if mask is not None and inputs.ndim == 2:  # padding to the end, so that it shifts no position
             inputs, mask = _ordered(inputs, mask, last=False)
         memory = model.encode(inputs, mask).output  # batch source embed
         first = jnp.asarray(start)[None]  # 1 start
         target = jnp.broadcast_to(first, (memory.shape[0], len(start)))  # batch start
         caches = model.start(len(start) - 1 + num_tokens)
         scores, written = _write(model, target, Written(caches, None, memory, mask))
-        if max(start) >= scores.shape[-1]:
-            raise ValueError(f"start_token must be below vocab_size={scores.shape[-1]}, got {max(start)}")
+        check_within("start_token", start, scores.shape[-1])
+        check_within("eos_token", eos, scores.shape[-1])
         return scores, written
     length = inputs.shape[1]
-    if mask is not None:  # padding moves to the front, where it stands between no two tokens
+    if mask is not None:  # padding to the front, so that it never separates two tokens
         inputs, mask = _ordered(inputs, mask, last=True)
     real = jnp.ones_like(inputs, dtype=jnp.bool_) if mask is None else mask[:, 0, 0]  # batch length
     count = real.cumsum(-1)  # batch length
@@ -136,6 +143,7 @@ def prefill(
         caches=model.start(capacity_for(length + num_tokens)),
     )
     scores = at_least_float32(model.logits(read.last_hidden_state[:, -1]))  # batch vocab
+    check_within("eos_token", eos, scores.shape[-1])
     return scores, Written(read.caches or (), count[:, -1:], None, None)
 
 

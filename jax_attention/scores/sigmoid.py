@@ -75,7 +75,7 @@ class SigmoidAttention(SelfAttentionFrame):
         num_heads: number of heads; must divide `embed_dim`.
         shift: added to every score; if None minus the logarithm of the number of keys, those that are masked for every
             query not counted. Incremental decoding needs a number.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.

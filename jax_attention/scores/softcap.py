@@ -45,7 +45,7 @@ class SoftcapAttention(SelfAttentionFrame):
         k_norm: likewise the keys.
         window: number of keys that a position attends to at most, its own included; None for all.
         scale: factor on the scores before they are bent; `1 / sqrt(head_dim)` if None.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.

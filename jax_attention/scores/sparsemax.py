@@ -90,7 +90,7 @@ class SparsemaxAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.

@@ -55,7 +55,7 @@ class TalkingHeadsAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         dropout: rate at which weights are dropped in training, after they were exchanged.

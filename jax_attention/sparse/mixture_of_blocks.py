@@ -92,7 +92,7 @@ class MixtureOfBlockAttention(SelfAttentionFrame):
         num_heads: how many heads share them, each with a choice of its own; must divide `embed_dim`.
         block_size: keys of a block.
         num_blocks: blocks that a query sees, its own included, as the authors' code counts them.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 

@@ -128,7 +128,7 @@ class SelfAttentionFrame(nn.Module):
         return self.placed(found, placed, found.entries.value, **call)
 
     def _scheme(self, call: Any) -> Any:
-        """The positional encoding of the call, else that of the layer."""
+        """The positional encoding given in the call, or the layer's own."""
         shared = call.get("position")
         if shared is None:
             return self.position

@@ -44,7 +44,7 @@ class GatedAttention(SelfAttentionFrame):
         head_dim: features of a head; `embed_dim / num_heads` if None.
         q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
         k_norm: likewise the keys.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.
@@ -113,7 +113,7 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
         head_dim: features of a head; `embed_dim / num_heads` if None.
         q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
         k_norm: likewise the keys.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.

@@ -35,7 +35,7 @@ class GroupedQueryAttention(SelfAttentionFrame):
         num_heads: heads of queries.
         num_kv_heads: heads of keys and values; must divide `num_heads`.
         head_dim: features of a head; `embed_dim / num_heads` if None.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.

@@ -42,11 +42,15 @@ def evaluate_while(
         callback: called with `state.last` after each step.
         settings: other arguments of `step`; hashable.
     """
-    while condition(state):
-        state = evaluate(step, model, state, **settings)
-        if callback is not None:
-            callback(state.last)
-    return state
+
+    def repeat(model: nn.Module, state: Any) -> Any:
+        while condition(state):
+            state = step(model, state, **settings)
+            if callback is not None:
+                callback(state.last)
+        return state
+
+    return evaluate(repeat, model, state)
 
 
 def capacity_for(length: int) -> int | None:

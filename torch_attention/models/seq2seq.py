@@ -114,6 +114,12 @@ class SimpleSeq2Seq(SequenceToSequence):
         self.dropout = Dropout(dropout)
 
     @property
+    def num_source_tokens(self) -> int:
+        """Number of tokens of the source's vocabulary."""
+        size: int = self.source_embedding.num_embeddings
+        return size
+
+    @property
     def max_target_len(self) -> int:
         """How many tokens can be written."""
         return self.max_len

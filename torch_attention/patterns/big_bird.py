@@ -143,7 +143,7 @@ class BigBirdAttention(SelfAttentionFrame):
         block_size: how many positions a block has; must divide the length.
         window_blocks: how many blocks in a row are seen, with the query's own in the middle.
         global_blocks: how many blocks at each end see all and are seen by all.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.

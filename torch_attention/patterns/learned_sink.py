@@ -37,7 +37,7 @@ class LearnedSinkAttention(SelfAttentionFrame):
         num_heads: heads of queries.
         num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
         head_dim: features of a head; `embed_dim / num_heads` if None.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         window: how many keys a query sees at most, its own included; needs `is_causal`. gpt-oss has such layers in
             turn with others.

@@ -68,7 +68,7 @@ class LongformerAttention(SelfAttentionFrame):
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
         one_sided_window: how many keys a query sees on each side of its own.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.

@@ -58,7 +58,7 @@ class PersistentMemoryAttention(SelfAttentionFrame):
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
         num_memories: how many keys and values are learned.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none. Memories stand nowhere.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none. Memories stand nowhere.
         is_causal: whether each position attends only to itself and earlier positions. All see the memories.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.

@@ -46,7 +46,7 @@ class SlidingWindowAttention(SelfAttentionFrame):
         window: how many keys a query sees at most.
         num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
         head_dim: features of a head; `embed_dim / num_heads` if None.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.

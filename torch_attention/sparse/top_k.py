@@ -68,7 +68,7 @@ class TopKAttention(SelfAttentionFrame):
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
         top_k: how many keys a query keeps.
-        position: positional encoding, such as `RotaryEmbedding` or `ALiBi`; None for none.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
