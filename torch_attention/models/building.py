@@ -69,23 +69,19 @@ def _build(name: str, role: Role | None, part: Part, known: dict[str, Any], fact
         raise ValueError(f"{name} must be {role.expected}, got {part.name}")
     if owned := [each for each in part.arguments if each in FACTORY]:
         raise ValueError(f"{owned[0]} must be given to the model, not to a part of it, got it in {part.name}")
-    signature = inspect.signature(make.__init__ if inspect.isclass(make) else make)
-    accepted = set(signature.parameters) - {"self"}
+    accepted, required = _arguments(make)
     if unknown := [each for each in part.arguments if each not in accepted]:
         raise ValueError(f"{part.name} takes no argument {unknown[0]!r}")
-    arguments = {each: _argument(part, each, x, known, factory) for each, x in part.arguments.items()}
-    implied = {each: x for each, x in (known | factory).items() if each in accepted}
-    try:
-        signature.bind(*[None] * inspect.isclass(make), **implied | arguments)
-    except TypeError as error:
-        raise ValueError(f"{part.name}: {error}") from error
-    parameters = signature.parameters
-    for each in implied.keys() - arguments.keys() - factory.keys():
-        if known[each] is None and parameters[each].default is inspect.Parameter.empty:
+    given = {each: _argument(part, each, x, known, factory) for each, x in part.arguments.items()}
+    given = {each: x for each, x in (known | factory).items() if each in accepted} | given
+    for each in required:
+        if each not in given:
+            raise ValueError(f"{part.name}: missing a required argument: {each!r}")
+        if given[each] is None and each in known and each not in part.arguments:
             raise ValueError(
                 f"{part.name} needs {each} of a backbone that reads tokens, got a backbone that reads none"
             )
-    return make(**implied | arguments)
+    return make(**given)
 
 
 def _argument(part: Part, name: str, x: Any, known: dict[str, Any], factory: dict[str, Any]) -> Any:
@@ -98,6 +94,14 @@ def _argument(part: Part, name: str, x: Any, known: dict[str, Any], factory: dic
     if name in OF_MODULES and x is not None:
         refuse(name, OF_MODULES[name].expected, x)
     return x
+
+
+@cache
+def _arguments(make: Callable[..., Any]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The names of the arguments that a class or function takes, and of those that it requires."""
+    parameters = inspect.signature(make.__init__ if inspect.isclass(make) else make).parameters.values()
+    named = [x for x in parameters if x.name != "self" and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
+    return frozenset(x.name for x in named), tuple(x.name for x in named if x.default is x.empty)
 
 
 @cache
