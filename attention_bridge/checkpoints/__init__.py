@@ -109,11 +109,11 @@ def find(path: str | os.PathLike[str]) -> Found:
     return finding.find(Path(path))
 
 
-def open(path: str | os.PathLike[str]) -> Reader:
+def open(path: str | os.PathLike[str] | Found) -> Reader:
     """Open a checkpoint of any format.
 
     Args:
-        path: a file, the index of a sharded checkpoint, or a directory with either.
+        path: a file, the index of a sharded checkpoint, or a directory with either; or the result of `find`.
 
     Returns:
         Its names, shapes and dtypes; values are read one tensor at a time.
@@ -122,7 +122,7 @@ def open(path: str | os.PathLike[str]) -> Reader:
         CheckpointError: there is no checkpoint, or it is damaged, incomplete or refused.
         InputError: a package that the format needs is not installed.
     """
-    found = find(path)
+    found = path if isinstance(path, Found) else find(path)
     if found.format not in OPENERS:
         raise CheckpointError(f"{found.path} is no checkpoint: {found.evidence}")
     state = file_state(found.path)

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ from attention_bridge import checkpoints
 from attention_bridge.checkpoints.atomic import ending_by_signal
 from attention_bridge.checkpoints.faults import writing
 from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
-from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.keras import files as keras_files
+from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import Report, stream
 from attention_bridge.weights.leaves import Spec
 
@@ -61,7 +60,7 @@ class Conversion:
 
 
 def convert_checkpoint(
-    source_path: str | os.PathLike[str],
+    source_path: str | os.PathLike[str] | Source,
     target_path: str | os.PathLike[str],
     source: str,
     target: str,
@@ -77,11 +76,13 @@ def convert_checkpoint(
     """Convert a checkpoint; until the new one is complete, an older one of that name stays as it was.
 
     Args:
-        source_path: a file, the index of a sharded checkpoint, or a directory with either.
+        source_path: a file, the index of a sharded checkpoint, or a directory with either; or an opened source, which
+            then stays open.
         target_path: a file whose name says the format; or a directory, which then holds `model.safetensors`.
         source, target: names of layouts.
         axes: sizes of axes that the shapes do not give.
-        config: the model's configuration; by default that beside the source, if it is of a known family.
+        config: the model's configuration; None for the one beside the source, if it is of a known family, or that of
+            an opened source.
         dry_run: whether to plan only.
         force: whether a target that exists is overwritten; of a symbolic link the link itself, as `mv` does, and what
             it leads to stays as it was.
@@ -102,8 +103,8 @@ def convert_checkpoint(
     """
     if not os.fspath(target_path):
         raise InputError("target must be the path of a file or directory, got an empty text")
-    found = checkpoints.find(source_path)
     check_layouts(source, target)
+    found = source_path.found if isinstance(source_path, Source) else checkpoints.find(source_path)
     with writing(Path(target_path)):  # the system may not even say whether it is there
         goal = _goal(Path(target_path))
         there = os.path.lexists(goal)  # a link that leads nowhere is there, too
@@ -112,9 +113,9 @@ def convert_checkpoint(
     format = _format(goal)
     if there and not (force or dry_run):
         raise InputError(f"{goal} exists and was left as it is; --force overwrites it")
-    config = configuration_beside(found.path) if config is None else config
     not_finite: list[str] = []
-    with checkpoints.open(source_path) as reader:
+    with _opened(source_path, config) as opened:
+        reader = opened.reader
         if not reader.specs:
             raise CheckpointError(f"{found.path} holds no tensors")
 
@@ -127,7 +128,7 @@ def convert_checkpoint(
         given = keras_files.open_source(reader, source)
         sizes = {**_unless_given(given.axes, axes or {}), **(axes or {})}
         planned = stream(
-            reader.specs, read, source, target, axes=sizes, config=config, allow_unknown=allow_unknown
+            reader.specs, read, source, target, axes=sizes, config=opened.reading, allow_unknown=allow_unknown
         )
         names, layers = {name: name for name in planned.specs}, tuple[str, ...]()
         if format == "keras":
@@ -160,6 +161,13 @@ def convert_checkpoint(
     )
 
 
+def _opened(
+    source: str | os.PathLike[str] | Source, config: Mapping[str, Any] | None
+) -> AbstractContextManager[Source]:
+    """A source to convert; one that is open already stays open."""
+    return nullcontext(source) if isinstance(source, Source) else Source.open(source, config)
+
+
 def _unless_given(stored: Mapping[str, int], axes: Mapping[str, int]) -> dict[str, int]:
     """The stored sizes of axes of which none is given for all modules."""
     return {name: size for name, size in stored.items() if name.rpartition(".")[2] not in axes}
@@ -184,31 +192,6 @@ def check_layouts(*names: str) -> None:
     for name in names:
         if name not in LAYOUTS:
             raise InputError(f"a layout is one of {', '.join(LAYOUTS)}, but got {name!r}")
-
-
-def configuration_beside(path: Path) -> dict[str, Any] | None:
-    """The configuration in the directory of a checkpoint, if it is there and of a family that is known."""
-    file = find_config(path if path.is_dir() else path.parent)
-    if file is None:
-        return None
-    given: dict[str, Any] = read_json(file)
-    try:
-        read_config(given)
-    except CheckpointError:
-        return None
-    return given
-
-
-def read_configuration(path: Path) -> dict[str, Any]:
-    """The configuration in a file, or in the directory that holds it.
-
-    Raises:
-        CheckpointError: there is none, it cannot be read, or it is not understood.
-    """
-    file = (find_config(path) or path / CONFIGS[0]) if path.is_dir() else path
-    given: dict[str, Any] = read_json(file)
-    read_config(given, source=file)
-    return given
 
 
 def read_axes(given: Iterable[str]) -> dict[str, int]:
@@ -252,22 +235,6 @@ def read_places(given: Iterable[str]) -> dict[str, str]:
     return places
 
 
-def layout_by_configuration(path: Path, config: Mapping[str, Any] | None) -> str:
-    """The layout that the configuration of a checkpoint says it has.
-
-    Raises:
-        InputError: there is no configuration that is understood.
-    """
-    config = configuration_beside(checkpoints.find(path).path) if config is None else config
-    if config is None:
-        raise InputError(
-            f"{path} has no config.json that says what layout it has: give it with --from; "
-            "`attention-bridge inspect` names those that fit"
-        )
-    with checkpoints.open(path) as reader:
-        return read_config(config, reader.specs).layout.name
-
-
 def _goal(path: Path) -> Path:
     """The file to write: the path, or `model.safetensors` in it if its name stands for no format."""
     is_directory = path.is_dir() or not path.suffix
@@ -307,9 +274,3 @@ def _directory(directory: Path, asked: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-
-
-def tensors_of(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor of a checkpoint of any format, one at a time."""
-    with checkpoints.open(path) as reader:
-        yield from reader.items()

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.config_files import find_config, read_json
-from attention_bridge.pretrained.families import read_config
+from attention_bridge.pretrained.source import Source
 from attention_bridge.weights.detect import Candidate, detect
 from attention_bridge.weights.leaves import Spec
 
@@ -61,19 +59,18 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged, incomplete or refused.
     """
-    found = checkpoints.find(path)
-    with checkpoints.open(path) as reader:
-        specs = dict(reader.specs)
+    with Source.open(path) as source:
+        specs = dict(source.specs)
     layouts, model, description, note = detect(specs), None, None, "no config.json beside it"
-    file = find_config(found.path if found.path.is_dir() else found.path.parent)
-    if file is not None:
+    if source.config_file is not None:
         try:
-            reading = read_config(read_json(file), specs, source=file)
+            reading = source.checked()
         except CheckpointError as error:
             note = str(error)
         else:
-            model, note = reading.model.name, f"{file.name} is understood"
+            model, note = reading.model.name, f"{source.config_file.name} is understood"
             description = reading.model.arguments["config"]
-            said = Candidate(reading.layout.name, f"{file.name} describes such a model")
-            layouts = [said, *(other for other in layouts if other.layout != said.layout)]
+            described = Candidate(reading.layout.name, f"{source.config_file.name} describes such a model")
+            layouts = [described, *(other for other in layouts if other.layout != described.layout)]
+    found = source.found
     return Inspection(found.path, found.format, found.evidence, layouts, model, description, note, specs)

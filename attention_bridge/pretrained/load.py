@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import build, jax_shapes
 from attention_bridge.errors import CheckpointError, ConversionError, InputError, require
-from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
-from attention_bridge.pretrained.families import Reading, read_config
+from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.families.shown import cut
+from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import convert, transfer
 
 Framework = Literal["torch", "jax"]
@@ -125,14 +124,9 @@ def read_pretrained(
 ) -> Pretrained:
     """Read a checkpoint's configuration and weights; arguments and errors as in `load_pretrained`."""
     directory = _directory(source, revision)
-    with checkpoints.open(directory) as reader:
-        tensors = dict(reader.items())
-    path = find_config(directory)
-    if path is None:
-        raise CheckpointError(
-            f"{directory} has neither {' nor '.join(CONFIGS)}, which say what its weights mean"
-        )
-    reading = read_config(read_json(path), tensors, source=path)
+    with Source.open(directory) as opened:
+        reading = opened.checked()
+        tensors = dict(opened.items())
     try:
         weights, _ = convert(tensors, reading.layout, "torch_attention", reading.axes)
     except ConversionError as error:

@@ -13,11 +13,11 @@ from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import Part, build
 from attention_bridge.checkpoints.atomic import replacing
 from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.describe import as_part
 from attention_bridge.pretrained.families.own import own_config
 from attention_bridge.pretrained.load import PACKAGES
+from attention_bridge.pretrained.source import read_config_file
 from attention_bridge.weights import convert
 from attention_bridge.weights.containers import open_container
 from attention_bridge.weights.leaves import to_numpy
@@ -79,8 +79,7 @@ def _own_reading(model: Any, given: Mapping[str, Any], names: Collection[str]) -
 def _config(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any]:
     if isinstance(config, Mapping):
         return config
-    path = Path(config)
-    return read_json((find_config(path) or path / CONFIGS[0]) if path.is_dir() else path)
+    return read_config_file(config)[1]
 
 
 def _configuration(reading: Reading) -> Part:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import Part, build, jax_shapes
-from attention_bridge.checkpoints import open as open_checkpoint
 from attention_bridge.errors import InputError, require
-from attention_bridge.pretrained.conversion import check_layouts, tensors_of
-from attention_bridge.pretrained.families import read_config
+from attention_bridge.pretrained.conversion import check_layouts
+from attention_bridge.pretrained.families import Reading
+from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import convert, stream, transfer
 
 UNIT = 2.0**-24  # of rounding to float32
@@ -41,72 +42,60 @@ class Verified(NamedTuple):
         return not self.differing and self.error <= self.tolerance
 
 
-def check(
-    source_path: str | os.PathLike[str],
-    source: str,
-    target: str,
-    *,
-    config: Mapping[str, Any] | None,
-    axes: Mapping[str, int] | None = None,
-) -> None:
+def check(opened: Source, source: str, target: str, *, axes: Mapping[str, int] | None = None) -> None:
     """Raise unless `verify` could run, before anything is written; arguments as there.
 
     Raises:
-        CheckpointError: the source or the configuration is not understood.
         ConversionError: the source does not fit its layout.
         InputError: packages are missing, or there is no configuration of a model that has these tensors.
     """
-    require(("torch", "jax", "flax"), extra="torch,jax")
-    if config is None:
-        raise InputError("--verify needs the model's config.json beside the source, or --config")
+    reading = _reading(opened)
     check_layouts(source, target)
-    with open_checkpoint(source_path) as reader:
-        hub = stream(reader.specs, reader.read, source, "torch_attention", axes=axes, config=config).specs
-        part = read_config(config, reader.specs.keys()).model
-    wanted = build(part, "torch_attention", {"device": "meta"}).state_dict()
-    for name, spec in hub.items():
+    reader = opened.reader
+    canonical = stream(reader.specs, reader.read, source, "torch_attention", axes=axes, config=reading).specs
+    wanted = build(reading.model, "torch_attention", {"device": "meta"}).state_dict()
+    for name, spec in canonical.items():
         if name not in wanted or tuple(wanted[name].shape) != spec.shape:
             raise InputError(
-                f"--verify cannot run: the configuration makes a {part.name} without a tensor {name} of shape "
-                f"{spec.shape}, which {source_path} has"
+                f"--verify cannot run: the configuration makes a {reading.model.name} without a tensor {name} of shape "
+                f"{spec.shape}, which {opened.path} has"
             )
 
 
 def verify(
-    source_path: str | os.PathLike[str],
+    opened: Source,
     target_path: str | os.PathLike[str],
     source: str,
     target: str,
     *,
-    config: Mapping[str, Any] | None,
     axes: Mapping[str, int] | None = None,
 ) -> Verified:
     """Build the model from both checkpoints, one in each framework, and compare what they compute in float32.
 
     Args:
-        source_path, target_path: the two checkpoints.
+        opened: the source, with the configuration of the model.
+        target_path: the converted checkpoint.
         source, target: their layouts.
-        config: the configuration of the model.
         axes: sizes of axes that the shapes do not give.
 
     Raises:
         InputError: there is no configuration that says what the model is.
     """
-    require(("torch", "jax", "flax"), extra="torch,jax")
-    if config is None:
-        raise InputError("--verify needs the model's config.json beside the source, or --config")
+    reading = _reading(opened)
     import jax.numpy as jnp
     import torch
 
     from attention_bridge.parity.comparison import pinned_precision
 
-    ends = []
-    for path, layout in ((source_path, source), (target_path, target)):
-        hub, _ = convert(dict(tensors_of(path)), layout, "torch_attention", axes, config)
-        ends.append(hub)
+    with checkpoints.open(target_path) as reader:
+        written = dict(reader.items())
+    ends = [
+        convert(tensors, layout, "torch_attention", axes, reading)[0]
+        for tensors, layout in ((dict(opened.items()), source), (written, target))
+    ]
     differing = _differing(*ends)
     first, second = ({name: x.astype(np.float32) for name, x in end.items()} for end in ends)
-    part = read_config(config, dict(tensors_of(source_path))).model
+    part = reading.model
     given = inputs(part)
     with pinned_precision(), torch.no_grad():
         model = build(part, "torch_attention", {"device": "meta"}).to_empty(device="cpu").eval()
@@ -122,6 +111,14 @@ def verify(
     sums = sum(x.shape[-1] for name, x in first.items() if x.ndim >= 2 and "embedding" not in name)
     tolerance = 8 * max(UNIT * float(np.sqrt(sums)), moved)
     return Verified(part.name, error, tolerance, int(finite.sum()), differing)
+
+
+def _reading(opened: Source) -> Reading:
+    """The configuration of a source, if both frameworks are there to run its model."""
+    require(("torch", "jax", "flax"), extra="torch,jax")
+    if opened.reading is None:
+        raise InputError("--verify needs the model's config.json beside the source, or --config")
+    return opened.reading
 
 
 def _distance(x: np.ndarray, expected: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attention_bridge.errors import Fault, FaultKind
-from attention_bridge.weights.configured import read_config
+from attention_bridge.weights.configured import Configured, read_config
 from attention_bridge.weights.grouped import GroupedMove
 from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import NamePattern
@@ -39,7 +39,7 @@ def convert(
     source: Layout | str,
     target: Layout | str,
     axes: Mapping[str, int] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | Configured | None = None,
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Convert named arrays from one layout to another. Bytes are only moved, never computed with.
 
@@ -72,14 +72,14 @@ def resolve(
     source: Layout | str,
     target: Layout | str,
     axes: Mapping[str, int] | None,
-    config: Mapping[str, Any] | None,
+    config: Mapping[str, Any] | Configured | None,
     names: Collection[str],
 ) -> tuple[Layout, Layout, dict[str, int]]:
     """The two layouts, as a configuration makes them, and the sizes that it gives; arguments as in `convert`."""
     source, target = find_layout(source), find_layout(target)
     if config is None:
         return source, target, dict(axes or {})
-    reading = read_config(config, names)
+    reading = read_config(config, names) if isinstance(config, Mapping) else config
     source, target = (reading.layout if x.name == reading.layout.name else x for x in (source, target))
     return source, target, {**reading.axes, **(axes or {})}
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from attention_bridge.errors import Fault
+from attention_bridge.weights.configured import Configured
 from attention_bridge.weights.engine import Traced, resolve, route
 from attention_bridge.weights.ghosts import ghost
 from attention_bridge.weights.layout import Layout, entry_for
@@ -59,7 +60,7 @@ def stream(
     target: Layout | str,
     *,
     axes: Mapping[str, int] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | Configured | None = None,
     allow_unknown: bool = True,
 ) -> Stream:
     """Plan a conversion of tensors that are read one at a time.

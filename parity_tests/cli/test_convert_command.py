@@ -1,6 +1,9 @@
 """`attention-bridge layouts`, `inspect` and `convert`, as a user types them: what works, what is refused."""
 
 import json
+from collections import Counter
+from pathlib import Path
+from unittest.mock import Mock
 
 import ml_dtypes
 import numpy as np
@@ -8,7 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from attention_bridge import checkpoints
+from attention_bridge.checkpoints.finding import Found
 from attention_bridge.cli import app
+from attention_bridge.pretrained import families as readers
+from attention_bridge.pretrained.source import Source
 from attention_bridge.pretrained.verification import verify
 from attention_bridge.weights import convert
 from attention_bridge.weights.layouts import LAYOUTS
@@ -110,6 +116,34 @@ class TestConvert:
         assert said["verified"]["ok"]
         assert 0 < said["verified"]["error"] < 1e-5
 
+    @pytest.mark.parametrize("options", [(), ("--verify",)])
+    def test_a_source_and_its_configuration_are_opened_and_read_once(
+        self, neox, tmp_path, monkeypatch, options
+    ):
+        opened, values = Counter(), Counter()
+
+        def count(path, *arguments, **named):
+            opened[Path(path).name] += 1
+            return real_open(path, *arguments, **named)
+
+        def read(reader, name):
+            values[reader.path, name] += 1
+            return real_read(reader, name)
+
+        real_open, real_read = Path.open, checkpoints.Reader.read
+        monkeypatch.setattr(Path, "open", count)
+        monkeypatch.setattr(checkpoints.Reader, "read", read)
+        monkeypatch.setattr(readers, "_read", counted := Mock(wraps=readers._read))
+        monkeypatch.setattr(checkpoints, "open", opening := Mock(wraps=checkpoints.open))
+        done = run("convert", neox, tmp_path / "new.safetensors", "--to", "jax_attention", *options)
+        assert done.exit_code == 0, done.output
+        assert opened["config.json"] == counted.call_count == 1
+        assert [
+            call.args[0].path.parent for call in opening.call_args_list if isinstance(call.args[0], Found)
+        ] == [neox]
+        most = 1 + len(options)  # and once more to compare the values
+        assert {count for (path, _), count in values.items() if path.parent == neox} <= {1, most}
+
     def test_verifying_notices_a_target_that_is_wrong(self, neox, tmp_path):
         target = tmp_path / "new.safetensors"
         assert run("convert", neox, target, "--to", "torch_attention").exit_code == 0
@@ -118,8 +152,8 @@ class TestConvert:
             for name, x in checkpoints.read(target).items()
         }
         checkpoints.write(target, swapped)
-        config = json.loads((neox / "config.json").read_text())
-        found = verify(neox, target, "hf.gpt_neox", "torch_attention", config=config)
+        with Source.open(neox) as source:
+            found = verify(source, target, "hf.gpt_neox", "torch_attention")
         assert not found.ok
         assert found.error > 1e-2
 
@@ -146,8 +180,8 @@ class TestConvert:
         damaged[name] = damaged[name].copy()
         damaged[name].view(np.uint8).reshape(-1)[-1] ^= 128  # one sign
         checkpoints.write(target, damaged)
-        config = json.loads((neox / "config.json").read_text())
-        found = verify(tmp_path, target, "hf.gpt_neox", "torch_attention", config=config)
+        with Source.open(tmp_path, config=neox) as source:
+            found = verify(source, target, "hf.gpt_neox", "torch_attention")
         assert (found.ok, len(found.differing)) == (False, 1)
 
     @pytest.mark.parametrize("suffix", ["safetensors", "msgpack"])
