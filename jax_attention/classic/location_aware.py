@@ -45,7 +45,7 @@ def align_in_turn(
         score: from a query `(batch, hidden)` and weights `(batch, key)` to the scores of its keys `(batch, key)`.
         query: one after the other.
         previous: weights for the first of them to know, in at least float32.
-        mask: True where the query attends to the key.
+        mask: boolean mask, True where a query may attend to a key; None for no mask.
     """
     inputs = query.swapaxes(0, 1), mask.swapaxes(0, 1)  # query batch hidden, query batch key
     _, weights = scan(partial(_align, score), previous, inputs)

@@ -143,7 +143,7 @@ class MultiHeadLatentAttention(_LatentProjections):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries, keys and values.
+        num_heads: number of heads.
         kv_lora_rank: features of the latent.
         nope_head_dim: features of a head's query and key that know no position.
         rope_head_dim: features of a head's query, and of the key that all heads share, that are turned.

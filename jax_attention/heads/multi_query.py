@@ -34,8 +34,8 @@ class MultiQueryAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions.

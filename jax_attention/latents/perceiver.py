@@ -98,7 +98,7 @@ class PerceiverAttention(nnx.Module):
             mask: True where the latent attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
             latents: what queries instead of the learned latents, as what an earlier call gave, or the queries of
                 a decoder; any number of them.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:

@@ -89,9 +89,9 @@ class AttentionPooling(nnx.Module):
         """Let every probe read the sequence.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             mask: True where the probe attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:

@@ -151,7 +151,7 @@ class InducedSetAttentionBlock(nnx.Module):
         Args:
             x: the set.
             mask: True where an element is seen; `padding_mask(tokens, pad_id)` for padded batches.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Raises:

@@ -69,7 +69,7 @@ def recurrent_delta_rule(
         key: what the values are stored under, of length 1 at most.
         value: what is stored.
         beta: how much of the difference is written, 0 to 1.
-        state: recurrent state before the first token; None for an empty one.
+        state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:
         What was read, in the dtype of `query`, and the memory after the last token.
@@ -159,7 +159,7 @@ class DeltaNet(nnx.Module):
     Args:
         embed_dim: features of input and output.
         num_heads: heads, each with a memory of its own.
-        head_dim: features of queries and keys in a head; `embed_dim / num_heads` if None.
+        head_dim: query and key features of a head; None for `embed_dim / num_heads`.
         value_dim: features of values in a head; `head_dim` if None.
         conv_width: how many tokens the short convolution sees.
         chunk_size: how many tokens are read at once.
@@ -214,10 +214,10 @@ class DeltaNet(nnx.Module):
         """Read the sequence token by token; no position sees a later one.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             mask: `(batch, 1, 1, length)`, False where a token is not there: the memory stays as it is, and what the
                 token gives to the short convolution is zero.
-            state: recurrent state of the tokens before; None for an empty one.
+            state: recurrent state of the earlier tokens; None for an empty one.
             need_weights: whether to return the matrix from values to outputs.
 
         Returns:

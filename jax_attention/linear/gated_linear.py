@@ -59,7 +59,7 @@ def recurrent_gated_linear_attention(
         key: what the values are stored under.
         value: values, whose weighted mean is the output.
         log_decay: logarithm of the factors by which the memory shrinks before each token, at most 0.
-        state: recurrent state before the first token; None for an empty one.
+        state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:
         What was read, in the dtype of `value`, and the memory after the last token.
@@ -126,7 +126,7 @@ class GatedLinearAttention(nnx.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads.
+        num_heads: number of heads.
         head_dim: features of queries and keys in a head; `embed_dim / (2 num_heads)` if None.
         value_dim: features of values in a head; `2 head_dim` if None.
         gate_rank: rank of the map from a token to its decays.
@@ -184,9 +184,9 @@ class GatedLinearAttention(nnx.Module):
         """Read the sequence token by token; no position sees a later one.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             mask: `(batch, 1, 1, length)`, False where a token is not there: the memory stays as it is.
-            state: recurrent state of the tokens before; None for an empty one.
+            state: recurrent state of the earlier tokens; None for an empty one.
             need_weights: whether to return the matrix that maps values to outputs, before the norm.
 
         Returns:

@@ -182,8 +182,8 @@ class LinearAttention(nnx.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of heads.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         is_causal: whether each position attends only to itself and earlier positions; only then is there a state.
         chunk_size: how many tokens are read at once.
         eps: added to the denominator.
@@ -234,9 +234,9 @@ class LinearAttention(nnx.Module):
         """Read the sequence; with `is_causal` no position sees a later one.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             mask: `(batch, 1, 1, length)`, False where a token is not there: it leaves no trace in the state.
-            state: recurrent state of the tokens before; None for an empty one.
+            state: recurrent state of the earlier tokens; None for an empty one.
             need_weights: whether to return the matrix from values to outputs.
 
         Returns:

@@ -42,7 +42,7 @@ def check_read(
     """Raise unless `x` is a sequence, `mask` hides tokens of it, and `state` fits.
 
     Args:
-        x: the sequence.
+        x: input sequence, `(batch, length, embed_dim)`.
         dim: how many features it must have.
         mask: which tokens are there.
         state: recurrent state of the tokens before.

@@ -198,8 +198,8 @@ class PerformerAttention(nnx.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of heads.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         num_features: how many random features, shared by the heads; `head_dim log(head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions; only then is there a state.
         chunk_size: how many tokens are read at once.

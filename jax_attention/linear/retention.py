@@ -81,7 +81,7 @@ def recurrent_retention(
         query, key: turned by their positions, if they are to be.
         value: values, whose weighted mean is the output.
         log_decay: logarithm of the factor by which the memory shrinks before each token, at most 0.
-        state: recurrent state before the first token; None for an empty one.
+        state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:
         What was read, in the dtype of `value`, and the memory after the last token.
@@ -169,8 +169,8 @@ class MultiScaleRetention(nnx.Module):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads.
-        head_dim: features of queries and keys in a head; `embed_dim / num_heads` if None.
+        num_heads: number of heads.
+        head_dim: query and key features of a head; None for `embed_dim / num_heads`.
         value_dim: features of values in a head; `2 head_dim` if None.
         frequencies: radians a token by which each pair of features turns; `retention_frequencies` if None.
         interleaved: whether features 2i and 2i + 1 make a pair, instead of i and i + d/2.
@@ -232,9 +232,9 @@ class MultiScaleRetention(nnx.Module):
         """Read the sequence token by token; no position sees a later one.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             mask: `(batch, 1, 1, length)`, False where a token is not there: nothing is written, and no time passes.
-            state: recurrent state of the tokens before; None for an empty one.
+            state: recurrent state of the earlier tokens; None for an empty one.
             need_weights: whether to return the matrix that maps values to outputs, before the norm.
 
         Returns:

@@ -113,7 +113,7 @@ class LinformerAttention(nnx.Module):
             x: the sequence, at most `length` long.
             mask: `(batch, 1, 1, length)`, True where a position is part of the mixtures.
             positions: where each element stands, for `position`; None counts from 0.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:

@@ -146,7 +146,7 @@ class NystromAttention(nnx.Module):
         """Let every position attend to every other by way of the landmarks.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             mask: `(batch, 1, 1, length)`, True where a position is visible; a hidden one is in no landmark either.
             positions: where each element stands, for `position`; None counts from 0.
             need_weights: whether to return the weights; without them no matrix of all pairs is made.

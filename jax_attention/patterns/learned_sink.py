@@ -36,9 +36,9 @@ class LearnedSinkAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         window: how many keys a query sees at most, its own included; needs `is_causal`. gpt-oss has such layers in

@@ -95,11 +95,11 @@ class StreamingAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
+        num_heads: number of query heads.
         window: how many of the last keys a query sees, its own included.
         num_sinks: how many of the first keys it sees besides; 4 in the paper.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         position: tells queries and keys how far apart they stand in the cache; see `positions`.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.

@@ -37,13 +37,13 @@ class SoftcapAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         softcap: what no score reaches.
         q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
         k_norm: likewise the keys.
-        window: number of keys that a position attends to at most, its own included; None for all.
+        window: number of visible keys, including the query's own; None for no limit.
         scale: factor on the scores before they are bent; `1 / sqrt(head_dim)` if None.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.

@@ -57,7 +57,7 @@ def sparsemax(
 
     Args:
         scores: any real numbers.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+        mask: boolean mask, True where a query may attend to a key, broadcast to `scores`; None for no mask.
 
     Returns:
         Weights that sum to one along the keys, exactly zero where masked and beyond the support; a row with no

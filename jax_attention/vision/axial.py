@@ -102,7 +102,7 @@ class AxialAttention(nnx.Module):
 
         Args:
             x: the grid.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Returns:

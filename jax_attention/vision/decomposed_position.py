@@ -117,7 +117,7 @@ class DecomposedPositionAttention(nnx.Module):
 
         Args:
             x: a grid of the size that there are positions for; they are not interpolated.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:

@@ -39,9 +39,9 @@ class GatedAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
         k_norm: likewise the keys.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
@@ -108,9 +108,9 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
         k_norm: likewise the keys.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.

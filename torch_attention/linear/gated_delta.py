@@ -149,7 +149,7 @@ class GatedDeltaNet(nn.Module):
         num_heads: heads of queries and keys.
         num_value_heads: heads of values, each with a memory of its own; a multiple of `num_heads`, and equal to it if
             None. Head h of the values has the queries and keys of head `h // (num_value_heads // num_heads)`.
-        head_dim: features of queries and keys in a head; `embed_dim / num_heads` if None.
+        head_dim: query and key features of a head; None for `embed_dim / num_heads`.
         value_dim: features of values in a head; `head_dim` if None.
         conv_width: how many tokens the short convolution sees.
         chunk_size: how many tokens are read at once.

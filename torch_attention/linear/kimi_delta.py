@@ -142,7 +142,7 @@ class KimiDeltaAttention(nn.Module):
     Args:
         embed_dim: features of input and output.
         num_heads: heads, each with a memory of its own.
-        head_dim: features of queries and keys in a head; `embed_dim / num_heads` if None.
+        head_dim: query and key features of a head; None for `embed_dim / num_heads`.
         value_dim: features of values in a head; `head_dim` if None.
         rank: that of the maps to decay and gate; `value_dim` if None.
         conv_width: how many tokens the short convolution sees.

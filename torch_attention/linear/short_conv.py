@@ -45,7 +45,7 @@ def short_convolution(
 
     Args:
         layer: the convolution, without padding.
-        x: the sequence.
+        x: input sequence, `(batch, length, embed_dim)`.
         state: last inputs of the tokens before; None for zeros.
         conv_width: how many tokens the convolution sees.
 

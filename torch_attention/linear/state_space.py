@@ -64,7 +64,7 @@ def recurrent_state_space(
         key: what the values are stored under, B.
         value: what is stored, Δ x.
         log_decay: logarithm of the factor by which the memory fades before each token, at most 0.
-        state: recurrent state before the first token; None for an empty one.
+        state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:
         What was read, in the dtype of `query`, and the memory after the last token.

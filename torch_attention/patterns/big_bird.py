@@ -185,8 +185,8 @@ class BigBirdAttention(SelfAttentionFrame):
         """Let every block attend to those it sees.
 
         Args:
-            x: the sequence.
-            mask: True where the query attends to the key; it can only hide more.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the pattern. None for no mask.
             random_blocks: for each head and block, which further blocks it sees; None for none. A number that is
                 no block adds none.
             positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.

@@ -112,8 +112,8 @@ class LongformerAttention(SelfAttentionFrame):
         """Let every position attend to its neighbours and to the global tokens, and these to all.
 
         Args:
-            x: the sequence.
-            mask: True where the query attends to the key; it can only hide more.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the pattern. None for no mask.
             global_tokens: True where a token sees all and is seen by all; None for no such token.
             positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
 

@@ -97,7 +97,7 @@ class PersistentMemoryAttention(SelfAttentionFrame):
         """Let every element attend to those it sees, and to the memories.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             mask: True where the query attends to the key; it says nothing of memories.
             cache: with `is_causal`, as in `CausalSelfAttention`; memories are not in it.
             dropout_keep: dropout mask, of memories too; all others as in `MultiHeadSelfAttention`.

@@ -42,10 +42,10 @@ class SlidingWindowAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
+        num_heads: number of query heads.
         window: how many keys a query sees at most.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.

@@ -42,12 +42,12 @@ class QKNormAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         eps: added to the mean square.
         unit_offset: whether what is normalised is multiplied by 1 + γ, as in Gemma 3, and not by γ.
-        window: number of keys that a position attends to at most, its own included; None for all.
+        window: number of visible keys, including the query's own; None for no limit.
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -111,11 +111,11 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         eps: added to the mean square.
-        window: number of keys that a position attends to at most, its own included; None for all.
+        window: number of visible keys, including the query's own; None for no limit.
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.

@@ -42,7 +42,7 @@ def sigmoid_weights(
 
     Args:
         scores: any real numbers.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+        mask: boolean mask, True where a query may attend to a key, broadcast to `scores`; None for no mask.
         shift: added to every score; if None minus the logarithm of the number of keys, those that are masked for every
             query not counted.
 

@@ -89,7 +89,7 @@ class TalkingHeadsAttention(SelfAttentionFrame):
         """Let the heads talk before they attend and after; the rest as in `MultiHeadSelfAttention`.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             mask: True where the query attends to the key; its axis of heads, if it has one, is 1.
             need_weights: whether to return the weights, those after the exchange.
             cache: with `is_causal`, as in `CausalSelfAttention`; all others as in `MultiHeadSelfAttention`.

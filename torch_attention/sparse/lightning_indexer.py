@@ -60,7 +60,7 @@ class LightningIndexer(nn.Module):
 
     Args:
         embed_dim: features of the sequence.
-        num_heads: heads of queries.
+        num_heads: number of query heads.
         head_dim: features of a head.
         query_dim: features of what queries are made from; None makes them from the sequence itself.
         position: what turns queries and keys: `RotaryEmbedding(head_dim, rotary_dim=64)` in DeepSeek-V3.2.
@@ -106,7 +106,7 @@ class LightningIndexer(nn.Module):
         The scores are differentiable: they are trained to agree with the weights of full attention.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             asked: what queries are made from; None is `x`.
             positions: where each element stands, for `position`; None counts from 0.
 

@@ -110,7 +110,7 @@ class LSHAttention(nn.Module):
         """Let every position attend to those whose buckets lie near its own.
 
         Args:
-            x: the sequence.
+            x: input sequence, `(batch, length, embed_dim)`.
             mask: `(batch, 1, 1, length)`, True where a position may be seen at all; hidden ones are sorted last.
             rotations: for this call, in place of the buffer; of its shape.
             need_weights: whether to return the weights; without them no matrix of all pairs is made.

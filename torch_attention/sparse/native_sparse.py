@@ -99,7 +99,7 @@ class NativeSparseAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: heads of queries; must divide `embed_dim`.
-        num_kv_heads: heads of keys and values; must divide `num_heads`.
+        num_kv_heads: number of key and value heads; must divide `num_heads`.
         compressed_size: keys that become one; a multiple of `stride`.
         stride: positions from the start of one run to that of the next.
         selected_size: keys of a block that is chosen as a whole; a multiple of `stride`.

@@ -84,7 +84,7 @@ class SpatialReductionAttention(nn.Module):
 
         Args:
             x: the grid; at least one patch high and wide.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:

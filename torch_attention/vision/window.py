@@ -149,7 +149,7 @@ class WindowAttention(nn.Module):
             x: the grid.
             mask: True where a place of a window attends to another, `(batch|1, windows|1, heads|1, area|1, area)`,
                 places and windows counted row after row.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
 
         Returns:
