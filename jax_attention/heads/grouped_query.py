@@ -1,9 +1,9 @@
-r"""Grouped-query attention: several query heads share one head of keys and values (Ainslie et al. 2023).
+r"""Grouped-query attention: several query heads share one key and value head (Ainslie et al. 2023).
 
 $$ \mathrm{head}_h = \mathrm{softmax}\!\left(Q_h K_g^\top / \sqrt{d}\right) V_g, \qquad g = \lfloor h G / H \rfloor $$
 
-One change from `MultiHeadSelfAttention`: there are only G heads of keys and values. With G = H it is that class,
-with G = 1 `MultiQueryAttention`; a cache of keys and values is H / G times smaller.
+One change from `MultiHeadSelfAttention`: there are only G key and value heads. G = H is multi-head attention, and G = 1
+is `MultiQueryAttention`. The KV cache is H / G times smaller.
 
 | symbol | argument       |
 |--------|----------------|
@@ -30,7 +30,7 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 class GroupedQueryAttention(SelfAttentionFrame):
-    """Multi-head self-attention in which groups of query heads share keys and values (Ainslie et al. 2023).
+    """Multi-head self-attention whose query heads share key and value heads in groups (Ainslie et al. 2023).
 
     Args:
         embed_dim: features of input and output.
@@ -75,11 +75,11 @@ class GroupedQueryAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SharedCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend once for each query head to the keys of its group; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with grouped key and value heads.
 
-        `position` in a call overrides the layer's own positional encoding, for layers that share one.
-
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Arguments and result as in `MultiHeadSelfAttention`. With `is_causal`, `cache` takes a KV cache, as in
+        `CausalSelfAttention`. A `position` in the call overrides the layer's own positional encoding, for layers that
+        share one.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -91,7 +91,7 @@ class GroupedQueryAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show four query heads of which every two share their keys."""
+    """Show four query heads that share two key and value heads."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]
