@@ -53,8 +53,8 @@ def absorbed_latent_attention(
         latents: cached latents and shared rotary keys, the latter already rotated.
         key_up: W_UK, the map from a latent to the keys of each head.
         value_up: W_UV, the map from a latent to the values of each head.
-        mask, need_weights, dropout_keep, dropout_rate, scoring: as in `attend`; a `scale` of None is `1 /
-            sqrt(head_dim)` with the `head_dim` of `query`.
+        mask, need_weights, dropout_keep, dropout_rate, scoring: as in `attend`; a `scale` of None is
+            `1 / sqrt(head_dim)` with the `head_dim` of `query`.
 
     Returns:
         Output and weights, equal to the results of `attend` with the expanded keys and values.
