@@ -1,17 +1,17 @@
-r"""Attention on normalised queries and keys: no score grows because a vector does (Henry et al. 2020).
+r"""QK-norm attention: queries and keys are normalised, which bounds the scores (Henry et al. 2020).
 
 $$ \mathrm{head}_h = \mathrm{softmax}\!\left(\hat{Q}_h \hat{K}_g^\top / \sqrt{d}\right) V_g, \qquad
    \hat{q} = \gamma \odot \frac{q}{\sqrt{\mathrm{mean}(q^2) + \epsilon}} $$
 
-One change from `GroupedQueryAttention`: queries and keys are divided by their root mean square, and scaled by a learned
-γ, after their projection and before positions turn them. Models mean different things by "QK-norm":
+One change from `GroupedQueryAttention`: projected queries and keys are divided by their root mean square and multiplied
+by a learned γ, before positional encoding. Models use the name "QK-norm" for different operations:
 
-| class                      | the mean is over                 | features of γ for queries, keys | model  |
+| class                      | mean over                        | features of γ for queries, keys | model  |
 |----------------------------|----------------------------------|---------------------------------|--------|
-| `QKNormAttention`          | each head by itself              | d, d (the same for all heads)   | Qwen 3 |
+| `QKNormAttention`          | each head separately             | d, d (shared by all heads)      | Qwen 3 |
 | `FullWidthQKNormAttention` | all heads, before they are split | H d, G d                        | OLMo 2 |
 
-With one head the two are the same. (Flax's `normalize_qk` is a LayerNorm of each head, Llama 4's norm has no γ.)
+With one head the two are equal. (Flax's `normalize_qk` is a LayerNorm of each head; Llama 4's norm has no γ.)
 
 | symbol | argument       |
 |--------|----------------|
@@ -40,15 +40,15 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 class QKNormAttention(SelfAttentionFrame):
-    """Grouped-query attention whose queries and keys are normalised head by head (Qwen 3, Yang et al. 2025).
+    """Grouped-query attention with queries and keys normalised per head (Qwen 3, Yang et al. 2025).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of query heads.
         num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
-        eps: added to the mean square.
-        unit_offset: whether what is normalised is multiplied by 1 + γ, as in Gemma 3, and not by γ.
+        eps: constant added to the mean square.
+        unit_offset: whether the norm multiplies by 1 + γ, as in Gemma 3, instead of γ.
         window: number of visible keys, including the query's own; None for no limit.
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
@@ -95,9 +95,10 @@ class QKNormAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend by normalised queries and keys; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with queries and keys normalised per head.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Arguments and result as in `MultiHeadSelfAttention`. With `is_causal`, `cache` takes a KV cache, as in
+        `CausalSelfAttention`.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -112,14 +113,14 @@ class QKNormAttention(SelfAttentionFrame):
 
 @checked
 class FullWidthQKNormAttention(SelfAttentionFrame):
-    """Grouped-query attention whose queries and keys are normalised over all heads at once (OLMo 2, 2024).
+    """Grouped-query attention with queries and keys normalised over all heads jointly (OLMo 2, 2024).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of query heads.
         num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
         head_dim: features of a head; None for `embed_dim / num_heads`.
-        eps: added to the mean square.
+        eps: constant added to the mean square.
         window: number of visible keys, including the query's own; None for no limit.
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
@@ -165,9 +166,10 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend by normalised queries and keys; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with queries and keys normalised over all heads.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Arguments and result as in `MultiHeadSelfAttention`. With `is_causal`, `cache` takes a KV cache, as in
+        `CausalSelfAttention`.
         """
         self.check(x, mask, **call)
         query = normalise(self.q_norm, self.q_proj(x))  # batch length heads·head_dim
@@ -181,7 +183,7 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show that inputs ten times as large get the same weights."""
+    """Show that scaling the input by ten leaves the weights unchanged."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

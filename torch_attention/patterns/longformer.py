@@ -51,6 +51,14 @@ def local_global_mask(
         0 0 0 1 1 1
         0 0 0 1 1 1
 
+    Args:
+        global_tokens: boolean mask, True where a token is global: it attends to all tokens, and all tokens attend to
+            it.
+        one_sided_window: number of visible keys on each side of the query's own.
+
+    Returns:
+        Boolean mask `(batch, 1, length, length)`.
+
     Raises:
         ValueError: `one_sided_window` is below 1.
     """
