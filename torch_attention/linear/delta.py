@@ -132,8 +132,8 @@ def delta_rule_weights(
 ) -> Float[Tensor, "batch heads length length"]:
     """Attention weights of the delta rule: the matrix that maps values to outputs, in at least float32.
 
-    The matrix is tril(Q Kᵀ) (I + tril(diag(β) K Kᵀ, -1))⁻¹ diag(β). Its rows need not sum to 1. A weight can be negative
-    where a later token has erased a value.
+    The matrix is tril(Q Kᵀ) (I + tril(diag(β) K Kᵀ, -1))⁻¹ diag(β). Its rows need not sum to 1. A weight can be
+    negative where a later token has erased a value.
     """
     query, key, beta = (at_least_float32(x) for x in (query, key, beta))
     scores = torch.tril(einsum("bhqd,bhkd->bhqk", query, key))  # batch heads length length
