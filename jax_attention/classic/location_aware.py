@@ -95,7 +95,7 @@ class LocationAwareAttention(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         if kernel_size % 2 != 1:
-            raise ValueError(f"kernel_size must be odd, for a filter to have a middle, got {kernel_size}")
+            raise ValueError(f"kernel_size must be odd, so that a filter has a centre, got {kernel_size}")
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.query_dim = query_dim
         self.key_dim = key_dim

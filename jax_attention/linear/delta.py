@@ -258,11 +258,11 @@ def main() -> None:
     """Show a state whose value is overwritten, and the attention weights of a layer."""
     from jax_attention.demonstration import draw, fill, show
 
-    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key is the first again
+    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key equals the first
     value = jnp.asarray([[[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]])
     beta = jnp.asarray([[[1.0, 1.0, 0.5]]])
     _, memory = recurrent_delta_rule(key, key, value, beta)
-    print("Under the first key lie 1, 2; half of the way to 5, 6 is written:")
+    print("The state maps the first key to 1, 2; beta = 0.5 moves this halfway to 5, 6:")
     print(" ".join(f"{number:.3f}" for row in memory[0, 0].tolist() for number in row))
 
     words = ["the", "cat", "sat", "still"]

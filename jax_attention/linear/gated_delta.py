@@ -249,12 +249,12 @@ def main() -> None:
     """Show a state that decays while it is overwritten, and the attention weights of a layer."""
     from jax_attention.demonstration import draw, fill, show
 
-    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key is the first again
+    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key equals the first
     value = jnp.asarray([[[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]])
     beta = jnp.asarray([[[1.0, 1.0, 0.5]]])
     log_decay = jnp.log(jnp.asarray([[[1.0, 1.0, 0.1]]]))
     _, memory = recurrent_gated_delta_rule(key, key, value, beta, log_decay)
-    print("Before the third token nine tenths of the memory fade:")
+    print("Before the third token, the state decays by a factor of 0.1:")
     print(" ".join(f"{number:.3f}" for row in memory[0, 0].tolist() for number in row))
 
     words = ["the", "cat", "sat", "still"]

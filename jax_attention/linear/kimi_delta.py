@@ -247,12 +247,12 @@ def main() -> None:
     """Show a state with one decaying channel, and the attention weights of a layer."""
     from jax_attention.demonstration import draw, fill, show
 
-    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key is the first again
+    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key equals the first
     value = jnp.asarray([[[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]])
     beta = jnp.asarray([[[1.0, 1.0, 0.5]]])
     log_decay = jnp.log(jnp.asarray([[[[1.0, 1.0], [1.0, 1.0], [0.1, 1.0]]]]))
     _, memory = recurrent_kimi_delta_rule(key, key, value, beta, log_decay)
-    print("Before the third token nine tenths of the first channel fade, and nothing of the second:")
+    print("Before the third token, the first channel decays by a factor of 0.1, and the second does not:")
     print(" ".join(f"{number:.3f}" for row in memory[0, 0].tolist() for number in row))
 
     words = ["the", "cat", "sat", "still"]

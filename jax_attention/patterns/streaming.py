@@ -223,7 +223,7 @@ def _check_one_coordinate(position: nnx.Module | None) -> None:
     num_axes = getattr(position, "num_axes", None)
     if num_axes is not None:
         raise ValueError(
-            f"position must read one coordinate, the place in the cache, got num_axes={num_axes}"
+            f"position must take one coordinate, the position in the cache, got num_axes={num_axes}"
         )
 
 

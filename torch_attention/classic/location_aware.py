@@ -93,7 +93,7 @@ class LocationAwareAttention(nn.Module):
     ):
         super().__init__()
         if kernel_size % 2 != 1:
-            raise ValueError(f"kernel_size must be odd, for a filter to have a middle, got {kernel_size}")
+            raise ValueError(f"kernel_size must be odd, so that a filter has a centre, got {kernel_size}")
         factory = Factory(device=device, dtype=dtype)
         self.query_dim = query_dim
         self.key_dim = key_dim

@@ -279,8 +279,8 @@ def main() -> None:
     show("LinearAttention", AttentionOutput(output, weights), words, words)
     _, state, _ = layer(x[:, :2])
     later, _, _ = layer(x[:, 2:], state=state)
-    print("last output, read at once:  ", " ".join(f"{number:.3f}" for number in output[0, -1].tolist()))
-    print("last output, read in halves:", " ".join(f"{number:.3f}" for number in later[0, -1].tolist()))
+    print("last output, one pass:  ", " ".join(f"{number:.3f}" for number in output[0, -1].tolist()))
+    print("last output, two passes:", " ".join(f"{number:.3f}" for number in later[0, -1].tolist()))
 
 
 if __name__ == "__main__":

@@ -291,7 +291,7 @@ def main() -> None:
     layer = fill(MultiScaleRetention(embed_dim=8, num_heads=2))
     output, _, weights = layer(draw(1, 4, 8), need_weights=True)
     show("MultiScaleRetention", AttentionOutput(output, weights), words, words)
-    print("left of a memory after 32 tokens:", " ".join(f"{g**32:.3f}" for g in retention_decays(6)))
+    print("decay of the state after 32 tokens:", " ".join(f"{g**32:.3f}" for g in retention_decays(6)))
 
 
 if __name__ == "__main__":

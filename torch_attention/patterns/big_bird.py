@@ -244,7 +244,7 @@ def _check_pattern(block_size: int, window_blocks: int, global_blocks: int) -> N
     check_at_least(0, global_blocks=global_blocks)
     if window_blocks % 2 == 0:
         raise ValueError(
-            f"window_blocks must be odd (the query's own and as many on each side), got {window_blocks}"
+            f"window_blocks must be odd (the query's own block and equally many on each side), got {window_blocks}"
         )
 
 

@@ -103,7 +103,7 @@ def main() -> None:
     show("LearnedSinkAttention", result, words, words)
     assert result.weights is not None
     for number, head in enumerate(result.weights[0].sum(-1).tolist()):
-        print(f"head {number}, into the sink:", " ".join(f"{1.0 - seen:.3f}" for seen in head))
+        print(f"head {number}, weight of the sink:", " ".join(f"{1.0 - seen:.3f}" for seen in head))
 
 
 if __name__ == "__main__":

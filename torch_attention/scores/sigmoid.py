@@ -113,7 +113,7 @@ class SigmoidAttention(SelfAttentionFrame):
         self.check(x, mask, **call)
         if call.get("cache") is not None and self.shift is None:
             raise ValueError(
-                "cache needs SigmoidAttention(shift=...): how many keys there will be is not yet known, got shift=None"
+                "cache needs SigmoidAttention(shift=...): the final number of keys is not known yet, got shift=None"
             )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
