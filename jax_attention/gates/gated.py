@@ -90,8 +90,17 @@ class GatedAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Apply self-attention with a gate per feature of each head.
 
-        Arguments and result as in `MultiHeadSelfAttention`; the weights are not gated. With `is_causal`, `cache` takes
-        a KV cache, as in `CausalSelfAttention`.
+        The weights are returned before the gate.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -160,8 +169,17 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Apply self-attention with one gate per head.
 
-        Arguments and result as in `MultiHeadSelfAttention`; the weights are not gated. With `is_causal`, `cache` takes
-        a KV cache, as in `CausalSelfAttention`.
+        The weights are returned before the gate.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

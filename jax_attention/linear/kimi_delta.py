@@ -211,7 +211,16 @@ class KimiDeltaAttention(nnx.Module):
     ) -> RecurrentOutput:
         """Apply causal linear attention with the Kimi delta rule.
 
-        Arguments, result and errors as in `DeltaNet`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask. Masked tokens leave the
+                state unchanged and enter the short convolution as zeros.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, the matrix that maps values to outputs.
+
+        Returns:
+            Output `(batch, length, embed_dim)`, the state after the last token, and weights
+            `(batch, heads, length, length)` or None.
         """
         memory_shape = (self.num_heads, self.head_dim, self.value_dim)
         inputs_shape = (self.conv_width - 1, 2 * self.keys + self.values)

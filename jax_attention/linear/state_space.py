@@ -222,9 +222,19 @@ class Mamba2(nnx.Module):
         state: ConvolvedState | None = None,
         need_weights: bool = False,
     ) -> RecurrentOutput:
-        """Apply a causal Mamba-2 layer; arguments, result and errors as in `DeltaNet`.
+        """Apply a causal Mamba-2 layer.
 
-        The weights map x after the convolution to outputs; they include Δ and D.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask. Masked tokens leave the
+                state unchanged and enter the short convolution as zeros.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, the matrix that maps x after the convolution to
+                outputs; it includes Δ and D.
+
+        Returns:
+            Output `(batch, length, embed_dim)`, the state after the last token, and weights
+            `(batch, heads, length, length)` or None.
         """
         memory_shape = (self.num_heads, self.state_dim, self.head_dim)
         features = self.values + 2 * self.keys

@@ -111,8 +111,15 @@ class SigmoidAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Apply self-attention with sigmoid weights.
 
-        Arguments and result as in `MultiHeadSelfAttention`. With `is_causal` and a given `shift`, `cache` takes a KV
-        cache, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal` and with a given `shift`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         if call.get("cache") is not None and self.shift is None:

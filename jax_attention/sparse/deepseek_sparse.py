@@ -134,10 +134,19 @@ class DeepSeekSparseAttention(nnx.Module):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Apply causal attention to the selected keys; arguments and result as in `attention`.
+        """Apply causal attention to the selected keys.
 
-        Keys that the mask hides from all heads are not selected. With a cache, `attention` must be causal; the cache
-        holds `Indexed` entries.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask. Keys that it hides from all
+                heads are not selected.
+            cache: KV cache of the earlier positions, with entries of type `Indexed`, if `attention` is causal; None
+                without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `attention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.attention.check(x, mask, **call)
         cache, positions = call.get("cache"), call.get("positions")

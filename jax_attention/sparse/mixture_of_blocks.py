@@ -131,8 +131,17 @@ class MixtureOfBlockAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Apply causal self-attention to the query's own block and the best earlier ones.
 
-        Arguments and result as in `CausalSelfAttention`. Only unmasked keys count in the score of a block; a fully
-        masked block is not selected.
+        Only unmasked keys count in the score of a block; a fully masked block is not selected.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the causal mask. None for no mask.
+            cache: KV cache of the earlier positions; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim

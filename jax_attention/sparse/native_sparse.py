@@ -170,10 +170,19 @@ class NativeSparseAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[UndroppedCall],
     ) -> AttentionOutput | CachedOutput:
-        """Apply causal self-attention in three branches; arguments and result as in `CausalSelfAttention`.
+        """Apply causal self-attention in three branches.
 
-        `implementation` applies to the selected blocks and the window; the compressed branch always computes its
-        weights, because they select the blocks.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the causal mask. None for no mask.
+            cache: KV cache of the earlier positions; None without one.
+            implementation: implementation of the selected blocks and the window; None for the fastest. The compressed
+                branch always computes its weights, because they select the blocks.
+            positions, lengths, segments, need_weights: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim

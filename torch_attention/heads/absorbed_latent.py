@@ -92,9 +92,17 @@ class AbsorbedLatentAttention(_LatentProjections):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Apply causal or full self-attention to the latents, without expanding keys and values.
+        """Apply self-attention to the latents, without expanding keys and values.
 
-        Arguments and result as in `MultiHeadLatentAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, with entries of type `Latents`, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query, found = self._read(x, mask, **call)

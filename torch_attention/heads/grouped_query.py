@@ -74,9 +74,16 @@ class GroupedQueryAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Apply self-attention with grouped key and value heads.
 
-        Arguments and result as in `MultiHeadSelfAttention`. With `is_causal`, `cache` takes a KV cache, as in
-        `CausalSelfAttention`. A `position` in the call overrides the layer's own positional encoding, for layers that
-        share one.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            position: positional encoding of this call, for layers that share one; None for the layer's own.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

@@ -161,10 +161,17 @@ class MultiHeadLatentAttention(_LatentProjections):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Expand the latents to keys and values and apply self-attention.
+        """Expand the latents to keys and values, and apply self-attention.
 
-        Arguments and result as in `MultiHeadSelfAttention`. With `is_causal`, `cache` takes a KV cache, as in
-        `CausalSelfAttention`; its entries are `Latents`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, with entries of type `Latents`, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query, found = self._read(x, mask, **call)

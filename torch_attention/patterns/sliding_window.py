@@ -87,8 +87,17 @@ class SlidingWindowAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Apply causal self-attention within a sliding window.
 
-        Arguments and result as in `CausalSelfAttention`. The window is counted in sequence elements; `positions` only
-        affect the positional encoding.
+        The window is counted in sequence elements; `positions` only affect the positional encoding.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the pattern. None for no mask.
+            cache: KV cache of the earlier positions; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

@@ -155,8 +155,18 @@ class StreamingAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Apply causal self-attention to the sinks and the sliding window.
 
-        Arguments and result as in `CausalSelfAttention`, but without `positions`, which follow from the pattern. Any
-        cache works; `RollingCache(window, num_sinks)` stores only the visible keys.
+        There is no argument `positions`, because the positions in the cache follow from the pattern.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the pattern. None for no mask.
+            cache: any KV cache of the earlier positions; `RollingCache(window, num_sinks)` stores only the visible
+                keys. None without one.
+            need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

@@ -92,8 +92,15 @@ class QKNormAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Apply self-attention with queries and keys normalised per head.
 
-        Arguments and result as in `MultiHeadSelfAttention`. With `is_causal`, `cache` takes a KV cache, as in
-        `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -160,8 +167,15 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
     ) -> AttentionOutput | CachedOutput:
         """Apply self-attention with queries and keys normalised over all heads.
 
-        Arguments and result as in `MultiHeadSelfAttention`. With `is_causal`, `cache` takes a KV cache, as in
-        `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = normalise(self.q_norm, self.q_proj(x))  # batch length heads·head_dim
