@@ -65,7 +65,7 @@ def recurrent_gated_delta_rule(
 
     Args:
         query, key, value, beta, state: as in `recurrent_delta_rule`.
-        log_decay: logarithm of the state's decay before each token, at most 0, `(batch, heads, length)`.
+        log_decay: logarithm of the decay factor of the state before each token, at most 0, `(batch, heads, length)`.
 
     Returns:
         Output `(batch, heads, length, value_dim)`, in the dtype of `query`, and the state after the last token.
@@ -134,7 +134,7 @@ def gated_delta_rule_weights(
 ) -> Float[Array, "batch heads length length"]:
     """Attention weights of the gated delta rule: the matrix that maps values to outputs, in at least float32.
 
-    The matrix is the one of `delta_rule_weights`, with both products multiplied elementwise by the decays Γ.
+    It equals `delta_rule_weights` with both products multiplied elementwise by the decays Γ.
     """
     query, key, beta, log_decay = (at_least_float32(x) for x in (query, key, beta, log_decay))
     between = decay_matrix(log_decay)  # batch heads length length

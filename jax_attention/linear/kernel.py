@@ -3,7 +3,7 @@ r"""Linear attention: a feature map replaces the softmax and gives a fixed-size 
 $$ o_i = \frac{\phi(q_i)^\top S_i}{\phi(q_i)^\top z_i + \epsilon}, \qquad
    S_i = S_{i-1} + \phi(k_i) v_i^\top, \quad z_i = z_{i-1} + \phi(k_i), \qquad \phi(x) = \mathrm{elu}(x) + 1 $$
 
-One change from `CausalSelfAttention`: φ(q)·φ(k) replaces exp(q·k). The sum over the keys is then the same for all
+One change from `CausalSelfAttention`: φ(q)·φ(k) replaces exp(q·k). The sum over the keys is then computed once for all
 queries, so time is linear in the length, and the state of a decoder does not grow.
 
 There are three equivalent forms: recurrent, one token per step; chunked, with matrix products within a chunk and one

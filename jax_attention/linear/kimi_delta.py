@@ -4,7 +4,7 @@ $$ S_t = \left(I - \beta_t k_t k_t^\top\right) \mathrm{Diag}(\alpha_t)\, S_{t-1}
    \qquad o_t = S_t^\top q_t $$
 
 One change from `GatedDeltaNet`: α_t is a vector with one decay per key channel, so that the layer can forget some
-features and keep others. With equal decays for all channels, the rule is the one of `GatedDeltaNet`. Decay and output
+features and keep others. With equal decays for all channels, the rule equals the gated delta rule. Decay and output
 gate come from low-rank maps, and the gate is a sigmoid: RMSNorm(o) σ(g).
 
 | symbol | argument    | shape                                                                        |
@@ -64,7 +64,7 @@ def recurrent_kimi_delta_rule(
 
     Args:
         query, key, value, beta, state: as in `recurrent_delta_rule`.
-        log_decay: logarithm of the decay of each key channel before each token, at most 0,
+        log_decay: logarithm of the decay factor of each key channel before each token, at most 0,
             `(batch, heads, length, key_dim)`.
 
     Returns:
@@ -132,7 +132,7 @@ def kimi_delta_rule_weights(
 ) -> Float[Array, "batch heads length length"]:
     """Attention weights of the Kimi delta rule: the matrix that maps values to outputs, in at least float32.
 
-    The equation is the one of `gated_delta_rule_weights`, with the decay inside the products of queries and keys.
+    It equals `gated_delta_rule_weights` with the decay inside the products of queries and keys.
     """
     query, key, beta, log_decay = (at_least_float32(x) for x in (query, key, beta, log_decay))
     products = decayed_products(jnp.stack([query, key]), key, log_decay).products

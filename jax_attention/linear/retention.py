@@ -3,10 +3,10 @@ r"""Retention: linear attention with a fixed decay rate per head (Sun et al. 202
 $$ S_n = \gamma_h R_{-1} S_{n-1} + k_n v_n^\top, \quad o_n = S_n^\top q_n / \sqrt{d}, \qquad
    \gamma_h = 1 - 2^{-5-h}, \qquad y = \left(\mathrm{SiLU}(x W_G) \odot \mathrm{RMS}(o)\right) W_O $$
 
-Three changes from `LinearAttention`: there is no φ and no denominator, but each head's output is divided by its root
-mean square and gated; before each token the state decays by γ_h, more slowly for larger h; and the state rotates back
-by the rotary angles θ, so that products depend on relative positions. Rotating the state step by step equals rotating
-queries and keys by their positions. The returned state is relative to the last token, so that a later call needs no
+Three changes from `LinearAttention`. There is no φ and no denominator; instead, each head's output is divided by its
+root mean square and gated. Before each token, the state decays by γ_h, more slowly for larger h. The state also rotates
+back by the rotary angles θ, so that products depend on relative positions. Rotating the state step by step equals
+rotating queries and keys by their positions. The returned state is relative to the last token, so a later call needs no
 position.
 
 There are three equivalent forms: recurrent; chunked; and parallel, q_n·(γ R_{-1})^{n-m} k_m for all pairs n, m.
@@ -50,7 +50,7 @@ from jax_attention.positions.rotary import rotate
 
 @checked
 def retention_decays(num_heads: int) -> tuple[float, ...]:
-    """Decay γ_h = 1 - 2^(-5-h) of the state of head h before each token."""
+    """Decay factor γ_h = 1 - 2^(-5-h) of the state of head h before each token."""
     return tuple(1.0 - 2.0 ** (-5 - h) for h in range(num_heads))
 
 
@@ -80,7 +80,7 @@ def recurrent_retention(
     Args:
         query, key: queries and keys, `(batch, heads, length, key_dim)`, rotated if positions matter.
         value: values, `(batch, heads, length, value_dim)`.
-        log_decay: logarithm of the state's decay before each token, at most 0, `(batch, heads, length)`.
+        log_decay: logarithm of the decay factor of the state before each token, at most 0, `(batch, heads, length)`.
         state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:

@@ -2,8 +2,8 @@ r"""Short convolution: a depthwise causal convolution over the last few tokens (
 
 $$ y_t = \mathrm{SiLU}\!\left(\sum_{i=0}^{w-1} c_i \odot x_{t-w+1+i} + b\right) $$
 
-Most recurrent layers apply it between the projections and the recurrence, so that a key can depend on the preceding
-tokens. The recurrent state includes the last w - 1 inputs.
+Most recurrent layers apply this convolution between the projections and the recurrence, so that a key can depend on the
+preceding tokens. The recurrent state includes the last w - 1 inputs.
 
 | symbol | argument     |                                          |
 |--------|--------------|------------------------------------------|

@@ -65,7 +65,7 @@ def recurrent_state_space(
         query: queries C, `(batch, heads, length, key_dim)`.
         key: keys B, `(batch, heads, length, key_dim)`.
         value: values Δ x, `(batch, heads, length, value_dim)`.
-        log_decay: logarithm of the state's decay before each token, at most 0, `(batch, heads, length)`.
+        log_decay: logarithm of the decay factor of the state before each token, at most 0, `(batch, heads, length)`.
         state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:

@@ -3,8 +3,8 @@ r"""DeepSeek sparse attention: each query attends to the k keys selected by an i
 $$ o_t = \mathrm{Attention}\!\left(q_t, \{(k_s, v_s) : s \in T_t\}\right), \qquad
    T_t = \text{the } k \text{ positions } s \le t \text{ of largest } I_{ts} $$
 
-One change from any causal attention: the set of visible keys. The scores I come from a `LightningIndexer`, all heads
-share the selection, and a k of at least the length changes nothing. In DeepSeek's models, the attention is
+One change from any causal attention: the set of visible keys. The scores I come from a `LightningIndexer`, and all
+heads share the selection. With k at least the length, nothing changes. In DeepSeek's models, the attention is
 `MultiHeadLatentAttention`, and the indexer computes its queries from the query latent.
 
 | symbol    | argument    |

@@ -65,7 +65,7 @@ def recurrent_delta_rule(
 
     Args:
         query: queries, `(batch, heads, length, key_dim)`.
-        key: keys, `(batch, heads, length, key_dim)`, of length at most 1.
+        key: keys, `(batch, heads, length, key_dim)`, of norm at most 1.
         value: values, `(batch, heads, length, value_dim)`.
         beta: step sizes between 0 and 1, `(batch, heads, length)`.
         state: recurrent state of the earlier tokens; None for an empty one.

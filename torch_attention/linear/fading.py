@@ -2,7 +2,7 @@ r"""Data-dependent decay rates of a recurrent state (Gu & Dao 2023).
 
 $$ \log \alpha_t = -e^A \Delta_t, \qquad \Delta_t = \mathrm{softplus}(a_t + b) $$
 
-This discretises a continuous state that decays at the rate e^A, with a time step Δ that each token chooses.
+It is a continuous decay at the rate e^A, discretised with a time step Δ that depends on the token.
 
 | symbol | argument   | initial value                                     |
 |--------|------------|---------------------------------------------------|
@@ -43,5 +43,5 @@ def time_step(a: Float[Tensor, "... features"], dt_bias: Float[Tensor, "features
 def log_fading(
     a: Float[Tensor, "... heads"], log_rate: Float[Tensor, "heads"], dt_bias: Float[Tensor, "heads"]
 ) -> Float[Tensor, "... heads"]:
-    """Logarithm of the decay of the state in each step, in at least float32."""
+    """Logarithm of the decay factor of the state in each step, in at least float32."""
     return -with_rank(torch.exp(at_least_float32(log_rate)), a.ndim) * time_step(a, dt_bias)

@@ -57,7 +57,7 @@ def recurrent_gated_linear_attention(
         query: queries, `(batch, heads, length, key_dim)`.
         key: keys, `(batch, heads, length, key_dim)`.
         value: values, `(batch, heads, length, value_dim)`.
-        log_decay: logarithm of the decay of each key feature before each token, at most 0,
+        log_decay: logarithm of the decay factor of each key feature before each token, at most 0,
             `(batch, heads, length, key_dim)`.
         state: recurrent state of the earlier tokens; None for an empty one.
 
