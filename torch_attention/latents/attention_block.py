@@ -86,7 +86,19 @@ class MultiheadAttentionBlock(nn.Module):
     ) -> AttentionOutput:
         """Apply attention from `query` to `memory`, then the MLP.
 
-        Arguments and errors as in `MultiHeadCrossAttention`.
+        Args:
+            query: query set, `(batch, query, embed_dim)`.
+            memory: set that is attended to, `(batch, key, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
+
+        Returns:
+            Output `(batch, query, embed_dim)` and weights `(batch, heads, query, key)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
         """
         check_sequence("query", query, self.embed_dim)
         check_sequence("memory", memory, self.embed_dim, batch=query.shape[0])

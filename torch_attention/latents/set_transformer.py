@@ -95,7 +95,17 @@ class SetAttentionBlock(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
-        """Apply self-attention to a set; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        """Apply self-attention to a set.
+
+        Args:
+            x: input set, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
+        """
         check_sequence("x", x, self.block.embed_dim)
         return self.block(x, x, mask, need_weights=need_weights, dropout_keep=dropout_keep)
 
@@ -215,7 +225,17 @@ class PoolingByAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads seeds key"] | None = None,
     ) -> AttentionOutput:
-        """Pool the set into `(batch, num_seeds, embed_dim)`; arguments and errors as in `AttentionPooling`."""
+        """Pool a set by attention from the seeds.
+
+        Args:
+            x: input set, `(batch, key, embed_dim)`.
+            mask: boolean mask, True where a seed may attend to a key; None for no mask.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
+
+        Returns:
+            Output `(batch, num_seeds, embed_dim)` and weights `(batch, heads, num_seeds, key)`.
+        """
         check_sequence("x", x, self.block.embed_dim)
         check_masks(x, self.num_seeds, self.block.num_heads, mask, dropout_keep)
         seeds = for_each_element(self.seeds[...], x.shape[0])  # batch seeds embed

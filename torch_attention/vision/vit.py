@@ -136,7 +136,21 @@ class ViTBlock(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
-        """Apply one transformer block; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        """Apply one transformer block.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         attended, weights = self.attention(
