@@ -8,7 +8,7 @@ W keys. A stack of L layers still reaches L (W - 1) positions back (Mistral, Jia
 
 W counts the visible keys, including the query's own. Other libraries count differently:
 
-| library                                                       | its value for W      |
+| library                                                       | value for `window=W` |
 |---------------------------------------------------------------|----------------------|
 | transformers and Keras `sliding_window`                       | W                    |
 | `jax.nn` `local_window_size`, x-transformers `max_attend_past` | W - 1                |
