@@ -301,6 +301,6 @@ class TestBadInput:
                 "a filter without a middle",
                 lambda m: partial(m.LocationAwareAttention, 8, 10, 9, num_filters=4, kernel_size=4),
                 ValueError,
-                "kernel_size must be odd, for a filter to have a middle, got 4",
+                "kernel_size must be odd, so that a filter has a centre, got 4",
             )
         )

@@ -306,7 +306,7 @@ class TestBadInput:
                 "a rotation of other features",
                 lambda m: lambda: m.MultiHeadLatentAttention(**LATENT, position=m.package.RotaryEmbedding(6)),
                 ValueError,
-                "position must turn rope_head_dim=4 features, got head_dim=6",
+                "position must rotate rope_head_dim=4 features, got head_dim=6",
             ),
             Case(
                 "no heads",

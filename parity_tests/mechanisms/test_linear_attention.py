@@ -561,7 +561,7 @@ REFUSED = [
             state=going_on(m, name).keywords["state"],
         ),
         ValueError,
-        "state needs is_causal=True: what sees later keys cannot be read step by step, got is_causal=False",
+        "state needs is_causal=True: bidirectional attention has no recurrent form, got is_causal=False",
     )
     for name in ("LinearAttention", "PerformerAttention")
 ]
@@ -587,7 +587,7 @@ IMPOSSIBLE = [
             (
                 "MultiScaleRetention",
                 {"frequencies": (1.0,)},
-                "frequencies must be one a pair, 2 for head_dim=4, got 1",
+                "frequencies must be one per pair, 2 for head_dim=4, got 1",
             ),
             ("GatedLinearAttention", {"gate_rank": 0}, "gate_rank must be at least 1, got 0"),
             (

@@ -451,7 +451,7 @@ COLUMNS = {"PersistentMemoryAttention": 7}  # of the weights of 6 keys, where th
 NO_WINDOW = "window must be at least 1 (it counts the query's own key), got {}"
 NOT_DIVISIBLE = "{0} must be divisible by {1}, got {0}={2} and {1}={3}"
 NOT_CAUSAL = "window counts keys backwards from the query and needs is_causal=True, got is_causal=False"
-NO_MIDDLE = "window_blocks must be odd (the query's own and as many on each side), got {}"
+NO_MIDDLE = "window_blocks must be odd (the query's own block and equally many on each side), got {}"
 NOT_BOOLEAN = (
     "mask must be boolean (True: the query attends to the key), got float32; "
     ".bool() or .astype(bool) converts it, additive values go in bias"
@@ -503,7 +503,7 @@ IMPOSSIBLE = [
         "a stream with rows and columns",
         lambda m: partial(m.StreamingAttention, 12, 3, 2, position=m.AxialRotaryEmbedding(4)),
         ValueError,
-        "position must read one coordinate, the place in the cache, got num_axes=2",
+        "position must take one coordinate, the position in the cache, got num_axes=2",
     ),
     *(
         Case(f"{name}{args} {options or ''}", made(name, *args, **options), ValueError, text)

@@ -491,7 +491,7 @@ IMPOSSIBLE = [
         "an indexer that asks from a latent that is not there",
         lambda m: partial(deepseek, m, query_dim=7),
         ValueError,
-        "indexer must have query_dim=None or that of the attention's latent of queries, None, got 7",
+        "indexer must have query_dim=None or the size of the attention's query latent, None, got 7",
     ),
 ]
 

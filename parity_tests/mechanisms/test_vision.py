@@ -424,7 +424,7 @@ REFUSED = [
         "a grid that there are no positions for",
         lambda m: attend(m, "DecomposedPositionAttention", 2, 7, 4, 6, grid_size=(4, 7)),
         ValueError,
-        "x must have the height and width that there are positions for, grid_size=(4, 7), got (7, 4)",
+        "x must have the height and width of the position tables, grid_size=(4, 7), got (7, 4)",
     ),
     Case(
         "an image of another size",
