@@ -90,8 +90,8 @@ class TestRules:
         [
             (("{path}a", "b"), "differ in their placeholders"),
             (("{a,b,c}", "{d,e}"), "differ in how many alternatives"),
-            (("a", "b", "i o -> i"), "each axis stands once"),
-            (("a", "b", "i i -> i i"), "each axis stands once"),
+            (("a", "b", "i o -> i"), "each axis occurs once"),
+            (("a", "b", "i i -> i i"), "each axis occurs once"),
             (("qkv", "{q,k}", "(two e) d -> (two e) d"), "a named first axis"),
             (("a", "b", "i o"), "two sides"),
         ],

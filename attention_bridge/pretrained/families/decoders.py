@@ -135,7 +135,7 @@ def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
 
 def with_tied(layout: Layout, tied: bool, head: str, embeddings: str) -> Layout:
     """The layout of a model whose head, where it is saved at all, repeats its embeddings."""
-    again = Tied(head, embeddings, "the embeddings again")
+    again = Tied(head, embeddings, "tied embeddings")
     return replace(layout, tied=(*layout.tied, again)) if tied else layout
 
 
