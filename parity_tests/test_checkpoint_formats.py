@@ -426,7 +426,7 @@ class TestFinding:
                 "should be npz by its name, but its first bytes are the length of a JSON header",
             ),
             ("torch", "x.npz", "should be npz by its name, but it is a zip file with a data.pkl"),
-            ("keras", "x.pt", "should be torch by its name, but its first bytes are those of keras files"),
+            ("keras", "x.pt", "should be torch by its name, but it has the first bytes of keras files"),
             ("safetensors", "x.safetensors.index.json", "is not the index of a sharded checkpoint"),
         ],
     )

@@ -223,7 +223,7 @@ class TestOtherFiles:
         group, first = next(iter(index["weight_map"].items()))
         first = first if isinstance(first, str) else first[0]
         fewer = {name: shard for name, shard in index["weight_map"].items() if name != group}
-        assert "disagree about what is in it" in sentence({**index, "weight_map": fewer})
+        assert "disagree about its groups" in sentence({**index, "weight_map": fewer})
         assert "bytes, but they have" in sentence({**index, "metadata": {"total_size": 1}})
         assert "outside its directory" in sentence({**index, "weight_map": {group: "../x.weights.h5"}})
         assert "shards that are missing" in sentence({**index, "weight_map": {group: "none.weights.h5"}})

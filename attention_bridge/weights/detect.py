@@ -33,9 +33,7 @@ def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
     Args:
         specs: shape and dtype of each tensor, by name.
     """
-    from attention_bridge.weights.layouts import (
-        LAYOUTS,
-    )  # here, because the tables import the rules
+    from attention_bridge.weights.layouts import LAYOUTS  # here, because the tables import the rules
 
     if not specs:
         return []

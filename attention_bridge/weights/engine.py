@@ -99,9 +99,7 @@ def find_layout(layout: Layout | str) -> Layout:
     """
     if isinstance(layout, Layout):
         return layout
-    from attention_bridge.weights.layouts import (
-        LAYOUTS,
-    )  # here, because the tables import the rules
+    from attention_bridge.weights.layouts import LAYOUTS  # here, because the tables import the rules
 
     if layout not in LAYOUTS:
         raise ValueError(f"a layout is one of {', '.join(LAYOUTS)}, but got {layout!r}")
