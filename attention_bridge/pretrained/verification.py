@@ -150,7 +150,7 @@ def _differing(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
 
 
 def _nudged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Perturb each value by about its rounding error, to measure the conditioning of a model."""
+    """Perturb each value by about its rounding error, in order to measure the conditioning of a model."""
     rng = np.random.default_rng(1)
     return {
         name: (x * (1 + 2 * UNIT * rng.choice((-1, 1), x.shape))).astype(x.dtype)
