@@ -76,7 +76,7 @@ class TestNames:
         assert alternatives("{path}q_proj") == ("{path}q_proj",)
 
     def test_alternatives_in_two_places_are_refused(self):
-        with pytest.raises(ValueError, match="one place at most"):
+        with pytest.raises(ValueError, match="one group of alternatives at most"):
             alternatives("{a,b}.{c,d}")
 
     def test_an_unknown_placeholder_is_refused(self):

@@ -36,7 +36,7 @@ def supported(path: Path, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
         CheckpointError: the dtype is not supported, such as text or objects.
     """
     if native(dtype) not in ALL:
-        raise CheckpointError(f"{path} cannot be read: {name} is {dtype}, which is no dtype of tensors")
+        raise CheckpointError(f"{path} cannot be read: {name} is {dtype}, which is not a dtype of tensors")
     return native(dtype)
 
 
@@ -126,7 +126,7 @@ def read_at(path: Path, start: int, spec: Spec) -> np.ndarray:
             count = file.readinto(view[filled : filled + BLOCK])
             if not count:
                 raise CheckpointError(
-                    f"{path} is damaged: it has become shorter, a tensor ends {len(view) - filled} bytes after it"
+                    f"{path} is damaged: it has become shorter: a tensor ends {len(view) - filled} bytes after its end"
                 )
             filled += count
     return array

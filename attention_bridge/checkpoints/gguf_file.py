@@ -121,7 +121,7 @@ def open(path: Path) -> Reader:
             raise CheckpointError(f"{path} is no GGUF file: it does not begin with GGUF")
         if (version := cursor.number("u4")) not in VERSIONS:
             raise CheckpointError(
-                f"{path} cannot be read: GGUF versions 2 and 3 can, in little-endian order, but it has {version}"
+                f"{path} cannot be read: only little-endian GGUF 2 or 3 is supported, but it has version {version}"
             )
         tensors, entries = cursor.number("u8"), cursor.number("u8")
         metadata: dict[str, Any] = {}
@@ -169,7 +169,7 @@ def _place(
     A gap means that the header lists too few tensors or wrong offsets.
     """
     if not isinstance(alignment, int) or alignment < 8 or alignment % 8:
-        raise CheckpointError(f"{path} is damaged: its alignment is {alignment}, no multiple of 8")
+        raise CheckpointError(f"{path} is damaged: its alignment is {alignment}, not a multiple of 8")
     first = -(-end // alignment) * alignment
     free = first
     for name in sorted(starts, key=lambda name: (starts[name], nbytes(specs[name]))):

@@ -24,14 +24,14 @@ def promised(path: Path, items: Items, specs: Mapping[str, Spec]) -> Iterator[tu
     awaited = dict(specs)
     for name, array in items:
         if name not in awaited:
-            why = "came twice" if name in specs else "was not announced"
+            why = "was given twice" if name in specs else "is not in specs"
             raise CheckpointError(f"{path} cannot be written: {name} {why}")
         spec, found = awaited.pop(name), Spec(array.shape, native(array.dtype))
         if found != Spec(tuple(spec.shape), native(spec.dtype)):
-            raise CheckpointError(f"{path} cannot be written: {name} was to be {spec}, but is {found}")
+            raise CheckpointError(f"{path} cannot be written: {name} must be {spec}, but is {found}")
         yield name, array
     if awaited:
-        raise CheckpointError(f"{path} cannot be written: {', '.join(awaited)} never came")
+        raise CheckpointError(f"{path} cannot be written: specs has {', '.join(awaited)}, but items has not")
 
 
 def gathered(path: Path, items: Items, specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:

@@ -56,9 +56,7 @@ def _walk(group: Any, above: str, level: int) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"a name in it is no text, {key!r}")
         name = f"{above}{key}"
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise ValueError(
-                f"{name} is a link to another place, and only files without soft and external links are read"
-            )
+            raise ValueError(f"{name} is a soft or external link, and files with such links are not read")
         node = group[key]
         if not isinstance(node, h5py.Group | h5py.Dataset):
             raise ValueError(f"{name} is neither a group nor an array but a {type(node).__name__}")

@@ -54,9 +54,7 @@ def _walk(path: Path, node: Any, name: str, level: int) -> Iterator[tuple[str, A
         raise CheckpointError(f"{path} is refused: it nests more than {MOST_LEVELS} levels")
     for key, below in entries:
         if not isinstance(key, str | int):
-            raise CheckpointError(
-                f"{path} cannot be read: {key!r:.100} is no name, which is text or a number"
-            )
+            raise CheckpointError(f"{path} cannot be read: the key {key!r:.100} is neither text nor a number")
         yield from _walk(path, below, f"{name}.{key}" if level else str(key), level + 1)
 
 
@@ -76,7 +74,7 @@ def nest(path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
                 break
         if not isinstance(node, dict) or last in node:
             raise CheckpointError(
-                f"{path} cannot be written: {name} and another name share a place in a tree"
+                f"{path} cannot be written: {name} and another name are in conflict: one is a prefix of the other"
             )
         node[last] = tensor
     return tree

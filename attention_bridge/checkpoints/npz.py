@@ -86,8 +86,8 @@ def _open(path: Path, archive: zipfile.ZipFile, without: Collection[str]) -> Rea
             specs[name] = Spec(stored.shape, dtype)
             if file.tell() + nbytes(specs[name]) != member.file_size:
                 raise CheckpointError(
-                    f"{path} is damaged: {name} is {specs[name]}, for which its entry "
-                    f"has not the {member.file_size} bytes it has"
+                    f"{path} is damaged: {name} is {specs[name]}, which does not fit "
+                    f"the {member.file_size} bytes of its entry"
                 )
 
     def fetch(name: str) -> np.ndarray:

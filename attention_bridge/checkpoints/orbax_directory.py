@@ -87,7 +87,7 @@ def _check_all_listed(path: Path) -> None:
     for name, entry in entries.items():
         value = entry["value_metadata"]
         if value.get("skip_deserialize") and value.get("value_type") not in EMPTY:
-            raise CheckpointError(f"{path} is refused: it says that {name} is not to be read")
+            raise CheckpointError(f"{path} is refused: it marks {name} as not to be read")
     listed = {
         ".".join(str(part["key"]) for part in entry["key_metadata"])
         for entry in entries.values()

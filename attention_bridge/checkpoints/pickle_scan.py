@@ -77,7 +77,7 @@ def _popped(stack: list[Any], marks: list[int], operation: pickletools.OpcodeInf
         above = stack[at + 1 :]
         del stack[at:]
     if count > len(stack):
-        raise ValueError("its pickle takes more than it has")
+        raise ValueError("its pickle pops more values than its stack has")
     below = stack[len(stack) - count :]
     del stack[len(stack) - count :]
     while marks and marks[-1] >= len(stack):

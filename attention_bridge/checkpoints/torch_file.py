@@ -95,7 +95,7 @@ def _without_code(path: Path) -> Iterator[None]:
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL:? `?([\w.]+)", str(error)):
             raise CheckpointError(
-                f"{path} is refused: to read it the code {found[1]} would have to be run, and here no code of files is"
+                f"{path} is refused: reading it would run the code {found[1]}, and code in files is never run"
             ) from error
         raise CheckpointError(
             f"{path} is damaged or no {KIND}: its pickle is damaged or holds more than tensors"

@@ -114,7 +114,7 @@ class TorchZip:
         [prefix] = prefixes
         if f"{prefix}/constants.pkl" in names:
             raise CheckpointError(
-                f"{self.path} is refused: it is a TorchScript archive, to read it code would have to be run"
+                f"{self.path} is refused: it is a TorchScript archive, and reading it would run code"
             )
         if f"{prefix}/data.pkl" not in names:
             raise CheckpointError(f"{self.path} is no file of torch.save: it has no data.pkl")

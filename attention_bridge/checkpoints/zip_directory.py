@@ -80,7 +80,7 @@ def _end(file: IO[bytes], archive: zipfile.ZipFile, file_size: int) -> _End:
         )
         found = _End(count, size, start, at)
         if at + 12 + length != short.here - LOCATOR_64.size:
-            raise _DisagreeError("the wide end record has another length than it says")
+            raise _DisagreeError("the length of the wide end record is wrong")
         for said, wide, full in zip(short[:3], found[:3], (FULL_16, FULL_32, FULL_32), strict=True):
             if said not in (wide, full):
                 raise _DisagreeError(f"the end records say {said} and {wide}")
@@ -142,7 +142,7 @@ def _check_local(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
     listed = [entry.compress_type, entry.CRC, entry.compress_size, entry.file_size]
     unsaid = flags & DESCRIPTOR and not any(said[1:])
     if said != listed and not (unsaid and said[0] == listed[0]):
-        raise _DisagreeError(f"{entry.filename} says {said} of itself and the directory {listed}")
+        raise _DisagreeError(f"{entry.filename} has {said} in its own header and {listed} in the directory")
     return start + entry.compress_size
 
 

@@ -49,9 +49,7 @@ def check_sum(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> N
             while chunk := file.read(CHUNK):
                 left -= len(chunk)
     except zipfile.BadZipFile as error:
-        raise CheckpointError(
-            f"{path} is damaged: {entry.filename} has another checksum than it says"
-        ) from error
+        raise CheckpointError(f"{path} is damaged: {entry.filename} has a wrong checksum") from error
     if left:
         raise CheckpointError(f"{path} is damaged: {entry.filename} ends {left} bytes too early")
 

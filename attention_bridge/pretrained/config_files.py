@@ -49,4 +49,4 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number there")
+    raise ValueError(f"{name} is not a number in JSON")
