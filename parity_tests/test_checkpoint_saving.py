@@ -200,7 +200,7 @@ class TestWhatIsGiven:
         [
             ([("a", np.ones(2)), ("c", np.ones(2))], "c is not in specs"),
             ([("a", np.ones(2)), ("a", np.ones(2))], "a was given twice"),
-            ([("a", np.ones(2))], "specs has b, but items has not"),
+            ([("a", np.ones(2))], "items lacks b, which specs lists"),
             ([("a", np.ones(2)), ("b", np.ones(4))], r"b must be \(3,\) float64, but is \(4,\) float64"),
             ([("a", np.ones(2, "f4"))], r"a must be \(2,\) float64, but is \(2,\) float32"),
         ],

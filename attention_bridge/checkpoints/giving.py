@@ -31,7 +31,9 @@ def promised(path: Path, items: Items, specs: Mapping[str, Spec]) -> Iterator[tu
             raise CheckpointError(f"{path} cannot be written: {name} must be {spec}, but is {found}")
         yield name, array
     if awaited:
-        raise CheckpointError(f"{path} cannot be written: specs has {', '.join(awaited)}, but items has not")
+        raise CheckpointError(
+            f"{path} cannot be written: items lacks {', '.join(awaited)}, which specs lists"
+        )
 
 
 def gathered(path: Path, items: Items, specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:

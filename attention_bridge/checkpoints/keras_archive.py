@@ -22,7 +22,7 @@ from attention_bridge.errors import CheckpointError
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
-LARGEST = 2**26  # bytes of the description
+LARGEST = 2**26  # bytes of the configuration
 
 
 def open(path: Path) -> Reader:
