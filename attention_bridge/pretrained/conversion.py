@@ -1,4 +1,4 @@
-"""A checkpoint on disk converted into another: planned on shapes, streamed, written whole or not at all.
+"""Conversion of a checkpoint on disk: planned from shapes, streamed, written atomically.
 
 convert_checkpoint("gpt2", "gpt2-jax.msgpack", source="hf.gpt2", target="jax_attention")
 """
@@ -31,19 +31,20 @@ SIZE = re.compile("[1-9][0-9]{0,18}")
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted, or would be.
+    """The result of a conversion, or of a dry run.
 
     Attributes:
         source, target: the files.
-        format: of the target.
-        report: what happened to each tensor.
-        specs: shape and dtype of each tensor of the target.
-        unknown: tensors of the source that no module of the mirrors has, let through.
-        carried: tensors of a source of Keras that belong to no attention layer, taken as they are.
-        places: where the attention layers stand in a target of Keras.
-        causal: attention layers that the model of a source of Keras calls with a causal mask, which no tensor shows.
-        described: whether the options of a source of Keras that have no tensors were there to be looked at.
-        not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
+        format: file format of the target.
+        report: the conversion of each tensor.
+        specs: shape and dtype of each tensor of the target, by name.
+        unknown: source tensors that were converted although no module of the mirrors has them.
+        carried: tensors of a Keras source outside attention layers, copied unchanged.
+        places: paths of the attention layers in a Keras target.
+        causal: attention layers of a Keras source that its model calls with a causal mask, which no tensor shows.
+        described: whether the configuration of a Keras source was available, so that layer options without tensors
+            were checked.
+        not_finite: tensors with NaN or infinite values, which are converted unchanged.
     """
 
     source: Path
@@ -73,41 +74,42 @@ def convert_checkpoint(
     places: Mapping[str, str] | None = None,
     watch: Callable[[Items, int], Items] = lambda items, count: items,
 ) -> Conversion:
-    """Convert a checkpoint; until the new one is complete, an older one of that name stays as it was.
+    """Convert a checkpoint. An existing target is replaced only when the new one is complete.
 
     Args:
-        source_path: a file, the index of a sharded checkpoint, or a directory with either; or an opened source, which
-            then stays open.
-        target_path: a file whose name says the format; or a directory, which then holds `model.safetensors`.
-        source, target: names of layouts.
-        axes: sizes of axes that the shapes do not give.
-        config: the model's configuration; None for the one beside the source, if it is of a known family, or that of
-            an opened source.
+        source_path: a file, the index of a sharded checkpoint, or a directory with either; or an opened
+            source, which stays open.
+        target_path: a file, whose suffix gives the format; or a directory, for a file `model.safetensors` in it.
+        source: name of the source's layout.
+        target: name of the target's layout.
+        axes: sizes of axes that the shapes do not give; None for none.
+        config: the model's configuration; None to use that of an opened source, or the file
+            beside the source, if its family is known.
         dry_run: whether to plan only.
-        force: whether a target that exists is overwritten; of a symbolic link the link itself, as `mv` does, and what
-            it leads to stays as it was.
-        allow_unknown: whether tensors that no module of the mirrors has are converted from a layout of theirs.
-        places: paths in the Keras model that loads the target, by paths of the modules given; "" is that of a module
-            without one. By default a path is kept, and the module without one is the first attention layer of its class
-            in a Functional or Sequential model. The path `.` is that of a layer which is loaded by itself.
-        watch: passes the tensors on, and may show how many of them were written.
+        force: whether to overwrite an existing target. A symbolic link is replaced itself, as by `mv`; the file that
+            it points to stays unchanged.
+        allow_unknown: whether tensors that no module of the mirrors has are converted from a mirror's layout.
+        places: path in the Keras model for each module path, for a Keras target. The module path "" means a module
+            without a path, and the Keras path `.` means a layer that is loaded by itself. By default a path is kept,
+            and a module without one becomes the first attention layer of its class in a Functional or Sequential model.
+        watch: function of the tensors and their number that yields the tensors again, such as a progress bar.
 
     Returns:
-        What happened; with `dry_run` what would.
+        The result of the conversion, planned or done.
 
     Raises:
-        CheckpointError: a file that cannot be read or written, or a configuration that is not understood.
-        ConversionError: tensors that do not fit; all faults together, before anything is written.
-        InputError: source and target are one file, the target exists and `force` is not set, or there is no layout
-            of that name.
+        CheckpointError: a file cannot be read or written, or the configuration is not supported.
+        ConversionError: the tensors do not fit; lists all faults, and nothing is written.
+        InputError: source and target are the same file, the target exists and `force` is not set, or there is no
+            layout of that name.
     """
     if not os.fspath(target_path):
         raise InputError("target must be the path of a file or directory, got an empty text")
     check_layouts(source, target)
     found = source_path.found if isinstance(source_path, Source) else checkpoints.find(source_path)
-    with writing(Path(target_path)):  # the system may not even say whether it is there
+    with writing(Path(target_path)):  # even the check for existence may fail
         goal = _goal(Path(target_path))
-        there = os.path.lexists(goal)  # a link that leads nowhere is there, too
+        there = os.path.lexists(goal)  # also true for a broken symbolic link
         if there and os.path.realpath(goal) == os.path.realpath(found.path):
             raise InputError(f"source and target must be two files, but both are {goal}")
     format = _format(goal)
@@ -169,12 +171,12 @@ def _opened(
 
 
 def _unless_given(stored: Mapping[str, int], axes: Mapping[str, int]) -> dict[str, int]:
-    """The stored sizes of axes of which none is given for all modules."""
+    """The stored axis sizes, except axes whose size `axes` gives for all modules."""
     return {name: size for name, size in stored.items() if name.rpartition(".")[2] not in axes}
 
 
 def is_finite(array: np.ndarray, block: int = 2**20) -> bool:
-    """Whether all numbers are finite, looked at block by block."""
+    """Whether all values of an array are finite, checked block by block."""
     if array.dtype.kind in "biu":
         return True
     flat = array.reshape(-1)
@@ -195,10 +197,10 @@ def check_layouts(*names: str) -> None:
 
 
 def read_axes(given: Iterable[str]) -> dict[str, int]:
-    """Sizes of axes from texts such as "d=64".
+    """Parse sizes of axes from texts such as "d=64".
 
     Raises:
-        InputError: a text that is none.
+        InputError: a text is malformed, or an axis is given twice.
     """
     axes: dict[str, int] = {}
     for text in given:
@@ -212,16 +214,16 @@ def read_axes(given: Iterable[str]) -> dict[str, int]:
 
 
 def _is_axis(name: str) -> bool:
-    """Whether it is the name of an axis, alone or behind the path of a module."""
+    """Whether a text is the name of an axis, with or without a module path before it."""
     path, dot, axis = name.rpartition(".")
     return axis.isidentifier() and (not dot or all(path.split(".")))
 
 
 def read_places(given: Iterable[str]) -> dict[str, str]:
-    """Paths in a Keras model from texts such as "encoder.attention=layers/multi_head_attention".
+    """Parse paths in a Keras model from texts such as "encoder.attention=layers/multi_head_attention".
 
     Raises:
-        InputError: a text that is none.
+        InputError: a text is malformed.
     """
     places = {}
     for text in given:
@@ -236,7 +238,7 @@ def read_places(given: Iterable[str]) -> dict[str, str]:
 
 
 def _goal(path: Path) -> Path:
-    """The file to write: the path, or `model.safetensors` in it if its name stands for no format."""
+    """The file to write: the path, or `model.safetensors` in it if it is a directory or has no suffix."""
     is_directory = path.is_dir() or not path.suffix
     return path / checkpoints.SINGLE if is_directory else path
 
@@ -261,7 +263,7 @@ def _metadata(format: str, layout: str) -> dict[str, str] | None:
 
 @contextmanager
 def _directory(directory: Path, asked: Path) -> Iterator[None]:
-    """Make the directory that was asked for, if it is one; if nothing is written there, it goes again."""
+    """Create the target directory if the user named one that does not exist; remove it again after an error."""
     if directory != asked or directory.exists():
         yield
         return

@@ -101,7 +101,7 @@ class Source:
         if self.reading is None:
             reason = "" if self.config_file is None else f" ({self.refusal})"
             raise InputError(
-                f"{self.path} has no config.json that says what layout it has{reason}: give it with --from; "
+                f"{self.path} has no config.json that gives its layout{reason}: give it with --from; "
                 "`attention-bridge inspect` names those that fit"
             )
         return self.checked().layout.name
@@ -150,7 +150,11 @@ def _configured(
     directory = found.path if found.path.is_dir() else found.path.parent
     beside = find_config(directory)
     if beside is None:
-        return None, None, f"{directory} has neither {' nor '.join(CONFIGS)}, which say what its weights mean"
+        return (
+            None,
+            None,
+            f"{directory} has neither {' nor '.join(CONFIGS)}, one of which must describe its model",
+        )
     try:
         return beside, read_config(read_json(beside), names, source=beside), ""
     except CheckpointError as error:

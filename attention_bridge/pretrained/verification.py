@@ -1,4 +1,4 @@
-"""Both ends of a conversion run on the same random input: the source in PyTorch, the target in JAX."""
+"""Verification of a conversion: the source runs in PyTorch and the target in JAX, on the same random input."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import convert, stream, transfer
 
-UNIT = 2.0**-24  # of rounding to float32
+UNIT = 2.0**-24  # unit roundoff of float32
 
 
 class Verified(NamedTuple):
-    """How far both ends are apart.
+    """The difference between the source and the target of a conversion.
 
     Attributes:
-        model: the class that was run.
-        error: the largest difference of the outputs, relative to the largest of them.
-        tolerance: what rounding explains, in this model on this input.
-        outputs: how many numbers were compared: those that are finite in the source's model.
-        differing: the tensors that are not the same bits at both ends, by the names of `torch_attention`.
+        model: name of the model class that was run.
+        error: largest difference of the outputs, relative to the largest output.
+        tolerance: largest error that rounding explains, for this model and input.
+        outputs: number of compared values; only finite outputs of the source's model are compared.
+        differing: names in `torch_attention` of tensors that are not bitwise equal.
     """
 
     model: str
@@ -38,12 +38,18 @@ class Verified(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether the tensors are the same bits and the outputs equal but for rounding."""
+        """Whether all tensors are bitwise equal and the outputs are equal up to rounding."""
         return not self.differing and self.error <= self.tolerance
 
 
 def check(opened: Source, source: str, target: str, *, axes: Mapping[str, int] | None = None) -> None:
-    """Raise unless `verify` could run, before anything is written; arguments as there.
+    """Check that `verify` can run, before a conversion writes anything.
+
+    Args:
+        opened: the source, with the configuration of its model.
+        source: name of its layout.
+        target: name of the target's layout.
+        axes: sizes of axes that the shapes do not give; None for none.
 
     Raises:
         ConversionError: the source does not fit its layout.
@@ -70,16 +76,17 @@ def verify(
     *,
     axes: Mapping[str, int] | None = None,
 ) -> Verified:
-    """Build the model from both checkpoints, one in each framework, and compare what they compute in float32.
+    """Build the model from both checkpoints, one in each framework, and compare their outputs in float32.
 
     Args:
-        opened: the source, with the configuration of the model.
-        target_path: the converted checkpoint.
-        source, target: their layouts.
-        axes: sizes of axes that the shapes do not give.
+        opened: the source, with the configuration of its model; it is run in PyTorch.
+        target_path: target checkpoint, run in JAX.
+        source: name of the source's layout.
+        target: name of the target's layout.
+        axes: sizes of axes that the shapes do not give; None for none.
 
     Raises:
-        InputError: there is no configuration that says what the model is.
+        InputError: packages are missing, or `config` is None.
     """
     reading = _reading(opened)
     import jax.numpy as jnp
@@ -106,7 +113,7 @@ def verify(
         other_model.eval()
         other = transfer(second, other_model)(*map(jnp.asarray, given))
     expected, near, output = (np.asarray(x[0], dtype=np.float64) for x in (found, nearby, other))
-    finite = np.isfinite(expected) & np.isfinite(near)  # no bound holds for what overflows
+    finite = np.isfinite(expected) & np.isfinite(near)  # no bound holds after an overflow
     error, moved = (_distance(x[finite], expected[finite]) for x in (output, near))
     sums = sum(x.shape[-1] for name, x in first.items() if x.ndim >= 2 and "embedding" not in name)
     tolerance = 8 * max(UNIT * float(np.sqrt(sums)), moved)
@@ -122,13 +129,13 @@ def _reading(opened: Source) -> Reading:
 
 
 def _distance(x: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest number; infinite where `x` is not finite."""
+    """The largest difference, relative to the largest expected value; infinite if `x` is not finite."""
     largest = float(np.abs(x - expected).max(initial=0.0)) / (float(np.abs(expected).max(initial=0.0)) or 1.0)
     return largest if np.isfinite(largest) else float("inf")
 
 
 def _differing(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The names whose tensors are not the same bits."""
+    """The names of tensors that are not bitwise equal."""
 
     def bits(tensors: Mapping[str, np.ndarray], name: str) -> Any:
         return name in tensors and (tensors[name].shape, tensors[name].dtype, tensors[name].tobytes())
@@ -138,7 +145,7 @@ def _differing(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
 
 
 def _nudged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors, each number moved as far as rounding moves one: what a model makes of that is its conditioning."""
+    """Perturb each value by about its rounding error, in order to measure the conditioning of a model."""
     rng = np.random.default_rng(1)
     return {
         name: (x * (1 + 2 * UNIT * rng.choice((-1, 1), x.shape))).astype(x.dtype)
@@ -147,7 +154,7 @@ def _nudged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
-    """Random inputs that such a model takes, in the order of its arguments."""
+    """Random inputs for a model, in the order of its arguments."""
     rng = np.random.default_rng(0)
     config = part.arguments["config"].arguments
 

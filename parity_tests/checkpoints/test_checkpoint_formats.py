@@ -330,7 +330,7 @@ class TestKeras:
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file["own"] = np.ones(2)
             file["linked"] = h5py.ExternalLink("other.h5", "secret")
-        with pytest.raises(CheckpointError, match="linked is a link to another place"):
+        with pytest.raises(CheckpointError, match="linked is a soft or external link"):
             checkpoints.open(tmp_path / "x.h5")
         layout = h5py.VirtualLayout((3,), "f8")
         layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "secret", (3,))
@@ -426,7 +426,7 @@ class TestFinding:
                 "should be npz by its name, but its first bytes are the length of a JSON header",
             ),
             ("torch", "x.npz", "should be npz by its name, but it is a zip file with a data.pkl"),
-            ("keras", "x.pt", "should be torch by its name, but its first bytes are those of keras files"),
+            ("keras", "x.pt", "should be torch by its name, but it has the first bytes of keras files"),
             ("safetensors", "x.safetensors.index.json", "is not the index of a sharded checkpoint"),
         ],
     )

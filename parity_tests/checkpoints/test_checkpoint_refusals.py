@@ -236,7 +236,7 @@ class TestTorch:
         write({"w": torch.ones(2) if write is torch.save else 1, "code": code}, tmp_path / "x.pt")
         message = refusal(tmp_path / "x.pt")
         if write is torch.save:
-            assert "the code posix.system would have to be run" in message
+            assert "reading it would run the code posix.system" in message
         assert not (tmp_path / "ran").exists()
         torch.load(tmp_path / "x.pt", weights_only=False) if write is torch.save else pickle.loads(
             (tmp_path / "x.pt").read_bytes()
@@ -245,7 +245,7 @@ class TestTorch:
 
     def test_a_whole_module_is_refused_with_its_class(self, tmp_path):
         torch.save(torch.nn.Linear(2, 3), tmp_path / "x.pt")
-        assert "the code torch.nn.modules.linear.Linear would have to be run" in refusal(tmp_path / "x.pt")
+        assert "reading it would run the code torch.nn.modules.linear.Linear" in refusal(tmp_path / "x.pt")
 
     def test_one_name_twice(self, tmp_path):
         torch.save({"a": {"b": torch.ones(2)}, "a.b": torch.ones(3)}, tmp_path / "x.pt")
@@ -360,7 +360,7 @@ class TestNpz:
 
     def test_objects_which_are_pickled(self, tmp_path):
         np.savez(tmp_path / "x.npz", w=np.array([{}], dtype=object))
-        assert refusal(tmp_path / "x.npz") == "cannot be read: w is object, which is no dtype of tensors"
+        assert refusal(tmp_path / "x.npz") == "cannot be read: w is object, which is not a dtype of tensors"
 
     def test_raw_bytes_of_which_nothing_says_what_they_are(self, tmp_path):
         np.savez(tmp_path / "x.npz", w=np.zeros(3, "V2"))
@@ -403,7 +403,7 @@ class TestOthers:
         assert refusal(tmp_path / "x.h5") == "holds no tensors"
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file["text"] = "text"
-        assert refusal(tmp_path / "x.h5") == "cannot be read: text is object, which is no dtype of tensors"
+        assert refusal(tmp_path / "x.h5") == "cannot be read: text is object, which is not a dtype of tensors"
 
     def test_gguf_that_claims_endless_metadata(self, tmp_path):
         head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a"

@@ -198,11 +198,11 @@ class TestWhatIsGiven:
     @pytest.mark.parametrize(
         ("items", "said"),
         [
-            ([("a", np.ones(2)), ("c", np.ones(2))], "c was not announced"),
-            ([("a", np.ones(2)), ("a", np.ones(2))], "a came twice"),
-            ([("a", np.ones(2))], "b never came"),
-            ([("a", np.ones(2)), ("b", np.ones(4))], r"b was to be \(3,\) float64, but is \(4,\) float64"),
-            ([("a", np.ones(2, "f4"))], r"a was to be \(2,\) float64, but is \(2,\) float32"),
+            ([("a", np.ones(2)), ("c", np.ones(2))], "c is not in specs"),
+            ([("a", np.ones(2)), ("a", np.ones(2))], "a was given twice"),
+            ([("a", np.ones(2))], "items lacks b, which specs lists"),
+            ([("a", np.ones(2)), ("b", np.ones(4))], r"b must be \(3,\) float64, but is \(4,\) float64"),
+            ([("a", np.ones(2, "f4"))], r"a must be \(2,\) float64, but is \(2,\) float32"),
         ],
     )
     def test_what_was_not_promised_is_refused(self, place, items, said):

@@ -107,7 +107,7 @@ class TestHdf5Links:
         with h5py.File(tmp_path / "x.weights.h5", "w") as file:
             file["w"] = np.ones(3)
             file["below/link"] = link
-        with pytest.raises(CheckpointError, match="below/link is a link to another place"):
+        with pytest.raises(CheckpointError, match="below/link is a soft or external link"):
             checkpoints.open(tmp_path / "x.weights.h5")
 
     def test_a_named_type_in_place_of_an_array_is_refused(self, tmp_path):
@@ -152,7 +152,7 @@ def test_orbax_tensor_that_is_to_be_skipped_is_refused(tmp_path):
     described = json.loads((tmp_path / "x" / "_METADATA").read_text())
     next(iter(described["tree_metadata"].values()))["value_metadata"]["skip_deserialize"] = True
     (tmp_path / "x" / "_METADATA").write_text(json.dumps(described))
-    with pytest.raises(CheckpointError, match="is not to be read"):
+    with pytest.raises(CheckpointError, match="as not to be read"):
         checkpoints.open(tmp_path / "x")
 
 

@@ -223,7 +223,7 @@ class TestOtherFiles:
         group, first = next(iter(index["weight_map"].items()))
         first = first if isinstance(first, str) else first[0]
         fewer = {name: shard for name, shard in index["weight_map"].items() if name != group}
-        assert "disagree about what is in it" in sentence({**index, "weight_map": fewer})
+        assert "disagree about its groups" in sentence({**index, "weight_map": fewer})
         assert "bytes, but they have" in sentence({**index, "metadata": {"total_size": 1}})
         assert "outside its directory" in sentence({**index, "weight_map": {group: "../x.weights.h5"}})
         assert "shards that are missing" in sentence({**index, "weight_map": {group: "none.weights.h5"}})
@@ -345,7 +345,7 @@ class TestPlaces:
     def test_what_keras_could_not_load_is_refused(self, tmp_path, theirs):
         target, to = tmp_path / "b.weights.h5", ("--to", "keras.mha", "--axis", "d=4")
         arguments = (tmp_path / "theirs.pt", target, "--from", "torch.mha", *to)
-        assert "two tensors would stand at" in refused(*arguments, "--place", "a=x", "--place", "b=x")
+        assert "two tensors would be called" in refused(*arguments, "--place", "a=x", "--place", "b=x")
         for wrong in ("a", "a=", "a=x y", "a=x/0/y", "a=../y"):
             assert "a place is given as two paths" in refused(*arguments, "--place", wrong)
         assert "its name must end in .weights.h5" in refused(
@@ -359,7 +359,7 @@ class TestPlaces:
         )
         torch.save({f"0.{name}": w for name, w in theirs["a"].state_dict().items()}, tmp_path / "numbers.pt")
         said = refused(tmp_path / "numbers.pt", target, "--from", "torch.mha", *to)
-        assert "'0' names no attribute or class" in said
+        assert "'0' is not a name of an attribute or class" in said
         assert "--place 0=layers/multi_head_attention" in said
         grouped = torch_attention.GroupedQueryAttention(12, 3, 1).state_dict()
         torch.save(grouped, tmp_path / "grouped.pt")

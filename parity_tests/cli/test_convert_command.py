@@ -261,7 +261,7 @@ def wrong(gpt2, tmp_path):
         ((tmp_path / "none", new, *ways), "does not exist"),
         ((old, new, "--from", "torch.mma"), "a layout is one of"),
         ((old, new, *ways, "--to", "nowhere"), "a layout is one of"),
-        ((old, new), "has no config.json that says what layout it has"),
+        ((old, new), "has no config.json that gives its layout"),
         ((old, old, *ways), "source and target must be two files"),
         ((tmp_path / "cut.safetensors", new, *ways), "cut.safetensors"),
         ((tmp_path / "empty.safetensors", new, *ways), "empty"),

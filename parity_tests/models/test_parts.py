@@ -277,7 +277,7 @@ def test_model_that_cannot_be_saved_is_refused_in_its_own_name(models, tmp_path)
     with pytest.raises(InputError) as caught:
         save_pretrained(model, tmp_path / "new")
     assert str(caught.value) == (
-        "this LanguageModel cannot be saved, for load_pretrained would refuse it: "
+        "this LanguageModel cannot be saved, because load_pretrained would refuse it: "
         "config of this LanguageModel must have a positive number embed_scale, got -1.0"
     )
     assert not (tmp_path / "new").exists()

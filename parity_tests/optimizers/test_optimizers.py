@@ -812,7 +812,7 @@ REFUSALS = (
     Refusal(
         "differentiable",
         lambda m: optimizer_like(of(m, differentiable=True)),
-        "torch.optim.Adam with differentiable=True has no partner",
+        "torch.optim.Adam with differentiable=True has no equivalent",
     ),
     Refusal(
         "complex",
@@ -836,7 +836,7 @@ REFUSALS = (
     Refusal(
         "groups without model",
         lambda m: optimizer_like(in_groups(m)),
-        "model is needed to tell 2 parameter groups",
+        "model is needed to match 2 parameter groups",
     ),
     Refusal(
         "other model",
@@ -864,7 +864,11 @@ REFUSALS = (
         lambda m: optimizer_like(of(m), steps=3),
         "steps goes with a scheduler, but got steps=3",
     ),
-    Refusal("scheduler of another", lambda m: scheduled(m, True, steps=3), "got that of another optimizer"),
+    Refusal(
+        "scheduler of another",
+        lambda m: scheduled(m, True, steps=3),
+        "got the scheduler of another optimizer",
+    ),
     Refusal(
         "plateau",
         lambda m: optimizer_like(o := of(m), scheduler=lr_scheduler.ReduceLROnPlateau(o), steps=3),
@@ -880,9 +884,11 @@ REFUSALS = (
     Refusal(
         "other moments",
         lambda m: to_optax(m, of(m), optax.sgd(0.1, 0.9)),
-        "keeps exp_avg, exp_avg_sq, but the optax state has what PyTorch calls momentum_buffer",
+        "keeps exp_avg, exp_avg_sq, but the optax state keeps momentum_buffer",
     ),
-    Refusal("other moments back", lambda m: to_torch(m, optax.sgd(0.1)), "has what PyTorch calls no moments"),
+    Refusal(
+        "other moments back", lambda m: to_torch(m, optax.sgd(0.1)), "but the optax state keeps no moments"
+    ),
     Refusal(
         "unknown state", lambda m: to_optax(m, of(m), optax.adagrad(0.1)), "which no torch optimizer has"
     ),

@@ -222,7 +222,7 @@ REFUSALS = {
     "no such name and no network": (
         lambda c: load_pretrained("nobody/nothing", "torch"),
         CheckpointError,
-        "nobody/nothing is no directory here, and the Hugging Face hub does not give it",
+        "nobody/nothing is not a local directory, and the Hugging Face Hub does not provide it",
     ),
 }
 

@@ -124,6 +124,6 @@ def test_kernels_with_axes_of_their_own_are_refused_between_frameworks_alone(our
     )
     source, target = holding(theirs, ours)
     for first, second in ((source, target), (target, source)):
-        with pytest.raises(ConversionError, match="an order of its own"):
+        with pytest.raises(ConversionError, match="an axis order of its own"):
             transfer(first, second)
     transfer(target, target)

@@ -76,7 +76,7 @@ class TestNames:
         assert alternatives("{path}q_proj") == ("{path}q_proj",)
 
     def test_alternatives_in_two_places_are_refused(self):
-        with pytest.raises(ValueError, match="one place at most"):
+        with pytest.raises(ValueError, match="one group of alternatives at most"):
             alternatives("{a,b}.{c,d}")
 
     def test_an_unknown_placeholder_is_refused(self):
@@ -90,8 +90,8 @@ class TestRules:
         [
             (("{path}a", "b"), "differ in their placeholders"),
             (("{a,b,c}", "{d,e}"), "differ in how many alternatives"),
-            (("a", "b", "i o -> i"), "each axis stands once"),
-            (("a", "b", "i i -> i i"), "each axis stands once"),
+            (("a", "b", "i o -> i"), "each axis occurs once"),
+            (("a", "b", "i i -> i i"), "each axis occurs once"),
             (("qkv", "{q,k}", "(two e) d -> (two e) d"), "a named first axis"),
             (("a", "b", "i o"), "two sides"),
         ],
