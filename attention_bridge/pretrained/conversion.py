@@ -83,7 +83,7 @@ def convert_checkpoint(
         source: name of the source's layout.
         target: name of the target's layout.
         axes: sizes of axes that the shapes do not give; None for none.
-        config: the model's configuration; None to use that of an opened source, or the file
+        config: the model's configuration; None to use the one of an opened source, or the file
             beside the source, if its family is known.
         dry_run: whether to plan only.
         force: whether to overwrite an existing target. A symbolic link is replaced itself, as by `mv`; the file that

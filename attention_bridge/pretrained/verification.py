@@ -86,7 +86,7 @@ def verify(
         axes: sizes of axes that the shapes do not give; None for none.
 
     Raises:
-        InputError: packages are missing, or `config` is None.
+        InputError: packages are missing, or the source has no configuration.
     """
     reading = _reading(opened)
     import jax.numpy as jnp
