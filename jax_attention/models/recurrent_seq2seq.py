@@ -203,7 +203,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         caches: tuple[Any, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Compute the logits of the next token, as in `SequenceToSequence.decode`; `caches` holds one `RecurrentCache`."""
+        """Compute next-token logits, as in `SequenceToSequence.decode`; `caches` holds one `RecurrentCache`."""
         check_tokens(target, "tgt_tokens")
         check_numbers("tgt_tokens", target, self.target_embedding.num_embeddings)
         check_positive(target=target.shape[1])
