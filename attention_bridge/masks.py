@@ -120,7 +120,7 @@ def from_torch_sdpa(attn_mask: Any = None, *, is_causal: bool = False) -> Restri
 
 
 def to_torch_sdpa(restriction: Restriction, *, query_len: int, key_len: int) -> dict[str, Any]:
-    """Convert to `attn_mask` and `is_causal` of `scaled_dot_product_attention`; fully masked rows are undefined there."""
+    """Convert to `attn_mask` and `is_causal` of `scaled_dot_product_attention`, undefined in fully masked rows."""
     plain = restriction.mask is None and restriction.bias is None and restriction.window is None
     if plain and restriction.is_causal and restriction.query_offset == 0:
         return {"attn_mask": None, "is_causal": True}

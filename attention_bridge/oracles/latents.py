@@ -1,4 +1,4 @@
-"""Attention of and to learned vectors, and over sets."""
+"""Reference of attention with learned queries, and of attention over sets."""
 
 import math
 from typing import Any
@@ -37,7 +37,7 @@ def perceiver_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """QKV attention of latents to an input, layer norms before, a residual after (Jaegle et al. 2021, section 3.1)."""
+    """Attention of latents to an input, with layer norms before and a residual after (Jaegle et al. 2021, 3.1)."""
     latents = _each(parameters["latents"], len(x))
     output, weights = multi_head_attention(
         parameters,
@@ -62,7 +62,7 @@ def attention_pooling(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """H = MHA(p, x, x), y = h + MLP(LN(h)) with learned probes p (Zhai et al. 2022, section 2.2)."""
+    """Pooling y = h + MLP(LN(h)), h = MHA(p, x, x) with learned probes p (Zhai et al. 2022, section 2.2)."""
     hidden, weights = multi_head_attention(
         scope(parameters, "attention"),
         _each(parameters["probes"], len(x)),
@@ -134,12 +134,12 @@ def pooling_by_attention(
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(−x))."""
+    """Sigmoid 1 / (1 + exp(−x))."""
     return 1 / (1 + np.exp(-x))
 
 
 def gru(parameters: Parameters, x: Array, state: Array) -> Array:
-    """H' = (1 − z) n + z h with reset gate r inside n (Cho et al. 2014; the variant with r on W_hn h + b_hn)."""
+    """GRU h' = (1 − z) n + z h (Cho et al. 2014, in the variant with the reset gate r on W_hn h + b_hn)."""
     dim = state.shape[-1]
     weights_x, weights_h = parameters["weight_ih"], parameters["weight_hh"]
     biases_x, biases_h = parameters["bias_ih"], parameters["bias_hh"]
@@ -168,7 +168,7 @@ def slot_attention(
     eps: float = 1e-8,
     norm_eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
-    """Slots compete for the elements of x (Locatello et al. 2020, algorithm 1)."""
+    """Slot attention: slots compete for the elements of x (Locatello et al. 2020, algorithm 1)."""
     batch, num_slots, dim = noise.shape
     length = x.shape[1]
     inputs = layer_norm(parameters, "input_norm", x, norm_eps)

@@ -1,4 +1,4 @@
-"""Fewer keys than there are positions."""
+"""Reference of low-rank attention, with fewer keys than positions."""
 
 import math
 
@@ -27,8 +27,8 @@ def linformer_attention(
 ) -> tuple[Array, Array]:
     """head_i = softmax(Q W_i^Q (E K W_i^K)ᵀ / √d) F V W_i^V (Wang et al. 2020, equation 7).
 
-    E and F are the transposes of `key_mixtures` and `value_mixtures`, of which as many rows are used as there are
-    positions. What is hidden is left out of both sums.
+    E and F are the transposes of the first `length` rows of `key_mixtures` and `value_mixtures`. Masked positions are
+    omitted from both sums.
     """
     batch, length, _ = x.shape
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
@@ -52,7 +52,7 @@ def linformer_attention(
 def pseudo_inverse(matrix: Array, num_iterations: int) -> Array:
     """Z_{j+1} = Z_j (13 I − A Z_j (15 I − A Z_j (7 I − A Z_j))) / 4, Z_0 = Aᵀ / (‖A‖₁ ‖A‖_∞) (Xiong 2021, eq. 11).
 
-    The entries of A are positive, so the norms are sums.
+    The entries of A are positive, so both norms are the largest sums.
     """
     columns, rows = matrix.sum(axis=0), matrix.sum(axis=1)
     norm = columns[np.argmax(columns.real)] * rows[np.argmax(rows.real)]
@@ -78,8 +78,8 @@ def nystrom_attention(
 ) -> tuple[Array, Array]:
     """Ŝ = softmax(Q K̃ᵀ/√d) Z* softmax(Q̃ K̃ᵀ/√d)⁺ softmax(Q̃ Kᵀ/√d), X̂ = Ŝ V + DConv(V) (Xiong et al. 2021, eq. 13 to 15).
 
-    Hidden positions are in no mean, and a landmark of hidden positions alone is hidden. DConv (`value_conv`, if there
-    is one) has a kernel for each head, slides along the length and is padded with zeros.
+    Means omit masked positions, and a landmark of masked positions alone is masked. DConv (`value_conv`, optional) is a
+    convolution along the length with zero padding and one kernel per head.
     """
     batch, length, _ = x.shape
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
