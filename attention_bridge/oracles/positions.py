@@ -150,7 +150,7 @@ def llama3(head_dim: int, factor: float, length: int, base: float, low: float, h
 
 
 def alibi_bias(parameters: Parameters, query: Array, key: Array, positions: Array) -> Array:
-    """Bias -m_h (i - j) for j <= i (Press et al. 2021, section 3), for 3 heads: the slopes of 2 heads, then the first of 4."""
+    """Bias -m_h (i - j) for j <= i (Press et al. 2021, section 3); 3 heads use both slopes of 2 heads and one of 4."""
     slopes = [2.0**-4, 2.0**-8, 2.0**-2]
     batch, num_heads, length, _ = query.shape
     bias = np.zeros((batch, num_heads, length, length))

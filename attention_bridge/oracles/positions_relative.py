@@ -137,7 +137,10 @@ def disentangled_self_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Scores (Q^c K^cᵀ + Q^c K^rᵀ_δ(i,j) + K^c Q^rᵀ) / √(3d) (He et al. 2021, eq. 4; δ of the third term by its code)."""
+    """Scores (Q^c K^cᵀ + Q^c K^rᵀ_δ(i,j) + K^c Q^rᵀ) / √(3d) (He et al. 2021, eq. 4).
+
+    The third term uses δ(i, j) as the authors' code does.
+    """
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
     table = parameters["relative_embedding.weight"][None]
     own = "relative_" if "relative_q_proj.weight" in parameters else ""

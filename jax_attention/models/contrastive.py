@@ -41,13 +41,13 @@ class ContrastiveConfig:
 
 @checked
 class ContrastiveModel(nnx.Module):
-    """Similarity scores of texts and images (Radford et al. 2021).
+    """Contrastive model: similarity scores of texts and images (Radford et al. 2021).
 
     Args:
         config: sizes and options of the model.
 
     Raises:
-        ValueError: one of the towers rejects its sizes.
+        ValueError: the sizes of a tower are invalid.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ContrastiveModel(nnx.Module):
             mask: boolean mask, False at padding, such as `padding_mask(tokens, pad_id)`; None for no padding.
 
         Raises:
-            TypeError: the mask is not boolean.
+            TypeError: the mask is neither boolean nor 0/1.
             ValueError: shapes do not match, or the images have another size.
         """
         text = _unit(self.read(tokens, mask))  # texts features

@@ -46,7 +46,7 @@ def run_layers(
 
 
 def _runs(layers: Any) -> list[list[int]]:
-    """Numbers of layers in runs of equal structure: the same classes, options and shapes."""
+    """Group the indices of consecutive layers of equal structure: the same classes, options and shapes."""
     runs: list[list[int]] = []
     before: Any = None
     for n, layer in enumerate(layers):

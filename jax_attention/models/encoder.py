@@ -166,8 +166,7 @@ class Encoder(nnx.Module):
             token_types: token type ids, below `num_types`; None for all 0, or for a model without types.
             positions: positions of the tokens, `(length)` or `(batch, length)`; None for 0, 1, 2, and so on.
             need_weights: whether to return the attention weights of every layer.
-            need_hidden_states: whether to return the hidden states: the input of the first layer and the output of
-                each.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Returns:
@@ -176,7 +175,7 @@ class Encoder(nnx.Module):
             hidden states, or None.
 
         Raises:
-            TypeError: the mask is not boolean.
+            TypeError: the mask is neither boolean nor 0/1.
             ValueError: shapes do not match, or there are more tokens than position embeddings.
         """
         check_tokens(tokens)

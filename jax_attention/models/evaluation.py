@@ -1,4 +1,4 @@
-"""Run a function of a model for inference, without dropout and gradients."""
+"""Run a function of a model for inference, without dropout or gradients."""
 
 from collections.abc import Callable
 from functools import partial
@@ -51,10 +51,10 @@ def evaluate_while(
 
 def capacity_for(length: int) -> int | None:
     """Capacity of KV caches for `length` tokens; None for caches that grow."""
-    return length  # compiled code needs arrays of one size
+    return length  # compiled code needs arrays of fixed size
 
 
-# Compiled once for each function, kind of model, shape of the arrays and choice of settings.
+# Compiled once per function, model structure, array shapes and settings.
 @partial(jax.jit, static_argnames=("function", "graphdef", "settings"))
 def _evaluate(
     function: Callable[..., Any],

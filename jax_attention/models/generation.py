@@ -82,7 +82,7 @@ def generate(
         The new tokens, without the prompt.
 
     Raises:
-        TypeError: the mask is not boolean, or another argument has the wrong type.
+        TypeError: the mask is neither boolean nor 0/1, or another argument has the wrong type.
         ValueError: shapes do not match, there are more tokens than positions, or a number is out of range, such as a
             token outside the vocabulary.
         NotImplementedError: padding is given to a layer that mixes by fixed positions, such as `ChunkedAttention`.

@@ -3,9 +3,10 @@ r"""A language model built from its description.
 $$ x = e \cdot s_{\mathrm{embed}} + p + t, \qquad x \leftarrow \mathrm{layer}(x), \qquad
    \mathrm{logits} = c \tanh\!\left(\mathrm{norm}(x)\, W^\top / c\right) $$
 
-A `ModelSpec` describes the layers: Llama, Gemma, DeepSeek and hybrids of attention and recurrent layers differ only in
-it. Position embeddings p exist only with `max_len`, type embeddings t only with `num_types`, and the tanh only with
-`logit_softcap`. With `is_causal=False` the model is an encoder, whose hidden states `read` returns.
+A `ModelSpec` describes the layers: Llama, Gemma, DeepSeek and hybrids of attention and recurrent layers are different
+descriptions for the same class. Position embeddings p exist only with `max_len`, type embeddings t only with
+`num_types`, and the tanh only with `logit_softcap`. With `is_causal=False` the model is an encoder, whose hidden states
+`read` returns.
 """
 
 from functools import partial
@@ -110,15 +111,14 @@ class LanguageModel(nnx.Module):
             caches: KV cache or recurrent state of each layer, for incremental decoding; `start()` returns empty ones;
                 None without caches.
             need_weights: whether to return the attention weights of every layer.
-            need_hidden_states: whether to return the hidden states: the input of the first layer and the output of
-                each.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
 
         Returns:
             Logits `(batch, length, vocab_size)`; the updated caches, or None without caches; a tuple with the attention
             weights of each layer, or None; and a tuple of hidden states, or None.
 
         Raises:
-            TypeError: the mask is not boolean, or a cache does not fit its layer.
+            TypeError: the mask is neither boolean nor 0/1, or a cache does not fit its layer.
             ValueError: shapes do not match.
             NotImplementedError: caches are given for an encoder or a layer without incremental decoding, or left
                 padding for a layer that mixes by fixed positions, such as `ChunkedAttention`.

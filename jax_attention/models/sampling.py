@@ -7,12 +7,12 @@ A token is sampled by inverting the cumulative distribution, in the order of tok
 that the caller supplies. The same u therefore gives the same token in both frameworks. All is computed in at least
 float32; the frameworks may differ only where u or the border of a filter lies within the rounding error.
 
-| symbol | argument      |                                                                                  |
-|--------|---------------|----------------------------------------------------------------------------------|
-| T      | `temperature` | below 1 sharpens the distribution, above 1 flattens it; 0 for the most probable token |
-| filter | `top_k`       | keeps the k largest scores (Fan, Lewis & Dauphin 2018)                               |
-| filter | `top_p`       | keeps the fewest tokens with this total probability (Holtzman et al. 2019)           |
-| u      | `draw`        | uniform random number in [0, 1)                                                      |
+| symbol | argument      | effect                                                                     |
+|--------|---------------|----------------------------------------------------------------------------|
+| T      | `temperature` | below 1 sharpens the distribution, above 1 flattens it; 0 is greedy        |
+| filter | `top_k`       | keeps the k largest scores (Fan, Lewis & Dauphin 2018)                     |
+| filter | `top_p`       | keeps the fewest tokens with this total probability (Holtzman et al. 2019) |
+| u      | `draw`        | uniform random number in [0, 1)                                            |
 """
 
 from dataclasses import dataclass

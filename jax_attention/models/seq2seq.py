@@ -1,4 +1,4 @@
-r"""The encoder-decoder Transformer of Vaswani et al. 2017, pre-norm and with learned positions, for training.
+r"""The encoder-decoder Transformer of Vaswani et al. 2017 with pre-norm layers and learned positions.
 
 $$ m = \mathrm{norm}(\mathrm{encode}(s)), \qquad
    \mathrm{logits} = W\, \mathrm{norm}(\mathrm{decode}(t, m)) $$
@@ -146,7 +146,7 @@ class SimpleSeq2Seq(SequenceToSequence):
             Logits `(batch, target, tgt_vocab_size)`.
 
         Raises:
-            TypeError: the mask is not boolean.
+            TypeError: the mask is neither boolean nor 0/1.
             ValueError: shapes do not match, or a position has no embedding.
         """
         return self.run(src_tokens, tgt_tokens, src_mask, tgt_mask, need_weights=False).output

@@ -53,7 +53,7 @@ class SequenceToSequence(nnx.Module):
             Logits `(batch, target, vocab_size)`, and tuples with the attention weights of each layer, or None.
 
         Raises:
-            TypeError: the mask is not boolean.
+            TypeError: the mask is neither boolean nor 0/1.
             ValueError: shapes do not match, or a position has no embedding.
         """
         read = self.encode(source, source_mask, need_weights=need_weights)

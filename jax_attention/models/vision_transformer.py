@@ -110,8 +110,7 @@ class VisionTransformer(nnx.Module):
         Args:
             image: images `(batch, height, width, channels)`, of the configured size.
             need_weights: whether to return the attention weights of every layer.
-            need_hidden_states: whether to return the hidden states: the input of the first layer and the output of
-                each.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
 
         Returns:
             Normalised vectors `(batch, 1 + patches, embed)`; the class token after pooler and head,

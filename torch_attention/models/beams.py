@@ -74,7 +74,7 @@ def beam_search(
         is scored like the others.
 
     Raises:
-        TypeError: the mask is not boolean, or another argument has the wrong type.
+        TypeError: the mask is neither boolean nor 0/1, or another argument has the wrong type.
         ValueError: shapes do not match, `num_beams` is below 1, there are more tokens than positions, or a token is
             outside the vocabulary.
     """

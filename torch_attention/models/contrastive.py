@@ -39,13 +39,13 @@ class ContrastiveConfig:
 
 @checked
 class ContrastiveModel(nn.Module):
-    """Similarity scores of texts and images (Radford et al. 2021).
+    """Contrastive model: similarity scores of texts and images (Radford et al. 2021).
 
     Args:
         config: sizes and options of the model.
 
     Raises:
-        ValueError: one of the towers rejects its sizes.
+        ValueError: the sizes of a tower are invalid.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ContrastiveModel(nn.Module):
             mask: boolean mask, False at padding, such as `padding_mask(tokens, pad_id)`; None for no padding.
 
         Raises:
-            TypeError: the mask is not boolean.
+            TypeError: the mask is neither boolean nor 0/1.
             ValueError: shapes do not match, or the images have another size.
         """
         text = _unit(self.read(tokens, mask))  # texts features

@@ -166,8 +166,7 @@ class Decoder(nn.Module):
             positions: positions of the tokens, `(length)` or `(batch, length)`; None continues from the cached tokens.
             caches: KV cache of each layer, for incremental decoding; `start()` returns empty ones; None without caches.
             need_weights: whether to return the attention weights of every layer.
-            need_hidden_states: whether to return the hidden states: the input of the first layer and the output of
-                each.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Returns:
@@ -175,7 +174,7 @@ class Decoder(nn.Module):
             weights of each layer, or None; and a tuple of hidden states, or None.
 
         Raises:
-            TypeError: the mask is not boolean.
+            TypeError: the mask is neither boolean nor 0/1.
             ValueError: shapes do not match, or a position has no embedding.
         """
         read = self.read(

@@ -52,5 +52,5 @@ def _run(layer: Layer, x: Tensor, mask: Tensor | None, call: LayerCall) -> Cache
 
 @cache
 def _compiled() -> Any:
-    """One program for all layers of a kind; compilers take long to import."""
+    """Compile `_run` on first use, because compilers take long to import; equal layers share the program."""
     return torch.compile(_run)

@@ -1,4 +1,4 @@
-"""Run a function of a model for inference, without dropout and gradients."""
+"""Run a function of a model for inference, without dropout or gradients."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-r"""A recurrent encoder-decoder with attention, its first use in translation (Bahdanau et al. 2014).
+r"""A recurrent encoder-decoder with attention, the model that introduced attention (Bahdanau et al. 2014).
 
 $$ h_j = [\overrightarrow{\mathrm{GRU}}(s)_j;\ \overleftarrow{\mathrm{GRU}}(s)_j], \qquad
    z_0 = \tanh(W_z \overleftarrow{h}_1), $$
@@ -160,7 +160,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
             Logits `(batch, target, tgt_vocab_size)` and attention weights `(batch, target, source)`.
 
         Raises:
-            TypeError: the mask is not boolean.
+            TypeError: the mask is neither boolean nor 0/1.
             ValueError: shapes do not match, or a sequence is empty.
         """
         run = self.run(src_tokens, tgt_tokens, src_mask, tgt_mask)

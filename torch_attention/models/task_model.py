@@ -120,15 +120,14 @@ class TaskModel(nn.Module):
             token_types: token type ids, for an encoder with types; None for all 0.
             positions: positions of the tokens; None counts only real tokens, so that left padding shifts no position.
             need_weights: whether to return the attention weights of every layer.
-            need_hidden_states: whether to return the hidden states: the input of the first layer and the output of
-                each.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
 
         Returns:
             The outputs of the head, named by the task (`logits`; `start_logits`, `end_logits`; `rewards`;
             `embeddings`), then `last_hidden_state`, `attentions` and `hidden_states`.
 
         Raises:
-            TypeError: the mask is not boolean.
+            TypeError: the mask is neither boolean nor 0/1.
             ValueError: shapes do not match, or the backbone does not take an argument.
             NotImplementedError: left padding is given to a layer that mixes by fixed positions.
         """

@@ -84,7 +84,7 @@ class SequenceClassifier(nnx.Module):
             dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Raises:
-            TypeError: the mask is not boolean.
+            TypeError: the mask is neither boolean nor 0/1.
             ValueError: shapes do not match.
         """
         check_sequence("x", x, self.embed_dim)
