@@ -29,7 +29,7 @@ from jax_attention.ops import scan
 
 
 class BeamOutput(NamedTuple):
-    """`tokens, scores = beam_search(model, inputs, num_tokens)`.
+    """Result of beam search: `tokens, scores = beam_search(model, inputs, num_tokens)`.
 
     Attributes:
         tokens: token ids, `(batch, beams, num_tokens)`, best sequence first; padding after the end token.
