@@ -1,4 +1,4 @@
-"""Reference of additive (Bahdanau), multiplicative (Luong) and scaled dot-product attention (Vaswani).
+"""Reference implementation of additive (Bahdanau), multiplicative (Luong) and scaled dot-product attention (Vaswani).
 
 Each is a score of one query against its keys; `common.attend` computes weights and output from the scores.
 """

@@ -178,9 +178,9 @@ def dot_product_attention(
     - Query head h uses key/value head h // (num_heads // num_kv_heads) (Ainslie et al. 2023).
     - `bias` has one of the shapes of a mask; −∞ in it masks a key.
     - `is_causal` allows keys at positions j ≤ i + query_offset.
-    - `window` W, only with `is_causal`, allows the last W of these keys, the query's own included (Beltagy et al.
-    2020). - `softcap` c bounds the scores to (−c, c) (Gemma 2, 2024). - `sinks` b adds exp(b_h) to the softmax's
-    denominator (gpt-oss, 2025).
+    - `window` W, only with `is_causal`, allows the last W of these keys, with the query's own (Beltagy et al. 2020).
+    - `softcap` c bounds the scores to (−c, c) (Gemma 2, 2024).
+    - `sinks` b adds exp(b_h) to the softmax's denominator (gpt-oss, 2025).
 
     Returns the output and the weights (batch, heads, query, key) before dropout.
     """
@@ -219,13 +219,13 @@ def dot_product_attention(
 
 
 def split_heads(x: Array, num_heads: int) -> Array:
-    """(batch, length, heads · head_dim) to (batch, heads, length, head_dim); head h is the h-th slice."""
+    """Split (batch, length, heads · head_dim) into (batch, heads, length, head_dim); head h is the h-th slice."""
     head_dim = x.shape[-1] // num_heads
     return np.stack([x[:, :, h * head_dim : (h + 1) * head_dim] for h in range(num_heads)], axis=1)
 
 
 def merge_heads(x: Array) -> Array:
-    """Concat(head_1, ..., head_h), the inverse of `split_heads`."""
+    """Concatenate the heads, the inverse of `split_heads`."""
     return np.concatenate([x[:, h] for h in range(x.shape[1])], axis=-1)
 
 
@@ -240,10 +240,10 @@ def multi_head_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """MultiHead = Concat(head_1, ..., head_h) W^O, head_h = Attention(X W_h^Q, M W_h^K, M W_h^V).
+    """Multi-head attention of X to M (Vaswani et al. 2017, section 3.2.2).
 
-    Source: Vaswani et al. 2017, section 3.2.2. Parameters: `q_proj`, `k_proj`, `v_proj`, `out_proj`; W_h is rows
-    h · head_dim to (h + 1) · head_dim of a weight.
+    MultiHead = Concat(head_1, ..., head_h) W^O, head_h = Attention(X W_h^Q, M W_h^K, M W_h^V).
+    Parameters: `q_proj`, `k_proj`, `v_proj`, `out_proj`; W_h is rows h · head_dim to (h + 1) · head_dim of a weight.
     """
     heads, weights = dot_product_attention(
         split_heads(linear(parameters, "q_proj", query), num_heads),

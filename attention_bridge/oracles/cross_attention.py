@@ -1,4 +1,4 @@
-"""Reference of cross-attention and of the decoder block with causal self-attention."""
+"""Reference implementation of cross-attention and of the decoder block with causal self-attention."""
 
 from attention_bridge.oracles.attention_basics import scaled_dot_product_attention
 from attention_bridge.oracles.common import (
@@ -22,10 +22,10 @@ def cross_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Attention(X W^Q, M W^K, M W^V), one head, no output projection (Vaswani et al. 2017, section 3.2.3).
+    """Cross-attention with one head, Attention(X W^Q, M W^K, M W^V) (Vaswani et al. 2017, section 3.2.3).
 
-    Parameters: `q_proj` (embed, query_dim), `k_proj` and `v_proj` (embed, key_dim), biases optional.
-    Returns the output and the weights (batch, query, key).
+    Parameters: `q_proj` (embed, query_dim), `k_proj` and `v_proj` (embed, key_dim), biases optional. There
+    is no output projection. Returns the output and the weights (batch, query, key).
     """
     return scaled_dot_product_attention(
         {},
@@ -48,7 +48,7 @@ def multi_head_cross_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """MultiHead(X, M, M) (Vaswani et al. 2017, section 3.2.2).
+    """Multi-head cross-attention, MultiHead(X, M, M) (Vaswani et al. 2017, section 3.2.2).
 
     Parameters as in `cross_attention`, and `out_proj` (embed, embed). Returns the output and the weights (batch, heads,
     query, key).

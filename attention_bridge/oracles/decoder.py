@@ -1,4 +1,4 @@
-"""Reference of the decoder-only Transformer: embeddings, pre-norm layers and logits."""
+"""Reference implementation of the decoder-only Transformer: embeddings, pre-norm layers and logits."""
 
 import numpy as np
 

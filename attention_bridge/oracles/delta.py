@@ -1,7 +1,7 @@
-"""Reference of the delta-rule recurrences and of state-space duality, one token at a time.
+"""Reference implementation of the delta-rule recurrences and of state-space duality, one token at a time.
 
 The recurrent state S is (key_dim, value_dim), and o = Sᵀ q. A masked token is zero in the convolution, leaves the
-state unchanged, without update and decay, and reads zero from it.
+state unchanged, without update and decay, and has a zero output before the norm.
 """
 
 import math
@@ -131,7 +131,7 @@ def delta_net(
     value_dim: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """S_t = S_{t-1} (I - β k kᵀ) + β v kᵀ in the paper, whose S is transposed (Yang et al. 2024, section 2.2)."""
+    """DeltaNet, transposed in the paper: S_t = S_{t-1} (I - β k kᵀ) + β v kᵀ (Yang et al. 2024, section 2.2)."""
     return delta_layer(
         parameters,
         x,
@@ -157,7 +157,7 @@ def gated_delta_net(
     value_dim: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """S_t = S_{t-1} α (I - β k kᵀ) + β v kᵀ with transposed S (Yang, Kautz, Hatamizadeh 2024, eq. 10)."""
+    """Gated DeltaNet (Yang, Kautz, Hatamizadeh 2024, eq. 10), there transposed: S_t = S_{t-1} α (I - β k kᵀ) + β v kᵀ."""
     return delta_layer(
         parameters,
         x,
@@ -184,7 +184,7 @@ def kimi_delta_attention(
     value_dim: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ with one α per channel (Kimi Team 2025, eq. 1)."""
+    """Kimi delta attention, S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ, one α per channel (Kimi Team 2025, eq. 1)."""
 
     def low_rank(name: str, x: Array) -> Array:
         return linear(parameters, f"{name}_b_proj", linear(parameters, f"{name}_a_proj", x))
@@ -218,7 +218,7 @@ def mamba2(
     num_groups: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """h_t = exp(Δ A) h_{t-1} + Δ B x, y_t = C h_t + D x (Dao, Gu 2024, section 7); h is (state_dim, head_dim) here."""
+    """Mamba-2, h_t = exp(Δ A) h_{t-1} + Δ B x, y_t = C h_t + D x, h (state_dim, head_dim) (Dao, Gu 2024, section 7)."""
     inner, group = num_heads * head_dim, num_groups * state_dim
     projected = linear(parameters, "in_proj", there(x, mask))
     z, features, dt = np.split(projected, [inner, 2 * inner + 2 * group], axis=-1)

@@ -1,4 +1,4 @@
-"""Reference of the encoder: embeddings, post-norm layers and a pooler."""
+"""Reference implementation of the encoder: embeddings, post-norm layers and a pooler."""
 
 import numpy as np
 

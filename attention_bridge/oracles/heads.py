@@ -1,4 +1,4 @@
-"""Reference of attention with shared or compressed heads of keys and values."""
+"""Reference implementation of attention with shared or compressed heads of keys and values."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,8 +29,9 @@ def grouped_query_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """head_h = Attention(X W_h^Q, X W_g^K, X W_g^V), g = h // (H / G) (Ainslie et al. 2023, section 2.2).
+    """Grouped-query attention (Ainslie et al. 2023, section 2.2).
 
+    head_h = Attention(X W_h^Q, X W_g^K, X W_g^V), g = h // (H / G).
     `turn`, such as a rotary embedding, is applied to the heads of queries and keys.
     """
     heads, weights = dot_product_attention(
@@ -54,7 +55,7 @@ def multi_query_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """head_h = Attention(X W_h^Q, X W^K, X W^V) with W^K and W^V shared by all heads (Shazeer 2019, section 3)."""
+    """Multi-query attention, head_h = Attention(X W_h^Q, X W^K, X W^V) (Shazeer 2019, section 3)."""
     heads, weights = dot_product_attention(
         split_heads(linear(parameters, "q_proj", x), num_heads),
         linear(parameters, "k_proj", x)[:, None],

@@ -1,4 +1,4 @@
-"""Reference of a language model with any token mixers: embeddings, pre-norm layers and logits."""
+"""Reference implementation of a language model with any token mixers: embeddings, pre-norm layers and logits."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +18,10 @@ def gated_feed_forward(parameters: Parameters, x: Array) -> Array:
 
 
 def softmax_experts(parameters: Parameters, x: Array, *, num_experts: int, num_chosen: int) -> Array:
-    """Σ_e p_e f_e(x) / Σ_e p_e over the largest p_e, p = softmax(W x), plus σ(w·x) f_shared(x) (Qwen MoE, 2024)."""
+    """Mixture of experts with softmax routing (Qwen MoE, 2024).
+
+    Σ_e p_e f_e(x) / Σ_e p_e over the largest p_e, p = softmax(W x), plus σ(w·x) f_shared(x).
+    """
     output = np.zeros(x.shape, np.result_type(x, *parameters.values()))
     for place in np.ndindex(x.shape[:-1]):
         token = x[place]
@@ -42,9 +45,10 @@ def language_model(
     ffns: Sequence[FeedForward],
     eps: float = 1e-6,
 ) -> tuple[Array, tuple[Array, ...]]:
-    """Logits W norm(x) of a model whose layers are x = x + mix(norm(x)), then x = x + FFN(norm(x)) if there is one.
+    """Logits W norm(x) of a language model with any token mixers.
 
-    x starts as the token embedding. Each mixer returns its output first and its weights last.
+    x starts as the token embedding; in each layer x = x + mix(norm(x)), then x = x + FFN(norm(x)) if there is an FFN.
+    Each mixer returns its output first and its weights last.
 
     Parameters: `token_embedding.weight`; for each layer N `layers.N.attention`, `layers.N.attention_norm`,
     `layers.N.ffn`, `layers.N.ffn_norm`; `final_norm` and `head.weight`.

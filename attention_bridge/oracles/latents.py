@@ -1,4 +1,4 @@
-"""Reference of attention with learned queries, and of attention over sets."""
+"""Reference implementation of attention with learned queries, and of attention over sets."""
 
 import math
 from typing import Any
@@ -88,7 +88,10 @@ def multihead_attention_block(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """MAB(X, Y) = LN(H + rFF(H)), H = LN(X + Multihead(X, Y, Y; softmax(·/√d))) (Lee et al. 2019, eqs. 4 to 7)."""
+    """Multi-head attention block (Lee et al. 2019, eqs. 4 to 7).
+
+    MAB(X, Y) = LN(H + rFF(H)), H = LN(X + Multihead(X, Y, Y; softmax(·/√d))).
+    """
     heads, weights = dot_product_attention(
         split_heads(linear(parameters, "q_proj", query), num_heads),
         split_heads(linear(parameters, "k_proj", memory), num_heads),
@@ -107,14 +110,14 @@ def multihead_attention_block(
 def set_attention_block(
     parameters: Parameters, x: Array, mask: Array | None = None, **options: Any
 ) -> tuple[Array, Array]:
-    """SAB(X) = MAB(X, X) (Lee et al. 2019, eq. 8)."""
+    """Set attention block SAB(X) = MAB(X, X) (Lee et al. 2019, eq. 8)."""
     return multihead_attention_block(scope(parameters, "block"), x, x, mask, **options)
 
 
 def induced_set_attention_block(
     parameters: Parameters, x: Array, mask: Array | None = None, **options: Any
 ) -> tuple[Array, Array, Array]:
-    """ISAB(X) = MAB(X, H), H = MAB(I, X) (Lee et al. 2019, eqs. 9 and 10)."""
+    """Induced set attention block ISAB(X) = MAB(X, H), H = MAB(I, X) (Lee et al. 2019, eqs. 9 and 10)."""
     points = _each(parameters["inducing_points"], len(x))
     summary, inducing_weights = multihead_attention_block(
         scope(parameters, "inducing_block"), points, x, mask, **options
@@ -126,7 +129,7 @@ def induced_set_attention_block(
 def pooling_by_attention(
     parameters: Parameters, x: Array, mask: Array | None = None, *, activation: str = "relu", **options: Any
 ) -> tuple[Array, Array]:
-    """PMA(Z) = MAB(S, rFF(Z)) (Lee et al. 2019, eq. 11)."""
+    """Pooling by multi-head attention PMA(Z) = MAB(S, rFF(Z)) (Lee et al. 2019, eq. 11)."""
     seeds = _each(parameters["seeds"], len(x))
     elements = ACTIVATIONS[activation](linear(parameters, "ffn_proj", x))
     block = scope(parameters, "block")

@@ -1,4 +1,4 @@
-"""Reference of native sparse attention with compressed, selected and window keys (Yuan et al. 2025)."""
+"""Reference implementation of native sparse attention with compressed, selected and window keys (Yuan et al. 2025)."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from attention_bridge.oracles.sparse import indicator, largest, up_to
 
 
 def compress(parameters: Parameters, run: Array) -> Array:
-    """φ(k_1, ..., k_l): add a position embedding to each key, then W₂ ReLU(W₁ [k_1; ...; k_l] + b₁) + b₂."""
+    """Compression φ(k_1, ..., k_l) = W₂ ReLU(W₁ [k_1; ...; k_l] + b₁) + b₂ of keys with added position embeddings."""
     placed = run + parameters["places"]
     return linear(parameters, "down_proj", relu(linear(parameters, "up_proj", placed.reshape(-1))))
 
@@ -39,8 +39,9 @@ def native_sparse_attention(
     window: int,
     turn: Callable[[Array], Array] = lambda heads: heads,
 ) -> tuple[Array, Array]:
-    """o_t = Σ_c g_t^c Attn(q_t, K_t^c, V_t^c), c in cmp, slc, win (Yuan et al. 2025, equations 5 to 12).
+    """Native sparse attention (Yuan et al. 2025, equations 5 to 12).
 
+    o_t = Σ_c g_t^c Attn(q_t, K_t^c, V_t^c) over the branches c: compression, selection and window.
     Without parameters `key_compression` and `value_compression` φ is the mean. The returned weights are the gated sum
     of the three branches' weights; the weight of a compressed key is divided equally among the keys of its run.
     """

@@ -1,4 +1,4 @@
-"""Reference of attention patterns that depend on positions. Positions start at 0."""
+"""Reference implementation of attention patterns that depend on positions. Positions start at 0."""
 
 from collections.abc import Callable
 
@@ -104,7 +104,7 @@ def learned_sink_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """α_ij = exp(s_ij) / (exp(b_h) + Σ_j' exp(s_ij')) (gpt-oss, OpenAI 2025)."""
+    """Attention with learned sinks, α_ij = exp(s_ij) / (exp(b_h) + Σ_j' exp(s_ij')) (gpt-oss, OpenAI 2025)."""
     return _attend_where(
         lambda h, i, j: True,
         parameters,
@@ -159,9 +159,10 @@ def longformer_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Local tokens attend to neighbours and global tokens; global tokens attend to all tokens.
+    """Longformer attention (Beltagy et al. 2020, section 3.1).
 
-    Local tokens use the projections q, k, v, global tokens q^g, k^g, v^g (Beltagy et al. 2020, section 3.1).
+    Local tokens attend to neighbours and global tokens with the projections q, k, v. Global tokens attend to all
+    tokens with the projections q^g, k^g, v^g.
     """
     local, of_global = _heads(parameters, x, num_heads), _heads(parameters, x, num_heads, "global_")
     batch, _, length, head_dim = local[0].shape
@@ -196,7 +197,7 @@ def big_bird_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Blocks attend to neighbours, to the first and last blocks and to random ones (Zaheer et al. 2020, section 2)."""
+    """BigBird attention of blocks to near, first, last and random blocks (Zaheer et al. 2020, section 2)."""
     num_blocks = x.shape[1] // block_size
     ends = {*range(global_blocks), *range(num_blocks - global_blocks, num_blocks)}
 

@@ -1,4 +1,4 @@
-"""Reference of positional encodings, on arrays (batch, heads, length, head_dim)."""
+"""Reference implementation of positional encodings, on arrays (batch, heads, length, head_dim)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -82,8 +82,9 @@ def rotary(
     frequencies: Sequence[float] | None = None,
     amplitude: float = 1.0,
 ) -> Array:
-    """(x_a, x_b) -> (x_a cos mθ - x_b sin mθ, x_b cos mθ + x_a sin mθ) for every pair (Su et al. 2021, eq. 15).
+    """Rotary embedding (Su et al. 2021, eq. 15).
 
+    (x_a, x_b) -> (x_a cos mθ - x_b sin mθ, x_b cos mθ + x_a sin mθ) for every pair (a, b).
     `positions` is (batch, length). Pair i is features i and i + d/2, or 2i and 2i + 1 if `interleaved`.
     """
     turned = x.copy()
@@ -120,7 +121,7 @@ def axial_rotary(x: Array, positions: Array, num_axes: int) -> Array:
 
 
 def yarn(head_dim: int, factor: float, length: int, base: float, fast: float, slow: float) -> list[float]:
-    """θ'_i = (1 - γ) θ_i / s + γ θ_i, with a ramp γ over the pairs (Peng et al. 2023, eq. 19-23, and its code)."""
+    """YaRN frequencies θ'_i = (1 - γ) θ_i / s + γ θ_i with a ramp γ over pairs (Peng et al. 2023, eq. 19-23, and code)."""
 
     def dimension(turns: float) -> float:
         return head_dim * math.log(length / (2 * math.pi * turns)) / (2 * math.log(base))
@@ -135,7 +136,7 @@ def yarn(head_dim: int, factor: float, length: int, base: float, fast: float, sl
 
 
 def llama3(head_dim: int, factor: float, length: int, base: float, low: float, high: float) -> list[float]:
-    """By wavelength λ: θ where λ < L/high, θ/s where λ > L/low, interpolated in between (code of Llama 3.1)."""
+    """Llama 3.1 frequencies: θ for wavelengths below L/high, θ/s above L/low, interpolated between (its code)."""
     thetas = []
     for i in range(head_dim // 2):
         theta = base ** (-2 * i / head_dim)
@@ -150,7 +151,7 @@ def llama3(head_dim: int, factor: float, length: int, base: float, low: float, h
 
 
 def alibi_bias(parameters: Parameters, query: Array, key: Array, positions: Array) -> Array:
-    """Bias -m_h (i - j) for j <= i (Press et al. 2021, section 3); 3 heads use both slopes of 2 heads and one of 4."""
+    """ALiBi -m_h (i - j) for j <= i (Press et al. 2021, section 3); 3 heads use both slopes of 2 heads and one of 4."""
     slopes = [2.0**-4, 2.0**-8, 2.0**-2]
     batch, num_heads, length, _ = query.shape
     bias = np.zeros((batch, num_heads, length, length))

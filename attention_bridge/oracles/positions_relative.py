@@ -1,4 +1,4 @@
-"""Reference of relative positions: T5, Shaw, Transformer-XL and DeBERTa."""
+"""Reference implementation of relative positions: T5, Shaw, Transformer-XL and DeBERTa."""
 
 import math
 
@@ -78,7 +78,10 @@ def shaw_self_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """z_i = Σ_j α_ij (x_j W^V + a^V_ij), e_ij = x_i W^Q (x_j W^K + a^K_ij)ᵀ / √d (Shaw et al. 2018, eq. 3-4)."""
+    """Self-attention with relative positions (Shaw et al. 2018, eq. 3-4).
+
+    z_i = Σ_j α_ij (x_j W^V + a^V_ij), e_ij = x_i W^Q (x_j W^K + a^K_ij)ᵀ / √d.
+    """
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
     of_keys, of_values = parameters["position.key_embedding.weight"], parameters["value_embedding.weight"]
     batch, _, length, head_dim = query.shape
@@ -137,9 +140,9 @@ def disentangled_self_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Scores (Q^c K^cᵀ + Q^c K^rᵀ_δ(i,j) + K^c Q^rᵀ) / √(3d) (He et al. 2021, eq. 4).
+    """Disentangled self-attention (He et al. 2021, eq. 4).
 
-    The third term uses δ(i, j) as the authors' code does.
+    Scores are (Q^c K^cᵀ + Q^c K^rᵀ_δ(i,j) + K^c Q^rᵀ) / √(3d). The third term uses δ(i, j) as the authors' code does.
     """
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
     table = parameters["relative_embedding.weight"][None]

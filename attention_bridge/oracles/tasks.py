@@ -1,4 +1,4 @@
-"""Reference of task heads, pooling and the Vision Transformer."""
+"""Reference implementation of task heads, pooling and the Vision Transformer."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Reference of attention over images (batch, height, width, channels)."""
+"""Reference implementation of attention over images (batch, height, width, channels)."""
 
 import math
 
@@ -28,7 +28,7 @@ def vit_block(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Layer z' = MSA(LN(z)) + z, z'' = MLP(LN(z')) + z' (Dosovitskiy et al. 2020, equations 2 and 3)."""
+    """ViT block z' = MSA(LN(z)) + z, z'' = MLP(LN(z')) + z' (Dosovitskiy et al. 2020, equations 2 and 3)."""
     normed = layer_norm(parameters, "attention_norm", x, norm_eps)
     attended, weights = multi_head_attention(
         scope(parameters, "attention"),
@@ -46,7 +46,7 @@ def vit_block(
 
 
 def patches(parameters: Parameters, name: str, x: Array) -> Array:
-    """E p + b for each non-overlapping patch p; E is (out, in, height, width)."""
+    """Patch projection E p + b of each non-overlapping patch p; E is (out, in, height, width)."""
     kernel, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
     _, _, rows, columns = kernel.shape
     batch, height, width, _ = x.shape
@@ -77,10 +77,11 @@ def window_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """softmax(QKᵀ/√d + B) V in each window of M x M positions (Liu et al. 2021, equations 2 to 4, figure 4).
+    """Window attention (Liu et al. 2021, equations 2 to 4, figure 4).
 
-    The grid is zero-padded at the bottom and right. Shifted windows start `shift` positions further down and right and
-    wrap around the edges; in a wrapped window, positions attend only to positions from the same side of the edge.
+    softmax(QKᵀ/√d + B) V in each window of M x M positions. The grid is zero-padded at the bottom and right. Shifted
+    windows start `shift` positions further down and right and wrap around the edges; in a wrapped window, positions
+    attend only to positions from the same side of the edge.
     """
     if shift:
         parameters = scope(parameters, "attention")
@@ -139,9 +140,10 @@ def spatial_reduction_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """SRA(Q, K, V): head_j = Attention(QW_j, SR(K)W_j, SR(V)W_j), SR(x) = Norm(Reshape(x, R) W^S).
+    """Spatial-reduction attention (Wang et al. 2021, equations 1 to 3).
 
-    Source: Wang et al. 2021, equations 1 to 3; W^S on reshaped patches is a convolution with stride R.
+    head_j = Attention(QW_j, SR(K)W_j, SR(V)W_j), SR(x) = Norm(Reshape(x, R) W^S).
+    W^S on reshaped patches is a convolution with stride R.
     """
     reduced = layer_norm(parameters, "reduction_norm", patches(parameters, "reduction_proj", x), norm_eps)
     output, weights = multi_head_attention(
@@ -172,8 +174,9 @@ def decomposed_position_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Attention with E_ij = q_i · R_{p(i),p(j)}, R = R^h_{h(i),h(j)} + R^w_{w(i),w(j)} (Li et al. 2022, section 4.1).
+    """Attention with decomposed relative positions (Li et al. 2022, section 4.1).
 
+    E_ij = q_i · R_{p(i),p(j)}, R = R^h_{h(i),h(j)} + R^w_{w(i),w(j)}.
     E is added to the scaled scores, as in the authors' code; equation 4 of the paper also scales E.
     """
     batch, height, width, dim = x.shape

@@ -30,7 +30,7 @@ def places(
     known = known_values(positions)
     if known is not None and known.size and not 0 <= known.min() <= known.max() < max_len:
         raise ValueError(
-            f"positions of tokens must be from 0 to below max_len={max_len}, "
+            f"tokens must have positions from 0 to below max_len={max_len}, "
             f"got {known.min()} to {known.max()}"
         )
     return positions
