@@ -8,11 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-DESCRIPTIONS = (
-    "ModelSpec",
-    "LayerSpec",
-    "TaskSpec",
-)  # parts inside them are not built here: the model builds them
+# Parts inside these are not built here: the model builds them.
+DESCRIPTIONS = ("ModelSpec", "LayerSpec", "TaskSpec")
 
 
 @dataclass(frozen=True)

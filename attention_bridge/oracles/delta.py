@@ -131,7 +131,10 @@ def delta_net(
     value_dim: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """DeltaNet, transposed in the paper: S_t = S_{t-1} (I - β k kᵀ) + β v kᵀ (Yang et al. 2024, section 2.2)."""
+    """DeltaNet (Yang et al. 2024, section 2.2).
+
+    S_t = S_{t-1} (I - β k kᵀ) + β v kᵀ in the paper, whose S is transposed.
+    """
     return delta_layer(
         parameters,
         x,
@@ -157,7 +160,10 @@ def gated_delta_net(
     value_dim: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """Gated DeltaNet (Yang, Kautz, Hatamizadeh 2024, eq. 10), there transposed: S_t = S_{t-1} α (I - β k kᵀ) + β v kᵀ."""
+    """Gated DeltaNet (Yang, Kautz, Hatamizadeh 2024, eq. 10).
+
+    S_t = S_{t-1} α (I - β k kᵀ) + β v kᵀ in the paper, whose S is transposed.
+    """
     return delta_layer(
         parameters,
         x,

@@ -121,7 +121,7 @@ def axial_rotary(x: Array, positions: Array, num_axes: int) -> Array:
 
 
 def yarn(head_dim: int, factor: float, length: int, base: float, fast: float, slow: float) -> list[float]:
-    """YaRN frequencies θ'_i = (1 - γ) θ_i / s + γ θ_i with a ramp γ over pairs (Peng et al. 2023, eq. 19-23, and code)."""
+    """YaRN frequencies θ'_i = (1 - γ) θ_i / s + γ θ_i with a ramp γ over pairs (Peng et al. 2023, eq. 19-23, code)."""
 
     def dimension(turns: float) -> float:
         return head_dim * math.log(length / (2 * math.pi * turns)) / (2 * math.log(base))

@@ -24,9 +24,7 @@ def t5_bucket(distance: int, num_buckets: int, max_distance: int) -> int:
     apart = abs(distance)
     if apart >= exact:
         far = math.log(apart / exact) / math.log(max_distance / exact) * (side - exact)
-        apart = min(
-            exact + math.floor(far + 1e-9), side - 1
-        )  # rounding may leave a whole number slightly too small
+        apart = min(exact + math.floor(far + 1e-9), side - 1)  # far may be rounded below a whole number
     return apart + side * (distance > 0)
 
 
@@ -124,7 +122,7 @@ def deberta_row(distance: int, num_buckets: int, max_distance: int) -> int:
     apart = abs(distance)
     if apart > middle:
         far = math.log(apart / middle) / math.log((max_distance - 1) / middle) * (middle - 1)
-        apart = middle + math.ceil(far - 1e-9)  # rounding may leave a whole number slightly too large
+        apart = middle + math.ceil(far - 1e-9)  # far may be rounded above a whole number
     return min(max(apart * (-1 if distance < 0 else 1) + num_buckets, 0), 2 * num_buckets - 1)
 
 
