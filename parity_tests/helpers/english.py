@@ -1,7 +1,7 @@
 """Phrases that the project's prose avoids, with the words to use instead: `python -m parity_tests.helpers.english`.
 
-`make lint` fails on a phrase of `BANNED` in a comment, docstring, message or Markdown page. The words to use are those of
-textbooks and of the frameworks' own documentation.
+`make lint` fails on a phrase of `BANNED` in a comment, docstring, message or Markdown page. The words to use
+are the words of textbooks and of the frameworks' own documentation.
 """
 
 import io
@@ -26,6 +26,8 @@ WHERE = (
     "SECURITY.md",
 )
 
+PREPOSITIONS = ("at", "to", "that", "in", "of", "for", "by", "as", "and", "or", "is", "with", "from")
+
 # A pattern, and the words to use instead.
 BANNED = {
     r"\bwhat\b(?!:)(?![^.:;]*\?)": "the noun itself, 'which' or 'that'; 'what' is for questions",
@@ -43,7 +45,7 @@ BANNED = {
     r"\bshared out\b": "'sharded'",
     r"\bwhere (it|they|each) stands?\b": "'position'",
     r"\b(by|their|its) places?\b": "'position'",
-    r"\bone (?!(?:at|to|that|in|of|for|by|as|and|or|is|with|from) )[\w-]+ an? (?!time\b)[a-z]\w+\b": "'one ... per ...'",
+    rf"\bone (?!(?:{'|'.join(PREPOSITIONS)}) )[\w-]+ an? (?!time\b)[a-z]\w+\b": "'one ... per ...'",
     r"\btheirs\b(?!:)": "'the source', 'the other implementation'",
     r"\bours\b(?!:)": "'this package'",
     r"\bmend(s|ed|ing)?\b": "'fix'",
