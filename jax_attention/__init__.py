@@ -2,7 +2,7 @@
 
 import warnings
 
-# First: the frame reads their protocol, and `ShawSelfAttention` among them stands on the frame.
+# Imported first: `frame` imports `positions.protocol`, and `positions.ShawSelfAttention` imports `frame`.
 from jax_attention.positions import ALiBi as ALiBi
 
 # isort: split

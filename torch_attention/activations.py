@@ -55,7 +55,7 @@ def softplus(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 @checked
 def quick_gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """Quick GELU: x sigmoid(1.702 x), an approximation of `gelu` with an error of up to 0.021 (Hendrycks & Gimpel 2016)."""
+    """Quick GELU: x sigmoid(1.702 x), within 0.021 of `gelu` (Hendrycks & Gimpel 2016)."""
     wide = at_least_float32(x)
     return (wide * torch.sigmoid(1.702 * wide)).to(x.dtype)
 

@@ -33,7 +33,14 @@ from torch_attention.arrays import (
 from torch_attention.checks import check_boolean, check_floating, dtype_name
 from torch_attention.ranges import article, as_flag, check_integer, check_number, refuse
 
-FEATURES = ("x", "query", "key", "value", "memory", "image")  # inputs of modules, multiplied by their parameters
+FEATURES = (
+    "x",
+    "query",
+    "key",
+    "value",
+    "memory",
+    "image",
+)  # inputs of modules, multiplied by their parameters
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 _Check = Callable[[Any], Any]
 DEFAULTS = {"dropout": 0.0, "need_weights": True}  # of arguments named by a `TypedDict`; None for all others
