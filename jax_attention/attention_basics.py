@@ -180,7 +180,7 @@ class ScaledDotProductAttention(CrossAttentionFrame):
     ) -> AttentionOutput:
         """Return softmax(Q K^T / sqrt(d)) V; `query`, `key`, `value`, `mask` and the result as in `BasicAttention`.
 
-        The keyword arguments are those in `CrossAttention`; its `memory` corresponds to `key` here.
+        The keyword arguments are described in `CrossAttention`, whose `memory` corresponds to `key` here.
         """
         check_sequence("query", query)
         check_query_key_value(query, key, value, key_dim=query.shape[-1])

@@ -17,7 +17,7 @@ _MEANINGS = {
         "; .bool() or .astype(bool) converts it, additive values go in bias",
     ),
     "dropout_keep": ("the entry is kept", ""),
-    "global_tokens": ("the token sees all and is seen by all", ""),
+    "global_tokens": ("the token attends to all tokens, and all attend to it", ""),
     "keep": ("the entry is kept", ""),
 }
 

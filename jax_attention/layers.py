@@ -47,7 +47,7 @@ def linear_map(
     """Matrix W of the linear map x W that a layer without a bias applies to `x`.
 
     For a plain layer, W is its weight. A layer that was wrapped, replaced or hooked, as by LoRA or quantisation, is
-    called on the identity matrix, because its weight alone does not give its map.
+    called on the identity matrix, because its map differs from its weight.
     """
     if type(layer) is nnx.Linear:
         return weight_matrix(layer)

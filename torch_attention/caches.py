@@ -47,7 +47,7 @@ class Recalled(NamedTuple):
     """Keys and values that the new tokens of a call may attend to, with their mask and positions.
 
     Attributes:
-        entries: keys and values of the cached tokens, followed by those for the new tokens.
+        entries: keys and values of the cached tokens, then of the new tokens.
         mask: valid slots, `(batch, 1, 1, slots)`; without a cache, the mask of the call.
         offset: index of the first new token among the entries.
         query_positions: positions of the new tokens.

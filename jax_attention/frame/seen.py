@@ -97,7 +97,7 @@ class Seen(NamedTuple):
         self, weights: Float[Array, "batch heads length slots"]
     ) -> Float[Array, "batch heads length value_dim"]:
         """Weighted sum of the values for given attention weights, with dropout in training."""
-        check_reference(self.implementation, "weights that are no softmax")
+        check_reference(self.implementation, "weights that are not a softmax")
         seen = self.sampled()
         rate = 0.0 if seen.dropout_keep is None else self.dropout.rate
         return weighted_values(weights, self.value, dropout_keep=seen.dropout_keep, dropout_rate=rate)
@@ -130,6 +130,6 @@ def check_reference(implementation: str | None, what: str) -> None:
     """Raise NotImplementedError unless the implementation is the reference, the only one that returns weights."""
     if implementation not in (None, "reference"):
         raise NotImplementedError(
-            f"{what} are made by implementation='reference' alone, got {implementation!r}; "
-            "need_weights=False asks for no weights"
+            f"{what} are computed by implementation='reference' alone, got {implementation!r}; "
+            "need_weights=False skips them"
         )

@@ -109,7 +109,7 @@ def check_number(name: str, x: Any) -> None:
 
 
 def check_dropout(dropout_keep: Tensor | None, dropout_rate: Any, shape: Sequence[int]) -> None:
-    """Raise unless `dropout_keep` has the shape of the weights and `dropout_rate` is in [0, 1), given with a mask."""
+    """Raise unless `dropout_keep` has the shape of the weights, and `dropout_rate` is in [0, 1) and 0 without it."""
     if isinstance(dropout_rate, bool) or not isinstance(dropout_rate, Real):
         refuse("dropout_rate", "a number", dropout_rate)
     if not 0.0 <= float(dropout_rate) < 1.0:

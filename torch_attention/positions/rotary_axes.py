@@ -1,6 +1,6 @@
 r"""Rotary embedding for positions with several coordinates: each pair rotates by one of them (Wang et al. 2024).
 
-$$ q_p \to R_p\, q_p, \qquad R_p \text{ turns pair } i \text{ by the angle } p_{a(i)}\, \theta_i $$
+$$ q_p \to R_p\, q_p, \qquad R_p \text{ rotates pair } i \text{ by the angle } p_{a(i)}\, \theta_i $$
 
 One change from `RotaryEmbedding`: a position is a vector p, and pair i rotates by its coordinate on axis a(i).
 
