@@ -137,5 +137,5 @@ from jax_attention.vision import SpatialReductionAttention as SpatialReductionAt
 from jax_attention.vision import ViTBlock as ViTBlock
 from jax_attention.vision import WindowAttention as WindowAttention
 
-# `python -m jax_attention.self_attention` runs a module that this package has imported already, as it should.
+# Expected: `python -m jax_attention.self_attention` runs a module that this package has already imported.
 warnings.filterwarnings("ignore", message="'jax_attention.* found in sys.modules", category=RuntimeWarning)

@@ -158,7 +158,7 @@ def smaller(size: int, other: int) -> int:
 
 def log_size(size: int) -> Any:
     """The logarithm of a size, which may be symbolic; 0 for an empty axis."""
-    if torch.compiler.is_compiling():  # `math.log` of a symbol would ask for its number
+    if torch.compiler.is_compiling():  # `math.log` would specialise a symbolic size
         return torch.log(torch.scalar_tensor(torch.sym_max(size, 1), dtype=torch.float64))
     return math.log(torch.sym_max(size, 1))
 

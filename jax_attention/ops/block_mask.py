@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 
-MaskMod = Callable[[Array, Array, Array, Array], Array]  # of batch element, head, query and key
+MaskMod = Callable[[Array, Array, Array, Array], Array]  # of batch, head, query and key index
 
 
 class BlockMask(NamedTuple):

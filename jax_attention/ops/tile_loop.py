@@ -60,7 +60,7 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
                     )
                 )  # group row column
                 new_top = jnp.maximum(top, scores.max(-1))
-                level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is no number
+                level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is NaN
                 shares = jnp.exp(scores - level[..., None])
                 fade = jnp.exp(top - level)
                 values_here = _cut(values, j, plan.columns).astype(wide)  # column value_dim
@@ -77,7 +77,7 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
             if sinks is not None:
                 sink = sinks[g, :, None].astype(wide)
                 level = jnp.maximum(top, sink)
-                level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is no number
+                level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is NaN
                 fade = jnp.exp(top - level)
                 top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
             seen = total > 0

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.checks import check_positive
 
-MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of batch element, head, query and key
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of batch, head, query and key index
 
 
 class BlockMask(NamedTuple):

@@ -69,7 +69,7 @@ class _Attend(torch.autograd.Function):
                     place,
                 )
                 new_top = torch.maximum(top, scores.amax(-1))
-                level = torch.where(new_top == -torch.inf, 0.0, new_top)  # -inf - -inf is no number
+                level = torch.where(new_top == -torch.inf, 0.0, new_top)  # -inf - -inf is NaN
                 shares = torch.exp(scores - level[..., None])
                 fade = torch.exp(top - level)
                 top, total = new_top, fade * total + shares.sum(-1)
@@ -78,7 +78,7 @@ class _Attend(torch.autograd.Function):
             if sinks is not None:
                 sink = sinks[..., None].to(wide)
                 level = torch.maximum(top, sink)
-                level = torch.where(level == -torch.inf, 0.0, level)  # -inf - -inf is no number
+                level = torch.where(level == -torch.inf, 0.0, level)  # -inf - -inf is NaN
                 fade = torch.exp(top - level)
                 top, total, read = level, fade * total + torch.exp(sink - level), fade[..., None] * read
             seen = total > 0

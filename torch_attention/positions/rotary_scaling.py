@@ -90,7 +90,7 @@ def yarn_frequencies(
     if truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rotary_dim - 1)
-    high = high if high != low else high + 0.001  # as in the paper's code: a step, not a division by zero
+    high = high if high != low else high + 0.001  # as in the paper's code, to avoid a division by zero
     divided = [min(max((i - low) / (high - low), 0.0), 1.0) for i in range(rotary_dim // 2)]
     thetas = rotary_frequencies(rotary_dim, base)
     return tuple(

@@ -108,7 +108,7 @@ def _ring(plan: RingPlan, learned: RingLearned, fixed: RingFixed) -> tuple[Array
         scores, seen = _scores(plan, learned._replace(key=key), fixed, source)
         scores = scores if seen is None else jnp.where(seen, scores, -jnp.inf)  # ... heads query key
         new_top = jnp.maximum(top, scores.max(-1))
-        level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is no number
+        level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is NaN
         shares = jnp.exp(scores - level[..., None])
         fade = jnp.exp(top - level)
         here = _read(plan, shares, value.astype(wide), fixed, source)
@@ -132,7 +132,7 @@ def _ring(plan: RingPlan, learned: RingLearned, fixed: RingFixed) -> tuple[Array
     if sinks is not None:
         sink = sinks[:, None].astype(wide)  # heads 1
         level = jnp.maximum(top, sink)
-        level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is no number
+        level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is NaN
         fade = jnp.exp(top - level)
         top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
     visible = total > 0
@@ -165,7 +165,7 @@ def _backward(plan: RingPlan, saved: Any, cotangents: Any) -> tuple[RingLearned,
         def scored(query: Array, key: Array, bias: Array | None) -> tuple[Array, Array | None]:
             return _scores(plan, learned._replace(query=query, key=key, bias=bias), fixed, source)
 
-        vjp: Any = jax.vjp  # whose type does not tell with `has_aux` from without
+        vjp: Any = jax.vjp  # its type annotation does not depend on `has_aux`
         scores, pull, seen = vjp(scored, query, key, bias, has_aux=True)
         scores = scores if seen is None else jnp.where(seen, scores, -jnp.inf)
         shares = jnp.exp(scores - top[..., None]) * share[..., None]  # ... heads query key

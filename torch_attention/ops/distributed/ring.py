@@ -115,7 +115,7 @@ class _Ring(torch.autograd.Function):
             scores, seen = _scores(plan, learned._replace(key=key), fixed, source)
             scores = scores if seen is None else torch.where(seen, scores, -torch.inf)  # ... heads query key
             new_top = torch.maximum(top, scores.amax(-1))
-            level = torch.where(new_top == -torch.inf, 0.0, new_top)  # -inf - -inf is no number
+            level = torch.where(new_top == -torch.inf, 0.0, new_top)  # -inf - -inf is NaN
             shares = torch.exp(scores - level[..., None])
             fade = torch.exp(top - level)
             here = _read(plan, shares, value.to(wide), fixed, source)
@@ -123,7 +123,7 @@ class _Ring(torch.autograd.Function):
         if sinks is not None:
             sink = sinks[:, None].to(wide)  # heads 1
             level = torch.maximum(top, sink)
-            level = torch.where(level == -torch.inf, 0.0, level)  # -inf - -inf is no number
+            level = torch.where(level == -torch.inf, 0.0, level)  # -inf - -inf is NaN
             fade = torch.exp(top - level)
             top, total, read = level, fade * total + torch.exp(sink - level), fade[..., None] * read
         visible = total > 0
