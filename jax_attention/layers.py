@@ -258,12 +258,7 @@ class Dropout(nnx.Module):
     def __call__(
         self, x: Float[Array, "*axes"], keep: Bool[Array, "*axes"] | None = None
     ) -> Float[Array, "*axes"]:
-        """Apply dropout to `x`.
-
-        Args:
-            x: input array.
-            keep: boolean dropout mask, True keeps; used instead of sampling one.
-        """
+        """Apply dropout to `x`; `keep` is a boolean dropout mask, True keeps, used instead of sampling one."""
         keep = self._draw(x.shape, x) if keep is None else keep
         if keep is None:
             return x

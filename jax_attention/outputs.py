@@ -26,8 +26,7 @@ class CachedOutput(NamedTuple):
     Attributes:
         output: output for the new tokens, `(batch, new, dim)`.
         cache: KV cache with all tokens so far; pass it to the next call.
-        weights: attention weights before dropout, in at least float32, `(batch, heads, new, slots)`. None with
-            `need_weights=False`.
+        weights: `(batch, heads, new, slots)`, before dropout, in at least float32; None with `need_weights=False`.
     """
 
     output: Float[Array, "batch new dim"]
@@ -65,9 +64,7 @@ class DecoderOutput(NamedTuple):
 
 
 class CachedDecoderOutput(NamedTuple):
-    """Result of a decoder block with a KV cache.
-
-    Unpacks as `output, cache, self_weights, cross_weights = block(x, memory, cache=cache)`.
+    """Decoder block with a KV cache: `output, cache, self_weights, cross_weights = block(x, memory, cache=cache)`.
 
     Attributes:
         output: output for the new tokens, `(batch, new, dim)`.
@@ -88,8 +85,7 @@ class EncoderOutput(NamedTuple):
     Attributes:
         last_hidden_state: output of the last layer, `(batch, length, embed)`; also available as `output`.
         pooled: pooled output, `(batch, embed)`; None without a pooler.
-        attentions: attention weights, one `(batch, heads, length, length)` per layer; None with
-            `need_weights=False`. Also available as `weights`.
+        attentions: attention weights of each layer, `(batch, heads, length, length)`, or None; also `weights`.
         hidden_states: the input of each layer, then the output of the last one; None unless asked for.
     """
 
@@ -134,8 +130,7 @@ class LanguageOutput(NamedTuple):
     Attributes:
         logits: `(batch, length, vocab_size)`; also available as `output`.
         caches: KV cache or recurrent state of each layer; pass them to the next call. None for a call without caches.
-        attentions: attention weights, one `(batch, heads, length, slots)` per layer; None with
-            `need_weights=False`. Also available as `weights`.
+        attentions: attention weights of each layer, `(batch, heads, length, slots)`, or None; also `weights`.
         hidden_states: the input of each layer, then the output of the last one; None unless asked for.
     """
 
@@ -156,17 +151,14 @@ class LanguageOutput(NamedTuple):
 
 
 class SequenceOutput(NamedTuple):
-    """Result of an encoder-decoder model.
-
-    Unpacks as `logits, caches, encoder_weights, self_weights, cross_weights = model(source, target)`. The weights are
-    None with `need_weights=False`.
+    """Encoder-decoder result: `logits, caches, encoder_weights, self_weights, cross_weights = model(source, target)`.
 
     Attributes:
         logits: `(batch, target, vocab_size)`; also available as `output`.
         caches: KV cache of each decoder layer; pass them to the next call. None for a call without caches.
-        encoder_weights: encoder self-attention weights, one `(batch, heads, source, source)` per layer.
-        self_weights: decoder self-attention weights, one `(batch, heads, target, slots)` per layer.
-        cross_weights: cross-attention weights, one `(batch, heads, target, source)` per layer.
+        encoder_weights: weights of each encoder layer, `(batch, heads, source, source)`, or None without `need_weights`.
+        self_weights: self-attention weights of each decoder layer, `(batch, heads, target, slots)`, or None likewise.
+        cross_weights: cross-attention weights of each decoder layer, `(batch, heads, target, source)`, or None likewise.
     """
 
     logits: Float[Array, "batch target vocab"]

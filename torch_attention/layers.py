@@ -243,12 +243,7 @@ class Dropout(nn.Module):
     def forward(
         self, x: Float[Tensor, "*axes"], keep: Bool[Tensor, "*axes"] | None = None
     ) -> Float[Tensor, "*axes"]:
-        """Apply dropout to `x`.
-
-        Args:
-            x: input array.
-            keep: boolean dropout mask, True keeps; used instead of sampling one.
-        """
+        """Apply dropout to `x`; `keep` is a boolean dropout mask, True keeps, used instead of sampling one."""
         keep = self._draw(x.shape, x) if keep is None else keep
         if keep is None:
             return x
