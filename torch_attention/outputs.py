@@ -156,9 +156,9 @@ class SequenceOutput(NamedTuple):
     Attributes:
         logits: `(batch, target, vocab_size)`; also available as `output`.
         caches: KV cache of each decoder layer; pass them to the next call. None for a call without caches.
-        encoder_weights: weights of each encoder layer, `(batch, heads, source, source)`, or None without `need_weights`.
-        self_weights: self-attention weights of each decoder layer, `(batch, heads, target, slots)`, or None likewise.
-        cross_weights: cross-attention weights of each decoder layer, `(batch, heads, target, source)`, or None likewise.
+        encoder_weights: weights of each encoder layer, `(batch, heads, source, source)`; None if not requested.
+        self_weights: self-attention weights of each decoder layer, `(batch, heads, target, slots)`, or None.
+        cross_weights: cross-attention weights of each decoder layer, `(batch, heads, target, source)`, or None.
     """
 
     logits: Float[Tensor, "batch target vocab"]
