@@ -271,7 +271,7 @@ class TestPlaces:
         ours, theirs = map(refusals, MIRRORS)
         assert ours == theirs
         assert ours[0] == (
-            "ring attention needs several devices that share out both lengths evenly, got lengths 4 and 4"
+            "ring attention needs both lengths sharded evenly over several devices, got lengths 4 and 4"
         )
 
     @pytest.mark.parametrize("axis", ["data", "rows"])

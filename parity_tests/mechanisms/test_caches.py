@@ -222,7 +222,7 @@ def refusals(mirror, x):
         (lambda: attn(given, cache=m.StaticCache(capacity=LENGTH - 1)), f"room for {LENGTH} tokens"),
         (lambda: attn(given, cache=full), f"{LENGTH} read and {LENGTH} new"),
         (lambda: attn(given, cache=m.StaticCache(capacity=0)), "capacity must be at least 1"),
-        (lambda: attn(given, cache=m.RollingCache(WINDOW)), "remember all tokens"),
+        (lambda: attn(given, cache=m.RollingCache(WINDOW)), "hold all tokens"),
         (lambda: window(given, cache=m.RollingCache(WINDOW - 1)), f"the last {WINDOW} tokens"),
         (
             lambda: window(given, cache=m.RollingCache(WINDOW, 1)),

@@ -133,7 +133,7 @@ def test_implementation_reaches_patterns_and_choices(mechanism):
         (
             {"implementation": "blockwise"},
             NotImplementedError,
-            "weights are made by implementation='reference' alone, got 'blockwise'",
+            "weights are computed by implementation='reference' alone, got 'blockwise'",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_implementation_that_cannot_be_is_refused(options, exception, text):
 def test_weights_that_are_no_softmax_have_the_reference_alone():
     layer = torch_attention.SparsemaxAttention(8, 2)
     assert layer(torch.ones(1, 3, 8), need_weights=False, implementation="reference").weights is None
-    with pytest.raises(NotImplementedError, match="weights that are no softmax"):
+    with pytest.raises(NotImplementedError, match="weights that are not a softmax"):
         layer(torch.ones(1, 3, 8), need_weights=False, implementation="blockwise")
 
 

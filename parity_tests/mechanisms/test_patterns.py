@@ -456,7 +456,9 @@ NOT_BOOLEAN = (
     "mask must be boolean (True: the query attends to the key), got float32; "
     ".bool() or .astype(bool) converts it, additive values go in bias"
 )
-NO_GLOBAL = "global_tokens must be boolean (True: the token sees all and is seen by all), got int32"
+NO_GLOBAL = (
+    "global_tokens must be boolean (True: the token attends to all tokens, and all attend to it), got int32"
+)
 RANDOM = "random_blocks must have shape (heads, blocks, random) = (3, 3, any), got {}"
 MASK = (
     "mask must have shape (query, key) = (6, 6), (batch, query, key) = (2, 6, 6) or "

@@ -628,7 +628,7 @@ IMPOSSIBLE = [
             m.longrope_frequencies, 4, 9, short_factors=(1.0, 1.0), long_factors=(1.0,), original_length=8
         ),
         ValueError,
-        "long_factors must be one a pair, 2 for rotary_dim=4, got 1",
+        "long_factors must hold 2 numbers for rotary_dim=4, got 1",
     ),
 ]
 
