@@ -37,6 +37,7 @@ check: lint types  ## Lint, format, types
 lint: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m parity_tests.helpers.english
 
 types: $(TESTED)
 	$(BIN)/mypy
@@ -91,8 +92,12 @@ docs: $(VENV)/installed-bench,onnx,tpu-aot  ## Measure again what docs/ shows
 	$(BIN)/python -m attention_bridge.pages.rosetta > docs/rosetta.md
 	$(BIN)/python -m parity_tests.peers > docs/peers.md.new
 	mv docs/peers.md.new docs/peers.md
-	$(BIN)/attention-bridge parity --all --markdown > docs/parity.md.new
+	$(BIN)/attention-bridge parity --all --json > docs/proofs.json.new
+	$(BIN)/python -m attention_bridge.pages.parity docs/proofs.json.new > docs/parity.md.new
 	mv docs/parity.md.new docs/parity.md
+	$(BIN)/python -m attention_bridge.pages.proofs docs/proofs.json.new > attention_bridge/data/proofs.json.new
+	mv attention_bridge/data/proofs.json.new attention_bridge/data/proofs.json
+	rm docs/proofs.json.new
 	$(BIN)/python -m attention_bridge.pages.uses > docs/uses.md.new
 	mv docs/uses.md.new docs/uses.md
 	$(BIN)/attention-bridge demo --figure docs/attention-demo.png

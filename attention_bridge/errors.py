@@ -79,20 +79,25 @@ class InputError(ValueError):
 REFUSALS = (CheckpointError, ConversionError, InputError, PlatformError, UnknownMechanismError)
 
 
+# Distributions whose name is not the one to import.
+DISTRIBUTIONS = {"orbax": "orbax-checkpoint"}
+
+
 def require(packages: Sequence[str], *, extra: str) -> None:
     """Raise unless all packages are installed.
 
     Args:
         packages: import names.
-        extra: extra of `attention-bridge` that installs them.
+        extra: extras of `attention-bridge` that include them, separated by commas.
 
     Raises:
         InputError: a package is missing.
     """
     if missing := [name for name in packages if find_spec(name) is None]:
+        distributions = " ".join(DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in missing)
         raise InputError(
-            f"this needs packages that are not installed: {', '.join(missing)}; "
-            f"install them with: pip install 'attention-bridge[{extra}]'"
+            f"this needs packages that are not installed: {', '.join(missing)}; install them with: "
+            f"python -m pip install {distributions} (or with attention-bridge's extra [{extra}])"
         )
 
 

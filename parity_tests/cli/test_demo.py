@@ -396,7 +396,7 @@ class TestBadInput:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         assert self.refused() == (
             "this needs packages that are not installed: matplotlib; "
-            "install them with: pip install 'attention-bridge[demo]'"
+            "install them with: python -m pip install matplotlib (or with attention-bridge's extra [demo])"
         )
 
 
