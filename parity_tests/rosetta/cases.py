@@ -15,9 +15,7 @@ from parity_tests.rosetta.calls import EMBED, KEY, QUERY, is_model, names
 
 WARNINGS = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # from Keras
-    pytest.mark.filterwarnings(
-        "ignore:flex_attention called without torch.compile"
-    ),  # compilation takes long
+    pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile"),  # compiling is slow
 ]
 # 4 u sqrt(n), where n is the number of summed terms: features, keys and features.
 SINGLE = 4 * 2.0**-24 * (EMBED + 4 + KEY + EMBED) ** 0.5
@@ -58,9 +56,7 @@ def public(name: str) -> list[Any]:
 def parameters(function: Callable[..., Any]) -> list[str]:
     try:
         found = inspect.signature(function).parameters
-    except (
-        ValueError
-    ):  # PyTorch's built-in operations have their signature in the first line of the docstring
+    except ValueError:  # PyTorch's built-in operations have their signature in the docstring's first line
         text = re.match(r"\w+\((.*?)\) ->", function.__doc__, flags=re.DOTALL)[1]
         return [part.split("=")[0].strip() for part in text.split(",")]
     return [name for name in found if name != "self"]
