@@ -1,1 +1,1 @@
-"""Speed of both mirrors, side by side."""
+"""Benchmarks of speed, memory and precision of both mirrors."""

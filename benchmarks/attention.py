@@ -1,7 +1,7 @@
-"""Attention side by side with its peers on this machine: `python -m benchmarks.attention`.
+"""Speed and memory of attention, compared with other libraries on this machine: `python -m benchmarks.attention`.
 
-Each case is computed by ours in both frameworks and by the peers, on the same numbers, turn by turn in one process
-with as many threads for each; results are compared first. A time is the median of all rounds.
+Both mirrors and the other libraries compute each case on the same numbers, in turns in one process, with the same
+number of threads. Results are compared before times are measured. A time is the median of all rounds.
 """
 
 import json
@@ -26,24 +26,24 @@ from benchmarks.side_by_side import BOUND, Contest, Row, rows
 PACKAGES = ("torch", "jax", "flax", "transformers", "tokamax")
 SECONDS, QUICK_SECONDS = 1.5, 0.5
 
-PAGE = """# Attention side by side with its peers
+PAGE = """# Speed and memory compared with other libraries
 
 Printed by `python -m benchmarks.attention --markdown` on {machine} with {threads} threads, with {versions}.
 
-Each case is computed by ours in both frameworks and by the peers: the same numbers, turn by turn in one process, as
-many threads for each, with a rest of a tenth of a second before each turn, in which the threads of whoever ran before
-go to sleep. What is short is run once to wake its threads, and then as often as makes a turn of 20 ms. Results are
-compared first, and no time is taken of what differs. A time is the median of all rounds, compilation left out; a ratio
-below 1 means that ours takes less. Machines are noisy: ratios to the second digit only.
+Both mirrors and the other libraries ("peers") compute each case on the same numbers, in turns in one process, with the
+same number of threads. A pause of 0.1 s before each turn lets the threads of the previous turn go to sleep. A short run
+is executed once to wake its threads, and then repeated until a turn takes 20 ms. Results are compared first; a case
+whose results differ stops the benchmark. A time is the median of all rounds, without compilation. A ratio below 1 means
+that this package is faster. Timings are noisy: only the first two digits of a ratio are meaningful.
 
-**{bound}** is what the products and exponentials of a case take at least: on tiles of {rows} × {rows} this
-machine does {products:.0f} GFLOP a second in float32 and {exponentials:.1f} thousand million exponentials, the best of
-what PyTorch and JAX reach. Pairs of a query and a key that do not see each other are not counted.
+**{bound}** is the least time that the matrix products and exponentials of a case can take: on tiles of
+{rows} × {rows} this machine reaches {products:.0f} GFLOP/s in float32 and {exponentials:.1f} billion exponentials per
+second, the better of PyTorch and JAX. Masked pairs of a query and a key are not counted.
 
 ## Operations
 
-`dot_product_attention`, length × heads × head_dim, one sequence. `8/2` are eight heads of queries that share two of
-keys. A window is a dense mask for `scaled_dot_product_attention`.
+`dot_product_attention`, length × heads × head_dim, one sequence. `8/2` means eight query heads that share two key/value
+heads. `scaled_dot_product_attention` gets a window as a dense mask.
 
 {operations}
 
@@ -56,16 +56,15 @@ gradients, backward with gradients of the input and of all parameters.
 
 ## Decoding
 
-Milliseconds for each token that a decoder of GPT-2's shape (124 million parameters, float32, random weights, the same
-for all) adds to a prompt, the reading of the prompt included; the likeliest token each time, with caches. All write the
-same tokens.
+Milliseconds per generated token for a decoder of GPT-2's shape (124 million parameters, float32, the same random
+weights for all), including the prefill. Greedy decoding with KV caches; all implementations generate the same tokens.
 
 {decoding}
 
 ## Memory
 
-MiB beyond inputs and outputs, forward and backward: in JAX what XLA plans for temporary results, in PyTorch by how
-much a process grows at most during one run.
+MiB beyond inputs and outputs, forward and backward: in JAX the temporary memory that XLA plans, in PyTorch the peak
+growth of the process during one run.
 
 {memory}
 """
@@ -75,8 +74,8 @@ class Group(NamedTuple):
     """One table of the report.
 
     Attributes:
-        name: its place in the page.
-        rows: what it says.
+        name: name of the placeholder in the page.
+        rows: rows of the table.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Group(NamedTuple):
 
 
 def groups(quick: bool, only: str) -> Iterator[Group]:
-    """All comparisons of time, one table after the other."""
+    """Run all timings; yields one table after the other."""
     for module in (operations, modules, decoding):
         contests: Iterator[Contest] = module.contests(quick, only)
         seconds = QUICK_SECONDS if quick else SECONDS
@@ -94,7 +93,7 @@ def groups(quick: bool, only: str) -> Iterator[Group]:
 
 
 def page(found: list[Group], usages: list[Usage]) -> str:
-    """The whole report in Markdown."""
+    """The report in Markdown."""
     return PAGE.format(
         machine=platform.machine(),
         threads=torch.get_num_threads(),
@@ -109,13 +108,13 @@ def page(found: list[Group], usages: list[Usage]) -> str:
 
 
 def table(found: list[Group]) -> Table:
-    """The times for the terminal."""
+    """A table of the times for the terminal."""
     made = Table(
-        title=f"Attention side by side ({_versions()})",
-        caption=f"{platform.machine()}, {torch.get_num_threads()} threads; ratio: ours over the peer",
+        title=f"Speed compared with other libraries ({_versions()})",
+        caption=f"{platform.machine()}, {torch.get_num_threads()} threads; ratio: this package's time over the peer's",
     )
     for name in Row._fields:
-        made.add_column(name.replace("_", " "), justify="right" if name.endswith(("ms", "ratio")) else "left")
+        made.add_column(_heading(name), justify="right" if name.endswith(("ms", "ratio")) else "left")
     for group in found:
         for row in group.rows:
             made.add_row(*map(_cell, row))
@@ -125,8 +124,11 @@ def table(found: list[Group]) -> Table:
 
 def _markdown(names: tuple[str, ...], found: list[Row] | list[Usage]) -> str:
     figures = [i for i, name in enumerate(names) if name.endswith(("_ms", "_mib", "_s", "ratio"))]
-    headings = (name.replace("_", " ") for name in names)
-    return markdown.table(headings, (map(_cell, row) for row in found), figures=figures)
+    return markdown.table(map(_heading, names), (map(_cell, row) for row in found), figures=figures)
+
+
+def _heading(name: str) -> str:
+    return name.replace("ours_", "this package, ").replace("_", " ")
 
 
 def _cell(x: str | float) -> str:
@@ -146,12 +148,12 @@ def _versions() -> str:
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="A few short cases.")] = False,
+    quick: Annotated[bool, typer.Option(help="Run a few short cases.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print an array of rows instead.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a page in Markdown.")] = False,
-    only: Annotated[str, typer.Option(help="Cases whose description has this in it.")] = "",
+    only: Annotated[str, typer.Option(help="Run only cases whose description contains this text.")] = "",
 ) -> None:
-    """Time attention against its peers; the page says how much memory it needs as well."""
+    """Time attention against other libraries; the Markdown page also compares memory."""
     found = list(groups(quick, only))
     if as_json:
         print(json.dumps([row._asdict() for group in found for row in group.rows], indent=1))

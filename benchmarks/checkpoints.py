@@ -1,7 +1,7 @@
-"""How fast a sharded safetensors checkpoint streams through reading and writing: `python -m benchmarks.checkpoints`.
+"""Speed of reading and writing a sharded safetensors checkpoint: `python -m benchmarks.checkpoints`.
 
-Measured against copying the same files and waiting until they are on disk, turn by turn; each turn is a process of its
-own, whose high-water mark says how much memory it took. On Linux.
+The baseline copies the same files and waits until they are on disk. Both run in turns, each turn in its own process,
+whose high-water mark gives the peak memory. Linux only.
 """
 
 import json
@@ -37,12 +37,12 @@ class Figures(NamedTuple):
     """One comparison.
 
     Attributes:
-        checkpoint_mib: the tensors of the checkpoint, in MiB.
-        largest_mib: the largest tensor.
-        ours_mib_per_s: how fast it is read and written.
-        copy_mib_per_s: how fast its files are copied.
-        ratio: ours over copying.
-        peak_mib: the most memory that the process took which read and wrote, mapped files included.
+        checkpoint_mib: size of all tensors, in MiB.
+        largest_mib: size of the largest tensor, in MiB.
+        ours_mib_per_s: speed of reading and writing by this package, in MiB per second.
+        copy_mib_per_s: speed of copying the files, in MiB per second.
+        ratio: this package's speed over the speed of copying.
+        peak_mib: peak memory of the process that reads and writes, including mapped files, in MiB.
     """
 
     checkpoint_mib: float
@@ -54,7 +54,7 @@ class Figures(NamedTuple):
 
 
 def make(directory: Path, size: int) -> None:
-    """Write a checkpoint of about `size` bytes in shards: tensors of different sizes, the largest 128 MiB."""
+    """Write a sharded checkpoint of about `size` bytes with tensors of different sizes, the largest 128 MiB."""
     sizes = list(_sizes(size))
     dtype = np.dtype(np.float32)
     specs = {
@@ -76,9 +76,9 @@ def stream(source: Path, target: Path, transform: Transform | None = None) -> No
     """Read a checkpoint and write it again, tensor by tensor.
 
     Args:
-        source: a checkpoint's directory.
+        source: directory of the checkpoint.
         target: an empty directory.
-        transform: from name and array to an array of the same shape and dtype.
+        transform: function of name and array that returns an array of the same shape and dtype; None for no change.
     """
     with checkpoints.open(source) as reader:
         items = ((name, transform(name, array) if transform else array) for name, array in reader.items())
@@ -93,12 +93,12 @@ def copy(source: Path, target: Path) -> None:
 
 
 def negate(name: str, array: np.ndarray) -> np.ndarray:
-    """A transform that computes with every number."""
+    """Negate all elements: a transform that touches every number."""
     return -array
 
 
 def convert(source: Path, target: Path) -> None:
-    """Convert a checkpoint: every matrix is transposed, and all numbers are looked at."""
+    """Convert a checkpoint: transposes every matrix and reads all numbers."""
     convert_checkpoint(source, target / NAME, "hf.llama", "jax_attention", force=True)
 
 
@@ -111,7 +111,7 @@ WAYS: dict[str, Callable[[Path, Path], Any]] = {
 
 
 def turn(way: str, source: Path) -> tuple[float, float]:
-    """Seconds and MiB of one way, in a process of its own."""
+    """Run one of `WAYS` in its own process; returns seconds and peak MiB."""
     with tempfile.TemporaryDirectory(dir=source.parent) as target:
         command = [sys.executable, "-m", "benchmarks.checkpoints", "--way", way, str(source), target]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -120,7 +120,7 @@ def turn(way: str, source: Path) -> tuple[float, float]:
 
 
 def compare(source: Path, way: str) -> Figures:
-    """Measure both, turn by turn."""
+    """Measure `way` and copying in turns."""
     turns = [(turn("copy", source), turn(way, source)) for _ in range(TURNS)]
     with checkpoints.open(source) as reader:
         sizes = [np.prod(spec.shape) * spec.dtype.itemsize / MIB for spec in reader.specs.values()]
@@ -132,16 +132,18 @@ def compare(source: Path, way: str) -> Figures:
 
 def main(
     source: Annotated[
-        Path | None, typer.Argument(help="A checkpoint's directory; by default a new one.")
+        Path | None, typer.Argument(help="Directory of a checkpoint; by default a new one.")
     ] = None,
     target: Annotated[Path | None, typer.Argument(hidden=True)] = None,
-    size_mib: Annotated[int, typer.Option(help="Of the new checkpoint.")] = 1024,
-    way: Annotated[str, typer.Option(help="`stream`; `convert` transposes, `negate` computes.")] = "stream",
+    size_mib: Annotated[int, typer.Option(help="Size of the new checkpoint, in MiB.")] = 1024,
+    way: Annotated[
+        str, typer.Option(help="`stream`, `convert` (transposes) or `negate` (computes).")
+    ] = "stream",
     place: Annotated[
-        Path | None, typer.Option(help="Where to write; by default where temporary files go.")
+        Path | None, typer.Option(help="Directory to write to; by default that for temporary files.")
     ] = None,
 ) -> None:
-    """Print how fast a checkpoint is read and written, and with how much memory, as an object."""
+    """Print the speed of reading and writing a checkpoint, and the peak memory, as a JSON object."""
     if source and target:
         start = time.perf_counter()
         WAYS[way](source, target)

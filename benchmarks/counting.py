@@ -1,8 +1,8 @@
-"""Operations and memory of a program, counted and not timed: the same figures on every machine.
+"""Counted operations and memory of a program: the same figures on every machine.
 
-An operation is one multiplication of a matrix product, or one number that anything else makes. Memory is the most
-that the results in between take together at any time, where each lives from when it is made to its last use. XLA
-fuses some of them away; what grows with the square of the length here may be less there, but never more.
+An operation is one multiplication of a matrix product, or one output element of any other operation. Memory is the peak
+total size of the intermediate results, each of which lives from its computation to its last use. XLA fuses some of
+them away, so its real memory may grow more slowly than the counted memory, but never faster.
 """
 
 import math
@@ -16,15 +16,15 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # the parameters of calls that hold what is called
+CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters of call primitives that hold the called jaxpr
 
 
 class Cost(NamedTuple):
-    """What a program takes.
+    """Counted cost of a program.
 
     Attributes:
-        operations: multiplications, and numbers made.
-        peak_bytes: the most that its results in between take together.
+        operations: multiplications of matrix products, and output elements of other operations.
+        peak_bytes: peak total size of the intermediate results.
     """
 
     operations: int
@@ -32,7 +32,7 @@ class Cost(NamedTuple):
 
 
 def torch_cost(program: Callable[[], Any]) -> Cost:
-    """The cost of a program in PyTorch, which is run."""
+    """The cost of a PyTorch program, counted while it runs."""
     counter = _TorchCounter()
     with torch.no_grad(), counter:
         program()
@@ -40,7 +40,7 @@ def torch_cost(program: Callable[[], Any]) -> Cost:
 
 
 class _TorchCounter(TorchDispatchMode):
-    """Sees every operation with its results, and every storage until it is freed."""
+    """Dispatch mode that counts operations and tracks each storage until it is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class _TorchCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        for x in tree_leaves((args, kwargs)):  # what was there before is no result
+        for x in tree_leaves((args, kwargs)):  # inputs of the program do not count as results
             if isinstance(x, torch.Tensor):
                 self._hold(x, 0)
         result = func(*args, **(kwargs or {}))
@@ -78,7 +78,7 @@ class _TorchCounter(TorchDispatchMode):
 
 
 def _torch_products(name: str, args: tuple[Any, ...]) -> int:
-    """Multiplications of a matrix product."""
+    """The number of multiplications in an operation's matrix products."""
     if name in ("mm", "bmm"):
         return args[0].numel() * args[1].shape[-1]
     if name == "addmm":
@@ -86,7 +86,7 @@ def _torch_products(name: str, args: tuple[Any, ...]) -> int:
     if name == "baddbmm":
         return args[1].numel() * args[2].shape[-1]
     if name.startswith("_scaled_dot_product"):
-        is_backward = name.endswith("_backward")  # whose first argument is the gradient of the output
+        is_backward = name.endswith("_backward")  # its first argument is the gradient of the output
         query, key, value = args[1:4] if is_backward else args[:3]
         pairs = query.numel() // query.shape[-1] * key.shape[-2]
         forward = pairs * (query.shape[-1] + value.shape[-1])
@@ -98,7 +98,7 @@ def _torch_products(name: str, args: tuple[Any, ...]) -> int:
 
 
 def jax_cost(program: Callable[..., Any], *given: Any) -> Cost:
-    """The cost of a program in JAX, whose jaxpr is read; it is run if a loop's end depends on numbers."""
+    """The cost of a JAX program, counted in its jaxpr; the program runs only if a loop's length depends on values."""
     closed = jax.make_jaxpr(program)(*given)
     if not _loops(closed.jaxpr):
         return Cost(_operations(closed.jaxpr), peak_bytes(closed.jaxpr))
@@ -108,7 +108,7 @@ def jax_cost(program: Callable[..., Any], *given: Any) -> Cost:
 
 
 def _operations(jaxpr: Jaxpr) -> int:
-    """Those of a jaxpr without loops whose end depends on numbers; of branches, those of the dearest."""
+    """Count the operations of a jaxpr without `while` loops; of several branches the most expensive one counts."""
     total = 0
     for equation in jaxpr.eqns:
         inner = [_operations(x) for x in _inner(equation)]
@@ -123,14 +123,14 @@ def _operations(jaxpr: Jaxpr) -> int:
 
 
 class _JaxCounter:
-    """Evaluates a jaxpr and counts what it does."""
+    """Interpreter of a jaxpr that counts operations."""
 
     def __init__(self) -> None:
         self.operations = 0
         self.times = 1
 
     def run(self, jaxpr: Jaxpr, consts: Any, given: Any) -> list[Any]:
-        """Evaluate, and add to the count."""
+        """Evaluate a jaxpr, add its operations to the count, and return its outputs."""
         values: dict[Any, Any] = {}
 
         def read(x: Any) -> Any:
@@ -169,7 +169,7 @@ class _JaxCounter:
         return carry
 
     def _scan(self, equation: Any, given: list[Any]) -> list[Any]:
-        """A scan: its first step counts for all, unless loops in it depend on numbers."""
+        """Run a scan: the first step is counted for all steps, unless the body has `while` loops."""
         params = equation.params
         constant, carried, length = params["num_consts"], params["num_carry"], params["length"]
         body, constants = params["jaxpr"], given[:constant]
@@ -196,7 +196,7 @@ def _bind(equation: Any, given: list[Any]) -> Any:
 
 def _jax_operations(equation: Any) -> int:
     made = sum(math.prod(x.aval.shape) for x in equation.outvars)
-    if equation.primitive.name == "dynamic_update_slice":  # is done in place
+    if equation.primitive.name == "dynamic_update_slice":  # in place
         return math.prod(equation.invars[1].aval.shape)
     if equation.primitive.name == "dot_general":
         (summed, _), _ = equation.params["dimension_numbers"]
@@ -209,7 +209,7 @@ def _jax_operations(equation: Any) -> int:
 
 
 def peak_bytes(jaxpr: Jaxpr) -> int:
-    """The most that results in between take together, from when they are made to their last use."""
+    """Peak total size of the intermediate results, each alive from its computation to its last use."""
     last = {
         x: i for i, equation in enumerate(jaxpr.eqns) for x in equation.invars if not isinstance(x, Literal)
     }

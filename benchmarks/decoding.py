@@ -1,4 +1,4 @@
-"""Greedy decoding by a decoder of GPT-2's shape (124 million parameters) against transformers' `generate`."""
+"""Greedy decoding with a decoder of GPT-2's shape (124 million parameters), compared with transformers' `generate`."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -28,12 +28,12 @@ QUICK_SIZES = SIZES | {"vocab_size": 1000, "embed_dim": 96, "num_layers": 2, "ff
 
 
 class Case(NamedTuple):
-    """One text to be gone on with.
+    """One decoding task.
 
     Attributes:
-        batch: how many at once.
+        batch: number of prompts.
         length: tokens of each prompt.
-        new: tokens to be made.
+        new: number of tokens to generate.
     """
 
     batch: int
@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
 
 def contests(quick: bool, only: str) -> Iterator[Contest]:
-    """One for each case whose description has `only` in it."""
+    """Yield one contest for each case whose description contains `only`."""
     cases = [Case(1, 16, 8)] if quick else [Case(1, 32, 64), Case(1, 512, 64), Case(4, 32, 64)]
     chosen = [case for case in cases if only in str(case)]
     if chosen:
@@ -54,7 +54,7 @@ def contests(quick: bool, only: str) -> Iterator[Contest]:
 
 
 def build(sizes: dict[str, int]) -> tuple[Any, Any, Any]:
-    """The decoder of both mirrors and of transformers, with the same random weights."""
+    """Build the decoder of both mirrors and of transformers with the same random weights."""
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=sizes["vocab_size"],
@@ -65,7 +65,7 @@ def build(sizes: dict[str, int]) -> tuple[Any, Any, Any]:
         n_positions=sizes["max_len"],
         bos_token_id=None,
         eos_token_id=None,
-        initializer_range=0.1,  # so that the likeliest token is the likeliest by far
+        initializer_range=0.1,  # large, so that rounding cannot change the most likely token
     )
     theirs = GPT2LMHeadModel(config).eval()
     weights, _ = convert(theirs.transformer.state_dict(), "hf.gpt2", "torch_attention")
@@ -76,7 +76,7 @@ def build(sizes: dict[str, int]) -> tuple[Any, Any, Any]:
 
 
 def contest(case: Case, ours: Any, in_jax: Any, theirs: Any) -> Contest:
-    """All three from one prompt; each run is divided by the number of tokens it makes."""
+    """Decoding from one prompt by all three models; each time is divided by the number of generated tokens."""
     rng = np.random.default_rng(case.length)
     prompt = rng.integers(0, ours.config.vocab_size, (case.batch, case.length))
     torch_prompt, jax_prompt = torch.from_numpy(prompt), jnp.asarray(prompt)

@@ -1,4 +1,4 @@
-"""Which implementation of attention gives which derivative: `python -m benchmarks.derivatives` prints the page."""
+"""Derivatives that each implementation of attention supports: `python -m benchmarks.derivatives` prints the page."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from attention_bridge.parity.measure import tolerances
 
 BATCH, HEADS, KV_HEADS, LENGTH = 2, 4, 2, 8
 DEVICES = 2
-SPREAD = ("ring", "all_to_all")  # over several devices
+SPREAD = ("ring", "all_to_all")  # run on several devices
 TORCH = ("default", "reference", "blockwise", *SPREAD, "sdpa", "flex")
 JAX = ("default", "reference", "blockwise", *SPREAD, "xla", "cudnn", "splash")
 ROWS = {"PyTorch": TORCH, "JAX": JAX}
@@ -34,33 +34,34 @@ PROBES = {
     "hidden": "NaN in a key masked for some queries",
 }
 YES, NO, WRONG, NOT_TRIED = "yes", "no", "WRONG", "not tried here: needs a GPU"
-NO_INFLUENCE, SPOILS = "no influence on the others", "spoils the others"
+NO_INFLUENCE, SPOILS = "no influence on other queries", "NaN reaches other queries"
 
 PAGE = """# Derivatives and transformations of attention
 
-Printed by `python -m benchmarks.derivatives` with {versions}, on the CPU. Every cell is a run of
-`dot_product_attention` with that implementation, causal with grouped heads, whose numbers are compared with the
-definition in float64: *yes* where they are equal as the dtype allows, *no* where the call raises, with the reason
-below. `ring` and `all_to_all` run on {devices} devices, `splash` is interpreted; `flex`, `xla` and `splash` compute in
-float32, the others in float64. `default` is the call without a name; it and `all_to_all` choose by size and device:
-here SDPA in PyTorch and the definition in JAX, which takes `blockwise` for more than 256 × 256 pairs of a query and a
-key.
+Printed by `python -m benchmarks.derivatives` with {versions}, on the CPU. Each cell is the result of a run of
+`dot_product_attention` with that implementation, causal with grouped heads, compared with the reference implementation
+in float64: *yes* where both agree within the precision of the dtype, *no* where the call raises an error, with the
+reason below. `ring` and `all_to_all` run on {devices} devices, and `splash` runs in interpret mode. `flex`, `xla` and
+`splash` compute in float32, the others in float64. `default` is the call without `implementation`. `default` and
+`all_to_all` choose by size and device: here SDPA in PyTorch and the reference implementation in JAX, where more than
+256 × 256 pairs of a query and a key would select `blockwise`.
 
-A key that is masked for *every* query of its batch element never has an influence, whatever it holds. The last column
-says what a key and a value do that hold NaN and are masked for *some* queries, as later keys are in causal attention:
-to the outputs of queries that do not attend to them.
+A key that is masked for *every* query of its batch element never has an influence, even if it holds NaN. The last
+column is about a key and a value that hold NaN and are masked for *some* queries, such as a later key in causal
+attention. It shows whether the NaN reaches the outputs of queries that do not attend to that key.
 
 {tables}
 
-`implementation="reference"` gives every derivative. SDPA has no second derivative of its own, and `jax.custom_vjp`, by
-which tiles and the ring have their gradients, has no forward mode. What is not given raises.
+`implementation="reference"` supports every derivative. SDPA has no second derivative. `blockwise` and `ring` define
+their gradients in JAX with `jax.custom_vjp`, which has no forward mode. A derivative that is not supported raises an
+error.
 
 {reasons}
 """
 
 
 class Given(NamedTuple):
-    """Arrays of a call: queries, keys and values, and directions for forward mode."""
+    """Queries, keys and values of a call, and their tangents for forward mode."""
 
     arrays: list[np.ndarray]
     directions: list[np.ndarray]
@@ -68,7 +69,7 @@ class Given(NamedTuple):
 
 @cache
 def given(head_dim: int) -> Given:
-    """Random arrays that are the same each time."""
+    """Random arrays, the same in each call."""
     rng = np.random.default_rng(0)
     shapes = [(BATCH, heads, LENGTH, head_dim) for heads in (HEADS, KV_HEADS, KV_HEADS)]
     arrays, directions = ([rng.standard_normal(shape) for shape in shapes] for _ in range(2))
@@ -76,7 +77,7 @@ def given(head_dim: int) -> Given:
 
 
 def head_dim_of(name: str) -> int:
-    """Features of a head: as many as the kernel is made for."""
+    """The head dimension that an implementation is run with; the splash kernel needs 64."""
     return 64 if name == "splash" else 16
 
 
@@ -84,7 +85,7 @@ def head_dim_of(name: str) -> int:
 
 
 def torch_call(name: str) -> Callable[..., Any]:
-    """Causal attention by that implementation."""
+    """Causal attention with the named implementation."""
     from torch_attention import dot_product_attention
 
     implementation = None if name == "default" else name
@@ -94,7 +95,7 @@ def torch_call(name: str) -> Callable[..., Any]:
 
 
 def torch_backward(call: Any, arrays: Any, directions: Any, again: bool = False) -> list[Any]:
-    """Output and gradients; with `again` second derivatives too."""
+    """Output and gradients; with `again` also second derivatives."""
     leaves = [x.detach().requires_grad_() for x in arrays]
     output = call(*leaves)
     first = torch.autograd.grad(output.sin().sum(), leaves, create_graph=again)
@@ -109,12 +110,12 @@ def torch_second(call: Any, arrays: Any, directions: Any) -> list[Any]:
 
 
 def torch_forward(call: Any, arrays: Any, directions: Any) -> list[Any]:
-    """Output and its derivative in a direction."""
+    """Output and its directional derivative."""
     return list(torch.func.jvp(call, tuple(arrays), tuple(directions)))
 
 
 def torch_vmap(call: Any, arrays: Any, directions: Any) -> list[Any]:
-    """Outputs of two calls at once."""
+    """Outputs of two calls under vmap."""
     both = [torch.stack(pair) for pair in zip(arrays, directions, strict=True)]
     return list(torch.func.vmap(call)(*both).unbind())
 
@@ -136,7 +137,7 @@ def torch_exported(call: Any, arrays: Any, directions: Any) -> list[Any]:
 
 
 def torch_hidden(call: Any, arrays: Any, directions: Any) -> list[Any]:
-    """Outputs of all queries but the last, whose key and value hold NaN."""
+    """Output of causal attention whose last key and value are NaN."""
     query, *others = (x.clone() for x in arrays)
     last = torch.arange(LENGTH)[:, None] == LENGTH - 1
     return [call(query, *(torch.where(last, torch.nan, x) for x in others))]
@@ -155,7 +156,7 @@ TORCH_PROBES: dict[str, Callable[..., list[Any]]] = {
 
 @cache
 def expected(probe: str, head_dim: int) -> list[np.ndarray]:
-    """What the definition gives in float64."""
+    """Results of the reference implementation in float64."""
     arrays, directions = ([torch.from_numpy(x) for x in each] for each in given(head_dim))
     call = torch_call("reference")
     if probe == "compiled":
@@ -168,7 +169,7 @@ def expected(probe: str, head_dim: int) -> list[np.ndarray]:
 
 
 def judged(probe: str, name: str, found: Iterable[Any]) -> str:
-    """The cell of numbers that came."""
+    """The cell for the results of a run."""
     dtype = "float32" if name in NARROW else "float64"
     bound = tolerances(dtype, LENGTH + head_dim_of(name))["gradient"]
     right = expected(probe, head_dim_of(name))
@@ -189,7 +190,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def torch_row(name: str, probes: Iterable[str] = tuple(PROBES), placed: Any = None) -> dict[str, list[str]]:
-    """The cells of an implementation in PyTorch, each with the reason of a no."""
+    """The cells of an implementation in PyTorch, each with the error text if the call raises."""
     dtype = torch.float32 if name in NARROW else torch.float64
     arrays, directions = ([torch.from_numpy(x).to(dtype) for x in each] for each in given(head_dim_of(name)))
     if placed is not None:
@@ -202,13 +203,13 @@ def torch_row(name: str, probes: Iterable[str] = tuple(PROBES), placed: Any = No
                 found = TORCH_PROBES[probe](torch_call(name), arrays, directions)
             whole = [x.full_tensor() if hasattr(x, "full_tensor") else x for x in found]
             cells[probe] = [judged(probe, name, [x.detach().numpy() for x in whole]), ""]
-        except Exception as error:  # what is not given raises one of many kinds
+        except Exception as error:  # unsupported derivatives raise many types
             cells[probe] = [NO, reason_of(error)]
     return cells
 
 
 def torch_spread(rank: int, path: str, store: str) -> None:
-    """The rows of what several processes compute together; the first leaves them in `path`."""
+    """Compute the rows that need several processes; the first process writes them to `path`."""
     import torch.distributed as dist
 
     from torch_attention.sharding import make_mesh, on_mesh, shard
@@ -229,7 +230,7 @@ def torch_spread(rank: int, path: str, store: str) -> None:
 
 
 def jax_probes() -> dict[str, Callable[..., list[Any]]]:
-    """As in PyTorch, by name."""
+    """The probes in JAX by name, as `TORCH_PROBES`."""
     import jax
     import jax.numpy as jnp
 
@@ -301,13 +302,13 @@ def jax_row(name: str, probes: Iterable[str] = tuple(PROBES), mesh: Any = None) 
                     with on_mesh(mesh):
                         found = jax_probes()[probe](call, arrays, directions)
                 cells[probe] = [judged(probe, name, found), ""]
-            except Exception as error:  # what is not given raises one of many kinds
+            except Exception as error:  # unsupported derivatives raise many types
                 cells[probe] = [NO, reason_of(error)]
     return cells
 
 
 def jax_rows() -> dict[str, dict[str, list[str]]]:
-    """All rows, in a process of its own that has several devices."""
+    """All rows in JAX; sets up several CPU devices, so it needs its own process."""
     import jax
 
     jax.config.update("jax_num_cpu_devices", DEVICES)
@@ -321,7 +322,7 @@ def jax_rows() -> dict[str, dict[str, list[str]]]:
 
 
 def apart(framework: str) -> dict[str, dict[str, list[str]]]:
-    """The rows that need devices of their own, from another process."""
+    """The rows that need several devices, computed in another process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
         subprocess.run([sys.executable, "-m", "benchmarks.derivatives", framework, str(path)], check=True)

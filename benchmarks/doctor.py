@@ -1,12 +1,16 @@
-"""The doctor's thresholds: how alike rounding and small mistakes look.
+"""Measurements behind the doctor's thresholds, which separate rounding errors from small mistakes.
 
-`ALIKE` in `attention_bridge.doctor.search` is the share of the squares of a difference that may be left when the
-precision that explains it is planted. Here layers are rounded by PyTorch, in every precision that the doctor knows, and
-the same layers are given small mistakes that are none of these; the share is measured for both, over sizes and seeds.
-`SMALL` in `attention_bridge.parity.measure` is the largest error of 16 bits that is small against the numbers: measured
-are the errors of right layers in 16 bits, and of layers with each mistake that the doctor knows.
-`LIKELY` in `attention_bridge.doctor.slight` is the share that may be left when a mistake as small as rounding is
-planted: right layers in 16 bits are measured, of which no mistake takes much away.
+The *residual share* of an explanation is the sum of squares of a difference that remains after the explanation is
+simulated, over the sum of squares before.
+
+- `ALIKE` in `attention_bridge.doctor.search` is the largest residual share at which a low precision explains a
+  difference. This script measures the share for layers rounded in every precision that the doctor knows, and for layers
+  with small mistakes of other kinds, over several sizes and seeds.
+- `SMALL` in `attention_bridge.parity.measure` is the largest relative error that 16-bit rounding may explain. This
+  script measures the errors of correct layers in 16 bits, and of layers with each mistake that the doctor knows.
+- `LIKELY` in `attention_bridge.doctor.slight` is the largest residual share at which a mistake as small as rounding
+  explains a difference. This script measures the smallest share that any mistake reaches on correct 16-bit layers,
+  which have no mistake to explain.
 
 ```sh
 python -m benchmarks.doctor
@@ -40,7 +44,7 @@ BITS = {"bfloat16": 7, "TF32": 10}
 
 
 def cases(seed: int) -> Iterator[tuple[str, Case]]:
-    """Layers of several kinds and sizes in float32."""
+    """Yield names and layers of several kinds and sizes in float32."""
     for heads, head_dim, length in SIZES:
         generator = torch.Generator().manual_seed(seed)
         draw = lambda *shape, g=generator: torch.randn(*shape, generator=g)  # noqa: E731
@@ -78,7 +82,7 @@ def cases(seed: int) -> Iterator[tuple[str, Case]]:
 
 
 def rounded_products(bits: int, x: Tensor, *, cut: bool) -> Tensor:
-    """The factor with so many bits of its mantissa: the nearest, or those before."""
+    """Reduce a matrix to `bits` bits of mantissa, rounded to the nearest or, with `cut`, truncated."""
     drop = 23 - bits
     words = x.contiguous().view(torch.int32)
     if not cut:
@@ -87,7 +91,7 @@ def rounded_products(bits: int, x: Tensor, *, cut: bool) -> Tensor:
 
 
 def roundings(case: Case) -> Iterator[tuple[str, np.ndarray]]:
-    """The right layer, run in each precision by PyTorch."""
+    """Yield the outputs of the correct layer in each precision, computed by PyTorch."""
     for name, bits in BITS.items():
         for cut in (False, True) if name == "TF32" else (False,):
             keep = partial(rounded_products, bits, cut=cut)
@@ -102,14 +106,14 @@ def roundings(case: Case) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _in(dtype: torch.dtype, right: dict[str, Any]) -> dict[str, Any]:
-    """The same steps where complex numbers have no such dtype."""
+    """The arguments of a layer with the rotary embedding in float32: complex numbers have no 16-bit dtype."""
     if "turn" not in right:
         return right
     return {**right, "turn": tuple(lambda x, t=t: t(x.float()).to(dtype) for t in right["turn"])}
 
 
 def mistakes(case: Case, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The right precision, and something else that is a little wrong."""
+    """Yield the outputs of float32 layers with small mistakes that are not rounding."""
     reference = case.run()
     for off in (0.001, 0.01):
         yield f"scale {off:.1%} off", case.run(scale=lambda d, off=off: (1 + off) * d**-0.5)
@@ -131,12 +135,12 @@ def mistakes(case: Case, seed: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def exact(case: Case) -> np.ndarray:
-    """The right layer in float64."""
+    """The outputs of the correct layer in float64."""
     return compute(make_port(**case.given()))
 
 
 def share(case: Case, outputs: np.ndarray) -> float:
-    """What is left of the squares of the difference with the best of the precisions planted."""
+    """The residual share of the best-fitting precision."""
     port = make_port(**case.given())
     sample = take(port, outputs.astype(np.float64), exact(case))
     before = sample.squares(compute(sample.port))
@@ -144,7 +148,7 @@ def share(case: Case, outputs: np.ndarray) -> float:
 
 
 def errors_in_16_bits(case: Case) -> tuple[list[float], dict[str, float]]:
-    """The errors of the right layer in 16 bits, and of each mistake in the float64 layer."""
+    """The errors of the correct layer in 16 bits, and of the float64 layer with each known mistake."""
     reference, port = exact(case), make_port(**case.given())
     right = [error(made, reference) for name, made in roundings(case) if "model" in name]
     wrong = {
@@ -156,7 +160,7 @@ def errors_in_16_bits(case: Case) -> tuple[list[float], dict[str, float]]:
 
 
 def least_share(case: Case) -> list[float]:
-    """Of right layers in 16 bits: the least that a known mistake leaves of the squares."""
+    """The smallest residual share that a known mistake reaches on correct layers in 16 bits."""
     truth, port = exact(case), make_port(**case.given())
     found = []
     for name, made in roundings(case):
@@ -176,13 +180,13 @@ def _line(name: str, numbers: list[float]) -> str:
 
 
 def main() -> None:
-    """Print both experiments."""
+    """Print all measurements."""
     groups: dict[str, Callable[[Case, int], Iterator[tuple[str, np.ndarray]]]] = {
         "rounded": lambda case, seed: roundings(case),
         "mistaken": mistakes,
     }
     right, wrong = [], []
-    print(f"{'share of the squares that is left':<36} {'least':>8} {'median':>8} {'most':>8}")
+    print(f"{'residual share of squares':<36} {'least':>8} {'median':>8} {'most':>8}")
     for name, group in groups.items():
         found: dict[str, list[float]] = {}
         for seed in SEEDS:
@@ -190,18 +194,18 @@ def main() -> None:
                 for kind, outputs in group(case, seed):
                     found.setdefault(kind, []).append(share(case, outputs))
         print(*(_line(kind, numbers) for kind, numbers in found.items()), sep="\n")
-        print(_line(f"all that is {name}", [x for numbers in found.values() for x in numbers]))
+        print(_line(f"all {name} layers", [x for numbers in found.values() for x in numbers]))
     for seed in SEEDS:
         for _, case in cases(seed):
             of_right, of_wrong = errors_in_16_bits(case)
             right += of_right
             wrong += of_wrong.values()
     print(f"\n{'error':<36} {'least':>8} {'median':>8} {'most':>8}")
-    print(_line("right layers in 16 bits", right))
+    print(_line("correct layers in 16 bits", right))
     print(_line("layers with a known mistake", wrong))
-    print(f"of these {np.mean([x <= 0.1 for x in wrong]):.0%} err by at most 0.1")
+    print(f"of these {np.mean([x <= 0.1 for x in wrong]):.0%} have an error of at most 0.1")
     shares = [share for seed in SEEDS for _, case in cases(seed) for share in least_share(case)]
-    print(_line("least share that a mistake leaves", shares))
+    print(_line("smallest residual share of a mistake", shares))
 
 
 if __name__ == "__main__":

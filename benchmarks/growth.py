@@ -1,7 +1,7 @@
-"""How time and memory of every mechanism grow with the length, in both frameworks: `python -m benchmarks.growth`.
+"""Growth of time and memory of every mechanism with the length, in both frameworks: `python -m benchmarks.growth`.
 
-Operations and memory are counted (see `counting`), in every use of a mechanism that `lengths.uses` names; time and
-memory are measured as well, each figure in a process of its own. On Linux.
+Operations and memory are counted (see `counting`) in every use of a mechanism that `lengths.uses` lists. Time and
+memory are also measured, each figure in its own process. Linux only.
 """
 
 import math
@@ -26,24 +26,24 @@ FRAMEWORKS = ("torch", "jax")
 LINEAR, QUADRATIC = (
     (1024, 8192),
     (1024, 4096),
-)  # measured at; where matrices of length × length are past the caches
-COUNTED, COUNTED_SHORT = (1024, 2304), (576, 1024)  # counted at; squares, for images
-SLACK = 0.1  # what is left of lower powers between these lengths, and of tiles that are filled up
-FIRST_TILE = 0.2  # more of that where XLA's tiles fill a short sequence
-BETWEEN = 0.5  # powers of the length above the paper's: nearer to that than to the next
-LEAST_SECONDS, LEAST_BYTES = 5e-3, 8 * 2**20  # below, a figure says nothing of growth
-CHUNKED = ("linear", "delta", "low_rank")  # many steps, each counted in Python
+)  # lengths of measurements; matrices of length × length exceed the CPU caches
+COUNTED, COUNTED_SHORT = (1024, 2304), (576, 1024)  # lengths of counts; squares, for images
+SLACK = 0.1  # tolerance of a power: lower-order terms, and padding of tiles
+FIRST_TILE = 0.2  # additional tolerance in XLA, whose tiles pad short sequences
+BETWEEN = 0.5  # tolerance of a measured power: closer to the paper's power than to the next integer
+LEAST_SECONDS, LEAST_BYTES = 5e-3, 8 * 2**20  # smaller figures do not show growth
+CHUNKED = ("linear", "delta", "low_rank")  # families with many steps, each counted in Python
 WARM = 64
 ROUNDS, WARM_ROUNDS, ENOUGH_SECONDS = 5, 2, 1.0
-SIZES = range(18, 32)  # powers of 2: bytes whose speed is measured
+SIZES = range(18, 32)  # exponents of 2: array sizes in bytes for the memory speed
 
 
 class Measured(NamedTuple):
-    """One run.
+    """Measured time and memory of a call.
 
     Attributes:
-        seconds: of the fastest of some runs, after a first one; in JAX compiled.
-        peak_bytes: memory at most, beyond parameters, inputs and, in JAX, outputs.
+        seconds: time of the fastest of several runs, after a warm-up; in JAX without compilation.
+        peak_bytes: peak memory beyond parameters, inputs and, in JAX, outputs.
     """
 
     seconds: float
@@ -51,19 +51,20 @@ class Measured(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """What a mechanism takes in one framework.
+    """Growth of the cost of a mechanism in one framework.
 
     Attributes:
-        mechanism: its name.
-        paper: how its cost grows by the paper, a key of `GROWTHS`.
+        mechanism: name of the mechanism.
+        paper: growth of the cost according to the paper, a key of `GROWTHS`.
         framework: `torch` or `jax`.
-        operations: by use, the power of the length that counted operations grow with.
-        memory: likewise counted memory.
-        lengths: those of what is measured.
-        forward: measured at both lengths; None if nothing is measured.
-        backward: likewise, forward and backward.
-        slowness: how many times longer this machine takes for a byte of what is held at the longer length than at the
-            shorter one, past its caches; forward and with backward.
+        operations: power of the length with which counted operations grow, by use.
+        memory: power of the length with which counted memory grows, by use.
+        lengths: the two lengths of the measurements.
+        forward: measurements of the forward pass at both lengths; None if nothing is measured.
+        backward: measurements of forward and backward pass at both lengths; None if nothing is measured.
+        slowness: this machine's time per byte at the peak memory of the longer length over its time per byte at the
+            peak memory of the shorter length, because larger arrays exceed the caches; for forward, and for forward and
+            backward.
     """
 
     mechanism: str
@@ -78,14 +79,14 @@ class Growth(NamedTuple):
 
     @property
     def faster(self) -> list[str]:
-        """What grows faster than the paper says, in words."""
+        """Descriptions of the figures that grow faster than the paper states."""
         power = GROWTHS[self.paper]
         most = power + SLACK
         if self.framework == "jax" and self.paper == "n²":
             most += FIRST_TILE
         found = [
-            f"{what} of {use}"
-            for what, powers in (("operations", self.operations), ("memory", self.memory))
+            f"{kind} of {use}"
+            for kind, powers in (("operations", self.operations), ("memory", self.memory))
             for use, each in powers.items()
             if each > most
         ]
@@ -103,23 +104,23 @@ class Growth(NamedTuple):
 
 
 def counted_lengths(mechanism: Mechanism) -> tuple[int, int]:
-    """The lengths that a mechanism is counted at: shorter ones where counting takes long and these suffice."""
+    """The two lengths at which a mechanism is counted; shorter ones for quadratic and chunked mechanisms."""
     is_short = mechanism.growth == "n²" or mechanism.family in CHUNKED
     return COUNTED_SHORT if is_short else COUNTED
 
 
 def measured_lengths(mechanism: Mechanism) -> tuple[int, int]:
-    """The lengths that a mechanism is measured at."""
+    """The two lengths at which a mechanism is measured."""
     return QUADRATIC if mechanism.growth == "n²" else LINEAR
 
 
 def power(short: int, long: int, lengths: tuple[int, int]) -> float:
-    """The power of the length that a figure grows with."""
+    """The power of the length with which a figure grows."""
     return math.log(long / short) / math.log(lengths[1] / lengths[0])
 
 
 def growth(mechanism: Mechanism, framework: str, chosen: tuple[Use, ...] | None = None) -> Growth:
-    """How the counted cost of a mechanism grows, in the chosen uses; in all by default."""
+    """The growth of the counted cost of a mechanism in the chosen uses; None for all uses."""
     lengths = counted_lengths(mechanism)
     operations, memory = {}, {}
     for use in uses(mechanism) if chosen is None else chosen:
@@ -131,13 +132,13 @@ def growth(mechanism: Mechanism, framework: str, chosen: tuple[Use, ...] | None 
 
 
 def measure(name: str, framework: str, backward: bool, length: int) -> Measured:
-    """Time and memory of a call; for a process that has done nothing else."""
+    """Measure time and memory of a call; run it in a fresh process."""
     (mechanism,) = select([name])
     use = uses(mechanism)[int(backward)]
     torch.set_num_threads(1)
     if framework == "torch":
         with torch.no_grad():
-            torch_program(mechanism, use, WARM)()  # what is loaded and made once
+            torch_program(mechanism, use, WARM)()  # loads libraries and allocates buffers once
         called = torch_program(mechanism, use, length)
 
         def run() -> Any:
@@ -166,7 +167,7 @@ def measure(name: str, framework: str, backward: bool, length: int) -> Measured:
 
 
 def seconds_per_byte(framework: str, size: int) -> float:
-    """What this machine takes to add one to each number of an array of so many bytes, per byte."""
+    """The time per byte that this machine needs to add one to each element of an array of `size` bytes."""
     torch.set_num_threads(1)
     add: Any = torch.add if framework == "torch" else jax.jit(jax.numpy.add)
     x = torch.ones(size // 4) if framework == "torch" else jax.numpy.ones(size // 4)
@@ -179,18 +180,18 @@ def seconds_per_byte(framework: str, size: int) -> float:
 
 
 def growth_of(name: str, framework: str) -> Growth:
-    """`growth` for another process."""
+    """`growth` of a mechanism by name, for a worker process."""
     (mechanism,) = select([name])
     return growth(mechanism, framework)
 
 
 def growths(mechanisms: list[Mechanism], *, workers: int) -> Iterator[Growth]:
-    """Those of all mechanisms in both frameworks, counted and measured in fresh processes of one thread each."""
+    """Yield the growth of all mechanisms in both frameworks, from fresh single-threaded processes."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    # Large arrays are kept for the next run: what the system takes to clear fresh pages is no growth of the mechanism.
+    # Keep large arrays for the next run: the time to clear fresh memory pages is not part of the mechanism.
     os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-    server = multiprocessing.get_context("forkserver")  # which imports once, and is forked for each figure
+    server = multiprocessing.get_context("forkserver")  # imports once, forks for each figure
     server.set_forkserver_preload(["benchmarks.lengths"])
     with server.Pool(workers, maxtasksperchild=1) as pool:
         speeds = {
@@ -216,7 +217,7 @@ def growths(mechanisms: list[Mechanism], *, workers: int) -> Iterator[Growth]:
 
 
 def _slowness(speed: list[float], short: Measured, long: Measured) -> float:
-    """How many times longer a byte takes among what `long` holds than among what `short` does."""
+    """The ratio of the times per byte at the peak memory of `long` and of `short`, at least 1."""
     at = [round(math.log2(max(each.peak_bytes, 1))) - SIZES[0] for each in (short, long)]
     one, other = (speed[min(max(index, 0), len(speed) - 1)] for index in at)
     return max(1.0, other / one)
@@ -224,26 +225,27 @@ def _slowness(speed: list[float], short: Measured, long: Measured) -> float:
 
 PAGE = """# Time and memory against the length
 
-Printed by `python -m benchmarks.growth`. *Paper* is the growth that a mechanism's paper promises; a line that grows
-faster is marked in the last column. **{verdict}**
+Printed by `python -m benchmarks.growth`. *Paper* is the growth that the paper of a mechanism states; the last column
+marks lines that grow faster. **{verdict}**
 
 The smallest instance of every mechanism is called with `need_weights=False` (attention weights are a matrix of
-length × length) on one sequence of float32.
+length × length) on one sequence in float32.
 
-- *Counted*: the power of the length that multiplications of matrix products, and numbers that anything else makes,
-  grow with, and that the memory of intermediate results grows with, before anything is fused. A power of 1 is linear,
-  and of 2 quadratic. It is the largest over the uses that a mechanism has: forward, backward, with a padding mask,
-  with dropout that is sampled and that is given as a mask, with a bias of positions (`T5Bias`), and causal. A test
-  holds every mechanism to it.
-- *Measured*: forward, and forward plus backward, on {machine}, one thread, each figure in a
-  process of its own: milliseconds at the longer length, and the power of the length that the time grows with from the
-  shorter one, which is less than the paper's where a fixed cost is large. Mechanisms whose paper says n² are measured
-  at {quadratic}, the others at {linear} (images have the next smaller square of patches). Peak is memory
-  beyond parameters and inputs at both lengths, in MB: what the process held at most in PyTorch, what the compiler
-  planned in JAX.
-- *A byte*: how many times longer this machine takes to add one to a number among as many bytes as the second peak than
-  among as many as the first, which no longer fit its caches. A line is marked where what is counted grows faster than
-  the paper says, or where time or peak, beside this, are nearer to the next power of the length than to the paper's.
+- *Counted*: *operations* are the multiplications of matrix products and the output elements of all other operations;
+  *memory* is the memory of intermediate results without fusion. Both columns show the power of the length with which
+  the figure grows: 1 is linear, 2 is quadratic. The power is the largest over all uses of a mechanism: forward,
+  backward, with a padding mask, with sampled dropout and with a given dropout mask, with a position bias (`T5Bias`),
+  and causal. A test checks the power of every mechanism against its paper.
+- *Measured*: forward, and forward plus backward, on {machine}, with one thread, each figure in
+  its own process. The columns show milliseconds at the longer length, and the power of the length with which the time
+  grows from the shorter length; it is below the paper's power where a fixed cost is large. Mechanisms whose paper
+  states n² are measured at {quadratic}, the others at {linear} (images have the next smaller square of patches).
+  *Peak* is the peak memory beyond parameters and inputs at both lengths, in MB: of the process in PyTorch, as planned
+  by the compiler in JAX.
+- *A byte*: the ratio of this machine's time per byte in an array as large as the second peak to its time per byte in an
+  array as large as the first peak. It exceeds 1 where the larger array no longer fits into the caches. A line is marked
+  if a counted figure grows faster than the paper states, or if time or peak, corrected by this ratio, are closer to the
+  next power of the length than to the paper's.
 
 {table}"""
 
@@ -264,7 +266,7 @@ def page(found: list[Growth]) -> str:
         "time",
         "peak, MB",
         "a byte",
-        "faster than its paper",
+        "faster than the paper",
     )
     faster = sorted({each.mechanism for each in found if each.faster})
     return PAGE.format(
@@ -301,10 +303,10 @@ def _measured(
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Mechanisms; all by default.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes at once; no more than idle cores.")] = 2,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of mechanisms; all by default.")] = None,
+    workers: Annotated[int, typer.Option(help="Number of parallel processes; at most the idle cores.")] = 2,
 ) -> None:
-    """Print how the cost of every mechanism grows with the length."""
+    """Print the growth of the cost of every mechanism with the length."""
     chosen = select(names or [])
     lines = growths(chosen, workers=workers)
     console = Console(stderr=True)

@@ -1,7 +1,7 @@
-"""Calls of every mechanism at any length, in every use whose cost may grow otherwise, in both frameworks.
+"""Calls of every mechanism at any length, in all uses with their own cost, in both frameworks.
 
-The instances are the smallest ones, those of the catalogue, called on one sequence of float32 without attention
-weights, which are a matrix of length × length. In images the length is the number of patches.
+The instances are the small ones of the catalogue. They are called on one sequence in float32 without attention weights,
+which are a matrix of length × length. For images the length is the number of patches.
 """
 
 import inspect
@@ -21,12 +21,12 @@ from attention_bridge.catalogue import Mechanism, Part
 from attention_bridge.catalogue.part import build
 from benchmarks.counting import Cost, jax_cost, torch_cost
 
-SLOTS = ("SlotAttention",)  # whose queries are not the elements of the sequence
+SLOTS = ("SlotAttention",)  # mechanisms whose queries are not the elements of the sequence
 ROTARY_ONLY = (
     "LinformerAttention",
     "NystromAttention",
     "NativeSparseAttention",
-)  # what takes no other scheme
+)  # mechanisms that take no other positional encoding
 DROPOUT = 0.1
 Arrays = dict[str, Any]
 
@@ -35,11 +35,11 @@ class Use(NamedTuple):
     """One way to call a mechanism.
 
     Attributes:
-        name: as the page says it.
-        options: arguments of the constructor besides those of the catalogue.
+        name: name of the use.
+        options: arguments of the constructor in addition to the catalogue's.
         training: whether the module is in training mode.
-        given: arguments of the call besides those of the catalogue, as their axes.
-        backward: whether gradients of parameters and inputs are computed as well.
+        given: axes of boolean arguments of the call in addition to the catalogue's, by name.
+        backward: whether gradients of parameters and inputs are also computed.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Use(NamedTuple):
 
 
 def uses(mechanism: Mechanism) -> tuple[Use, ...]:
-    """The uses of a mechanism, the plain one and its gradients first."""
+    """The uses of a mechanism; plain forward and backward come first."""
     arguments, accepted = mechanism.module.arguments, _accepted(mechanism.module.name)
     can_drop = "dropout" in accepted and "dropout" not in arguments
     found = [Use("forward", {}, False, {}, False), Use("backward", {}, False, {}, True)]
@@ -76,7 +76,7 @@ def _accepted(name: str) -> set[str]:
 
 
 def at_length(mechanism: Mechanism, use: Use, length: int) -> tuple[Part, Arrays]:
-    """The smallest instance of a mechanism that takes so many tokens or patches, and one input for it."""
+    """The small instance of a mechanism for a sequence of `length` tokens or patches, and its inputs."""
     side = math.isqrt(length)
     sizes = {**mechanism.sizes, "batch": 1, "key": length, "height": side, "width": side}
     named = {axis for each in (*mechanism.inputs.values(), *mechanism.tokens.values()) for axis in each}
@@ -84,11 +84,11 @@ def at_length(mechanism: Mechanism, use: Use, length: int) -> tuple[Part, Arrays
         sizes["query"] = length
     if "windows" in sizes:
         sizes["windows"] = (-(-side // mechanism.module.arguments["window_size"])) ** 2
-    elif "area" in sizes:  # all of the image
+    elif "area" in sizes:  # the whole image
         sizes["area"] = side**2
-    if "patches" in sizes:  # of several pixels each
+    if "patches" in sizes:  # several pixels each
         sizes["patches"] = (side // mechanism.module.arguments["reduction"]) ** 2
-    if "columns" in sizes:  # keys that are learned, and those of the sequence
+    if "columns" in sizes:  # learned keys and the keys of the sequence
         sizes["columns"] = length + mechanism.sizes["columns"] - mechanism.sizes["query"]
     rng = np.random.default_rng(0)
     given: Arrays = {
@@ -116,7 +116,7 @@ def _random_blocks(small: np.ndarray, mechanism: Mechanism, length: int) -> np.n
     return rng.integers(0, blocks, (small.shape[0], blocks, small.shape[2])).astype(np.int32)
 
 
-# The arguments of calls that catalogue entries name, for another length.
+# Functions that make an argument of a catalogue entry's call for another length.
 ARGUMENTS: dict[str, Callable[[np.ndarray, Mechanism, int], np.ndarray]] = {
     "positions": _positions,
     "global_tokens": lambda small, mechanism, length: np.arange(length)[None] < 2,
@@ -126,7 +126,7 @@ ARGUMENTS: dict[str, Callable[[np.ndarray, Mechanism, int], np.ndarray]] = {
 
 
 def _longer(part: Part, sizes: dict[str, Any]) -> Part:
-    """A part with the lengths that it has to know; functions of frequencies have lengths of their own."""
+    """A part with its length arguments replaced; frequency functions keep their own lengths."""
     sizes = {} if part.name.endswith("_frequencies") else sizes
     arguments = {
         name: _longer(x, sizes) if isinstance(x, Part) else sizes.get(name, x)
@@ -136,7 +136,7 @@ def _longer(part: Part, sizes: dict[str, Any]) -> Part:
 
 
 def torch_program(mechanism: Mechanism, use: Use, length: int) -> Callable[[], Any]:
-    """A call in PyTorch, which returns outputs or gradients."""
+    """A function without arguments that calls the mechanism in PyTorch and returns outputs or gradients."""
     part, given = at_length(mechanism, use, length)
     module = build(part, "torch_attention", {"device": "cpu"}).train(use.training)
     tensors = {name: torch.from_numpy(x) for name, x in given.items()}
@@ -166,7 +166,7 @@ def _tensors(x: Any) -> list[torch.Tensor]:
 
 
 def jax_program(mechanism: Mechanism, use: Use, length: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """A call in JAX as a function of parameters, what else the module holds, and inputs; and these."""
+    """A function that calls the mechanism in JAX, and its arguments: parameters, other state and inputs."""
     part, given = at_length(mechanism, use, length)
     module = build(part, "jax_attention", {"rngs": nnx.Rngs(0)})
     module.train() if use.training else module.eval()
@@ -189,7 +189,7 @@ def jax_program(mechanism: Mechanism, use: Use, length: int) -> tuple[Callable[.
 
 
 def cost(mechanism: Mechanism, framework: str, use: Use, length: int) -> Cost:
-    """What a call takes at that length."""
+    """The counted cost of a call at a given length."""
     if framework == "torch":
         return torch_cost(torch_program(mechanism, use, length))
     program, given = jax_program(mechanism, use, length)

@@ -1,8 +1,8 @@
-"""How the time of attention without a softmax grows with the length: `python -m benchmarks.linear`.
+"""Time of attention without a softmax against the length: `python -m benchmarks.linear`.
 
-The chunked form of each mechanism is run on one sequence of four heads of 64 features in float32, forward and
-backward, in both frameworks. Twice the length should take twice the time. For contrast the quadratic form of some is
-run where it is short enough. Each figure is the median of several runs, which alternate between all lengths.
+The chunked form of each mechanism runs on one sequence with four heads of 64 features in float32, forward and backward,
+in both frameworks. Doubling the length should double the time. For comparison the quadratic form of some mechanisms
+runs at the shorter lengths. Each figure is the median of several runs, which alternate between all lengths.
 """
 
 import json
@@ -28,7 +28,7 @@ from attention_bridge.pages import markdown
 
 BATCH, HEADS, DIM = 1, 4, 64
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
-SHORT_LENGTHS = (1024, 2048, 4096)  # of what is quadratic
+SHORT_LENGTHS = (1024, 2048, 4096)  # for quadratic forms
 QUICK_LENGTHS = (256, 512, 1024)
 ROUNDS, QUICK_ROUNDS = 5, 3
 DIRECTIONS = ("forward", "forward + backward")
@@ -37,14 +37,14 @@ Arrays = dict[str, np.ndarray]
 
 
 class Form(NamedTuple):
-    """A function that both mirrors have in `linear`, and what it is called with.
+    """A function of `linear` in both mirrors, and its inputs.
 
     Attributes:
-        mechanism: whose it is.
-        function: its name.
-        further: what it takes besides queries, keys and values.
-        maps: how queries and keys are made from normal numbers.
-        is_quadratic: whether it makes the matrix from values to outputs.
+        mechanism: mechanism that the function belongs to.
+        function: name of the function.
+        further: names of its arguments after query, key and value.
+        maps: function that makes queries and keys from normal random numbers.
+        is_quadratic: whether the function materialises the matrix of length × length.
     """
 
     mechanism: str
@@ -72,13 +72,13 @@ class Timing(NamedTuple):
     """One figure.
 
     Attributes:
-        mechanism: whose form was run.
-        form: the function.
+        mechanism: mechanism that the function belongs to.
+        form: name of the function.
         framework: `torch` or `jax`.
         direction: `forward` or `forward + backward`.
-        length: of the sequence.
-        milliseconds: the median of all runs.
-        ratio: by how much that is longer than at half the length; None at the shortest.
+        length: length of the sequence.
+        milliseconds: median time of all runs.
+        ratio: time over the time at half the length; None at the shortest length.
     """
 
     mechanism: str
@@ -91,7 +91,7 @@ class Timing(NamedTuple):
 
 
 def arrays(form: Form, length: int) -> Arrays:
-    """What the form is called with, in order, on one sequence."""
+    """The arguments of the form for one sequence, in order."""
     rng = np.random.default_rng(length)
     shape = (BATCH, HEADS, length, DIM)
     made = {
@@ -109,7 +109,7 @@ def arrays(form: Form, length: int) -> Arrays:
 
 
 def run_torch(form: Form, length: int, direction: str) -> Callable[[], Any]:
-    """A run in PyTorch, ready to be timed."""
+    """A run in PyTorch, ready for timing."""
     function = getattr(import_module("torch_attention.linear"), form.function)
     tensors = {name: torch.from_numpy(x) for name, x in arrays(form, length).items()}
 
@@ -126,7 +126,7 @@ def run_torch(form: Form, length: int, direction: str) -> Callable[[], Any]:
 
 
 def run_jax(form: Form, length: int, direction: str) -> Callable[[], Any]:
-    """A compiled run in JAX, ready to be timed."""
+    """A compiled run in JAX, ready for timing."""
     function = getattr(import_module("jax_attention.linear"), form.function)
     given = {name: jnp.asarray(x) for name, x in arrays(form, length).items()}
 
@@ -149,10 +149,10 @@ def measure(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Time one form at all lengths in turn, several times over."""
+    """Time one form at all lengths in turn, for several rounds."""
     runs = {length: FRAMEWORKS[framework](form, length, direction) for length in lengths}
     for run in runs.values():
-        run()  # compiles, and makes caches warm
+        run()  # compiles, and warms up the caches
     seconds = defaultdict(list)
     for _ in range(rounds):
         for length, run in runs.items():
@@ -181,7 +181,7 @@ def benchmark(
     forms: Sequence[Form] = FORMS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[list[Timing]]:
-    """Time every form that is there in both mirrors; one list of timings for each line of the table."""
+    """Time every form that the mirrors have; yields one list of timings per line of the table."""
     for form in forms:
         if not hasattr(import_module("torch_attention.linear"), form.function):
             continue
@@ -192,10 +192,10 @@ def benchmark(
 
 
 def table(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> Table:
-    """The timings for the terminal."""
+    """A table of the timings for the terminal."""
     made = Table(
         title=f"Milliseconds for one sequence of {HEADS} heads of {DIM} features, float32 ({_versions()})",
-        caption=f"{platform.machine()}, {torch.get_num_threads()} threads; × is the time over that at half the length",
+        caption=f"{platform.machine()}, {torch.get_num_threads()} threads; × is the ratio to half the length",
     )
     for name in ("form", "framework", "direction"):
         made.add_column(name, no_wrap=True)
@@ -225,15 +225,15 @@ def _versions() -> str:
 PAGE = """# Linear attention against the length
 
 Printed by `python -m benchmarks.linear --markdown` on {machine} with {threads} threads, with {versions}: milliseconds
-for one sequence of {heads} heads of {dim} features in float32, the median of several runs, which alternate between
-all lengths. × is the time over that at half the length: about 2 for the chunked forms, whose cost is linear in the
-length, and about 4 for the parallel ones, which make the whole matrix from values to outputs.
+for one sequence with {heads} heads of {dim} features in float32, the median of several runs, which alternate between
+all lengths. × is the time over the time at half the length: about 2 for the chunked forms, whose cost is linear in the
+length, and about 4 for the parallel forms, which materialise the matrix of length × length.
 
 {table}"""
 
 
 def page(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> str:
-    """The timings as a page in Markdown."""
+    """The page of timings in Markdown."""
     headings = ("form", "framework", "direction", *(f"{length:,}" for length in lengths))
     return PAGE.format(
         machine=platform.machine(),
@@ -246,11 +246,11 @@ def page(found: Sequence[Sequence[Timing]], lengths: Sequence[int]) -> str:
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="Short sequences and few runs.")] = False,
+    quick: Annotated[bool, typer.Option(help="Use short sequences and few runs.")] = False,
     busy: Annotated[
-        bool, typer.Option(help="Count the processor's time, with one thread: for a machine that is in use.")
+        bool, typer.Option(help="Measure CPU time with one thread, for a machine that is in use.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print an array of figures instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of figures instead.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a page in Markdown.")] = False,
 ) -> None:
     """Time the chunked forms of linear attention against the length."""

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices and takes exponentials, and what follows for attention."""
+"""Speed of matrix products and exponentials on this machine, and the lower bound on the time of attention."""
 
 import time
 from collections.abc import Callable
@@ -14,11 +14,11 @@ ROWS, DIM, REPEATS, ROUNDS = 512, 64, 40, 15
 
 
 class Rates(NamedTuple):
-    """What both frameworks reach at most, on tiles of the size that attention is made of.
+    """The highest speeds that either framework reaches, on tiles of the size that attention uses.
 
     Attributes:
-        products: multiplications and additions a second, of float32 matrices.
-        exponentials: a second, of float32 numbers.
+        products: multiplications and additions per second in float32 matrix products.
+        exponentials: float32 exponentials per second.
     """
 
     products: float
@@ -27,7 +27,7 @@ class Rates(NamedTuple):
 
 @cache
 def rates() -> Rates:
-    """Measured once a process: the best of many rounds."""
+    """Measure the speeds, the best of many rounds; once per process."""
     key = jax.random.key(0)
     query, tile = jax.random.normal(key, (ROWS, DIM)), jax.random.normal(key, (ROWS, ROWS))
 
@@ -70,12 +70,12 @@ def _best(run: Callable[[], Any]) -> float:
 
 
 def bound_ms(pairs: float, head_dim: int, backward: bool) -> float:
-    """Milliseconds that attention needs at least on this machine.
+    """A lower bound on the time of attention on this machine, in milliseconds.
 
     Args:
-        pairs: of a query and a key that see each other, in all heads.
+        pairs: number of unmasked pairs of a query and a key, over all heads.
         head_dim: features of a head.
-        backward: whether gradients are computed as well: five more products, and the exponentials once more.
+        backward: whether gradients are also computed: five more products, and the exponentials a second time.
     """
     products = pairs * 2 * head_dim * (7 if backward else 2)
     exponentials = pairs * (2 if backward else 1)

@@ -1,7 +1,7 @@
-"""How much memory attention needs beyond its inputs and outputs, forward and backward: `python -m benchmarks.memory`.
+"""Memory of attention beyond its inputs and outputs, forward and backward: `python -m benchmarks.memory`.
 
-JAX says so itself of what it compiled. What PyTorch takes is seen from outside: a process of its own for each
-figure computes once, and what it holds before is taken from its high-water mark after. On Linux.
+In JAX the figure is the temporary memory of the compiled program. In PyTorch a new process per figure runs once; the
+figure is its high-water mark after the run minus its memory before the run. Linux only.
 """
 
 import json
@@ -30,12 +30,12 @@ class Usage(NamedTuple):
     """One comparison.
 
     Attributes:
-        case: what was computed.
+        case: description of the case.
         framework: `torch` or `jax`.
-        ours_mib: what ours took beyond inputs and outputs, in MiB.
-        ours_s: how long one run took, in seconds.
-        peer: what it is compared with.
-        peer_mib: what that took.
+        ours_mib: memory of this package beyond inputs and outputs, in MiB.
+        ours_s: time of one run of this package, in seconds.
+        peer: name of the other implementation.
+        peer_mib: memory of the other implementation, in MiB.
     """
 
     case: str
@@ -47,10 +47,10 @@ class Usage(NamedTuple):
 
 
 def usages(quick: bool) -> Iterator[Usage]:
-    """Causal attention at growing lengths, in both frameworks."""
+    """Yield the memory of causal attention at several lengths, in both frameworks."""
     for length in QUICK_LENGTHS if quick else LENGTHS:
         case = Case(length, is_causal=True, backward=True)
-        ours, seconds = in_a_process(length, "ours")
+        ours, seconds = in_a_process(length, "mirror")
         theirs, _ = in_a_process(length, "sdpa")
         yield Usage(str(case), "torch", ours, seconds, "torch scaled_dot_product_attention", theirs)
         attend = partial(jax_attention.ops.dot_product_attention, is_causal=True)
@@ -65,25 +65,25 @@ def usages(quick: bool) -> Iterator[Usage]:
 
 
 def compiled_mib(case: Case, attend: Callable[..., jax.Array]) -> float:
-    """What XLA plans to take for temporary results."""
+    """The memory that XLA plans for temporary results, in MiB."""
     given = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in numbers(case)]
     analysis = jax.jit(jax_function(case, attend)).lower(*given).compile().memory_analysis()
     return analysis.temp_size_in_bytes / MIB
 
 
 def in_a_process(length: int, whose: str) -> tuple[float, float]:
-    """The figures of `torch_mib` from a process of its own."""
+    """Run `torch_mib` in a new process."""
     command = [sys.executable, "-m", "benchmarks.memory", str(length), whose]
     mib, seconds = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return mib, seconds
 
 
 def torch_mib(length: int, whose: str) -> tuple[float, float]:
-    """How many MiB this process holds at most during one run, beyond what it holds before and returns; and seconds."""
+    """Measure one run in this process: peak memory beyond inputs and outputs, in MiB, and seconds."""
     case = Case(length, is_causal=True, backward=True)
     ours = partial(torch_attention.ops.dot_product_attention, is_causal=True)
-    torch_run(Case(64, is_causal=True, backward=True), ours)()  # threads and buffers that are made once
-    run = torch_run(case, ours if whose == "ours" else sdpa(case))
+    torch_run(Case(64, is_causal=True, backward=True), ours)()  # creates threads and buffers once
+    run = torch_run(case, ours if whose == "mirror" else sdpa(case))
     before = status("VmRSS")
     start = time.perf_counter()
     results = run()
@@ -93,7 +93,7 @@ def torch_mib(length: int, whose: str) -> tuple[float, float]:
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
-    """How long a run takes after the first."""
+    """The time of the second run, in seconds."""
     run()
     start = time.perf_counter()
     run()
@@ -101,10 +101,12 @@ def seconds_of(run: Callable[[], Any]) -> float:
 
 
 def main(
-    length: Annotated[int, typer.Argument(help="Of queries and keys.")],
-    whose: Annotated[str, typer.Argument(help="`ours`, or `sdpa` for PyTorch's own kernel.")] = "ours",
+    length: Annotated[int, typer.Argument(help="Number of queries and of keys.")],
+    whose: Annotated[
+        str, typer.Argument(help="`mirror` for `torch_attention`, or `sdpa` for PyTorch's own kernel.")
+    ] = "mirror",
 ) -> None:
-    """Print MiB and seconds of one causal run in PyTorch, forward and backward, as an array."""
+    """Print MiB and seconds of one causal run in PyTorch, forward and backward, as a JSON array."""
     torch.manual_seed(0)
     print(json.dumps(torch_mib(length, whose)))
 

@@ -1,6 +1,6 @@
-"""`MultiHeadSelfAttention` against the frameworks' own layers, with the same weights and the same options.
+"""`MultiHeadSelfAttention` compared with the frameworks' own layers, with the same weights and options.
 
-Forward as in use: in evaluation mode, without gradients. Backward as in training.
+The forward pass runs in evaluation mode without gradients, the backward pass in training mode.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,9 +28,9 @@ class Case:
     """One call of a layer of 512 features and 8 heads in float32.
 
     Attributes:
-        batch, length: of its input.
-        is_causal: whether no position sees what comes after it.
-        backward: whether gradients of the input and of all parameters are computed as well.
+        batch, length: batch size and length of the input.
+        is_causal: whether each query attends only to its own and earlier positions.
+        backward: whether gradients of the input and of all parameters are also computed.
     """
 
     batch: int
@@ -45,19 +45,19 @@ class Case:
 
 
 def cases(quick: bool) -> list[Case]:
-    """Those of the report."""
+    """The cases of the report."""
     both = (False, True)
     shapes = [(2, 128)] if quick else [(4, 512), (1, 2048)]
     return [Case(*shape, is_causal, backward) for shape in shapes for is_causal in both for backward in both]
 
 
 def contests(quick: bool, only: str) -> Iterator[Contest]:
-    """One for each case whose description has `only` in it."""
+    """Yield one contest for each case whose description contains `only`."""
     return (contest(case) for case in cases(quick) if only in str(case))
 
 
 def contest(case: Case) -> Contest:
-    """Both mirrors, and what the frameworks have."""
+    """Both mirrors' layer and the frameworks' own layers."""
     torch.manual_seed(0)
     name = "CausalSelfAttention" if case.is_causal else "MultiHeadSelfAttention"
     their_torch = nn.MultiheadAttention(EMBED, HEADS, batch_first=True)
@@ -89,7 +89,7 @@ def contest(case: Case) -> Contest:
 
 
 def same_weights(layer: nnx.Module) -> nnx.MultiHeadAttention:
-    """Flax's own layer, with the weights of ours."""
+    """Flax's own layer with the weights of `layer`."""
     theirs = nnx.MultiHeadAttention(HEADS, EMBED, decode=False, rngs=nnx.Rngs(0))
     shape = (HEADS, EMBED // HEADS)
     for name, proj in (("query", layer.q_proj), ("key", layer.k_proj), ("value", layer.v_proj)):
@@ -102,13 +102,13 @@ def same_weights(layer: nnx.Module) -> nnx.MultiHeadAttention:
 
 
 def numbers(case: Case) -> np.ndarray:
-    """The input, normal."""
+    """A normal random input."""
     shape = (case.batch, case.length, EMBED)
     return np.random.default_rng(case.length).standard_normal(shape).astype(np.float32)
 
 
 def torch_run(case: Case, layer: nn.Module, call: Callable[[torch.Tensor], torch.Tensor]) -> Run:
-    """A run in PyTorch, ready to be timed; it returns the output, and the gradient of the input."""
+    """A run in PyTorch, ready for timing; it returns the output, and the gradient of the input if asked for."""
     x = torch.from_numpy(numbers(case))
     layer.train(case.backward)
 
@@ -126,7 +126,7 @@ def torch_run(case: Case, layer: nn.Module, call: Callable[[torch.Tensor], torch
 
 
 def jax_run(case: Case, layer: nnx.Module, call: Callable[[Any, jax.Array], jax.Array]) -> Run:
-    """A compiled run in JAX, ready to be timed; it returns the output, and the gradient of the input."""
+    """A compiled run in JAX, ready for timing; it returns the output, and the gradient of the input if asked for."""
     x = jnp.asarray(numbers(case))
     graphdef, state = nnx.split(layer)
 

@@ -1,4 +1,4 @@
-"""`dot_product_attention` against the frameworks' own functions."""
+"""`dot_product_attention` compared with the frameworks' own functions."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,12 +24,17 @@ TOLERANCE = {"float32": 2e-5, "bfloat16": 4e-2}
 
 @dataclass(frozen=True)
 class Case:
-    """What is computed: one batch element in float32, forward, if nothing else is said.
+    """One call of attention on a batch of one; by default forward only, in float32.
 
     Attributes:
-        length: of queries and keys.
-        heads, kv_heads, head_dim, is_causal, window, dtype: as in `dot_product_attention`.
-        backward: whether gradients of queries, keys and values are computed as well.
+        length: number of queries and of keys.
+        heads: number of query heads.
+        kv_heads: number of key/value heads.
+        head_dim: features of a head.
+        is_causal: whether each query attends only to its own and earlier positions.
+        window: number of visible keys, including the query's own; None for no limit.
+        dtype: name of the dtype of queries, keys and values.
+        backward: whether gradients of queries, keys and values are also computed.
     """
 
     length: int
@@ -50,14 +55,14 @@ class Case:
 
     @property
     def pairs(self) -> float:
-        """How many pairs of a query and a key see each other, in all heads."""
+        """The number of unmasked pairs of a query and a key, over all heads."""
         reach = self.length if self.window is None else min(self.window, self.length)
         hidden = reach * (reach - 1) / 2 if self.is_causal else 0
         return self.heads * (self.length * reach - hidden)
 
 
 def cases(quick: bool) -> list[Case]:
-    """Those of the report; the quick ones are a few short ones."""
+    """The cases of the report; with `quick` a few short ones."""
     lengths = (128, 1000) if quick else (128, 256, 512, 1000, 1024, 2048, 3001, 4096, 8192)
     both = (False, True)
     found = [Case(n, is_causal=c, backward=b) for n in lengths for c in both for b in both]
@@ -70,7 +75,7 @@ def cases(quick: bool) -> list[Case]:
 
 
 def contest(case: Case) -> Contest:
-    """All who can compute a case."""
+    """All implementations that can compute a case."""
     options = {"is_causal": case.is_causal, "window": case.window}
     ours = {
         "torch": torch_run(case, partial(torch_attention.ops.dot_product_attention, **options)),
@@ -79,7 +84,7 @@ def contest(case: Case) -> Contest:
     peers: dict[tuple[str, str], Run] = {
         ("torch", "torch scaled_dot_product_attention"): torch_run(case, sdpa(case)),
     }
-    if case.length < 8192 or not case.backward:  # there one of its runs takes half a minute
+    if case.length < 8192 or not case.backward:  # else one of its runs takes half a minute
         peers["jax", "jax.nn.dot_product_attention"] = jax_run(case, jax_nn(case))
     plain = case.window is None and case.dtype == "float32"
     if plain and case.is_causal and not case.backward and case.length in (1024, 4096):
@@ -91,12 +96,12 @@ def contest(case: Case) -> Contest:
 
 
 def contests(quick: bool, only: str) -> Iterator[Contest]:
-    """One for each case whose description has `only` in it."""
+    """Yield one contest for each case whose description contains `only`."""
     return (contest(case) for case in cases(quick) if only in str(case))
 
 
 def numbers(case: Case) -> list[np.ndarray]:
-    """Queries, keys and values, normal."""
+    """Normal random queries, keys and values."""
     rng = np.random.default_rng(case.length)
     shapes = [(1, heads, case.length, case.head_dim) for heads in (case.heads, case.kv_heads, case.kv_heads)]
     dtype = getattr(ml_dtypes, case.dtype, case.dtype)
@@ -104,7 +109,7 @@ def numbers(case: Case) -> list[np.ndarray]:
 
 
 def torch_run(case: Case, attend: Callable[..., torch.Tensor]) -> Run:
-    """A run in PyTorch, ready to be timed."""
+    """A run in PyTorch, ready for timing."""
     given = [to_torch(x) for x in numbers(case)]
 
     def forward() -> list[torch.Tensor]:
@@ -120,7 +125,7 @@ def torch_run(case: Case, attend: Callable[..., torch.Tensor]) -> Run:
 
 
 def jax_function(case: Case, attend: Callable[..., jax.Array]) -> Callable[..., list[jax.Array]]:
-    """What a case computes in JAX: the output, and gradients if they are asked for."""
+    """The function of a case in JAX: returns the output, and the gradients if the case has `backward`."""
 
     def total(*given: jax.Array) -> tuple[jax.Array, jax.Array]:
         output = attend(*given)
@@ -134,14 +139,14 @@ def jax_function(case: Case, attend: Callable[..., jax.Array]) -> Callable[..., 
 
 
 def jax_run(case: Case, attend: Callable[..., jax.Array]) -> Run:
-    """A compiled run in JAX, ready to be timed."""
+    """A compiled run in JAX, ready for timing."""
     given = [jnp.asarray(x) for x in numbers(case)]
     run = jax.jit(jax_function(case, attend))
     return lambda: jax.block_until_ready(run(*given))
 
 
 def sdpa(case: Case) -> Callable[..., torch.Tensor]:
-    """PyTorch's fused kernel, with a dense mask where there is a window."""
+    """PyTorch's fused kernel, with a dense mask for a window."""
     grouped = case.heads != case.kv_heads
     if case.window is None:
         return partial(F.scaled_dot_product_attention, is_causal=case.is_causal, enable_gqa=grouped)
@@ -160,7 +165,7 @@ def compiled_flex(case: Case) -> Callable[..., torch.Tensor]:
 
 
 def jax_nn(case: Case) -> Callable[..., jax.Array]:
-    """JAX's own function."""
+    """`jax.nn.dot_product_attention` for a case."""
     window = None if case.window is None else (case.window - 1, 0)
     return _length_first(
         partial(jax.nn.dot_product_attention, is_causal=case.is_causal, local_window_size=window)
@@ -168,11 +173,11 @@ def jax_nn(case: Case) -> Callable[..., jax.Array]:
 
 
 def tokamax_chunked(case: Case) -> Callable[..., jax.Array]:
-    """Tokamax's online softmax in chunks, in operations of XLA."""
+    """Tokamax's chunked online softmax, made of XLA operations."""
     import tokamax
     from absl import flags
 
-    if not flags.FLAGS.is_parsed():  # else it would read this command's own options
+    if not flags.FLAGS.is_parsed():  # else absl would parse this command's options
         flags.FLAGS.mark_as_parsed()
     return _length_first(
         partial(
@@ -185,5 +190,5 @@ def tokamax_chunked(case: Case) -> Callable[..., jax.Array]:
 
 
 def _length_first(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A function of `(batch, length, heads, head_dim)` as one of `(batch, heads, length, head_dim)`."""
+    """Adapt a function of `(batch, length, heads, head_dim)` arrays to `(batch, heads, length, head_dim)`."""
     return lambda *given: jnp.swapaxes(attend(*(jnp.swapaxes(x, 1, 2) for x in given)), 1, 2)

@@ -1,4 +1,4 @@
-"""What the precision of matrix products does to every mechanism: `python -m benchmarks.precision` prints the page."""
+"""Errors of every mechanism by the precision of matrix products: `python -m benchmarks.precision` prints the page."""
 
 import argparse
 from importlib.metadata import version
@@ -24,12 +24,13 @@ PAGE = """# The precision of matrix products
 
 Printed by `python -m benchmarks.precision` with {versions}: {how}.
 
-Largest error of outputs, and of gradients, against the float64 oracle, relative to the largest number, of the smallest
-instance of each mechanism in float32, with a random mask where it takes one. *Only the factors of matrix products and
-convolutions are rounded*; sums, softmax and everything else are float32. Both frameworks compute in float32 in every
-proof, because `attention_bridge.parity.comparison.pinned_precision` asks for it.
+Each cell has the largest error of the outputs and the largest error of the gradients, against the float64 reference and
+relative to the largest reference value. Each mechanism runs as its small instance of the catalogue in float32, with a
+random mask if it takes one. *Only the factors of matrix products and convolutions are rounded*; sums, softmax and all
+other operations are float32. All parity tests run in float32, because
+`attention_bridge.parity.comparison.pinned_precision` sets the highest precision.
 
-| | PyTorch: `set_float32_matmul_precision` | JAX: `jax_default_matmul_precision` | the default of |
+| | PyTorch: `set_float32_matmul_precision` | JAX: `jax_default_matmul_precision` | default of |
 | --- | --- | --- | --- |
 | float32 | `"highest"` | `"highest"` | PyTorch; both on CPU |
 | bfloat16 in three passes | | `"high"` on TPU | |
@@ -40,14 +41,14 @@ proof, because `attention_bridge.parity.comparison.pinned_precision` asks for it
 
 
 def measured(mechanism: Mechanism, run: Run) -> tuple[float, float]:
-    """The largest errors of the outputs and of the gradients of a run."""
+    """The largest errors of a run's outputs and gradients."""
     found = differences(run, run, reference_run(mechanism, case_of(mechanism), None), NO_BOUND)
     output, gradient = (max(d.torch_err for d in found if d.kind == kind) for kind in NO_BOUND)
     return output, gradient
 
 
 def case_of(mechanism: Mechanism) -> str:
-    """A random mask, if the mechanism takes one."""
+    """The case of a mechanism: a random mask if it takes one, else none."""
     return CASE if CASE in instances.cases(mechanism, "float32") else "none"
 
 
@@ -70,14 +71,14 @@ def emulated(mechanism: Mechanism) -> dict[str, tuple[float, float]]:
 
 
 def on_device(mechanism: Mechanism, platform: str) -> dict[str, tuple[float, float]]:
-    """The errors of both frameworks in the precisions that their settings ask for, on an accelerator."""
+    """The errors of both frameworks on an accelerator, for each setting of their matmul precision."""
     found = {}
     for precision in ("highest", "high", "default"):
         with on_platform(platform, float64=False), jax.default_matmul_precision(precision):
             run = run_jax(instances.jax_module(mechanism, "float32", platform), given_to(mechanism))
         found[f"JAX {precision}"] = measured(mechanism, run)
     for precision in ("highest", "high") if platform == "gpu" else ():
-        with pinned_precision():  # which puts back what was set
+        with pinned_precision():  # restores the setting at exit
             torch.set_float32_matmul_precision(precision)
             run = run_torch(instances.torch_module(mechanism, "float32", platform), given_to(mechanism))
         found[f"PyTorch {precision}"] = measured(mechanism, run)

@@ -1,4 +1,7 @@
-"""What many chips must hold and say: `python -m benchmarks.sharding` prints `docs/sharding.md`. Nothing is run."""
+"""Memory and collectives of sharded programs: `python -m benchmarks.sharding` prints `docs/sharding.md`.
+
+Programs are compiled for TPUs and not run.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,7 +26,7 @@ from jax_attention.sharding import DATA, MODEL, SEQUENCE, TABLE
 TOPOLOGIES = {1: "v5e:2x2", 4: "v5e:2x2", 16: "v5e:4x4", 64: "v5p:4x4x4"}
 SQUARES = {1: (1, 1), 4: (2, 2), 16: (4, 4), 64: (16, 4)}
 CUBES = {1: (1, 1, 1), 4: (1, 2, 2), 16: (2, 2, 4), 64: (4, 4, 4)}
-Sizes = Callable[[int], Mapping[str, int] | None]  # of the axes of a mesh, by the number of chips
+Sizes = Callable[[int], Mapping[str, int] | None]  # from the number of chips to the axis sizes of a mesh
 HEADS, HEAD_DIM = 16, 64
 POSITION = Part("RotaryEmbedding", {"head_dim": HEAD_DIM})
 SIZES = {"num_heads": HEADS, "num_kv_heads": HEADS, "head_dim": HEAD_DIM, "bias": False}
@@ -36,39 +39,41 @@ PAGE = """# More than one device
 
 {intro}
 
-## What each device holds
+## Sharding of parameters
 
-`shard_model` goes by the ends of the parameters' paths, in `jax_attention/sharding.py` and, with the same lines in
-PyTorch's words, in `torch_attention/sharding.py`:
+`shard_model` chooses the sharding of a parameter by the end of its path. The table is in `jax_attention/sharding.py`,
+and with PyTorch's names in `torch_attention/sharding.py`:
 
 {table}
 
-Everything else every device has as a whole. Heads stay whole: where an axis does not divide them, it shares out
+All other parameters are replicated. Heads are never split: an axis that does not divide the number of heads shards
 nothing, and the result is the same.
 
-## What they say to each other
+## Memory and collectives
 
-From here on printed by `python -m benchmarks.sharding` with {versions}. **Compiled, not run**, for
-chips that are only described: 1 and 4 of v5e, 16 of them as `v5e:4x4`, and 64 of v5p as `v5p:4x4x4`.
+From here on printed by `python -m benchmarks.sharding` with {versions}. The programs are **compiled, not run**,
+for descriptions of chips: 1 and 4 chips of v5e, 16 chips of `v5e:4x4`, and 64 chips of `v5p:4x4x4`.
 
-Bytes on each chip: arguments + temporary main memory, in which what fits into the small memory beside the chip's units
-is not counted; a v5p has other sizes there than a v5e. The decoder has one layer of {heads} heads, reads {texts} texts
-of {length} tokens, and is asked for the gradients of all its parameters; attention is causal, in bfloat16, on one
-sequence of {long:,} places with {queries} heads of {head_dim} features, and is asked for all three gradients. Nothing
-stands where there is too little to share out.
+The first table has the bytes on each chip: arguments + temporary main memory. Temporary data that fit into on-chip
+memory are not counted; this memory has different sizes on v5p and v5e. The decoder has one layer of {heads} heads, and
+its program computes the gradients of all parameters for {texts} texts of {length} tokens. Attention is causal, in
+bfloat16, on one sequence of {long:,} positions with {queries} heads of {head_dim} features; its program computes the
+gradients of queries, keys and values. A cell is empty where there are more chips than parts to shard.
 
 {memory}
 
-What stands in the program of one of 16 chips, each as often as it is written there, in a loop once:
+The number of collective operations in the program of one of 16 chips; operations in a loop count once:
 
 {collectives}
 
-In a ring a chip makes all scores of its own queries with the keys of one other chip at a time, forward and backward:
-they fall with the square of the number of chips, and on few chips are more than one device's kernel needs. With
-`all_to_all` each chip runs that kernel: it is the better choice where there are heads enough.
+In ring attention a chip computes the scores of its own queries with the keys of one other chip at a time, forward and
+backward. The memory of these scores falls with the square of the number of chips; on few chips it exceeds the memory of
+the single-device kernel. With `all_to_all` each chip runs that kernel, so it is the better choice where there are
+enough heads.
 """
-INTRO = """With `data`, `model` and `sequence` a mesh shares out the batch, the heads (with the features within
-feed-forwards) and the places of a sequence. A model is told once, and its code and its results are those of one device:
+INTRO = """A mesh with the axes `data`, `model` and `sequence` shards the batch, the heads (and the hidden features of
+feed-forward networks) and the sequence. Annotate the model once; its code and its results are the same as on a single
+device:
 
 ```python
 mesh = make_mesh({"data": 2, "model": 2, "sequence": 2})
@@ -77,45 +82,46 @@ with on_mesh(mesh):
     output = model(shard(tokens, mesh, "data", "sequence")).output
 ```
 
-In JAX the compiler places the collectives, in PyTorch DTensor does. Attention alone is told how: each device attends
-with its own batch elements and heads, and along a sequence by one of two schemes, for which `implementation=` asks by
-name.
+The XLA compiler (JAX) or DTensor (PyTorch) inserts the collectives, except in attention. There each device attends with
+its own batch elements and heads. If the sequence is sharded, attention uses one of two schemes; `implementation=`
+chooses one by name:
 
-- `"ring"` (Liu et al. 2023), the one that is taken by itself: queries stay, keys and values go round, the softmax is
-  gathered as they pass. Backward they go round again, with their gradients.
-- `"all_to_all"` (Jacobs et al. 2023, DeepSpeed Ulysses): sequences come together and heads part, each device attends
-  with some of the heads as if it were alone, and what was read goes back.
+- `"ring"` (Liu et al. 2023), the default: queries stay on their device, keys and values pass around a ring of devices,
+  and each device accumulates an online softmax. The backward pass sends them around the ring again, with their
+  gradients.
+- `"all_to_all"` (Jacobs et al. 2023, DeepSpeed Ulysses): an all-to-all exchanges sequence shards for head shards. Each
+  device attends over the whole sequence with some of the heads, and a second all-to-all restores the sequence shards.
 
-Masks, biases, windows, offsets, softcap, sinks, dropout masks and grouped heads are those of one device, a query that
-sees nothing gets exactly zero, and gradients are complete. `parity_tests/accelerators/test_sharding.py` compares
-models and calls with one device: on 8 virtual devices in JAX, in 4 processes in PyTorch.
+Masks, biases, windows, offsets, softcap, sinks, dropout masks and grouped heads work as on a single device. Fully
+masked rows are exactly zero, and gradients are complete. `parity_tests/accelerators/test_sharding.py`
+compares models and calls with a single device: on 8 virtual devices in JAX, in 4 processes in PyTorch.
 
-Take gradients within `on_mesh` too. In PyTorch it mends faults of DTensor (PyTorch 2.13), which it leaves as they are
-elsewhere:
+Compute gradients within `on_mesh` as well. In PyTorch it works around three bugs of DTensor (PyTorch 2.13), only inside
+its context:
 
-- DTensor keeps the strides of an array that it redistributes, but collectives return contiguous parts. A `reshape`, or
-  the gradient of one, then fails with "view size is not compatible" where a transposed array was summed or gathered, as
-  in gated attention. Within `on_mesh` it copies the part; where shards forbid a view, it gathers them.
-- `linalg.solve_triangular`, which `DeltaNet` and its kin call, pairs a whole matrix with a part of the right sides.
-  Within `on_mesh` both sides are shared out alike.
-- `cumsum`, `cumprod` and `logcumsumexp` add up each part for itself where the axis is shared out and counts from the
-  back; `unbind` of an axis that is shared out fails. Within `on_mesh` the axis is gathered.
+- DTensor keeps the strides of an array that it redistributes, but collectives return contiguous parts. A `reshape` or
+  its gradient then fails with "view size is not compatible" if a transposed array was summed or gathered, as in gated
+  attention. Within `on_mesh` a `reshape` copies the part; where shards forbid a view, it gathers them.
+- `linalg.solve_triangular`, which `DeltaNet` and related layers call, combines a whole matrix with a part of the
+  right-hand sides. Within `on_mesh` both are sharded in the same way.
+- `cumsum`, `cumprod` and `logcumsumexp` sum each part separately if the sharded axis is given as a negative number, and
+  `unbind` of a sharded axis fails. Within `on_mesh` the axis is gathered.
 
-`TestOperators` of that file says when a release of PyTorch no longer has them."""
+`TestOperators` in that file fails when a release of PyTorch has fixed them."""
 
 
 def decoder(mesh: Mesh) -> Program:
-    """The decoder of the tables."""
+    """The program of the decoder in the tables."""
     return decoder_on(mesh, CONFIG, TOKENS)
 
 
 def attention(mesh: Mesh, scheme: str | None) -> Program:
-    """The attention of the tables; on one chip there is no scheme."""
+    """The program of attention in the tables; one chip uses no scheme."""
     return attention_on(mesh, SHAPE, scheme if mesh.size > 1 else None)
 
 
 def along(axis: str, most: int = 16) -> Sizes:
-    """All chips along one axis, as far as there is something to share out."""
+    """All chips along one axis, up to `most` chips; None beyond."""
     return lambda chips: {axis: chips} if chips <= most else None
 
 
@@ -138,13 +144,13 @@ ROWS: dict[str, tuple[Callable[[Mesh], Program], Sizes]] = {
 
 
 def compiled() -> dict[tuple[str, int], Shared]:
-    """Every row for every number of chips."""
+    """Compile every row for every number of chips."""
     found = {}
     cells = [(name, chips) for name, (_, sizes) in ROWS.items() for chips in TOPOLOGIES if sizes(chips)]
     for name, chips in track(cells, "compiling", console=Console(stderr=True), transient=True):
         make, sizes = ROWS[name]
         alone = next((each for (other, _), each in found.items() if ROWS[other][0] is make), None)
-        if chips == 1 and alone is not None:  # along which axis there is one chip is no matter
+        if chips == 1 and alone is not None:  # with one chip the axis does not matter
             found[name, chips] = alone
             continue
         mesh = described_mesh(TOPOLOGIES[chips], sizes(chips) or {})
@@ -161,7 +167,7 @@ def page() -> str:
     return PAGE.format(
         intro=INTRO,
         table=table(
-            ("path ends in", "shared out by `model`"),
+            ("path ends in", "sharding by `model`"),
             ((f"`{_end(end)}`", f"`{spec}`") for end, spec in TABLE),
             figures=None,
         ),

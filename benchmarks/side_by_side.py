@@ -1,4 +1,4 @@
-"""Timing of things that do the same, in one process, turn by turn."""
+"""Timing of equivalent runs in one process, in turns."""
 
 import math
 import time
@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import torch
 
-TURN = 0.02  # seconds that a turn takes at least
-REST = 0.1  # seconds, in which the threads of whoever ran before stop waiting for more work
+TURN = 0.02  # least time of a turn in seconds
+REST = 0.1  # pause in seconds, in which the threads of the previous turn stop busy-waiting
 BOUND = "this machine's own bound"
 
 Run = Callable[[], Any]
@@ -22,12 +22,12 @@ class Row(NamedTuple):
     """One comparison.
 
     Attributes:
-        case: what was computed.
-        framework: whose arrays ours took, `torch` or `jax`.
-        ours_ms: the median time of ours, in milliseconds.
-        peer: what it is compared with.
-        peer_ms: its median time.
-        ratio: ours over peer.
+        case: description of the case.
+        framework: mirror that is compared, `torch` or `jax`.
+        ours_ms: median time of the mirror, in milliseconds.
+        peer: name of the other implementation.
+        peer_ms: median time of the other implementation, in milliseconds.
+        ratio: time of the mirror over the time of the other implementation.
     """
 
     case: str
@@ -40,19 +40,19 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Contest:
-    """One case, and all who compute it.
+    """One case, and all implementations that compute it.
 
     Attributes:
-        case: what is computed.
-        ours: our runs, by framework.
-        peers: runs by others, by framework and name; those in PyTorch are measured against both of ours.
-        tolerance: how far results may differ, relative to the largest number of the first.
-        bound_ms: how long the machine needs at least for the products and exponentials of the case.
-        steps: how many equal steps a run takes, if the times are those of one of them.
+        case: description of the case.
+        mirrors: runs of this package's mirrors, by framework.
+        peers: runs of other implementations, by framework and name; PyTorch runs are compared with both mirrors.
+        tolerance: largest difference of the results, relative to the largest number of the first result.
+        bound_ms: least time of the products and exponentials of the case, in milliseconds; None for no bound.
+        steps: number of equal steps in a run; times are divided by it.
     """
 
     case: str
-    ours: Mapping[str, Run]
+    mirrors: Mapping[str, Run]
     peers: Mapping[tuple[str, str], Run]
     tolerance: float
     bound_ms: float | None = None
@@ -60,11 +60,11 @@ class Contest:
 
 
 def rows(contest: Contest, seconds: float) -> Iterator[Row]:
-    """Check that all compute the same, then time them in turns for about so many seconds."""
-    runs = {**contest.ours, **{name: run for (_, name), run in contest.peers.items()}}
+    """Check that all runs give the same results, then time them in turns for about `seconds`."""
+    runs = {**contest.mirrors, **{name: run for (_, name), run in contest.peers.items()}}
     assert_equal({name: results(run()) for name, run in runs.items()}, contest.tolerance)
     found = {name: x / contest.steps for name, x in medians(runs, seconds).items()}
-    for framework in contest.ours:
+    for framework in contest.mirrors:
         ours = found[framework]
         for peer_framework, peer in contest.peers:
             if peer_framework in (framework, "torch"):
@@ -74,7 +74,7 @@ def rows(contest: Contest, seconds: float) -> Iterator[Row]:
 
 
 def medians(runs: Mapping[str, Run], seconds: float, least: int = 3) -> dict[str, float]:
-    """Milliseconds of each run: the median over rounds in which all take turns, for about so many seconds."""
+    """The median time of each run in milliseconds; all runs take turns for about `seconds`, at least `least` rounds."""
     repeats = {name: _repeats(run) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     end = time.perf_counter() + seconds
@@ -82,7 +82,7 @@ def medians(runs: Mapping[str, Run], seconds: float, least: int = 3) -> dict[str
         for name, run in runs.items():
             time.sleep(REST)
             if repeats[name] > 1:
-                run()  # wakes its own threads
+                run()  # wakes its threads
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 run()
@@ -91,7 +91,7 @@ def medians(runs: Mapping[str, Run], seconds: float, least: int = 3) -> dict[str
 
 
 def _repeats(run: Run) -> int:
-    """How often a run is repeated in one turn, so that a turn can be timed; the run is compiled already."""
+    """The number of repetitions in one turn, so that a turn takes at least `TURN`; the run is already compiled."""
     start = time.perf_counter()
     run()
     return math.ceil(TURN / (time.perf_counter() - start))
@@ -106,7 +106,7 @@ def results(found: Any) -> list[np.ndarray]:
 
 
 def assert_equal(found: Mapping[str, list[np.ndarray]], tolerance: float) -> None:
-    """Raise AssertionError unless all results are the same to rounding: only then are times worth comparing."""
+    """Raise AssertionError unless all results agree within the tolerance."""
     (first, expected), *others = found.items()
     for name, given in others:
         for one, other in zip(expected, given, strict=True):

@@ -1,4 +1,7 @@
-"""What the TPU's compiler says of every mechanism: `python -m benchmarks.tpu` prints `docs/tpu.md`. Nothing is run."""
+"""Operations and memory of every mechanism compiled for a TPU: `python -m benchmarks.tpu` prints `docs/tpu.md`.
+
+Programs are compiled and not run.
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -25,43 +28,43 @@ from jax_attention.ops import dot_product_attention
 
 CHIP = "v5e"
 LENGTHS = (1024, 2048, 4096, 8192)
-LONG_LENGTHS = (*LENGTHS, 32768)  # at which a matrix of weights is larger than the chip's memory
+LONG_LENGTHS = (*LENGTHS, 32768)  # at the last one the attention weights exceed the chip's memory
 QUERY_HEADS, KV_HEADS, HEAD_DIM = 8, 2, 128
 WAYS = {"fastest": None, "blockwise": "blockwise", "reference": "reference"}
 
 PAGE = """# On TPU
 
-Printed by `python -m benchmarks.tpu` with {versions}. **Compiled, not run**: these are figures of the TPU's own
-compiler, for a chip that is only described ({chip}; {others} compile as well). Outputs and gradients together, in
-JAX's own precision of products.
+Printed by `python -m benchmarks.tpu` with {versions}. The programs are **compiled, not run**: the figures come from the
+TPU compiler, for the description of a chip ({chip}; {others} also compile). Each program computes outputs and
+gradients, in JAX's default precision of matrix products.
 
-`flops` and `bytes`, read and written, are as the compiler counts them: the body of a loop once, a kernel written in
-Pallas not at all. `temporary` is what a program needs of the chip's main memory besides arguments and results; what
-fits into the small memory beside its units is not in it.
+`flops` and `bytes` (read and written) are the compiler's counts. It counts the body of a loop once, and Pallas kernels
+not at all. `temporary` is the main memory that a program needs besides arguments and results; data that fit into
+on-chip memory are not included.
 
 ## Causal attention against the length
 
-`dot_product_attention` on one sequence, {query_heads} heads of queries that share {kv_heads} of keys, {head_dim}
-features, bfloat16: bytes of temporary memory. Left to itself it is splash attention, `tpu_custom_call`: {kernels}.
+`dot_product_attention` on one sequence with {query_heads} query heads that share {kv_heads} key/value heads, {head_dim}
+features, bfloat16: bytes of temporary memory. The default is splash attention, `tpu_custom_call`: {kernels}.
 
 {fused}
 
 ## Attention without a softmax against the length
 
-Millions of multiplications and additions in all matrix products, a loop's body counted as often as it runs: one
-sequence of {heads} heads of {dim} features, float32, with gradients. Counted, not compiled.
+Millions of multiplications and additions in all matrix products, with loop bodies counted for every iteration: one
+sequence with {heads} heads of {dim} features, float32, with gradients. Counted, not compiled.
 
 {linear}
 
 ## Every mechanism
 
-The smallest instance of each, as the proof runs it, in float32, with masks where it takes them.
+The small instance of each mechanism in the catalogue, in float32, with masks if the mechanism takes them.
 
 {catalogue}"""
 
 
 def attention_program(length: int, implementation: str | None) -> Program:
-    """The gradients of causal attention at that length."""
+    """The program of causal attention with gradients at a given length."""
     shapes = [
         jax.ShapeDtypeStruct((1, heads, length, HEAD_DIM), "bfloat16")
         for heads in (QUERY_HEADS, KV_HEADS, KV_HEADS)
@@ -71,7 +74,7 @@ def attention_program(length: int, implementation: str | None) -> Program:
 
 
 def form_program(form: Form, length: int, backward: bool = True) -> Program:
-    """One form of attention without a softmax, on a sequence of that length; or its gradients."""
+    """The program of one form of attention without a softmax at a given length, with gradients if `backward`."""
     function = getattr(import_module("jax_attention.linear"), form.function)
     shape = (BATCH, HEADS, length, DIM)
     shapes = dict.fromkeys(("query", "key", "value"), shape)
@@ -88,7 +91,7 @@ def form_program(form: Form, length: int, backward: bool = True) -> Program:
 
 
 def softmax_program(length: int) -> Program:
-    """The gradients of softmax attention on the same sequence, for contrast."""
+    """The program of softmax attention with gradients on the same sequence, for comparison."""
     shapes = [jax.ShapeDtypeStruct((BATCH, HEADS, length, DIM), "float32")] * 3
     return gradients_of(
         "softmax attention", partial(dot_product_attention, implementation="reference"), shapes
@@ -96,7 +99,7 @@ def softmax_program(length: int) -> Program:
 
 
 def page() -> str:
-    """All three tables, as a page in Markdown."""
+    """The page with all three tables in Markdown."""
     fused = {
         (way, length): compile_for(attention_program(length, implementation), CHIP)
         for way, implementation in WAYS.items()

@@ -1,7 +1,7 @@
-"""Every mask and every mechanism of the catalogue on one small input: a poster.
+"""A poster of every mask and every mechanism of the catalogue, on one small input.
 
 python examples/attention_patterns.py                        # all, in PyTorch
-python examples/attention_patterns.py --framework both       # and in JAX, compared number by number
+python examples/attention_patterns.py --framework both       # also in JAX, and compared
 python examples/attention_patterns.py --family vision --family sparse
 """
 
@@ -35,12 +35,12 @@ FRAMEWORKS = {"torch": ("torch",), "jax": ("jax",), "both": ("torch", "jax")}
 
 
 def main(
-    framework: Annotated[
-        Literal["torch", "jax", "both"], typer.Option(help="Which mirror computes.")
-    ] = "torch",
-    family: Annotated[list[str] | None, typer.Option(help="May be given many times; all if not.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Two families only.")] = False,
-    output: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path(
+    framework: Annotated[Literal["torch", "jax", "both"], typer.Option(help="Framework to use.")] = "torch",
+    family: Annotated[
+        list[str] | None, typer.Option(help="Family to draw; repeatable. All by default.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Draw only two families.")] = False,
+    output: Annotated[Path, typer.Option(help="Directory for the pictures.")] = Path(
         "attention-examples/attention_patterns"
     ),
 ) -> None:
@@ -56,7 +56,7 @@ def main(
 
     which = FRAMEWORKS[framework]
     groups: dict[str, list[Panel]] = {name: [] for name in FAMILIES if name in chosen}
-    apart: dict[str, float] = {}  # by mechanism or mask
+    apart: dict[str, float] = {}  # difference of the frameworks, by mechanism or mask
     if MASKS in chosen:
         ours, theirs = masks(which[0]), masks(which[-1])
         groups[MASKS] += mask_panels(ours)
@@ -80,7 +80,7 @@ def main(
     console.print(f"{count} panels: {len(asked)} mechanisms of {len(CATALOGUE)}, in {len(groups)} groups.")
     if framework == "both":
         console.print(
-            f"Largest difference between PyTorch and JAX: {apart[where]:.1e} of a panel's largest number, "
+            f"Largest difference between PyTorch and JAX: {apart[where]:.1e} of a panel's largest value, "
             f"in {where}.",
             soft_wrap=True,
         )
@@ -88,19 +88,19 @@ def main(
 
 
 def draw(groups: dict[str, list[Panel]], framework: str) -> Figure:
-    """The poster of these groups."""
-    computed = {"torch": "PyTorch", "jax": "JAX", "both": "PyTorch and JAX, which agree in every number"}
+    """Draw the poster of these groups of panels."""
+    computed = {"torch": "PyTorch", "jax": "JAX", "both": "PyTorch and JAX, with the same results"}
     text = "\n".join(
         (
             f"The input: “{PHRASES[0]}; {PHRASES[1]};",
-            f"{PHRASES[2]}”: {len(WORDS)} words, of which some come again.",
-            "In each panel a row is a query and a column is a key, the first word at the top and at the left;",
-            "of several heads the first is shown. Each panel has its own scale; a grey cell is exactly 0.",
-            "The weights are drawn at random, so that words look at words that are like them.",
+            f"{PHRASES[2]}”: {len(WORDS)} words, some of which are repeated.",
+            "In each panel a row is a query and a column is a key, with the first word at the top and on the left;",
+            "of several heads the first one is shown. Each panel has its own scale; a grey cell is exactly 0.",
+            "The weights are random, such that words attend to similar words.",
             f"Computed in {computed[framework]}.",
         )
     )
-    lead = Panel("how alike the words are", latents() @ latents().T, kind="scores")
+    lead = Panel("similarity of the words", latents() @ latents().T, kind="scores")
     return poster(groups, title="Attention patterns", text=text, lead=lead, tokens=WORDS)
 
 

@@ -1,9 +1,9 @@
-"""A Vision Transformer learns to read handwritten digits, the same in PyTorch and in JAX.
+"""A Vision Transformer learns to classify handwritten digits, with the same code in PyTorch and in JAX.
 
 python examples/classify_digits.py --framework both
 
-The data are scikit-learn's 1797 real digits of 8 x 8 pixels; a fifth of them is kept for the test. At the end the
-script draws the losses (`curves.png`), and what the models look at in digits they never saw (`rollout.png`).
+The data are scikit-learn's 1797 handwritten digits of 8 x 8 pixels; a fifth of them is the test set. At the end the
+script draws the losses (`curves.png`), and the attention rollout on test digits (`rollout.png`).
 """
 
 from typing import Any
@@ -34,14 +34,14 @@ SIZES = {
 
 
 def digits(seed: int) -> list[np.ndarray]:
-    """Images to learn from and to be tested on, `(images, 8, 8, 1)` from 0 to 1, and what they show."""
+    """Training images, test images, both `(images, 8, 8, 1)` from 0 to 1, training labels and test labels."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     return train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=seed)
 
 
 def moved(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each image turned, stretched and shifted a little: it shows the same digit, and is another image."""
+    """Data augmentation: rotates, stretches and shifts each image a little."""
     turns = np.deg2rad(rng.uniform(-8, 8, len(images)))
     stretches, shifts = (
         np.exp(rng.uniform(-0.05, 0.05, (len(images), 2))),
@@ -64,12 +64,12 @@ def build(models: Any, **factory: Any) -> Any:
 
 
 def scores(model: Any, images: Any) -> Any:
-    """A score for each digit, made of the class token."""
+    """The logits of the ten digits, from the class token."""
     return model(scaled(images)).pooled
 
 
 def scaled(images: Any) -> Any:
-    """Numbers of mean 0 and deviation 1, about: weights are drawn for such."""
+    """Scale pixels to a mean of about 0 and a standard deviation of about 1, as the initialisation expects."""
     return (images - 0.3) / 0.4
 
 
@@ -83,7 +83,7 @@ def looks(model: Any, images: Any) -> Any:
 
 @example(steps=2000)
 def main(options: Options) -> None:
-    """Learn to read handwritten digits with a Vision Transformer."""
+    """Learn to classify handwritten digits with a Vision Transformer."""
     images, test_images, labels, test_labels = digits(options.seed)
 
     def batch(step: int) -> Batch:
@@ -105,7 +105,7 @@ def main(options: Options) -> None:
     def right(learner: Any) -> float:
         return float((learner.apply(scores, test_images).argmax(-1) == test_labels).mean())
 
-    done = options.run(lesson, lambda learner: f"{right(learner):.1%} of the test digits are read")
+    done = options.run(lesson, lambda learner: f"{right(learner):.1%} of the test digits are correct")
     draw(options, done.learners, test_images, test_labels)
     options.demand("test accuracy", {name: right(x) for name, x in done.learners.items()}, BAR)
 
@@ -114,7 +114,7 @@ def main(options: Options) -> None:
 
 
 def draw(options: Options, learners: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> None:
-    """One digit of each kind, and by attention rollout what the class token of the last layer comes from."""
+    """Draw one test image of each digit, and the attention rollout from the last layer's class token to its patches."""
     chosen = np.array([np.flatnonzero(labels == digit)[0] for digit in range(10)])
     light, read = {}, {}
     for name, learner in learners.items():
@@ -129,7 +129,7 @@ def draw(options: Options, learners: dict[str, Any], images: np.ndarray, labels:
         images[chosen, ..., 0],
         light,
         names,
-        title="Where a digit is read",
+        title="Image patches that the prediction depends on",
         label="rollout of the class token",
     )
     plots.save(figure, options.output / "rollout.png")

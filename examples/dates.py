@@ -1,7 +1,7 @@
-"""Dates as people write them, in many languages and forms (CLDR, by way of Babel), to learn to translate from.
+"""Training data: dates in the formats of many languages (CLDR, through Babel), and their ISO forms.
 
-No two days share a text: 4/5/2001 is another day in another country, so nothing is written with strokes, and of what
-is left the order is told by dots, words or the place of the year.
+No text means two different days: 4/5/2001 depends on the country, so formats with slashes are left out. In the other
+formats dots, words or the position of the year show the order.
 """
 
 import re
@@ -23,24 +23,24 @@ LOCALES = (
 )
 # fmt: on
 FIRST, LAST = date(1900, 1, 1), date(2099, 12, 31)
-HELD_OUT = 0.1  # of all days
+HELD_OUT = 0.1  # fraction of all days
 FORMS, SKELETONS = ("full", "long", "medium"), ("yMMMEd", "yMMMMd")
 CASES: tuple[Callable[[str], str], ...] = (str, str, str.lower, str.upper)
-LENGTH = 40  # characters of the longest text that is read
+LENGTH = 40  # characters of the longest source text
 PAD, START, STOP = 0, 1, 2
-SIGNS = "-0123456789"  # that an ISO date is written in
-WRITTEN = len("YYYY-MM-DD") + 1  # tokens of an ISO date, STOP among them
+SIGNS = "-0123456789"  # characters of ISO dates
+WRITTEN = len("YYYY-MM-DD") + 1  # tokens of an ISO date, including STOP
 
 
 def plain(text: str) -> str:
-    """A text without invisible marks, in composed characters, with a plain blank wherever there is a space."""
+    """Normalise a text: no invisible characters, composed characters, and single plain spaces."""
     text = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")
     return " ".join(text.split())
 
 
 @cache
 def patterns(locale: str) -> tuple[str, ...]:
-    """How dates are written in a locale: with and without the weekday, in words and in digits; each once."""
+    """The distinct date formats of a locale: with and without the weekday, in words and in digits."""
     known = Locale.parse(locale)
     found = [known.date_formats[form] for form in FORMS]
     found += [known.datetime_skeletons[skeleton] for skeleton in SKELETONS]
@@ -48,24 +48,24 @@ def patterns(locale: str) -> tuple[str, ...]:
 
 
 def forms(day: date, locale: str) -> list[str]:
-    """All that a day can be written as in a locale, before it is varied."""
+    """All texts for a day in a locale, before `vary`."""
     return [plain(format_date(day, pattern, locale=locale)) for pattern in patterns(locale)]
 
 
 def vary(text: str, case: int, with_commas: bool) -> str:
-    """The same text in another case, with or without its commas."""
+    """Change the case of a text, and remove its commas if asked."""
     return plain(CASES[case](text if with_commas else re.sub("[,،]", "", text)))
 
 
 def write(day: date, locale: str, rng: np.random.Generator) -> str:
-    """A day as someone might write it."""
+    """A random text for a day in a locale."""
     pattern = patterns(locale)[rng.integers(len(patterns(locale)))]
     text = format_date(day, pattern, locale=locale)
     return vary(text, int(rng.integers(len(CASES))), bool(rng.random() < 0.7))
 
 
 def days(seed: int) -> tuple[list[date], list[date]]:
-    """Days to learn from, and days that are held out: none is in both."""
+    """Split all days at random into training days and held-out days."""
     numbers = np.random.default_rng(seed).permutation(np.arange(FIRST.toordinal(), LAST.toordinal() + 1))
     all_days = [date.fromordinal(int(number)) for number in numbers]
     held_out = int(HELD_OUT * len(all_days))
@@ -74,7 +74,7 @@ def days(seed: int) -> tuple[list[date], list[date]]:
 
 @cache
 def characters() -> str:
-    """What texts are written in, each character once: the first week of each month holds all names."""
+    """All distinct characters of the texts; the first week of each month contains all names of days and months."""
     texts = {form for month in range(1, 13) for day in range(1, 8) for locale in LOCALES
              for form in forms(date(2001, month, day), locale)}  # fmt: skip
     varied = {vary(text, case, True) for text in texts for case in range(len(CASES))}
@@ -82,10 +82,10 @@ def characters() -> str:
 
 
 def tokens(text: str) -> np.ndarray:
-    """A text as numbers `(LENGTH)`, PAD behind it.
+    """Tokens of a text, `(LENGTH,)`, padded at the end.
 
     Raises:
-        InputError: it is empty or too long, or there is a character in it that no date is written in.
+        InputError: the text is empty or too long, or contains a character that no training text has.
     """
     known = characters()
     if not 0 < len(text) <= LENGTH:
@@ -94,7 +94,7 @@ def tokens(text: str) -> np.ndarray:
         if c not in known:
             name = unicodedata.name(c, "without a name")
             raise InputError(
-                f"a date must be written as those to learn from, but {text!r} has {c!r} ({name})"
+                f"a date must have only characters of the training data, but {text!r} has {c!r} ({name})"
             )
     read = np.zeros(LENGTH, np.int32)
     read[: len(text)] = [known.index(c) + 1 for c in text]
@@ -102,10 +102,10 @@ def tokens(text: str) -> np.ndarray:
 
 
 def iso(day: date) -> np.ndarray:
-    """A day as the numbers that are to be written, `(WRITTEN)`, STOP at the end."""
+    """Tokens of the ISO form of a day, `(WRITTEN,)`, with STOP at the end."""
     return np.array([SIGNS.index(c) + 3 for c in day.isoformat()] + [STOP], np.int32)
 
 
 def text_of(written: np.ndarray, other: str = "") -> str:
-    """The signs that were written, with `other` for START, STOP and PAD."""
+    """The text of target tokens, with `other` for START, STOP and PAD."""
     return "".join(SIGNS[number - 3] if number >= 3 else other for number in written)

@@ -1,13 +1,12 @@
-"""A GPT learns to write English, character by character, the same in PyTorch and in JAX.
+"""A character-level GPT learns to write English, with the same code in PyTorch and in JAX.
 
 python examples/generate_text.py --framework both
 python examples/generate_text.py --text my_novel.txt --prompt "It was "
 
-The text is the reference of the Python language that ships with Python (`pydoc_data.topics`), or a file of yours. What
-the model writes is printed as it learns; draws are given, so that both frameworks write the same. Its last tenth is
-kept for the test, where the model has to know more than which character follows which two: its loss must be a tenth
-below that of a model of three characters, counted in the same text. At the end the script draws the losses
-(`curves.png`), and which characters the heads of a layer look at (`heads.png`).
+The text is the language reference that ships with Python (`pydoc_data.topics`), or your own file. During training the
+script prints samples of the model; both frameworks sample with the same random numbers. The last tenth of the text is
+held out for the test: the model's loss must be 10% below the loss of a trigram model counted in the same text. At the
+end the script draws the losses (`curves.png`), and the attention weights of the heads of one layer (`heads.png`).
 """
 
 import zlib
@@ -22,13 +21,13 @@ from attention_bridge import plots
 from attention_bridge.errors import InputError
 from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, example
 
-BAR = 0.1  # of the loss of three characters, by which the model's must be lower
+BAR = 0.1  # required improvement over the trigram model, as a fraction of its loss
 BATCH = 16
-CONTEXT = 128  # characters that the model sees
-SHORTEST = 20 * CONTEXT  # text that can be learnt from and tested on
-MOST_TESTED = 256  # stretches of the held-out text
+CONTEXT = 128  # context length in characters
+SHORTEST = 20 * CONTEXT  # least length of a text
+MOST_TESTED = 256  # most sequences of the held-out text
 TEMPERATURE = 0.7
-SHOWN = 24  # characters of the held-out text to go on from, and to draw
+SHOWN = 24  # characters of the held-out text for the default prompt and the picture
 SIZES = {"embed_dim": 96, "num_heads": 4, "num_layers": 3, "ffn_dim": 384, "max_len": CONTEXT}
 
 
@@ -36,9 +35,12 @@ SIZES = {"embed_dim": 96, "num_heads": 4, "num_layers": 3, "ffn_dim": 384, "max_
 
 
 def read(path: Path | None) -> str:
-    """The text of a file, or of Python's reference; a paragraph that stands there twice is kept once.
+    """Read a text file, or Python's language reference, and remove repeated paragraphs.
 
-    Else what is held out would have been learnt: a fifth of the reference is repeated.
+    A fifth of the reference is repeated; without this step the held-out text would contain training text.
+
+    Args:
+        path: a text file in UTF-8; None for the language reference.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, or is too short.
@@ -62,10 +64,10 @@ def read(path: Path | None) -> str:
 
 
 def numbered(prompt: str, characters: list[str]) -> np.ndarray:
-    """The numbers of the characters that a text begins with.
+    """Tokens of a prompt.
 
     Raises:
-        InputError: there is one that the model does not know, there are none, or no place is left to go on.
+        InputError: the prompt has an unknown character, is empty, or fills the whole context.
     """
     unknown = next((each for each in prompt if each not in characters), None)
     if unknown is not None:
@@ -76,10 +78,15 @@ def numbered(prompt: str, characters: list[str]) -> np.ndarray:
 
 
 def loss_of_three(learnt: np.ndarray, held: np.ndarray, characters: int) -> float:
-    """The mean loss in nats of a model that looks two characters back, counted in a text.
+    """The mean loss in nats per character of a trigram model.
 
-    Where two were seldom seen, it looks at one, and then at none, by the rule of Witten and Bell (1991): a context
-    seen s times, with k characters behind it, is trusted s / (s + k).
+    Rare contexts are interpolated with shorter ones (Witten and Bell 1991): a context that occurs s times, followed by
+    k different characters, has the weight s / (s + k).
+
+    Args:
+        learnt: training text, from which n-grams are counted.
+        held: held-out text, on which the loss is computed.
+        characters: size of the vocabulary.
     """
 
     def grams(text: np.ndarray, length: int) -> np.ndarray:
@@ -104,7 +111,7 @@ def loss_of_three(learnt: np.ndarray, held: np.ndarray, characters: int) -> floa
 
 
 def scores(model: Any, characters: Any) -> Any:
-    """A score for each character as the next one."""
+    """The logits of the next character."""
     return model(characters).output
 
 
@@ -120,23 +127,23 @@ def looks(model: Any, characters: Any) -> Any:
 def main(
     options: Options,
     *,
-    text: Annotated[Path | None, typer.Option(help="A text in UTF-8 to learn from.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What to go on from as it learns.")] = None,
+    text: Annotated[Path | None, typer.Option(help="Text file in UTF-8 to learn from.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt for the samples during training.")] = None,
 ) -> None:
-    """Learn to write with a GPT of characters."""
+    """Learn to write with a character-level GPT."""
     written = read(text)
     characters = sorted(set(written))
     number = {each: i for i, each in enumerate(characters)}
     numbers = np.array([number[each] for each in written], np.int32)
     learnt, held = np.split(numbers, [len(numbers) * 9 // 10])
-    shown = written[len(learnt) :].split("\n\n", 1)[-1].lstrip()[:SHOWN]  # a paragraph's beginning
+    shown = written[len(learnt) :].split("\n\n", 1)[-1].lstrip()[:SHOWN]  # the start of a paragraph
     begin = shown if prompt is None else prompt
     start = numbered(begin, characters)
     stretches = held[: len(held) // (CONTEXT + 1) * (CONTEXT + 1)].reshape(-1, CONTEXT + 1)[:MOST_TESTED]
     three = loss_of_three(learnt, stretches.ravel(), len(characters))
     typer.echo(
-        f"{len(learnt)} characters, {len(characters)} different, to learn from and {stretches.size} held out; "
-        f"three characters know the next with a loss of {three:.3f} nats"
+        f"{len(learnt)} characters to learn from, {len(characters)} different, and {stretches.size} held out; "
+        f"a trigram model has a loss of {three:.3f} nats per character"
     )
     sizes = {"vocab_size": len(characters), **SIZES}
 
@@ -170,23 +177,23 @@ def main(
             learner.model, learner.array(start[None]), more, temperature=TEMPERATURE, seed=options.seed
         )
         told = "".join(characters[i] for i in np.asarray(written)[0])
-        return f"held-out loss {loss(learner):.3f} nats a character; it writes\n{begin}|{told}\n"
+        return f"held-out loss {loss(learner):.3f} nats per character; sample:\n{begin}|{told}\n"
 
     done = options.run(lesson, report)
     draw(options, next(iter(done.learners.values())), numbered(shown, characters), list(shown))
     found = {name: loss(learner) for name, learner in done.learners.items()}
     for name, each in found.items():
-        typer.echo(f"{NAMES[name]}: held-out loss {each:.3f} nats a character, three characters {three:.3f}")
-    options.demand("below three characters by", {name: 1 - x / three for name, x in found.items()}, BAR)
+        typer.echo(f"{NAMES[name]}: held-out loss {each:.3f} nats per character, trigram model {three:.3f}")
+    options.demand("below the trigram model by", {name: 1 - x / three for name, x in found.items()}, BAR)
 
 
 # ---- The picture --------------------------------------------------------------------------------------------
 
 
 def draw(options: Options, learner: Any, line: np.ndarray, characters: list[str]) -> None:
-    """Which characters of a held-out line each head of the second layer looks at."""
+    """Draw the attention weights of each head of the second layer on a held-out line."""
     layer = 1
-    title = f"What each character looks at, in layer {layer}"
+    title = f"Attention weights of layer {layer}"
     weights = learner.apply(looks, line[None])[layer]
     plots.save(plots.head_grid(weights, characters, title=title), options.output / "heads.png")
 

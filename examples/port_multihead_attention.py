@@ -1,4 +1,4 @@
-"""Carry a layer that was trained in PyTorch into JAX, prove it, and see what a forgotten transpose looks like.
+"""Port a layer from PyTorch to JAX, check that outputs and gradients agree, and find a forgotten transpose.
 
 python examples/port_multihead_attention.py
 """
@@ -17,25 +17,24 @@ EMBED_DIM, NUM_HEADS = 12, 3
 
 
 def main() -> None:
-    """Port, run, prove, break."""
+    """Port a layer, run it, check it, and break it."""
     torch.manual_seed(0)
     trained = torch.nn.MultiheadAttention(EMBED_DIM, NUM_HEADS, batch_first=True)
     ported = JaxAttention(EMBED_DIM, NUM_HEADS, rngs=nnx.Rngs(0))
 
-    print("What goes where:\n")
+    print("The plan of the conversion:\n")
     print(plan(trained, ported))
     transfer(trained, ported)
 
     x = np.random.default_rng(0).standard_normal((2, 5, EMBED_DIM)).astype(np.float32)
     causal = np.tril(np.ones((5, 5), dtype=bool))
     tensor = torch.from_numpy(x)
-    # torch.nn.MultiheadAttention hides where its mask is True; everything else shows there.
+    # In torch.nn.MultiheadAttention True masks a key; in the mirrors True means that the query attends to it.
     theirs, _ = trained(tensor, tensor, tensor, attn_mask=torch.from_numpy(~causal))
     ours, weights = ported(jnp.asarray(x), jnp.asarray(causal))
-    print(
-        f"\nlargest difference of the outputs: {np.abs(theirs.detach().numpy() - np.asarray(ours)).max():.0e}"
-    )
-    print(f"weights of every head come with them: {weights.shape}")
+    difference = np.abs(theirs.detach().numpy() - np.asarray(ours)).max()
+    print(f"\nlargest difference of the outputs: {difference:.0e}")
+    print(f"shape of the attention weights of all heads: {weights.shape}")
 
     mirror = transfer(trained, TorchAttention(EMBED_DIM, NUM_HEADS))
     assert_parity(mirror, ported, x, causal)

@@ -1,10 +1,11 @@
-"""Dates as people write them in 31 locales become ISO dates, sign by sign, the same in PyTorch and in JAX.
+"""Translate dates from 31 locales into ISO dates, character by character, with the same code in PyTorch and in JAX.
 
 python examples/translate_dates.py --framework both --say "le 3 octobre 1987"
 
-Two models learn it: a Transformer, and the recurrent encoder-decoder that attention was made for. A tenth of all days
-from 1900 to 2099 is kept for the test: no text that is learnt from shows one of them, in any locale. At the end the
-script draws for each model the losses (`curves.png`), and where in a text it looks as it writes (`alignment-*.png`).
+Two models learn the task: a Transformer, and a recurrent encoder-decoder, the first kind of model with attention. A
+tenth of all days from 1900 to 2099 is held out for the test; no training text has one of them in any locale. At the end
+the script draws for each model the losses (`curves.png`) and the attention weights over the source
+(`alignment-*.png`).
 """
 
 import importlib
@@ -21,7 +22,7 @@ from attention_bridge.training import NAMES, AdamW, Batch, Lesson, Options, exam
 
 BAR = 0.98
 BATCH = 64
-TESTED = 25  # days in each locale
+TESTED = 25  # test days per locale
 SHOWN = ("en", "el", "hy", "ru")  # locales in the picture
 VOCABULARIES = {"src_vocab_size": len(dates.characters()) + 1, "tgt_vocab_size": len(SIGNS) + 3}
 TRANSFORMER = {"embed_dim": 64, "num_heads": 4, "num_layers": 2, "ffn_dim": 128, "max_len": dates.LENGTH}
@@ -37,7 +38,7 @@ def transformer(models: Any, **factory: Any) -> Any:
 
 
 def recurrent(models: Any, **factory: Any) -> Any:
-    """Two GRUs that read, one that writes, and Bahdanau's attention between them."""
+    """A bidirectional GRU encoder and a GRU decoder with Bahdanau's attention."""
     mirror = importlib.import_module(models.__name__.partition(".")[0])  # torch_attention or jax_attention
     size = RECURRENT["hidden_dim"]
     attention = mirror.BasicAttention(query_dim=size, key_dim=size, hidden_dim=size // 2, **factory)
@@ -45,17 +46,17 @@ def recurrent(models: Any, **factory: Any) -> Any:
 
 
 def scores(model: Any, source: Any, written: Any) -> Any:
-    """A score for each sign that may come next, behind each that is written."""
+    """The logits of the next character at each position of the target."""
     return model.run(source, written, there(source), need_weights=False).output
 
 
 def looks(model: Any, source: Any, written: Any) -> Any:
-    """The weights of the first cross-attention, `(texts, heads, written, source)`."""
+    """The attention weights of the first cross-attention, `(texts, heads, written, source)`."""
     return model.run(source, written, there(source)).cross_weights[0]
 
 
 def there(source: Any) -> Any:
-    """The mask of texts of several lengths: True where a character is."""
+    """The padding mask of the source, `(texts, 1, 1, source)`: True for characters, False for padding."""
     return (source != PAD)[:, None, None]
 
 
@@ -72,11 +73,11 @@ MODELS = {
 def main(
     options: Options,
     model: Annotated[
-        Literal["transformer", "recurrent", "both"], typer.Option(help="Which learns.")
+        Literal["transformer", "recurrent", "both"], typer.Option(help="Model to train.")
     ] = "both",
-    say: Annotated[str | None, typer.Option(help="A date of yours to translate at the end.")] = None,
+    say: Annotated[str | None, typer.Option(help="Date to translate at the end.")] = None,
 ) -> None:
-    """Learn to translate dates of many languages to ISO, with a Transformer and with an RNN."""
+    """Learn to translate dates from many languages into ISO dates, with a Transformer and with an RNN."""
     said = None if say is None else dates.tokens(dates.plain(say))
     learnt, held_out = dates.days(options.seed)
     tests = texts_of(held_out, options.seed)
@@ -103,11 +104,11 @@ def main(
             options.seed,
             {"batch": BATCH, **VOCABULARIES, **sizes},
         )
-        # A run that was stopped in the first model has nothing of the second.
+        # A run that was stopped during the first model has no checkpoint of the second.
         begun = not exact or any((options.output / name).glob("*.safetensors"))
         done = options.run(
             lesson,
-            lambda learner: f"{right(learner, tests):.1%} of the days held out are right",
+            lambda learner: f"{right(learner, tests):.1%} of the held-out days are correct",
             part=name,
             resume=options.resume and begun,
         )
@@ -115,13 +116,13 @@ def main(
         exact[title] = {framework: right(learner, tests) for framework, learner in done.learners.items()}
         for framework, learner in done.learners.items() if said is not None else ():
             (written,) = translate(learner, said[None])
-            typer.echo(f"{NAMES[framework]}: {say} is {dates.text_of(written)}, says {title}")
+            typer.echo(f"{NAMES[framework]}: {title} translates {say} to {dates.text_of(written)}")
     for title, found in exact.items():
         options.demand(f"exact match of {title}", found, BAR)
 
 
 def texts_of(some: list[date], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Texts of some days, in all locales, `(texts, LENGTH)`, and their translations, `(texts, WRITTEN)`."""
+    """Test data: texts of random days in all locales, `(texts, LENGTH)`, and their ISO dates, `(texts, WRITTEN)`."""
     rng = np.random.default_rng(seed)
     chosen = [some[i] for i in rng.choice(len(some), TESTED * len(LOCALES), replace=False)]
     texts = [dates.tokens(dates.write(day, LOCALES[i % len(LOCALES)], rng)) for i, day in enumerate(chosen)]
@@ -129,19 +130,19 @@ def texts_of(some: list[date], seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def behind(target: np.ndarray) -> np.ndarray:
-    """What is written before each sign: START, and all signs but the last."""
+    """The decoder's input for teacher forcing: the target shifted right, with START in front."""
     return np.concatenate([np.full_like(target[:, :1], START), target[:, :-1]], axis=1)
 
 
 def translate(learner: Any, source: np.ndarray) -> np.ndarray:
-    """What the model writes for each text, the likeliest sign each time, `(texts, WRITTEN)`."""
+    """Translate texts with greedy decoding, `(texts, WRITTEN)`."""
     read = learner.array(source)
     marks = {"start_token": START, "eos_token": dates.STOP, "pad_token": PAD}
     return np.asarray(learner.models.generate(learner.model, read, dates.WRITTEN, there(read), **marks))
 
 
 def right(learner: Any, tests: tuple[np.ndarray, np.ndarray]) -> float:
-    """The part of the texts whose dates are right in every sign."""
+    """The fraction of texts that are translated without any error."""
     source, target = tests
     return float((translate(learner, source) == target).all(-1).mean())
 
@@ -150,7 +151,7 @@ def right(learner: Any, tests: tuple[np.ndarray, np.ndarray]) -> float:
 
 
 def draw(options: Options, name: str, learners: dict[str, Any], held_out: list[date]) -> None:
-    """Where the model looks as it writes days that were held out; heads of the first layer are averaged."""
+    """Draw the model's cross-attention on held-out days, averaged over the heads of the first layer."""
     texts = [dates.forms(day, locale)[0] for day, locale in zip(held_out, SHOWN, strict=False)]
     source = np.stack([dates.tokens(text) for text in texts])
     for framework, learner in learners.items():
@@ -161,8 +162,8 @@ def draw(options: Options, name: str, learners: dict[str, Any], held_out: list[d
             [list(text) for text in texts],
             [list(dates.text_of(row, "·")[:-1]) for row in written],
             texts,
-            title=f"Where {MODELS[name][0]} looks as it writes a date ({NAMES[framework]})",
-            subtitle="Along the top what it reads, down the side what it writes; framed is what it looks at most.",
+            title=f"Cross-attention of {MODELS[name][0]} on dates ({NAMES[framework]})",
+            subtitle="Source along the top, output down the side; a frame marks the largest weight of each row.",
         )
         plots.save(figure, options.output / name / f"alignment-{framework}.png")
 

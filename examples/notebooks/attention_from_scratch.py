@@ -13,15 +13,15 @@
 # %% [markdown]
 # # Attention from scratch
 #
-# You build attention in a few lines of numpy: one head, then several. Then the package gives the same numbers, in
-# the framework of your choice. What you should see: attention is a lookup that is soft, and a softmax of products
-# is all there is to it.
+# You build attention in a few lines of NumPy: one head, then several heads. Then you check that the package gives the
+# same numbers in the framework of your choice. The main point: attention is a soft lookup, computed as a softmax of dot
+# products.
 
 # %% [markdown]
 # ## Set up
 #
-# These cells are the same in every notebook. Choose a framework: everything below runs in either. In Colab, put the
-# owner of your copy of the repository in place of OWNER.
+# These cells are the same in every notebook. Choose a framework; all cells below run in either one. In Colab, replace
+# OWNER by the owner of your copy of the repository.
 
 # %%
 import os
@@ -31,8 +31,8 @@ FRAMEWORK = os.environ.get("FRAMEWORK", FRAMEWORK)
 SOURCE = "git+https://github.com/OWNER/attention-bridge@main"  # or a wheel you uploaded
 
 # %% [markdown]
-# Where the package is missing, as in Colab, it is installed, with the small packages that are missing too.
-# PyTorch, JAX and all else that is there stay as they are.
+# If the package is missing, as in Colab, this cell installs it with the small packages that it needs. It does not
+# change PyTorch, JAX or other installed packages.
 
 # %%
 import importlib
@@ -42,7 +42,7 @@ from importlib.util import find_spec
 
 if find_spec("attention_bridge") is None:
     if "OWNER" in SOURCE:
-        raise ValueError("put the owner of your copy of the repository in place of OWNER in the cell above")
+        raise ValueError("replace OWNER by the owner of your copy of the repository in the cell above")
     needed = ["einops", "jaxtyping", "matplotlib", "ml_dtypes", "numpy", "rich", "safetensors", "typer"]
     missing = [name for name in (*needed, "wadler_lindig") if find_spec(name) is None]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
@@ -50,8 +50,8 @@ if find_spec("attention_bridge") is None:
     importlib.invalidate_caches()
 
 # %% [markdown]
-# The device is found, and matrix products are set to the full precision of float32: by default a TPU multiplies
-# float32 through bfloat16, and a GPU may use TF32.
+# This cell finds the device and sets matrix products to full float32 precision: by default a TPU multiplies float32
+# in bfloat16, and a GPU may use TF32.
 
 # %%
 # %matplotlib inline
@@ -75,7 +75,7 @@ if FRAMEWORK == "torch":
     torch.set_float32_matmul_precision("highest")
     torch.set_grad_enabled(False)
     array = partial(torch.tensor, device=device)
-    NEW = {}  # what every module is built with
+    NEW = {}  # arguments of every module
     kind = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(f"PyTorch {torch.__version__} on {kind}")
 else:
@@ -91,18 +91,18 @@ else:
     NEW = {"rngs": nnx.Rngs(0)}
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
 
-numbers = partial(to_numpy, "array")  # from either framework to numpy
+numbers = partial(to_numpy, "array")  # from either framework to NumPy
 
 # %% [markdown]
 # ## A lookup, made soft
 #
-# A dictionary finds the one key that equals the query. Attention compares the query with **every** key, and reads
-# a mean of all values: keys that match better weigh more.
+# A dictionary returns the value of the one key that equals the query. Attention compares the query with **every** key
+# and returns a weighted mean of all values: better matches have larger weights.
 #
 # $$ \alpha_j = \frac{\exp(q \cdot k_j)}{\sum_l \exp(q \cdot k_l)}, \qquad \mathrm{output} = \sum_j \alpha_j v_j $$
 #
-# Here each word's key is a direction of its own, and the query points at "cat". The longer the query, the closer
-# the mean comes to a plain lookup.
+# Here the keys of the words are orthogonal, and the query points in the direction of "cat". The longer the query
+# vector, the closer the mean is to a plain lookup.
 
 # %%
 words = ["the", "cat", "sat", "still"]
@@ -111,7 +111,7 @@ values = np.array([[1.0], [2.0], [3.0], [4.0]])
 
 
 def softmax(scores):
-    """Positive numbers that sum to one along the last axis; the largest score is taken off against overflow."""
+    """Softmax along the last axis; subtracts the largest score to avoid overflow."""
     powers = np.exp(scores - scores.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
@@ -122,14 +122,14 @@ for length, row, output in zip(lengths, soft, soft @ values, strict=True):
     print(f"query of length {length}: weights {row.round(3)}, output {output[0]:.3f}")
 
 # %%
-plots.one_head(soft, [f"length {length}" for length in lengths], words, title="One query, ever longer")
+plots.one_head(soft, [f"length {length}" for length in lengths], words, title="One query with growing length")
 
 # %% [markdown]
-# At length 0 nothing is preferred: the output is the plain mean, 2.5. At length 8 it is the value of "cat", 2.
+# At length 0 all weights are equal, and the output is the plain mean, 2.5. At length 8 it is the value of "cat", 2.
 #
 # ## Scaled dot-product attention
 #
-# All queries at once are a matrix, so are keys and values (Vaswani et al. 2017):
+# All queries together form a matrix, and so do the keys and the values (Vaswani et al. 2017):
 #
 # $$ \mathrm{Attention}(Q, K, V) = \mathrm{softmax}\left(\frac{Q K^\top}{\sqrt{d}}\right) V $$
 #
@@ -138,7 +138,7 @@ plots.one_head(soft, [f"length {length}" for length in lengths], words, title="O
 
 # %%
 def attention(query, key, value):
-    """Output and weights; query and key (..., length, d), value (..., length, features)."""
+    """Output and weights of attention; query and key (..., length, d), value (..., length, features)."""
     scores = query @ np.swapaxes(key, -1, -2) / np.sqrt(query.shape[-1])
     weights = softmax(scores)
     return weights @ value, weights
@@ -150,44 +150,44 @@ output, weights = attention(query, key, value)
 print("output", output.shape, "weights", weights.shape, "rows sum to", weights.sum(-1).round(12).min())
 
 # %% [markdown]
-# The package's own function, in your framework and in float32, gives the same numbers. How far apart may they be?
-# Rounding explains an error of $4u\sqrt{n}$, where $u = 2^{-24}$ is the roundoff of float32 and $n$ counts the
-# terms that are summed: 8 features and 5 keys.
+# The package's own function, in your framework and in float32, gives the same numbers. How large may the difference be?
+# Rounding explains an error of $4u\sqrt{n}$, where $u = 2^{-24}$ is the roundoff of float32 and $n$ is the number of
+# summed terms: 8 features and 5 keys.
 
 # %%
-theirs = lib.ops.dot_product_attention(*(array(x.astype(np.float32)) for x in (query, key, value)))
+result = lib.ops.dot_product_attention(*(array(x.astype(np.float32)) for x in (query, key, value)))
 exact, _ = attention(*(x.astype(np.float32).astype(np.float64) for x in (query, key, value)))
 bound = tolerances("float32", 8 + 5)["output"]
-print(f"error {error(numbers(theirs), exact):.1e}, rounding explains {bound:.1e}")
-assert error(numbers(theirs), exact) < 1e-4
+print(f"error {error(numbers(result), exact):.1e}, rounding explains {bound:.1e}")
+assert error(numbers(result), exact) < 1e-4
 
 # %% [markdown]
 # ## Why divide by the root of d?
 #
-# A product of two random vectors of $d$ features is a sum of $d$ terms of variance 1: its standard deviation is
-# $\sqrt{d}$. Such scores drive the softmax to a single key, and there its gradient is zero. The division brings the
-# deviation back to 1, whatever $d$ is.
+# The dot product of two random vectors of $d$ features is a sum of $d$ terms of variance 1, so its standard deviation
+# is $\sqrt{d}$. Large scores push the softmax onto a single key, where its gradient is almost zero. The division brings
+# the standard deviation back to 1 for every $d$.
 
 # %%
-print("   d   deviation of q·k   largest weight: as it is   divided by √d")
+print("   d   deviation of q·k   largest weight: unscaled   divided by √d")
 for d in (4, 16, 64, 256, 1024):
     q, k = rng.standard_normal((2, 500, 10, d))
-    products = q[:, :1] @ np.swapaxes(k, -1, -2)  # one query, 10 keys, 500 times
+    products = q[:, :1] @ np.swapaxes(k, -1, -2)  # 500 samples of one query and 10 keys
     plain, scaled = (softmax(products / factor).max(-1).mean() for factor in (1.0, np.sqrt(d)))
     print(f"{d:4}   {products.std():16.1f}   {plain:24.2f}   {scaled:13.2f}")
 
 # %%
 q, k = rng.standard_normal((2, 10, 256))
 both = np.stack([softmax(q @ k.T), softmax(q @ k.T / 16)])
-plots.head_grid(both, title="256 features: the products, and the products over 16")
+plots.head_grid(both, title="256 features: softmax of the products, and of the products over 16")
 
 # %% [markdown]
-# On the left nearly every query looks at one key alone. On the right each mixes several.
+# On the left nearly every query attends to a single key. On the right each query mixes several keys.
 #
 # ## Several heads
 #
-# One softmax can look in one way. So the features are cut into heads, each head attends by itself, and a matrix
-# $W_O$ joins them:
+# One softmax gives one attention pattern. To have several, split the features into heads. Each head attends separately,
+# and a matrix $W_O$ combines their outputs:
 #
 # $$ \mathrm{head}_h = \mathrm{Attention}(X W_{Q,h}, X W_{K,h}, X W_{V,h}), \qquad
 #    [\mathrm{head}_1; \dots; \mathrm{head}_H] W_O $$
@@ -195,7 +195,7 @@ plots.head_grid(both, title="256 features: the products, and the products over 1
 
 # %%
 def multi_head_attention(x, maps, num_heads):
-    """Self-attention of x (batch, length, features); maps holds a matrix and a bias for each of q, k, v and out."""
+    """Self-attention of x (batch, length, features); maps has a matrix and a bias for each of q, k, v and out."""
     batch, length, features = x.shape
 
     def split(x):
@@ -208,7 +208,7 @@ def multi_head_attention(x, maps, num_heads):
 
 
 # %% [markdown]
-# Now the package's module. Its weights go into our function, and the two must agree.
+# Now compare with the package's module: the function above gets the module's weights, and the two must agree.
 
 # %%
 mha = fill(lib.MultiHeadSelfAttention(embed_dim=12, num_heads=3, **NEW))
@@ -228,15 +228,15 @@ for name, found, right in (("output", output, ours), ("weights", weights, our_we
     assert error(numbers(found), right) < 1e-4
 
 # %%
-plots.head_grid(weights, words, title="Three heads look in three ways")
+plots.head_grid(weights, words, title="Three heads, three attention patterns")
 
 # %% [markdown]
-# The weights are random here, so the pictures mean nothing yet; that each head has its own is what counts.
+# The weights are random here, so the patterns have no meaning yet. But each head has its own pattern.
 #
-# ## What the few lines forget
+# ## Fully masked rows
 #
-# A mask hides keys: their scores become $-\infty$. A query that sees **no** key then divides 0 by 0. Our lines give
-# NaN, and NaN spreads through a whole model. The package gives exactly zero.
+# A mask sets the scores of masked keys to $-\infty$. If **all** keys of a query are masked, the softmax divides 0 by 0.
+# The function above then gives NaN, which spreads through the whole model. The package gives exactly zero.
 
 # %%
 seen = np.array([[True, True, False], [False, False, False], [True, True, True]])
@@ -244,12 +244,12 @@ with np.errstate(invalid="ignore"):
     naive = softmax(np.where(seen, 0.0, -np.inf))
 zeros = array(np.zeros((1, 3, 4), np.float32))
 careful = lib.dot_product_attention_weights(zeros, zeros, mask=array(seen))[0]
-print("ours\n", naive.round(2))
-print("the package's\n", numbers(careful).round(2))
+print("softmax above\n", naive.round(2))
+print("package\n", numbers(careful).round(2))
 
 # %% [markdown]
-# Read on in `attention_basics.py` and `ops/definition.py`: the same equation, with masks, biases and grouped heads.
+# Next: `attention_basics.py` and `ops/definition.py` have the same equation with masks, biases and grouped heads.
 #
-# **Exercise.** Bahdanau's additive score is $w^\top \tanh(W q_i + U k_j)$. Write it in three lines of numpy, and
-# compare with `lib.BasicAttention(query_dim, key_dim, hidden_dim, **NEW)`: its maps are `q_proj`, `k_proj` and
+# **Exercise.** Bahdanau's additive score is $w^\top \tanh(W q_i + U k_j)$. Write it in three lines of NumPy, and
+# compare with `lib.BasicAttention(query_dim, key_dim, hidden_dim, **NEW)`: its projections are `q_proj`, `k_proj` and
 # `score_proj`.

@@ -15,17 +15,17 @@
 # # Attention on a TPU
 #
 # In Colab: Runtime → Change runtime type → a TPU, and `FRAMEWORK = "jax"` below. Every cell also runs on a CPU or a
-# GPU, and says what differs there. What you should see: a TPU multiplies in pieces of 8 bits, precision is a choice
-# that you can measure, and a time means nothing until the device has finished.
+# GPU; the text describes the differences. The main points: a TPU multiplies in pieces of 8 bits, you can choose and
+# measure the precision, and a timing is only valid after the device has finished.
 #
-# PyTorch reaches a TPU through a package of its own, torch_xla, which is not used here: with `FRAMEWORK = "torch"` the
-# cells run on the GPU if there is one, else on the CPU.
+# PyTorch needs the package torch_xla for a TPU, which this notebook does not use. With `FRAMEWORK = "torch"` the cells
+# run on the GPU if there is one, else on the CPU.
 
 # %% [markdown]
 # ## Set up
 #
-# These cells are the same in every notebook. Choose a framework: everything below runs in either. In Colab, put the
-# owner of your copy of the repository in place of OWNER.
+# These cells are the same in every notebook. Choose a framework; all cells below run in either one. In Colab, replace
+# OWNER by the owner of your copy of the repository.
 
 # %%
 import os
@@ -35,8 +35,8 @@ FRAMEWORK = os.environ.get("FRAMEWORK", FRAMEWORK)
 SOURCE = "git+https://github.com/OWNER/attention-bridge@main"  # or a wheel you uploaded
 
 # %% [markdown]
-# Where the package is missing, as in Colab, it is installed, with the small packages that are missing too.
-# PyTorch, JAX and all else that is there stay as they are.
+# If the package is missing, as in Colab, this cell installs it with the small packages that it needs. It does not
+# change PyTorch, JAX or other installed packages.
 
 # %%
 import importlib
@@ -46,7 +46,7 @@ from importlib.util import find_spec
 
 if find_spec("attention_bridge") is None:
     if "OWNER" in SOURCE:
-        raise ValueError("put the owner of your copy of the repository in place of OWNER in the cell above")
+        raise ValueError("replace OWNER by the owner of your copy of the repository in the cell above")
     needed = ["einops", "jaxtyping", "matplotlib", "ml_dtypes", "numpy", "rich", "safetensors", "typer"]
     missing = [name for name in (*needed, "wadler_lindig") if find_spec(name) is None]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
@@ -54,8 +54,8 @@ if find_spec("attention_bridge") is None:
     importlib.invalidate_caches()
 
 # %% [markdown]
-# The device is found, and matrix products are set to the full precision of float32: by default a TPU multiplies
-# float32 through bfloat16, and a GPU may use TF32.
+# This cell finds the device and sets matrix products to full float32 precision: by default a TPU multiplies float32
+# in bfloat16, and a GPU may use TF32.
 
 # %%
 # %matplotlib inline
@@ -79,7 +79,7 @@ if FRAMEWORK == "torch":
     torch.set_float32_matmul_precision("highest")
     torch.set_grad_enabled(False)
     array = partial(torch.tensor, device=device)
-    NEW = {}  # what every module is built with
+    NEW = {}  # arguments of every module
     kind = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(f"PyTorch {torch.__version__} on {kind}")
 else:
@@ -95,7 +95,7 @@ else:
     NEW = {"rngs": nnx.Rngs(0)}
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
 
-numbers = partial(to_numpy, "array")  # from either framework to numpy
+numbers = partial(to_numpy, "array")  # from either framework to NumPy
 
 # %% [markdown]
 # ## The device
@@ -112,10 +112,10 @@ else:
     )
 
 # %% [markdown]
-# ## A causal module, against float64
+# ## A causal module, compared with float64
 #
-# The same module runs on whatever is there. How wrong is it? The package has each mechanism a second time, in numpy
-# and float64, written from the paper. The measure is
+# The same module runs on every device. How large is its error? The package has a float64 reference of each mechanism,
+# written in NumPy from the paper. The error is
 #
 # $$ \mathrm{err} = \frac{\max |x - x_{64}|}{\max |x_{64}|} $$
 
@@ -138,28 +138,28 @@ print(f"output {error(numbers(output), exact):.1e}, weights {error(numbers(weigh
 print(f"rounding in float32 explains {tolerances('float32', 4 * EMBED + x.size)['output']:.1e}")
 
 # %%
-plots.head_grid(weights, title=f"Two causal heads, made on {platform}")
+plots.head_grid(weights, title=f"Two causal heads, computed on {platform}")
 
 # %% [markdown]
 # ## How a TPU multiplies
 #
-# A float32 has 24 significant bits, a bfloat16 has 8. The matrix unit of a TPU multiplies bfloat16 and sums in
-# float32. For a product of float32, each number is cut into pieces, $x = x_1 + x_2 + x_3$, of 8 bits each:
+# A float32 has 24 significant bits, a bfloat16 has 8. The matrix unit of a TPU multiplies bfloat16 numbers and sums in
+# float32. To multiply float32 numbers, it splits each into pieces of 8 bits, $x = x_1 + x_2 + x_3$:
 #
 # | `precision` | passes | products |
 # |---|---|---|
 # | `default` | 1 | $x_1 y_1$ |
-# | `high` | 3 | and $x_1 y_2 + x_2 y_1$ |
-# | `highest` | 6 | and $x_2 y_2 + x_1 y_3 + x_3 y_1$ |
+# | `high` | 3 | also $x_1 y_2 + x_2 y_1$ |
+# | `highest` | 6 | also $x_2 y_2 + x_1 y_3 + x_3 y_1$ |
 #
-# Numpy can do the same anywhere, so you can see what a TPU computes without one.
+# NumPy can emulate these passes on any machine, so you can see a TPU's results without a TPU.
 
 # %%
 import ml_dtypes
 
 
 def pieces(x):
-    """Cut float32 into three bfloat16 numbers that sum to it, the largest first."""
+    """Split float32 numbers into three bfloat16 numbers that sum to them, the largest first."""
     found = []
     for _ in range(3):
         found.append(x.astype(ml_dtypes.bfloat16).astype(np.float32))
@@ -179,9 +179,9 @@ assert emulated["default"] > 100 * emulated["high"]
 assert emulated["high"] > 4 * emulated["highest"]
 
 # %% [markdown]
-# Three passes gain a factor of some hundreds. Six gain less, for now float32 itself is the limit, in which the sums are
-# taken. Now the device. In JAX the precision is
-# an argument; in PyTorch it is a setting, with the names `medium`, `high` and `highest`.
+# Three passes reduce the error by a factor of a few hundred. Six passes gain less, because the float32 sums limit the
+# precision. Now measure the device. In JAX the precision is an argument; in PyTorch it is a setting with the names
+# `medium`, `high` and `highest`.
 
 # %%
 for precision in PASSES:
@@ -195,14 +195,15 @@ for precision in PASSES:
     print(f"{precision:8} here, on {platform}: {measured:.1e}   a TPU's passes: {emulated[precision]:.1e}")
 
 # %% [markdown]
-# On a TPU both columns are alike. On a GPU `default` or `high` may mean TF32, whose 11 bits lie between. On most CPUs
-# all three lines are the same: a CPU multiplies float32 as it is, so **a test of precision on a CPU proves nothing
+# On a TPU both columns are similar. On a GPU `default` or `high` may mean TF32, which has 11 bits. On most CPUs all
+# three lines are equal, because a CPU multiplies float32 directly. So **a test of precision on a CPU proves nothing
 # about a TPU**.
 #
-# ## What it does to attention
+# ## The effect on attention
 #
-# Attention is matrix products with a softmax between, and a softmax turns an absolute error of scores into a
-# relative one of weights. Here the whole module at each precision, and with weights and inputs in bfloat16.
+# Attention consists of matrix products with a softmax between them, and the softmax turns an absolute error of the
+# scores into a relative error of the weights. Here is the whole module at each precision, and with weights and inputs
+# in bfloat16.
 
 # %%
 found = {}
@@ -226,22 +227,23 @@ for name, output in found.items():
     print(f"{name:9} error against float64 {error(numbers(output), exact):.1e}")
 
 # %% [markdown]
-# For training, bfloat16 is the rule, and it is fast. For **parity**, that is to prove that two programs compute the
-# same, ask for `highest`: otherwise the device's rounding hides every smaller mistake.
+# For training, bfloat16 is usual and fast. For **parity**, that is, to show that two programs compute the same, use
+# `highest`: otherwise the device's rounding hides all smaller mistakes.
 #
 # ## Splash attention
 #
-# The scores of $n$ words are $n^2$ numbers. A fused kernel never writes them down: it walks over tiles of keys, keeps
-# a running maximum $m$ and sum $\ell$, and corrects what it has when the maximum grows:
+# The scores of $n$ words are $n^2$ numbers. A fused kernel never stores them all: it iterates over tiles of keys, keeps
+# a running maximum $m$ and sum $\ell$, and rescales its partial results when the maximum grows:
 #
 # $$ m' = \max(m, \max_j s_j), \quad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'}, \quad
 #    o' = e^{m - m'} o + \sum_j e^{s_j - m'} v_j $$
 #
-# On a TPU that kernel is **splash attention**, short for sparse flash: it knows the mask beforehand, and skips tiles
-# that it hides. It wants heads of 64 features or a multiple of 128. Called with `need_weights=False`, or through
-# `dot_product_attention`, long sequences take it by themselves.
+# On a TPU that kernel is **splash attention**, short for sparse flash attention: it knows the mask in advance and skips
+# tiles that are fully masked. It needs heads of 64 features or a multiple of 128. With `need_weights=False`, or through
+# `dot_product_attention`, long sequences use it automatically.
 #
-# Here are the implementations by their names, for one causal call. One that cannot do the call says why.
+# Here are all implementations, by name, for one causal call. An implementation that does not support the call raises an
+# error with the reason.
 
 # %%
 from attention_bridge.oracles.common import dot_product_attention
@@ -249,12 +251,12 @@ from attention_bridge.oracles.common import dot_product_attention
 known = importlib.import_module(f"{FRAMEWORK}_attention.ops.dispatch").IMPLEMENTATIONS
 names = [
     name for name in known if name not in ("flex", "splash")
-]  # flex would be compiled first, for a minute
+]  # without flex, which needs a minute to compile
 if FRAMEWORK == "jax":
     from jax_attention.ops.native import SPLASH, splash_attention
 
     names.append("splash")
-    if platform != "tpu":  # simulated, slowly, but with the kernel's own steps
+    if platform != "tpu":  # interpret mode: slow, but with the steps of the kernel
         known["splash"] = SPLASH._replace(run=partial(splash_attention, interpret=True))
 
 query, key, value = rng.standard_normal((3, 1, 2, 256, 64)).astype(np.float32)
@@ -268,11 +270,11 @@ for name in names:
         print(f"{name:10} {refusal}")
 
 # %% [markdown]
-# ## Timing honestly
+# ## Correct timing
 #
-# Two traps. The **first call** compiles; it is not the speed of the second. And a device works **asynchronously**: a
-# call returns as soon as the work is queued. Stop the clock only when the result is there: `block_until_ready` in
-# JAX, `torch.cuda.synchronize` in PyTorch on a GPU (on the CPU PyTorch waits by itself).
+# There are two traps. The **first call** compiles, so it is much slower than the second. And a device works
+# **asynchronously**: a call returns as soon as the work is queued. Stop the clock only when the result is ready: use
+# `block_until_ready` in JAX, and `torch.cuda.synchronize` in PyTorch on a GPU (on the CPU PyTorch always waits).
 
 # %%
 import time
@@ -282,7 +284,7 @@ batch = array(rng.standard_normal((2, 512, 256)).astype(np.float32))
 
 
 def wait(result):
-    """Return when the device has finished."""
+    """Wait until the device has finished."""
     if FRAMEWORK == "jax":
         result.block_until_ready()
     elif platform == "cuda":
@@ -290,7 +292,7 @@ def wait(result):
 
 
 def milliseconds(function, wait_for_it=True, repeats=5):
-    """The median time of a call, after one that is not counted."""
+    """The median time of a call, after one warm-up call."""
     wait(function())
     times = []
     for _ in range(repeats):
@@ -319,21 +321,21 @@ for name, call in calls.items():
     print(f"{name:24} {milliseconds(call, wait_for_it=False):15.2f} {milliseconds(call):12.2f}")
 
 # %% [markdown]
-# The first column is the time to **ask**, the second the time to **get**. The larger the gap, the more a careless
-# benchmark flatters.
+# The first column is the time to **queue** the work, the second the time until the **result** is ready. The larger the
+# gap, the more misleading a benchmark that does not wait.
 #
-# ## On a CPU, then
+# ## Comparison of TPU and CPU
 #
 # | | TPU | CPU |
 # |---|---|---|
 # | float32 products by default | one pass of bfloat16 | float32 |
-# | `highest` | six passes, near float32 | changes nothing |
+# | `highest` | six passes, close to float32 | no change |
 # | float64 | not in hardware, slow | native; JAX needs `jax_enable_x64` |
-# | long sequences, `need_weights=False` | splash attention | tiles of this library's own, or PyTorch's fused kernel |
-# | sizes | multiples of 128 fill its lanes | any |
-# | compiling | always, once for every shape | the same with `jit` |
+# | long sequences, `need_weights=False` | splash attention | blockwise attention, or PyTorch's fused kernel |
+# | sizes | multiples of 128 use the full vector width | any |
+# | compilation | always, once per shape | the same with `jit` |
 #
-# So prove parity in `highest` or on the CPU, train in bfloat16, and pad to few shapes.
+# So check parity with `highest` or on the CPU, train in bfloat16, and pad to few different shapes.
 #
-# **Exercise.** Draw the error of `emulated` products against the length of the sum, from 16 to 4096, for one pass and
-# for six. Which grows like $\sqrt{n}$?
+# **Exercise.** Plot the error of `emulated` products against the length of the sum, from 16 to 4096, for one pass and
+# for six passes. Which one grows like $\sqrt{n}$?

@@ -13,16 +13,17 @@
 # %% [markdown]
 # # Porting weights
 #
-# A layer that was trained in one framework is carried into the other, proven, broken on purpose, and diagnosed. What
-# you should see: a port is a table of names and axes, and a proof is a number with a bound.
+# You port a layer from one framework to the other, check that both compute the same, break the port on purpose, and
+# diagnose the mistake. The main points: a port is a table of names and axes, and a parity check is an error with a
+# bound.
 #
-# This notebook needs both frameworks. `FRAMEWORK` says which one the weights are carried **to**.
+# This notebook needs both frameworks. `FRAMEWORK` is the one that the weights are ported **to**.
 
 # %% [markdown]
 # ## Set up
 #
-# These cells are the same in every notebook. Choose a framework: everything below runs in either. In Colab, put the
-# owner of your copy of the repository in place of OWNER.
+# These cells are the same in every notebook. Choose a framework; all cells below run in either one. In Colab, replace
+# OWNER by the owner of your copy of the repository.
 
 # %%
 import os
@@ -32,8 +33,8 @@ FRAMEWORK = os.environ.get("FRAMEWORK", FRAMEWORK)
 SOURCE = "git+https://github.com/OWNER/attention-bridge@main"  # or a wheel you uploaded
 
 # %% [markdown]
-# Where the package is missing, as in Colab, it is installed, with the small packages that are missing too.
-# PyTorch, JAX and all else that is there stay as they are.
+# If the package is missing, as in Colab, this cell installs it with the small packages that it needs. It does not
+# change PyTorch, JAX or other installed packages.
 
 # %%
 import importlib
@@ -43,7 +44,7 @@ from importlib.util import find_spec
 
 if find_spec("attention_bridge") is None:
     if "OWNER" in SOURCE:
-        raise ValueError("put the owner of your copy of the repository in place of OWNER in the cell above")
+        raise ValueError("replace OWNER by the owner of your copy of the repository in the cell above")
     needed = ["einops", "jaxtyping", "matplotlib", "ml_dtypes", "numpy", "rich", "safetensors", "typer"]
     missing = [name for name in (*needed, "wadler_lindig") if find_spec(name) is None]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
@@ -51,8 +52,8 @@ if find_spec("attention_bridge") is None:
     importlib.invalidate_caches()
 
 # %% [markdown]
-# The device is found, and matrix products are set to the full precision of float32: by default a TPU multiplies
-# float32 through bfloat16, and a GPU may use TF32.
+# This cell finds the device and sets matrix products to full float32 precision: by default a TPU multiplies float32
+# in bfloat16, and a GPU may use TF32.
 
 # %%
 # %matplotlib inline
@@ -76,7 +77,7 @@ if FRAMEWORK == "torch":
     torch.set_float32_matmul_precision("highest")
     torch.set_grad_enabled(False)
     array = partial(torch.tensor, device=device)
-    NEW = {}  # what every module is built with
+    NEW = {}  # arguments of every module
     kind = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(f"PyTorch {torch.__version__} on {kind}")
 else:
@@ -92,10 +93,10 @@ else:
     NEW = {"rngs": nnx.Rngs(0)}
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
 
-numbers = partial(to_numpy, "array")  # from either framework to numpy
+numbers = partial(to_numpy, "array")  # from either framework to NumPy
 
 # %% [markdown]
-# What is proven here is proven on the CPU, whatever else is there.
+# All comparisons in this notebook run on the CPU, even if there is another device.
 
 # %%
 import tempfile
@@ -126,11 +127,11 @@ words = ["the", "cat", "sat", "still", "."]
 x = np.random.default_rng(0).standard_normal((2, 5, 12)).astype(np.float32)
 
 # %% [markdown]
-# ## The same layer, written down in two ways
+# ## The same layer in two layouts
 #
-# An affine map is $x W + b$. PyTorch keeps $W^\top$, `(out, in)`; Flax keeps $W$, `(in, out)`. On top of that
-# `torch.nn.MultiheadAttention` packs queries, keys and values into one matrix, and Flax's attention gives heads an
-# axis of their own. Here is a layer of the other framework, with numbers in all its biases too.
+# A linear layer computes $x W + b$. PyTorch stores $W^\top$, `(out, in)`; Flax stores $W$, `(in, out)`. In addition,
+# `torch.nn.MultiheadAttention` packs the projections of queries, keys and values into one matrix, and Flax's attention
+# has a separate axis for heads. Here is a layer of the other framework, with random biases.
 
 # %%
 if FRAMEWORK == "jax":
@@ -146,7 +147,8 @@ for name, leaf in named.items():
 # %% [markdown]
 # ## The plan, then the transfer
 #
-# Each rule is an axis pattern that can be read both ways. `plan` says what would be done, `explain` says it in words.
+# Each rule is an axis pattern that works in both directions. `plan` lists the conversions without doing them, and
+# `explain` describes them in words.
 
 # %%
 target = lib.MultiHeadSelfAttention(embed_dim=12, num_heads=3, **NEW)
@@ -156,19 +158,19 @@ print()
 print(explain(report))
 
 # %% [markdown]
-# `transfer` does it: every tensor of the source is used once, every tensor of the target is filled, bit for bit, or
-# nothing is written and the error says why.
+# `transfer` copies the weights. It uses every tensor of the source once and fills every tensor of the target, bit for
+# bit. If it cannot, it writes nothing and raises an error with the reason.
 
 # %%
 transfer(source, target, source_layout=layout)
 if FRAMEWORK == "jax":
     given = torch.tensor(x)
-    theirs = source(given, given, given)[0]
+    expected = source(given, given, given)[0]
 else:
-    theirs = source(jnp.asarray(x))
-ours, weights = target(array(x))
-print(f"error {error(numbers(ours), numbers(theirs).astype(np.float64)):.1e}")
-assert np.allclose(numbers(ours), numbers(theirs), atol=1e-5)
+    expected = source(jnp.asarray(x))
+output, weights = target(array(x))
+print(f"error {error(numbers(output), numbers(expected).astype(np.float64)):.1e}")
+assert np.allclose(numbers(output), numbers(expected), atol=1e-5)
 
 # %%
 try:
@@ -178,11 +180,11 @@ except ConversionError as refusal:
     print(str(refusal).splitlines()[0])
 
 # %% [markdown]
-# ## The proof
+# ## The parity check
 #
-# One output that looks right proves little. `assert_parity` compares outputs, weights **and every gradient** with a
-# reference in float64. It allows what rounding explains, $4u\sqrt{n}$, and names the first tensor that is further
-# away. `compare` gives the figures.
+# One output that looks right proves little. `assert_parity` compares outputs, attention weights **and all gradients**
+# with a reference in float64. It allows the error that rounding explains, $4u\sqrt{n}$, and names the first tensor with
+# a larger error. `compare` returns the figures.
 
 # %%
 torch_module = torch_attention.MultiHeadSelfAttention(embed_dim=12, num_heads=3)
@@ -204,22 +206,22 @@ plots.comparison(*both, words, title="One head, in both frameworks")
 # %% [markdown]
 # ## Broken on purpose
 #
-# A matrix that is not transposed has the right shape if it is square. Nothing complains, and the numbers are wrong.
-# The proof sees it, and says where.
+# A square matrix has the right shape even if it is not transposed. No error is raised, but the numbers are wrong. The
+# parity check finds the mistake and its location.
 
 # %%
 jax_module.k_proj.kernel[...] = jax_module.k_proj.kernel[...].T
 try:
     assert_parity(torch_module, jax_module, x)
-    raise RuntimeError("the proof must fail here")
+    raise RuntimeError("the parity check must fail here")
 except AssertionError as failure:
     print(str(failure).splitlines()[0])
 
 # %% [markdown]
 # ## The doctor
 #
-# Given the reference's weights and outputs, and the port's outputs, the doctor makes every mistake that it knows in a
-# layer of its own, and names the one that gives the port's numbers.
+# The doctor takes the reference's weights and outputs, and the port's outputs. It simulates all mistakes that it knows,
+# and names the one that gives the port's outputs.
 
 # %%
 hub = {name: numbers(weight) for name, weight in torch_module.state_dict().items()}
@@ -237,7 +239,7 @@ print(diagnose(reference, wrong, x=x, weights=hub, setting=Setting(num_heads=3))
 # %% [markdown]
 # ## Whole models, through a file
 #
-# A model is written with its configuration, and read into the other framework. `load_pretrained` reads directories of
+# Save a model with its configuration, and load it into the other framework. `load_pretrained` loads directories of
 # Hugging Face's transformers in the same way, by their `config.json`: BERT, GPT-2, Llama, Mistral, Qwen, Gemma, T5,
 # Whisper, ViT, CLIP and others.
 
@@ -264,7 +266,7 @@ print(
 assert error(after, before.astype(np.float64)) < 1e-5
 
 # %% [markdown]
-# Without any model, files are converted by the command `attention-bridge convert`, tensor by tensor.
+# The command `attention-bridge convert` converts files tensor by tensor, without a model.
 #
 # **Exercise.** In a copy of `hub`, set one bias to zero and give the doctor the outputs. Then change two things at
-# once. When does it say that it cannot tell several mistakes apart, and what would you give it then?
+# once. When does it report that it cannot distinguish several mistakes, and which inputs would help then?

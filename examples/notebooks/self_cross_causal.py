@@ -13,15 +13,16 @@
 # %% [markdown]
 # # Self, cross, causal
 #
-# Three uses of one mechanism. They differ in where keys and values come from, and in what a query may see. The
-# weights here are set by hand, so that every picture can be read. What you should see: a matrix decides what a word
-# asks for, a mask decides what it may see.
+# Self-attention, cross-attention and causal attention are three uses of one mechanism. They differ in the source of
+# keys and values, and in the keys that a query may attend to. The weights here are set by hand, so that every picture
+# is easy to read. The main point: the projection matrices determine which keys match a query, and the mask determines
+# which keys are visible.
 
 # %% [markdown]
 # ## Set up
 #
-# These cells are the same in every notebook. Choose a framework: everything below runs in either. In Colab, put the
-# owner of your copy of the repository in place of OWNER.
+# These cells are the same in every notebook. Choose a framework; all cells below run in either one. In Colab, replace
+# OWNER by the owner of your copy of the repository.
 
 # %%
 import os
@@ -31,8 +32,8 @@ FRAMEWORK = os.environ.get("FRAMEWORK", FRAMEWORK)
 SOURCE = "git+https://github.com/OWNER/attention-bridge@main"  # or a wheel you uploaded
 
 # %% [markdown]
-# Where the package is missing, as in Colab, it is installed, with the small packages that are missing too.
-# PyTorch, JAX and all else that is there stay as they are.
+# If the package is missing, as in Colab, this cell installs it with the small packages that it needs. It does not
+# change PyTorch, JAX or other installed packages.
 
 # %%
 import importlib
@@ -42,7 +43,7 @@ from importlib.util import find_spec
 
 if find_spec("attention_bridge") is None:
     if "OWNER" in SOURCE:
-        raise ValueError("put the owner of your copy of the repository in place of OWNER in the cell above")
+        raise ValueError("replace OWNER by the owner of your copy of the repository in the cell above")
     needed = ["einops", "jaxtyping", "matplotlib", "ml_dtypes", "numpy", "rich", "safetensors", "typer"]
     missing = [name for name in (*needed, "wadler_lindig") if find_spec(name) is None]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
@@ -50,8 +51,8 @@ if find_spec("attention_bridge") is None:
     importlib.invalidate_caches()
 
 # %% [markdown]
-# The device is found, and matrix products are set to the full precision of float32: by default a TPU multiplies
-# float32 through bfloat16, and a GPU may use TF32.
+# This cell finds the device and sets matrix products to full float32 precision: by default a TPU multiplies float32
+# in bfloat16, and a GPU may use TF32.
 
 # %%
 # %matplotlib inline
@@ -75,7 +76,7 @@ if FRAMEWORK == "torch":
     torch.set_float32_matmul_precision("highest")
     torch.set_grad_enabled(False)
     array = partial(torch.tensor, device=device)
-    NEW = {}  # what every module is built with
+    NEW = {}  # arguments of every module
     kind = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(f"PyTorch {torch.__version__} on {kind}")
 else:
@@ -91,17 +92,17 @@ else:
     NEW = {"rngs": nnx.Rngs(0)}
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
 
-numbers = partial(to_numpy, "array")  # from either framework to numpy
+numbers = partial(to_numpy, "array")  # from either framework to NumPy
 
 # %% [markdown]
-# ## Self-attention: a sentence looks at itself
+# ## Self-attention: a sentence attends to itself
 #
 # $$ Q = X W_Q, \quad K = X W_K, \quad V = X W_V $$
 #
-# Each word here is only its kind: article, noun, verb or preposition, a direction each. A key says of what kind the
-# word is. A query says what kind it **asks for**: an article, a verb and a preposition ask for nouns, a noun asks for
-# its article. `transfer` puts these matrices into the module, by the names of PyTorch's `state_dict`, in either
-# framework.
+# Here a word is represented only by its kind: article, noun, verb or preposition, as a one-hot vector. A key is the
+# kind of its word. A query is the kind that its word **looks for**: articles, verbs and prepositions look for nouns,
+# and nouns look for articles. `transfer` copies these matrices into the module, by the names of PyTorch's `state_dict`,
+# in either framework.
 
 # %%
 sentence = ["the", "cat", "sat", "on", "the", "mat"]
@@ -117,14 +118,15 @@ for kind, asked in asks_for.items():
 attention = lib.SelfAttention(embed_dim=4, bias=False, **NEW)
 transfer({"q_proj.weight": asking, "k_proj.weight": identity, "v_proj.weight": identity}, attention)
 output, weights = attention(x)
-plots.one_head(weights, sentence, title="Each word looks at the kind that it asks for")
+plots.one_head(weights, sentence, title="Each word attends to the kind that it looks for")
 
 # %% [markdown]
-# "sat" looks at "cat" and at "mat" alike: it asked for a noun and found two.
+# "sat" attends to "cat" and "mat" equally: it looks for a noun and finds two.
 #
-# ## Without positions a sentence is a bag
+# ## Without positions a sentence is a bag of words
 #
-# Nothing in the equation knows an order. Shuffle the words, and the outputs are shuffled with them, no more.
+# The equation does not depend on the order of the words. If you shuffle the words, the outputs are shuffled in the same
+# way, and nothing else changes.
 
 # %%
 order = np.array([3, 0, 5, 2, 4, 1])
@@ -134,39 +136,42 @@ print(f"largest difference between shuffled outputs and outputs of shuffled word
 assert difference < 1e-4
 
 # %% [markdown]
-# ## Heads: several questions at once
+# ## Heads: several patterns at once
 #
-# Now each word also knows its place, again a direction each. Head 0 asks for a kind as before. Head 1 asks for the
-# place before its own. Such heads of the previous word are found in trained language models too.
+# Now each word also contains its position, again as a one-hot vector. Head 0 looks for a kind as before. Head 1 looks
+# for the previous position. Trained language models also contain such previous-token heads.
 
 # %%
 places = np.eye(6, dtype=np.float32)
 both = np.concatenate(
     [identity[kinds], np.zeros((6, 2), np.float32), places], axis=1
-)  # 4 kinds, 2 unused, 6 places
+)  # 4 kinds, 2 unused, 6 positions
 
 query_map, key_map = np.zeros(
     (2, 12, 12), np.float32
 )  # (out, in): rows 0 to 5 are head 0, rows 6 to 11 head 1
 query_map[:4, :4], key_map[:4, :4] = asking, identity
-query_map[6:, 6:], key_map[6:, 6:] = 12.0 * np.eye(6, k=1, dtype=np.float32), places  # place i asks for i - 1
+query_map[6:, 6:], key_map[6:, 6:] = (
+    12.0 * np.eye(6, k=1, dtype=np.float32),
+    places,
+)  # position i looks for i - 1
 maps = {"q_proj": query_map, "k_proj": key_map, "v_proj": np.eye(12), "out_proj": np.eye(12)}
 named = {f"{name}.weight": matrix.astype(np.float32) for name, matrix in maps.items()}
 
 two_heads = lib.MultiHeadSelfAttention(embed_dim=12, num_heads=2, bias=False, **NEW)
 transfer(named, two_heads)
-plots.head_grid(two_heads(array(both[None])).weights, sentence, title="By kind, and by place")
+plots.head_grid(two_heads(array(both[None])).weights, sentence, title="By kind, and by position")
 
 # %% [markdown]
-# The first word has none before it: all its scores are equal, so it looks everywhere.
+# The first word has no previous word: all its scores are equal, so it attends to all words equally.
 #
-# ## Causal: no word sees what comes later
+# ## Causal: no word attends to later words
 #
-# A language model predicts the next word, so a query may see its own place and those before it. That is a mask.
-# **True in row i and column j means: query i attends to key j.**
+# A language model predicts the next word, so a query may attend only to its own position and earlier positions. A mask
+# expresses this. **True in row i and column j means: query i attends to key j.**
 
 # %%
-plots.draw_mask(lib.causal_mask(6), sentence, title="Who may see whom")
+plots.draw_mask(lib.causal_mask(6), sentence, title="The causal mask: visible keys of each query")
 
 # %%
 causal = lib.CausalSelfAttention(embed_dim=12, num_heads=2, bias=False, **NEW)
@@ -174,9 +179,9 @@ transfer(named, causal)
 plots.head_grid(causal(array(both[None])).weights, sentence, title="The same heads, causal")
 
 # %% [markdown]
-# Now "sat" looks at "cat" alone: "mat" has not been said yet.
+# Now "sat" attends only to "cat", because "mat" comes later.
 #
-# The claim can be tested. Change the last word, and see which outputs change.
+# You can test this: change the last word, and see which outputs change.
 
 # %%
 changed = both.copy()
@@ -187,8 +192,9 @@ for name, module in (("self", two_heads), ("causal", causal)):
 assert (before[:5] == after[:5]).all()
 
 # %% [markdown]
-# In the causal one the first five outputs are the same, to the last bit. That is why earlier work can be kept: a
-# **cache** remembers keys and values, and a new word costs one row. Reading on gives what reading all at once gives.
+# With causal attention the first five outputs are equal, to the last bit. Therefore earlier results can be reused: a
+# **KV cache** stores keys and values, and a new word costs only one row of scores. Incremental decoding gives the same
+# outputs as one call with the whole sequence.
 
 # %%
 whole = causal(array(both[None])).output
@@ -201,12 +207,12 @@ print(f"error against one call: {error(np.concatenate(parts, axis=1), numbers(wh
 assert np.allclose(np.concatenate(parts, axis=1), numbers(whole), atol=1e-4)
 
 # %% [markdown]
-# ## Cross-attention: one sequence looks at another
+# ## Cross-attention: one sequence attends to another
 #
 # $$ Q = X W_Q, \quad K = M W_K, \quad V = M W_V $$
 #
-# Queries come from what is being written, keys and values from a memory $M$: what was read. Here each word is its
-# meaning, and a word asks for its own meaning in the other language.
+# Queries come from the target sequence $X$, and keys and values from the source sequence, the memory $M$. Here each
+# word is represented by its meaning, and looks for the same meaning in the other language.
 
 # %%
 french, english = ["le", "chat", "noir", "dort"], ["the", "black", "cat", "sleeps"]
@@ -215,15 +221,15 @@ memory, writing = array(meanings[None]), array(meanings[[0, 2, 1, 3]][None])
 
 cross = lib.CrossAttention(query_dim=4, key_dim=4, embed_dim=4, bias=False, **NEW)
 transfer({"q_proj.weight": 6 * meanings, "k_proj.weight": meanings, "v_proj.weight": meanings}, cross)
-plots.alignment(cross(writing, memory).weights, french, english, title="English written from French")
+plots.alignment(cross(writing, memory).weights, french, english, title="English translated from French")
 
 # %% [markdown]
-# "black cat" and "chat noir" cross: attention needs no order in common.
+# "black cat" and "chat noir" cross: the two sequences may have different word orders.
 #
-# ## Masks combine
+# ## Combining masks
 #
-# Sentences of a batch differ in length and are filled up with padding. Padding must not be seen. Masks are boolean,
-# and are joined with *and*.
+# The sentences of a batch differ in length, so the shorter ones are padded. No query may attend to padding. Masks are
+# boolean, and are combined with *and*.
 
 # %%
 tokens = np.array([[7, 8, 9, 4, 2], [5, 6, 3, 0, 0]])
@@ -245,8 +251,8 @@ assert (weights[1, :, :, 3:] == 0).all()
 # %% [markdown]
 # ## All three in one block
 #
-# A Transformer's decoder block looks back at itself (causal), then across at the encoder, then thinks (a feed-forward
-# network). It returns both kinds of weights.
+# The decoder block of a Transformer has causal self-attention, then cross-attention to the encoder's output, then a
+# feed-forward network. It returns the weights of both attentions.
 
 # %%
 block = fill(lib.EncoderDecoderAttention(embed_dim=12, num_heads=2, **NEW))
@@ -255,7 +261,7 @@ for name, part in zip(result._fields, result, strict=True):
     print(f"{name:14}", tuple(part.shape))
 
 # %% [markdown]
-# Read on in `self_attention.py`, `cross_attention.py` and `masks.py`.
+# Next: `self_attention.py`, `cross_attention.py` and `masks.py`.
 #
-# **Exercise.** Give `causal` the mask `lib.sliding_window_mask(6, window=2)`. Which word can "sat" still see? Which
-# of the two heads does not mind?
+# **Exercise.** Give `causal` the mask `lib.sliding_window_mask(6, window=2)`. Which words can "sat" still attend to?
+# Which of the two heads does not change?

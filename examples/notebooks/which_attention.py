@@ -13,14 +13,15 @@
 # %% [markdown]
 # # Which attention? A tour of the catalogue
 #
-# There are dozens of mechanisms. Each changes **one** thing about the same equation: what is remembered, where words
-# stand, who may be seen, how scores become weights, or how cost grows. What you should see: which change buys what.
+# There are dozens of attention mechanisms. Each changes **one** part of the same equation: the size of the KV cache,
+# the positional encoding, the visible keys, the function from scores to weights, or the growth of the cost. This
+# notebook shows the benefit of each change.
 
 # %% [markdown]
 # ## Set up
 #
-# These cells are the same in every notebook. Choose a framework: everything below runs in either. In Colab, put the
-# owner of your copy of the repository in place of OWNER.
+# These cells are the same in every notebook. Choose a framework; all cells below run in either one. In Colab, replace
+# OWNER by the owner of your copy of the repository.
 
 # %%
 import os
@@ -30,8 +31,8 @@ FRAMEWORK = os.environ.get("FRAMEWORK", FRAMEWORK)
 SOURCE = "git+https://github.com/OWNER/attention-bridge@main"  # or a wheel you uploaded
 
 # %% [markdown]
-# Where the package is missing, as in Colab, it is installed, with the small packages that are missing too.
-# PyTorch, JAX and all else that is there stay as they are.
+# If the package is missing, as in Colab, this cell installs it with the small packages that it needs. It does not
+# change PyTorch, JAX or other installed packages.
 
 # %%
 import importlib
@@ -41,7 +42,7 @@ from importlib.util import find_spec
 
 if find_spec("attention_bridge") is None:
     if "OWNER" in SOURCE:
-        raise ValueError("put the owner of your copy of the repository in place of OWNER in the cell above")
+        raise ValueError("replace OWNER by the owner of your copy of the repository in the cell above")
     needed = ["einops", "jaxtyping", "matplotlib", "ml_dtypes", "numpy", "rich", "safetensors", "typer"]
     missing = [name for name in (*needed, "wadler_lindig") if find_spec(name) is None]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
@@ -49,8 +50,8 @@ if find_spec("attention_bridge") is None:
     importlib.invalidate_caches()
 
 # %% [markdown]
-# The device is found, and matrix products are set to the full precision of float32: by default a TPU multiplies
-# float32 through bfloat16, and a GPU may use TF32.
+# This cell finds the device and sets matrix products to full float32 precision: by default a TPU multiplies float32
+# in bfloat16, and a GPU may use TF32.
 
 # %%
 # %matplotlib inline
@@ -74,7 +75,7 @@ if FRAMEWORK == "torch":
     torch.set_float32_matmul_precision("highest")
     torch.set_grad_enabled(False)
     array = partial(torch.tensor, device=device)
-    NEW = {}  # what every module is built with
+    NEW = {}  # arguments of every module
     kind = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(f"PyTorch {torch.__version__} on {kind}")
 else:
@@ -90,7 +91,7 @@ else:
     NEW = {"rngs": nnx.Rngs(0)}
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
 
-numbers = partial(to_numpy, "array")  # from either framework to numpy
+numbers = partial(to_numpy, "array")  # from either framework to NumPy
 
 # %%
 from IPython.display import Markdown
@@ -102,14 +103,12 @@ families = {}
 for mechanism in CATALOGUE:
     families.setdefault(mechanism.family, []).append(mechanism.name)
 rows = [f"| {family} | {len(names)} | {', '.join(names)} |" for family, names in families.items()]
-print(
-    f"{len(CATALOGUE)} entries; each proven equal in both frameworks and to its paper's equation in float64"
-)
+print(f"{len(CATALOGUE)} entries; each is tested in both frameworks against its paper's equation in float64")
 Markdown("\n".join(["| family | entries | names |", "|---|---|---|", *rows]))
 
 
 # %% [markdown]
-# A picture for all sections: some matrices of weights side by side.
+# This function draws several matrices of weights side by side.
 
 
 # %%
@@ -136,19 +135,19 @@ text = array(rng.standard_normal((1, LENGTH, 24)).astype(np.float32))  # 20 diff
 same = array(np.tile(0.6 * rng.standard_normal(24).astype(np.float32), (1, LENGTH, 1)))  # one word, 20 times
 
 # %% [markdown]
-# ## Heads: what has to be remembered
+# ## Heads: the size of the KV cache
 #
-# To write a text, a model remembers a key and a value of each word, for each head. Share them among heads and the
-# cache shrinks:
+# To generate text, a model caches a key and a value of each word, for each head. Sharing them among heads makes the KV
+# cache smaller:
 #
 # $$ \mathrm{head}_h = \mathrm{softmax}\left(Q_h K_g^\top / \sqrt{d}\right) V_g, \qquad g = \lfloor h G / H \rfloor $$
 #
-# Here are 8 heads of 16 features, and the numbers that each class keeps of one word.
+# Here are 8 heads of 16 features, and the number of values that each class caches per word.
 
 
 # %%
 def count(arrays):
-    """How many numbers there are in arrays, or in tuples of them."""
+    """The number of elements of an array, or of all arrays in a tuple."""
     return sum(map(count, arrays)) if isinstance(arrays, tuple) else int(np.prod(arrays.shape))
 
 
@@ -167,16 +166,17 @@ ladder = {
 wide = array(rng.standard_normal((1, LENGTH, 128)).astype(np.float32))
 for name, module in ladder.items():
     kept = count(module(wide, cache=lib.GrowingCache()).cache.entries) // LENGTH
-    print(f"{name:32} {kept:4} numbers a word")
+    print(f"{name:32} {kept:4} values per word")
 
 # %% [markdown]
-# One group for all heads keeps an eighth, but then all heads look with the same keys. Latent attention keeps as little:
-# a short vector, 24 numbers and 8 for the position, from which each head makes keys and values of its own.
+# With one group for all heads the cache is an eighth of the size, but all heads share the same keys. Latent attention
+# has an equally small cache: a short vector of 24 values, and 8 values for the position. Each head computes its own
+# keys and values from this vector.
 #
 # ## Positions: one word, twenty times
 #
-# Attention by itself knows no order. Say the same word again and again: all scores are equal, and whatever pattern is
-# left comes from positions alone.
+# Attention alone does not depend on the order. With the same word at every position, all scores are equal, and any
+# remaining pattern comes from the positional encoding.
 
 # %%
 schemes = {
@@ -189,16 +189,16 @@ weights = {}
 for name, scheme in schemes.items():
     module = fill(lib.GroupedQueryAttention(24, 2, num_kv_heads=2, is_causal=True, position=scheme, **NEW))
     weights[name] = module(same).weights
-poster(weights, "What is left is the position")
+poster(weights, "The effect of positional encodings alone")
 
 # %% [markdown]
-# Without positions a word looks evenly at all before it. Rotary angles make waves in the distance; ALiBi prefers what
-# is near, always; T5's bias is learned (random here), in buckets of distance.
+# Without positions a word attends equally to all earlier words. Rotary embeddings give weights that oscillate with the
+# distance. ALiBi always prefers near words. T5's bias is learned (random here), with one value per bucket of distances.
 #
-# ## Patterns: who may be seen
+# ## Patterns: visible keys
 #
-# All pairs of $n$ words cost $n^2$. Most can be left out. The same word again: in a
-# row, every key that is seen weighs the same.
+# All pairs of $n$ words cost $n^2$, and most pairs can be left out. Here the same word is at every position again, so
+# all visible keys of a query have the same weight.
 
 # %%
 global_words = array(np.arange(LENGTH)[None] % 10 == 0)
@@ -210,17 +210,17 @@ weights = {
         same, global_tokens=global_words
     ).weights,
 }
-poster(weights, "Who sees whom")
+poster(weights, "Visible keys of each query")
 
 # %%
 for name, found in weights.items():
     print(f"{name:24} {(numbers(found)[0, 0] > 0).sum():4} of {LENGTH**2} pairs")
 
 # %% [markdown]
-# ## Scores: how they become weights
+# ## Scores: from scores to weights
 #
-# Softmax never gives zero. Sparsemax and entmax do; a sigmoid gives each key its own weight, and rows no longer sum
-# to one.
+# The softmax never gives zero. Sparsemax and entmax give exact zeros. A sigmoid weights each key independently, so rows
+# no longer sum to one.
 
 # %%
 mechanisms = {
@@ -230,7 +230,7 @@ mechanisms = {
     "SigmoidAttention": lib.SigmoidAttention,
 }
 weights = {name: fill(each(24, 2, **NEW))(0.3 * text).weights for name, each in mechanisms.items()}
-poster(weights, "The same maps, other weights")
+poster(weights, "The same projections, other weights")
 
 # %%
 for name, found in weights.items():
@@ -239,10 +239,10 @@ for name, found in weights.items():
     print(f"{name:20} {(head == 0).mean():4.0%} exact zeros, rows sum to {rows.min():.2f} … {rows.max():.2f}")
 
 # %% [markdown]
-# ## Linear: memory that does not grow
+# ## Linear: a recurrent state of constant size
 #
-# Leave out the softmax, and the sum over keys can be taken once: it is a matrix, the **state**, to which each word is
-# added. Nothing else is remembered.
+# Without the softmax, the sum over keys is a matrix that can be updated word by word: the **recurrent state**. A linear
+# attention layer stores nothing else.
 #
 # $$ S_i = S_{i-1} + \phi(k_i)\, v_i^\top, \qquad o_i = \phi(q_i)^\top S_i $$
 
@@ -256,9 +256,9 @@ for length in (16, 64, 256, 1024):
     print(f"{length:5} {count(cache):18} {count(recurrent(words).state):27}")
 
 # %% [markdown]
-# The ladder goes on: retention lets old words fade at a fixed rate, gated linear attention at a rate that each word
-# decides, and the delta rule **overwrites** what was stored under a like key. `need_weights=True` shows the matrix
-# that such a layer would have had as attention.
+# The next steps change the update of the state. Retention lets old words decay at a fixed rate, and gated linear
+# attention at a rate that depends on each word. The delta rule **overwrites** the value of a similar key.
+# `need_weights=True` returns the equivalent attention matrix of such a layer.
 
 # %%
 weights = {
@@ -268,22 +268,22 @@ weights = {
 poster(weights, "Linear attention as a matrix; blue is negative")
 
 # %% [markdown]
-# ## So, which?
+# ## Which one to choose?
 #
-# | you want | begin with | and know that |
+# | goal | start with | note |
 # |---|---|---|
-# | a model of a sequence, no more | `MultiHeadSelfAttention`, `CausalSelfAttention` | everything is compared with it |
-# | to write text with a small cache | `GroupedQueryAttention`, then `MultiHeadLatentAttention` | little is lost |
-# | positions | `RotaryEmbedding` | for longer texts than trained on: its scalings, or `ALiBi` |
-# | long texts, local meaning | `SlidingWindowAttention`, mixed with full layers | layers reach far words |
-# | endless streams | `StreamingAttention` | what leaves the window is forgotten |
-# | constant memory | `GatedDeltaNet`, `KimiDeltaAttention`, `Mamba2` | for exact recall mix in softmax layers |
-# | long texts, learned choice of keys | `NativeSparseAttention`, `DeepSeekSparseAttention` | it takes care to train |
-# | to see an alignment | `BasicAttention`, `CrossAttention` | weights are a hint, not an explanation |
+# | a plain sequence model | `MultiHeadSelfAttention`, `CausalSelfAttention` | the usual baseline |
+# | a small KV cache | `GroupedQueryAttention`, then `MultiHeadLatentAttention` | little loss of quality |
+# | positions | `RotaryEmbedding` | for texts longer than in training: its scalings, or `ALiBi` |
+# | long texts, local context | `SlidingWindowAttention`, mixed with full layers | several layers reach distant words |
+# | endless streams | `StreamingAttention` | words outside the window are dropped |
+# | constant memory | `GatedDeltaNet`, `KimiDeltaAttention`, `Mamba2` | add softmax layers for exact recall |
+# | long texts, learned choice of keys | `NativeSparseAttention`, `DeepSeekSparseAttention` | harder to train |
+# | alignments | `BasicAttention`, `CrossAttention` | weights are a hint, not an explanation |
 # | many inputs, few outputs | `PerceiverAttention`, `AttentionPooling` | the latents are a bottleneck |
-# | pictures | `ViTBlock`, `ShiftedWindowAttention` | patches are the words |
+# | images | `ViTBlock`, `ShiftedWindowAttention` | the tokens are patches |
 #
 # `attention-bridge list` and `docs/catalogue.md` have every equation and paper.
 #
-# **Exercise.** Give `StreamingAttention` a `RotaryEmbedding(12)` as its `position`, and feed it 200 words. Does the
-# last row depend on word 100? Change that word and see.
+# **Exercise.** Give `StreamingAttention` a `RotaryEmbedding(12)` as its `position`, and 200 words as input. Does the
+# last row depend on word 100? Change that word and look.

@@ -1,7 +1,7 @@
-"""Outside implementations of the mechanisms, and how far both mirrors are from each.
+"""Comparison of both mirrors with implementations of other libraries ("peers").
 
-A peer is a function that builds the outside implementation with random weights, runs it, and says what a module
-of the mirrors must be given to do the same:
+A peer is a function that builds the other library's module with random weights and runs it. It returns the mirrors'
+module with the same weights, the inputs and the expected outputs:
 
     @peer("GroupedQueryAttention", "transformers LlamaAttention")
     def llama(rng): ...
@@ -32,13 +32,13 @@ from attention_bridge.weights.leaves import to_numpy
 
 
 class Comparison(NamedTuple):
-    """What our module must be, and be given, to do what the peer did.
+    """The mirrors' module, weights and inputs that correspond to a run of a peer, and the peer's outputs.
 
     Attributes:
-        module: to be built in both mirrors.
-        weights: the peer's, by the names of the torch mirror; their dtype is that of the comparison.
-        inputs: of the call, by name: numpy arrays, and values that are passed on as they are.
-        expected: what the peer made of them, by field of our result.
+        module: module to build in both mirrors.
+        weights: weights of the peer by the names of the torch mirror; the comparison runs in their dtype.
+        inputs: arguments of the call by name: NumPy arrays, and other values that are passed unchanged.
+        expected: outputs of the peer, by the names of the mirrors' outputs.
     """
 
     module: Part
@@ -49,12 +49,12 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Peer:
-    """An outside implementation of a mechanism.
+    """Another library's implementation of a mechanism.
 
     Attributes:
-        mechanism: its name in the catalogue.
+        mechanism: name of the mechanism in the catalogue.
         name: package and class or function.
-        compare: runs it, on numbers from a generator.
+        compare: function that runs the implementation on random numbers from a generator.
     """
 
     mechanism: str
@@ -63,7 +63,7 @@ class Peer:
 
 
 class Measured(NamedTuple):
-    """How far each mirror is from a peer: the largest difference relative to the largest number, over all outputs."""
+    """The largest difference of each mirror from a peer over all outputs, relative to the largest expected value."""
 
     peer: Peer
     dtype: str
@@ -78,7 +78,7 @@ _found: list[Peer] = []
 def peer(
     mechanism: str, name: str
 ) -> Callable[[Callable[[np.random.Generator], Comparison]], Callable[[np.random.Generator], Comparison]]:
-    """Enter a function among the peers."""
+    """Decorator that registers a function as a peer of a mechanism."""
 
     def enter(compare: Callable[[np.random.Generator], Comparison]) -> Any:
         _found.append(Peer(mechanism, name, compare))
@@ -88,9 +88,9 @@ def peer(
 
 
 def peers() -> list[Peer]:
-    """All peers, of all files of this folder."""
+    """All peers in all files of this folder."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the peers import
+        warnings.simplefilter("ignore")  # from the libraries' imports
         for module in pkgutil.iter_modules(__path__):
             if module.name != "__main__":
                 importlib.import_module(f"{__name__}.{module.name}")
@@ -98,25 +98,25 @@ def peers() -> list[Peer]:
 
 
 def numpy(tensor: Any) -> np.ndarray:
-    """An array of any framework."""
+    """Convert an array of any framework to NumPy."""
     return tensor.detach().cpu().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)
 
 
 @torch.no_grad()
 def randomise(module: torch.nn.Module, rng: np.random.Generator) -> None:
-    """Fill every parameter of a torch module, biases and norms too, with random numbers."""
+    """Fill every parameter of a torch module with random numbers, including biases and norms."""
     for parameter in module.parameters():
         parameter.copy_(torch.from_numpy(0.5 * rng.standard_normal(parameter.shape)))
 
 
 def weights_of(module: torch.nn.Module, **names: str) -> Arrays:
-    """The parameters of a torch module, renamed by prefix: `q_proj="query"` reads `query.weight` as `q_proj.weight`."""
+    """The parameters of a torch module, renamed by prefix: with `q_proj="query"`, `query.weight` is `q_proj.weight`."""
     state = {name: numpy(x) for name, x in module.state_dict().items()}
     return {
-        ours + name.removeprefix(theirs): x
-        for ours, theirs in names.items()
+        ours + name.removeprefix(prefix): x
+        for ours, prefix in names.items()
         for name, x in state.items()
-        if name == theirs or name.startswith(f"{theirs}.")
+        if name == prefix or name.startswith(f"{prefix}.")
     }
 
 
@@ -125,7 +125,7 @@ def _each_array(inputs: Mapping[str, Any], convert: Callable[[np.ndarray], Any])
 
 
 def _compiled(module: nnx.Module, inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """What a module makes of its inputs, compiled as a whole: quicker than one operation after the other."""
+    """The outputs of a JAX module, compiled as a whole, which is faster than op by op."""
     graphdef, state = nnx.split(module)
     arrays = {n: x for n, x in inputs.items() if any(isinstance(y, jax.Array) for y in jax.tree.leaves(x))}
     fixed = {name: x for name, x in inputs.items() if name not in arrays}
@@ -138,7 +138,7 @@ def _compiled(module: nnx.Module, inputs: Mapping[str, Any]) -> dict[str, jax.Ar
 
 
 def measure(one: Peer) -> Measured:
-    """Run both mirrors on what the peer was given, and compare."""
+    """Run both mirrors with the peer's weights and inputs, and compare the outputs."""
     module, weights, inputs, expected = one.compare(np.random.default_rng(20261123))
     arrays = [x for x in (*weights.values(), *inputs.values()) if isinstance(x, np.ndarray)]
     dtype = str(next(x.dtype for x in arrays if x.dtype.kind == "f"))
@@ -155,6 +155,6 @@ def measure(one: Peer) -> Measured:
             )
             for name, right in expected.items()
         ]
-    # The peer rounds too: two implementations may be apart by twice what each may be off.
+    # The peer rounds too: two implementations may differ by twice the tolerance of one.
     bound = 2 * tolerances(dtype, summed_terms(weights, inputs))["output"]
     return Measured(one, dtype, max(e for e, _ in errors), max(e for _, e in errors), bound)

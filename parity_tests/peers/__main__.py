@@ -1,4 +1,4 @@
-"""Print how close every mechanism comes to its outside peers."""
+"""Print the differences of every mechanism from other libraries' implementations."""
 
 import sys
 from contextlib import redirect_stdout
@@ -12,8 +12,9 @@ PAGE = """# Peers
 
 Printed by `python -m parity_tests.peers`, with {versions}.
 
-Each mechanism with the same weights and inputs as an implementation by others: `torch` and `jax` are the largest
-difference of our outputs from theirs, relative to the largest number; `bound` is what rounding explains.
+Each mechanism runs with the same weights and inputs as another library's implementation ("peer"). `torch` and `jax` are
+the largest differences of the mirrors' outputs from the peer's, relative to the largest output of the peer. `bound` is
+the difference that rounding can explain.
 
 | mechanism | peer | dtype | torch | jax | bound |
 | --- | --- | --- | --- | --- | --- |

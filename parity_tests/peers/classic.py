@@ -1,7 +1,7 @@
-"""Peers of the attentions of recurrent networks, by Keras and ESPnet.
+"""Peers of the attention mechanisms of recurrent networks, from Keras and ESPnet.
 
-The layers of Keras have no projections: they are given queries and keys that were projected here, by a product in
-numpy. Their own products are float32 in any case, and so is all else.
+The Keras layers have no projections, so this file projects queries and keys in NumPy. The layers always multiply in
+float32, so all comparisons with them run in float32.
 """
 
 import os
@@ -23,7 +23,7 @@ COMPARED = {"query_dim": QUERY_DIM, "key_dim": KEY_DIM, "hidden_dim": HIDDEN}
 
 
 def run_keras(layer, query, key, value, mask, scale=None):
-    """Output and weights of a layer, under a mask of keys `(batch, 1, 1, key)`."""
+    """Output and weights of a layer, with a key mask `(batch, 1, 1, key)`."""
     query, key, value = (torch.from_numpy(x) for x in (query, key, value))
     layer.build([query.shape, value.shape, key.shape])
     if scale is not None:
@@ -46,7 +46,7 @@ def draw_named(rng, shapes):
 
 
 def key_mask(rng, batch, length):
-    """A random mask of keys, some of which can always be seen."""
+    """A random key mask `(batch, 1, 1, key)` that never masks the first key."""
     mask = rng.random((batch, 1, 1, length)) < 0.6
     mask[..., 0] = True
     return mask
@@ -82,7 +82,7 @@ def keras_additive(rng: np.random.Generator) -> Comparison:
 @peer("LuongAttention-dot", "keras Attention")
 def keras_dot(rng: np.random.Generator) -> Comparison:
     given = query_key_value(rng, QUERY_DIM)
-    expected = run_keras(keras.layers.Attention(), **given)  # it does not scale
+    expected = run_keras(keras.layers.Attention(), **given)  # without scaling
     return Comparison(Part("LuongAttention", {"score": Part("DotScore")}), {}, given, expected)
 
 
@@ -97,7 +97,8 @@ def keras_general(rng: np.random.Generator) -> Comparison:
 
 @peer("LuongAttention-concat", "keras AdditiveAttention")
 def keras_concat(rng: np.random.Generator) -> Comparison:
-    # Not their Attention(score_mode="concat"), which has no W. Of W [q; k], one half meets q and one meets k.
+    # Attention(score_mode="concat") has no W, so this uses AdditiveAttention: W [q; k] is one half of W times q plus
+    # the other half times k.
     given = query_key_value(rng)
     shapes = {
         "score.concat_proj.weight": (HIDDEN, QUERY_DIM + KEY_DIM),
@@ -112,7 +113,7 @@ def keras_concat(rng: np.random.Generator) -> Comparison:
 
 @peer("LuongAttention-concat", "keras Attention with score_mode=concat")
 def keras_concat_without_weights(rng: np.random.Generator) -> Comparison:
-    # It has no W, and one number for all of v: W is two identities side by side.
+    # The layer has no W, and a single number for v: here W is two identity matrices side by side.
     given = query_key_value(rng, QUERY_DIM)
     w = {
         "score.concat_proj.weight": np.tile(np.eye(QUERY_DIM, dtype=np.float32), 2),
@@ -134,7 +135,7 @@ def keras_pointer(rng: np.random.Generator) -> Comparison:
 
 @peer("HierarchicalAttentionPooling", "keras AdditiveAttention")
 def keras_pooling(rng: np.random.Generator) -> Comparison:
-    # One query that says nothing.
+    # A single query of zeros.
     [x] = draw(rng, (BATCH, KEY, KEY_DIM))
     mask = key_mask(rng, BATCH, KEY)
     shapes = {
@@ -151,7 +152,7 @@ def keras_pooling(rng: np.random.Generator) -> Comparison:
 
 @peer("LocationAwareAttention", "espnet AttLoc")
 def espnet_location_aware(rng: np.random.Generator) -> Comparison:
-    """The run that `fixtures/make_classic.py` wrote."""
+    """The results in the file that `fixtures/make_classic.py` writes."""
     found = load_file(FIXTURE)
     given, expected = (
         {name.removeprefix(f"{kind}."): x for name, x in found.items() if name.startswith(f"{kind}.")}

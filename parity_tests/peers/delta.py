@@ -1,4 +1,4 @@
-"""Peers of the memories that are corrected, and of state-space duality."""
+"""Peers of the delta-rule layers and of Mamba-2."""
 
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from attention_bridge.parity.run import Arrays
 from parity_tests.peers import Comparison, numpy, peer, weights_of
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "delta.safetensors"
-EMBED, CHUNKS = 24, {"chunk_size": 4}  # of 9 tokens
+EMBED, CHUNKS = 24, {"chunk_size": 4}  # inputs have 9 tokens
 
 
 def fixture(name: str, **arguments: Any) -> Comparison:
-    """One run that `fixtures/make_delta.py` wrote; flash-linear-attention computes in float32."""
+    """One result of flash-linear-attention from the file that `fixtures/make_delta.py` writes, in float32."""
     of = {
         key.removeprefix(f"{name}/"): x for key, x in load_file(FIXTURE).items() if key.startswith(f"{name}/")
     }
@@ -46,7 +46,7 @@ def kimi_delta_attention(rng: np.random.Generator) -> Comparison:
 
 @torch.no_grad()
 def randomise(module: torch.nn.Module, rng: np.random.Generator) -> torch.nn.Module:
-    """Draw every parameter anew."""
+    """Fill every parameter with random numbers; norm weights are around 1."""
     for name, parameter in module.named_parameters():
         drawn = 0.4 * rng.standard_normal(parameter.shape) + name.endswith("norm.weight")
         parameter.copy_(torch.from_numpy(drawn.astype(np.float32)))
@@ -54,7 +54,7 @@ def randomise(module: torch.nn.Module, rng: np.random.Generator) -> torch.nn.Mod
 
 
 def qwen3_next_weights(theirs: Qwen3NextGatedDeltaNet) -> Arrays:
-    """Its packed projections, taken apart: for each head of keys its query, key, values and gates, or its b and a."""
+    """Weights with the packed projections split; they hold, per key head, query, key, values and gates, or b and a."""
     weights = weights_of(
         theirs, conv="conv1d", norm="norm", out_proj="out_proj", A_log="A_log", dt_bias="dt_bias"
     )
@@ -76,7 +76,7 @@ def qwen3_next_weights(theirs: Qwen3NextGatedDeltaNet) -> Arrays:
     return weights
 
 
-# All three compute in float32 whatever they are given.
+# All three always compute in float32.
 @peer("GatedDeltaNet", "transformers Qwen3NextGatedDeltaNet")
 def qwen3_next(rng: np.random.Generator) -> Comparison:
     config = Qwen3NextConfig(
@@ -112,7 +112,7 @@ def kimi_linear(rng: np.random.Generator) -> Comparison:
     weights = weights_of(
         theirs, conv="conv1d", norm="o_norm", out_proj="o_proj", **dict(zip(same, same, strict=True)), **gate
     )
-    weights["A_log"] = weights["A_log"].reshape(-1)  # there (1, 1, heads, 1)
+    weights["A_log"] = weights["A_log"].reshape(-1)  # (1, 1, heads, 1) in transformers
     module = Part("KimiDeltaAttention", {"embed_dim": EMBED, "num_heads": 3, "head_dim": 5, **CHUNKS})
     output = theirs(torch.from_numpy(x))
     return Comparison(module, weights, {"x": x}, {"output": numpy(output)})

@@ -1,4 +1,4 @@
-"""Peers of attention that is let through, subtracted or forgotten."""
+"""Peers of gated, differential and forgetting attention."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ LAMBDAS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
 
 
 def norms(eps: float) -> dict[str, Part]:
-    """Norms of queries and keys of 8 features."""
+    """RMS norms for queries and keys of 8 features."""
     return {name: Part("rms_norm", {"dim": 8, "eps": eps}) for name in ("q_norm", "k_norm")}
 
 
@@ -39,7 +39,7 @@ def qwen_3_next(rng: np.random.Generator) -> Comparison:
     config = eager(Qwen3NextConfig(**GROUPED, rope_parameters=turned))
     theirs = Qwen3NextAttention(config, layer_idx=0)
     x, expected = causal_decoder(theirs, Qwen3NextRotaryEmbedding(config), rng)
-    # Each head of its `q_proj` is 8 rows for the query and 8 for the gate; its norms hold γ − 1.
+    # Each head has 8 rows for the query and 8 for the gate in `q_proj`; the norms store γ − 1.
     packed = numpy(theirs.q_proj.weight).reshape(6, 2, 8, 24)
     weights = {
         **weights_of(theirs, k_proj="k_proj", v_proj="v_proj", out_proj="o_proj"),
@@ -58,9 +58,7 @@ def afmoe(rng: np.random.Generator) -> Comparison:
     sizes = {name: size for name, size in GROUPED.items() if name != "attention_bias"}
     config = eager(AfmoeConfig(**sizes, num_hidden_layers=1, layer_types=["sliding_attention"]))
     config.attention_bias = False
-    theirs = AfmoeAttention(
-        config, layer_idx=0
-    )  # its window is the mask that it is given: none but the causal one
+    theirs = AfmoeAttention(config, layer_idx=0)  # its window comes from the mask, which is only causal here
     x, expected = causal_decoder(theirs, AfmoeRotaryEmbedding(config), rng)
     names = {**HUGGING_FACE, "gate_proj": "gate_proj", "q_norm": "q_norm", "k_norm": "k_norm"}
     module = Part("GatedAttention", {**OURS, **norms(config.rms_norm_eps)})
@@ -91,7 +89,7 @@ def keras_gate(rng: np.random.Generator) -> Comparison:
         array = keras.ops.convert_to_numpy(variable)
         if kind == "bias":
             weights[f"{names[layer]}.bias"] = array.reshape(-1)
-        else:  # (embed, heads, head_dim), and back
+        else:  # (embed, heads, head_dim); (heads, head_dim, embed) for the output projection
             columns = 12 if layer == "attention_output" else -1
             weights[f"{names[layer]}.weight"] = np.ascontiguousarray(array.reshape(12, columns).T)
     module = Part("GatedAttention", {"embed_dim": 12, "num_heads": 3, "is_causal": True})
@@ -117,13 +115,14 @@ def diff_llama(rng: np.random.Generator) -> Comparison:
     )
     theirs = DiffLlamaAttention(config, layer_idx=3)
     x, expected = causal_decoder(theirs, DiffLlamaRotaryEmbedding(config), rng)
-    # Its head h is subtracted from head h − 3, ours of 2 h + 1 from 2 h; its values are in halves 3 heads apart.
+    # It subtracts head h from head h − 3, the mirrors subtract head 2 h + 1 from head 2 h; the two halves of a value
+    # are 3 heads apart.
     beside = np.arange(6).reshape(2, 3).T.reshape(-1)  # 0 3 1 4 2 5
     weights = weights_of(theirs, **HUGGING_FACE, **{name: name for name in LAMBDAS})
     for name in ("q_proj.weight", "k_proj.weight", "v_proj.weight"):
         weights[name] = weights[name].reshape(6, 4, 24)[beside].reshape(24, 24)
     weights["head_norm.weight"] = np.ones(8, np.float32)  # its norm has no weight
-    both = expected["weights"]  # of all six heads, not their difference
+    both = expected["weights"]  # weights of all six heads instead of the differences
     with torch.no_grad():
         q1, k1, q2, k2 = (getattr(theirs, name) for name in LAMBDAS)
         factor = float(torch.exp(q1 @ k1) - torch.exp(q2 @ k2)) + theirs.lambda_init
@@ -144,7 +143,7 @@ def diff_llama(rng: np.random.Generator) -> Comparison:
 
 @peer("ForgettingAttention", "flash-linear-attention naive_forgetting_attn")
 def naive_forgetting_attn(rng: np.random.Generator) -> Comparison:
-    weights = load_file(FIXTURES / "forgetting.safetensors")  # written by `fixtures/make_gates.py`
+    weights = load_file(FIXTURES / "forgetting.safetensors")  # from `fixtures/make_gates.py`
     x, output = weights.pop("x"), weights.pop("output")
     module = Part("ForgettingAttention", {"embed_dim": 12, "num_heads": 3})
     return Comparison(module, weights, {"x": x}, {"output": output})

@@ -1,4 +1,4 @@
-"""Peers of the heads."""
+"""Peers of grouped-query, multi-query and latent attention."""
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ def llama(rng: np.random.Generator) -> Comparison:
         hidden_size=24, num_attention_heads=6, num_key_value_heads=2, head_dim=8, attention_bias=False
     )
     config._attn_implementation = "eager"
-    theirs = LlamaAttention(config, layer_idx=0).eval()  # its softmax is float32 in any case
+    theirs = LlamaAttention(config, layer_idx=0).eval()  # its softmax is always float32
     x = rng.standard_normal((2, 5, 24)).astype(np.float32)
     causal = torch.full((5, 5), -torch.inf).triu(1)[None, None]
     turns = LlamaRotaryEmbedding(config)(torch.zeros(1), torch.arange(5)[None])
@@ -47,13 +47,13 @@ def llama(rng: np.random.Generator) -> Comparison:
 @peer("MultiQueryAttention", "transformers GPTBigCodeAttention")
 def gpt_bigcode(rng: np.random.Generator) -> Comparison:
     config = GPTBigCodeConfig(n_embd=12, n_head=3, multi_query=True)
-    config._attn_implementation = "eager"  # its softmax is float32 in any case
+    config._attn_implementation = "eager"  # its softmax is always float32
     theirs = GPTBigCodeAttention(config).eval()
     randomise(theirs, rng)
     x = rng.standard_normal((2, 5, 12)).astype(np.float32)
     causal = torch.full((5, 5), -torch.inf).triu(1)[None, None]
     output, weights = theirs(torch.from_numpy(x), attention_mask=causal)
-    packed = weights_of(theirs, c_attn="c_attn")  # all heads of queries, then the key, then the value
+    packed = weights_of(theirs, c_attn="c_attn")  # rows of all query heads, then key, then value
     ours = {
         f"{name}_proj{kind.removeprefix('c_attn')}": rows
         for kind, both in packed.items()
@@ -68,10 +68,10 @@ def gpt_bigcode(rng: np.random.Generator) -> Comparison:
 def x_transformers_one_kv_head(rng: np.random.Generator) -> Comparison:
     theirs = x_transformers.Attention(dim=12, dim_head=5, heads=3, one_kv_head=True).eval()
     randomise(theirs, rng)
-    x = rng.standard_normal((2, 5, 12)).astype(np.float32)  # its softmax is float32 in any case
+    x = rng.standard_normal((2, 5, 12)).astype(np.float32)  # its softmax is always float32
     mask = (
         rng.random((2, 3, 5, 5)) < 0.6
-    )  # as `attn_mask`: its `mask` of keys zeroes the outputs of queries too
+    )  # as `attn_mask`; the key mask `mask` would also zero the outputs of queries
     mask[..., 0] = True
     output, intermediates = theirs(
         torch.from_numpy(x), attn_mask=torch.from_numpy(mask), return_intermediates=True
@@ -88,7 +88,7 @@ SIZES = {"num_heads": 3, "kv_lora_rank": 7, "nope_head_dim": 5, "rope_head_dim":
 def deepseek(
     rng: np.random.Generator, name: str, q_lora_rank: int | None, *, interleaved: bool
 ) -> Comparison:
-    """Their attention, whose norms compute in float32 in any case; the second half of `x` after the first."""
+    """Run DeepSeek's attention, whose norms are always float32; for `AbsorbedLatentAttention` twice, with a cache."""
     config = DeepseekV3Config(
         hidden_size=12,
         num_attention_heads=3,

@@ -1,4 +1,4 @@
-"""Peers of attention of and to learned vectors, and over sets."""
+"""Peers of attention with learned queries or latents, and over sets."""
 
 import numpy as np
 import torch
@@ -17,14 +17,14 @@ TORCH = "torch MultiheadAttention, LayerNorm and Linear"
 
 @torch.no_grad()
 def redraw(module: nn.Module, rng: np.random.Generator) -> nn.Module:
-    """No parameter zero or one, as some of theirs start."""
+    """Fill every parameter with random numbers, because some start at zero or one; converts to float64."""
     for parameter in module.parameters():
         parameter.copy_(torch.from_numpy(0.4 * rng.standard_normal(parameter.shape)))
     return module.double().eval()
 
 
 def packed_attention(theirs: nn.MultiheadAttention) -> Arrays:
-    """The weights of PyTorch's own attention by our names."""
+    """The weights of `nn.MultiheadAttention` by the mirrors' names."""
     packed = [numpy(x).reshape(3, theirs.embed_dim, -1) for x in (theirs.in_proj_weight, theirs.in_proj_bias)]
     return weights_of(theirs, out_proj="out_proj") | {
         f"{name}_proj.{kind}": x
@@ -81,12 +81,12 @@ def siglip(rng: np.random.Generator) -> Comparison:
     names = {"ffn_norm": "layernorm", "ffn.up_proj": "mlp.fc1", "ffn.down_proj": "mlp.fc2"}
     weights |= {**weights_of(theirs, **names), "probes": numpy(theirs.probe)[0]}
     ours = {"embed_dim": 12, "num_heads": 3, "ffn_dim": 13}
-    output = theirs(torch.from_numpy(x))[:, None]  # they drop the axis of the one probe
+    output = theirs(torch.from_numpy(x))[:, None]  # transformers drops the axis of the single probe
     return Comparison(Part("AttentionPooling", ours), weights, {"x": x}, {"output": numpy(output)})
 
 
 class Block(nn.Module):
-    """The block of a Set Transformer, made of PyTorch's own layers as PyTorch Geometric makes it."""
+    """The block of a Set Transformer, made of PyTorch's own layers as in PyTorch Geometric."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -101,7 +101,10 @@ class Block(nn.Module):
         return self.norm2(hidden + self.linear(hidden).relu()), weights
 
     def by_our_names(self, prefix: str = "") -> Arrays:
-        """Its weights; queries larger, for PyTorch divides by the root of a head and the paper by that of all."""
+        """The weights by the mirrors' names, with the query projection multiplied by √heads.
+
+        PyTorch divides scores by the root of the head dimension, the paper by the root of the embedding dimension.
+        """
         weights = packed_attention(self.attention)
         weights |= weights_of(self, attention_norm="norm1", ffn_norm="norm2", ffn_proj="linear")
         root = self.attention.num_heads**0.5
@@ -165,7 +168,7 @@ def slots(rng: np.random.Generator) -> Comparison:
     x = rng.standard_normal((2, 7, 12))
     torch.manual_seed(0)
     noise = torch.randn(2, 5, 12, dtype=torch.float64)
-    torch.manual_seed(0)  # so that they draw the same
+    torch.manual_seed(0)  # so that the layer samples the same noise
     output = theirs(torch.from_numpy(x))
     names = {
         "q_proj": "to_q",

@@ -18,7 +18,7 @@ EMBED, HEADS, HEAD_DIM = 12, 3, 4
 
 
 def fixture(name: str, **arguments: Any) -> Comparison:
-    """One run that `fixtures/make_linear.py` wrote; flash-linear-attention computes in float32."""
+    """One result of flash-linear-attention from the file that `fixtures/make_linear.py` writes, in float32."""
     of = {
         key.removeprefix(f"{name}/"): x for key, x in load_file(FIXTURE).items() if key.startswith(f"{name}/")
     }
@@ -34,7 +34,7 @@ def linear_attention(rng: np.random.Generator) -> Comparison:
 
 @peer("MultiScaleRetention", "flash-linear-attention MultiScaleRetention")
 def retention(rng: np.random.Generator) -> Comparison:
-    # Half-split pairs at the usual angles of rotary embeddings; the paper has neighbours, at angles of its own.
+    # Half-split pairs with the usual rotary frequencies; the paper has interleaved pairs with other frequencies.
     frequencies = tuple(10000.0 ** (-i / HEAD_DIM) for i in range(0, HEAD_DIM, 2))
     return fixture("MultiScaleRetention", frequencies=frequencies, interleaved=False, eps=1e-5)
 
@@ -57,7 +57,7 @@ def fast_attention(rng: np.random.Generator, *, is_causal: bool) -> Comparison:
         .transpose(1, 2)
         for name in "qkv"
     )
-    # What it adds to features and denominators lets no subtraction cancel (see `performer.py`): without it.
+    # eps = 0: its eps on features and denominators does not cancel (see `performer.py`).
     with (
         patch.object(performer, "softmax_kernel", partial(performer.softmax_kernel, eps=0.0)),
         patch.object(

@@ -1,4 +1,4 @@
-"""Peers of attention through a few mixtures or landmarks."""
+"""Peers of low-rank attention: Linformer and Nyströmformer."""
 
 import linformer
 import numpy as np
@@ -15,7 +15,7 @@ from parity_tests.peers import Comparison, numpy, peer, weights_of
 def linformer_self_attention(rng: np.random.Generator) -> Comparison:
     theirs = linformer.LinformerSelfAttention(dim=12, seq_len=9, k=5, heads=3).double().eval()
     torch.nn.init.zeros_(theirs.to_out.bias)  # the other projections have none
-    x = rng.standard_normal((2, 7, 12))  # shorter than it may be
+    x = rng.standard_normal((2, 7, 12))  # shorter than the maximum length
     output = theirs(torch.from_numpy(x))
     weights = weights_of(
         theirs,
@@ -45,20 +45,20 @@ def transformers_nystromformer(rng: np.random.Generator) -> Comparison:
         inv_coeff_init_option=False,
     )
     theirs = NystromformerSelfAttention(config).double().eval()
-    theirs.init_option = "exact"  # one norm a matrix; the default takes one for the whole batch
+    theirs.init_option = "exact"  # one norm per matrix; the default uses one norm for the whole batch
     for parameter in theirs.parameters():
         parameter.data = torch.from_numpy(0.4 * rng.standard_normal(parameter.shape))
     x = rng.standard_normal((2, 12, 12))
     (output,) = theirs(torch.from_numpy(x))
     weights = weights_of(theirs, q_proj="query", k_proj="key", v_proj="value", value_conv="conv")
-    weights["value_conv.weight"] = weights["value_conv.weight"][..., 0]  # theirs is two-dimensional
+    weights["value_conv.weight"] = weights["value_conv.weight"][..., 0]  # from a two-dimensional convolution
     weights |= {"out_proj.weight": np.eye(12), "out_proj.bias": np.zeros(12)}
     module = Part("NystromAttention", {"embed_dim": 12, "num_heads": 3, "num_landmarks": 4, "kernel_size": 3})
     return Comparison(module, weights, {"x": x}, {"output": numpy(output)})
 
 
 def nystrom_package(rng: np.random.Generator, mask: np.ndarray | None = None) -> Comparison:
-    """One head and one sequence of 9 positions in 3 segments, for it takes one norm for all."""
+    """One head and one sequence of 9 positions in 3 segments, because the package uses one norm for the whole batch."""
     theirs = nystrom_attention.NystromAttention(
         dim=8, dim_head=8, heads=1, num_landmarks=3, residual_conv_kernel=5, eps=0.0
     )
@@ -72,7 +72,7 @@ def nystrom_package(rng: np.random.Generator, mask: np.ndarray | None = None) ->
     weights = {f"{name}_proj.weight": part for name, part in zip("qkv", np.split(packed, 3), strict=True)}
     weights |= {f"{name}_proj.bias": np.zeros(8) for name in "qkv"}
     weights |= weights_of(theirs, out_proj="to_out.0")
-    weights["value_conv.weight"] = numpy(theirs.res_conv.weight)[..., 0]  # theirs is two-dimensional
+    weights["value_conv.weight"] = numpy(theirs.res_conv.weight)[..., 0]  # from a two-dimensional convolution
     module = Part("NystromAttention", {"embed_dim": 8, "num_heads": 1, "num_landmarks": 3, "kernel_size": 5})
     inputs = {"x": x} if mask is None else {"x": x, "mask": mask[:, None, None]}
     return Comparison(module, weights, inputs, {"output": numpy(output), "weights": numpy(attention)})

@@ -1,4 +1,4 @@
-"""Peers of the patterns."""
+"""Peers of attention patterns: windows, chunks, global tokens, sinks."""
 
 import os
 from typing import Any
@@ -25,13 +25,13 @@ X_NAMES = {f"{name}_proj": f"to_{name}" for name in "qkv"} | {"out_proj": "to_ou
 
 
 def without_out_proj(weights: dict[str, np.ndarray], dim: int) -> dict[str, np.ndarray]:
-    """The weights of what leaves the heads as they are: the last map of ours is then the identity."""
+    """Weights for a peer without an output projection: adds the identity as output projection."""
     dtype = next(iter(weights.values())).dtype
     return {**weights, "out_proj.weight": np.eye(dim, dtype=dtype), "out_proj.bias": np.zeros(dim, dtype)}
 
 
 def mask_of(create: Any, config: Any, x: torch.Tensor) -> torch.Tensor:
-    """The mask that transformers makes for a sequence: 0 where seen, else the lowest number."""
+    """The additive mask that transformers makes for a sequence: 0 for visible keys, else the lowest number."""
     positions = torch.arange(x.shape[1])[None]
     return create(
         config=config, inputs_embeds=x, attention_mask=None, past_key_values=None, position_ids=positions
@@ -44,7 +44,7 @@ def mistral(rng: np.random.Generator) -> Comparison:
         hidden_size=24, num_attention_heads=6, num_key_value_heads=2, head_dim=8, sliding_window=WINDOW
     )
     config._attn_implementation = "eager"
-    theirs = MistralAttention(config, layer_idx=0).eval()  # its softmax is float32 in any case
+    theirs = MistralAttention(config, layer_idx=0).eval()  # its softmax is always float32
     randomise(theirs, rng)
     x = rng.standard_normal((2, 7, 24)).astype(np.float32)
     turns = MistralRotaryEmbedding(config)(torch.zeros(1), torch.arange(7)[None])
@@ -82,7 +82,7 @@ def keras_multi_head(rng: np.random.Generator) -> Comparison:
         array = keras.ops.convert_to_numpy(variable)
         if kind == "bias":
             array = array.reshape(-1)
-        else:  # (embed, heads, head_dim), and back
+        else:  # (embed, heads, head_dim); (heads, head_dim, embed) for the output projection
             array = (array.reshape(12, -1) if layer != "attention_output" else array.reshape(-1, 12)).T
         name = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "attention_output": "out_proj"}[layer]
         found[f"{name}.{'bias' if kind == 'bias' else 'weight'}"] = np.ascontiguousarray(array)
@@ -116,11 +116,11 @@ def llama_4(rng: np.random.Generator) -> Comparison:
         num_hidden_layers=1,
         attention_chunk_size=3,
         use_qk_norm=False,
-        no_rope_layers=[1],  # 1 is with them
+        no_rope_layers=[1],  # 1 means with rotary embeddings
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     )
     config._attn_implementation = "eager"
-    theirs = Llama4TextAttention(config, layer_idx=0).eval()  # it turns in float32 in any case
+    theirs = Llama4TextAttention(config, layer_idx=0).eval()  # its rotary embeddings are always float32
     randomise(theirs, rng)
     x = rng.standard_normal((2, 7, 24)).astype(np.float32)
     turns = Llama4TextRotaryEmbedding(config)(torch.zeros(1), torch.arange(7)[None])
@@ -144,9 +144,9 @@ def llama_4(rng: np.random.Generator) -> Comparison:
 
 @peer("LongformerAttention", "transformers LongformerSelfAttention")
 def longformer(rng: np.random.Generator) -> Comparison:
-    side, length = 2, 12  # transformers wants a length that twice the side divides
+    side, length = 2, 12  # transformers needs a length that is a multiple of 2 * side
     config = LongformerConfig(hidden_size=12, num_attention_heads=3, attention_window=[2 * side])
-    theirs = LongformerSelfAttention(config, layer_id=0).eval()  # its softmax is float32 in any case
+    theirs = LongformerSelfAttention(config, layer_id=0).eval()  # its softmax is always float32
     randomise(theirs, rng)
     x = rng.standard_normal((2, length, 12)).astype(np.float32)
     is_global = np.zeros((2, length), bool)
@@ -160,7 +160,7 @@ def longformer(rng: np.random.Generator) -> Comparison:
         output_attentions=True,
     )
     names = {f"{name[0]}_proj": name for name in ("query", "key", "value")}
-    names |= {f"global_{ours}": f"{name}_global" for ours, name in names.items()}
+    names |= {f"global_{proj}": f"{name}_global" for proj, name in names.items()}
     found = without_out_proj(weights_of(theirs, **names), 12)
     expected = {"output": numpy(output), "weights": longformer_weights(local, of_global, is_global, side)}
     module = Part("LongformerAttention", {"embed_dim": 12, "num_heads": 3, "one_sided_window": side})
@@ -170,7 +170,10 @@ def longformer(rng: np.random.Generator) -> Comparison:
 def longformer_weights(
     local: torch.Tensor, of_global: torch.Tensor, is_global: np.ndarray, side: int
 ) -> np.ndarray:
-    """Theirs as one matrix: they have a column for each global token, then one for each place in the window."""
+    """Longformer's weights as a matrix over all keys.
+
+    transformers returns one column per global token, then one per window position.
+    """
     batch, length, heads, _ = local.shape
     weights = np.zeros((batch, heads, length, length), np.float32)
     columns = of_global.shape[2]
@@ -193,13 +196,13 @@ def big_bird(rng: np.random.Generator) -> Comparison:
     config = BigBirdConfig(
         hidden_size=12, num_attention_heads=heads, block_size=block, num_random_blocks=2, use_bias=True
     )
-    # Only in training are its blocks random; else each is the first one, which then counts twice and more.
+    # Its blocks are random only in training mode; otherwise each is the first block, which then counts several times.
     theirs = BigBirdBlockSparseAttention(config, seed=5).double().train()
     randomise(theirs, rng)
     x = rng.standard_normal((2, length, 12))
     ones = torch.ones(2, length, dtype=torch.float64)
     blocked, band, from_mask, to_mask = BigBirdModel.create_masks_for_block_sparse_attn(ones, block)
-    drawn: list[np.ndarray] = []  # those that it draws, a head each
+    drawn: list[np.ndarray] = []  # its random blocks, one array per head
     draw = theirs._bigbird_block_rand_mask_with_head
     theirs._bigbird_block_rand_mask_with_head = lambda **plan: drawn.extend(draw(**plan)) or drawn
     output, weights = theirs(torch.from_numpy(x), band, from_mask, to_mask, blocked, blocked)
@@ -248,7 +251,7 @@ def gpt_oss(rng: np.random.Generator) -> Comparison:
 def x_transformers_sink(rng: np.random.Generator) -> Comparison:
     theirs = x_transformers.Attention(
         dim=12, heads=3, dim_head=4, head_learned_sink=True
-    )  # its softmax is float32 in any case
+    )  # its softmax is always float32
     randomise(theirs, rng)
     x = rng.standard_normal((2, 7, 12)).astype(np.float32)
     output, _ = theirs(torch.from_numpy(x), return_intermediates=True)
@@ -281,14 +284,14 @@ def torch_bias_kv(rng: np.random.Generator) -> Comparison:
 def x_transformers_memories(rng: np.random.Generator) -> Comparison:
     theirs = x_transformers.Attention(
         dim=12, heads=3, dim_head=4, num_mem_kv=5, causal=True
-    )  # its softmax is float32 in any case
+    )  # its softmax is always float32
     randomise(theirs, rng)
     x = rng.standard_normal((2, 7, 12)).astype(np.float32)
     output, internals = theirs(torch.from_numpy(x), return_intermediates=True)
     found = weights_of(theirs, **X_NAMES)
     for name, memories in (("key", theirs.mem_k), ("value", theirs.mem_v)):  # heads memories head_dim
         found[f"memory_{name}"] = numpy(memories).transpose(1, 0, 2).reshape(5, 12)
-    weights = np.roll(numpy(internals.post_softmax_attn), -5, axis=-1)  # theirs stand in front
+    weights = np.roll(numpy(internals.post_softmax_attn), -5, axis=-1)  # its memories come first
     module = Part(
         "PersistentMemoryAttention",
         {"embed_dim": 12, "num_heads": 3, "num_memories": 5, "is_causal": True, "bias": False},

@@ -1,4 +1,4 @@
-"""Peers of the position schemes."""
+"""Peers of the positional encodings."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ from attention_bridge.catalogue import Part
 from parity_tests.peers import Comparison, numpy, peer, randomise, weights_of
 
 CAUSAL = torch.full((5, 5), -torch.inf).triu(1)[None, None]
-SPREAD = np.array([0, 3, 9, 14, 19])  # as of a sequence of 20, beyond the original length of 8
+SPREAD = np.array([0, 3, 9, 14, 19])  # positions in a sequence of 20, beyond the original length of 8
 PROJECTIONS = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj"}
 
 
@@ -48,7 +48,12 @@ def sequence(rng: np.random.Generator, embed_dim: int, dtype: str = "float32") -
 
 
 def unpacked(packed: dict[str, np.ndarray], pattern: int | None) -> dict[str, np.ndarray]:
-    """Queries, keys and values out of one map: heads outermost if their number is given, else one after the other."""
+    """Split a packed QKV projection into q, k and v.
+
+    Args:
+        packed: weight and bias of the packed projection.
+        pattern: number of heads if the rows are ordered by head; None if all of q come first, then k, then v.
+    """
     split = {}
     for name, rows in packed.items():
         three = (
@@ -87,7 +92,7 @@ def bert_embeddings(rng: np.random.Generator) -> Comparison:
 @peer("RotaryEmbedding-interleaved", "transformers GPTJAttention")
 def gptj(rng: np.random.Generator) -> Comparison:
     theirs = GPTJAttention(GPTJConfig(n_embd=24, n_head=3, rotary_dim=8, n_positions=20), layer_idx=0).eval()
-    x = sequence(rng, 24)  # its scores are float32 in any case
+    x = sequence(rng, 24)  # its scores are always float32
     output, weights = theirs(
         torch.from_numpy(x), attention_mask=CAUSAL, position_ids=torch.arange(5)[None].expand(2, -1)
     )
@@ -107,7 +112,7 @@ def phi(rng: np.random.Generator) -> Comparison:
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
     )
     config._attn_implementation = "eager"
-    theirs = PhiAttention(config, layer_idx=0).eval()  # its softmax is float32 in any case
+    theirs = PhiAttention(config, layer_idx=0).eval()  # its softmax is always float32
     x = sequence(rng, 24)
     turns = PhiRotaryEmbedding(config)(torch.zeros(1), torch.arange(5)[None])
     output, weights = theirs(torch.from_numpy(x), turns, CAUSAL)
@@ -120,7 +125,7 @@ def phi(rng: np.random.Generator) -> Comparison:
 def llama(
     rng: np.random.Generator, parameters: dict[str, Any], position: dict[str, Any], max_len: int = 32
 ) -> Comparison:
-    """Llama's attention with those rotary parameters against ours with that position."""
+    """Compare Llama's attention with rotary `parameters` and the mirrors' attention with `position`."""
     config = LlamaConfig(
         hidden_size=24,
         num_attention_heads=3,
@@ -129,7 +134,7 @@ def llama(
         rope_parameters={"rope_theta": 100.0, **parameters},
     )
     config._attn_implementation = "eager"
-    theirs = LlamaAttention(config, layer_idx=0).eval()  # its softmax is float32 in any case
+    theirs = LlamaAttention(config, layer_idx=0).eval()  # its softmax is always float32
     x = sequence(rng, 24)
     turns = LlamaRotaryEmbedding(config)(torch.zeros(1), torch.from_numpy(SPREAD)[None])
     output, weights = theirs(torch.from_numpy(x), turns, CAUSAL)
@@ -209,7 +214,7 @@ def qwen2_vl(rng: np.random.Generator) -> Comparison:
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 2, 1]},
     )
     config._attn_implementation = "eager"
-    theirs = Qwen2VLAttention(config, layer_idx=0).eval()  # its softmax is float32 in any case
+    theirs = Qwen2VLAttention(config, layer_idx=0).eval()  # its softmax is always float32
     x, positions = sequence(rng, 24), rng.integers(0, 9, (2, 5, 3))
     turns = Qwen2VLRotaryEmbedding(config)(torch.zeros(1), torch.from_numpy(positions).permute(2, 0, 1))
     output, weights = theirs(torch.from_numpy(x), CAUSAL, position_embeddings=turns)
@@ -226,7 +231,7 @@ def qwen2_vl(rng: np.random.Generator) -> Comparison:
 def qwen2_vl_vision(rng: np.random.Generator) -> Comparison:
     config = Qwen2VLVisionConfig(embed_dim=24, num_heads=3)
     config._attn_implementation = "eager"
-    theirs = VisionAttention(config).eval()  # its softmax and its turning are float32 in any case
+    theirs = VisionAttention(config).eval()  # its softmax and rotary embeddings are always float32
     x, positions = sequence(rng, 24)[:1], rng.integers(0, 9, (5, 2))
     turns = Qwen2VLVisionRotaryEmbedding(config)(torch.zeros(1), torch.from_numpy(positions))
     output = theirs(torch.from_numpy(x[0]), torch.tensor([0, 5]), position_embeddings=turns)
@@ -237,7 +242,7 @@ def qwen2_vl_vision(rng: np.random.Generator) -> Comparison:
 
 
 def alibi(heads: int) -> Part:
-    """Causal attention with linear biases, which six heads have other slopes for than four or eight."""
+    """Causal attention with ALiBi; numbers of heads that are no power of two, such as six, have special slopes."""
     return Part(
         "CausalSelfAttention",
         {"embed_dim": 24, "num_heads": heads, "position": Part("ALiBi", {"num_heads": heads})},
@@ -247,7 +252,7 @@ def alibi(heads: int) -> Part:
 @peer("ALiBi", "transformers BloomAttention")
 def bloom(rng: np.random.Generator) -> Comparison:
     theirs = BloomAttention(BloomConfig(hidden_size=24, n_head=6), layer_idx=0).eval()
-    x = sequence(rng, 24)  # its softmax is float32 in any case
+    x = sequence(rng, 24)  # its softmax is always float32
     bias = build_alibi_tensor(torch.ones(2, 5), 6, torch.float32)
     output, weights = theirs(torch.from_numpy(x), torch.zeros(2, 5, 24), bias, CAUSAL, output_attentions=True)
     given = unpacked(weights_of(theirs, qkv="query_key_value"), 6) | weights_of(theirs, out_proj="dense")
@@ -257,7 +262,7 @@ def bloom(rng: np.random.Generator) -> Comparison:
 @peer("ALiBi", "transformers MptAttention")
 def mpt(rng: np.random.Generator) -> Comparison:
     theirs = MptAttention(MptConfig(d_model=24, n_heads=6)).eval()
-    x = sequence(rng, 24)  # its softmax is float32 in any case
+    x = sequence(rng, 24)  # its softmax is always float32
     output, weights = theirs(
         torch.from_numpy(x), build_mpt_alibi_tensor(6, 5), attention_mask=CAUSAL[0, 0] < 0
     )
@@ -278,7 +283,7 @@ def t5(rng: np.random.Generator) -> Comparison:
     config._attn_implementation = "eager"
     theirs = T5Attention(config, has_relative_attention_bias=True).double().eval()
     randomise(theirs, rng)
-    x = rng.standard_normal((2, 40, 12))  # distances beyond 16 too
+    x = rng.standard_normal((2, 40, 12))  # with distances beyond 16
     output, _, weights = theirs(torch.from_numpy(x))
     module = Part(
         "GroupedQueryAttention",
@@ -326,7 +331,7 @@ def xlnet(rng: np.random.Generator) -> Comparison:
     theirs.layer_norm = torch.nn.Identity()
     x = sequence(rng, 12, "float64")
     h = torch.from_numpy(x).swapaxes(0, 1)  # length batch embed
-    # Its sinusoids are float32, whatever the rest is: these are those numbers in float64.
+    # XLNet's sinusoids are always float32; here the same numbers are in float64.
     angles = torch.arange(5, -5, -1.0, dtype=torch.float64)[:, None] * 10000 ** (
         -torch.arange(0, 12, 2.0, dtype=torch.float64) / 12
     )
@@ -352,7 +357,7 @@ def xlnet(rng: np.random.Generator) -> Comparison:
 
 
 def deberta(rng: np.random.Generator, *, share: bool) -> Comparison:
-    """DeBERTa's attention, with the table of distances that its encoder holds."""
+    """Compare DeBERTa's attention, with the table of relative position embeddings that its encoder owns."""
     config = DebertaV2Config(
         hidden_size=12,
         num_attention_heads=3,
@@ -362,9 +367,9 @@ def deberta(rng: np.random.Generator, *, share: bool) -> Comparison:
         position_buckets=8,
         max_relative_positions=16,
     )
-    theirs = DisentangledSelfAttention(config).eval()  # its scale is float32 in any case
+    theirs = DisentangledSelfAttention(config).eval()  # its scale is always float32
     randomise(theirs, rng)
-    x = rng.standard_normal((2, 40, 12)).astype(np.float32)  # distances beyond 16 too
+    x = rng.standard_normal((2, 40, 12)).astype(np.float32)  # with distances beyond 16
     table = rng.standard_normal((16, 12)).astype(np.float32)
     output, weights = theirs(
         torch.from_numpy(x),
@@ -377,7 +382,7 @@ def deberta(rng: np.random.Generator, *, share: bool) -> Comparison:
     given = {
         **weights_of(theirs, **names, **own),
         "relative_embedding.weight": table,
-        "out_proj.weight": np.eye(12, dtype=np.float32),  # theirs is in another class
+        "out_proj.weight": np.eye(12, dtype=np.float32),  # in another class in transformers
         "out_proj.bias": np.zeros(12, np.float32),
     }
     sizes = {"embed_dim": 12, "num_heads": 3, "num_buckets": 8, "max_distance": 16}

@@ -1,4 +1,4 @@
-"""Peers of the ways from scores to weights."""
+"""Peers of the mechanisms that change the scores or the softmax."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,7 +40,7 @@ X_TRANSFORMERS = {f"{name}_proj": f"to_{name}" for name in "qkv"} | {"out_proj":
 def causal_decoder(
     attention: torch.nn.Module, rotary: torch.nn.Module, rng: np.random.Generator
 ) -> tuple[np.ndarray, Arrays]:
-    """What a causal layer of transformers makes of a random input: eager, and float32, for its softmax is that."""
+    """A random input and the outputs of a causal layer of transformers, in float32 because its softmax is float32."""
     randomise(attention, rng)
     x = rng.standard_normal((2, 5, 24)).astype(np.float32)
     causal = torch.full((5, 5), -torch.inf).triu(1)[None, None]
@@ -50,7 +50,7 @@ def causal_decoder(
 
 
 def eager(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The same configuration, with attention that returns its weights."""
+    """The configuration with eager attention, which returns its weights."""
     config._attn_implementation = "eager"
     return config
 
@@ -87,15 +87,15 @@ def swin_v2(rng: np.random.Generator) -> Comparison:
     theirs = Swinv2SelfAttention(Swinv2Config(), dim=12, num_heads=3, window_size=(2, 3)).double().eval()
     randomise(theirs, rng)
     with torch.no_grad():
-        theirs.continuous_position_bias_mlp[-1].weight.zero_()  # then its bias is 8 for every pair: no matter
-        theirs.logit_scale.copy_(torch.tensor([0.5, 2.0, 5.0])[:, None, None])  # the last beyond log 100
+        theirs.continuous_position_bias_mlp[-1].weight.zero_()  # its bias is then 8 everywhere and cancels
+        theirs.logit_scale.copy_(torch.tensor([0.5, 2.0, 5.0])[:, None, None])  # the last exceeds log 100
     x = rng.standard_normal((2, 6, 12))
     output, weights = theirs(torch.from_numpy(x), output_attentions=True)
     ours = {
         **weights_of(theirs, q_proj="query", k_proj="key", v_proj="value"),
-        "k_proj.bias": np.zeros(12),  # theirs has none
+        "k_proj.bias": np.zeros(12),  # transformers has none
         "logit_scale": numpy(theirs.logit_scale)[:, 0, 0],
-        "out_proj.weight": np.eye(12),  # the projection is another module there
+        "out_proj.weight": np.eye(12),  # in another module in transformers
         "out_proj.bias": np.zeros(12),
     }
     module = Part("CosineAttention", {"embed_dim": 12, "num_heads": 3})
@@ -105,9 +105,9 @@ def swin_v2(rng: np.random.Generator) -> Comparison:
 def x_transformers_attention(
     rng: np.random.Generator, **options: object
 ) -> tuple[torch.nn.Module, Arrays, np.ndarray, Arrays]:
-    """A causal layer of x-transformers with 3 heads of 4 on a random input, in float64."""
+    """A causal layer of x-transformers with 3 heads of 4 features, its weights, a random input and its outputs."""
     if "sigmoid" not in options:
-        options.setdefault("custom_attn_fn", partial(torch.softmax, dim=-1))  # its own softmax is in float32
+        options.setdefault("custom_attn_fn", partial(torch.softmax, dim=-1))  # its own softmax is float32
     theirs = x_transformers.Attention(dim=12, dim_head=4, heads=3, causal=True, **options).double().eval()
     randomise(theirs, rng)
     x = rng.standard_normal((2, 5, 12))
@@ -120,12 +120,12 @@ def x_transformers_attention(
 def x_transformers_sigmoid(rng: np.random.Generator) -> Comparison:
     _, weights, x, expected = x_transformers_attention(rng, sigmoid=True)
     arguments = {"embed_dim": 12, "num_heads": 3, "is_causal": True, "bias": False}
-    # Theirs does not subtract the logarithm of the number of keys.
+    # x-transformers does not subtract the logarithm of the number of keys.
     return Comparison(Part("SigmoidAttention", {**arguments, "shift": 0.0}), weights, {"x": x}, expected)
 
 
 def with_entmax(rng: np.random.Generator, name: str, transform: Callable[..., torch.Tensor]) -> Comparison:
-    """x-transformers with weights by the `entmax` package."""
+    """x-transformers' attention with a function of the `entmax` package in place of the softmax."""
     _, weights, x, expected = x_transformers_attention(rng, custom_attn_fn=partial(transform, dim=-1))
     arguments = {"embed_dim": 12, "num_heads": 3, "is_causal": True, "bias": False}
     return Comparison(Part(name, arguments), weights, {"x": x}, expected)
@@ -150,8 +150,9 @@ def x_transformers_talking_heads(rng: np.random.Generator) -> Comparison:
         numpy(getattr(theirs.attend, f"{name}_softmax_talking_heads").weight)[:, :, 0, 0]
         for name in ("pre", "post")
     )
-    maps = {"pre_map": np.eye(3) + before, "post_map": after}  # theirs adds the scores to the mixed scores
+    # x-transformers adds the scores to the mixed scores.
+    maps = {"pre_map": np.eye(3) + before, "post_map": after}
     arguments = {"embed_dim": 12, "num_heads": 3, "is_causal": True, "bias": False}
-    # Its weights are those between the maps.
+    # It returns the weights before the second map, so only outputs are compared.
     only = {"output": expected["output"]}
     return Comparison(Part("TalkingHeadsAttention", arguments), {**weights, **maps}, {"x": x}, only)

@@ -1,4 +1,4 @@
-"""Peers of attention that chooses its keys."""
+"""Peers of sparse attention."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def fixture(name: str) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
-    """Weights, input and expected outputs of one run that `fixtures/make_sparse.py` wrote."""
+    """Weights, input and expected outputs of one run from the file that `fixtures/make_sparse.py` writes."""
     found = load_file(FIXTURES / "sparse.safetensors")
     of = {key.removeprefix(f"{name}/"): x for key, x in found.items() if key.startswith(f"{name}/")}
     expected = {key.removeprefix("expected."): of.pop(key) for key in list(of) if key.startswith("expected.")}
@@ -28,7 +28,7 @@ def fixture(name: str) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.
 
 
 def fill(module: torch.nn.Module, rng: np.random.Generator) -> None:
-    """Draw the parameters of an outside module anew."""
+    """Fill the parameters of a module with random numbers; norm weights are around 1."""
     for name, parameter in module.named_parameters():
         drawn = 0.4 * rng.standard_normal(parameter.shape) + ("norm.weight" in name)
         parameter.data = torch.from_numpy(drawn).to(parameter.dtype)
@@ -36,7 +36,7 @@ def fill(module: torch.nn.Module, rng: np.random.Generator) -> None:
 
 @peer("TopKAttention", "x-transformers Attention with sparse_topk")
 def x_transformers_top_k(rng: np.random.Generator) -> Comparison:
-    # A key that ties with the last one kept is kept too; no two scores are equal here.
+    # It also keeps keys that tie with the last kept key; here no two scores are equal.
     theirs = x_transformers.Attention(dim=12, dim_head=4, heads=3, sparse_topk=3, causal=True).double().eval()
     fill(theirs, rng)
     x = rng.standard_normal((2, 7, 12))
@@ -66,9 +66,7 @@ def transformers_deepseek_v32(rng: np.random.Generator) -> Comparison:
         attention_bias=False,
     )
     config._attn_implementation = "eager"
-    theirs = DeepseekV32Attention(
-        config, layer_idx=0
-    ).eval()  # its indexer and softmax are float32 in any case
+    theirs = DeepseekV32Attention(config, layer_idx=0).eval()  # its indexer and softmax are always float32
     fill(theirs, rng)
     x = rng.standard_normal((2, 9, 12)).astype(np.float32)
     causal = torch.full((9, 9), -torch.inf).triu(1)[None, None].expand(2, 1, 9, 9)
@@ -141,7 +139,8 @@ def flash_linear_attention_dsa(rng: np.random.Generator) -> Comparison:
     "flash-linear-attention naive_nsa_compression, naive_nsa_topk and naive_nsa_selection",
 )
 def flash_linear_attention_nsa(rng: np.random.Generator) -> Comparison:
-    # Runs and blocks coincide there, a run's key is the mean of its keys, and the branches share theirs.
+    # There, compressed and selected blocks coincide, a compressed key is the mean of its block's keys, and all branches
+    # share keys and values.
     weights, x, expected = fixture("naive_nsa")
     module = Part(
         "NativeSparseAttention",
@@ -161,7 +160,7 @@ def flash_linear_attention_nsa(rng: np.random.Generator) -> Comparison:
 
 
 def reformer(rng: np.random.Generator, *, is_causal: bool) -> Comparison:
-    """Reformer's attention without its output projection; its rotations follow from the seed."""
+    """Compare Reformer's attention without its output projection; the seed determines its hash rotations."""
     config = ReformerConfig(
         hidden_size=12,
         num_attention_heads=3,

@@ -1,4 +1,4 @@
-"""Peers of the Transformer and of its parts."""
+"""Peers of the Transformer and its parts."""
 
 import jax
 import jax.numpy as jnp
@@ -29,19 +29,19 @@ DECODER = {
 
 
 def seeing(rng, *shape):
-    """A random mask in which every query sees some key."""
+    """A random mask that never masks the first key."""
     mask = rng.random(shape) < 0.6
     mask[..., 0] = True
     return mask
 
 
 def t(x):
-    """As PyTorch has it."""
+    """Convert a NumPy array to a tensor."""
     return torch.from_numpy(x)
 
 
 def additive(mask, dtype=np.float64):
-    """The mask as numbers that are added to scores."""
+    """The mask as a bias of 0 and -inf."""
     return t(np.where(mask, 0.0, -np.inf).astype(dtype))
 
 
@@ -64,15 +64,15 @@ def torch_function(rng: np.random.Generator) -> Comparison:
 
 @peer("ScaledDotProductAttention", "jax.nn.dot_product_attention")
 def jax_function(rng: np.random.Generator) -> Comparison:
-    given, mask = query_key_value(rng, np.float32)  # it loses float64
-    given["value"] = np.concatenate([given["value"], given["value"][..., :2]], axis=-1)  # all of one size
+    given, mask = query_key_value(rng, np.float32)  # it does not keep float64
+    given["value"] = np.concatenate([given["value"], given["value"][..., :2]], axis=-1)  # equal head dims
     query, key, value = (jnp.asarray(x)[:, :, None] for x in given.values())
     output = jax.nn.dot_product_attention(query, key, value, mask=jnp.asarray(mask)[:, None])[:, :, 0]
     module = Part("ScaledDotProductAttention")
     return Comparison(module, {}, {**given, "mask": mask}, {"output": np.asarray(output)})
 
 
-# One head of nn.MultiheadAttention, behind which its output projection does nothing.
+# One head of nn.MultiheadAttention, with the identity as output projection.
 
 
 def one_head(rng, **options):
@@ -86,14 +86,14 @@ def one_head(rng, **options):
 
 
 def weights_of_torch(theirs):
-    """The weights of nn.MultiheadAttention, by our names."""
+    """The weights of nn.MultiheadAttention by the mirrors' names."""
     return convert(
         {name: numpy(x) for name, x in theirs.state_dict().items()}, "torch.mha", "torch_attention"
     )[0]
 
 
 def run_torch(theirs, query, memory, mask):
-    """Output and weights of nn.MultiheadAttention; True in its mask means hidden."""
+    """Output and weights of nn.MultiheadAttention; True in its mask means masked."""
     output, weights = theirs(query, memory, memory, attn_mask=~t(mask), average_attn_weights=False)
     return {"output": numpy(output), "weights": numpy(weights)}
 
@@ -164,7 +164,7 @@ def torch_multi_head_cross(rng: np.random.Generator) -> Comparison:
 
 
 def flax(rng, mask, *inputs, **options):
-    """Weights of nnx.MultiHeadAttention by our names, and its output and weights."""
+    """The parameters of nnx.MultiHeadAttention by the mirrors' names, and its output and attention weights."""
     with jax.enable_x64(True):
         theirs = nnx.MultiHeadAttention(
             HEADS, EMBED, **options, decode=False, param_dtype="float64", rngs=nnx.Rngs(0)
@@ -173,13 +173,13 @@ def flax(rng, mask, *inputs, **options):
         for path, parameter in nnx.to_flat_state(nnx.state(theirs, nnx.Param)):
             parameter[...] = jnp.asarray(0.5 * rng.standard_normal(parameter.shape))
             name, kind = path
-            ours = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}[name]
+            proj = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}[name]
             if kind == "bias":
-                weights[f"{ours}.bias"] = numpy(parameter[...]).reshape(-1)
-            else:  # (in, head, head_dim), of the last (head, head_dim, out)
+                weights[f"{proj}.bias"] = numpy(parameter[...]).reshape(-1)
+            else:  # (in, head, head_dim); (head, head_dim, out) for the output projection
                 rows = EMBED if name == "out" else parameter.shape[0]
-                weights[f"{ours}.weight"] = numpy(parameter[...]).reshape(rows, -1).T.copy()
-        watched = nnx.capture(theirs, nnx.Intermediate)  # asked for weights, it stays in float64
+                weights[f"{proj}.weight"] = numpy(parameter[...]).reshape(rows, -1).T.copy()
+        watched = nnx.capture(theirs, nnx.Intermediate)  # with weights it stays in float64
         output, sown = watched(*map(jnp.asarray, inputs), mask=jnp.asarray(mask), sow_weights=True)
         return weights, {"output": numpy(output), "weights": numpy(sown["attention_weights"][0])}
 
@@ -211,7 +211,7 @@ def gpt2(rng: np.random.Generator) -> Comparison:
     randomise(theirs, rng)
     x = sequence(rng)
     output, weights = theirs(t(x), attention_mask=additive(np.tri(QUERY, dtype=bool))[None, None])
-    state = {name: numpy(x) for name, x in theirs.state_dict().items()}  # its matrices are (in, out)
+    state = {name: numpy(x) for name, x in theirs.state_dict().items()}  # GPT-2's matrices are (in, out)
     ours = {"out_proj.weight": state["c_proj.weight"].T.copy(), "out_proj.bias": state["c_proj.bias"]}
     for kind in ("weight", "bias"):
         for name, x_of_it in zip("qkv", np.split(state[f"c_attn.{kind}"], 3, axis=-1), strict=True):
@@ -266,12 +266,12 @@ def decoder(rng, *, norm_first):
         memory_key_padding_mask=~t(given["memory_mask"][:, 0, 0]),
     )
     weights = {}
-    for part, ours in DECODER.items():
+    for part, target in DECODER.items():
         of_part = weights_of(theirs, **{part: part})
         of_part = {name.removeprefix(f"{part}."): x for name, x in of_part.items()}
         if "in_proj_weight" in of_part:
             of_part = convert(of_part, "torch.mha", "torch_attention")[0]
-        weights.update({f"{ours}.{name}": x for name, x in of_part.items()})
+        weights.update({f"{target}.{name}": x for name, x in of_part.items()})
     arguments = {**SELF, "ffn_dim": FFN, "activation": "gelu", "norm_first": norm_first}
     return Comparison(Part("EncoderDecoderAttention", arguments), weights, given, {"output": numpy(output)})
 

@@ -1,4 +1,4 @@
-"""Peers of attention over images."""
+"""Peers of attention for images."""
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ def vit_config() -> ViTConfig:
 
 @torch.no_grad()
 def redraw(module: torch.nn.Module, rng: np.random.Generator) -> torch.nn.Module:
-    """No parameter zero or one, as some of theirs start, and none whose error would drown in a large sum."""
+    """Fill every parameter with random numbers, because some start at zero or one, or too small to show an error."""
     for parameter in module.parameters():
         parameter.copy_(torch.from_numpy(0.4 * rng.standard_normal(parameter.shape)))
     return module.eval()
@@ -44,7 +44,7 @@ def redraw(module: torch.nn.Module, rng: np.random.Generator) -> torch.nn.Module
 
 @peer("ViTBlock", "transformers ViTLayer")
 def vit(rng: np.random.Generator) -> Comparison:
-    theirs = redraw(ViTLayer(vit_config()), rng)  # its softmax is float32 in any case
+    theirs = redraw(ViTLayer(vit_config()), rng)  # its softmax is always float32
     x = rng.standard_normal((2, 5, 12)).astype(np.float32)
     module = Part("ViTBlock", {"embed_dim": 12, "num_heads": 3, "ffn_dim": 13, "norm_eps": 1e-12})
     expected = {"output": numpy(theirs(torch.from_numpy(x)))}
@@ -52,7 +52,7 @@ def vit(rng: np.random.Generator) -> Comparison:
 
 
 def patch_weights(theirs: ViTEmbeddings) -> Arrays:
-    """Their weights by our names."""
+    """The weights of `ViTEmbeddings` by the mirrors' names."""
     return {
         **weights_of(theirs, patch_proj="patch_embeddings.projection"),
         "class_token": numpy(theirs.cls_token)[0, 0],
@@ -60,7 +60,7 @@ def patch_weights(theirs: ViTEmbeddings) -> Arrays:
     }
 
 
-@peer("ViTBlock", "transformers ViTEmbeddings")  # of the embedding before the blocks
+@peer("ViTBlock", "transformers ViTEmbeddings")  # the embedding before the blocks
 def vit_embeddings(rng: np.random.Generator) -> Comparison:
     theirs = redraw(ViTEmbeddings(vit_config()), rng).double()
     image = rng.standard_normal((2, 6, 4, 3))
@@ -70,7 +70,7 @@ def vit_embeddings(rng: np.random.Generator) -> Comparison:
 
 
 def swin_attention(theirs: SwinLayer, x: np.ndarray) -> Arrays:
-    """Output and weights of the attention of a layer, without the norm before it and without what comes after."""
+    """Output and weights of a layer's attention, without the norm before it and the layers after it."""
     found = {}
     theirs.layernorm_before = torch.nn.Identity()
     theirs.layernorm_after.register_forward_pre_hook(lambda _, given: found.update(sum=given[0]))
@@ -84,7 +84,8 @@ def swin_attention(theirs: SwinLayer, x: np.ndarray) -> Arrays:
 
 
 def swin(rng: np.random.Generator, shift: int) -> Comparison:
-    # Windows of 3 by 3 do not tile the grid: both pad it. Their mask is -100 and not -inf, and their softmax float32.
+    # Windows of 3 by 3 do not tile the grid, so both pad it. In transformers masked scores are -100 instead of -inf,
+    # and the softmax is float32.
     config = SwinConfig(window_size=3)
     config._attn_implementation = "eager"
     theirs = redraw(SwinLayer(config, 12, (5, 7), 3, shift_size=shift), rng)
@@ -115,7 +116,7 @@ def shifted_windows(rng: np.random.Generator) -> Comparison:
 def segformer(rng: np.random.Generator) -> Comparison:
     config = SegformerConfig()
     config._attn_implementation = "eager"
-    theirs = redraw(SegformerAttention(config, 12, 3, 2), rng)  # its softmax is float32 in any case
+    theirs = redraw(SegformerAttention(config, 12, 3, 2), rng)  # its softmax is always float32
     x = rng.standard_normal((2, 5, 7, 12)).astype(np.float32)
     output, weights = theirs(torch.from_numpy(x).reshape(2, 35, 12), 5, 7)
     names = {
@@ -138,7 +139,7 @@ def axial(rng: np.random.Generator) -> Comparison:
         key, value = numpy(attention.to_kv.weight).reshape(2, 12, 12)
         weights |= weights_of(attention, **{f"{name}.q_proj": "to_q", f"{name}.out_proj": "to_out"})
         weights |= {f"{name}.k_proj.weight": key, f"{name}.v_proj.weight": value}
-        # Their projections have no biases, except the last one.
+        # In axial_attention only the output projection has a bias.
         weights |= {f"{name}.{projection}_proj.bias": np.zeros(12) for projection in "qkv"}
     module = Part("AxialAttention", {"embed_dim": 12, "num_heads": 3})
     return Comparison(module, weights, {"x": x}, {"output": numpy(theirs(torch.from_numpy(x)))})

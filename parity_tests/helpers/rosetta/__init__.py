@@ -1,13 +1,13 @@
-"""Runs what `attention_bridge.rosetta` states.
+"""Tests of the facts in `attention_bridge.rosetta`.
 
-| file             | what it does                                            |
-|------------------|---------------------------------------------------------|
-| `calls.py`       | builds each peer, calls it, looks at who reaches whom   |
-| `cases.py`       | which peers a test runs for; their signatures           |
-| `defaults.py`    | reads defaults, or measures them                        |
-| `mask_traps.py`  | makes the mistakes with masks, and cures them           |
-| `layer_traps.py` | makes the others, and cures them                        |
-| `proofs.py`      | what the proofs of traps share                          |
+| file             | contents                                                             |
+|------------------|----------------------------------------------------------------------|
+| `calls.py`       | builds and calls each peer; measures which keys reach which queries  |
+| `cases.py`       | peers and signatures for parametrised tests                          |
+| `defaults.py`    | defaults of the frameworks, read or measured                         |
+| `mask_traps.py`  | mistakes with masks, and their fixes                                 |
+| `layer_traps.py` | mistakes with layers, weights and defaults, and their fixes          |
+| `proofs.py`      | helpers of both                                                      |
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Runs the snippets of `attention_bridge.rosetta`, and looks at who reaches whom."""
+"""Run the snippets of `attention_bridge.rosetta`, and measure which keys reach which queries."""
 
 import copy
 import math
@@ -26,7 +26,7 @@ BATCH, HEADS, QUERY, KEY, HEAD_DIM, EMBED, KV_HEADS = SIZES.values()
 
 @cache
 def names() -> dict[str, Any]:
-    """What the snippets import; the warnings of these imports are not ours."""
+    """The names that the snippets use; ignores warnings from these imports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return imported()
@@ -72,7 +72,7 @@ def is_model(peer: Peer) -> bool:
 
 
 def array(peer: Peer, x: np.ndarray) -> Any:
-    """As the framework of the peer takes it."""
+    """Convert a NumPy array to the peer's framework."""
     if peer.arrays == "jax":
         return jnp.asarray(x)
     return torch.from_numpy(np.array(x))  # Keras runs on PyTorch here
@@ -83,14 +83,14 @@ def to_numpy(x: Any) -> np.ndarray:
 
 
 def inputs(peer: Peer, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """`x` and `memory`, with heads apart if the peer is an operation."""
+    """Random `x` and `memory`, with a separate heads axis if the peer is an operation."""
     shapes = {"x": QUERY, "memory": KEY}
     before, last = ((BATCH, HEADS), HEAD_DIM) if is_operation(peer) else ((BATCH,), EMBED)
     return {name: rng.standard_normal((*before, n, last)).astype(np.float32) for name, n in shapes.items()}
 
 
 class Bench:
-    """A peer with random weights, ready to be called."""
+    """A peer with random weights, ready for calls."""
 
     def __init__(self, peer: Peer, rng: np.random.Generator, make: str | None = None):
         self.peer, self.rng = peer, rng
@@ -150,12 +150,12 @@ class Bench:
             self.scope |= {name: array(self.peer, x) for name, x in given.items()}
 
     def mask(self, keep: np.ndarray) -> Any:
-        """`keep` in the words of the peer."""
+        """The boolean mask `keep` (True attends) in the convention of the peer."""
         self.scope["keep"] = array(self.peer, keep)
         return eval(self.peer.mask, self.scope)
 
     def call(self, call: str, mask: Any = None, **changed: np.ndarray) -> np.ndarray:
-        """The output, `(batch, query, embed)`."""
+        """Run a call of the peer; returns the output, `(batch, query, embed)`."""
         self.fill(**changed)
         self.scope["mask"] = mask
         out = to_numpy(eval(call, self.scope))
@@ -164,11 +164,11 @@ class Bench:
         return out
 
     def moved(self, call: str) -> str:
-        """Whose keys the call reads: those of `memory`, or of `x` if there is one sequence."""
+        """The input that keys and values come from: `memory`, or `x` if there is one sequence."""
         return "memory" if is_operation(self.peer) or "memory" in call else "x"
 
     def reach(self, call: str, mask: Any = None) -> np.ndarray:
-        """`(batch, query, key)`: whether the value of the key reaches the output of the query."""
+        """Whether the value of a key reaches the output of a query, `(batch, query, key)`."""
         moved = self.moved(call)
         base = self.call(call, mask)
         assert np.isfinite(base).all()
@@ -181,13 +181,13 @@ class Bench:
 
 
 def joined(path: tuple[Any, ...]) -> str:
-    """The names of a leaf, without those of the tree around the layer."""
+    """The path of a leaf as a dotted name, without the names of the tree around the layer."""
     parts = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
     parts = [piece for part in parts for piece in part.split("/")]
     return ".".join(part for part in parts if part not in ("params", "multi_head_attention", "value_"))
 
 
 def size(words: str) -> tuple[int, ...]:
-    """`batch*heads query key` in numbers."""
+    """The sizes of axes, such as `batch*heads query key`."""
     sizes = SIZES | {"1": 1, "3": 3}
     return tuple(math.prod(sizes[factor] for factor in word.split("*")) for word in words.split())

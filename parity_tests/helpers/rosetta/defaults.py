@@ -1,4 +1,4 @@
-"""What the defaults of docs/rosetta.md are, read from the frameworks or measured."""
+"""The defaults in docs/rosetta.md, read from the frameworks or measured."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 
 Names = dict[str, Any]
 WIDE, NARROW = 1024, 256
-CUT = 0.8796  # the standard deviation of a normal distribution that is cut off at two
+CUT = 0.8796  # standard deviation of a normal distribution truncated at two standard deviations
 
 
 def row(torch: Any, flax: Any, keras: Any, equinox: Any, haiku: Any) -> dict[str, str]:
@@ -22,7 +22,7 @@ def row(torch: Any, flax: Any, keras: Any, equinox: Any, haiku: Any) -> dict[str
 
 
 def default(function: Any, name: str) -> Any:
-    """A parameter's default; None where there is no such parameter."""
+    """The default of a parameter; None if there is no such parameter."""
     found = inspect.signature(function.__init__ if isinstance(function, type) else function).parameters
     return found[name].default if name in found else None
 
@@ -40,7 +40,7 @@ def layer_norm_eps(n: Names) -> dict[str, str]:
 
 
 def layer_norm_variance(n: Names) -> dict[str, str]:
-    """Numbers around 1000, where the difference of two squares is lost in rounding."""
+    """How LayerNorm computes the variance, tested with numbers around 1000, whose squares lose the difference."""
     x = (1000 + np.random.default_rng(0).standard_normal((1, 64))).astype(np.float32)
     wide = x.astype(np.float64)
     eps = 1e-5
@@ -54,7 +54,7 @@ def layer_norm_variance(n: Names) -> dict[str, str]:
         n["eqx"].nn.LayerNorm(64, eps)(in_jax[0])[None],
         haiku.apply(haiku.init(jax.random.key(0), in_jax), None, in_jax),
     )
-    # A rounding of the mean is 1000 u, a rounding of the mean of squares 1000**2 u.
+    # The mean has a rounding error of 1000 u, the mean of squares one of 1000**2 u.
     lost = [np.abs(np.asarray(y) - exact).max() > 64 * 1000 * 2.0**-24 for y in outputs]
     words = ("of the centred numbers", "mean of squares minus square of mean")
     return row(*(words[int(each)] for each in lost))
@@ -62,7 +62,7 @@ def layer_norm_variance(n: Names) -> dict[str, str]:
 
 def rms_norm_eps(n: Names) -> dict[str, str]:
     assert torch.nn.RMSNorm(3).eps is None
-    x = torch.tensor([[1e-4, 2e-4]])  # small enough for eps to show
+    x = torch.tensor([[1e-4, 2e-4]])  # small enough to show eps
     eps = torch.finfo(torch.float32).eps
     torch.testing.assert_close(torch.nn.RMSNorm(2)(x), x * torch.rsqrt(x.square().mean() + eps))
     [flax] = {default(n["nnx"].RMSNorm, "epsilon"), n["linen"].RMSNorm().epsilon}
@@ -118,7 +118,7 @@ def attention_bias(n: Names) -> dict[str, str]:
 
 
 def linears(n: Names) -> list[tuple[np.ndarray, np.ndarray]]:
-    """New weights and biases from `NARROW` to `WIDE` features."""
+    """Weights and biases of newly initialised linear layers from `NARROW` to `WIDE` features."""
     torch.manual_seed(0)
     in_torch = torch.nn.Linear(NARROW, WIDE)
     in_flax = n["nnx"].Linear(NARROW, WIDE, rngs=n["nnx"].Rngs(0))
@@ -140,7 +140,7 @@ def linears(n: Names) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def nearest(value: float, known: dict[str, float]) -> str:
-    """The words whose number this is, within 2 %: five times what chance does to 2**18 draws, and more."""
+    """The name of the known number within 2 % of `value`: over five standard errors of 2**18 samples."""
     [word] = [word for word, number in known.items() if abs(value / number - 1) < 0.02]
     return word
 

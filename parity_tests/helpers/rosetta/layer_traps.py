@@ -1,4 +1,4 @@
-"""Traps of layers, weights and defaults: the mistake is made and seen, then the cure is applied."""
+"""Mistakes with layers, weights and defaults: each function makes the mistake, detects it, and applies the fix."""
 
 import tempfile
 
@@ -32,7 +32,7 @@ def order(rng: Rng) -> None:
 def batch_first(rng: Rng) -> None:
     [x] = sequences(rng, QUERY)
     other = x.clone()
-    other[1] += 1  # another sample
+    other[1] += 1  # another batch element
     default = torch_layer(batch_first=False)
     assert torch.nn.MultiheadAttention(EMBED, HEADS).batch_first is False
     for layer, crosses in ((default, True), (torch_layer(), False)):
@@ -49,7 +49,7 @@ def transposed(rng: Rng) -> None:
     right = convert(
         {k: p.detach().numpy() for k, p in theirs.named_parameters()}, "torch.mha", "jax_attention"
     )[0]
-    wrong = {name: a.T if a.ndim == 2 else a for name, a in right.items()}  # it fits
+    wrong = {name: a.T if a.ndim == 2 else a for name, a in right.items()}  # the shapes still match
     for weights, fails in ((wrong, True), (right, False)):
         ours = jax_attention.MultiHeadSelfAttention(EMBED, HEADS, rngs=nnx.Rngs(0))
         transfer(weights, ours, source_layout="jax_attention")
@@ -73,7 +73,7 @@ def empty_rows(rng: Rng) -> None:
     x, memory = sequences(rng, QUERY, KEY)
     theirs, hidden = torch_layer(), torch.zeros(BATCH, KEY, dtype=torch.bool)
     hidden[0] = True
-    theirs(x, memory, memory, key_padding_mask=hidden)[0][1].sum().backward()  # of the other sample alone
+    theirs(x, memory, memory, key_padding_mask=hidden)[0][1].sum().backward()  # the unmasked element alone
     assert theirs.in_proj_weight.grad.isnan().any()
     ours, mask = our_layer(theirs), ~hidden[:, None, None]
     output = ours(x, memory, mask).output
@@ -117,7 +117,7 @@ def mean_weights(rng: Rng) -> None:
 
 
 def shared_dropout(rng: Rng) -> None:
-    """The same values in all samples and heads: they differ just where other weights are dropped."""
+    """With the same inputs in all batch elements and heads, outputs differ only if the dropout masks differ."""
     one = [jnp.asarray(rng.standard_normal((1, n, 1, HEAD_DIM)), jnp.float32) for n in (QUERY, KEY, KEY)]
     query, key, value = (jnp.tile(x, (BATCH, 1, HEADS, 1)) for x in one)
     for shared in (True, False):
@@ -145,7 +145,7 @@ def config(rng: Rng) -> None:
 
 
 def decay(rng: Rng) -> None:
-    """With a gradient of zero, decay is all that moves a weight."""
+    """With a gradient of zero, only weight decay changes a weight."""
     start = rng.standard_normal(5).astype(np.float32)
     weight = torch.nn.Parameter(torch.from_numpy(start.copy()))
     optimizer = torch.optim.AdamW([weight], lr=1.0)

@@ -1,4 +1,4 @@
-"""Traps of masks: the mistake is made and seen, then the cure is applied."""
+"""Mistakes with masks: each function makes the mistake, detects it, and applies the fix."""
 
 import copy
 
@@ -26,7 +26,7 @@ from parity_tests.helpers.rosetta.proofs import (
 
 
 def mirror(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, r: Restriction) -> torch.Tensor:
-    """Ours, with the restriction that a cure makes."""
+    """The mirrors' attention, with the restriction that a fix returns."""
     words = {
         k: torch.from_numpy(np.array(x)) if isinstance(x, np.ndarray) else x for k, x in r._asdict().items()
     }
@@ -68,7 +68,7 @@ def added_ones(rng: Rng) -> None:
 
 def bert(implementation: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    config = copy.deepcopy(names()["bert_config"])  # the implementation is written into it
+    config = copy.deepcopy(names()["bert_config"])  # set_attn_implementation changes the configuration
     model = names()["BertModel"](config).eval()
     model.set_attn_implementation(implementation)
     return model
@@ -109,7 +109,7 @@ def three_axes(rng: Rng) -> None:
     query, key, value = (
         torch.from_numpy(rng.standard_normal((3, 3, n, HEAD_DIM))) for n in (QUERY, KEY, KEY)
     )
-    mask = seeing(rng, 3, QUERY, KEY)  # one of three samples, with three heads
+    mask = seeing(rng, 3, QUERY, KEY)  # one mask per batch element: three, as many as heads
     expected = mirror(query, key, value, Restriction(mask))
     wrong = F.scaled_dot_product_attention(query, key, value, attn_mask=torch.from_numpy(mask))
     assert differs(wrong, expected)

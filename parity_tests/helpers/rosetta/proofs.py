@@ -1,4 +1,4 @@
-"""What the proofs of traps share."""
+"""Helpers of `mask_traps` and `layer_traps`."""
 
 import numpy as np
 import torch
@@ -8,11 +8,11 @@ from attention_bridge.weights import transfer
 from parity_tests.helpers.rosetta.calls import BATCH, EMBED, HEAD_DIM, HEADS
 
 Rng = np.random.Generator
-TOLERANCE = 1e-4  # far above rounding in float32, far below what the mistakes do
+TOLERANCE = 1e-4  # far above float32 rounding, far below the effect of the mistakes
 
 
 def differs(found: object, expected: object) -> bool:
-    """Whether two arrays of about 1 are not the same but for rounding."""
+    """Whether two arrays of magnitude 1 differ by more than rounding."""
     a, b = (x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in (found, expected))
     assert a.shape == b.shape
     return not np.abs(a - b).max() <= TOLERANCE
