@@ -99,7 +99,10 @@ def test_a_picture_is_drawn_of_a_whole_file(weights, tmp_path):
     [
         (["none.npz", "-o", "a.png"], "none.npz does not exist"),
         (["w.npz", "-o", "a.gif"], "--output must end in .html, .png or .svg, got a.gif"),
-        (["w.npz", "-o", "none/a.png"], "--output must be in a directory that exists, but none does not exist"),
+        (
+            ["w.npz", "-o", "none/a.png"],
+            "--output must be in a directory that exists, but none does not exist",
+        ),
         (["w.npz", "-o", "a.png", "--layer", "12"], "--layer must be from 0 to 11, got 12"),
         (["w.npz", "-o", "a.html", "--head", "2"], "--head must be from 0 to 1, got 2"),
         (

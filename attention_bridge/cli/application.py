@@ -29,7 +29,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (*REFUSALS, OptionError) as error:
-            lines = [cut(printable(line)) for line in str(error).split("\n")]  # an error may come with a table
+            lines = [
+                cut(printable(line)) for line in str(error).split("\n")
+            ]  # an error may come with a table
             typer.echo("attention-bridge: " + "\n".join(lines), err=True)
             raise typer.Exit(2) from error
         except OSError as error:

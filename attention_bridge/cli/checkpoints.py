@@ -81,16 +81,18 @@ def convert(
     ] = None,
     place: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Path in the Keras model, PATH=layers/multi_head_attention; repeatable."
-        ),
+        typer.Option(help="Path in the Keras model, PATH=layers/multi_head_attention; repeatable."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and report the conversion; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and report the conversion; write nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a target that exists.")] = False,
     allow_unknown: Annotated[
         bool, typer.Option("--allow-unknown", help="Also copy tensors that no module of the mirrors has.")
     ] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Run the source and the target model on random input and compare.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run both models on random input and compare.")
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print the conversion of each tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

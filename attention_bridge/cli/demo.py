@@ -14,7 +14,9 @@ from attention_bridge.cli.progress import step, warn_of_miscompilation
 
 def demo(
     text: Annotated[list[str] | None, typer.Option(help="A sentence; repeatable.")] = None,
-    file: Annotated[Path | None, typer.Option(parser=a_path, help="UTF-8 text file with one sentence per line.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(parser=a_path, help="UTF-8 text with one sentence per line.")
+    ] = None,
     query: Annotated[str | None, typer.Option(help="Sentence to find the nearest neighbours of.")] = None,
     checkpoint: Annotated[
         Path | None,

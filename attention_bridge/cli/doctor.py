@@ -16,7 +16,8 @@ from attention_bridge.errors import InputError
 
 def doctor(
     case: Annotated[
-        Path, typer.Argument(parser=a_path, help=".npz or .safetensors with x, reference, candidate and weights.")
+        Path,
+        typer.Argument(parser=a_path, help=".npz or .safetensors with x, reference, candidate and weights."),
     ],
     heads: Annotated[int, typer.Option(help="Number of query heads.")],
     kv_heads: Annotated[
@@ -25,17 +26,26 @@ def doctor(
     scale: Annotated[
         float | None, typer.Option(help="Factor on the scores.", show_default="1 / sqrt(head_dim)")
     ] = None,
-    softcap: Annotated[float | None, typer.Option(help="Softcap c of the scores: c tanh(scores / c).")] = None,
+    softcap: Annotated[
+        float | None, typer.Option(help="Softcap c of the scores: c tanh(scores / c).")
+    ] = None,
     causal: Annotated[bool, typer.Option("--causal", help="Mask later positions.")] = False,
-    window: Annotated[int | None, typer.Option(help="Number of visible keys, including the query's own.")] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Number of visible keys, including the query's own.")
+    ] = None,
     query_offset: Annotated[int, typer.Option(help="Position of the first query.")] = 0,
     rope: Annotated[
         str, typer.Option(parser=choice("--rope", ROPES), help="Feature pairing of RoPE.")
     ] = "none",
     base: Annotated[float, typer.Option(help="Base of RoPE.")] = 10000.0,
-    rope_dim: Annotated[int | None, typer.Option(help="Rotated features per head.", show_default="all")] = None,
+    rope_dim: Annotated[
+        int | None, typer.Option(help="Rotated features per head.", show_default="all")
+    ] = None,
     activation: Annotated[
-        str, typer.Option(parser=choice("--activation", ACTIVATIONS), help="Activation of the feed-forward network.")
+        str,
+        typer.Option(
+            parser=choice("--activation", ACTIVATIONS), help="Activation of the feed-forward network."
+        ),
     ] = "gelu",
     norm: Annotated[str, typer.Option(parser=choice("--norm", NORMS), help="Kind of norm.")] = "layer",
     norm_eps: Annotated[float, typer.Option(help="Eps of the norms, added to the variance.")] = 1e-5,

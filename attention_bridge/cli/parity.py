@@ -16,7 +16,8 @@ from attention_bridge.errors import InputError, require
 
 def parity(
     names: Annotated[
-        list[str] | None, typer.Argument(autocompletion=mechanisms, help="Names of mechanisms, as `list` prints them.")
+        list[str] | None,
+        typer.Argument(autocompletion=mechanisms, help="Names of mechanisms, as `list` prints them."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Prove every mechanism.")] = False,
     dtype: Annotated[

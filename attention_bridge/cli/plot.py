@@ -12,9 +12,12 @@ from attention_bridge.errors import InputError, require
 
 
 def plot(
-    source: Annotated[Path, typer.Argument(parser=a_path, help="File of attention weights: .npz or .safetensors.")],
+    source: Annotated[
+        Path, typer.Argument(parser=a_path, help="File of attention weights: .npz or .safetensors.")
+    ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", parser=a_path, help="File to write: a page (.html) or a picture (.png, .svg).")
+        Path,
+        typer.Option("-o", "--output", parser=a_path, help="Page (.html) or picture (.png, .svg) to write."),
     ],
     layer: Annotated[int | None, typer.Option(help="Layer, counted from 0.", show_default="all")] = None,
     head: Annotated[int | None, typer.Option(help="Head, counted from 0.", show_default="all")] = None,
