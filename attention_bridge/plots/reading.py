@@ -28,8 +28,8 @@ def read_weights(path: Path) -> Stored:
     """Read attention weights from an npz or safetensors file.
 
     A single array has shape `(layers, heads, query, key)`, `(heads, query, key)` or `(query, key)`. Several arrays are
-    one layer each, in the natural order of their names; of `(batch, heads, query, key)` the first element is used. In npz,
-    `tokens` and `key_tokens` may be arrays of strings.
+    one layer each, in the natural order of their names; of `(batch, heads, query, key)` the first element is used. In
+    npz, `tokens` and `key_tokens` may be arrays of strings.
 
     Raises:
         CheckpointError: the file cannot be read or holds other types.
