@@ -49,8 +49,8 @@ def read_sentence_encoder(directory: Path) -> SentenceEncoder:
     """Read a BERT-style encoder; its weights are cast to float32, which holds 16-bit values exactly.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the model is not a BERT that `Encoder` supports, or the pooling is
-            not the mean over tokens.
+        CheckpointError: a file is missing or damaged, the model is not a BERT that `Encoder` supports, or the pooling
+            is not the mean over tokens.
     """
     source = directory / "config.json"
     model_type = read_json(source).get("model_type")

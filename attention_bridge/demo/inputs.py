@@ -62,8 +62,8 @@ def checked(option: str, text: str) -> str:
 def with_query(texts: Sequence[str], query: str | None) -> tuple[list[str], int]:
     """The texts to encode and the index of the query among them.
 
-    A given query is appended unless it is one of the sentences. Without one, the query is `DEFAULT_QUERY` if it is among
-    the sentences, else the first sentence.
+    A given query is appended unless it is one of the sentences. Without one, the query is `DEFAULT_QUERY` if it is
+    among the sentences, else the first sentence.
 
     Raises:
         InputError: the query is empty, or there is no other sentence to compare it with.
