@@ -1,6 +1,6 @@
 """Diagnose why the outputs of a ported attention layer differ from its reference.
 
-A faulty port uses the reference's weights in a wrong way: a matrix is not transposed, a mask is inverted, the heads are
+A faulty port uses the reference's weights incorrectly: a matrix is not transposed, a mask is inverted, the heads are
 in another order. The doctor computes the layer itself, in numpy and float64. It plants every mistake that it knows,
 first alone and then in pairs, and names those that reproduce the port's outputs, with the cure:
 

@@ -49,7 +49,7 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose why the outputs of a ported attention layer differ from its reference.
 
-    A faulty port uses the reference's weights in a wrong way. The doctor computes the layer itself, in float64. It
+    A faulty port uses the reference's weights incorrectly. The doctor computes the layer itself, in float64. It
     plants every mistake that it knows, first alone and then in pairs, and names those that reproduce the port's
     outputs. Of a long sequence it uses a sample of the positions: those that differ most, and evenly spread others.
 
@@ -136,10 +136,13 @@ def _search(
     if found := _best(tried, limit):
         return found, _nearest(sample, tried, budget)
     groups = singles(few, yard.dtype) if yard.dtype in COARSE else []
-    if found := slight(few, sample, budget.each("mistakes beside rounding", groups), yard):
+    if found := slight(few, sample, budget.each("mistakes as small as rounding", groups), yard):
         return found, _nearest(sample, tried, budget)
     near = [finding.suspects for finding in tried if finding.suspects and finding.after <= MOST * before]
-    for what, right, most in ("precisions", [()], inf), ("mistakes with a precision", near, MOST * before):
+    for what, right, most in (
+        ("low precisions", [()], inf),
+        ("mistakes with a low precision", near, MOST * before),
+    ):
         groups = [(*group, rounding) for group in right for rounding in ROUNDING]
         if alike := _rounded_alike(sample, budget.each(what, groups), most):
             finding = Finding(alike, before, sample.after(alike))

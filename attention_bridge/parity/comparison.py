@@ -197,11 +197,19 @@ def assert_parity(
 ) -> None:
     """Raise unless a PyTorch module and a JAX module compute the same outputs and gradients.
 
-    The arguments are those that `compare` takes; its errors are raised too.
+    Args:
+        torch_module: the PyTorch module.
+        jax_module: the JAX module with the same weights (see `attention_bridge.weights.transfer`).
+        inputs: positional arguments of both calls, arrays of numpy or either framework; gradients are taken of
+            floating-point ones.
+        platform: platform that JAX runs on: `cpu`, `gpu` or `tpu`.
+        kwargs: keyword arguments of both calls.
 
     Raises:
         AssertionError: an output or a gradient differs; the message names the first submodule whose output differs and
             the first tensor that differs, and lists all tensors.
+        ValueError: the modules do not have the same outputs or parameters.
+        PlatformError: JAX has no such platform.
     """
     found = compare(torch_module, jax_module, *inputs, platform=platform, **kwargs)
     failures = [difference for difference in found if not difference.ok]
