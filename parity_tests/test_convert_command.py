@@ -237,7 +237,7 @@ def wrong(gpt2, tmp_path):
         ((old, new, *ways, "--axis", "d"), "such as d=64, but got 'd'"),
         ((old, new, *ways, "--axis", "d=-1"), "such as d=64, but got 'd=-1'"),
         ((old, new, *ways, "--config", tmp_path / "strange.json"), "must have a model_type of"),
-        ((old, new, *ways, "--verify", "--dry-run"), "and not both"),
+        ((old, new, *ways, "--verify", "--dry-run"), "not both: a dry run writes no target"),
         ((gpt2, new, "--from", "hf.llama"), "unexpected"),
         ((old, tmp_path / "there.safetensors", *ways), "--force overwrites it"),
         ((old, new, *ways, "--verify"), "--verify needs the model's config.json"),

@@ -375,7 +375,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(tmp_path, rng):
         ),
         (
             lambda: plots.image_overlay(255 * image, square),
-            "image must be uint8, or from 0 to 1, got numbers",
+            "image must be uint8, or from 0 to 1, got values",
         ),
         (
             lambda: plots.save(plots.one_head(square), tmp_path / "a.gif"),

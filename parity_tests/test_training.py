@@ -163,7 +163,10 @@ def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):
 
 @pytest.mark.parametrize(
     ("part", "said"),
-    [(1e-3, "one in all 3 steps"), (2e-3, "less than 0.001 in the first 2 steps, for rounding grows")],
+    [
+        (1e-3, "the curves agree in all 3 steps"),
+        (2e-3, "less than 0.001 in the first 2 steps; rounding differences grow"),
+    ],
 )
 def test_for_how_long_two_runs_were_one_is_said(part, said):
     losses = {"torch": np.array([3.0, 2.0, 1.0]), "jax": np.array([3.0, 2.0, 1.0 + part])}
