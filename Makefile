@@ -37,6 +37,7 @@ check: lint types  ## Lint, format, types
 lint: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m parity_tests.helpers.english
 
 types: $(TESTED)
 	$(BIN)/mypy
@@ -66,16 +67,16 @@ test-newest:  ## The JAX half alone, with the newest JAX, Flax and NumPy, on Pyt
 			beartype chex pytest pytest-xdist; \
 		$(NEWEST)/bin/python -m pip list --disable-pip-version-check 2>/dev/null \
 			| grep -E "^(jax|jaxlib|flax|numpy|optax|chex|einops) "; \
-		$(NEWEST)/bin/python -m pytest --noconftest -n 2 -W error::DeprecationWarning parity_tests/test_jax_alone.py; \
+		$(NEWEST)/bin/python -m pytest --noconftest -n 2 -W error::DeprecationWarning parity_tests/mechanisms/test_jax_alone.py; \
 	fi
 
 test-floors:  ## The lower bounds of pyproject.toml, installed and tried, on Python 3.11
 	@if ! $(FLOORS_PYTHON) -c "import ensurepip, venv" 2>/dev/null; then \
 		echo "SKIPPED test-floors: no $(FLOORS_PYTHON) is found, so the lower bounds of pyproject.toml were not tried."; \
 	else set -e; rm -rf $(FLOORS); $(FLOORS_PYTHON) -m venv $(FLOORS); \
-		$(FLOORS)/bin/python -m parity_tests.floors pins > $(FLOORS)/pins.txt; \
+		$(FLOORS)/bin/python -m parity_tests.helpers.floors pins > $(FLOORS)/pins.txt; \
 		$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check -r $(FLOORS)/pins.txt; \
-		$(FLOORS)/bin/python -m parity_tests.floors smoke; \
+		$(FLOORS)/bin/python -m parity_tests.helpers.floors smoke; \
 	fi
 
 test-all: test test-slow test-floors test-newest  ## All tests
@@ -84,15 +85,19 @@ SEED     ?= $(shell date +%s)
 COUNT    ?= 100000
 CHILDREN ?= 2000
 fuzz: $(TESTED)  ## Damaged files of every format, at most 30 minutes: SEED=, COUNT=, CHILDREN=
-	$(BIN)/python -m parity_tests.fuzz --seed $(SEED) --count $(COUNT) --children $(CHILDREN)
+	$(BIN)/python -m parity_tests.helpers.fuzz --seed $(SEED) --count $(COUNT) --children $(CHILDREN)
 
 docs: $(VENV)/installed-bench,onnx,tpu-aot  ## Measure again what docs/ shows
 	$(BIN)/attention-bridge list --markdown > docs/catalogue.md
 	$(BIN)/python -m attention_bridge.pages.rosetta > docs/rosetta.md
 	$(BIN)/python -m parity_tests.peers > docs/peers.md.new
 	mv docs/peers.md.new docs/peers.md
-	$(BIN)/attention-bridge parity --all --markdown > docs/parity.md.new
+	$(BIN)/attention-bridge parity --all --json > docs/proofs.json.new
+	$(BIN)/python -m attention_bridge.pages.parity docs/proofs.json.new > docs/parity.md.new
 	mv docs/parity.md.new docs/parity.md
+	$(BIN)/python -m attention_bridge.pages.proofs docs/proofs.json.new > attention_bridge/data/proofs.json.new
+	mv attention_bridge/data/proofs.json.new attention_bridge/data/proofs.json
+	rm docs/proofs.json.new
 	$(BIN)/python -m attention_bridge.pages.uses > docs/uses.md.new
 	mv docs/uses.md.new docs/uses.md
 	$(BIN)/attention-bridge demo --figure docs/attention-demo.png

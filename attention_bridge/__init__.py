@@ -1,19 +1,19 @@
-"""The bridge between `torch_attention` and `jax_attention`: weights, checkpoints, proofs, pictures, a command.
+"""The bridge between `torch_attention` and `jax_attention`: weights, checkpoints, parity tests, plots and a command.
 
 | function | does |
 |---|---|
-| `transfer(source, target)` | carries the weights of a model into a model of either framework |
+| `transfer(source, target)` | copies the weights of a model into a model of either framework |
 | `convert(source, target, ...)` | converts a checkpoint from one layout and format to another |
-| `explain(report)` | says in words what a conversion did |
-| `load_pretrained(source, framework)` | reads a Hugging Face directory into a ready model of either framework |
-| `save_pretrained(model, directory)` | writes a model as a directory that `load_pretrained` or transformers reads |
-| `inspect(path)` | says what a checkpoint holds |
+| `explain(report)` | describes a conversion in words |
+| `load_pretrained(source, framework)` | loads a Hugging Face directory as a model of either framework |
+| `save_pretrained(model, directory)` | saves a model as a directory for `load_pretrained` or transformers |
+| `inspect(path)` | lists the contents of a checkpoint |
 | `compare(one, other, inputs)` | compares the outputs and gradients of two modules |
-| `assert_parity(one, other, inputs)` | raises unless they are equal |
-| `diagnose(port, ...)` | names the slip in a port that gives other numbers |
-| `plot(weights, output)` | draws attention weights as a page or a picture |
+| `assert_parity(one, other, inputs)` | raises unless outputs and gradients agree |
+| `diagnose(port, ...)` | finds the mistake in a port whose outputs differ |
+| `plot(weights, output)` | plots attention weights as a page or a picture |
 
-Each is imported when it is first asked for; neither framework is needed to import this package.
+Each function is imported on first use; importing this package needs neither framework.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from attention_bridge.weights import explain as explain
     from attention_bridge.weights import transfer as transfer
 
-# The public names, each in its module under its name there; a module is imported when its name is asked for.
+# Module and name of each public name; the module is imported on first access.
 PUBLIC = {
     "assert_parity": ("attention_bridge.parity", "assert_parity"),
     "compare": ("attention_bridge.parity", "compare"),
@@ -72,7 +72,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _families() -> Callable[..., Any]:
-    """The reader of configurations; families know the layouts of weights, so that these cannot import it."""
+    """The reader of configurations, imported late because `families` itself imports the weight layouts."""
     found: Callable[..., Any] = import_module("attention_bridge.pretrained.families").read_config
     return found
 

@@ -1,4 +1,4 @@
-"""What the bridge raises, and messages that fit on a line."""
+"""Exceptions of the bridge, and error messages that fit on a line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
-LONGEST_MESSAGE = 280  # characters; with what the command puts before it, a line has no more than 300
+LONGEST_MESSAGE = 280  # characters; with the command's prefix a line has at most 300
 
 FaultKind = Literal[
     "missing",
@@ -21,7 +21,7 @@ FaultKind = Literal[
 
 
 class Fault(NamedTuple):
-    """A tensor that stands in the way."""
+    """A tensor that prevents a conversion."""
 
     name: str
     fault: FaultKind
@@ -30,10 +30,10 @@ class Fault(NamedTuple):
 
 
 class ConversionError(ValueError):
-    """Tensors cannot go from one layout to another; the message lists every fault.
+    """Tensors cannot be converted from one layout to another; the message lists every fault.
 
     Attributes:
-        faults: the same faults as data.
+        faults: the faults as data.
     """
 
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
@@ -45,13 +45,13 @@ class ConversionError(ValueError):
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be read or written; the message says in one sentence why.
+    """A checkpoint cannot be read or written; the message gives the reason in one sentence.
 
-    Names in it may come from a damaged file: what cannot be printed on one line is escaped, and the middle of a long
-    message is left out.
+    Names in the message may come from a damaged file: unprintable characters are escaped, and the middle of a long
+    message is omitted.
 
     Attributes:
-        whole: the message with its middle.
+        whole: the full message.
     """
 
     def __init__(self, message: str) -> None:
@@ -60,44 +60,49 @@ class CheckpointError(ValueError):
 
 
 class DiskError(CheckpointError, OSError):
-    """The system failed while a checkpoint was read or written: no space, no permission, no such place."""
+    """An I/O error while a checkpoint was read or written, such as no space, no permission or no such directory."""
 
 
 class UnknownMechanismError(ValueError):
-    """The catalogue has no mechanism of that name; the message lists those it has."""
+    """The catalogue has no mechanism of this name; the message lists the known names."""
 
 
 class PlatformError(ValueError):
-    """The platform asked for is not on this machine; the message says which are."""
+    """The requested platform is not available on this machine; the message lists the available ones."""
 
 
 class InputError(ValueError):
-    """Something was asked for that cannot be done; the message says in one sentence what and why."""
+    """A request cannot be fulfilled; the message gives the reason in one sentence."""
 
 
-# Errors that say in one sentence what was asked for and cannot be.
+# Errors whose message is one sentence for the user, shown without a traceback.
 REFUSALS = (CheckpointError, ConversionError, InputError, PlatformError, UnknownMechanismError)
+
+
+# Distributions whose name is not the one to import.
+DISTRIBUTIONS = {"orbax": "orbax-checkpoint"}
 
 
 def require(packages: Sequence[str], *, extra: str) -> None:
     """Raise unless all packages are installed.
 
     Args:
-        packages: names as they are imported.
-        extra: what to install to have them all.
+        packages: import names.
+        extra: extras of `attention-bridge` that include them, separated by commas.
 
     Raises:
-        InputError: some are missing.
+        InputError: a package is missing.
     """
     if missing := [name for name in packages if find_spec(name) is None]:
+        distributions = " ".join(DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in missing)
         raise InputError(
-            f"this needs packages that are not installed: {', '.join(missing)}; "
-            f"install them with: pip install 'attention-bridge[{extra}]'"
+            f"this needs packages that are not installed: {', '.join(missing)}; install them with: "
+            f"python -m pip install {distributions} (or with attention-bridge's extra [{extra}])"
         )
 
 
 def cut(text: str, longest: int = LONGEST_MESSAGE) -> str:
-    """A text of at most so many letters: what stands in the middle of a longer one is left out."""
+    """Shorten a text to at most `longest` characters by omitting its middle."""
     if len(text) <= longest:
         return text
     end = longest // 3
@@ -105,5 +110,5 @@ def cut(text: str, longest: int = LONGEST_MESSAGE) -> str:
 
 
 def printable(text: str) -> str:
-    """A text in which whatever cannot be printed on one line is escaped."""
+    """Escape the characters of a text that cannot be printed on one line."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,19 +1,20 @@
-"""Masks of other libraries, as the mirrors take them and back.
+"""Convert masks between this package and other libraries.
 
-The mirrors have one convention: a boolean mask, True where the query attends to the key, of shape `(query, key)`,
-`(batch, query, key)` or `(batch|1, heads|1, query|1, key)`; what is added to scores is a bias; `window=W` counts W
-keys, the query's own included; `query_offset` says where the first query stands. Others differ in each of these:
+The mirrors have one convention: a boolean mask, True where a query may attend to a key, of shape `(query, key)`,
+`(batch, query, key)` or `(batch|1, heads|1, query|1, key)`; additive masks are a separate bias; `window=W` counts W
+keys, the query's own included; `query_offset` is the position of the first query. Other libraries differ:
 
-| function       | polarity and kind                        | what else                                     |
-|----------------|------------------------------------------|-----------------------------------------------|
-| `torch_mha`    | True hides; a float is added             | `(batch * heads, query, key)`, a padding mask |
-| `torch_sdpa`   | True shows; a float is added             | missing axes come in front                    |
-| `jax_nn`       | True shows, the bias apart               | missing axes in front; windows count W + 1    |
-| `flax`         | cast to boolean: 0 and -inf is inverted  | missing axes come in front                    |
-| `keras`        | cast to boolean: 0 and -inf is inverted  | `(batch, query, key)`, padding of sequences   |
-| `transformers` | 0 shows, the least number hides          | `(batch, 1, query, key)`                      |
+| function       | polarity and kind                          | further differences                           |
+|----------------|--------------------------------------------|-----------------------------------------------|
+| `torch_mha`    | True masks; floats are added               | `(batch * heads, query, key)`, a padding mask |
+| `torch_sdpa`   | True attends; floats are added             | missing axes are leading axes                 |
+| `jax_nn`       | True attends; a separate bias              | missing axes lead; windows count W + 1        |
+| `flax`         | cast to boolean: 0 and -inf are inverted   | missing axes are leading axes                 |
+| `keras`        | cast to boolean: 0 and -inf are inverted   | `(batch, query, key)`, padding of sequences   |
+| `transformers` | 0 attends, the lowest number masks         | `(batch, 1, query, key)`                      |
 
-`from_*` makes a `Restriction` of theirs, `to_*` theirs of a `Restriction`. Arrays are numpy's, or what numpy reads.
+`from_*` converts the library's masks to a `Restriction`, `to_*` converts back. Arrays are NumPy arrays or anything
+that NumPy can convert.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ Array = np.ndarray
 
 
 class Restriction(NamedTuple):
-    """Who sees whom, in the words of the mirrors: keyword arguments of `ops.dot_product_attention`.
+    """Mask, bias and window in the convention of this package: arguments of `ops.dot_product_attention`.
 
     Attributes:
-        mask: True where the query attends to the key.
-        bias: added to the scaled scores.
-        is_causal, window, query_offset: as there.
+        mask: boolean mask, True where a query may attend to a key; None for no mask.
+        bias: additive bias of the scaled scores; None for none.
+        is_causal, window, query_offset: as in `ops.dot_product_attention`.
     """
 
     mask: Array | None = None
@@ -44,17 +45,18 @@ class Restriction(NamedTuple):
 def from_torch_mha(
     attn_mask: Any = None, key_padding_mask: Any = None, *, num_heads: int, is_causal: bool = False
 ) -> Restriction:
-    """The masks of a call of `torch.nn.MultiheadAttention`.
+    """Convert the masks of `torch.nn.MultiheadAttention`.
 
     Args:
-        attn_mask: `(query, key)` or `(batch * heads, query, key)`; True hides, a float is added.
-        key_padding_mask: `(batch, key)`, likewise.
-        num_heads: of that layer.
-        is_causal: a hint there, which says what `attn_mask` is; no restriction of its own.
+        attn_mask: mask `(query, key)` or `(batch * heads, query, key)`; True masks a key, floats are added to the
+            scores.
+        key_padding_mask: padding mask `(batch, key)`; True masks a key, floats are added to the scores.
+        num_heads: number of heads of the layer.
+        is_causal: hint that `attn_mask` is causal; it restricts nothing itself.
 
     Raises:
-        TypeError: a mask of integers.
-        ValueError: another shape, or `is_causal` without `attn_mask`, which PyTorch refuses too.
+        TypeError: a mask holds integers.
+        ValueError: a mask has another shape, or `is_causal` is given without `attn_mask`, an error in PyTorch too.
     """
     if is_causal and attn_mask is None:
         raise ValueError("is_causal needs attn_mask in torch.nn.MultiheadAttention, got attn_mask=None")
@@ -82,11 +84,11 @@ def from_torch_mha(
 
 
 def to_torch_mha(restriction: Restriction, *, shape: tuple[int, int, int, int]) -> dict[str, Array | None]:
-    """`attn_mask` for `torch.nn.MultiheadAttention`: `(query, key)` if it is the same for all, else with all heads.
+    """Convert to `attn_mask` of `torch.nn.MultiheadAttention`, `(query, key)` or `(batch * heads, query, key)`.
 
     Args:
-        restriction: in the words of the mirrors.
-        shape: `(batch, heads, query, key)` of the weights.
+        restriction: mask, bias and window in this package's convention.
+        shape: shape of the weights, `(batch, heads, query, key)`.
     """
     batch, heads, query_len, key_len = shape
     visible, bias = _whole(restriction, query_len, key_len)
@@ -102,11 +104,11 @@ def to_torch_mha(restriction: Restriction, *, shape: tuple[int, int, int, int]) 
 
 
 def from_torch_sdpa(attn_mask: Any = None, *, is_causal: bool = False) -> Restriction:
-    """The mask of a call of `scaled_dot_product_attention`: boolean, or added to the scores.
+    """Convert the mask of `scaled_dot_product_attention`: boolean, or a float that is added to the scores.
 
     Raises:
-        TypeError: a mask of integers.
-        ValueError: both, which PyTorch refuses too.
+        TypeError: the mask holds integers.
+        ValueError: `attn_mask` and `is_causal` are both given, an error in PyTorch too.
     """
     if attn_mask is None:
         return Restriction(is_causal=is_causal)
@@ -118,7 +120,7 @@ def from_torch_sdpa(attn_mask: Any = None, *, is_causal: bool = False) -> Restri
 
 
 def to_torch_sdpa(restriction: Restriction, *, query_len: int, key_len: int) -> dict[str, Any]:
-    """`attn_mask` and `is_causal` for `scaled_dot_product_attention`; a row that sees nothing is undefined there."""
+    """Convert to `attn_mask` and `is_causal` of `scaled_dot_product_attention`, undefined in fully masked rows."""
     plain = restriction.mask is None and restriction.bias is None and restriction.window is None
     if plain and restriction.is_causal and restriction.query_offset == 0:
         return {"attn_mask": None, "is_causal": True}
@@ -137,11 +139,11 @@ def from_jax_nn(
     is_causal: bool = False,
     local_window_size: int | tuple[int, int] | None = None,
 ) -> Restriction:
-    """The masks of a call of `jax.nn.dot_product_attention`, whose window `(l, 0)` counts l keys and the query's own.
+    """Convert the masks of `jax.nn.dot_product_attention`, whose window `(l, 0)` counts l keys besides the query's own.
 
     Raises:
-        TypeError: a mask that is not boolean.
-        ValueError: a window that sees later keys, which the mirrors do not have.
+        TypeError: the mask is not boolean.
+        ValueError: the window includes later keys, which this package does not support.
     """
     if mask is not None:
         mask = _array("mask", mask)
@@ -162,7 +164,7 @@ def from_jax_nn(
 
 
 def to_jax_nn(restriction: Restriction, *, query_len: int, key_len: int) -> dict[str, Any]:
-    """`bias`, `mask`, `is_causal` and `local_window_size` for `jax.nn.dot_product_attention`."""
+    """Convert to `bias`, `mask`, `is_causal` and `local_window_size` of `jax.nn.dot_product_attention`."""
     mask, bias = (None if x is None else _with_heads(x) for x in (restriction.mask, restriction.bias))
     if restriction.query_offset == 0:
         window = None if restriction.window is None else (restriction.window - 1, 0)
@@ -174,19 +176,19 @@ def to_jax_nn(restriction: Restriction, *, query_len: int, key_len: int) -> dict
 
 
 def from_flax(mask: Any = None) -> Restriction:
-    """The mask of a call of a Flax attention layer, NNX or Linen.
+    """Convert the mask of a Flax attention layer, NNX or Linen.
 
     Raises:
-        TypeError: numbers other than 0 and 1, of which Flax would show what -inf is to hide.
+        TypeError: the mask holds numbers other than 0 and 1; Flax would cast -inf to True and attend to masked keys.
     """
     return Restriction() if mask is None else Restriction(mask=_in_front(_zeros_and_ones("mask", mask)))
 
 
 def to_flax(restriction: Restriction, *, query_len: int, key_len: int) -> dict[str, Array | None]:
-    """`mask` for a Flax attention layer.
+    """Convert to the `mask` of a Flax attention layer.
 
     Raises:
-        ValueError: a bias, which those layers cannot take.
+        ValueError: there is a bias, which these layers do not take.
     """
     visible = _without_bias(restriction, query_len, key_len, "a Flax attention layer")
     return {"mask": None if visible is None else _with_heads(visible)}
@@ -200,16 +202,16 @@ def from_keras(
     key_mask: Any = None,
     use_causal_mask: bool = False,
 ) -> Restriction:
-    """The masks of a call of `keras.layers.MultiHeadAttention`.
+    """Convert the masks of `keras.layers.MultiHeadAttention`.
 
     Args:
-        attention_mask: `(batch|1, query, key)`.
-        query_mask: `(batch, query)`; a query that is hidden sees nothing.
-        value_mask, key_mask: `(batch, key)`.
-        use_causal_mask: whether no query sees a later key.
+        attention_mask: mask `(batch|1, query, key)`, True where a query may attend to a key.
+        query_mask: mask `(batch, query)`; False makes a fully masked row.
+        value_mask, key_mask: masks `(batch, key)`, True at real keys.
+        use_causal_mask: whether to mask later keys.
 
     Raises:
-        TypeError: numbers other than 0 and 1, of which Keras would show what -inf is to hide.
+        TypeError: a mask holds numbers other than 0 and 1; Keras would cast -inf to True and attend to masked keys.
     """
     mask = None if attention_mask is None else _zeros_and_ones("attention_mask", attention_mask)
     if mask is not None and mask.ndim == 3:
@@ -225,10 +227,10 @@ def from_keras(
 
 
 def to_keras(restriction: Restriction, *, query_len: int, key_len: int) -> dict[str, Array | None]:
-    """`attention_mask` for `keras.layers.MultiHeadAttention`, `(batch|1, query, key)`.
+    """Convert to `attention_mask` of `keras.layers.MultiHeadAttention`, `(batch|1, query, key)`.
 
     Raises:
-        ValueError: a bias, or a mask that differs between heads, which that layer cannot take.
+        ValueError: there is a bias, or the mask differs between heads; the layer takes neither.
     """
     visible = _without_bias(restriction, query_len, key_len, "keras.layers.MultiHeadAttention")
     if visible is None:
@@ -243,18 +245,19 @@ def to_keras(restriction: Restriction, *, query_len: int, key_len: int) -> dict[
 
 
 def from_transformers(attention_mask: Any) -> Restriction:
-    """What Hugging Face's models add to scores: 0 shows, the least number of its dtype or -inf hides.
+    """Convert an additive mask of Hugging Face models: 0 attends, the lowest number of the dtype or -inf masks.
 
     Raises:
-        TypeError, ValueError: another dtype, or other numbers, which are a bias.
+        TypeError: the mask is not floating-point.
+        ValueError: the mask holds other numbers, which are a bias.
     """
     x = np.asarray(attention_mask)
     if x.dtype.kind != "f":
-        raise TypeError(f"attention_mask must be what is added to scores, a float, got {x.dtype}")
+        raise TypeError(f"attention_mask must be an additive mask, floating-point, got {x.dtype}")
     hides = (x == np.finfo(x.dtype).min) | np.isneginf(x)
     if not (hides | (x == 0)).all():
         raise ValueError(
-            "attention_mask must hold 0 and the least number of its dtype alone: other numbers are a bias"
+            "attention_mask must hold only 0 and the lowest number of its dtype: other numbers are a bias"
         )
     return Restriction(mask=_in_front(~hides))
 
@@ -262,10 +265,10 @@ def from_transformers(attention_mask: Any) -> Restriction:
 def to_transformers(
     restriction: Restriction, *, query_len: int, key_len: int, dtype: Any = np.float32
 ) -> dict[str, Array | None]:
-    """`attention_mask` for a Hugging Face model, `(batch|1, heads|1, query, key)`, to be added to scores.
+    """Convert to the additive `attention_mask` of a Hugging Face model, `(batch|1, heads|1, query, key)`.
 
     Raises:
-        ValueError: a bias, whose numbers such a mask cannot be told from.
+        ValueError: there is a bias, which could not be told apart from the mask.
     """
     visible = _without_bias(restriction, query_len, key_len, "a Hugging Face mask")
     if visible is None:
@@ -275,15 +278,15 @@ def to_transformers(
 
 
 def lower_right(query_len: int, key_len: int) -> Restriction:
-    """Causal masks that end in the lower right corner, as of `torch.nn.attention.bias.causal_lower_right`.
+    """Causal mask aligned to the lower right corner, as `torch.nn.attention.bias.causal_lower_right`.
 
-    The mirrors, like `is_causal` in PyTorch and JAX, begin in the upper left one.
+    `is_causal` of this package, PyTorch and JAX aligns the mask to the upper left corner.
     """
     return Restriction(is_causal=True, query_offset=key_len - query_len)
 
 
 def _array(name: str, x: Any) -> Array:
-    """A mask of PyTorch's kind: boolean, or a float to be added."""
+    """Convert a mask to an array; raise TypeError unless it is boolean or floating-point."""
     found = np.asarray(x)
     if found.dtype != bool and found.dtype.kind != "f":
         raise TypeError(f"{name} must be boolean or a float that is added to scores, got {found.dtype}")
@@ -291,35 +294,35 @@ def _array(name: str, x: Any) -> Array:
 
 
 def _zeros_and_ones(name: str, x: Any) -> Array:
-    """What Flax and Keras cast to boolean, if that is what it means."""
+    """Cast a mask to boolean, as Flax and Keras do; raise TypeError unless it is boolean or 0/1."""
     found = np.asarray(x)
     if found.dtype != bool and not ((found == 0) | (found == 1)).all():
         raise TypeError(
             f"{name} must hold True and False, or 0 and 1, got other numbers in {found.dtype}: "
-            "additive masks are inverted here, for 0 is cast to False and -inf to True"
+            "additive masks are inverted here, because 0 is cast to False and -inf to True"
         )
     return found.astype(bool)
 
 
 def _hidden_or_added(x: Array) -> tuple[Array | None, Array | None]:
-    """A mask and a bias of what hides where it is True, or is added."""
+    """Split an array into mask and bias: a boolean array masks where it is True, a float array is a bias."""
     return (~x, None) if x.dtype == bool else (None, x)
 
 
 def _both(one: Array | None, other: Array | None) -> Array | None:
-    """What both masks show; of whatever rank each is."""
+    """Combine two masks of any rank: True where both are True."""
     if one is None or other is None:
         return other if one is None else one
     return _with_heads(one) & _with_heads(other)
 
 
 def _with_heads(x: Array) -> Array:
-    """`(batch|1, heads|1, query|1, key)` of any rank that the mirrors know."""
+    """Expand a mask of rank 2 to 4 to `(batch|1, heads|1, query|1, key)`."""
     return x[None, None] if x.ndim == 2 else x[:, None] if x.ndim == 3 else x
 
 
 def _in_front(x: Array) -> Array:
-    """A mask whose missing axes come in front, `(heads, query, key)` in place of `(batch, query, key)`."""
+    """Add the missing leading axis of a mask `(heads, query, key)`, which this package would take for the batch."""
     return x[None] if x.ndim == 3 else x
 
 
@@ -329,7 +332,7 @@ def _shape_to(x: Array | None, shape: tuple[int, ...]) -> Array:
 
 
 def _whole(restriction: Restriction, query_len: int, key_len: int) -> tuple[Array | None, Array | None]:
-    """One mask for all that restricts, and the bias."""
+    """Merge mask, causality and window into one mask; return it with the bias."""
     mask = restriction.mask
     if restriction.is_causal:
         query = np.arange(query_len)[:, None] + restriction.query_offset

@@ -30,8 +30,8 @@ from attention_bridge.doctor.sample import take
 from attention_bridge.doctor.slight import singles
 from attention_bridge.doctor.suspects import ROUNDING, planted
 from attention_bridge.parity.measure import error
-from parity_tests import faulty_layers as layers
-from parity_tests.faulty_layers import Case
+from parity_tests.helpers import faulty_layers as layers
+from parity_tests.helpers.faulty_layers import Case
 
 SEEDS = range(3)
 SIZES = ((3, 8, 8), (4, 16, 32), (8, 16, 96))  # heads, head_dim, length

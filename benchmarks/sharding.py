@@ -87,8 +87,8 @@ name.
   with some of the heads as if it were alone, and what was read goes back.
 
 Masks, biases, windows, offsets, softcap, sinks, dropout masks and grouped heads are those of one device, a query that
-sees nothing gets exactly zero, and gradients are complete. `parity_tests/test_sharding.py` compares models and calls
-with one device: on 8 virtual devices in JAX, in 4 processes in PyTorch.
+sees nothing gets exactly zero, and gradients are complete. `parity_tests/accelerators/test_sharding.py` compares
+models and calls with one device: on 8 virtual devices in JAX, in 4 processes in PyTorch.
 
 Take gradients within `on_mesh` too. In PyTorch it mends faults of DTensor (PyTorch 2.13), which it leaves as they are
 elsewhere:

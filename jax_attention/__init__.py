@@ -2,7 +2,7 @@
 
 import warnings
 
-# First: the frame reads their protocol, and `ShawSelfAttention` among them stands on the frame.
+# Imported first: `frame` imports `positions.protocol`, and `positions.ShawSelfAttention` imports `frame`.
 from jax_attention.positions import ALiBi as ALiBi
 
 # isort: split
@@ -137,5 +137,5 @@ from jax_attention.vision import SpatialReductionAttention as SpatialReductionAt
 from jax_attention.vision import ViTBlock as ViTBlock
 from jax_attention.vision import WindowAttention as WindowAttention
 
-# `python -m jax_attention.self_attention` runs a module that this package has imported already, as it should.
+# Expected: `python -m jax_attention.self_attention` runs a module that this package has already imported.
 warnings.filterwarnings("ignore", message="'jax_attention.* found in sys.modules", category=RuntimeWarning)

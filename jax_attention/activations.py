@@ -19,13 +19,13 @@ def relu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
 
 @checked
 def gelu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """Return x Phi(x), Phi the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
+    """Exact GELU: x Phi(x), where Phi is the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
     return jax.nn.gelu(at_least_float32(x), approximate=False).astype(x.dtype)
 
 
 @checked
 def gelu_tanh(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """The tanh approximation of `gelu`; up to 5e-4 away from it."""
+    """The tanh approximation of `gelu`, with an error of up to 5e-4."""
     return jax.nn.gelu(at_least_float32(x), approximate=True).astype(x.dtype)
 
 
@@ -37,7 +37,7 @@ def sigmoid(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
 
 @checked
 def silu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """Return x sigmoid(x) (Hendrycks & Gimpel 2016; also called swish)."""
+    """SiLU, also called swish: x sigmoid(x) (Hendrycks & Gimpel 2016)."""
     return jax.nn.silu(at_least_float32(x)).astype(x.dtype)
 
 
@@ -49,13 +49,13 @@ def tanh(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
 
 @checked
 def softplus(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """log(1 + exp(x)), without a threshold above which it would be x."""
+    """log(1 + exp(x)), without the threshold above which `torch.nn.Softplus` returns x."""
     return jax.nn.softplus(at_least_float32(x)).astype(x.dtype)
 
 
 @checked
 def quick_gelu(x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """Return x sigmoid(1.702 x), an approximation of `gelu` up to 0.021 away from it (Hendrycks & Gimpel 2016)."""
+    """Quick GELU: x sigmoid(1.702 x), within 0.021 of `gelu` (Hendrycks & Gimpel 2016)."""
     wide = at_least_float32(x)
     return (wide * jax.nn.sigmoid(1.702 * wide)).astype(x.dtype)
 
@@ -72,10 +72,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @checked
 def activation_function(name: str) -> Callable[[Array], Array]:
-    """The activation of that name.
+    """Look up an activation function by name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the name is unknown.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name}")

@@ -1,4 +1,4 @@
-"""Arrays and numbers as this framework knows them: what a check may ask of an argument."""
+"""Array and dtype helpers that hide the differences between the frameworks."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 ARRAYS: tuple[type[Any], ...] = (Array, np.ndarray)
 INTEGERS = (Integral,)
 REALS = (Real,)
-# Raised where symbolic sizes are compared; older versions of JAX have it in `jax.core`, where newer ones warn of it.
+# Raised when symbolic sizes cannot be compared. Older versions of JAX have it in `jax.core`, where newer ones warn.
 _INCONCLUSIVE: type[Exception] = (
     getattr(jax.errors, "InconclusiveDimensionOperation", None) or jax.core.InconclusiveDimensionOperation
 )
@@ -36,18 +36,18 @@ def check_array(name: str, x: Any) -> None:
 
 
 def as_array(x: Array) -> Array:
-    """An array that `check_array` accepts, as this framework's own."""
+    """Convert an array that `check_array` accepts to an array of this framework."""
     return x if isinstance(x, Array) else jnp.asarray(x)
 
 
 def as_indices(x: Array) -> Array:
-    """Integers in a dtype that tables take as numbers of their rows."""
+    """Convert integers to a dtype that embedding tables accept as indices."""
     x = as_array(x)
     return x.astype(jnp.int32) if x.dtype.name in _NARROW else x
 
 
 def as_integers(x: Array) -> Array:
-    """An array of integers in the dtype of positions."""
+    """Convert integers to the dtype of positions."""
     kind = jnp.arange(0).dtype
     if (
         isinstance(x, np.ndarray)
@@ -59,33 +59,33 @@ def as_integers(x: Array) -> Array:
 
 
 def as_integers_within(x: Array, most: int) -> Array:
-    """An array of integers in the dtype of positions, none of them further from 0 than `most`."""
+    """Convert integers to the dtype of positions, clipped to [-most, most]."""
     span = jnp.iinfo(x.dtype)
     return as_integers(x if span.max < most else x.clip(max(-most, int(span.min)), most))
 
 
 def einsum(equation: str, *operands: Array) -> Array:
-    """A product of arrays by letters, in the precision of the arrays, which autocast would lower."""
+    """Einsum in the precision of the arrays, with autocast disabled."""
     return jnp.einsum(equation, *operands)
 
 
 def matmul(x: Array, y: Array) -> Array:
-    """`x @ y` in the precision of the arrays, which autocast would lower."""
+    """`x @ y` in the precision of the arrays, with autocast disabled."""
     return x @ y
 
 
 def take_along(x: Array, index: Array, axis: int) -> Array:
-    """The elements of `x` at `index` along one axis; the other axes broadcast."""
+    """Take the elements of `x` at `index` along one axis; the other axes broadcast."""
     return jnp.take_along_axis(x, index, axis)
 
 
 def first(x: Array, size: int, axis: int) -> Array:
-    """The first `size` elements along an axis; the size may be symbolic."""
+    """Take the first `size` elements along an axis; the size may be symbolic."""
     return jax.lax.slice_in_dim(x, 0, size, axis=axis)
 
 
 def stable_order(x: Array) -> Array:
-    """Where the elements along the last axis stand once they are sorted upwards: of equal ones the first is first."""
+    """Stable argsort along the last axis, ascending."""
     return jnp.argsort(x, axis=-1, stable=True)
 
 
@@ -100,12 +100,12 @@ def is_integer(x: Array) -> bool:
 
 
 def is_size(x: Any) -> bool:
-    """Whether `x` is an integer, or a size that is not known while code is traced."""
+    """Whether `x` is an integer or a symbolic size."""
     return (isinstance(x, INTEGERS) and not isinstance(x, bool)) or hasattr(x, "dimension_as_value")
 
 
 def check_dtype(name: str, given: Any) -> Any:
-    """The dtype of parameters that was given; TypeError unless it is floating point."""
+    """Return a parameter dtype; TypeError unless it is a floating-point dtype of at least 16 bits."""
     try:
         floating = given is not None and jnp.issubdtype(jnp.dtype(given), jnp.floating)
     except TypeError:
@@ -118,15 +118,15 @@ def check_dtype(name: str, given: Any) -> Any:
 
 
 def check_promotion(module: Any, name: str, x: Any) -> None:
-    """Raise ValueError if no linear layer of a module takes the dtype of `x`.
+    """Raise ValueError if no linear layer of a module accepts the dtype of `x`.
 
-    Flax's layers promote an array and their parameters to one dtype; PyTorch's do not, but under autocast, with hooks,
-    or in classes of their own.
+    Flax's layers promote an array and their parameters to a common dtype. PyTorch's layers do not, except under
+    autocast, with hooks, or in subclasses that convert.
     """
 
 
 def with_rank(x: Array, rank: int) -> Array:
-    """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
+    """Prepend axes of size 1 to `x` until it has that rank."""
     return x[(None,) * (rank - x.ndim)]
 
 
@@ -146,7 +146,7 @@ def log_size(size: int) -> Any:
 
 
 def value_above(size: int, most: int, value: int) -> Any:
-    """`value` where a size is above `most`, else 0; an array where the size is known at run time alone."""
+    """`value` if a size is above `most`, else 0; an array if the size is known only at run time."""
     try:
         return value if size > most else 0
     except _INCONCLUSIVE:
@@ -155,10 +155,10 @@ def value_above(size: int, most: int, value: int) -> Any:
 
 @dataclass_transform(frozen_default=True)
 def record(*, static: tuple[str, ...] = ()) -> Callable[[type[_T]], type[_T]]:
-    """Make a class a frozen dataclass that compiled functions take and return.
+    """Make a class a frozen dataclass that compiled functions can take and return.
 
     Args:
-        static: fields that hold no arrays; code is compiled anew for each of their values.
+        static: names of fields without arrays; compiled code is specialised on their values.
     """
 
     def decorate(cls: type[_T]) -> type[_T]:

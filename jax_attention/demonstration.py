@@ -1,4 +1,4 @@
-"""What the demonstrations share: numbers that are the same in both frameworks, and a table to show them."""
+"""Shared helpers of the demonstrations: framework-independent random numbers and a printed table of weights."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -14,12 +14,12 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 def draw(*shape: int, seed: int = 0) -> Array:
-    """Standard normal numbers, the same in both frameworks."""
+    """Sample standard normal numbers, the same in both frameworks."""
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
 def fill(module: Module, seed: int = 0) -> Module:
-    """Give the parameters numbers that are the same in both frameworks, and return the module."""
+    """Fill the parameters with random numbers, the same in both frameworks, and return the module in eval mode."""
     rng = np.random.default_rng(seed)
     parameters = nnx.to_flat_state(nnx.state(module, nnx.Param))
     for path, parameter in sorted(parameters, key=lambda item: _name_in_pytorch(item[0])):
@@ -39,7 +39,7 @@ def _name_in_pytorch(path: tuple[Any, ...]) -> str:
 def show(
     title: str, attention: AttentionOutput | CachedOutput, queries: Sequence[str], keys: Sequence[str]
 ) -> None:
-    """Print the weights of the first batch element, each head a table with a name for every row and column."""
+    """Print the attention weights of the first batch element, as one labelled table per head."""
     output, weights = attention.output, attention.weights
     assert weights is not None
     print(f"\n{title}: output {tuple(output.shape)}, weights {tuple(weights.shape)}")

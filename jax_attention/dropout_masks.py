@@ -7,7 +7,7 @@ from jaxtyping import Bool
 
 
 class DecoderKeep(NamedTuple):
-    """Boolean dropout masks of `EncoderDecoderAttention`, True keeps; one that is None is sampled in training.
+    """Boolean dropout masks of `EncoderDecoderAttention`, True keeps; masks that are None are sampled in training.
 
     Attributes:
         self_weights: `(batch, heads, query, query)`.
@@ -27,7 +27,7 @@ class DecoderKeep(NamedTuple):
 
 
 class LayerKeep(NamedTuple):
-    """Boolean dropout masks of a layer of a model, True keeps; one that is None is sampled in training.
+    """Boolean dropout masks of a layer of a model, True keeps; masks that are None are sampled in training.
 
     Attributes:
         weights: `(batch, heads, length, length)`.
@@ -41,11 +41,11 @@ class LayerKeep(NamedTuple):
 
 
 class ModelKeep(NamedTuple):
-    """Boolean dropout masks of an `Encoder` or a `Decoder`, True keeps; one that is None is sampled in training.
+    """Boolean dropout masks of an `Encoder` or a `Decoder`, True keeps; masks that are None are sampled in training.
 
     Attributes:
         embeddings: `(batch, length, embed)`.
-        layers: one `LayerKeep` a layer.
+        layers: one `LayerKeep` per layer.
     """
 
     embeddings: Bool[Array, "batch length embed"] | None = None

@@ -1,4 +1,4 @@
-"""The feed-forward network of a Transformer block, applied to each position by itself."""
+"""Position-wise feed-forward networks of Transformer blocks."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -14,14 +14,14 @@ from jax_attention.layers import Dropout, Factory, linear
 
 @checked
 class FeedForward(nnx.Module):
-    """down(activation(up(x))) (Vaswani et al. 2017, section 3.3).
+    """Feed-forward network: down(activation(up(x))) (Vaswani et al. 2017, section 3.3).
 
     Args:
         embed_dim: features of input and output.
-        ffn_dim: features in between.
+        ffn_dim: hidden features.
         activation: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
-        bias: whether the two maps have biases.
-        dropout: rate at which the features in between are dropped in training.
+        bias: whether the two projections have biases.
+        dropout: dropout rate of the hidden features in training.
 
     Raises:
         ValueError: an unknown activation, or a rate outside [0, 1).
@@ -52,7 +52,12 @@ class FeedForward(nnx.Module):
         *,
         dropout_keep: Bool[Array, "batch length ffn"] | None = None,
     ) -> Float[Array, "batch length embed"]:
-        """Transform each position; `dropout_keep` is the dropout mask of the hidden features, True keeps."""
+        """Apply the network to each position.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            dropout_keep: boolean dropout mask of the hidden features, True keeps; used instead of sampling one.
+        """
         check_sequence("x", x, self.embed_dim)
         hidden = self.activation(self.up_proj(x))  # batch length ffn
         return self.down_proj(self.dropout(hidden, dropout_keep))  # batch length embed
@@ -60,13 +65,15 @@ class FeedForward(nnx.Module):
 
 @checked
 class GatedFeedForward(nnx.Module):
-    """down(activation(gate(x)) * up(x)) (Shazeer 2020; with `"silu"` it is SwiGLU, with `"gelu"` GEGLU).
+    """Gated feed-forward network: down(activation(gate(x)) * up(x)) (Shazeer 2020).
+
+    It is SwiGLU with `activation="silu"`, and GEGLU with `"gelu"`.
 
     Args:
         embed_dim: features of input and output.
-        ffn_dim: features in between.
-        activation: of the gate: `"silu"`, or any other that `FeedForward` takes.
-        bias: whether the three maps have biases.
+        ffn_dim: hidden features.
+        activation: activation of the gate; any activation of `FeedForward`.
+        bias: whether the three projections have biases.
 
     Raises:
         ValueError: an unknown activation.
@@ -91,7 +98,7 @@ class GatedFeedForward(nnx.Module):
         self.activation = activation_function(activation)
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-        """Transform each position."""
+        """Apply the network to each position of `x`, `(batch, length, embed_dim)`."""
         check_sequence("x", x, self.embed_dim)
         hidden = self.activation(self.gate_proj(x)) * self.up_proj(x)  # batch length ffn
         return self.down_proj(hidden)  # batch length embed
@@ -99,13 +106,13 @@ class GatedFeedForward(nnx.Module):
 
 @checked
 class ClampedFeedForward(nnx.Module):
-    """down((up(x) + 1) * gate(x) * sigmoid(1.702 gate(x))), gate and up clamped (gpt-oss, OpenAI 2025).
+    """Clamped gated feed-forward network: down((up(x) + 1) * g * sigmoid(1.702 g)), g = gate(x) (OpenAI 2025, gpt-oss).
 
     Args:
         embed_dim: features of input and output.
-        ffn_dim: features in between.
-        limit: what no gate exceeds, and no value of `up` in either direction.
-        bias: whether the three maps have biases.
+        ffn_dim: hidden features.
+        limit: upper bound of gate(x), and bound of the absolute value of up(x).
+        bias: whether the three projections have biases.
     """
 
     def __init__(
@@ -127,7 +134,7 @@ class ClampedFeedForward(nnx.Module):
         self.down_proj = linear(ffn_dim, embed_dim, bias=bias, **factory)
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-        """Transform each position."""
+        """Apply the network to each position of `x`, `(batch, length, embed_dim)`."""
         check_sequence("x", x, self.embed_dim)
         gate = jnp.clip(self.gate_proj(x), max=self.limit)  # batch length ffn
         up = jnp.clip(self.up_proj(x), -self.limit, self.limit)  # batch length ffn

@@ -1,4 +1,4 @@
-"""The parts that mechanisms are built from; nothing here rests on a framework's default."""
+"""Layers and parameters that the mechanisms are built from, with explicit defaults equal in both frameworks."""
 
 from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
@@ -18,7 +18,7 @@ from jax_attention.ops import at_least_float32
 
 
 class Factory(TypedDict):
-    """From what draws and in what precision parameters are made; passed on from constructor to constructor."""
+    """Random streams and dtypes of new parameters, passed from constructor to constructor."""
 
     rngs: nnx.Rngs
     param_dtype: DTypeLike
@@ -29,7 +29,7 @@ class Factory(TypedDict):
 def linear(
     in_features: int, out_features: int, *, bias: bool = True, **factory: Unpack[Factory]
 ) -> nnx.Linear:
-    """An affine map; weights are Glorot-uniform (Glorot & Bengio 2010), biases zero."""
+    """Linear layer with Glorot-uniform weights (Glorot & Bengio 2010) and zero biases."""
     weight, zeros = initializers.glorot_uniform(), initializers.zeros
     return nnx.Linear(
         in_features, out_features, use_bias=bias, kernel_init=weight, bias_init=zeros, **factory
@@ -37,17 +37,17 @@ def linear(
 
 
 def weight_matrix(layer: nnx.Linear) -> Float[Array, "in_features out_features"]:
-    """W of an affine map x W + b."""
+    """Weight matrix W of a linear layer x W + b."""
     return layer.kernel[...]
 
 
 def linear_map(
     layer: nnx.Module, x: Float[Array, "*batch in_features"]
 ) -> Float[Array, "in_features out_features"]:
-    """W of the map x W that a layer without a bias applies to `x`.
+    """Matrix W of the linear map x W that a layer without a bias applies to `x`.
 
-    Of a plain layer W is its weight. A layer that was wrapped, replaced or hooked, as LoRA and quantisation do, is
-    called on the identity, for its own weight is not all that it does.
+    For a plain layer, W is its weight. A layer that was wrapped, replaced or hooked, as by LoRA or quantisation, is
+    called on the identity matrix, because its map differs from its weight.
     """
     if type(layer) is nnx.Linear:
         return weight_matrix(layer)
@@ -55,18 +55,18 @@ def linear_map(
 
 
 def precise(layer: nnx.Module, x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
+    """Call a layer in the precision of its parameters, without autocast; for scores that a selection depends on."""
     return layer(x)
 
 
 def normalise(norm: nnx.Module, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
-    """Call a norm, which computes in at least float32."""
+    """Call a normalisation layer, which computes in at least float32."""
     with jax.numpy_dtype_promotion("standard"):  # Flax promotes 16-bit inputs implicitly
         return norm(x)
 
 
 def normalise_wide(norm: nnx.Module, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
-    """Call a norm on numbers of a wider dtype than its scale: they are cast after they were normalised."""
+    """Call a normalisation layer on an input of a wider dtype than its scale, and return that dtype."""
     return normalise(norm, x)
 
 
@@ -79,7 +79,7 @@ def layer_norm(
 
 
 class _OffsetRMSNorm(nnx.RMSNorm):
-    """An RMS norm that multiplies by 1 + its scale, which starts at zero; see `rms_norm`."""
+    """RMS norm that multiplies by 1 + scale, with a scale initialised to zero; see `rms_norm`."""
 
     scale: nnx.Param[Array]
 
@@ -96,9 +96,9 @@ class _OffsetRMSNorm(nnx.RMSNorm):
 def rms_norm(
     dim: int, *, eps: float = 1e-6, unit_offset: bool = False, **factory: Unpack[Factory]
 ) -> nnx.RMSNorm:
-    """Division by the root mean square over the last axis, times a learned scale (Zhang & Sennrich 2019).
+    """RMS normalisation over the last axis with a learned scale (Zhang & Sennrich 2019).
 
-    With `unit_offset` times 1 + scale, as in Gemma (Google 2024).
+    With `unit_offset`, the factor is 1 + scale, as in Gemma (Google 2024).
     """
     if unit_offset:
         return _OffsetRMSNorm(dim, epsilon=eps, scale_init=initializers.zeros, **factory)
@@ -107,17 +107,17 @@ def rms_norm(
 
 @checked
 def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nnx.Embed:
-    """A table of vectors, drawn from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
+    """Embedding table, initialised from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
     return nnx.Embed(num_embeddings, dim, embedding_init=initializers.normal(0.02), **factory)
 
 
 def similarities(table: nnx.Embed, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch num_embeddings"]:
-    """Return x E^T: the dot product of `x` with each vector of the table."""
+    """Dot products of `x` with each vector of an embedding table: x E^T."""
     return table.attend(x)
 
 
 def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nnx.Param[Array]:
-    """An array to be learned, drawn from a normal distribution; read it as `self.name[...]`."""
+    """Parameter initialised from a normal distribution; read it as `self.name[...]`."""
     return nnx.Param(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))
 
 
@@ -127,7 +127,7 @@ def uniform_parameter(
     through: Callable[[Array], Array],
     **factory: Unpack[Factory],
 ) -> nnx.Param[Array]:
-    """An array to be learned, drawn uniformly and put through a function; read it as `self.name[...]`."""
+    """Parameter initialised to a function of uniform random numbers; read it as `self.name[...]`."""
     low, high = between
     return nnx.Param(
         through(jax.random.uniform(factory["rngs"].params(), shape, factory["param_dtype"], low, high))
@@ -135,16 +135,16 @@ def uniform_parameter(
 
 
 def constant_parameter(*shape: int, value: float, **factory: Unpack[Factory]) -> nnx.Param[Array]:
-    """An array to be learned, from one number on; read it as `self.name[...]`."""
+    """Parameter initialised to a constant; read it as `self.name[...]`."""
     return nnx.Param(jnp.full(shape, value, factory["param_dtype"]))
 
 
 class _Buffer(nnx.Variable[Array]):
-    """An array that is never learned, and is saved and converted with the parameters."""
+    """Array that is not trained, but is saved and converted with the parameters."""
 
 
 def normal_buffer(*shape: int, std: float = 1.0, **factory: Unpack[Factory]) -> nnx.Variable[Array]:
-    """An array that was drawn once and is never learned: it is saved and converted with the parameters."""
+    """Normal random array that is not trained, but is saved and converted with the parameters."""
     return _Buffer(initializers.normal(std)(factory["rngs"].params(), shape, factory["param_dtype"]))
 
 
@@ -160,7 +160,7 @@ def conv1d(
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nnx.Conv:
-    """A convolution for `convolve` with `padding` zeros before and after the sequence; groups share nothing."""
+    """Convolution over a sequence, padded with `padding` zeros on both sides; call it with `convolve`."""
     around = ((padding, padding),)
     return _conv(in_channels, out_channels, (kernel_size,), (stride,), around, groups, bias, factory)
 
@@ -177,7 +177,7 @@ def conv2d(
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nnx.Conv:
-    """A convolution for `convolve` with `padding` zeros on both sides of height and width; groups share nothing."""
+    """Convolution over height and width, each padded with zeros on both sides; call it with `convolve`."""
     around = tuple((size, size) for size in padding)
     return _conv(in_channels, out_channels, kernel_size, stride, around, groups, bias, factory)
 
@@ -209,9 +209,9 @@ def _conv(
 def convolve(
     layer: nnx.Module, x: Float[Array, "batch *places channels"]
 ) -> Float[Array, "batch *out_places out_channels"]:
-    """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
-    # Where devices share out the places, or a convolution has groups, and an axis of the mesh shares out nothing, XLA
-    # 0.10 adds up the gradient of the kernel once for each device along that axis.
+    """Apply a convolution to `(batch, length, channels)` or `(batch, height, width, channels)`."""
+    # If the sequence is sharded or the convolution has groups, and a mesh axis shards nothing, XLA 0.10 sums the
+    # gradient of the kernel once per device along that axis; the constraints below avoid this.
     conv: Any = layer
     if AxisType.Auto not in jax.sharding.get_abstract_mesh().axis_types:
         return layer(x)
@@ -225,7 +225,7 @@ def convolve(
 
 
 def _short_convolution(conv: Any, x: Float[Array, "batch length features"]) -> Float[Array, "..."]:
-    """A depthwise convolution as a sum over its taps, which leaves the batch and the features where they are."""
+    """Depthwise convolution as a sum over its taps, which keeps the sharding of the batch and the features."""
     bias = None if conv.bias is None else conv.bias[...]
     x, kernel, bias = conv.promote_dtype((x, conv.kernel[...], bias), dtype=conv.dtype)
     length = x.shape[1] - len(kernel) + 1
@@ -235,16 +235,16 @@ def _short_convolution(conv: Any, x: Float[Array, "batch length features"]) -> F
 
 @checked
 class Dropout(nnx.Module):
-    """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
+    """Dropout: zeroes random entries in training and rescales the others (Srivastava et al. 2014).
 
-    A call may be given a boolean dropout mask, True keeps; it is used instead of sampling one, in training or not.
+    A call accepts an explicit dropout mask, which is used instead of sampling one, in training or not.
 
     Args:
-        rate: the probability that an entry is dropped.
-        rngs: what the draws come from, its stream `dropout`; may be None at rate 0.
+        rate: probability that an entry is dropped, in [0, 1).
+        rngs: random streams, of which `dropout` is used; may be None at rate 0.
 
     Raises:
-        ValueError: `rate` is not in [0, 1), or there is nothing to draw from.
+        ValueError: `rate` is not in [0, 1), or it is above 0 without `rngs`.
     """
 
     def __init__(self, rate: float, *, rngs: nnx.Rngs | None = None):
@@ -258,7 +258,7 @@ class Dropout(nnx.Module):
     def __call__(
         self, x: Float[Array, "*axes"], keep: Bool[Array, "*axes"] | None = None
     ) -> Float[Array, "*axes"]:
-        """Drop from `x` where `keep`, given or drawn, is False."""
+        """Apply dropout to `x`; `keep` is a boolean dropout mask, True keeps, used instead of sampling one."""
         keep = self._draw(x.shape, x) if keep is None else keep
         if keep is None:
             return x
@@ -276,17 +276,17 @@ class Dropout(nnx.Module):
         key: Float[Array, "... key key_dim"],
         keep: Bool[Array, "..."] | None,
     ) -> Bool[Array, "..."] | None:
-        """Which attention weights to keep: as given, else a fresh draw, else None for all."""
+        """Dropout mask of the attention weights: the given one, else a sampled one, else None outside training."""
         return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
 
     def seed(self) -> Any:
-        """What `keep_tile` draws from; None for nothing, or for PyTorch's own generator."""
+        """Random key for `keep_tile`; None without dropout, and for PyTorch's global generator."""
         return self.rngs() if self.draws and self.rngs is not None else None
 
     def keep_tile(
         self, shape: tuple[int, ...], like: Array, seed: Any, number: Any
     ) -> Bool[Array, "..."] | None:
-        """Which attention weights of a tile to keep: a draw that its number tells from those of others, or None."""
+        """Sampled dropout mask of one tile of attention weights, different for each tile number; None for none."""
         if seed is None:
             return None
         return jax.random.uniform(jax.random.fold_in(seed, number), shape) >= self.rate

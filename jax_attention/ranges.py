@@ -1,4 +1,4 @@
-"""Integers and numbers as arguments: what each may be goes by its name, the same in all signatures."""
+"""Valid ranges of integer and float arguments, by argument name, the same in all signatures."""
 
 import sys
 from numbers import Integral, Real
@@ -25,20 +25,20 @@ TOKENS = ("end_token", "pad_id", "pad_token")
 ANY_INTEGER = frozenset((*TOKENS, "axes", "distance", "query_offset", "table"))
 NOT_NEGATIVE = ("eps", "norm_eps", "std")
 ABOVE_ZERO = ("base", "factor", "gate_temperature", "logit_softcap", "max_scale", "rope_base", "softcap")
-ANY_NUMBER = ("fill",)  # infinities too, for they can stand for what is not there
+ANY_NUMBER = ("fill",)  # infinities too, as fill values of absent entries
 RATES = {"dropout": "dropout", "rate": "dropout", "dropout_rate": "dropout_rate"}
 LARGEST_SIZE = 2**31 - 1
 LARGEST_INTEGER = 2**63 - 1
 
 
 def check_integer(name: str, value: Any) -> Any:
-    """The integer that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
+    """Return an integer argument; TypeError unless it is an integer, ValueError if it is outside its name's range."""
     least, most = 0 if name in FROM_ZERO else 1, LARGEST_INTEGER if name == "seed" else LARGEST_SIZE
     if name in ANY_INTEGER:
         least, most = -LARGEST_INTEGER, LARGEST_INTEGER
     if not is_size(value):
         return refuse(name, "an integer", value)
-    if not isinstance(value, Integral):  # a size that is not known while code is traced
+    if not isinstance(value, Integral):  # a symbolic size of traced code
         return value
     given: Any = value.item() if isinstance(value, np.generic) else value
     if given < least:
@@ -50,10 +50,10 @@ def check_integer(name: str, value: Any) -> Any:
 
 
 def check_number(name: str, value: Any) -> Any:
-    """The number that was given; TypeError unless it is one, and ValueError unless it is in the range of its name."""
+    """Return a number argument; TypeError unless it is a number, ValueError if it is outside its name's range."""
     if isinstance(value, bool) or not isinstance(value, REALS):
         return refuse(name, "a number", value)
-    if not isinstance(value, Real):  # a number that is not known while code is traced
+    if not isinstance(value, Real):  # a symbolic number of traced code
         return value
     value = value.item() if isinstance(value, np.generic) else value
     if name in RATES and not 0 <= value < 1:
@@ -70,12 +70,12 @@ def check_number(name: str, value: Any) -> Any:
 
 
 def as_flag(name: str, value: Any) -> bool:
-    """The flag that was given, TypeError unless it is True or False."""
+    """Return a boolean argument; TypeError unless it is True or False."""
     return bool(value) if isinstance(value, bool | np.bool_) else refuse(name, "True or False", value)
 
 
 def refuse(name: str, expected: str, value: Any) -> Any:
-    """Raise a TypeError that says what was expected and what was given."""
+    """Raise a TypeError with the expected kind of value and the given one."""
     plain = value is None or isinstance(value, bool | int | float | complex | str)
     array = hasattr(value, "shape") and not isinstance(value, np.generic)
     kind = "an array" if array else type(value).__name__
@@ -83,7 +83,7 @@ def refuse(name: str, expected: str, value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """What a message shows of a value: all of a short one."""
+    """Text of a value for an error message, shortened if it is long."""
     if isinstance(value, Integral) and abs(int(value)) > LARGEST_INTEGER:
         return "an integer of more than 64 bits"
     text = str(value) if isinstance(value, Real) else repr(value)
@@ -91,5 +91,5 @@ def shown(value: Any) -> str:
 
 
 def article(word: str) -> str:
-    """The name of a class, with its article."""
+    """Prepend the indefinite article to the name of a class."""
     return f"an {word}" if word[0] in "AEIO" else f"a {word}"

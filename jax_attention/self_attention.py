@@ -1,15 +1,15 @@
-r"""Self-attention: a sequence looks at itself.
+r"""Self-attention: each position of a sequence attends to positions of the same sequence.
 
 $$ Q = X W_Q, \quad K = X W_K, \quad V = X W_V, \qquad
    \mathrm{head} = \mathrm{softmax}\!\left(Q K^\top / \sqrt{d}\right) V $$
 
-Each class adds one thing to the one before:
+Each class adds one feature to the previous class:
 
-| class                    | adds                                         | source                             |
-|--------------------------|----------------------------------------------|------------------------------------|
-| `SelfAttention`          | learned queries, keys and values             | Vaswani et al. 2017, section 3.2.1 |
-| `MultiHeadSelfAttention` | several heads, and a map W_O that joins them | Vaswani et al. 2017, section 3.2.2 |
-| `CausalSelfAttention`    | each position sees itself and earlier ones   | Radford et al. 2018                |
+| class                    | adds                                             | source                             |
+|--------------------------|--------------------------------------------------|------------------------------------|
+| `SelfAttention`          | learned query, key and value projections         | Vaswani et al. 2017, section 3.2.1 |
+| `MultiHeadSelfAttention` | several heads and an output projection W_O       | Vaswani et al. 2017, section 3.2.2 |
+| `CausalSelfAttention`    | a causal mask: no attention to later positions   | Radford et al. 2018                |
 
 | symbol | argument     | shape                        |
 |--------|--------------|------------------------------|
@@ -36,7 +36,7 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 class SelfAttention(SelfAttentionFrame):
-    """Scaled dot-product attention with one head on learned projections (Vaswani et al. 2017).
+    """Single-head scaled dot-product self-attention with learned projections (Vaswani et al. 2017).
 
     Args:
         embed_dim: features of input, queries, keys, values and output.
@@ -71,23 +71,24 @@ class SelfAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput:
-        """Let every position attend to every position it may see.
+        """Apply self-attention to a sequence.
 
         Args:
-            x: the sequence.
-            mask: True where the query attends to the key.
-            positions: position of each element, for `position`; None counts from 0.
-            lengths: how many elements of each sequence are there, `(batch,)`; the rest is padding.
-            segments: number of the text that each element of a packed row belongs to, `(batch, length)`.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            positions: positions of the tokens for the positional encoding; None counts from 0.
+            lengths: number of real tokens in each sequence, `(batch,)`; the rest is padding. None for no padding.
+            segments: segment number of each token, `(batch, length)`; tokens attend only within their segment.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
-            implementation: which implementation makes the output, without weights; None for the fastest.
+            implementation: name of the implementation for calls without weights; None for the fastest.
 
         Returns:
-            Output `(batch, length, embed_dim)` and weights `(batch, length, length)`.
+            Output `(batch, length, embed_dim)` and attention weights `(batch, length, length)`.
 
         Raises:
-            TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
+            TypeError: a mask is not boolean.
+            ValueError: shapes do not match.
         """
         self.check(x, mask, **call)
         query = self.q_proj(x)[:, None]  # batch 1 length embed
@@ -99,7 +100,7 @@ class SelfAttention(SelfAttentionFrame):
 
 @checked
 class MultiHeadSelfAttention(SelfAttentionFrame):
-    """Several heads, each attending in its own subspace, joined by a linear map (Vaswani et al. 2017).
+    """Multi-head self-attention: heads in separate subspaces and an output projection (Vaswani et al. 2017).
 
     Args:
         embed_dim: features of input and output.
@@ -138,23 +139,24 @@ class MultiHeadSelfAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput:
-        """Let every position attend to every position it may see, once for each head.
+        """Apply multi-head self-attention to a sequence.
 
         Args:
-            x: the sequence.
-            mask: True where the query attends to the key.
-            positions: position of each element, for `position`; None counts from 0.
-            lengths: how many elements of each sequence are there, `(batch,)`; the rest is padding.
-            segments: number of the text that each element of a packed row belongs to, `(batch, length)`.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            positions: positions of the tokens for the positional encoding; None counts from 0.
+            lengths: number of real tokens in each sequence, `(batch,)`; the rest is padding. None for no padding.
+            segments: segment number of each token, `(batch, length)`; tokens attend only within their segment.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
-            implementation: which implementation makes the output, without weights; None for the fastest.
+            implementation: name of the implementation for calls without weights; None for the fastest.
 
         Returns:
-            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
+            Output `(batch, length, embed_dim)` and attention weights `(batch, heads, length, length)`.
 
         Raises:
-            TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
+            TypeError: a mask is not boolean.
+            ValueError: shapes do not match.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -167,7 +169,7 @@ class MultiHeadSelfAttention(SelfAttentionFrame):
 
 @checked
 class CausalSelfAttention(SelfAttentionFrame):
-    """Multi-head self-attention in which no position sees a later one (Radford et al. 2018).
+    """Causal multi-head self-attention: no position attends to a later one (Radford et al. 2018).
 
     Args:
         embed_dim: features of input and output.
@@ -206,19 +208,21 @@ class CausalSelfAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to itself and to those before it that `mask` lets it see.
+        """Apply causal self-attention to a sequence, or to the new tokens of one with a KV cache.
 
         Args:
-            x, positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`;
-                with a cache x is what is new.
-            mask: it can only hide more, never show what comes later; with a cache `(batch, 1, 1, new)`.
-            cache: KV cache with the tokens before; see `caches`.
+            x: input sequence, `(batch, length, embed_dim)`; with a cache, only the new tokens.
+            mask: boolean mask, True where a query may attend to a key; later positions stay masked in any case.
+                With a cache: `(batch, 1, 1, new)`, True for new tokens that are not padding.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+            cache: KV cache of the earlier positions; None without one.
 
         Returns:
-            As there, or a `CachedOutput` with a cache.
+            Output and attention weights as in `MultiHeadSelfAttention`; with a cache, a `CachedOutput`.
 
         Raises:
-            TypeError, ValueError: as there, or a cache that does not fit.
+            TypeError: a mask is not boolean.
+            ValueError: shapes do not match, or the cache does not match the input.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -230,7 +234,7 @@ class CausalSelfAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show who looks at whom in a sentence, with and without a view of what comes later."""
+    """Print the attention weights of a sentence, with and without a causal mask."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat", "still"]

@@ -1,13 +1,13 @@
-"""Models on several devices: what each of them holds is written down, and what they must say to each other follows.
+"""Sharding of models over several devices: annotate the parameters once; the communication follows from it.
 
-| axis of the mesh | shares out                                  | what it costs                                |
-|------------------|---------------------------------------------|----------------------------------------------|
-| `data`           | the batch                                   | gradients are summed                         |
-| `model`          | heads, and features within feed-forwards    | a sum after each attention and feed-forward  |
-| `sequence`       | the places of a sequence                    | keys and values go round (`distributed/ring`)|
+| mesh axis  | shards                                         | communication                                   |
+|------------|------------------------------------------------|-------------------------------------------------|
+| `data`     | the batch                                      | all-reduce of the gradients                     |
+| `model`    | heads, and hidden features of feed-forwards    | all-reduce after each attention and feed-forward |
+| `sequence` | the positions of a sequence                    | keys and values in a ring (`distributed/ring`)  |
 
-A matrix whose outputs are shared out, then one whose inputs are: between the two no device needs what another has
-(Shoeybi et al. 2019, Megatron-LM). The model's code is the same as on one device, its results too.
+A projection sharded along its outputs is followed by one sharded along its inputs, so no communication is needed
+between the two (Shoeybi et al. 2019, Megatron-LM). The code of the model and its results are the same as on one device.
 """
 
 import re
@@ -24,7 +24,7 @@ from jax_attention.ops.distributed.shards import DATA as DATA
 from jax_attention.ops.distributed.shards import MODEL as MODEL
 from jax_attention.ops.distributed.shards import SEQUENCE as SEQUENCE
 
-# By the end of a parameter's path; the first that fits, and what none fits every device has as a whole.
+# Patterns for the end of a parameter's path; the first match counts, and parameters without a match are replicated.
 TABLE = (
     (r"\b(q|k|v|q_b|kv_b|gate|up)_proj\.kernel", PartitionSpec(None, MODEL)),
     (r"\b(q|k|v|q_b|kv_b|gate|up)_proj\.bias", PartitionSpec(MODEL)),
@@ -33,20 +33,20 @@ TABLE = (
 
 
 def make_mesh(sizes: Mapping[str, int]) -> Mesh:
-    """All devices, or the first of them, in a grid whose axes have these names and sizes."""
-    free = (AxisType.Auto,) * len(sizes)  # the compiler finds out how results are shared out
+    """Make a device mesh with these axis names and sizes, from all devices or the first ones."""
+    free = (AxisType.Auto,) * len(sizes)  # the compiler infers the sharding of results
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=free)
 
 
 def on_mesh(mesh: Mesh) -> AbstractContextManager[Any]:
-    """Within it, forward and backward, what is shared out on a mesh is computed where it is."""
+    """Context manager in which sharded models run, forward and backward."""
     return jax.set_mesh(mesh)
 
 
 def placements(model: nnx.Module, mesh: Mesh) -> dict[str, Any]:
-    """How each parameter and buffer is shared out, by its path.
+    """Sharding of each parameter and buffer, by its path.
 
-    An axis that does not divide what it would share out, shares out nothing; heads stay whole.
+    A mesh axis whose size does not divide the array axis or the head count is not used there, so heads stay whole.
     """
     found = {}
     for path, leaf in nnx.to_flat_state(nnx.state(model)):
@@ -59,7 +59,7 @@ def placements(model: nnx.Module, mesh: Mesh) -> dict[str, Any]:
 
 
 def shard_model(model: nnx.Module, mesh: Mesh) -> nnx.Module:
-    """Share out the parameters of a model, in place, and return it."""
+    """Shard the parameters of a model in place, and return the model."""
     where = placements(model, mesh)
     state = nnx.state(model)
     flat = [(path, leaf, where[".".join(map(str, path))]) for path, leaf in nnx.to_flat_state(state)]
@@ -73,9 +73,9 @@ def shard_model(model: nnx.Module, mesh: Mesh) -> nnx.Module:
 
 
 def shard(x: Array, mesh: Mesh, *axes: str | None) -> Array:
-    """Share out an array: its first axis by the first of these axes of the mesh, and so on.
+    """Shard an array: its first axis over the first of these mesh axes, and so on.
 
-    An axis that the mesh has not, or that does not divide what it would share out, shares out nothing.
+    A mesh axis that does not exist, or whose size does not divide the array axis, is ignored.
     """
     return jax.device_put(x, NamedSharding(mesh, _possible(PartitionSpec(*axes), x.shape, mesh)))
 
@@ -87,7 +87,7 @@ def _owner(model: Any, path: tuple[Any, ...]) -> Any:
 
 
 def _head_count(owner: Any, features: int) -> int | None:
-    """How many heads make so many features in a module; None where there are none."""
+    """Number of heads with that many features in total in a module; None for a module without heads."""
     sizes = getattr(owner, "config", owner)
     head_dim = getattr(sizes, "head_dim", None)
     return features // head_dim if head_dim else getattr(sizes, "num_heads", None)

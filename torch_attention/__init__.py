@@ -2,7 +2,7 @@
 
 import warnings
 
-# First: the frame reads their protocol, and `ShawSelfAttention` among them stands on the frame.
+# Imported first: `frame` imports `positions.protocol`, and `positions.ShawSelfAttention` imports `frame`.
 from torch_attention.positions import ALiBi as ALiBi
 
 # isort: split
@@ -137,5 +137,5 @@ from torch_attention.vision import SpatialReductionAttention as SpatialReduction
 from torch_attention.vision import ViTBlock as ViTBlock
 from torch_attention.vision import WindowAttention as WindowAttention
 
-# `python -m torch_attention.self_attention` runs a module that this package has imported already, as it should.
+# Expected: `python -m torch_attention.self_attention` runs a module that this package has already imported.
 warnings.filterwarnings("ignore", message="'torch_attention.* found in sys.modules", category=RuntimeWarning)

@@ -19,13 +19,13 @@ def relu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 @checked
 def gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """Return x Phi(x), Phi the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
+    """Exact GELU: x Phi(x), where Phi is the normal distribution function, by erf (Hendrycks & Gimpel 2016)."""
     return F.gelu(x, approximate="none")
 
 
 @checked
 def gelu_tanh(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """The tanh approximation of `gelu`; up to 5e-4 away from it."""
+    """The tanh approximation of `gelu`, with an error of up to 5e-4."""
     return F.gelu(x, approximate="tanh")
 
 
@@ -37,7 +37,7 @@ def sigmoid(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 @checked
 def silu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """Return x sigmoid(x) (Hendrycks & Gimpel 2016; also called swish)."""
+    """SiLU, also called swish: x sigmoid(x) (Hendrycks & Gimpel 2016)."""
     return F.silu(x)
 
 
@@ -49,13 +49,13 @@ def tanh(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 @checked
 def softplus(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """log(1 + exp(x)), without a threshold above which it would be x."""
+    """log(1 + exp(x)), without the threshold above which `torch.nn.Softplus` returns x."""
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
 @checked
 def quick_gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """Return x sigmoid(1.702 x), an approximation of `gelu` up to 0.021 away from it (Hendrycks & Gimpel 2016)."""
+    """Quick GELU: x sigmoid(1.702 x), within 0.021 of `gelu` (Hendrycks & Gimpel 2016)."""
     wide = at_least_float32(x)
     return (wide * torch.sigmoid(1.702 * wide)).to(x.dtype)
 
@@ -72,10 +72,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @checked
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """The activation of that name.
+    """Look up an activation function by name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the name is unknown.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name}")

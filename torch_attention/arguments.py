@@ -1,18 +1,18 @@
 """Check arguments of modules, functions and configurations against their annotations, before any arithmetic.
 
-`checked` stands above a function, a module or a configuration, and the annotations say the rest:
+`checked` decorates a function, a module or a configuration; the annotations say which values are accepted:
 
 | annotation                     | accepted                                                                  |
 |--------------------------------|---------------------------------------------------------------------------|
-| `Float[...]`, `Int[...]`, ...  | an array of this framework and of that kind of number                     |
-| `int`                          | an integer, from 1 on unless `ranges` says otherwise of its name          |
-| `float`                        | a finite number, in the range that `ranges` gives its name               |
-| `bool`, `str`                  | True or False, a string                                                   |
-| `tuple[...]`, `Sequence[...]`  | a list, tuple or array of rank 1, of as many as the annotation says       |
+| `Float[...]`, `Int[...]`, ...  | an array of this framework with a dtype of that kind                      |
+| `int`                          | an integer of at least 1, unless `ranges` has another range for its name  |
+| `float`                        | a finite number, in the range that `ranges` has for its name              |
+| `bool`, `str`                  | True or False; a string                                                   |
+| `tuple[...]`, `Sequence[...]`  | a list, a tuple or an array of rank 1, with the annotated length          |
 | `Mapping[str, ...]`            | a mapping, such as a dictionary                                           |
-| a class                        | an instance of it                                                         |
+| a class                        | an instance of that class                                                 |
 
-Integers and numbers of NumPy become Python's own, and lists tuples. Anything else is not looked at.
+NumPy scalars are converted to Python numbers, and lists to tuples. Arguments with other annotations are not checked.
 """
 
 import inspect
@@ -33,16 +33,24 @@ from torch_attention.arrays import (
 from torch_attention.checks import check_boolean, check_floating, dtype_name
 from torch_attention.ranges import article, as_flag, check_integer, check_number, refuse
 
-FEATURES = ("x", "query", "key", "value", "memory", "image")  # arguments of modules that meet parameters
+FEATURES = (
+    "x",
+    "query",
+    "key",
+    "value",
+    "memory",
+    "image",
+)  # inputs of modules, multiplied by their parameters
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 _Check = Callable[[Any], Any]
-DEFAULTS = {"dropout": 0.0, "need_weights": True}  # of arguments that a `TypedDict` names; None of the others
+DEFAULTS = {"dropout": 0.0, "need_weights": True}  # of arguments named by a `TypedDict`; None for all others
 
 
 def checked(target: _Made) -> _Made:
-    """Check each argument of a function, or of a class's constructor and call, against its annotation.
+    """Decorate a function or class so that its arguments are checked against their annotations.
 
-    Arrays of a function, not of a method, must also have the axes of their annotations, and axes of one name one size.
+    For a class, the arguments of its constructor and of its call are checked. For a function, arrays must also have
+    the annotated axes, and axes of the same name must have the same size.
     """
     if inspect.isclass(target):
         for name in {"__init__", "forward", "__call__"} & vars(target).keys():
@@ -80,7 +88,7 @@ def checked(target: _Made) -> _Made:
 
 
 def _by_name(signature: inspect.Signature) -> inspect.Signature:
-    """A signature in which the arguments that a `TypedDict` names stand one by one, in place of `**`."""
+    """Replace `**kwargs: Unpack[TypedDict]` in a signature by the individual keyword arguments."""
     parameters = [x for x in signature.parameters.values() if x.kind is not x.VAR_KEYWORD]
     for x in signature.parameters.values():
         if x.kind is x.VAR_KEYWORD and get_origin(x.annotation) is Unpack:
@@ -97,7 +105,7 @@ def _keyword(name: str, kind: Any, names: Any) -> inspect.Parameter:
 
 
 def _check_of(parameter: inspect.Parameter) -> _Check | None:
-    """What checks and returns an argument of that parameter; None where all are accepted."""
+    """Function that checks and returns an argument of that parameter; None where every value is accepted."""
     name, kind = parameter.name, parameter.annotation
     if kind is parameter.empty or parameter.kind is parameter.VAR_KEYWORD:
         return None
@@ -153,7 +161,7 @@ def _check_of_union(name: str, kinds: list[Any]) -> _Check | None:
 
 
 def _refuse_class(name: str, what: str, x: Any, *kinds: Any) -> Any:
-    """Raise a TypeError that says what was expected; for a class of the other mirror also how to convert it."""
+    """Raise a TypeError with the expected class; for a class of the other mirror, also say how to convert it."""
     for kind in kinds:
         if _within_package(kind) == _within_package(type(x)):
             way = f"; convert it with {kind.__name__}.from_dict({name}.to_dict())"
@@ -165,7 +173,7 @@ def _refuse_class(name: str, what: str, x: Any, *kinds: Any) -> Any:
 
 
 def _within_package(kind: type) -> tuple[str, str]:
-    """Where a class stands within its package, which is the same in both mirrors."""
+    """Module path and name of a class within its package, which are the same in both mirrors."""
     return kind.__module__.partition(".")[2], kind.__name__
 
 
@@ -212,7 +220,7 @@ def _check_of_sequence(name: str, kind: Any) -> _Check:
 
 
 class _Axes(NamedTuple):
-    """The axes that an annotation names: those before and behind `...`, and whether it is there."""
+    """Named axes of an annotation: axes before and after `...`, and whether there is a `...`."""
 
     before: tuple[str, ...]
     rest: bool
@@ -223,7 +231,7 @@ class _Axes(NamedTuple):
 
 
 def _axes_of(parameters: Mapping[str, inspect.Parameter]) -> dict[str, _Axes]:
-    """The axes of each parameter whose annotation is an array."""
+    """Named axes of each parameter that is annotated as an array."""
     found = {}
     for name, parameter in parameters.items():
         kind = parameter.annotation
@@ -239,7 +247,7 @@ def _axes_of(parameters: Mapping[str, inspect.Parameter]) -> dict[str, _Axes]:
 
 
 def _check_axes(axes: dict[str, _Axes], given: dict[str, Any]) -> None:
-    """Raise ValueError unless each array has its axes, and axes of one name have one size."""
+    """Raise ValueError unless each array has the annotated axes, and axes of the same name have the same size."""
     sizes: dict[str, Any] = {}
     for name, named in axes.items():
         before, rest, behind = named

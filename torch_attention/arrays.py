@@ -1,4 +1,4 @@
-"""Arrays and numbers as this framework knows them: what a check may ask of an argument."""
+"""Array and dtype helpers that hide the differences between the frameworks."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ ARRAYS: tuple[type[Any], ...] = (Tensor,)
 INTEGERS = (Integral, torch.SymInt)
 REALS = (Real, torch.SymFloat)
 _NARROW = {torch.int8, torch.int16, torch.uint8, torch.uint16, torch.uint32}
-_PLAIN = (Tensor, torch.nn.Parameter)  # no subclass, which may convert what it meets
+_PLAIN = (Tensor, torch.nn.Parameter)  # no subclasses: these may convert the input's dtype
 
 
 def check_array(name: str, x: Any) -> None:
@@ -32,37 +32,37 @@ def check_array(name: str, x: Any) -> None:
 
 
 def as_array(x: Tensor) -> Tensor:
-    """An array that `check_array` accepts, as this framework's own."""
+    """Convert an array that `check_array` accepts to an array of this framework."""
     return x
 
 
 def as_indices(x: Tensor) -> Tensor:
-    """Integers in a dtype that tables take as numbers of their rows."""
+    """Convert integers to a dtype that embedding tables accept as indices."""
     return x.to(torch.int64) if x.dtype in _NARROW else x
 
 
 def as_integers(x: Tensor) -> Tensor:
-    """An array of integers in the dtype of positions."""
+    """Convert integers to the dtype of positions."""
     return x.to(torch.int64)
 
 
 def as_integers_within(x: Tensor, most: int) -> Tensor:
-    """An array of integers in the dtype of positions, none of them further from 0 than `most`."""
+    """Convert integers to the dtype of positions, clipped to [-most, most]."""
     return as_integers(x).clamp(-most, most)
 
 
 def einsum(equation: str, *operands: Tensor) -> Tensor:
-    """A product of arrays by letters, in the precision of the arrays, which autocast would lower."""
+    """Einsum in the precision of the arrays, with autocast disabled."""
     return _outside_autocast(partial(torch.einsum, equation), *operands)
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """`x @ y` in the precision of the arrays, which autocast would lower."""
+    """`x @ y` in the precision of the arrays, with autocast disabled."""
     return _outside_autocast(torch.matmul, x, y)
 
 
 def _outside_autocast(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
-    """Call a product of arrays as it is without autocast; what has several dtypes is widened to one."""
+    """Call a matrix product without autocast; operands of different dtypes are promoted to a common one."""
     kind = operands[0].device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return function(*operands)
@@ -72,8 +72,8 @@ def _outside_autocast(function: Callable[..., Tensor], *operands: Tensor) -> Ten
 
 
 def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
-    """The elements of `x` at `index` along one axis; the other axes broadcast."""
-    # As take_along_dim, which asks a compiler for the numbers behind symbolic sizes.
+    """Take the elements of `x` at `index` along one axis; the other axes broadcast."""
+    # Like take_along_dim, which would make a compiler specialise symbolic sizes.
     axis %= x.ndim
     shape = [theirs if own == 1 else own for own, theirs in zip(index.shape, x.shape, strict=True)]
     places = [index.shape[n] if n == axis else size for n, size in enumerate(shape)]
@@ -82,17 +82,17 @@ def take_along(x: Tensor, index: Tensor, axis: int) -> Tensor:
 
 
 def first(x: Tensor, size: int, axis: int) -> Tensor:
-    """The first `size` elements along an axis; the size may be symbolic."""
+    """Take the first `size` elements along an axis; the size may be symbolic."""
     if isinstance(size, int) and not torch.compiler.is_compiling():
         return x.narrow(axis, 0, size)
-    # A compiler asks whether a slice is contiguous, and its program would be one for that answer alone.
+    # The compiler specialises a slice on whether it is contiguous; index_select stays general.
     return x.index_select(axis, torch.arange(size, device=x.device))
 
 
 def stable_order(x: Tensor) -> Tensor:
-    """Where the elements along the last axis stand once they are sorted upwards: of equal ones the first is first."""
+    """Stable argsort along the last axis, ascending."""
     if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
-        # ONNX has no sort that says to be stable, but its only one is; it does not take booleans.
+        # ONNX has no `stable` option, but its sort is stable; it does not accept booleans.
         return torch.argsort(x.to(torch.int64) if x.dtype == torch.bool else x, dim=-1)
     return torch.argsort(x, dim=-1, stable=True)
 
@@ -108,12 +108,12 @@ def is_integer(x: Tensor) -> bool:
 
 
 def is_size(x: Any) -> bool:
-    """Whether `x` is an integer, or a size that is not known while code is traced."""
+    """Whether `x` is an integer or a symbolic size."""
     return isinstance(x, INTEGERS) and not isinstance(x, bool)
 
 
 def check_dtype(name: str, given: Any) -> Any:
-    """The dtype of parameters that was given; TypeError unless it is floating point."""
+    """Return a parameter dtype; TypeError unless it is a floating-point dtype of at least 16 bits."""
     if not isinstance(given, torch.dtype) or not given.is_floating_point:
         raise TypeError(f"{name} must be a floating-point dtype, got {given!r}")
     if given.itemsize < 2:
@@ -122,10 +122,10 @@ def check_dtype(name: str, given: Any) -> Any:
 
 
 def check_promotion(module: Any, name: str, x: Any) -> None:
-    """Raise ValueError if no linear layer of a module takes the dtype of `x`.
+    """Raise ValueError if no linear layer of a module accepts the dtype of `x`.
 
-    Flax's layers promote an array and their parameters to one dtype; PyTorch's do not, but under autocast, with hooks,
-    or in classes of their own.
+    Flax's layers promote an array and their parameters to a common dtype. PyTorch's layers do not, except under
+    autocast, with hooks, or in subclasses that convert.
     """
     other = None
     for layer in module._modules.values() if isinstance(x, Tensor) else ():
@@ -142,7 +142,7 @@ def check_promotion(module: Any, name: str, x: Any) -> None:
 
 
 def with_rank(x: Tensor, rank: int) -> Tensor:
-    """`x` with axes of size 1 in front until it has that many axes, to meet a larger array."""
+    """Prepend axes of size 1 to `x` until it has that rank."""
     return x[(None,) * (rank - x.ndim)]
 
 
@@ -158,21 +158,21 @@ def smaller(size: int, other: int) -> int:
 
 def log_size(size: int) -> Any:
     """The logarithm of a size, which may be symbolic; 0 for an empty axis."""
-    if torch.compiler.is_compiling():  # `math.log` of a symbol would ask for its number
+    if torch.compiler.is_compiling():  # `math.log` would specialise a symbolic size
         return torch.log(torch.scalar_tensor(torch.sym_max(size, 1), dtype=torch.float64))
     return math.log(torch.sym_max(size, 1))
 
 
 def value_above(size: int, most: int, value: int) -> Any:
-    """`value` where a size is above `most`, else 0; an array where the size is known at run time alone."""
+    """`value` if a size is above `most`, else 0; an array if the size is known only at run time."""
     return value if size > most else 0
 
 
 @dataclass_transform(frozen_default=True)
 def record(*, static: tuple[str, ...] = ()) -> Callable[[type[_T]], type[_T]]:
-    """Make a class a frozen dataclass that compiled functions take and return.
+    """Make a class a frozen dataclass that compiled functions can take and return.
 
     Args:
-        static: fields that hold no arrays; code is compiled anew for each of their values.
+        static: names of fields without arrays; compiled code is specialised on their values.
     """
     return dataclass(frozen=True)

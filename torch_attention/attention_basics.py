@@ -1,8 +1,8 @@
-r"""The first attention mechanisms: a query is compared with every key, and the values are averaged.
+r"""The first attention mechanisms: score each key against the query, then average the values.
 
 $$ \alpha_{ij} = \frac{\exp e(q_i, k_j)}{\sum_{l} \exp e(q_i, k_l)}, \qquad c_i = \sum_j \alpha_{ij} v_j $$
 
-They differ in the score e alone:
+The mechanisms differ only in the score function e:
 
 | class                            | score                    | source                                 |
 |----------------------------------|--------------------------|----------------------------------------|
@@ -37,12 +37,12 @@ from torch_attention.outputs import AttentionOutput
 
 @checked
 class BasicAttention(nn.Module):
-    """Additive attention: a small network scores each pair (Bahdanau, Cho & Bengio 2014).
+    """Additive attention: a small network scores each query-key pair (Bahdanau, Cho & Bengio 2014).
 
     Args:
         query_dim: features of a query.
         key_dim: features of a key.
-        hidden_dim: features of the hidden layer that compares them.
+        hidden_dim: features of the scoring network's hidden layer.
         bias: whether the hidden layer has a bias.
         dropout: dropout rate of the attention weights in training.
 
@@ -80,22 +80,22 @@ class BasicAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch query key"] | None = None,
     ) -> AttentionOutput:
-        """Attend to the values whose keys score high.
+        """Return the mean of the values, weighted by the softmax of the scores.
 
         Args:
-            query: what is looked for.
-            key: what is offered.
-            value: values, whose weighted mean is the output.
-            mask: True where the query attends to the key.
-            need_weights: whether to return the weights.
-            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
+            query: queries, `(batch, query, query_dim)`.
+            key: keys, `(batch, key, key_dim)`.
+            value: values, `(batch, key, value_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            need_weights: whether to return the attention weights.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Returns:
-            Output `(batch, query, value_dim)` and weights `(batch, query, key)`.
+            Output `(batch, query, value_dim)` and attention weights `(batch, query, key)`.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit.
+            TypeError: a mask is not boolean.
+            ValueError: shapes do not match.
         """
         check_query_key_value(query, key, value, self.query_dim, self.key_dim)
         check_pairs(query, key, mask, dropout_keep)
@@ -109,12 +109,12 @@ class BasicAttention(nn.Module):
 
 @checked
 class LuongAttention(nn.Module):
-    """Multiplicative attention with the score it is given; scores are not scaled (Luong et al. 2015).
+    """Attention with an exchangeable score function and no scaling (Luong et al. 2015).
 
-    The paper goes on to an attentional state tanh(W [context; query]); that layer belongs to the decoder.
+    The paper's attentional state tanh(W [context; query]) is not computed here; it belongs to the decoder.
 
     Args:
-        score: `DotScore()`, `GeneralScore(...)`, `ConcatScore(...)` or any module from queries
+        score: `DotScore()`, `GeneralScore(...)`, `ConcatScore(...)`, or any module that maps queries
             `(batch, query, query_dim)` and keys `(batch, key, key_dim)` to scores `(batch, query, key)`.
         dropout: dropout rate of the attention weights in training.
 
@@ -137,7 +137,7 @@ class LuongAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch query key"] | None = None,
     ) -> AttentionOutput:
-        """Attend to the values whose keys score high; arguments, result and errors as in `BasicAttention`."""
+        """Return the mean of the values, weighted by the softmax of the scores; arguments as in `BasicAttention`."""
         check_query_key_value(query, key, value)
         check_pairs(query, key, mask, dropout_keep)
         keep = self.dropout.keep_weights(query, key, dropout_keep)
@@ -153,12 +153,12 @@ class LuongAttention(nn.Module):
 
 @checked
 class ScaledDotProductAttention(CrossAttentionFrame):
-    """softmax(Q K^T / sqrt(d)) V, without parameters (Vaswani et al. 2017, equation 1).
+    """Scaled dot-product attention without parameters: softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, equation 1).
 
-    The scale keeps the scores' variance at one for any d; without it a large d drives the softmax to one key.
+    The scale keeps the variance of the scores at one for any d. Without it, a large d saturates the softmax.
 
     Args:
-        position: positional encoding, such as `ALiBi(1)`; None for none.
+        position: positional-encoding module with one head, such as `ALiBi(1)`; None for none.
         scale: factor on the scores; `1 / sqrt(d)` if None.
         dropout: dropout rate of the attention weights in training.
 
@@ -177,9 +177,9 @@ class ScaledDotProductAttention(CrossAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[CrossCall],
     ) -> AttentionOutput:
-        """Attend to the values whose keys match; `key`, `value` and the result as in `BasicAttention`.
+        """Return softmax(Q K^T / sqrt(d)) V; `query`, `key`, `value`, `mask` and the result as in `BasicAttention`.
 
-        Positions, lengths, segments and `implementation` as in `CrossAttention`, whose `memory` are the keys here.
+        The keyword arguments are described in `CrossAttention`, whose `memory` corresponds to `key` here.
         """
         check_sequence("query", query)
         check_query_key_value(query, key, value, key_dim=query.shape[-1])
@@ -190,7 +190,7 @@ class ScaledDotProductAttention(CrossAttentionFrame):
 
 
 def main() -> None:
-    """Show a decoder state looking for the source word it should translate."""
+    """Print the attention weights of decoder states over the words of a source sentence."""
     from torch_attention.demonstration import draw, fill, show
 
     target, source = ["le", "chat"], ["the", "black", "cat", "slept"]

@@ -1,20 +1,21 @@
-r"""Caches: what attention remembers of the tokens it has read, so that later ones can attend to them.
+r"""KV caches for incremental decoding.
 
-A call with a cache reads the new tokens alone, any number of them, and gives what a call on the whole sequence gives
-at their places: reading a prompt in chunks and decoding token by token are the same call.
+A call with a cache takes only the new tokens, any number of them, and returns the same outputs for them as a call on
+the whole sequence. Prefill in chunks and decoding token by token are the same call.
 
     cache = GrowingCache()
     output, cache, weights = attn(prompt, cache=cache)
     output, cache, weights = attn(next_token, cache=cache)
 
-A cache is a value: it goes into a call and a longer one comes out. The old one stays as it was, and can be gone on
-from again. Keys are remembered as they are before a position scheme places them, and placed whenever recalled.
+A cache is an immutable value: a call takes one and returns a longer one. The old one is unchanged and can be
+continued again, for example by another beam. Keys are stored before the positional encoding, which is applied at
+every call.
 
-| class          | remembers                             | for                                               |
+| class          | holds                                 | use                                               |
 |----------------|---------------------------------------|---------------------------------------------------|
-| `GrowingCache` | all tokens, in arrays that grow       | calls one by one                                  |
-| `StaticCache`  | all tokens, in arrays of a fixed size | one compiled step, the same for every place       |
-| `RollingCache` | the last tokens, and the first        | windows, over texts without end                   |
+| `GrowingCache` | all tokens, in arrays that grow       | calls that are not compiled                       |
+| `StaticCache`  | all tokens, in arrays of a fixed size | a decode step compiled once for all positions     |
+| `RollingCache` | the last tokens and the first ones    | sliding windows over endless sequences            |
 """
 
 from collections.abc import Callable
@@ -31,11 +32,11 @@ from torch_attention.ops.arrays import known_values, write_slots
 
 
 class KeyValue(NamedTuple):
-    """What most kinds of attention remember of each token.
+    """Keys and values of tokens, as most attention classes cache them.
 
     Attributes:
-        key: `(batch, kv_heads, length, head_dim)`, not yet placed.
-        value: `(batch, kv_heads, length, value_dim)`.
+        key: keys before the positional encoding, `(batch, kv_heads, length, head_dim)`.
+        value: values, `(batch, kv_heads, length, value_dim)`.
     """
 
     key: Float[Tensor, "batch kv_heads length head_dim"]
@@ -43,14 +44,14 @@ class KeyValue(NamedTuple):
 
 
 class Recalled(NamedTuple):
-    """All that the new tokens of a call may attend to.
+    """Keys and values that the new tokens of a call may attend to, with their mask and positions.
 
     Attributes:
-        entries: of the tokens that are remembered, and of the new ones behind them.
-        mask: which of these are there, `(batch, 1, 1, slots)`; without a cache, the mask of the call.
-        offset: the index of the first new token among them.
-        query_positions: where the new tokens stand.
-        key_positions: where all of them stand.
+        entries: keys and values of the cached tokens, then of the new tokens.
+        mask: valid slots, `(batch, 1, 1, slots)`; without a cache, the mask of the call.
+        offset: index of the first new token among the entries.
+        query_positions: positions of the new tokens.
+        key_positions: positions of all entries.
         cache: KV cache for the next call; None without one.
     """
 
@@ -63,7 +64,7 @@ class Recalled(NamedTuple):
 
 
 class Cache:
-    """A KV cache, which a call of attention takes and returns longer; the base class of all caches."""
+    """Base class of KV caches; an attention call takes a cache and returns one extended by the new tokens."""
 
     @property
     def entries(self) -> Any:
@@ -72,32 +73,32 @@ class Cache:
 
     @property
     def length(self) -> Any:
-        """How many tokens it has read."""
+        """Number of tokens read so far."""
         raise NotImplementedError
 
     def check(self, new: int, window: int | None, num_sinks: int) -> None:
-        """Raise ValueError if it cannot take so many new tokens, or serve attention that sees so far back."""
+        """Raise ValueError if the cache has no room for `new` tokens or does not hold all keys of the window."""
         raise NotImplementedError
 
     def extend(self, entries: Any, visible: Bool[Tensor, "batch new"] | None) -> Recalled:
-        """Remember the entries of new tokens as well, and recall all that they may attend to."""
+        """Append the entries of new tokens, and return all entries that these tokens may attend to."""
         raise NotImplementedError
 
 
 @runtime_checkable
 class State(Protocol):
-    """State of a recurrent layer: a named tuple of arrays, in place of a KV cache."""
+    """State of a recurrent layer: a named tuple of arrays, used instead of a KV cache."""
 
     _fields: tuple[str, ...]
 
 
 @record()
 class GrowingCache(Cache):
-    """Remembers all tokens, in arrays that grow with each call.
+    """KV cache of all tokens, in arrays that grow with each call.
 
     Attributes:
         entries: arrays whose axis -2 is the length; None before the first call.
-        visible: which tokens are there, `(batch, length)`; None if none was ever masked.
+        visible: boolean mask of the cached tokens, False for padding, `(batch, length)`; None without padding.
     """
 
     entries: Any = None
@@ -105,14 +106,14 @@ class GrowingCache(Cache):
 
     @property
     def length(self) -> int:
-        """How many tokens it has read."""
+        """Number of tokens read so far."""
         return 0 if self.entries is None else self.entries[0].shape[-2]
 
     def check(self, new: int, window: int | None, num_sinks: int) -> None:
-        """It takes any number of tokens and serves every kind of attention."""
+        """Accept any number of new tokens and any window."""
 
     def extend(self, entries: Any, visible: Bool[Tensor, "batch new"] | None) -> Recalled:
-        """Remember the entries of new tokens as well, and recall all."""
+        """Append the entries of new tokens, and return all entries."""
         start, end = self.length, self.length + entries[0].shape[-2]
         if self.entries is not None:
             if self.visible is not None or visible is not None:
@@ -124,24 +125,24 @@ class GrowingCache(Cache):
         return Recalled(entries, _as_mask(visible), start, places[start:], places, extended)
 
     def select(self, rows: Int[Tensor, " rows"]) -> "GrowingCache":
-        """What it remembers of these texts of the batch, in this order; a text may come more than once."""
+        """Select rows of the batch, in this order; a row may be repeated, as in beam search."""
         return GrowingCache(*_selected(self.entries, self.visible, rows))
 
 
 @checked
 @record(static=("capacity",))
 class StaticCache(Cache):
-    """Remembers all tokens, in arrays of a fixed size: compiled once, a step serves every place in the sequence.
+    """KV cache of all tokens, in arrays of a fixed size; one compiled decode step works for every position.
 
     A call with more tokens than `capacity` raises an error. Compiled code (`jax.jit`, `torch.compile`) cannot raise it,
-    as it does not know how many tokens were read: tokens beyond `capacity` overwrite the last slots, and results are
-    wrong without an error. Choose a `capacity` of at least the length of the whole text.
+    because the number of tokens read is not known there: tokens beyond `capacity` overwrite the last slots, and results
+    are wrong without an error. Choose a `capacity` of at least the length of the whole sequence.
 
     Attributes:
-        capacity: how many tokens it can hold.
-        entries: arrays whose axis -2 are the slots, zero where nothing stands yet; None before the first call.
-        visible: which tokens are there, `(batch, capacity)`; None if none was ever masked.
-        length: how many tokens it has read; an integer array of rank 0 after the first call.
+        capacity: number of tokens that the cache can hold.
+        entries: arrays whose axis -2 is the slots, zero in free slots; None before the first call.
+        visible: boolean mask of the cached tokens, False for padding, `(batch, capacity)`; None without padding.
+        length: number of tokens read so far; an integer array of rank 0 after the first call.
     """
 
     capacity: int
@@ -150,7 +151,7 @@ class StaticCache(Cache):
     length: Any = 0
 
     def check(self, new: int, window: int | None, num_sinks: int) -> None:
-        """Raise ValueError if so many new tokens have no room, as far as that is known."""
+        """Raise ValueError if the cache has no room for `new` tokens; skipped where `length` is a traced value."""
         check_positive(capacity=self.capacity)
         known = self.length if isinstance(self.length, int) else known_values(self.length)
         taken = 0 if known is None else int(known)
@@ -161,7 +162,7 @@ class StaticCache(Cache):
             )
 
     def extend(self, entries: Any, visible: Bool[Tensor, "batch new"] | None) -> Recalled:
-        """Remember the entries of new tokens as well, and recall all slots; causality hides those still free."""
+        """Write the entries of new tokens, and return all slots; the causal mask excludes the free ones."""
         new = entries[0].shape[-2]
         slots = _count(self.capacity, entries)  # slots
         start = slots[0] + self.length
@@ -175,21 +176,22 @@ class StaticCache(Cache):
         return Recalled(entries, _as_mask(shown), start, start + slots[:new], slots, extended)
 
     def select(self, rows: Int[Tensor, " rows"]) -> "StaticCache":
-        """What it remembers of these texts of the batch, in this order; a text may come more than once."""
+        """Select rows of the batch, in this order; a row may be repeated, as in beam search."""
         return StaticCache(self.capacity, *_selected(self.entries, self.visible, rows), self.length)
 
 
 @checked
 @record(static=("window", "num_sinks"))
 class RollingCache(Cache):
-    """Remembers the last `window` tokens, and the first few; compiled once, a step serves every place.
+    """KV cache of the last `window` tokens and the first few; one compiled decode step works for every position.
 
     Attributes:
-        window: how many of the last tokens it keeps, at least as many as the attention sees.
-        num_sinks: how many of the first tokens it keeps besides, as many as the attention does.
-        entries: arrays whose axis -2 are the slots: the first tokens, then the last ones; None before the first call.
-        visible: which tokens are there, `(batch, num_sinks + window)`; None before the first call.
-        length: how many tokens it has read; an integer array of rank 0 after the first call.
+        window: number of last tokens to keep; at least the window of the attention.
+        num_sinks: number of first tokens to keep besides; equal to `num_sinks` of the attention.
+        entries: arrays whose axis -2 is the slots: the first tokens, then the last ones; None before the first call.
+        visible: boolean mask of the slots, True for cached tokens that are not padding,
+            `(batch, num_sinks + window)`; None before the first call.
+        length: number of tokens read so far; an integer array of rank 0 after the first call.
     """
 
     window: int
@@ -199,24 +201,24 @@ class RollingCache(Cache):
     length: Any = 0
 
     def check(self, new: int, window: int | None, num_sinks: int) -> None:
-        """Raise ValueError if the attention sees further back than this cache remembers."""
+        """Raise ValueError if the attention uses more earlier tokens than this cache keeps."""
         check_positive(window=self.window)
         if window is None or window > self.window:
             needed = "all tokens" if window is None else f"the last {window} tokens"
-            raise ValueError(f"cache must remember {needed} that are attended to, got window={self.window}")
+            raise ValueError(f"cache must hold {needed} that are attended to, got window={self.window}")
         if num_sinks != self.num_sinks:
             raise ValueError(
                 f"cache must keep the first {num_sinks} tokens as the attention does, got num_sinks={self.num_sinks}"
             )
 
     def extend(self, entries: Any, visible: Bool[Tensor, "batch new"] | None) -> Recalled:
-        """Remember the entries of new tokens as well, recall all, and forget what has left the window."""
+        """Append the entries of new tokens, return all entries, and drop those that have left the window."""
         new, sinks, slots = entries[0].shape[-2], self.num_sinks, self.num_sinks + self.window
         before = _remembered(self.entries, entries, slots)
         shown = torch.concatenate([_shown(self.visible, before), _shown(visible, entries)], dim=-1)
         entries = _each(lambda old, x: torch.concatenate([old, x], dim=-2), before, entries)
         index = _count(slots + new, entries)  # slots+new
-        if sinks:  # those not yet there are among the new tokens
+        if sinks:  # sinks that are not cached yet are among the new tokens
             late = torch.clip(index - self.length + slots, max=slots + new - 1)  # slots+new
             source = torch.where((index < sinks) & (index >= self.length), late, index)  # slots+new
             entries, shown = _each(lambda x: x[..., source, :], entries), shown[:, source]
@@ -230,13 +232,13 @@ class RollingCache(Cache):
         return Recalled(entries, _as_mask(shown & there), slots, places[slots:], places, extended)
 
     def select(self, rows: Int[Tensor, " rows"]) -> "RollingCache":
-        """What it remembers of these texts of the batch, in this order; a text may come more than once."""
+        """Select rows of the batch, in this order; a row may be repeated, as in beam search."""
         kept = _selected(self.entries, self.visible, rows)
         return RollingCache(self.window, self.num_sinks, *kept, self.length)
 
 
 def select_rows(memory: Any, rows: Int[Tensor, " rows"]) -> Any:
-    """The KV cache or recurrent state of these texts of the batch, in this order; a text may come more than once."""
+    """Select batch rows of a KV cache or recurrent state, in this order; a row may be repeated, as in beam search."""
     if memory is None or hasattr(memory, "select"):
         return None if memory is None else memory.select(rows)
     return (
@@ -247,23 +249,23 @@ def select_rows(memory: Any, rows: Int[Tensor, " rows"]) -> Any:
 
 
 def _each(function: Callable[..., Tensor], *entries: Any) -> Any:
-    """The function of every array of the entries."""
+    """Apply a function to every array of the entries."""
     return type(entries[0])(*map(function, *entries))
 
 
 def _selected(entries: Any, visible: Any, rows: Int[Tensor, " rows"]) -> tuple[Any, Any]:
-    """The entries of these texts, and which of their tokens are there."""
+    """Entries and token mask of the selected rows of the batch."""
     entries = None if entries is None else _each(lambda x: x[rows], entries)
     return entries, None if visible is None else visible[rows]
 
 
 def _count(length: int, entries: Any) -> Int[Tensor, " length"]:
-    """The indices 0, 1, 2, ... where the entries are."""
+    """Indices 0, 1, ..., length - 1 of tokens or slots."""
     return torch.arange(length, device=entries[0].device)
 
 
 def _remembered(entries: Any, new: Any, slots: int) -> Any:
-    """The entries of a cache; before the first call nothing, in so many slots."""
+    """Entries of a cache; before the first call, zeros in `slots` slots."""
     if entries is not None:
         return entries
     return _each(
@@ -272,7 +274,7 @@ def _remembered(entries: Any, new: Any, slots: int) -> Any:
 
 
 def _shown(visible: Bool[Tensor, "batch length"] | None, entries: Any) -> Bool[Tensor, "batch length"]:
-    """Which tokens are there: all if nobody says otherwise."""
+    """Boolean mask of tokens that are not padding; all True by default."""
     x = entries[0]
     if visible is not None:
         return visible
@@ -280,5 +282,5 @@ def _shown(visible: Bool[Tensor, "batch length"] | None, entries: Any) -> Bool[T
 
 
 def _as_mask(visible: Bool[Tensor, "batch slots"] | None) -> Bool[Tensor, "batch 1 1 slots"] | None:
-    """A mask that hides a token from all queries or from none."""
+    """Reshape a token mask so that it broadcasts over heads and queries."""
     return None if visible is None else visible[:, None, None]

@@ -1,4 +1,4 @@
-"""What every function and module refuses, in one clear sentence, before any arithmetic."""
+"""Checks of shapes, dtypes and values, with one-sentence errors, run before any arithmetic."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -10,14 +10,14 @@ from torch import Tensor
 from torch_attention.arrays import check_array, is_floating
 from torch_attention.ranges import as_flag, refuse
 
-# What True means in a boolean array, and where other numbers go.
+# Meaning of True in each boolean argument, and advice for arrays of another dtype.
 _MEANINGS = {
     "mask": (
         "the query attends to the key",
         "; .bool() or .astype(bool) converts it, additive values go in bias",
     ),
     "dropout_keep": ("the entry is kept", ""),
-    "global_tokens": ("the token sees all and is seen by all", ""),
+    "global_tokens": ("the token attends to all tokens, and all attend to it", ""),
     "keep": ("the entry is kept", ""),
 }
 
@@ -43,7 +43,7 @@ def check_rate(rate: float) -> None:
 
 
 def check_sequence(name: str, x: Tensor, dim: int | None = None, batch: int | None = None) -> None:
-    """Raise ValueError unless `x` is `(batch, length, dim)`; None accepts any size."""
+    """Raise ValueError unless `x` has shape `(batch, length, dim)`; a size of None accepts any."""
     if x.ndim == 3 and has_size(x.shape[-1], dim) and has_size(x.shape[0], batch):
         return
     expected = f"({'batch' if batch is None else batch}, length, {'dim' if dim is None else dim})"
@@ -51,22 +51,22 @@ def check_sequence(name: str, x: Tensor, dim: int | None = None, batch: int | No
 
 
 def has_size(size: int, expected: int | None) -> bool:
-    """Whether an axis has the size that is expected of it; None expects any.
+    """Whether an axis has the expected size; None accepts any.
 
-    Sizes may be symbols of a compiler, which answers `==` and cannot look into a tuple or write a text.
+    Sizes may be symbolic in compiled code, so they are compared with `==` alone, not inside tuples or strings.
     """
     return expected is None or size == expected
 
 
 def check_same_length(**sequences: Tensor) -> None:
-    """Raise ValueError unless both named sequences `(batch, length, dim)` have as many places."""
+    """Raise ValueError unless both named sequences `(batch, length, dim)` have the same length."""
     (name, x), (other, y) = sequences.items()
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"{name} and {other} must have the same length, got {x.shape[1]} and {y.shape[1]}")
 
 
 def check_tokens(tokens: Tensor, name: str = "tokens") -> None:
-    """Raise ValueError unless `tokens` is `(batch, length)`."""
+    """Raise ValueError unless `tokens` has shape `(batch, length)`."""
     if tokens.ndim != 2:
         raise ValueError(f"{name} must have shape (batch, length), got {tuple(tokens.shape)}")
 
@@ -74,7 +74,7 @@ def check_tokens(tokens: Tensor, name: str = "tokens") -> None:
 def check_query_key_value(
     query: Tensor, key: Tensor, value: Tensor, query_dim: int | None = None, key_dim: int | None = None
 ) -> None:
-    """Raise ValueError unless all three are `(batch, length, dim)` and each key has its value."""
+    """Raise ValueError unless all three have shape `(batch, length, dim)`, with one value per key."""
     check_sequence("query", query, query_dim)
     check_sequence("key", key, key_dim, batch=query.shape[0])
     check_sequence("value", value, batch=query.shape[0])
@@ -82,9 +82,9 @@ def check_query_key_value(
 
 
 def check_attention(query: Tensor, key: Tensor, value: Tensor | None = None) -> None:
-    """Raise unless the arrays are floating point, `(..., heads, length, head_dim)`, and fit each other.
+    """Raise unless the arrays are floating point, `(..., heads, length, head_dim)`, and have matching shapes.
 
-    Keys and values may have a batch of 1, which is for all queries.
+    Keys and values with a batch of 1 are broadcast over the batch of the queries.
     """
     for name, x in (("query", query), ("key", key), ("value", value)):
         if x is None:
@@ -114,7 +114,7 @@ def check_attention(query: Tensor, key: Tensor, value: Tensor | None = None) -> 
 
 
 def check_floating(name: str, x: Any) -> None:
-    """Raise TypeError unless `x` is an array of floating-point numbers."""
+    """Raise TypeError unless `x` is a floating-point array of at least 16 bits."""
     check_array(name, x)
     if not is_floating(x):
         raise TypeError(f"{name} must be floating point, got {dtype_name(x)}")
@@ -129,7 +129,7 @@ def check_flag(**flags: Any) -> None:
 
 
 def check_boolean(name: str, mask: Tensor) -> None:
-    """Raise TypeError unless `mask` is boolean: a mask says who is seen, a bias how much."""
+    """Raise TypeError unless `mask` is boolean; additive values belong in a bias."""
     check_array(name, mask)
     if mask.dtype != torch.bool:
         means, instead = _MEANINGS.get(name, _MEANINGS["mask"])
@@ -137,10 +137,7 @@ def check_boolean(name: str, mask: Tensor) -> None:
 
 
 def check_key_mask(mask: Tensor | None, batch: int, key_len: int, *, name: str = "mask") -> None:
-    """Raise unless `mask` hides a key from all queries or from none, as what `padding_mask` returns.
-
-    A mask with a batch of 1 is for all.
-    """
+    """Raise unless `mask` masks whole keys, with shape `(batch|1, 1, 1, key)`, as `padding_mask` returns it."""
     if mask is None or tuple(mask.shape) != (1, 1, 1, key_len):
         check_padding_mask(mask, batch, key_len, name=name)
     else:
@@ -148,7 +145,7 @@ def check_key_mask(mask: Tensor | None, batch: int, key_len: int, *, name: str =
 
 
 def check_padding_mask(mask: Tensor | None, batch: int, key_len: int, *, name: str = "mask") -> None:
-    """Raise unless `mask` hides a key of each batch element from all queries or from none."""
+    """Raise unless `mask` masks whole keys per batch element, with shape `(batch, 1, 1, key)`."""
     if mask is None:
         return
     check_boolean(name, mask)
@@ -160,7 +157,7 @@ def check_padding_mask(mask: Tensor | None, batch: int, key_len: int, *, name: s
 
 
 def check_state(name: str, state: Tensor, shape: Sequence[int]) -> None:
-    """Raise ValueError unless an array of a recurrent state has the shape that the layer keeps."""
+    """Raise ValueError unless an array of a recurrent state has the layer's state shape."""
     if tuple(state.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(state.shape)}")
 
@@ -187,7 +184,7 @@ def check_above_zero(**numbers: float) -> None:
 
 
 def check_window(window: int | None, is_causal: bool) -> None:
-    """Raise ValueError unless `window` counts at least one key, backwards from the query."""
+    """Raise ValueError unless `window` is at least 1 and the attention is causal."""
     if window is None:
         return
     if isinstance(window, bool) or not isinstance(window, Integral):
@@ -201,7 +198,7 @@ def check_window(window: int | None, is_causal: bool) -> None:
 
 
 def check_keep(dropout_keep: Tensor | None, shape: Sequence[int]) -> None:
-    """Raise unless `dropout_keep`, if there is one, is boolean and has exactly the shape of what it drops."""
+    """Raise unless `dropout_keep` is None, or boolean and of exactly the given shape."""
     if dropout_keep is None:
         return
     check_boolean("dropout_keep", dropout_keep)
@@ -210,7 +207,7 @@ def check_keep(dropout_keep: Tensor | None, shape: Sequence[int]) -> None:
 
 
 def check_sinks(sinks: Tensor | None, query: Tensor) -> None:
-    """Raise unless there is one sink, a floating-point number, for each head of the queries."""
+    """Raise unless `sinks` is None, or holds one floating-point number per query head."""
     if sinks is None:
         return
     check_floating("sinks", sinks)
@@ -219,7 +216,7 @@ def check_sinks(sinks: Tensor | None, query: Tensor) -> None:
 
 
 def check_read(weights: Tensor, value: Tensor) -> None:
-    """Raise ValueError unless values `(..., kv_heads, key, value_dim)` have the batch and heads of their weights."""
+    """Raise ValueError unless values `(..., kv_heads, key, value_dim)` match the batch and heads of the weights."""
     if value.ndim != weights.ndim or not _broadcasts(value.shape[:-3], weights.shape[:-3]):
         raise ValueError(
             f"value must have the batch of weights, got {tuple(value.shape[:-3])} and {tuple(weights.shape[:-3])}"
@@ -236,15 +233,15 @@ def check_pairs(
     *,
     name: str = "mask",
 ) -> None:
-    """Raise unless what is said about pairs of a position in `query` and one in `key` is boolean and fits.
+    """Raise unless the mask and the dropout mask are boolean and match the query and key lengths.
 
     Args:
         query: `(batch, query, ...)`.
         key: `(batch, key, ...)`.
-        mask: where a query attends to a key, if it is restricted.
-        dropout_keep: which weights are kept, if they are given.
-        num_heads: how many heads the weights have; None if they have no axis for it.
-        name: what the message calls the mask.
+        mask: boolean mask, True where a query may attend to a key; None for no mask.
+        dropout_keep: boolean dropout mask, True keeps; None for none.
+        num_heads: number of heads of the weights; None for weights without a head axis.
+        name: name of the mask in error messages.
     """
     batch, query_len, key_len = *query.shape[:2], key.shape[1]
     if mask is not None:
@@ -258,16 +255,16 @@ def align(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:
     """Bring a mask or bias to the rank of the scores it applies to.
 
     Args:
-        name: how the message calls it.
-        x: of shape `(query, key)`, `(batch..., query, key)` or `(batch..., heads, query, key)`; any axis may
-            have size 1.
-        shape: that of the scores, `(batch..., heads, query, key)`.
+        name: name of the argument in error messages.
+        x: mask or bias of shape `(query, key)`, `(batch..., query, key)` or `(batch..., heads, query, key)`; any
+            axis may have size 1.
+        shape: shape of the scores, `(batch..., heads, query, key)`.
 
     Returns:
-        `x` with the rank of the scores; which axis is which follows from the rank, never from the sizes.
+        `x` with the rank of the scores. The rank alone determines the meaning of the axes, never the sizes.
 
     Raises:
-        ValueError: any other rank or size.
+        ValueError: another rank, or a size that does not broadcast.
     """
     *batch, _, query_len, key_len = shape
     given = tuple(x.shape)
@@ -285,7 +282,7 @@ def align(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def check_broadcasts(name: str, x: Tensor | None, shape: Sequence[int]) -> None:
-    """Raise ValueError unless `x` broadcasts against scores of that shape; leading axes may be absent."""
+    """Raise ValueError unless `x` broadcasts to scores of that shape; leading axes may be absent."""
     if x is None:
         return
     scores = shape[len(shape) - x.ndim :] if x.ndim else ()
@@ -294,5 +291,5 @@ def check_broadcasts(name: str, x: Tensor | None, shape: Sequence[int]) -> None:
 
 
 def _broadcasts(given: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether each axis has size 1 or that of `shape`."""
+    """Whether each axis has size 1 or the size in `shape`."""
     return all(size == 1 or size == whole for size, whole in zip(given, shape, strict=True))

@@ -1,4 +1,4 @@
-r"""Cross-attention: one sequence looks at another.
+r"""Cross-attention: the positions of one sequence attend to the positions of another.
 
 $$ Q = X W_Q, \quad K = M W_K, \quad V = M W_V, \qquad
    \mathrm{head} = \mathrm{softmax}\!\left(Q K^\top / \sqrt{d}\right) V $$
@@ -6,7 +6,7 @@ $$ Q = X W_Q, \quad K = M W_K, \quad V = M W_V, \qquad
 | class                     | adds to self-attention                              | source                             |
 |---------------------------|-----------------------------------------------------|------------------------------------|
 | `CrossAttention`          | keys and values come from a second sequence         | Vaswani et al. 2017, section 3.2.3 |
-| `MultiHeadCrossAttention` | several heads, and a map W_O that joins them        | Vaswani et al. 2017, section 3.2.2 |
+| `MultiHeadCrossAttention` | several heads and an output projection W_O          | Vaswani et al. 2017, section 3.2.2 |
 | `EncoderDecoderAttention` | causal self-attention before, feed-forward after    | Vaswani et al. 2017, figure 1      |
 
 X is `query`, of shape `(batch, query, query_dim)`; M is `memory`, of shape `(batch, key, key_dim)`.
@@ -33,14 +33,14 @@ from torch_attention.self_attention import CausalSelfAttention
 
 @checked
 class CrossAttention(CrossAttentionFrame):
-    """Scaled dot-product attention with one head from one sequence to another (Vaswani et al. 2017).
+    """Single-head scaled dot-product attention from one sequence to another (Vaswani et al. 2017).
 
     Args:
-        query_dim, key_dim: features of the sequence that looks, and of the one that is looked at.
+        query_dim, key_dim: features of the query sequence and of the memory.
         embed_dim: features of queries, keys, values and output.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         bias: whether the projections have biases.
-        dropout: rate, at least 0 and below 1, at which weights are dropped in training.
+        dropout: dropout rate of the attention weights in training, in [0, 1).
     """
 
     def __init__(
@@ -67,24 +67,26 @@ class CrossAttention(CrossAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[CrossCall],
     ) -> AttentionOutput:
-        """Let every position of `query` attend to the positions of `memory` it may see.
+        """Attend from each position of `query` to the positions of `memory`.
 
         Args:
-            query, memory: the sequence that looks, and the one that is looked at.
-            mask: True where the query attends to the key.
-            query_positions, key_positions: positions of their elements, for `position`; None counts from 0.
-            query_lengths, key_lengths: how many elements of each sequence are there, `(batch,)`; the rest is padding.
-            query_segments, key_segments: number of the text that each element of a packed row belongs to,
-                `(batch, query)` and `(batch, key)`; a query sees keys of its own text.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            query: query sequence, `(batch, query, query_dim)`.
+            memory: sequence that keys and values are projected from, `(batch, key, key_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            query_positions, key_positions: positions of the tokens for the positional encoding; None counts from 0.
+            query_lengths, key_lengths: number of real tokens in each sequence, `(batch,)`; the rest is padding.
+            query_segments, key_segments: segment number of each token of packed sequences, `(batch, query)` and
+                `(batch, key)`; a query attends only to keys of its segment.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
-            implementation: which implementation makes the output, without weights; None for the fastest.
+            implementation: name of the implementation for calls without weights; None for the fastest.
 
         Returns:
-            Output `(batch, query, embed_dim)` and weights `(batch, query, key)`.
+            Output `(batch, query, embed_dim)` and attention weights `(batch, query, key)`.
 
         Raises:
-            TypeError, ValueError: a mask that is not boolean; shapes that do not fit.
+            TypeError: a mask is not boolean.
+            ValueError: shapes do not match.
         """
         self.check(query, memory, mask, **call)
         query = self.q_proj(query)[:, None]  # batch 1 query embed
@@ -96,13 +98,14 @@ class CrossAttention(CrossAttentionFrame):
 
 @checked
 class MultiHeadCrossAttention(CrossAttentionFrame):
-    """Several heads from one sequence to another, joined by a linear map (Vaswani et al. 2017).
+    """Multi-head attention from one sequence to another, with an output projection (Vaswani et al. 2017).
 
     Args:
         query_dim, key_dim, position, bias, dropout: as in `CrossAttention`.
-        embed_dim: features of queries, keys and values; `num_heads` must divide it, for its heads share them.
-        head_dim: features of a head, where these are not `embed_dim / num_heads`.
-        value_dim: features of what is read, where that is not `memory`; `key_dim` if None.
+        embed_dim: total features of the heads; `num_heads` must divide it unless `head_dim` is given.
+        num_heads: number of heads.
+        head_dim: features of a head; `embed_dim / num_heads` if None.
+        value_dim: features of the `value` input; `key_dim` if None.
         output_dim: features of the output; `embed_dim` if None.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
     """
@@ -143,7 +146,19 @@ class MultiHeadCrossAttention(CrossAttentionFrame):
         value: Float[Tensor, "batch key value_dim"] | None = None,
         **call: Unpack[CrossCall],
     ) -> AttentionOutput:
-        """As `CrossAttention`, with weights for each head, and `value` read in place of `memory` if it is given."""
+        """Attend from each position of `query` to the positions of `memory`, with several heads.
+
+        Args:
+            query, memory, mask: as in `CrossAttention`, as are the other keyword arguments.
+            value: sequence that the values are projected from, `(batch, key, value_dim)`; `memory` if None.
+
+        Returns:
+            Output `(batch, query, output_dim)` and attention weights `(batch, heads, query, key)`.
+
+        Raises:
+            TypeError: a mask is not boolean.
+            ValueError: shapes do not match.
+        """
         value = memory if value is None else value
         self.check(query, memory, mask, **call)
         check_sequence("value", value, self.value_dim, batch=query.shape[0])
@@ -157,19 +172,21 @@ class MultiHeadCrossAttention(CrossAttentionFrame):
 
 @checked
 class EncoderDecoderAttention(nn.Module):
-    """A Transformer decoder block: it looks back at itself, then across at the encoder (Vaswani et al. 2017).
+    """Transformer decoder block: causal self-attention, cross-attention, feed-forward (Vaswani et al. 2017).
 
-    Three sublayers f, each with a residual: x = norm(x + f(x)), or with `norm_first` x = x + f(norm(x)), which
-    trains without warm-up (Xiong et al. 2020).
+    Each of the three sublayers f has a residual connection: x = norm(x + f(x)) by default (post-norm), or
+    x = x + f(norm(x)) with `norm_first` (pre-norm), which trains without warm-up (Xiong et al. 2020).
 
     Args:
-        embed_dim, num_heads: features of both sequences, and heads of both attentions, which must divide them.
-        ffn_dim: features inside the feed-forward network; `4 * embed_dim` if None.
+        embed_dim: features of both sequences.
+        num_heads: heads of both attention layers; must divide `embed_dim`.
+        ffn_dim: hidden features of the feed-forward network; `4 * embed_dim` if None.
         norm_first: whether to normalise before each sublayer instead of after it.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
-        norm_eps: added to the variance in each normalisation.
+        activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"`
+            or `"silu"`.
+        norm_eps: epsilon added to the variance in each normalisation.
         bias: whether the linear maps have biases.
-        dropout: rate at which weights, inner features and the result of each sublayer are dropped in training.
+        dropout: dropout rate of attention weights, hidden features and sublayer outputs in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or an unknown activation.
@@ -211,18 +228,26 @@ class EncoderDecoderAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: DecoderKeep | None = None,
     ) -> DecoderOutput | CachedDecoderOutput:
-        """Decode one block.
+        """Apply the decoder block.
 
         Args:
-            x, memory: the sequence being written, and the encoder's output.
-            self_mask: True where a position of `x` attends to another; what comes later is hidden in any case.
-            cache: KV cache with the earlier positions of `x`, as in `CausalSelfAttention`.
-            memory_mask: True where a position of `x` attends to one of `memory`.
-            need_weights, dropout_keep: as in `CrossAttention`; a dropout mask for each dropout layer.
+            x: decoder sequence, `(batch, query, embed_dim)`; with a cache, only the new tokens.
+            memory: output of the encoder, `(batch, key, embed_dim)`.
+            self_mask: boolean mask of the self-attention, True where a position of `x` may attend to another one of
+                `x`; later positions stay masked in any case. None for no further mask.
+            memory_mask: boolean mask of the cross-attention, True where a position of `x` may attend to one of
+                `memory`; None for no mask.
+            cache: KV cache of the earlier positions of `x`; None without one.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout masks, one per dropout layer, True keeps; used instead of sampling them.
 
         Returns:
             Output `(batch, query, embed_dim)`, self-attention weights `(batch, heads, query, query)` and
-            cross-attention weights `(batch, heads, query, key)`; errors as in `CrossAttention`.
+            cross-attention weights `(batch, heads, query, key)`; with a cache, a `CachedDecoderOutput`.
+
+        Raises:
+            TypeError: a mask is not boolean.
+            ValueError: shapes do not match, or the cache does not match the input.
         """
         keep = dropout_keep or DecoderKeep()
         check_sequence("x", x, self.embed_dim)
@@ -249,7 +274,7 @@ class EncoderDecoderAttention(nn.Module):
 
 
 def main() -> None:
-    """Show a sentence being translated look at its source, and a decoder block look at both."""
+    """Print the weights of cross-attention, and both kinds of weights of a decoder block."""
     from torch_attention.demonstration import draw, fill, show
 
     source, target = ["le", "chat", "noir"], ["the", "black"]

@@ -1,4 +1,4 @@
-"""What the demonstrations share: numbers that are the same in both frameworks, and a table to show them."""
+"""Shared helpers of the demonstrations: framework-independent random numbers and a printed table of weights."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -13,13 +13,13 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal numbers, the same in both frameworks."""
+    """Sample standard normal numbers, the same in both frameworks."""
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
 @torch.no_grad()
 def fill(module: Module, seed: int = 0) -> Module:
-    """Give the parameters numbers that are the same in both frameworks, and return the module."""
+    """Fill the parameters with random numbers, the same in both frameworks, and return the module in eval mode."""
     rng = np.random.default_rng(seed)
     for _, parameter in sorted(module.named_parameters()):
         parameter.copy_(torch.from_numpy((0.5 * rng.standard_normal(parameter.shape)).astype(np.float32)))
@@ -29,7 +29,7 @@ def fill(module: Module, seed: int = 0) -> Module:
 def show(
     title: str, attention: AttentionOutput | CachedOutput, queries: Sequence[str], keys: Sequence[str]
 ) -> None:
-    """Print the weights of the first batch element, each head a table with a name for every row and column."""
+    """Print the attention weights of the first batch element, as one labelled table per head."""
     output, weights = attention.output, attention.weights
     assert weights is not None
     print(f"\n{title}: output {tuple(output.shape)}, weights {tuple(weights.shape)}")

@@ -1,4 +1,4 @@
-"""The parts that mechanisms are built from; nothing here rests on a framework's default."""
+"""Layers and parameters that the mechanisms are built from, with explicit defaults equal in both frameworks."""
 
 from collections.abc import Callable
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -15,7 +15,7 @@ from torch_attention.ops import at_least_float32
 
 
 class Factory(TypedDict):
-    """Where and in what precision parameters are made; passed on from constructor to constructor."""
+    """Device and dtype of new parameters, passed from constructor to constructor."""
 
     device: torch.device | str | None
     dtype: torch.dtype | None
@@ -25,7 +25,7 @@ class Factory(TypedDict):
 def linear(
     in_features: int, out_features: int, *, bias: bool = True, **factory: Unpack[Factory]
 ) -> nn.Linear:
-    """An affine map; weights are Glorot-uniform (Glorot & Bengio 2010), biases zero."""
+    """Linear layer with Glorot-uniform weights (Glorot & Bengio 2010) and zero biases."""
     layer = nn.Linear(in_features, out_features, bias=bias, **factory)
     nn.init.xavier_uniform_(layer.weight)
     if bias:
@@ -34,17 +34,17 @@ def linear(
 
 
 def weight_matrix(layer: nn.Linear) -> Float[Tensor, "in_features out_features"]:
-    """W of an affine map x W + b."""
+    """Weight matrix W of a linear layer x W + b."""
     return layer.weight.mT
 
 
 def linear_map(
     layer: nn.Module, x: Float[Tensor, "*batch in_features"]
 ) -> Float[Tensor, "in_features out_features"]:
-    """W of the map x W that a layer without a bias applies to `x`.
+    """Matrix W of the linear map x W that a layer without a bias applies to `x`.
 
-    Of a plain layer W is its weight. A layer that was wrapped, replaced or hooked, as LoRA and quantisation do, is
-    called on the identity, for its own weight is not all that it does.
+    For a plain layer, W is its weight. A layer that was wrapped, replaced or hooked, as by LoRA or quantisation, is
+    called on the identity matrix, because its map differs from its weight.
     """
     if type(layer) is nn.Linear and not _is_hooked(layer):
         return weight_matrix(layer)
@@ -57,7 +57,7 @@ def _is_hooked(layer: nn.Module) -> bool:
 
 
 def precise(layer: nn.Module, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Call a layer in the precision of its parameters: what a choice depends on is not lowered by autocast."""
+    """Call a layer in the precision of its parameters, without autocast; for scores that a selection depends on."""
     kind = x.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return layer(x)
@@ -67,12 +67,12 @@ def precise(layer: nn.Module, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def normalise(norm: nn.Module, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-    """Call a norm, which computes in at least float32."""
+    """Call a normalisation layer, which computes in at least float32."""
     return norm(x)
 
 
 def normalise_wide(norm: nn.Module, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-    """Call a norm on numbers of a wider dtype than its scale: they are cast after they were normalised."""
+    """Call a normalisation layer on an input of a wider dtype than its scale, and return that dtype."""
     if all(each.dtype == x.dtype for each in norm.parameters()):
         return normalise(norm, x)
     wide = {name: each.to(x.dtype) for name, each in norm.named_parameters()}
@@ -86,7 +86,7 @@ def layer_norm(dim: int, *, eps: float = 1e-5, bias: bool = True, **factory: Unp
 
 
 class _OffsetRMSNorm(nn.RMSNorm):
-    """An RMS norm that multiplies by 1 + its weight, which starts at zero; see `rms_norm`."""
+    """RMS norm that multiplies by 1 + weight, with a weight initialised to zero; see `rms_norm`."""
 
     eps: float
 
@@ -101,9 +101,9 @@ class _OffsetRMSNorm(nn.RMSNorm):
 def rms_norm(
     dim: int, *, eps: float = 1e-6, unit_offset: bool = False, **factory: Unpack[Factory]
 ) -> nn.RMSNorm:
-    """Division by the root mean square over the last axis, times a learned scale (Zhang & Sennrich 2019).
+    """RMS normalisation over the last axis with a learned scale (Zhang & Sennrich 2019).
 
-    With `unit_offset` times 1 + scale, as in Gemma (Google 2024).
+    With `unit_offset`, the factor is 1 + scale, as in Gemma (Google 2024).
     """
     if unit_offset:
         norm = _OffsetRMSNorm(dim, eps=eps, **factory)
@@ -114,7 +114,7 @@ def rms_norm(
 
 @checked
 def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nn.Embedding:
-    """A table of vectors, drawn from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
+    """Embedding table, initialised from a normal distribution of standard deviation 0.02 (Devlin et al. 2018)."""
     table = nn.Embedding(num_embeddings, dim, **factory)
     nn.init.normal_(table.weight, std=0.02)
     return table
@@ -123,12 +123,12 @@ def embedding(num_embeddings: int, dim: int, **factory: Unpack[Factory]) -> nn.E
 def similarities(
     table: nn.Embedding, x: Float[Tensor, "*batch embed"]
 ) -> Float[Tensor, "*batch num_embeddings"]:
-    """Return x E^T: the dot product of `x` with each vector of the table."""
+    """Dot products of `x` with each vector of an embedding table: x E^T."""
     return F.linear(x, table.weight)
 
 
 def parameter(*shape: int, std: float = 0.02, **factory: Unpack[Factory]) -> nn.Parameter:
-    """An array to be learned, drawn from a normal distribution; read it as `self.name[...]`."""
+    """Parameter initialised from a normal distribution; read it as `self.name[...]`."""
     return nn.Parameter(nn.init.normal_(torch.empty(shape, **factory), std=std))
 
 
@@ -138,17 +138,17 @@ def uniform_parameter(
     through: Callable[[Tensor], Tensor],
     **factory: Unpack[Factory],
 ) -> nn.Parameter:
-    """An array to be learned, drawn uniformly and put through a function; read it as `self.name[...]`."""
+    """Parameter initialised to a function of uniform random numbers; read it as `self.name[...]`."""
     return nn.Parameter(through(nn.init.uniform_(torch.empty(shape, **factory), *between)))
 
 
 def constant_parameter(*shape: int, value: float, **factory: Unpack[Factory]) -> nn.Parameter:
-    """An array to be learned, from one number on; read it as `self.name[...]`."""
+    """Parameter initialised to a constant; read it as `self.name[...]`."""
     return nn.Parameter(torch.full(shape, value, **factory))
 
 
 def normal_buffer(*shape: int, std: float = 1.0, **factory: Unpack[Factory]) -> nn.Buffer:
-    """An array that was drawn once and is never learned: it is saved and converted with the parameters."""
+    """Normal random array that is not trained, but is saved and converted with the parameters."""
     return nn.Buffer(nn.init.normal_(torch.empty(shape, **factory), std=std))
 
 
@@ -164,7 +164,7 @@ def conv1d(
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nn.Conv1d:
-    """A convolution for `convolve` with `padding` zeros before and after the sequence; groups share nothing."""
+    """Convolution over a sequence, padded with `padding` zeros on both sides; call it with `convolve`."""
     return _drawn(
         nn.Conv1d(in_channels, out_channels, kernel_size, stride, padding, 1, groups, bias, **factory)
     )
@@ -182,7 +182,7 @@ def conv2d(
     bias: bool = True,
     **factory: Unpack[Factory],
 ) -> nn.Conv2d:
-    """A convolution for `convolve` with `padding` zeros on both sides of height and width; groups share nothing."""
+    """Convolution over height and width, each padded with zeros on both sides; call it with `convolve`."""
     return _drawn(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, 1, groups, bias, **factory)
     )
@@ -201,13 +201,13 @@ def _drawn(layer: _Conv) -> _Conv:
 def convolve(
     layer: nn.Module, x: Float[Tensor, "batch *places channels"]
 ) -> Float[Tensor, "batch *out_places out_channels"]:
-    """Call a convolution on `(batch, length, channels)` or `(batch, height, width, channels)`."""
+    """Apply a convolution to `(batch, length, channels)` or `(batch, height, width, channels)`."""
     conv: Any = layer
     reached = [
         size + 2 * int(pad) - kernel
         for size, pad, kernel in zip(x.shape[1:-1], conv.padding, conv.kernel_size, strict=True)
     ]
-    if any(size < 0 for size in reached):  # of an empty sequence there is nothing to convolve
+    if any(size < 0 for size in reached):  # shorter than the kernel
         counts = [max(0, size // stride + 1) for size, stride in zip(reached, conv.stride, strict=True)]
         return x.new_zeros((x.shape[0], *counts, conv.out_channels))
     return layer(_whole_sequences(x).movedim(-1, 1)).movedim(1, -1)
@@ -224,12 +224,12 @@ def _whole_sequences(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 @checked
 class Dropout(nn.Module):
-    """Zeroes entries at random in training and scales the others up (Srivastava et al. 2014).
+    """Dropout: zeroes random entries in training and rescales the others (Srivastava et al. 2014).
 
-    A call may be given a boolean dropout mask, True keeps; it is used instead of sampling one, in training or not.
+    A call accepts an explicit dropout mask, which is used instead of sampling one, in training or not.
 
     Args:
-        rate: the probability that an entry is dropped.
+        rate: probability that an entry is dropped, in [0, 1).
 
     Raises:
         ValueError: `rate` is not in [0, 1).
@@ -243,7 +243,7 @@ class Dropout(nn.Module):
     def forward(
         self, x: Float[Tensor, "*axes"], keep: Bool[Tensor, "*axes"] | None = None
     ) -> Float[Tensor, "*axes"]:
-        """Drop from `x` where `keep`, given or drawn, is False."""
+        """Apply dropout to `x`; `keep` is a boolean dropout mask, True keeps, used instead of sampling one."""
         keep = self._draw(x.shape, x) if keep is None else keep
         if keep is None:
             return x
@@ -261,17 +261,17 @@ class Dropout(nn.Module):
         key: Float[Tensor, "... key key_dim"],
         keep: Bool[Tensor, "..."] | None,
     ) -> Bool[Tensor, "..."] | None:
-        """Which attention weights to keep: as given, else a fresh draw, else None for all."""
+        """Dropout mask of the attention weights: the given one, else a sampled one, else None outside training."""
         return self._draw((*query.shape[:-1], key.shape[-2]), query) if keep is None else keep
 
     def seed(self) -> Any:
-        """What `keep_tile` draws from; None for nothing, or for PyTorch's own generator."""
+        """Random key for `keep_tile`; None without dropout, and for PyTorch's global generator."""
         return None
 
     def keep_tile(
         self, shape: tuple[int, ...], like: Tensor, seed: Any, number: Any
     ) -> Bool[Tensor, "..."] | None:
-        """Which attention weights of a tile to keep: a draw that its number tells from those of others, or None."""
+        """Sampled dropout mask of one tile of attention weights, different for each tile number; None for none."""
         return self._draw(shape, like)
 
     def _draw(self, shape: tuple[int, ...], like: Tensor) -> Bool[Tensor, "..."] | None:

@@ -1,10 +1,10 @@
-"""Masks: boolean arrays that say who may attend to whom.
+"""Boolean attention masks: constructors and logical combinations.
 
-True in row i and column j means: query i attends to key j. Masks are combined with and / or, never added;
-values that are added to the scores are a `bias`. Three ranks are understood wherever a mask is taken, told
-apart by the rank alone: `(query, key)`, `(batch, query, key)` and `(batch|1, heads|1, query|1, key|1)`.
+True in row i and column j means that query i attends to key j. Masks are combined with and / or, never added;
+values that are added to the scores are a `bias`. Every `mask` argument accepts three shapes, distinguished by
+their rank: `(query, key)`, `(batch, query, key)` and `(batch|1, heads|1, query|1, key|1)`.
 
-The matrices below are literal: 1 is True, and a blank line parts one batch element from the next.
+The examples print masks as matrices: 1 is True, 0 is False, and a blank line separates batch elements.
 """
 
 import torch
@@ -25,7 +25,7 @@ def causal_mask(
     query_offset: int | Int[Tensor, ""] = 0,
     device: torch.device | str | None = None,
 ) -> Bool[Tensor, "query key"]:
-    """Each query sees the keys at its own position and before (Vaswani et al. 2017, section 3.2.3).
+    """Causal mask: each query attends to its own and earlier positions (Vaswani et al. 2017, section 3.2.3).
 
         >>> causal_mask(4)
         1 0 0 0
@@ -33,7 +33,7 @@ def causal_mask(
         1 1 1 0
         1 1 1 1
 
-    Query 0 stands at position `query_offset`: with two keys already in a cache,
+    The first query has position `query_offset`, such as 2 when two keys are already in a cache:
 
         >>> causal_mask(3, 5, query_offset=2)
         1 1 1 0 0
@@ -53,7 +53,9 @@ def sliding_window_mask(
     query_offset: int | Int[Tensor, ""] = 0,
     device: torch.device | str | None = None,
 ) -> Bool[Tensor, "query key"]:
-    """Each query sees the last `window` keys, its own included (Child et al. 2019; Beltagy et al. 2020).
+    """Sliding-window mask: each query attends to the last `window` keys, its own included.
+
+    Source: Child et al. 2019; Beltagy et al. 2020.
 
         >>> sliding_window_mask(5, window=2)
         1 0 0 0 0
@@ -79,7 +81,7 @@ def chunked_mask(
     query_offset: int | Int[Tensor, ""] = 0,
     device: torch.device | str | None = None,
 ) -> Bool[Tensor, "query key"]:
-    """Each query sees the keys before it, and its own, that are in its chunk (Llama 4, Meta 2025).
+    """Chunked causal mask: each query attends to its own and earlier keys of its chunk (Llama 4, Meta 2025).
 
         >>> chunked_mask(5, chunk_size=2)
         1 0 0 0 0
@@ -106,7 +108,9 @@ def streaming_mask(
     query_offset: int | Int[Tensor, ""] = 0,
     device: torch.device | str | None = None,
 ) -> Bool[Tensor, "query key"]:
-    """Each query sees the first `num_sinks` keys and the last `window`, its own included (Xiao et al. 2023).
+    """Streaming mask: each query attends to `num_sinks` first keys and `window` last ones (Xiao et al. 2023).
+
+    The window includes the query's own key.
 
         >>> streaming_mask(6, num_sinks=1, window=2)
         1 0 0 0 0 0
@@ -129,7 +133,7 @@ def streaming_mask(
 def prefix_mask(
     query_len: int, key_len: int | None = None, *, prefix_len: int, device: torch.device | str | None = None
 ) -> Bool[Tensor, "query key"]:
-    """All queries see the first `prefix_len` keys; what follows is causal (Raffel et al. 2020, prefix LM).
+    """Prefix-LM mask: all queries attend to the first `prefix_len` keys; the rest is causal (Raffel et al. 2020).
 
         >>> prefix_mask(4, prefix_len=2)
         1 1 0 0
@@ -137,7 +141,7 @@ def prefix_mask(
         1 1 1 0
         1 1 1 1
 
-    For a prefix that differs along the batch: `or_masks(causal_mask(n), length_mask(prefix_lens, n))`.
+    For a different prefix length per batch element: `or_masks(causal_mask(n), length_mask(prefix_lens, n))`.
     """
     query, key = _positions(query_len, key_len, 0, device)
     return (key <= query) | (key < prefix_len)
@@ -145,7 +149,7 @@ def prefix_mask(
 
 @checked
 def padding_mask(tokens: Int[Tensor, "batch key"], pad_id: int) -> Bool[Tensor, "batch 1 1 key"]:
-    """Every query sees the keys whose token is not padding.
+    """Padding mask: every query attends to the keys whose token is not `pad_id`.
 
     >>> padding_mask(array([[7, 8, 9], [7, 0, 0]]), pad_id=0)
     1 1 1
@@ -157,7 +161,7 @@ def padding_mask(tokens: Int[Tensor, "batch key"], pad_id: int) -> Bool[Tensor, 
 
 @checked
 def length_mask(lengths: Int[Tensor, "batch"], key_len: int) -> Bool[Tensor, "batch 1 1 key"]:
-    """Every query sees the first `lengths[b]` keys.
+    """Length mask: every query of batch element b attends to the first `lengths[b]` keys.
 
     >>> length_mask(array([3, 1]), 4)
     1 1 1 0
@@ -171,9 +175,9 @@ def length_mask(lengths: Int[Tensor, "batch"], key_len: int) -> Bool[Tensor, "ba
 def document_mask(
     query_documents: Int[Tensor, "batch query"], key_documents: Int[Tensor, "batch key"] | None = None
 ) -> Bool[Tensor, "batch 1 query key"]:
-    """Each query sees the keys of its own document: several texts packed in one row.
+    """Document mask for packed sequences: each query attends to the keys of its own document.
 
-    Padding that has a document number of its own sees itself; and it with `padding_mask` if that matters.
+    Padding with a document number of its own attends to itself; combine with `padding_mask` to mask it.
 
         >>> document_mask(array([[0, 0, 1, 1], [0, 1, 1, 2]]))
         1 1 0 0
@@ -192,7 +196,7 @@ def document_mask(
 
 @checked
 def and_masks(*masks: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
-    """Visible where every mask says so.
+    """Logical and of masks: True where every mask is True.
 
         >>> and_masks(causal_mask(3), padding_mask(array([[7, 8, 0]]), pad_id=0))
         1 0 0
@@ -211,7 +215,7 @@ def and_masks(*masks: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
 
 @checked
 def or_masks(*masks: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
-    """Visible where any mask says so.
+    """Logical or of masks: True where any mask is True.
 
         >>> or_masks(causal_mask(3), length_mask(array([2, 0]), 3))
         1 1 0
@@ -234,7 +238,7 @@ def or_masks(*masks: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
 
 @checked
 def not_mask(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
-    """Visible where the mask says it is not.
+    """Logical not of a mask: True where the mask is False.
 
         >>> not_mask(causal_mask(3))
         0 1 1
@@ -250,18 +254,18 @@ def not_mask(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
 
 @checked
 def mask_text(mask: Bool[Tensor, "..."]) -> str:
-    """The mask as the matrices of 1 and 0 that stand in these docstrings.
+    """Format a mask as matrices of 1 and 0, as in these docstrings.
 
         >>> print(mask_text(causal_mask(3)))
         1 0 0
         1 1 0
         1 1 1
 
-    Axes before the last two are gone through in order, with a blank line between one matrix and the next.
+    Leading axes are flattened in order; a blank line separates the matrices.
 
     Raises:
         TypeError: the mask is not boolean.
-        ValueError: it has less than two axes.
+        ValueError: the mask has fewer than two axes.
     """
     check_boolean("mask", mask)
     if mask.ndim < 2:
@@ -276,14 +280,14 @@ def _positions(
     query_offset: int | Int[Tensor, ""],
     device: torch.device | str | None,
 ) -> tuple[Int[Tensor, "query 1"], Int[Tensor, "1 key"]]:
-    """Positions of the queries, as a column, and of the keys, as a row."""
+    """Positions of the queries, as a column, and positions of the keys, as a row."""
     key_len = query_len if key_len is None else key_len
     queries, keys = (torch.arange(length, device=device) for length in (query_len, key_len))
     return queries[:, None] + bounded(query_offset), keys[None]
 
 
 def _same_rank(masks: tuple[Tensor, ...]) -> list[Tensor]:
-    """The masks with one rank: as they are if they agree, else with all four axes."""
+    """Bring masks to a common rank: unchanged if their ranks agree, else rank 4."""
     if not masks:
         raise ValueError("at least one mask is needed, got none")
     for mask in masks:

@@ -1,4 +1,4 @@
-"""What attention modules return: always the same named tuple, whether or not weights were asked for."""
+"""Named tuples that attention modules and models return, the same with and without attention weights."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 class AttentionOutput(NamedTuple):
-    """`output, weights = attn(x)`.
+    """Result of attention: `output, weights = attn(x)`.
 
     Attributes:
         output: `(batch, query, dim)`.
-        weights: `(batch, heads, query, key)`, or `(batch, query, key)` from a class with a single head;
-            before dropout, in at least float32. None with `need_weights=False`.
+        weights: attention weights before dropout, in at least float32: `(batch, heads, query, key)`, or
+            `(batch, query, key)` for single-head classes. None with `need_weights=False`.
     """
 
     output: Float[Tensor, "batch query dim"]
@@ -21,12 +21,12 @@ class AttentionOutput(NamedTuple):
 
 
 class CachedOutput(NamedTuple):
-    """`output, cache, weights = attn(x, cache=cache)`.
+    """Result of attention with a KV cache: `output, cache, weights = attn(x, cache=cache)`.
 
     Attributes:
-        output: `(batch, new, dim)`, for the new tokens.
-        cache: KV cache with all tokens so far; give it to the next call.
-        weights: `(batch, heads, new, slots)`; before dropout, in at least float32. None with `need_weights=False`.
+        output: output for the new tokens, `(batch, new, dim)`.
+        cache: KV cache with all tokens so far; pass it to the next call.
+        weights: `(batch, heads, new, slots)`, before dropout, in at least float32; None with `need_weights=False`.
     """
 
     output: Float[Tensor, "batch new dim"]
@@ -35,13 +35,13 @@ class CachedOutput(NamedTuple):
 
 
 class RecurrentOutput(NamedTuple):
-    """`output, state, weights = layer(x, state)`.
+    """Result of a recurrent layer: `output, state, weights = layer(x, state)`.
 
     Attributes:
         output: `(batch, length, dim)`.
-        state: recurrent state after all tokens so far; give it to the next call.
-        weights: `(batch, heads, length, length)`, the matrix that maps this call's values to its outputs, as if
-            it had been attention; in at least float32. None unless it was asked for.
+        state: recurrent state after all tokens so far; pass it to the next call.
+        weights: equivalent attention matrix, which maps this call's values to its outputs, in at least float32,
+            `(batch, heads, length, length)`. None without `need_weights=True`.
     """
 
     output: Float[Tensor, "batch length dim"]
@@ -50,12 +50,12 @@ class RecurrentOutput(NamedTuple):
 
 
 class DecoderOutput(NamedTuple):
-    """`output, self_weights, cross_weights = block(x, memory)`.
+    """Result of a decoder block: `output, self_weights, cross_weights = block(x, memory)`.
 
     Attributes:
         output: `(batch, query, dim)`.
-        self_weights: `(batch, heads, query, query)`, or None with `need_weights=False`.
-        cross_weights: `(batch, heads, query, key)`, or None with `need_weights=False`.
+        self_weights: self-attention weights, `(batch, heads, query, query)`; None with `need_weights=False`.
+        cross_weights: cross-attention weights, `(batch, heads, query, key)`; None with `need_weights=False`.
     """
 
     output: Float[Tensor, "batch query dim"]
@@ -64,13 +64,13 @@ class DecoderOutput(NamedTuple):
 
 
 class CachedDecoderOutput(NamedTuple):
-    """`output, cache, self_weights, cross_weights = block(x, memory, cache=cache)`.
+    """Decoder block with a KV cache: `output, cache, self_weights, cross_weights = block(x, memory, cache=cache)`.
 
     Attributes:
-        output: `(batch, new, dim)`, for the new positions.
-        cache: KV cache with all positions so far; give it to the next call.
-        self_weights: `(batch, heads, new, slots)`, or None with `need_weights=False`.
-        cross_weights: `(batch, heads, new, key)`, or None with `need_weights=False`.
+        output: output for the new tokens, `(batch, new, dim)`.
+        cache: KV cache with all tokens so far; pass it to the next call.
+        self_weights: self-attention weights, `(batch, heads, new, slots)`; None with `need_weights=False`.
+        cross_weights: cross-attention weights, `(batch, heads, new, key)`; None with `need_weights=False`.
     """
 
     output: Float[Tensor, "batch new dim"]
@@ -80,13 +80,13 @@ class CachedDecoderOutput(NamedTuple):
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder returns.
+    """Result of an encoder.
 
     Attributes:
-        last_hidden_state: `(batch, length, embed)`; also called `output`.
-        pooled: `(batch, embed)`, or None without a pooler.
-        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`; also `weights`.
-        hidden_states: what each layer was given, then what the last one returned; None unless asked for.
+        last_hidden_state: output of the last layer, `(batch, length, embed)`; also available as `output`.
+        pooled: pooled output, `(batch, embed)`; None without a pooler.
+        attentions: attention weights of each layer, `(batch, heads, length, length)`, or None; also `weights`.
+        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
     """
 
     last_hidden_state: Float[Tensor, "batch length embed"]
@@ -106,10 +106,10 @@ class EncoderOutput(NamedTuple):
 
 
 class HiddenOutput(NamedTuple):
-    """What the layers of a language model return, before it is scored.
+    """Result of a language model without its head.
 
     Attributes:
-        last_hidden_state: `(batch, length, embed)`, normalised; also called `output`.
+        last_hidden_state: normalised output of the last layer, `(batch, length, embed)`; also available as `output`.
         caches, attentions, hidden_states: as in `LanguageOutput`.
     """
 
@@ -125,13 +125,13 @@ class HiddenOutput(NamedTuple):
 
 
 class LanguageOutput(NamedTuple):
-    """What a language model returns.
+    """Result of a language model.
 
     Attributes:
-        logits: `(batch, length, vocab_size)`; also called `output`.
-        caches: what each layer remembers; give them to the next call. None if there were none.
-        attentions: one `(batch, heads, length, slots)` a layer, or None with `need_weights=False`; also `weights`.
-        hidden_states: what each layer was given, then what the last one returned; None unless asked for.
+        logits: `(batch, length, vocab_size)`; also available as `output`.
+        caches: KV cache or recurrent state of each layer; pass them to the next call. None for a call without caches.
+        attentions: attention weights of each layer, `(batch, heads, length, slots)`, or None; also `weights`.
+        hidden_states: the input of each layer, then the output of the last one; None unless asked for.
     """
 
     logits: Float[Tensor, "batch length vocab"]
@@ -151,14 +151,14 @@ class LanguageOutput(NamedTuple):
 
 
 class SequenceOutput(NamedTuple):
-    """`logits, caches, encoder_weights, self_weights, cross_weights = model(source, target)`.
+    """Encoder-decoder result: `logits, caches, encoder_weights, self_weights, cross_weights = model(source, target)`.
 
     Attributes:
-        logits: `(batch, target, vocab_size)`; also called `output`.
-        caches: what each layer of the decoder remembers; give them to the next call. None if there were none.
-        encoder_weights: one `(batch, heads, source, source)` a layer, or None with `need_weights=False`.
-        self_weights: one `(batch, heads, target, slots)` a layer, or None likewise.
-        cross_weights: one `(batch, heads, target, source)` a layer, or None likewise.
+        logits: `(batch, target, vocab_size)`; also available as `output`.
+        caches: KV cache of each decoder layer; pass them to the next call. None for a call without caches.
+        encoder_weights: weights of each encoder layer, `(batch, heads, source, source)`; None if not requested.
+        self_weights: self-attention weights of each decoder layer, `(batch, heads, target, slots)`, or None.
+        cross_weights: cross-attention weights of each decoder layer, `(batch, heads, target, source)`, or None.
     """
 
     logits: Float[Tensor, "batch target vocab"]
@@ -179,12 +179,12 @@ class SequenceOutput(NamedTuple):
 
 
 class ContrastiveOutput(NamedTuple):
-    """`scores, text, image = model(tokens, images)`.
+    """Result of a contrastive text-image model: `scores, text, image = model(tokens, images)`.
 
     Attributes:
-        scores: how well each text fits each image, `(texts, images)`.
-        text: a vector of length 1 for each text, `(texts, features)`.
-        image: one for each image, `(images, features)`.
+        scores: similarity of each text to each image, `(texts, images)`.
+        text: normalised text embeddings, `(texts, features)`.
+        image: normalised image embeddings, `(images, features)`.
     """
 
     scores: Float[Tensor, "texts images"]
@@ -193,12 +193,12 @@ class ContrastiveOutput(NamedTuple):
 
 
 class LogitsOutput(NamedTuple):
-    """The result of a model that classifies.
+    """Result of a classifier.
 
     Attributes:
-        logits: `(batch, classes)`, or `(batch, length, classes)` token by token; also called `output`.
-        last_hidden_state: `(batch, length, embed)`, normalised where the backbone does so.
-        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+        logits: `(batch, classes)`, or `(batch, length, classes)` for one label per token; also available as `output`.
+        last_hidden_state: output of the backbone, `(batch, length, embed)`.
+        attentions: attention weights, one `(batch, heads, length, length)` per layer; None with `need_weights=False`.
         hidden_states: the input of each layer, then the output of the last one; None unless asked for.
     """
 
@@ -214,13 +214,13 @@ class LogitsOutput(NamedTuple):
 
 
 class SpanOutput(NamedTuple):
-    """The result of a model that marks a span of its input, as an answer to a question.
+    """Result of an extractive question-answering model.
 
     Attributes:
-        start_logits: score of each token as the first one of the span, `(batch, length)`.
-        end_logits: score of each token as the last one, `(batch, length)`.
-        last_hidden_state: `(batch, length, embed)`, normalised where the backbone does so.
-        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+        start_logits: logit of each token as the first one of the answer span, `(batch, length)`.
+        end_logits: logit of each token as the last one of the answer span, `(batch, length)`.
+        last_hidden_state: output of the backbone, `(batch, length, embed)`.
+        attentions: attention weights, one `(batch, heads, length, length)` per layer; None with `need_weights=False`.
         hidden_states: the input of each layer, then the output of the last one; None unless asked for.
     """
 
@@ -232,12 +232,12 @@ class SpanOutput(NamedTuple):
 
 
 class RewardOutput(NamedTuple):
-    """The result of a reward model.
+    """Result of a reward model.
 
     Attributes:
-        rewards: `(batch,)`; also called `output`.
-        last_hidden_state: `(batch, length, embed)`, normalised where the backbone does so.
-        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+        rewards: one reward per sequence, `(batch,)`; also available as `output`.
+        last_hidden_state: output of the backbone, `(batch, length, embed)`.
+        attentions: attention weights, one `(batch, heads, length, length)` per layer; None with `need_weights=False`.
         hidden_states: the input of each layer, then the output of the last one; None unless asked for.
     """
 
@@ -253,12 +253,12 @@ class RewardOutput(NamedTuple):
 
 
 class EmbeddingOutput(NamedTuple):
-    """The result of a model that embeds whole sequences.
+    """Result of a model that embeds whole sequences.
 
     Attributes:
-        embeddings: `(batch, features)`; also called `output`.
-        last_hidden_state: `(batch, length, embed)`, normalised where the backbone does so.
-        attentions: one `(batch, heads, length, length)` a layer, or None with `need_weights=False`.
+        embeddings: one embedding per sequence, `(batch, features)`; also available as `output`.
+        last_hidden_state: output of the backbone, `(batch, length, embed)`.
+        attentions: attention weights, one `(batch, heads, length, length)` per layer; None with `need_weights=False`.
         hidden_states: the input of each layer, then the output of the last one; None unless asked for.
     """
 
@@ -276,7 +276,7 @@ class EmbeddingOutput(NamedTuple):
 def all_weights(
     layers: Iterable[Float[Tensor, "batch heads query key"] | None],
 ) -> tuple[Float[Tensor, "batch heads query key"], ...] | None:
-    """The weights of every layer, or None where none were asked for."""
+    """Tuple of the attention weights of every layer; None if there are none."""
     return tuple(weights for weights in layers if weights is not None) or None
 
 
@@ -285,7 +285,7 @@ def attention_output(
     weights: Float[Tensor, "batch heads query key"] | None,
     cache: Any,
 ) -> AttentionOutput | CachedOutput:
-    """What a call returns, with its cache if it had one."""
+    """Result of an attention call: a `CachedOutput` with a cache, else an `AttentionOutput`."""
     return AttentionOutput(output, weights) if cache is None else CachedOutput(output, cache, weights)
 
 
@@ -294,7 +294,7 @@ def decoder_output(
     read: AttentionOutput | CachedOutput,
     cross_weights: Float[Tensor, "batch heads query key"] | None,
 ) -> DecoderOutput | CachedDecoderOutput:
-    """What a decoder block returns, with the cache of its self-attention if that had one."""
+    """Result of a decoder block, with the KV cache of its self-attention if there is one."""
     if isinstance(read, CachedOutput):
         return CachedDecoderOutput(output, read.cache, read.weights, cross_weights)
     return DecoderOutput(output, read.weights, cross_weights)

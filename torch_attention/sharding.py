@@ -1,13 +1,13 @@
-"""Models on several devices: what each of them holds is written down, and what they must say to each other follows.
+"""Sharding of models over several devices: annotate the parameters once; the communication follows from it.
 
-| axis of the mesh | shares out                                  | what it costs                                |
-|------------------|---------------------------------------------|----------------------------------------------|
-| `data`           | the batch                                   | gradients are summed                         |
-| `model`          | heads, and features within feed-forwards    | a sum after each attention and feed-forward  |
-| `sequence`       | the places of a sequence                    | keys and values go round (`distributed/ring`)|
+| mesh axis  | shards                                         | communication                                   |
+|------------|------------------------------------------------|-------------------------------------------------|
+| `data`     | the batch                                      | all-reduce of the gradients                     |
+| `model`    | heads, and hidden features of feed-forwards    | all-reduce after each attention and feed-forward |
+| `sequence` | the positions of a sequence                    | keys and values in a ring (`distributed/ring`)  |
 
-A matrix whose outputs are shared out, then one whose inputs are: between the two no device needs what another has
-(Shoeybi et al. 2019, Megatron-LM). The model's code is the same as on one device, its results too.
+A projection sharded along its outputs is followed by one sharded along its inputs, so no communication is needed
+between the two (Shoeybi et al. 2019, Megatron-LM). The code of the model and its results are the same as on one device.
 """
 
 import re
@@ -32,7 +32,7 @@ from torch_attention.ops.distributed.shards import DATA as DATA
 from torch_attention.ops.distributed.shards import MODEL as MODEL
 from torch_attention.ops.distributed.shards import SEQUENCE as SEQUENCE
 
-# By the end of a parameter's path; the first that fits, and what none fits every device has as a whole.
+# Patterns for the end of a parameter's path; the first match counts, and parameters without a match are replicated.
 TABLE = (
     (r"\b(q|k|v|q_b|kv_b|gate|up)_proj\.weight", (MODEL, None)),
     (r"\b(q|k|v|q_b|kv_b|gate|up)_proj\.bias", (MODEL,)),
@@ -41,20 +41,20 @@ TABLE = (
 
 
 def make_mesh(sizes: Mapping[str, int], *, device: torch.device | str | None = None) -> DeviceMesh:
-    """All devices, or the first of them, in a grid whose axes have these names and sizes."""
+    """Make a device mesh with these axis names and sizes, from all devices or the first ones."""
     kind = torch.device("cpu" if device is None else device).type
     return init_device_mesh(kind, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
 
 
 def on_mesh(mesh: DeviceMesh) -> AbstractContextManager[Any]:
-    """Within it, forward and backward, what is shared out on a mesh is computed where it is."""
+    """Context manager in which sharded models run, forward and backward."""
     return _mended_operators()
 
 
 def placements(model: nn.Module, mesh: DeviceMesh) -> dict[str, Any]:
-    """How each parameter and buffer is shared out, by its path.
+    """Sharding of each parameter and buffer, by its path.
 
-    An axis that does not divide what it would share out, shares out nothing; heads stay whole.
+    A mesh axis whose size does not divide the array axis or the head count is not used there, so heads stay whole.
     """
     found = {}
     for name, leaf in model.state_dict().items():
@@ -67,7 +67,7 @@ def placements(model: nn.Module, mesh: DeviceMesh) -> dict[str, Any]:
 
 
 def shard_model(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Share out the parameters of a model, in place, and return it."""
+    """Shard the parameters of a model in place, and return the model."""
     where = placements(model, mesh)
 
     def part(path: str, module: nn.Module, mesh: DeviceMesh) -> None:
@@ -76,19 +76,19 @@ def shard_model(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
             leaf = nn.Parameter(placed, requires_grad=parameter.requires_grad)
             module.register_parameter(name.rpartition(".")[-1], leaf)
 
-    return distribute_module(model, mesh, part)  # which also gives the buffers to all
+    return distribute_module(model, mesh, part)  # which also replicates the buffers
 
 
 def shard(x: Tensor, mesh: DeviceMesh, *axes: str | None) -> Tensor:
-    """Share out an array: its first axis by the first of these axes of the mesh, and so on.
+    """Shard an array: its first axis over the first of these mesh axes, and so on.
 
-    An axis that the mesh has not, or that does not divide what it would share out, shares out nothing.
+    A mesh axis that does not exist, or whose size does not divide the array axis, is ignored.
     """
     return distribute_tensor(x, mesh, _possible(axes, x.shape, mesh))
 
 
 def _head_count(owner: Any, features: int) -> int | None:
-    """How many heads make so many features in a module; None where there are none."""
+    """Number of heads with that many features in total in a module; None for a module without heads."""
     sizes = getattr(owner, "config", owner)
     head_dim = getattr(sizes, "head_dim", None)
     return features // head_dim if head_dim else getattr(sizes, "num_heads", None)
@@ -107,12 +107,12 @@ def _possible(
 
 @contextmanager
 def _mended_operators() -> Iterator[None]:
-    """DTensor without faults that PyTorch 2.13 has; within `on_mesh` alone, so that others find it unchanged."""
+    """Work around DTensor bugs of PyTorch 2.13 within `on_mesh`; DTensor is unchanged outside it."""
     handlers = _handlers()
     added = {op: handler for op, handler in _MENDED.items() if op not in handlers}
     handlers.update(added)
     try:
-        with implicit_replication():  # what a model makes itself, such as its angles, every device has
+        with implicit_replication():  # tensors that a model creates, such as rotary angles, are replicated
             yield
     finally:
         for op in added:
@@ -120,13 +120,13 @@ def _mended_operators() -> Iterator[None]:
 
 
 def _handlers() -> dict[Any, Any]:
-    """What DTensor calls in place of an operator, as `loss_parallel` of PyTorch uses it."""
+    """DTensor's table of replacements for operators, as PyTorch's `loss_parallel` uses it."""
     return getattr(DTensor._op_dispatcher, "_custom_op_handlers", {})
 
 
 @contextmanager
 def _unmended(op: Any) -> Iterator[None]:
-    """Within it an operator is DTensor's own."""
+    """Context manager in which an operator is DTensor's own again."""
     handlers = _handlers()
     mended = handlers.pop(op)
     try:
@@ -136,11 +136,11 @@ def _unmended(op: Any) -> Iterator[None]:
 
 
 def _view_or_copy(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A view; of a copy where the parts' strides forbid one, of a gathered array where the shards do.
+    """View of an array; of a copy if the local strides forbid a view, of a gathered array if the shards do.
 
-    DTensor keeps the strides of an array that it redistributes, but collectives return contiguous parts. So `reshape`
-    and its gradient take a transposed array that was summed or gathered for one that they can view. A copy is no place
-    to write to.
+    DTensor keeps the strides of an array that it redistributes, although collectives return contiguous shards. So
+    `reshape` and its gradient wrongly assume that a transposed array can be viewed after an all-reduce or all-gather.
+    In-place writes to a copy do not reach the original.
     """
     x, *others = args
     with _unmended(op):
@@ -150,15 +150,15 @@ def _view_or_copy(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
             x = x.clone(memory_format=torch.contiguous_format)
         try:
             return op(x, *others, **kwargs)
-        except RuntimeError:  # as where more devices than heads share out the features
+        except RuntimeError:  # for example, features sharded over more devices than heads
             whole = [Replicate() if each.is_shard() else each for each in x.placements]
             return op(x.redistribute(placements=whole), *others, **kwargs)
 
 
 def _solve_alike(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A triangular system whose two sides are shared out alike.
+    """Triangular solve with both sides sharded alike along the batch.
 
-    DTensor takes a whole matrix and a part of the right sides for a pair, though both have the batch's axes.
+    DTensor otherwise combines a replicated matrix with a shard of the right-hand sides, although both have batch axes.
     """
     mesh = next(x.device_mesh for x in args if isinstance(x, DTensor))
     whole = [Replicate()] * mesh.ndim
@@ -175,9 +175,9 @@ def _solve_alike(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _cumulate(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Sums or products along an axis that counts from the front.
+    """Cumulative sum or product with a non-negative axis number.
 
-    Along one that counts from the back, and is shared out, DTensor adds up each part for itself.
+    With a negative number of a sharded axis, DTensor accumulates each shard separately.
     """
     x, axis, *others = args
     with _unmended(op):
@@ -185,7 +185,7 @@ def _cumulate(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _unbind(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The elements along an axis, which DTensor does not take apart where it is shared out."""
+    """Unbind along an axis, gathered first: DTensor cannot unbind a sharded axis."""
     x, axis = (*args, 0)[:2]
     where = [Replicate() if each.is_shard(axis % x.ndim) else each for each in x.placements]
     with _unmended(op):

@@ -1,7 +1,7 @@
-"""The one list of mechanisms: the proof, `attention-bridge list` and the tables in `docs/` are made from it.
+"""The catalogue of mechanisms: the parity tests, `attention-bridge list` and the tables in `docs/` are made from it.
 
-An entry says what a mechanism is, where it comes from, and how to build and feed the smallest instance whose
-axes all differ. One file a family; nothing here imports PyTorch or JAX.
+An entry has the equation and the paper of a mechanism, and the arguments and inputs of a small instance whose axes all
+have different sizes. There is one file per family; nothing here imports PyTorch or JAX.
 """
 
 from attention_bridge.catalogue.attention_basics import BASICS
@@ -49,7 +49,7 @@ CATALOGUE = (
 
 
 def select(names: list[str]) -> list[Mechanism]:
-    """The mechanisms of those names, in any case; all of them if there are none.
+    """Return the mechanisms of these names, ignoring case; all mechanisms if `names` is empty.
 
     Raises:
         UnknownMechanismError: a name is not in the catalogue.

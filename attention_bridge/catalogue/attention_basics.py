@@ -1,4 +1,4 @@
-"""The first attentions: additive, multiplicative, scaled dot-product."""
+"""Entries of additive, multiplicative and scaled dot-product attention."""
 
 from attention_bridge import oracles
 from attention_bridge.catalogue.mechanism import Mechanism

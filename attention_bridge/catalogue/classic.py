@@ -1,4 +1,4 @@
-"""What came before and beside dot products."""
+"""Entries of classic attention: location-aware, pointer and hierarchical."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from attention_bridge.catalogue.shared import (
 from attention_bridge.oracles import classic as oracles
 
 COMPARED = {"query_dim": QUERY_DIM, "key_dim": KEY_DIM, "hidden_dim": HIDDEN}
-# Where a step before the first one looked, two rows of seven keys.
+# Attention weights of the step before the first one: two batch elements, seven keys.
 PREVIOUS = np.array(
     [
         [0.125, 0.25, 0.0625, 0.1875, 0.25, 0.03125, 0.09375],

@@ -1,4 +1,4 @@
-"""Cross-attention and the decoder block."""
+"""Entries of cross-attention and the decoder block."""
 
 from functools import partial
 
@@ -52,7 +52,7 @@ CROSS = (
         native="multi_head_cross_attention",
         peers=("torch MultiheadAttention", "flax nnx.MultiHeadAttention", "transformers BartAttention"),
     ),
-    # Smooth activations: at the kink of a relu, rounding alone decides on the gradient.
+    # Smooth activations: at the kink of a ReLU, rounding alone would decide the gradient.
     *(
         Mechanism(
             name=f"EncoderDecoderAttention-{name}",

@@ -1,4 +1,4 @@
-"""Recurrent memories that are corrected before they are written to, and state-space duality."""
+"""Entries of delta-rule recurrences and state-space duality."""
 
 from functools import partial
 from typing import Any
@@ -8,10 +8,10 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import PADDING, SEQUENCE
 from attention_bridge.oracles import delta as oracles
 
-CHUNKS: dict[str, Any] = {"chunk_size": 2}  # of 5 tokens: two chunks, and one that is not full
+CHUNKS: dict[str, Any] = {"chunk_size": 2}  # 5 tokens: two full chunks and a partial one
 SHORT = {**SIZES, "embed": 7}
-# With the epsilon of a trained layer the norm takes the length from what the first token reads, which may be next to
-# nothing, and the rounding errors of its gradient are divided by that.
+# A large epsilon of the output norm: the first token's output may be almost zero, and with a usual epsilon the norm
+# would amplify the rounding errors of its gradient.
 EPS: dict[str, Any] = {"eps": 0.01}
 HEAD: dict[str, Any] = {"num_heads": 3, "head_dim": 4, "value_dim": 6, **EPS}
 GROUPED: dict[str, Any] = {"num_heads": 3, "num_value_heads": 6, "head_dim": 4, "value_dim": 3, **EPS}

@@ -1,4 +1,4 @@
-"""Attention that is let through, subtracted or forgotten."""
+"""Entries of gated, differential and forgetting attention."""
 
 from functools import partial
 
@@ -8,9 +8,9 @@ from attention_bridge.catalogue.shared import EMBED, HEADS, HEADS_SELF, KEEP_SEL
 from attention_bridge.oracles import gates as oracles
 
 QIU = Paper("Qiu et al.", 2025, "https://arxiv.org/abs/2505.06708")
-FOUR_HEADS = {**SIZES, "heads": 4}  # of 3 features, in two groups
+FOUR_HEADS = {**SIZES, "heads": 4}  # 3 features per head, two groups
 GROUPED = {"embed_dim": EMBED, "num_heads": 4, "num_kv_heads": 2}
-# Near 0.4 the gradient of λ passes through zero in the draw of the proof, and all its digits cancel.
+# Near 0.4 the gradient of λ is close to zero for the weights of the tests, so that all its digits cancel.
 LAMBDA_INIT = 0.6
 NORMS = {"q_norm": Part("rms_norm", {"dim": 3}), "k_norm": Part("rms_norm", {"dim": 3})}
 

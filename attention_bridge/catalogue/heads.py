@@ -1,4 +1,4 @@
-"""Fewer heads of keys and values than of queries."""
+"""Entries of attention with shared or compressed heads of keys and values."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from attention_bridge.catalogue.shared import EMBED, HEADS, HEADS_SELF, KEEP_SEL
 from attention_bridge.oracles import heads as oracles
 
 DEEPSEEK_V2 = Paper("DeepSeek-AI", 2024, "https://arxiv.org/abs/2405.04434")
-POSITIONS = np.array([[0, 1, 3, 4, 9], [2, 3, 5, 7, 8]])  # with gaps, and not the same in both elements
+POSITIONS = np.array([[0, 1, 3, 4, 9], [2, 3, 5, 7, 8]])  # with gaps, different in the two batch elements
 LATENT: dict[str, Any] = {"num_heads": HEADS, "kv_lora_rank": 8, "nope_head_dim": 3, "rope_head_dim": 4}
 LATENT_MODULE = {
     **LATENT,
@@ -20,11 +20,11 @@ LATENT_MODULE = {
     "q_lora_rank": 7,
     "position": Part("RotaryEmbedding", {"head_dim": 4, "interleaved": True}),
 }
-FOUR_HEADS = {**SIZES, "heads": 4}  # of 3 features, in two groups
+FOUR_HEADS = {**SIZES, "heads": 4}  # 3 features per head, two groups
 
 
 def latent_attention_without_cache(*args: Any, **kwargs: Any) -> Any:
-    """The oracle's output and weights."""
+    """Output and weights of the oracle."""
     output, _, weights = oracles.multi_head_latent_attention(*args, **kwargs)
     return output, weights
 

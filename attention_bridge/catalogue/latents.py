@@ -1,4 +1,4 @@
-"""Attention of and to learned vectors, and over sets."""
+"""Entries of attention with learned queries, and of attention over sets."""
 
 from functools import partial
 
@@ -7,14 +7,14 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import HEADS, HEADS_CROSS, HEADS_SELF, KEEP_CROSS, KEEP_SELF, PADDING
 from attention_bridge.oracles import latents as oracles
 
-# Learned vectors take the part of queries: as many of them as `query` says.
+# Learned vectors are the queries; their number is the size of the axis `query`.
 INPUT = {"x": ("batch", "key", "key_dim")}
-SMALL = {**SIZES, "embed": 6}  # 3 heads of 2
+SMALL = {**SIZES, "embed": 6}  # 3 heads of 2 features
 SET = {"x": ("batch", "query", "embed")}
 ELEMENTS = {"x": ("batch", "key", "embed")}
 KEY_PADDING = {"mask": ("batch", "one", "one", "key")}
 LEE = Paper("Lee et al.", 2019, "https://arxiv.org/abs/1810.00825")
-# GELU here and ReLU by default: in bfloat16 a number at the kink of ReLU falls on either side of it.
+# GELU instead of the default ReLU: in bfloat16 rounding can move a number across the kink of ReLU.
 BLOCK = {"embed_dim": 6, "num_heads": HEADS, "activation": "gelu"}
 
 LATENTS_FAMILY = (

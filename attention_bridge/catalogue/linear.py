@@ -1,4 +1,4 @@
-"""Attention without a softmax, in time linear in the length."""
+"""Entries of linear attention, without a softmax, in time linear in the length."""
 
 from functools import partial
 
@@ -11,8 +11,8 @@ KATHAROPOULOS = Paper("Katharopoulos et al.", 2020, "https://arxiv.org/abs/2006.
 CHOROMANSKI = Paper("Choromanski et al.", 2020, "https://arxiv.org/abs/2009.14794")
 
 SELF = {"embed_dim": EMBED, "num_heads": HEADS}
-CHUNKED = {**SELF, "chunk_size": 2}  # of 5 tokens: two chunks, and one that is not full
-FEATURES = {"num_features": 7}  # of 4 dimensions: a block, and one that is not full
+CHUNKED = {**SELF, "chunk_size": 2}  # 5 tokens: two full chunks and a partial one
+FEATURES = {"num_features": 7}  # 4 dimensions: a full orthogonal block and a partial one
 
 LINEAR_FAMILY = (
     Mechanism(

@@ -1,4 +1,4 @@
-"""Fewer keys than there are positions."""
+"""Entries of low-rank attention, with fewer keys than positions."""
 
 from functools import partial
 from typing import Any
@@ -41,7 +41,7 @@ LOW_RANK_FAMILY: tuple[Mechanism, ...] = (
         masks=PADDING,
         sizes={**SIZES, "query": 8, "embed": 15},
         oracle=partial(oracles.nystrom_attention, **LANDMARKS),
-        dtypes=("float32", "float64"),  # the inverse of a matrix that bfloat16 rounds is that of another
+        dtypes=("float32", "float64"),  # the inverse of a rounded matrix is far off in bfloat16
         peers=("transformers NystromformerSelfAttention", "nystrom-attention NystromAttention"),
     ),
 )

@@ -1,4 +1,4 @@
-"""What an entry of the catalogue says."""
+"""The fields of an entry of the catalogue."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import numpy as np
 
 from attention_bridge.catalogue.part import Part
 
-# Every axis of every tensor of the proof, by name; no two that meet are equal.
+# Size of every axis in the parity tests, by name; axes of one tensor have different sizes.
 SIZES = {
     "one": 1,
     "batch": 2,
@@ -20,13 +20,13 @@ SIZES = {
     "hidden": 9,
     "key_dim": 10,
     "max_len": 11,
-    "embed": 12,  # 3 heads of 4
+    "embed": 12,  # 3 heads of 4 features
     "ffn": 13,
     "vocab": 17,
 }
 DTYPES = ("float32", "float64", "bfloat16")
 
-# How cost can grow with the length n, and the power of n that this is at most between 1,000 and 3,000.
+# Growth of the cost with the length n, and upper bound of its measured exponent between n = 1,000 and n = 3,000.
 GROWTHS = {"n": 1.0, "n log n": 1.15, "n √n": 1.5, "n²": 2.0}
 
 Axes = tuple[str, ...]
@@ -34,7 +34,7 @@ Axes = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a mechanism was published."""
+    """The publication of a mechanism."""
 
     authors: str
     year: int
@@ -46,31 +46,31 @@ class Mechanism:
     """One attention mechanism, the same in both mirrors.
 
     Attributes:
-        name: how it is called on the command line and in tables.
-        family: the group it belongs to.
-        file: where it stands in each mirror.
-        paper: where it was published.
-        equation: what it computes, in LaTeX.
-        module: what to build.
-        inputs: the axes of each floating-point input.
-        oracle: the equation in float64 numpy, `oracle(parameters, **inputs, **masks)`.
-        peers: the outside implementations that the tests compare it with.
-        no_peer: why there is none, in one sentence, where `peers` is empty.
-        masks: the axes of each mask argument: all four of the weights, or size `one` where it cannot vary.
-        tokens: the axes of each integer input.
-        arguments: further arrays to call it with, drawn once, such as positions or injected noise.
-        keep: the axes of its one keep-mask for dropout, those of its weights; empty if it has none.
+        name: name on the command line and in tables.
+        family: group of related mechanisms.
+        file: path of the source file in each mirror.
+        paper: publication.
+        equation: equation in LaTeX.
+        module: module to build.
+        inputs: axes of each floating-point input.
+        oracle: reference implementation in float64 NumPy, `oracle(parameters, **inputs, **masks)`.
+        peers: other implementations that the tests compare it with.
+        no_peer: reason, in one sentence, why `peers` is empty.
+        masks: axes of each mask argument: the four axes of the weights, or `one` where the mask cannot vary.
+        tokens: axes of each integer input.
+        arguments: further fixed arrays for the call, such as positions or noise.
+        keep: axes of its dropout mask, the same as the axes of its weights; empty for no dropout.
         causal: whether no output depends on a later input.
-        decoding: how a call reads on from an earlier one: with a `"cache"`, with `"caches"`, one a layer, or with a
-            `"state"`; empty if it cannot.
-        decoding_options: arguments that it has to be built with for that, besides those of `module`.
-        no_decoding: why it cannot, in one sentence, where it can be causal.
-        weights: whether a call takes `need_weights`; what only adds to a sequence has none to return.
-        sizes: the size of each axis that is named here.
-        dtypes: what it is proven in; a choice of keys is no matter for bfloat16, where ties decide.
-        native: the function in `attention_bridge.parity.natives` that computes the same with PyTorch's own
-            operations, the yardstick for bfloat16; without one that is `attention_bridge.parity.rounded`.
-        growth: how the cost grows with the length n by the paper, without the weights: a key of `GROWTHS`.
+        decoding: argument for incremental decoding: `"cache"`, `"caches"` (one per layer) or `"state"`; empty for no
+            incremental decoding.
+        decoding_options: constructor arguments for incremental decoding, besides the arguments of `module`.
+        no_decoding: reason, in one sentence, why a mechanism that can be causal has no incremental decoding.
+        weights: whether a call takes `need_weights`; False for modules without attention weights.
+        sizes: size of each named axis.
+        dtypes: dtypes of the parity tests; mechanisms that choose keys omit bfloat16, where ties decide the choice.
+        native: function of `attention_bridge.parity.natives` that computes the same with PyTorch's own operations, the
+            yardstick for bfloat16; None for `attention_bridge.parity.rounded` as the yardstick.
+        growth: growth of the cost with the length n according to the paper, without weights: a key of `GROWTHS`.
     """
 
     name: str
@@ -98,9 +98,9 @@ class Mechanism:
     growth: str = "n²"
 
     def options(self, need_weights: bool) -> dict[str, bool]:
-        """What a call is told besides its arrays."""
+        """Keyword arguments of a call besides its arrays."""
         return {"need_weights": need_weights} if self.weights else {}
 
     def shape(self, axes: Axes) -> tuple[int, ...]:
-        """The sizes of named axes."""
+        """Sizes of named axes."""
         return tuple(self.sizes[axis] for axis in axes)

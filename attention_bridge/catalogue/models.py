@@ -1,4 +1,4 @@
-"""Whole models."""
+"""Entries of whole models."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Parts: classes of the mirrors with their arguments, as data, and how they are built."""
+"""Classes of the mirrors with their arguments, as data, and functions that build them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-DESCRIPTIONS = ("ModelSpec", "LayerSpec", "TaskSpec")  # their parts stay parts: the model builds them
+# Parts inside these are not built here: the model builds them.
+DESCRIPTIONS = ("ModelSpec", "LayerSpec", "TaskSpec")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A class of the mirrors and the arguments to build it with; an argument may be a part in turn."""
+    """A class of the mirrors and its constructor arguments, which may be parts too."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build(part: Part, package: str, options: dict[str, Any]) -> Any:
-    """Build a part, a class or a layer, from the mirror called `package`; `options` go to every module in it."""
+    """Build a part from the mirror named `package`; `options` are passed to every module in it."""
     layers = importlib.import_module(f"{package}.layers")
     namespaces = (importlib.import_module(package), importlib.import_module(f"{package}.models"), layers)
     make = next(getattr(namespace, part.name) for namespace in namespaces if hasattr(namespace, part.name))
@@ -39,7 +40,7 @@ def _built(x: Any, inside: Callable[[Part, str, dict[str, Any]], Any], package: 
 
 
 def _described(part: Part, package: str, options: dict[str, Any]) -> Any:
-    """A part of a description, which stays one: the mirror's own `Part`, or a description or configuration."""
+    """Convert a part of a description to the mirror's own `Part`, or build a description or configuration."""
     if part.name.endswith(("Spec", "Config", "Tokens")):
         return build(part, package, options)
     models = importlib.import_module(f"{package}.models")
@@ -48,12 +49,12 @@ def _described(part: Part, package: str, options: dict[str, Any]) -> Any:
 
 
 def jax_shapes(part: Part, options: dict[str, Any]) -> Any:
-    """Build a part from the JAX mirror with shapes in place of numbers: drawing what is soon replaced takes time."""
+    """Build a part from the JAX mirror with shapes instead of arrays, which saves the time of random initialisation."""
     import jax
     from flax import nnx
 
     module = nnx.eval_shape(lambda: build(part, "jax_attention", {"rngs": nnx.Rngs(0), **options}))
     drawing = nnx.state(module, nnx.RngState)
-    fresh = jax.tree.leaves(nnx.state(nnx.Rngs(0)))  # the key, and how often it was used
+    fresh = jax.tree.leaves(nnx.state(nnx.Rngs(0)))  # the key and its counter
     nnx.update(module, jax.tree.map(lambda x: next(y for y in fresh if y.dtype == x.dtype), drawing))
     return module

@@ -1,4 +1,4 @@
-"""Who sees whom by a rule of places."""
+"""Entries of attention patterns that depend on positions."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ GLOBAL_TOKENS = np.array([[True, False, False, False, False, False, False], [Fal
 SIX_MEMORIES = {**SIZES, "columns": SIZES["query"] + 6}
 SEVEN_BLOCKS = {**SIZES, "query": 14, "embed": 6}
 RANDOM_BLOCKS = (
-    np.array(  # for 3 heads and 7 blocks; -1 is none, and the last head draws two that it sees anyway
+    np.array(  # 3 heads, 7 blocks; -1 is no block; the last head has two blocks that are visible anyway
         [
             [[-1, -1], [3, 5], [4, 5], [1, 5], [1, 2], [2, 3], [-1, -1]],
             [[-1, -1], [4, -1], [5, -1], [5, -1], [2, -1], [1, -1], [-1, -1]],
@@ -153,7 +153,7 @@ PATTERNS_FAMILY = (
         sizes=SEVEN_TOKENS,
         oracle=partial(oracles.streaming_attention, num_heads=HEADS, window=3, num_sinks=1, rotary_dim=4),
         decoding="cache",
-        no_peer="transformers removed its SinkCache, and no other package has the class; the oracle reads token by "
+        no_peer="transformers removed its SinkCache, and no other package has this class; the oracle decodes token by "
         "token with such a cache.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Position schemes: each held by a dot-product class, or a class of its own, or added to the sequence."""
+"""Entries of positional encodings: inside a dot-product class, in a class of their own, or added to the sequence."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,7 +23,7 @@ from attention_bridge.oracles import positions_relative as relative
 def added(
     name: str, paper: Paper, equation: str, module: Part, oracle: Callable[..., Any], peer: str
 ) -> Mechanism:
-    """An entry for what is added to the sequence itself."""
+    """Make an entry for a positional encoding that is added to the sequence."""
     return Mechanism(
         growth="n",
         name=name,
@@ -51,7 +51,7 @@ def attending(
     no_peer: str = "",
     decoding: str = "",
 ) -> Mechanism:
-    """An entry for a class that attends by positions in its own way."""
+    """Make an entry for an attention class with its own use of positions."""
     return Mechanism(
         name=name,
         family="positions",
@@ -76,7 +76,7 @@ HE = Paper("He et al.", 2021, "https://arxiv.org/abs/2006.03654")
 DISENTANGLED = (
     r"\left[q_i^\top k_j + q_i^\top K^r_{\delta(i,j)} + k_j^\top Q^r_{\delta(i,j)}\right] / \sqrt{3 d}"
 )
-BUCKETS: dict[str, Any] = {"num_buckets": 8, "max_distance": 9}  # 16 rows
+BUCKETS: dict[str, Any] = {"num_buckets": 8, "max_distance": 9}  # 16 rows of relative positions
 
 POSITIONS_FAMILY = (
     *ROTARY,
@@ -133,7 +133,7 @@ POSITIONS_FAMILY = (
         {"max_distance": 2},
         partial(relative.shaw_self_attention, max_distance=2),
         decoding="cache",
-        no_peer="implementations at hand leave a^V out, as `ShawEmbedding` does, which has a peer",
+        no_peer="available implementations omit a^V, like `ShawEmbedding`, which has a peer",
     ),
     held(
         "TransformerXLEmbedding",
@@ -149,7 +149,7 @@ POSITIONS_FAMILY = (
         "positions/deberta.py",
         HE,
         DISENTANGLED,
-        # Softmax sees nearly nothing of the bias of shared keys: its gradient is what cancellation leaves.
+        # Softmax almost cancels a bias of the keys, so that its gradient would be mostly rounding error.
         {**BUCKETS, "bias": False},
         partial(relative.disentangled_self_attention, **BUCKETS),
         peers=("transformers DebertaV2 DisentangledSelfAttention",),

@@ -1,4 +1,4 @@
-"""Rotary embedding and its kin, each held by a dot-product class."""
+"""Entries of rotary embeddings, each inside a dot-product class."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ META = Paper("Meta", 2024, "https://arxiv.org/abs/2407.21783")
 DING = Paper("Ding et al.", 2024, "https://arxiv.org/abs/2402.13753")
 GOOGLE = Paper("Google", 2026, "https://huggingface.co/docs/transformers/model_doc/gemma4")
 
-# With gaps, and not the same in both elements.
+# With gaps, different in the two batch elements.
 POSITIONS = np.array([[0, 1, 3, 4, 9], [2, 3, 5, 7, 8]])
 PATCHES = np.array(
     [
@@ -27,10 +27,10 @@ PATCHES = np.array(
         [[1, 1, 9], [2, 5, 0], [4, 0, 1], [7, 6, 3], [9, 8, 8]],
     ]
 )
-NARROW = {**SIZES, "embed": 4}  # of one head of 6 features each for keys and values, and three for queries
+NARROW = {**SIZES, "embed": 4}  # three query heads and one key/value head, of 6 features each
 
 TURNED = r"q_m \to R_m q_m, \; k_n \to R_n k_n, \quad "
-FAST, SLOW = 4.0, 0.5  # turns within 64 positions: of three pairs, one is faster and one is slower than both
+FAST, SLOW = 4.0, 0.5  # turns within 64 positions; of three pairs, one is faster than both and one is slower
 
 
 def held(
@@ -47,7 +47,7 @@ def held(
     positions: np.ndarray = POSITIONS,
     no_decoding: str = "",
 ) -> Mechanism:
-    """An entry for a scheme in a class that holds it; the oracle is told of it by `scheme`."""
+    """Make an entry for a positional encoding inside the class `holder`; `scheme` has the oracle's arguments for it."""
     grouped = holder == "GroupedQueryAttention"
     decoding = "cache" if holder != "MultiHeadSelfAttention" and not no_decoding else ""
     size = {"embed_dim": EMBED, "num_heads": HEADS}
@@ -90,7 +90,7 @@ def scaled(
     amplitude: Part | None = None,
     factor: float = 1.0,
 ) -> Mechanism:
-    """An entry for rotary embedding of other frequencies, given by a function of the mirrors and by the oracle's."""
+    """Make an entry for scaled rotary frequencies, from a function of the mirrors and one of the oracle."""
     options = {"frequencies": frequencies, **({} if amplitude is None else {"amplitude": amplitude})}
     return held(
         f"RotaryEmbedding-{kind}",
@@ -105,7 +105,7 @@ def scaled(
 
 
 def by_base(dim: int, base: float = 100.0) -> list[float]:
-    """θ_i = base^(-2i/d)."""
+    """Rotary frequencies θ_i = base^(-2i/d)."""
     return [base ** (-2 * i / dim) for i in range(dim // 2)]
 
 
@@ -226,14 +226,14 @@ ROTARY = (
         {"turn": partial(oracles.multi_axis_rotary, sections=(1, 1, 1), base=100.0)},
         holder="GroupedQueryAttention",
         positions=PATCHES,
-        no_decoding="A cache counts places along one axis, and these positions have three.",
+        no_decoding="A cache counts positions along one axis, and these positions have three.",
         peers=("transformers Qwen2VLAttention",),
     ),
     held(
         "AxialRotaryEmbedding",
         "positions/rotary_axes.py",
         Paper("Heo et al.", 2024, "https://arxiv.org/abs/2403.13298"),
-        r"q_p \to R_p\, q_p, \quad \text{each axis with all frequencies of a share of the head}",
+        r"q_p \to R_p\, q_p, \quad \text{each axis with all frequencies of its part of the head}",
         Part("AxialRotaryEmbedding", {"head_dim": 4}),
         {"turn": partial(oracles.axial_rotary, num_axes=2)},
         positions=PATCHES[..., 1:],

@@ -1,4 +1,4 @@
-"""Other ways from scores to weights."""
+"""Entries of alternatives to the scaled softmax of scores."""
 
 from functools import partial
 
@@ -7,9 +7,9 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.catalogue.shared import EMBED, HEADS, HEADS_SELF, KEEP_SELF, SEQUENCE
 from attention_bridge.oracles import scores as oracles
 
-FOUR_HEADS = {**SIZES, "heads": 4}  # of 3 features, in two groups
+FOUR_HEADS = {**SIZES, "heads": 4}  # 3 features per head, two groups
 GROUPED = {"embed_dim": EMBED, "num_heads": 4, "num_kv_heads": 2}
-SOFTCAP, SCALE = 1.5, 0.7  # a cap that the scores of the proof come near
+SOFTCAP, SCALE = 1.5, 0.7  # scores in the tests come near this cap
 ALL_HEADS_ALIKE = {"mask": ("batch", "one", "query", "query")}
 
 SCORES_FAMILY: tuple[Mechanism, ...] = (

@@ -1,4 +1,4 @@
-"""Self-attention."""
+"""Entries of self-attention."""
 
 from functools import partial
 

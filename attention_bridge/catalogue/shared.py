@@ -1,4 +1,4 @@
-"""What many entries share: papers, the axes of inputs and masks, and sizes."""
+"""Papers, sizes and axes of inputs and masks that many entries share."""
 
 from attention_bridge.catalogue.mechanism import SIZES, Paper
 
@@ -30,7 +30,7 @@ ONE_HEAD_CROSS = {"mask": ("batch", "one", "query", "key")}
 ONE_HEAD_SELF = {"mask": ("batch", "one", "query", "query")}
 HEADS_CROSS = {"mask": ("batch", "heads", "query", "key")}
 HEADS_SELF = {"mask": ("batch", "heads", "query", "query")}
-PADDING = {"mask": ("batch", "one", "one", "query")}  # who cannot be seen at all, and nothing finer
+PADDING = {"mask": ("batch", "one", "one", "query")}  # masks a key for all queries and heads
 
 KEEP_ONE_HEAD_CROSS = ("batch", "query", "key")
 KEEP_ONE_HEAD_SELF = ("batch", "query", "query")

@@ -1,4 +1,4 @@
-"""Keys chosen by what they hold."""
+"""Entries of sparse attention that chooses keys by content."""
 
 from functools import partial
 from typing import Any
@@ -12,8 +12,10 @@ from attention_bridge.oracles import native_sparse
 from attention_bridge.oracles import sparse as oracles
 from attention_bridge.oracles.positions import rotary
 
-WIDE = ("float32", "float64")  # in bfloat16 many scores are equal, and it is chance which key is chosen
-POSITIONS = np.array([[0, 1, 3, 4, 5, 7, 9], [2, 3, 5, 6, 7, 8, 11]])  # with gaps, and not the same in both
+WIDE = ("float32", "float64")  # in bfloat16 many scores are equal, and ties decide which key is chosen
+POSITIONS = np.array(
+    [[0, 1, 3, 4, 5, 7, 9], [2, 3, 5, 6, 7, 8, 11]]
+)  # with gaps, different in the two batch elements
 LATENT: dict[str, Any] = {"num_heads": HEADS, "kv_lora_rank": 8, "nope_head_dim": 3, "rope_head_dim": 4}
 DEEPSEEK_V32 = Paper("DeepSeek-AI", 2025, "https://arxiv.org/abs/2512.02556")
 INDEXER: dict[str, Any] = {
@@ -64,7 +66,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         oracle=lambda parameters, x, asked, positions: oracles.index_scores(
             parameters, x, asked, num_heads=4, turn=partial(rotary, positions=positions, rotary_dim=4)
         ),
-        no_peer="Others return the keys it chooses and not its scores: see DeepSeekSparseAttention.",
+        no_peer="Other implementations return the chosen keys and not the scores: see DeepSeekSparseAttention.",
     ),
     Mechanism(
         name="DeepSeekSparseAttention",
@@ -142,7 +144,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         causal=True,
         dtypes=WIDE,
         decoding="cache",
-        no_peer="The authors' code and flash-linear-attention's both call flash-attn, which runs on a GPU alone.",
+        no_peer="The authors' code and flash-linear-attention call flash-attn, which runs only on a GPU.",
     ),
     Mechanism(
         name="LSHAttention",
@@ -162,7 +164,7 @@ SPARSE_FAMILY: tuple[Mechanism, ...] = (
         sizes={**SIZES, "query": 10},
         oracle=partial(oracles.lsh_attention, num_heads=HEADS, chunk_length=2),
         dtypes=WIDE,
-        no_decoding="Its hash tables are sorted over the whole sequence, which a later token would change.",
+        no_decoding="Its hash tables sort the whole sequence, and a later token would change that order.",
         peers=("transformers LSHSelfAttention", "transformers LSHSelfAttention, causal"),
     ),
 )

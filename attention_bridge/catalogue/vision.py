@@ -1,4 +1,4 @@
-"""Attention over images."""
+"""Entries of attention over images."""
 
 from functools import partial
 
@@ -8,8 +8,8 @@ from attention_bridge.catalogue.shared import EMBED, FFN, HEADS, HEADS_SELF, KEE
 from attention_bridge.oracles import vision as oracles
 
 GRID = {"x": ("batch", "height", "width", "embed")}
-SMALL = {**SIZES, "height": 5, "width": 4, "embed": 6}  # 3 heads of 2
-# A grid that windows of 3 by 3 do not tile: 2 by 3 of them, once it is padded.
+SMALL = {**SIZES, "height": 5, "width": 4, "embed": 6}  # 3 heads of 2 features
+# A grid that windows of 3 by 3 do not tile; after padding it has 2 by 3 windows.
 WINDOWS = {**SIZES, "height": 4, "width": 7, "embed": 6, "windows": 6, "area": 9}
 KEEP_WINDOWS = ("batch", "windows", "heads", "area", "area")
 SWIN = Paper("Liu et al.", 2021, "https://arxiv.org/abs/2103.14030")

@@ -1,22 +1,22 @@
-"""Checkpoints on disk as named numpy arrays.
+"""Reading and writing of checkpoints as named numpy arrays.
 
-| function | does                                                                              |
-|----------|-----------------------------------------------------------------------------------|
-| `read`   | reads a whole safetensors checkpoint, in one file or in shards                      |
-| `write`  | writes a safetensors file                                                         |
-| `find`   | tells the format of a file or directory, and why                                  |
-| `open`   | opens a checkpoint of any format; tensors are read one at a time                   |
-| `save`   | writes a checkpoint of any format but GGUF, from tensors that come one at a time    |
+| function | does                                                                           |
+|----------|--------------------------------------------------------------------------------|
+| `read`   | reads a whole safetensors checkpoint, in one file or in shards                 |
+| `write`  | writes a safetensors file                                                      |
+| `find`   | detects the format of a file or directory                                      |
+| `open`   | opens a checkpoint of any format; tensors are read one at a time               |
+| `save`   | writes a checkpoint of any format but GGUF, from an iterator of tensors        |
 
-| format        | files                                  | needs     | read           | written        |
-|---------------|----------------------------------------|-----------|----------------|----------------|
-| `safetensors` | `.safetensors`, with or without index  |           | piece by piece | piece by piece |
-| `torch`       | `.bin`, `.pt`, `.pth`; index: read     | torch     | piece by piece | at once        |
-| `npz`         | `.npz`                                 |           | piece by piece | piece by piece |
-| `msgpack`     | `.msgpack`                             | flax      | at once        | at once        |
-| `orbax`       | a directory                            | orbax     | piece by piece | at once        |
-| `keras`       | `.weights.h5`, `.h5`; `.weights.json`, `.keras`: read | h5py | piece by piece | piece by piece |
-| `gguf`        | `.gguf`, not quantised                 |           | piece by piece | no             |
+| format        | files                                       | needs | read            | written         |
+|---------------|---------------------------------------------|-------|-----------------|-----------------|
+| `safetensors` | `.safetensors`, with or without index       |       | one at a time   | one at a time   |
+| `torch`       | `.bin`, `.pt`, `.pth`; index (only read)    | torch | one at a time   | all at once     |
+| `npz`         | `.npz`                                      |       | one at a time   | one at a time   |
+| `msgpack`     | `.msgpack`                                  | flax  | all at once     | all at once     |
+| `orbax`       | a directory                                 | orbax | one at a time   | all at once     |
+| `keras`       | `.weights.h5`, `.h5`; `.weights.json`, `.keras` (only read) | h5py | one at a time | one at a time |
+| `gguf`        | `.gguf`, not quantised                      |       | one at a time   | no              |
 
 bfloat16 and the 8-bit floats are read and written as ml_dtypes. Names of nested tensors are joined with dots.
 """
@@ -95,13 +95,13 @@ FORMATS = tuple(WRITERS)
 
 
 def find(path: str | os.PathLike[str]) -> Found:
-    """Tell the format of a checkpoint by its name and its content.
+    """Detect the format of a checkpoint from its name and its content.
 
     Args:
         path: a file, the index of a sharded checkpoint, or a directory with either.
 
     Returns:
-        The format, the file to open, and what shows it.
+        The format, the file to open, and the evidence in words.
 
     Raises:
         CheckpointError: there is no checkpoint of a known format, or name and content disagree.
@@ -109,20 +109,20 @@ def find(path: str | os.PathLike[str]) -> Found:
     return finding.find(Path(path))
 
 
-def open(path: str | os.PathLike[str]) -> Reader:
+def open(path: str | os.PathLike[str] | Found) -> Reader:
     """Open a checkpoint of any format.
 
     Args:
-        path: a file, the index of a sharded checkpoint, or a directory with either.
+        path: a file, the index of a sharded checkpoint, or a directory with either; or the result of `find`.
 
     Returns:
-        Its names, shapes and dtypes; values are read one tensor at a time.
+        A reader with the names, shapes and dtypes; values are read one tensor at a time.
 
     Raises:
-        CheckpointError: there is no checkpoint, or it is damaged, incomplete or refused.
+        CheckpointError: there is no checkpoint, or it is damaged, incomplete or unsafe to read.
         InputError: a package that the format needs is not installed.
     """
-    found = find(path)
+    found = path if isinstance(path, Found) else find(path)
     if found.format not in OPENERS:
         raise CheckpointError(f"{found.path} is no checkpoint: {found.evidence}")
     state = file_state(found.path)
@@ -144,19 +144,20 @@ def save(
     format: str | None = None,
     max_shard_bytes: int | None = None,
 ) -> None:
-    """Write a checkpoint. Until it is complete, an older one of that name stays as it was.
+    """Write a checkpoint. An existing one of that name is replaced only when the new one is complete.
 
     Args:
-        path: the file to write, or the directory for Orbax; the directory it is in must exist.
-        items: name and array, in any order. Each is written before the next is asked for, where the format allows.
-        specs: shape and dtype of all that will come.
-        metadata: text to keep with the tensors, in safetensors and npz.
-        format: one of `FORMATS`; by default the one that the name stands for.
-        max_shard_bytes: of the tensors in one file, for safetensors: what has more becomes several files with an
-            index, and an older file called `path` is removed.
+        path: file to write, or directory for Orbax; its parent directory must exist.
+        items: pairs of name and array, in any order. Where the format allows, each is written before the next is
+            requested.
+        specs: shape and dtype of each tensor, by name.
+        metadata: text to store with the tensors, for safetensors and npz; None for none.
+        format: one of `FORMATS`; None for the format of the file's suffix.
+        max_shard_bytes: largest size of the tensors in one safetensors file. A larger checkpoint becomes several
+            files with an index, and an existing file called `path` is removed. None for a single file.
 
     Raises:
-        CheckpointError: the format is unknown or has no place for what comes, or that is not what `specs` says.
+        CheckpointError: the format is unknown, the tensors differ from `specs`, or the format cannot store them.
         DiskError: the system cannot write.
         InputError: a package that the format needs is not installed.
         TypeError: metadata is not text.
@@ -165,7 +166,7 @@ def save(
     format = format or finding.named(path)
     if format not in WRITERS:
         raise CheckpointError(
-            f"{path} cannot be written: a format is one of {', '.join(FORMATS)}, but its name stands for {format}"
+            f"{path} cannot be written: a format is one of {', '.join(FORMATS)}, but its name suggests {format}"
         )
     if path.exists() and not (path.is_dir() or path.is_file()):
         raise CheckpointError(f"{path} cannot be written: it is neither a file nor a directory")
@@ -191,7 +192,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             (`model.safetensors`, else `model.safetensors.index.json`).
 
     Returns:
-        Name to array, each in memory of its own.
+        Arrays by name; each owns its memory.
 
     Raises:
         CheckpointError: the checkpoint is missing, truncated, damaged, empty or incomplete.
@@ -209,15 +210,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def write(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file. Until it is complete, an older file of that name stays as it was.
+    """Write a safetensors file. An existing file of that name is replaced only when the new one is complete.
 
     Args:
-        path: the file to write; its directory must exist.
-        tensors: name to array.
-        metadata: text to keep with the tensors.
+        path: file to write; its directory must exist.
+        tensors: arrays by name.
+        metadata: text to store with the tensors; None for none.
 
     Raises:
-        CheckpointError: there is no such directory, or a tensor's dtype has no place in safetensors.
+        CheckpointError: there is no such directory, or safetensors does not support a tensor's dtype.
         DiskError: the system cannot write.
         TypeError: metadata is not text.
     """

@@ -1,4 +1,4 @@
-"""Files and directories that are replaced whole or not at all."""
+"""Atomic replacement of files and directories."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from attention_bridge.checkpoints.faults import writing
 from attention_bridge.checkpoints.temporaries import remove, remove_stale, temporary_name
 from attention_bridge.errors import CheckpointError
 
-# What ends a process unasked, as far as the system knows it.
+# Signals that terminate a process, as far as the platform has them.
 ENDING = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 
 
 def check_place(path: Path) -> None:
-    """Refuse a path whose directory does not exist.
+    """Check that the directory of a path exists.
 
     Raises:
         CheckpointError: there is no such directory.
@@ -29,10 +29,10 @@ def check_place(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name; what the block writes there takes the place of `path` once it is on disk.
+    """Yield a temporary path that replaces `path` at the end of the block, once its content is on disk.
 
-    If the block fails or is interrupted, whatever has the name `path` stays and the temporary is removed. Temporaries
-    of processes that were killed before are removed, too.
+    If the block fails or is interrupted, `path` stays unchanged and the temporary file is removed. Temporary files of
+    killed processes are removed, too.
 
     Raises:
         CheckpointError: there is no such directory.
@@ -58,20 +58,20 @@ def _replacing(path: Path, temporary: Path) -> Iterator[Path]:
 
 @contextmanager
 def ending_by_signal() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP leave the block as an exception, so that temporaries are removed.
+    """Turn SIGTERM and SIGHUP into an exception inside the block, so that temporary files are removed.
 
-    Only then the signal ends the process, as it would have at once: for a shell, with exit code 143 or 129.
+    After the block, the signal terminates the process as usual: a shell sees exit code 143 or 129.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    # Where a handler is set, the program, or a block around this one, has its own way.
+    # An existing handler belongs to the program or to an enclosing block, and is kept.
     ours = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
     came: list[int] = []
 
     def leave(number: int, _: object) -> None:
         came.append(number)
-        if len(came) == 1:  # a second one must not break off the cleaning up
+        if len(came) == 1:  # a second signal must not interrupt the cleanup
             raise SystemExit(128 + number)
 
     for number in ours:
@@ -87,7 +87,7 @@ def ending_by_signal() -> Iterator[None]:
 
 @contextmanager
 def calling(temporary: Path, path: Path) -> Iterator[None]:
-    """Have errors speak of the file that the user named, not of its temporary name."""
+    """Replace the temporary name by `path` in the messages of checkpoint errors."""
     try:
         yield
     except CheckpointError as error:
@@ -98,7 +98,7 @@ def calling(temporary: Path, path: Path) -> Iterator[None]:
 
 
 def swap(temporary: Path, path: Path) -> None:
-    """Rename, where a directory may stand as well: it is moved aside first, and back if renaming fails."""
+    """Rename `temporary` to `path`; an existing directory is moved aside first, and back if renaming fails."""
     if not (temporary.is_dir() and path.exists()):
         temporary.replace(path)
         return
@@ -116,7 +116,7 @@ def swap(temporary: Path, path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have the system write a file, or everything in a directory, to disk."""
+    """Flush a file, or everything in a directory, to disk."""
     if path.is_dir():
         for below in path.iterdir():
             flush(below)
@@ -126,8 +126,8 @@ def flush(path: Path) -> None:
 
 
 def flush_entries(directory: Path) -> None:
-    """Have the system write which names are in a directory."""
-    if os.name != "nt":  # Windows opens no directories, and has written the entry already
+    """Flush the entries of a directory to disk."""
+    if os.name != "nt":  # Windows cannot open directories, and has written the entries already
         _fsync(directory)
 
 

@@ -1,4 +1,4 @@
-"""Which dtypes a checkpoint may hold, and how arrays become bytes."""
+"""Supported dtypes of checkpoints, and conversion between arrays and bytes."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def supported(path: Path, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of a tensor that was found in a file, in native order.
+    """The dtype of a tensor in a file, in native byte order.
 
     Raises:
-        CheckpointError: it is none of numbers, such as text or objects.
+        CheckpointError: the dtype is not supported, such as text or objects.
     """
     if native(dtype) not in ALL:
-        raise CheckpointError(f"{path} cannot be read: {name} is {dtype}, which is no dtype of tensors")
+        raise CheckpointError(f"{path} cannot be read: {name} is {dtype}, which is not a dtype of tensors")
     return native(dtype)
 
 
 def check_writable(
     path: Path, kind: str, specs: Mapping[str, Spec], allowed: Collection[np.dtype[Any]]
 ) -> None:
-    """Refuse dtypes that a format has no place for.
+    """Check that a format supports the dtypes of all tensors.
 
     Raises:
-        CheckpointError: a tensor has a dtype that is not allowed.
+        CheckpointError: a tensor has a dtype outside `allowed`.
     """
     for name, spec in specs.items():
         if native(spec.dtype) not in allowed:
@@ -54,7 +54,7 @@ def check_writable(
 
 
 def blocks(array: np.ndarray) -> Iterator[memoryview]:
-    """The bytes of an array in C order and native byte order, without a copy if it is dense already."""
+    """The bytes of an array in C order and native byte order, without a copy of a contiguous array."""
     if not array.dtype.isnative:
         array = array.astype(native(array.dtype))
     if array.flags.c_contiguous:
@@ -82,10 +82,10 @@ def _rows(matrix: np.ndarray) -> Iterator[memoryview]:
 
 
 def _turn(rows: np.ndarray, dense: np.ndarray) -> None:
-    """Copy what lies column by column, tile by tile, through a buffer.
+    """Copy a column-major matrix to row-major order, tile by tile, through a buffer.
 
-    In memory the columns often lie powers of two apart, where a cache holds only a few of them at once; in the buffer
-    they lie one cache line further apart.
+    The columns are often a power of two apart in memory, so that they compete for the same few cache lines; the
+    buffer pads each column by one cache line.
     """
     count, length = rows.shape
     buffer = np.empty((min(length, TILE[1]), count + CACHE_LINE // rows.itemsize), rows.dtype)
@@ -97,7 +97,7 @@ def _turn(rows: np.ndarray, dense: np.ndarray) -> None:
 
 
 def ahead(parts: Iterable[memoryview]) -> Iterator[memoryview]:
-    """The same, each made in another thread while the one before it is used."""
+    """Yield the same parts; a thread prepares the next one while the current one is used."""
     steps = iter(parts)
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, steps, None)
@@ -107,7 +107,12 @@ def ahead(parts: Iterable[memoryview]) -> Iterator[memoryview]:
 
 
 def read_at(path: Path, start: int, spec: Spec) -> np.ndarray:
-    """A tensor of a file, in memory of its own: a mapping would end the process where the file has become shorter.
+    """Read a tensor from a file, without a memory map: a map of a truncated file would crash the process.
+
+    Args:
+        path: the file.
+        start: offset of the tensor, in bytes.
+        spec: shape and dtype of the tensor.
 
     Raises:
         CheckpointError: the file ends before the tensor does.
@@ -121,7 +126,7 @@ def read_at(path: Path, start: int, spec: Spec) -> np.ndarray:
             count = file.readinto(view[filled : filled + BLOCK])
             if not count:
                 raise CheckpointError(
-                    f"{path} is damaged: it has become shorter, a tensor ends {len(view) - filled} bytes after it"
+                    f"{path} is damaged: it has become shorter: a tensor ends {len(view) - filled} bytes after its end"
                 )
             filled += count
     return array

@@ -1,4 +1,4 @@
-"""Whatever goes wrong with a file becomes one sentence that names it."""
+"""Conversion of I/O and parser errors into a one-line `CheckpointError` or `DiskError` that names the file."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ import numpy as np
 from attention_bridge.errors import CheckpointError, DiskError
 from attention_bridge.weights.leaves import Spec
 
-# A file may stand for this many times its size, or for this many bytes, whichever is more.
+# The tensors of a file may have this many times its size, or this many bytes, whichever is more.
 MOST_INFLATION = 100
 ALWAYS_ALLOWED = 2**30
 
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a library raises on a bad file into a `CheckpointError`.
+    """Convert exceptions of the block, which reads a file, into a `CheckpointError` or `DiskError`.
 
     Args:
         path: the file being read.
-        kind: what it should be, such as "npz file".
+        kind: expected kind of file, such as "npz file".
 
     Raises:
-        CheckpointError: the block raised anything but that, or ran out of memory or depth.
+        CheckpointError: the block raised any `Exception` but an I/O error.
+        DiskError: the block raised an I/O error.
     """
     try:
         yield
     except CheckpointError:
         raise
     except Exception as error:
-        # A damaged file can send its reader to places that no file has: that is an invalid argument.
+        # A damaged file can make its reader seek to an invalid offset, which is EINVAL and not an I/O error.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise DiskError(f"{path} cannot be read: {_reason(error)}") from error
         raise CheckpointError(f"{path} is damaged or no {kind}: {one_line(error)}") from error
@@ -44,9 +45,9 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path, *kinds: type[BaseException]) -> Iterator[None]:
-    """Turn the system's errors, and those of the kinds given, into a `DiskError`.
+    """Convert operating-system errors, and errors of the given kinds, into a `DiskError`.
 
-    Where a library answers Ctrl-C, or a request to exit, with such an error, the interruption is raised again.
+    If a library turned Ctrl-C or `SystemExit` into such an error, the interruption is raised again instead.
     """
     outside = sys.exception()
     try:
@@ -62,7 +63,7 @@ def writing(path: Path, *kinds: type[BaseException]) -> Iterator[None]:
 
 
 def _interruption(error: BaseException, outside: BaseException | None) -> BaseException | None:
-    """Ctrl-C or a request to exit that led to an error, unless it was being handled `outside` already."""
+    """The `KeyboardInterrupt` or `SystemExit` that caused an error, unless it was being handled `outside` already."""
     first: BaseException | None = error
     while first is not None and first is not outside:
         if isinstance(first, KeyboardInterrupt | SystemExit):
@@ -72,7 +73,7 @@ def _interruption(error: BaseException, outside: BaseException | None) -> BaseEx
 
 
 def _reason(error: BaseException) -> str:
-    """The system's own words, if the system's error is this one or led to it: libraries add much of their own."""
+    """The operating system's message, if its error is this one or its cause, else the error's own message."""
     first: BaseException | None = error
     while first is not None:
         if isinstance(first, OSError) and first.errno:
@@ -82,7 +83,7 @@ def _reason(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, or its name if it says nothing, on one line of at most 200 characters."""
+    """The message of an exception, or its type's name, on one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:197]}..."
 
@@ -94,17 +95,17 @@ def contents(directory: Path) -> str:
 
 
 def nbytes(spec: Spec) -> int:
-    """How many bytes a tensor takes."""
+    """Size of a tensor in bytes."""
     return math.prod(spec.shape) * spec.dtype.itemsize
 
 
 def check_inflation(path: Path, declared: int, size: int | None = None) -> None:
-    """Refuse a small file that says it holds very much.
+    """Check that a small file does not declare very large tensors.
 
     Args:
         path: the file.
-        declared: how many bytes it says that it holds.
-        size: how many it has; by default what the system says.
+        declared: total size of the declared tensors, in bytes.
+        size: size of the file, in bytes; None to ask the system.
 
     Raises:
         CheckpointError: `declared` bytes are more than 1 GiB and more than 100 times the size of the file.
@@ -118,7 +119,7 @@ def check_inflation(path: Path, declared: int, size: int | None = None) -> None:
 
 
 def check_specs(path: Path, specs: dict[str, Spec]) -> None:
-    """Refuse names that are no text and shapes that no array can have.
+    """Check that all names are text and that numpy arrays can have all shapes.
 
     Raises:
         CheckpointError: there is such a name or shape.

@@ -1,4 +1,4 @@
-"""Which format a path holds: what its name says and what its first bytes say must agree."""
+"""Detection of a checkpoint's format; its name and its first bytes must agree."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUFFIXES = {
     ".weights.json": "keras index",
     ".gguf": "gguf",
 }
-# In a directory the first of these that is there counts.
+# Of a directory, the first of these files that exists is opened.
 USUAL = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -42,12 +42,12 @@ ORBAX = "_METADATA"
 
 
 class Found(NamedTuple):
-    """A format, where it is, and why it is thought to be that.
+    """A detected format, the path to open, and the evidence.
 
     Attributes:
-        format: one of `FORMATS` in `attention_bridge.checkpoints`.
-        path: the file or directory to open.
-        evidence: in words.
+        format: one of the keys of `OPENERS` in `attention_bridge.checkpoints`, or an unsupported kind, such as "zip".
+        path: file or directory to open.
+        evidence: the reason, in words.
     """
 
     format: str
@@ -56,10 +56,10 @@ class Found(NamedTuple):
 
 
 def find(path: Path) -> Found:
-    """Tell the format of a file, or of what a directory holds.
+    """Detect the format of a file, or of the checkpoint in a directory.
 
     Raises:
-        CheckpointError: there is nothing, it is empty, of no known format, or its name and content disagree.
+        CheckpointError: there is no file, it is empty or of no known format, or its name and content disagree.
     """
     with reading(path, "checkpoint"):
         if path.is_dir():
@@ -74,7 +74,7 @@ def find(path: Path) -> Found:
 
 
 def named(path: Path) -> str | None:
-    """The format that a name stands for, if it stands for any."""
+    """The format of a file name's suffix, or None."""
     return next((kind for suffix, kind in SUFFIXES.items() if path.name.endswith(suffix)), None)
 
 
@@ -104,9 +104,9 @@ def _of_file(path: Path) -> Found:
         raise CheckpointError(f"{path} should be {by_name} by its name, but {evidence}")
     if by_content:
         return Found(by_name or by_content, path, evidence)
-    if by_name:  # the format's own reader can say best what is wrong
+    if by_name:  # the format's own reader gives the best error message
         return Found(
-            by_name, path, f"its name is that of {by_name} files, and its first bytes tell nothing else"
+            by_name, path, f"it has the name of a {by_name} file, and its first bytes show no other format"
         )
     raise CheckpointError(
         f"{path} is no checkpoint of a known format: its name has none of {', '.join(SUFFIXES)}"
@@ -114,12 +114,12 @@ def _of_file(path: Path) -> Found:
 
 
 def _content(path: Path) -> tuple[str | None, str]:
-    """The format that a file's bytes show, if they show any, and what shows it."""
+    """The format of a file by its content, or None, and the evidence."""
     with path.open("rb") as file:
         start = file.read(16)
     for beginning, kind in BEGINNINGS.items():
         if start.startswith(beginning):
-            return kind, f"its first bytes are those of {kind} files"
+            return kind, f"it has the first bytes of {kind} files"
     if start.startswith(ZIP):
         return _zip_content(path)
     if start[8:9] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size:
@@ -131,7 +131,7 @@ def _zip_content(path: Path) -> tuple[str | None, str]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # the reader that the name stands for says what is wrong with it
+    except Exception:  # the reader of the suffix's format gives a better error message
         return None, ""
     if any(name.endswith("/data.pkl") for name in names):
         return "torch", "it is a zip file with a data.pkl, as torch.save writes"

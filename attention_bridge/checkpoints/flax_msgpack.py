@@ -1,4 +1,4 @@
-"""Files of flax.serialization.to_bytes."""
+"""Msgpack files of `flax.serialization.to_bytes`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def open(path: Path) -> Reader:
     """Open a Flax msgpack file. The format has no table of contents, so all of it is read at once.
 
     Raises:
-        CheckpointError: the file is damaged, no such file, or holds no tensors.
+        CheckpointError: the file is damaged, is not a Flax msgpack file, or holds no tensors.
         InputError: flax is not installed.
     """
     require(["flax"], extra="jax")
     from flax import serialization
 
     with reading(path, "Flax msgpack file"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about names of dtypes that numpy will not know for ever
+        warnings.simplefilter("ignore")  # about deprecated dtype names of numpy
         encoded = path.read_bytes()
         _check(encoded)
         found = flatten(path, serialization.msgpack_restore(encoded), _is_tensor)
@@ -50,7 +50,7 @@ def open(path: Path) -> Reader:
 
 
 def _check(encoded: bytes) -> None:
-    """Raise where Flax would leave something out or guess: a key that comes twice, an unknown type, a negative size."""
+    """Raise for content that Flax would drop or guess: a duplicate key, an unknown type, a negative size."""
     import msgpack
 
     def known(code: int, data: bytes) -> None:
@@ -69,10 +69,10 @@ def _is_tensor(leaf: Any) -> bool:
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
-    """Write a tree whose levels are what the dots in the names part. Flax takes it at once: all is held in memory.
+    """Write a nested tree, split at the dots of the names. Flax writes it at once, so all tensors are held in memory.
 
     Raises:
-        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        CheckpointError: the tensors differ from `specs`, or the format cannot store them.
         DiskError: the system cannot write.
         InputError: flax is not installed.
     """

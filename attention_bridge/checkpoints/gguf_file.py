@@ -1,7 +1,7 @@
-"""GGUF files of llama.cpp, as far as their tensors are not quantised. Read only.
+"""GGUF files of llama.cpp without quantised tensors; read-only.
 
-The header is read here, every length checked against the file first. The reader of the package gguf believes them:
-with it a file of 50 bytes can take all memory.
+This reader checks every length in the header against the file size. The reader of the package gguf does not: with it
+a file of 50 bytes can exhaust the memory.
 """
 
 from __future__ import annotations
@@ -79,14 +79,14 @@ QUANTISED = {
 
 
 class _Cursor:
-    """Reads a file from its beginning, and never past its end."""
+    """Sequential reader of a file that checks each length against the file size."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.path, self.file, self.size = path, file, path.stat().st_size
 
     def take(self, count: int) -> bytes:
         if self.file.tell() + count > self.size:
-            raise CheckpointError(f"{self.path} is truncated or damaged: its header goes on after its end")
+            raise CheckpointError(f"{self.path} is truncated or damaged: its header continues after its end")
         return self.file.read(count)
 
     def number(self, kind: str) -> Any:
@@ -110,7 +110,7 @@ class _Cursor:
 
 
 def open(path: Path) -> Reader:
-    """Open a GGUF file. Its tensors are read from it one at a time, axes in numpy's order.
+    """Open a GGUF file. Tensors are read one at a time, with axes in numpy's order.
 
     Raises:
         CheckpointError: the file is truncated or damaged, or a tensor is quantised.
@@ -121,7 +121,7 @@ def open(path: Path) -> Reader:
             raise CheckpointError(f"{path} is no GGUF file: it does not begin with GGUF")
         if (version := cursor.number("u4")) not in VERSIONS:
             raise CheckpointError(
-                f"{path} cannot be read: GGUF versions 2 and 3 can, in little-endian order, but it has {version}"
+                f"{path} cannot be read: only little-endian GGUF 2 or 3 is supported, but it has version {version}"
             )
         tensors, entries = cursor.number("u8"), cursor.number("u8")
         metadata: dict[str, Any] = {}
@@ -164,12 +164,12 @@ def _spec(path: Path, name: str, cursor: _Cursor) -> Spec:
 def _place(
     path: Path, end: int, alignment: Any, starts: dict[str, int], specs: Mapping[str, Spec], size: int
 ) -> None:
-    """Count where tensors start from the file's beginning: one behind the other, and the last ends the file.
+    """Make the tensors' offsets relative to the beginning of the file, and check that tensors fill it without gaps.
 
-    Otherwise the header lists fewer tensors than there are, or says wrongly where they begin.
+    A gap means that the header lists too few tensors or wrong offsets.
     """
     if not isinstance(alignment, int) or alignment < 8 or alignment % 8:
-        raise CheckpointError(f"{path} is damaged: its alignment is {alignment}, no multiple of 8")
+        raise CheckpointError(f"{path} is damaged: its alignment is {alignment}, not a multiple of 8")
     first = -(-end // alignment) * alignment
     free = first
     for name in sorted(starts, key=lambda name: (starts[name], nbytes(specs[name]))):
@@ -190,7 +190,7 @@ def _place(
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
-    """Refuse: GGUF is only read.
+    """Raise an error: GGUF files are only read.
 
     Raises:
         CheckpointError: always.

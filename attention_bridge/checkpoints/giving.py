@@ -1,4 +1,4 @@
-"""Checks of tensors on their way into a file."""
+"""Checks of names, shapes and dtypes when a checkpoint is written."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ Items = Iterable[tuple[str, np.ndarray]]
 
 
 def promised(path: Path, items: Items, specs: Mapping[str, Spec]) -> Iterator[tuple[str, np.ndarray]]:
-    """Pass on what was promised: every tensor of `specs` once, in any order, and nothing else.
+    """Yield `items` and check them against `specs`: each tensor once, in any order, and no others.
 
     Raises:
-        CheckpointError: a tensor is unknown, comes twice, has another shape or dtype, or never comes.
+        CheckpointError: a tensor is unexpected, a duplicate, missing, or of a wrong shape or dtype.
     """
     awaited = dict(specs)
     for name, array in items:
         if name not in awaited:
-            why = "came twice" if name in specs else "was not announced"
+            why = "was given twice" if name in specs else "is not in specs"
             raise CheckpointError(f"{path} cannot be written: {name} {why}")
         spec, found = awaited.pop(name), Spec(array.shape, native(array.dtype))
         if found != Spec(tuple(spec.shape), native(spec.dtype)):
-            raise CheckpointError(f"{path} cannot be written: {name} was to be {spec}, but is {found}")
+            raise CheckpointError(f"{path} cannot be written: {name} must be {spec}, but is {found}")
         yield name, array
     if awaited:
-        raise CheckpointError(f"{path} cannot be written: {', '.join(awaited)} never came")
+        raise CheckpointError(
+            f"{path} cannot be written: items lacks {', '.join(awaited)}, which specs lists"
+        )
 
 
 def gathered(path: Path, items: Items, specs: Mapping[str, Spec]) -> dict[str, np.ndarray]:
-    """All tensors at once in native byte order and C order, for formats that cannot be written piecewise."""
+    """All tensors, in native byte order and C order, for formats that are written at once."""
     return {
         name: np.asarray(array, native(array.dtype), order="C")
         for name, array in promised(path, items, specs)
@@ -43,10 +45,10 @@ def gathered(path: Path, items: Items, specs: Mapping[str, Spec]) -> dict[str, n
 
 
 def no_metadata(path: Path, kind: str, metadata: Mapping[str, str]) -> None:
-    """Refuse metadata.
+    """Check that there is no metadata, for formats that cannot store any.
 
     Raises:
-        CheckpointError: there are some.
+        CheckpointError: there is metadata.
     """
     if metadata:
         raise CheckpointError(
@@ -55,7 +57,7 @@ def no_metadata(path: Path, kind: str, metadata: Mapping[str, str]) -> None:
 
 
 def check_names(path: Path, specs: Mapping[str, Spec]) -> None:
-    """Refuse names that are no text, or that end before their end.
+    """Check that all names are text without zero bytes.
 
     Raises:
         CheckpointError: there is such a name.

@@ -1,6 +1,6 @@
-"""The datasets of an HDF5 file. Run as a script, this file reads all their names in a process of its own.
+"""Listing of the datasets in an HDF5 file. As a script, it checks a file's names and attributes in a separate process.
 
-The script imports h5py and nothing else, so that it runs with `python -I`, without the project on the path.
+It imports only h5py, so that the script runs with `python -I`, without the project on the path.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ MOST_LEVELS = 100
 
 
 def datasets(group: Any) -> Iterator[tuple[str, Any]]:
-    """Every name in a file that leads to a dataset, and the dataset. One with two names comes twice.
+    """Yield the name and object of every dataset in a file. A dataset with two names is yielded twice.
 
     Raises:
-        ValueError: a link leads elsewhere by a path (soft or external), a name is not text, something is no array, or
-            the file is endless.
+        ValueError: there is a soft or external link, a name that is not text, an entry that is neither a group nor a
+            dataset, or there are too many entries.
     """
     for count, (name, node) in enumerate(_walk(group, "", 0)):
         if count >= MOST_ENTRIES:
@@ -28,15 +28,15 @@ def datasets(group: Any) -> Iterator[tuple[str, Any]]:
 
 
 def said(dataset: Any) -> Any:
-    """The dtype that an attribute names, of what HDF5 has no dtype for."""
+    """The attribute `dtype` of a dataset of raw bytes, for dtypes that HDF5 lacks; else None."""
     return dataset.attrs.get("dtype") if dataset.dtype.kind == "V" else None
 
 
 def description(file: Any) -> str | None:
-    """What a file says of the model, in JSON, if it is a whole model in the format before `.keras`.
+    """The model configuration in JSON, if the file is a whole model in Keras' legacy HDF5 format; else None.
 
     Raises:
-        ValueError: what stands there is no text.
+        ValueError: the configuration is not text.
     """
     text = file.attrs.get("model_config")
     if isinstance(text, bytes):
@@ -56,9 +56,7 @@ def _walk(group: Any, above: str, level: int) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"a name in it is no text, {key!r}")
         name = f"{above}{key}"
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise ValueError(
-                f"{name} is a link to another place, and only files without soft and external links are read"
-            )
+            raise ValueError(f"{name} is a soft or external link, and files with such links are not read")
         node = group[key]
         if not isinstance(node, h5py.Group | h5py.Dataset):
             raise ValueError(f"{name} is neither a group nor an array but a {type(node).__name__}")
@@ -68,11 +66,11 @@ def _walk(group: Any, above: str, level: int) -> Iterator[tuple[str, Any]]:
 
 
 def main(path: str, directories: list[str]) -> None:
-    """Read all of a file but values.
+    """Read everything in a file except the values.
 
     Args:
         path: the file.
-        directories: where h5py and numpy are, if the interpreter does not find them by itself.
+        directories: directories of h5py and numpy, added to `sys.path`.
     """
     sys.path += directories
     import h5py

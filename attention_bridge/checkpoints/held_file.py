@@ -1,4 +1,4 @@
-"""A file that a library writes which does not survive errors."""
+"""File object for HDF5 that defers I/O errors, because HDF5 crashes on them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from attention_bridge.checkpoints.faults import writing
 
 
 class HeldFile:
-    """A new file for HDF5, which ends the process when it cannot write or is interrupted.
+    """A new file for HDF5, which would crash the process when it cannot write or is interrupted.
 
-    The first error is held back and HDF5 told that all was written; `raising` raises the error.
+    The first error is stored, and later writes report success to HDF5; `raising` raises the stored error.
 
     Args:
-        path: the file; what has that name is overwritten.
+        path: file to write; an existing one is overwritten.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class HeldFile:
 
     @contextmanager
     def raising(self, path: Path) -> Iterator[None]:
-        """Raise the error that was held back while the block ran, if there was one, or what the library raised itself.
+        """Raise the error that was stored while the block ran, or the error that the library raised itself.
 
         Raises:
             DiskError: the system cannot write, or the library fails.
@@ -51,7 +51,7 @@ class HeldFile:
         return len(view)
 
     def truncate(self, size: int) -> int:
-        """Make the file so long."""
+        """Set the size of the file, in bytes."""
         try:
             if self.error is None:
                 self.file.truncate(size)
@@ -64,19 +64,19 @@ class HeldFile:
         return self.file.readinto(block)
 
     def read(self, size: int = -1) -> bytes:
-        """Read what was written."""
+        """Read at most `size` bytes; -1 reads to the end."""
         return self.file.read(size) or b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """Move to an offset and return it."""
         return self.file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Where it is."""
+        """The current offset."""
         return self.file.tell()
 
     def flush(self) -> None:
-        """Do nothing: nothing is held in memory."""
+        """Do nothing: writes are unbuffered."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The index of a sharded checkpoint: a JSON file that says which tensor is in which file beside it."""
+"""The index of a sharded checkpoint: a JSON file that maps each tensor to a shard in the same directory."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def open(path: Path, open_shard: Callable[[Path], Reader]) -> Reader:
 
     Args:
         path: the index.
-        open_shard: opens one shard.
+        open_shard: function that opens one shard.
 
     Raises:
-        CheckpointError: the index is none, a shard is missing, or both disagree about which tensors are in it.
+        CheckpointError: the file is not an index, a shard is missing, or a shard's tensors differ from the index.
     """
     shards, metadata = _parse(path)
     absent = [shard for shard in shards if not (path.parent / shard).is_file()]
@@ -59,19 +59,19 @@ def shards_of(path: Path) -> list[str]:
     """The names of the shards of an index.
 
     Raises:
-        CheckpointError: it is no index.
+        CheckpointError: the file is not an index.
     """
     return list(_parse(path)[0])
 
 
 def check_shard(path: Path, shard: str) -> None:
-    """Refuse the name of a shard that leads out of the directory of its index, or that no file has.
+    """Check that a shard's name is a plain file name in the directory of its index.
 
     Raises:
-        CheckpointError: it does.
-        TypeError: it is no text.
+        CheckpointError: the name leads to another directory or is too long.
+        TypeError: the name is not text.
     """
-    # A name with a separator of any system, or that stands for a directory, leads elsewhere.
+    # Names with a path separator of any system, and names of directories, lead elsewhere.
     if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
         raise CheckpointError(f"{path} names a shard outside its directory: {shard!s}")
     if len(shard.encode(errors="surrogatepass")) > LONGEST_NAME:
@@ -79,7 +79,7 @@ def check_shard(path: Path, shard: str) -> None:
 
 
 def _parse(path: Path) -> tuple[dict[str, set[str]], dict[str, Any]]:
-    """Which tensors the index says are in which shard, and what it says besides."""
+    """The tensor names of each shard, and the metadata of the index."""
     no_index = f"{path} is not the index of a sharded checkpoint"
     try:
         with reading(path, "index"):

@@ -1,4 +1,4 @@
-"""Child processes that run one script of this package and no code of the current directory."""
+"""Child processes that run a script of this package and no code from the current directory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from attention_bridge.checkpoints.atomic import ending_by_signal
 def run(
     script: Path, *arguments: str, modules: Sequence[str], timeout: float
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a script with `python -I`, in an empty directory of its own.
+    """Run a script with `python -I`, in an empty temporary directory.
 
-    Isolated, Python reads no `PYTHON*` variables and puts neither the script's directory nor the current one on the
-    path. The directories in which this process found `modules` are passed on as the script's last arguments.
+    In isolated mode, Python ignores `PYTHON*` variables and puts neither the script's directory nor the current one
+    on the path. The directories of `modules` are passed as the script's last arguments.
 
     Args:
-        script: the file to run.
-        arguments: its first arguments; paths must be absolute.
-        modules: imported modules that the script imports, too.
-        timeout: in seconds.
+        script: file to run.
+        arguments: first arguments of the script; paths must be absolute.
+        modules: names of imported modules that the script imports, too.
+        timeout: time limit, in seconds.
 
     Raises:
         subprocess.TimeoutExpired: the script did not end in time.

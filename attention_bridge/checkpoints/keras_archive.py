@@ -1,6 +1,7 @@
-"""Whole models of Keras, `.keras`: a zip file with a description in JSON and the weights in HDF5.
+"""Whole Keras models, `.keras`: zip files with a configuration in JSON and the weights in HDF5.
 
-Only the tensors are read, and the description as data: no class that it names is looked for, and no code in it is run.
+Only the tensors and the configuration are read. The configuration is data: its classes are not looked up, and no code
+in it is run.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from attention_bridge.errors import CheckpointError
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
-LARGEST = 2**26  # bytes of the description
+LARGEST = 2**26  # bytes of the configuration
 
 
 def open(path: Path) -> Reader:
-    """Open a `.keras` file. HDF5 is read by places in it, so its weights are unpacked into a temporary file.
+    """Open a `.keras` file. HDF5 needs random access, so the weights are unpacked into a temporary file.
 
     Returns:
-        The tensors by their paths in the HDF5 file; `metadata["config"]` is the description.
+        A reader of the tensors by their paths in the HDF5 file; `metadata["config"]` is the model's configuration.
 
     Raises:
-        CheckpointError: the file is damaged, has no weights in HDF5, or names of entries that lead elsewhere.
+        CheckpointError: the file is damaged, has no weights in HDF5, or has entries whose names lead elsewhere.
         InputError: h5py is not installed.
     """
     with reading(path, "Keras file"), open_zip(path) as archive:
@@ -55,7 +56,7 @@ def open(path: Path) -> Reader:
                     shutil.copyfileobj(source, target, 2**20)
                 reader = keras_h5.open_at(path, place)
             finally:
-                unpacked.cleanup()  # an open file stays readable after it is deleted, where the system allows that
+                unpacked.cleanup()  # where the system allows it, an open file stays readable after its deletion
 
     def release() -> None:
         reader.close()

@@ -1,6 +1,6 @@
-"""Weights of Keras in HDF5, `.weights.h5`. Names are the paths in the file, such as `layers/dense/vars/0`.
+"""Keras weights in HDF5, `.weights.h5`. Names are paths in the file, such as `layers/dense/vars/0`.
 
-HDF5 has no bfloat16: it is stored as raw bytes with the attribute `dtype`, as Keras does.
+HDF5 has no bfloat16: as in Keras, it is stored as raw bytes with the attribute `dtype`.
 """
 
 from __future__ import annotations
@@ -25,21 +25,30 @@ from attention_bridge.checkpoints.unique import unique
 from attention_bridge.errors import CheckpointError, require
 from attention_bridge.weights.leaves import Spec
 
-DEADLINE = 30.0  # seconds, for what takes one where there are thousands of tensors
+DEADLINE = 30.0  # seconds; a file with thousands of tensors takes one second
 
 
 def open(path: Path) -> Reader:
-    """Open an HDF5 file of weights. Each tensor is read by itself.
+    """Open an HDF5 file of weights. Tensors are read one at a time.
 
     Raises:
-        CheckpointError: the file is damaged, no HDF5 file, or leads to other files.
+        CheckpointError: the file is damaged, is not an HDF5 file, or links to other files.
         InputError: h5py is not installed.
     """
     return open_at(path, path)
 
 
 def open_at(path: Path, place: Path) -> Reader:
-    """Open an HDF5 file that stands at `place` and that errors call `path`; raises as `open`."""
+    """Open an HDF5 file under another name in messages.
+
+    Args:
+        path: name of the file in messages.
+        place: file to open.
+
+    Raises:
+        CheckpointError: the file is damaged, is not an HDF5 file, or links to other files.
+        InputError: h5py is not installed.
+    """
     require(["h5py"], extra="files")
     import h5py
 
@@ -64,7 +73,7 @@ def open_at(path: Path, place: Path) -> Reader:
 
     def fetch(name: str) -> np.ndarray:
         array = np.asarray(file[name][()])
-        with suppress(FileNotFoundError):  # what has lost its name is whole until it is closed
+        with suppress(FileNotFoundError):  # a deleted file stays whole until it is closed
             if place.stat().st_size < size:  # HDF5 reads zeros after the end of a file
                 raise CheckpointError(f"{path} is damaged: it has become shorter, it had {size} bytes")
         if array.dtype.kind == "V":
@@ -75,15 +84,15 @@ def open_at(path: Path, place: Path) -> Reader:
 
 
 def _description(path: Path, text: str | None) -> dict[str, Any]:
-    """The description of a whole model, which files of the old format have, as `metadata`."""
+    """The metadata of a reader: the model's configuration, which files in the legacy format have."""
     return {} if text is None else {"config": parse_config(path, text)}
 
 
 def parse_config(path: Path, text: str | bytes) -> dict[str, Any]:
-    """The description of a Keras model, as data.
+    """Parse the configuration of a Keras model, as data.
 
     Raises:
-        CheckpointError: it is no object of JSON.
+        CheckpointError: the text is not a JSON object.
     """
     try:
         config = json.loads(text, object_pairs_hook=unique)
@@ -111,7 +120,7 @@ def _spec(path: Path, name: str, dataset: Any) -> Spec:
 
 
 def _is_written(dataset: Any) -> bool:
-    """Whether all values of a dataset are in the file; HDF5 reads others as zeros."""
+    """Whether all values of a dataset are in the file; HDF5 reads missing ones as zeros."""
     if not dataset.size:
         return True
     if dataset.chunks is None:
@@ -121,12 +130,12 @@ def _is_written(dataset: Any) -> bool:
 
 
 def _check_end(path: Path, place: Path) -> None:
-    """Raise unless all names, shapes and attributes of the file at `place` can be read, within `DEADLINE`.
+    """Raise unless all names, shapes and attributes of the file at `place` can be read within `DEADLINE`.
 
-    On damaged files the library may go round for ever or take its process with it: let it be another's.
+    On damaged files the library may loop forever or crash its process, so the check runs in a child process.
     """
     with place.open("rb"):
-        pass  # what the system refuses is said in its words
+        pass  # raises the system's own error if the file cannot be opened
     try:
         done = isolated.run(
             Path(hdf5_walk.__file__), str(place.absolute()), modules=["h5py", "numpy"], timeout=DEADLINE
@@ -143,10 +152,10 @@ def _check_end(path: Path, place: Path) -> None:
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
-    """Write a new file, one tensor at a time. `keras.Model.load_weights` reads it if the names are Keras's paths.
+    """Write a new file, one tensor at a time. `keras.Model.load_weights` can read it if the names are Keras' paths.
 
     Raises:
-        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        CheckpointError: the tensors differ from `specs`, or the format cannot store them.
         DiskError: the system cannot write.
         InputError: h5py is not installed.
     """
@@ -183,7 +192,7 @@ def _put(file: Any, name: str, array: np.ndarray) -> None:
 
 
 def _close_quietly(file: Any) -> None:
-    """Close a file that is thrown away: that it cannot be written is known already."""
+    """Close a discarded file; further write errors are ignored."""
     with suppress(OSError, RuntimeError):
         file.close()
 

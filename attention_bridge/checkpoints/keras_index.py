@@ -1,4 +1,4 @@
-"""Weights of Keras in several HDF5 files, and `.weights.json`, which says which groups of variables are in which."""
+"""Keras weights in several HDF5 files with an index, `.weights.json`, that maps groups of variables to files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open(path: Path) -> Reader:
     """Open every file that an index names.
 
     Raises:
-        CheckpointError: the index is none, a file is missing or damaged, or both disagree about what is in it.
+        CheckpointError: the file is not an index, a shard is missing or damaged, or its content differs from the index.
         InputError: h5py is not installed.
     """
     shards, total = _parse(path)
@@ -39,7 +39,7 @@ def open(path: Path) -> Reader:
             found = {f"/{name.rpartition('/')[0]}" for name in reader.specs}
             if found != groups:
                 differing = ", ".join(sorted(found ^ groups))
-                raise CheckpointError(f"{path} and {shard} disagree about what is in it: {differing}")
+                raise CheckpointError(f"{path} and {shard} disagree about its groups: {differing}")
             if twice := readers.keys() & reader.specs.keys():
                 raise CheckpointError(f"{path} names two files that hold {', '.join(sorted(twice))}")
             readers |= dict.fromkeys(reader.specs, reader)
@@ -56,12 +56,12 @@ def open(path: Path) -> Reader:
 
 
 def _counted(spec: Spec) -> float:
-    """Bytes as Keras counts them: a truth value is a bit."""
+    """Size of a tensor as Keras counts it: a boolean is one bit."""
     return nbytes(spec) / (8 if spec.dtype == np.bool_ else 1)
 
 
 def _parse(path: Path) -> tuple[dict[str, set[str]], float]:
-    """Which groups the index says are in which file, and how many bytes their tensors have."""
+    """The groups of each file by the index, and the total size of their tensors in bytes."""
     no_index = f"{path} is not the index of weights of Keras"
     with reading(path, "index"):
         if path.stat().st_size > LARGEST:

@@ -1,4 +1,4 @@
-"""Trees of tensors as flat names joined with dots, and back."""
+"""Conversion between nested trees of tensors and flat names joined with dots."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ MOST_LEVELS = 100
 
 
 def flatten(path: Path, tree: Any, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
-    """The tensors of nested mappings and sequences; whatever else is in them is left out.
+    """Collect the tensors of nested mappings and sequences; other leaves are ignored.
 
     Args:
         path: the file, for messages.
-        tree: mappings, lists and tuples of tensors and other things.
-        is_tensor: tells a tensor.
+        tree: nested mappings, lists and tuples of tensors and other leaves.
+        is_tensor: function that says whether a node is a tensor.
 
     Returns:
-        Name to tensor, in the tree's order.
+        Tensors by name, in the tree's order.
 
     Raises:
-        CheckpointError: there is no tensor, two have one name, a name is no text, or the tree is endless.
+        CheckpointError: there is no tensor, two have the same name, a key is neither text nor a number, or the tree
+            is too large or too deep.
     """
     found: dict[str, Any] = {}
     for count, (name, node) in enumerate(_walk(path, tree, "", 0)):
@@ -53,17 +54,15 @@ def _walk(path: Path, node: Any, name: str, level: int) -> Iterator[tuple[str, A
         raise CheckpointError(f"{path} is refused: it nests more than {MOST_LEVELS} levels")
     for key, below in entries:
         if not isinstance(key, str | int):
-            raise CheckpointError(
-                f"{path} cannot be read: {key!r:.100} is no name, which is text or a number"
-            )
+            raise CheckpointError(f"{path} cannot be read: the key {key!r:.100} is neither text nor a number")
         yield from _walk(path, below, f"{name}.{key}" if level else str(key), level + 1)
 
 
 def nest(path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The tree whose flat names these are.
+    """Build the nested tree of flat names.
 
     Raises:
-        CheckpointError: one name goes on where another ends.
+        CheckpointError: a name is the prefix of another, so that a node would be both a tensor and a subtree.
     """
     tree: dict[str, Any] = {}
     for name, tensor in tensors.items():
@@ -75,7 +74,7 @@ def nest(path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
                 break
         if not isinstance(node, dict) or last in node:
             raise CheckpointError(
-                f"{path} cannot be written: {name} and another name share a place in a tree"
+                f"{path} cannot be written: {name} and another name are in conflict: one is a prefix of the other"
             )
         node[last] = tensor
     return tree

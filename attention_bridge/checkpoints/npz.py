@@ -1,7 +1,7 @@
-"""Files of np.savez.
+"""Npz files of `np.savez`.
 
-np.load gives bfloat16 and the 8-bit floats back as raw bytes (`|V2`, `|V1`). An entry of its own, `__dtypes__`, keeps
-their names, and another, `__metadata__`, text: both as JSON in an array of text without axes.
+`np.load` returns bfloat16 and the 8-bit floats as raw bytes (`|V2`, `|V1`). The entry `__dtypes__` stores their dtype
+names, and the entry `__metadata__` stores text; both are JSON in a zero-dimensional array of text.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ HEADERS = {
     (2, 0): ("<I", np.lib.format.read_array_header_2_0),
 }
 FIELDS = ("descr", "fortran_order", "shape")
-LONGEST_HEADER = 10_000  # bytes; numpy reads none that is longer
+LONGEST_HEADER = 10_000  # bytes; numpy reads no longer ones
 
 
 class Entry(NamedTuple):
-    """What the header of an entry says: shape and dtype as they are stored, and whether by columns."""
+    """The header of an entry: its stored shape and dtype, and whether it is in Fortran order."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -47,14 +47,14 @@ class Entry(NamedTuple):
 
 
 def open(path: Path, *, without: Collection[str] = ()) -> Reader:
-    """Open an npz file. Each tensor is read whole, since only then its checksum can be compared.
+    """Open an npz file. Tensors are read one at a time, each whole, so that its checksum is verified.
 
     Args:
         path: the file.
-        without: names of entries to leave out, such as those that hold text.
+        without: names of entries to skip, such as entries of text.
 
     Raises:
-        CheckpointError: the file is damaged, no npz file, or holds other things than tensors.
+        CheckpointError: the file is damaged, is not an npz file, or holds entries that are not tensors.
     """
     with reading(path, KIND):
         archive = open_zip(path)
@@ -86,8 +86,8 @@ def _open(path: Path, archive: zipfile.ZipFile, without: Collection[str]) -> Rea
             specs[name] = Spec(stored.shape, dtype)
             if file.tell() + nbytes(specs[name]) != member.file_size:
                 raise CheckpointError(
-                    f"{path} is damaged: {name} is {specs[name]}, for which its entry "
-                    f"has not the {member.file_size} bytes it has"
+                    f"{path} is damaged: {name} is {specs[name]}, which does not fit "
+                    f"the {member.file_size} bytes of its entry"
                 )
 
     def fetch(name: str) -> np.ndarray:
@@ -98,10 +98,10 @@ def _open(path: Path, archive: zipfile.ZipFile, without: Collection[str]) -> Rea
 
 
 def read_texts(path: Path, names: Collection[str]) -> dict[str, list[str]]:
-    """The entries of these names that are arrays of strings with one axis; others are left out.
+    """Read the named entries that are one-dimensional arrays of strings; others are ignored.
 
     Raises:
-        CheckpointError: the file is damaged or no npz file, or such an entry has more than 64 MiB.
+        CheckpointError: the file is damaged or not an npz file, or such an entry has more than 64 MiB.
     """
     texts = {}
     with reading(path, KIND), open_zip(path) as archive:
@@ -133,7 +133,7 @@ def _header(path: Path, name: str, file: IO[bytes]) -> Entry:
         raise CheckpointError(f"{path} is damaged: the header of {name} has {length} bytes")
     text = file.read(length)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # headers that Python 2 wrote
+        warnings.simplefilter("ignore")  # about headers written by Python 2
         shape, by_columns, dtype = parse(io.BytesIO(said + text))
     literal = ast.parse(text.decode("latin1").strip(), mode="eval").body
     if len(getattr(literal, "keys", ())) != len(FIELDS):
@@ -180,10 +180,10 @@ def _note(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) 
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
-    """Write a new file that np.load reads, one tensor at a time. What has that name is overwritten at once.
+    """Write a new file for `np.load`, one tensor at a time. An existing file of that name is overwritten.
 
     Raises:
-        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        CheckpointError: the tensors differ from `specs`, or the format cannot store them.
         DiskError: the system cannot write.
     """
     check_writable(path, "npz", specs, ALL)

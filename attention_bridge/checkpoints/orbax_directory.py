@@ -1,4 +1,4 @@
-"""Directories that Orbax writes, which is how Flax NNX programs save."""
+"""Orbax checkpoints: directories, the usual format of Flax NNX programs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from attention_bridge.errors import CheckpointError, require
 from attention_bridge.weights.leaves import Spec
 
 KIND = "Orbax checkpoint"
-ARRAYS = (".zarray", "zarr.json")  # beside the values of each
-EMPTY = ("None", "Dict", "List", "Tuple", "NamedTuple")  # what has no values
+ARRAYS = (".zarray", "zarr.json")  # metadata files, one in the directory of each array
+EMPTY = ("None", "Dict", "List", "Tuple", "NamedTuple")  # types of nodes without values
 
 
 def open(path: Path) -> Reader:
-    """Open an Orbax checkpoint of one tree. Each tensor is restored by itself.
+    """Open an Orbax checkpoint of one tree. Tensors are restored one at a time.
 
     Raises:
-        CheckpointError: the directory is no such checkpoint or lacks files.
+        CheckpointError: the directory is not such a checkpoint or lacks files.
         InputError: orbax is not installed.
     """
     require(["orbax"], extra="jax")
@@ -62,7 +62,10 @@ def open(path: Path) -> Reader:
 
 
 def _check_sizes(path: Path, found: Mapping[str, Any]) -> None:
-    """Refuse arrays, or chunks, far larger than the directory, where decoding ends the process, and cut chunks."""
+    """Check that no chunk is larger than its array, and that no array or chunk is far larger than the directory.
+
+    Decoding such arrays could crash the process.
+    """
     size_of_all = sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
     declared = 0
     for name, leaf in found.items():
@@ -76,7 +79,7 @@ def _check_sizes(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def _check_all_listed(path: Path) -> None:
-    """Refuse a checkpoint of which Orbax would leave out a tensor: it says so of it, or does not list it."""
+    """Check that Orbax would skip no tensor: each stored one is listed, and none is marked as not to be read."""
     described = path / "_METADATA"
     if not described.is_file():
         return
@@ -84,7 +87,7 @@ def _check_all_listed(path: Path) -> None:
     for name, entry in entries.items():
         value = entry["value_metadata"]
         if value.get("skip_deserialize") and value.get("value_type") not in EMPTY:
-            raise CheckpointError(f"{path} is refused: it says that {name} is not to be read")
+            raise CheckpointError(f"{path} is refused: it marks {name} as not to be read")
     listed = {
         ".".join(str(part["key"]) for part in entry["key_metadata"])
         for entry in entries.values()
@@ -97,7 +100,7 @@ def _check_all_listed(path: Path) -> None:
 
 
 def _stored(path: Path) -> set[str]:
-    """The names of the arrays in the directory, or in the one database of it."""
+    """The names of the arrays in the directory, or in its OCDBT database."""
     if (path / "manifest.ocdbt").is_file():
         import tensorstore
 
@@ -110,7 +113,7 @@ def _stored(path: Path) -> set[str]:
 
 
 def _alone(tree: Any, name: str, chosen: Any, other: Any, above: str = "") -> Any:
-    """The branch of a tree that leads to one flat name; of sequences, which cannot have gaps, all of it."""
+    """Reduce a tree to the branch of one flat name; sequences, which cannot have gaps, are kept whole."""
 
     def below(key: Any, node: Any) -> Any:
         return _alone(node, name, chosen, other, f"{above}{key}.")
@@ -124,10 +127,10 @@ def _alone(tree: Any, name: str, chosen: Any, other: Any, above: str = "") -> An
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
-    """Write a directory that Orbax restores as a tree. It takes the tree at once: all is held in memory.
+    """Write a directory that Orbax restores as a tree. Orbax writes it at once, so all tensors are held in memory.
 
     Raises:
-        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        CheckpointError: the tensors differ from `specs`, or the format cannot store them.
         DiskError: the system cannot write.
         InputError: orbax is not installed.
     """
@@ -145,7 +148,7 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
         )
     tree = nest(path, gathered(path, items, specs))
     with writing(path, Exception), ocp.PyTreeCheckpointer() as checkpointer:
-        # Orbax has a temporary name of its own beside what it writes; so that is one level down at first.
+        # Orbax makes a temporary directory beside its target, so the target is one level down at first.
         below = path.absolute() / "tree"
         path.mkdir()
         checkpointer.save(below, tree)

@@ -1,7 +1,6 @@
-"""What a pickle says, followed step by step without making anything of it.
+"""Scan of a pickle's opcodes, without executing them, for content that would silently give wrong tensors.
 
-Unpickling forgets what a pickle says twice, and PyTorch replaces strides that cannot be: both would be other tensors
-without a word.
+Unpickling keeps only the last value of a duplicate key, and PyTorch replaces impossible strides.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _MARK = object()
 
 
 class _Thing:
-    """Something that a pickle makes, of which no more is known than the keys that it is given."""
+    """Placeholder for an object of a pickle; it records only the keys that are set on it."""
 
     def __init__(self, called: str = "") -> None:
         self.called = called
@@ -34,21 +33,21 @@ class _Thing:
 
 
 def scan(file: IO[bytes]) -> None:
-    """Read one pickle to its end.
+    """Scan one pickle to its end.
 
     Raises:
-        ValueError: a key of a dictionary comes twice, or a tensor has a negative size, stride or offset; and whatever
-            a damaged pickle leads to.
+        ValueError: a dictionary has a duplicate key, a tensor has a negative size, stride or offset, or the pickle is
+            damaged.
     """
     try:
         _follow(file)
-    except (LookupError, ArithmeticError, TypeError) as error:  # what is not there is fetched or popped
+    except (LookupError, ArithmeticError, TypeError) as error:  # an opcode uses a value that does not exist
         raise ValueError("its pickle is damaged") from error
 
 
 def _follow(file: IO[bytes]) -> None:
     stack: list[Any] = []
-    marks: list[int] = []  # where they are in the stack
+    marks: list[int] = []  # their positions in the stack
     memo: dict[Any, Any] = {}
     for operation, argument, _ in pickletools.genops(file):
         name = operation.name
@@ -68,7 +67,7 @@ def _follow(file: IO[bytes]) -> None:
 
 
 def _popped(stack: list[Any], marks: list[int], operation: pickletools.OpcodeInfo) -> list[Any]:
-    """What an operation takes from the stack: so many things, and all that are above the last mark."""
+    """Pop the operands of an operation: a fixed number, and all above the last mark if it takes a mark."""
     before = operation.stack_before
     above: list[Any] = []
     count = len(before)
@@ -78,7 +77,7 @@ def _popped(stack: list[Any], marks: list[int], operation: pickletools.OpcodeInf
         above = stack[at + 1 :]
         del stack[at:]
     if count > len(stack):
-        raise ValueError("its pickle takes more than it has")
+        raise ValueError("its pickle pops more values than its stack has")
     below = stack[len(stack) - count :]
     del stack[len(stack) - count :]
     while marks and marks[-1] >= len(stack):
@@ -87,7 +86,7 @@ def _popped(stack: list[Any], marks: list[int], operation: pickletools.OpcodeInf
 
 
 class _Tuple(tuple[Any, ...]):
-    """A tuple that knows how deep it is: Python ends the process when it hashes one that is very deep."""
+    """A tuple that records its nesting depth: hashing a very deep tuple would crash Python."""
 
     levels = 1
 
@@ -136,7 +135,7 @@ def _reduced(items: list[Any], _: Any) -> list[Any]:
     return [_Thing()]
 
 
-# What operations do to the stack, where that is more than to put something new there.
+# Effects of opcodes on the stack, other than pushing new objects.
 STEPS: dict[str, Callable[[list[Any], Any], list[Any] | None]] = {
     **dict.fromkeys(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"), _tuple),
     **dict.fromkeys(("SETITEM", "SETITEMS"), _with_keys),

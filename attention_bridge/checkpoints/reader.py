@@ -1,4 +1,4 @@
-"""An opened checkpoint: what is in it is known at once, values are read one tensor at a time."""
+"""Opened checkpoints: shapes and dtypes are known at once, values are read one tensor at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _nothing() -> None: ...
 
 
 class FileState(NamedTuple):
-    """Device, inode, size and time of the last write of a file: they tell that it was replaced or changed."""
+    """Device, inode, size and modification time of a file, which show whether it was replaced or changed."""
 
     device: int
     number: int
@@ -29,7 +29,7 @@ class FileState(NamedTuple):
 
 
 def file_state(path: Path) -> FileState | None:
-    """The state of a file; None of a directory and of a name that nothing has."""
+    """The state of a file; None if the path is a directory or does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -40,12 +40,16 @@ def file_state(path: Path) -> FileState | None:
 
 
 def check_unchanged(path: Path, before: FileState | None) -> None:
-    """Refuse a file that was replaced or written to: its header would be that of other values.
+    """Check that a file was neither replaced nor modified since its header was read.
 
-    What has lost its name is whole until it is closed.
+    A deleted file passes: it stays whole until it is closed.
+
+    Args:
+        path: the file.
+        before: earlier state of the file; None for no check.
 
     Raises:
-        CheckpointError: the state is another than before.
+        CheckpointError: the state has changed.
     """
     now = file_state(path)
     if before is not None and now is not None and now != before:
@@ -54,14 +58,16 @@ def check_unchanged(path: Path, before: FileState | None) -> None:
 
 @dataclass(frozen=True)
 class Reader:
-    """A checkpoint that was opened, of any format. It closes itself at the end of a `with` block.
+    """An opened checkpoint of any format; a context manager that closes it.
 
     Attributes:
         path: the file, index or directory.
-        format: such as `safetensors`.
-        specs: name to shape and dtype.
-        metadata: what the file says besides, by name.
-        state: of the file when it was opened.
+        format: name of the format, such as `safetensors`.
+        specs: shape and dtype of each tensor, by name.
+        metadata: other entries of the file, by name.
+        fetch: function that reads the values of the tensor of a name.
+        release: function that closes the file.
+        state: state of the file when it was opened.
     """
 
     path: Path
@@ -77,16 +83,16 @@ class Reader:
         object.__setattr__(self, "state", file_state(self.path))
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, read from the file where the format allows.
+        """Read one tensor.
 
         Args:
-            name: one of `specs`.
+            name: name of the tensor, one of `specs`.
 
         Returns:
             The array; writing into it changes no file.
 
         Raises:
-            CheckpointError: there is no such tensor, or the file is damaged or another than it was when it was opened.
+            CheckpointError: there is no such tensor, or the file is damaged or has changed since it was opened.
         """
         if name not in self.specs:
             raise CheckpointError(f"{self.path} has no tensor {name}")
@@ -98,12 +104,12 @@ class Reader:
         return array
 
     def items(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Every tensor in turn; none is kept here."""
+        """Yield the name and array of every tensor; the reader keeps none in memory."""
         for name in self.specs:
             yield name, self.read(name)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.release()
 
     def __enter__(self) -> Self:

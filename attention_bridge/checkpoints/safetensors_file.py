@@ -1,6 +1,6 @@
-"""One safetensors file: 8 bytes for the header's length, the header in JSON, the tensors' bytes.
+"""Single safetensors files: 8 bytes for the header's length, the header in JSON, the tensors' bytes.
 
-bfloat16 and the 8-bit floats, which the library does not read for numpy, are ml_dtypes here.
+bfloat16 and the 8-bit floats, which the safetensors library does not read for numpy, are read as ml_dtypes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from attention_bridge.checkpoints.reader import Reader
 from attention_bridge.errors import CheckpointError
 from attention_bridge.weights.leaves import Spec
 
-LONGEST_HEADER = 100_000_000  # the library reads none that is longer
+LONGEST_HEADER = 100_000_000  # bytes; the library reads no longer ones
 
 DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -49,17 +49,17 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Place(NamedTuple):
-    """Where a tensor's bytes begin in a file, and what they are."""
+    """The offset of a tensor in a file, in bytes, and its shape and dtype."""
 
     start: int
     spec: Spec
 
 
 def open(path: Path) -> Reader:
-    """Open a safetensors file. Its tensors are read from it one at a time.
+    """Open a safetensors file. Tensors are read one at a time.
 
     Raises:
-        CheckpointError: the file is empty, truncated, damaged or no safetensors file.
+        CheckpointError: the file is empty, truncated, damaged or not a safetensors file.
     """
     with reading(path, "safetensors file"):
         places, metadata = _read_header(path)
@@ -71,7 +71,7 @@ def open(path: Path) -> Reader:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
-    """Where everything is, and the metadata. The library checks the header: that offsets leave no holes, too."""
+    """The position of each tensor, and the metadata. The safetensors library checks that offsets leave no gaps."""
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path} is empty")
@@ -111,7 +111,7 @@ def _place(path: Path, name: str, entry: Mapping[str, Any], start: int) -> Place
 
 
 def save_file(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str] | None) -> None:
-    """Write a file of tensors that are all at hand. What has that name is overwritten at once.
+    """Write a file of tensors that are all in memory. An existing file of that name is overwritten.
 
     Raises:
         TypeError: metadata is not text.
@@ -121,16 +121,16 @@ def save_file(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[s
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
-    """Write a new file, one tensor at a time, each at its place. What has that name is overwritten at once.
+    """Write a new file, one tensor at a time. An existing file of that name is overwritten.
 
     Args:
-        path: the file.
-        items: name and array, in any order.
-        specs: all that will come.
-        metadata: text to keep with them.
+        path: file to write.
+        items: pairs of name and array, in any order.
+        specs: shape and dtype of each tensor, by name.
+        metadata: text to store with the tensors.
 
     Raises:
-        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        CheckpointError: the tensors differ from `specs`, or the format cannot store them.
         DiskError: the system cannot write.
         TypeError: metadata is not text.
     """
@@ -141,7 +141,12 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
 
 
 def check(path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
-    """Refuse what has no place in a safetensors file."""
+    """Check that a safetensors file can store these tensors and this metadata.
+
+    Raises:
+        CheckpointError: a name or dtype is not supported.
+        TypeError: metadata is not text.
+    """
     check_writable(path, "safetensors", specs, NAMES)
     check_names(path, specs)
     if "__metadata__" in specs:
@@ -152,7 +157,7 @@ def check(path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]) ->
 
 
 class Open:
-    """A file being written: the header is there, the tensors come in any order."""
+    """A file that is being written: the header first, then the tensors in any order."""
 
     def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
         self.path = path
@@ -179,7 +184,7 @@ class Open:
 def _layout(
     path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]
 ) -> tuple[dict[str, int], bytes]:
-    """Where each tensor starts, and the bytes before the first: widest dtypes first, so that all are aligned."""
+    """The offset of each tensor, and the header's bytes. The widest dtypes come first, so that all are aligned."""
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, spec in _widest_first(specs):

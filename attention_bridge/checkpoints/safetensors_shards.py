@@ -1,4 +1,4 @@
-"""Safetensors in several files, with an index."""
+"""Sharded safetensors checkpoints: several files with an index."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def open(path: Path) -> Reader:
     """Open a sharded checkpoint by its index.
 
     Raises:
-        CheckpointError: the index or a shard is missing or damaged, or both disagree.
+        CheckpointError: the index or a shard is missing or damaged, or they disagree.
     """
     return index.open(path, safetensors_file.open)
 
@@ -38,19 +38,19 @@ def open(path: Path) -> Reader:
 def write(
     path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str], max_shard_bytes: int
 ) -> None:
-    """Write shards and, last of all, their index; only then the checkpoint that was there before goes.
+    """Write shards and then their index; an existing checkpoint is removed only after that.
 
     Args:
-        path: the file that would be written without shards, `model.safetensors`. The index is called
-            `model.safetensors.index.json`, the shards `model-00001-of-00003.safetensors` and so on. What fits
-            into one shard becomes `path` itself.
-        items: name and array, in any order.
-        specs: all that will come; shards are filled in this order.
-        metadata: text to keep in every shard.
-        max_shard_bytes: of the tensors in a shard; a larger tensor has a shard of its own.
+        path: name of the unsharded file, `model.safetensors`. The index is called `model.safetensors.index.json`,
+            the shards `model-00001-of-00003.safetensors` and so on. If all tensors fit into one shard, `path` itself
+            is written.
+        items: pairs of name and array, in any order.
+        specs: shape and dtype of each tensor, by name; shards are filled in this order.
+        metadata: text to store in every shard.
+        max_shard_bytes: largest size of the tensors in a shard; a larger tensor has a shard of its own.
 
     Raises:
-        CheckpointError: as `safetensors_file.write`.
+        CheckpointError: the tensors differ from `specs`, or the format cannot store them.
         DiskError: the system cannot write.
         TypeError: metadata is not text.
     """
@@ -88,32 +88,30 @@ def _replace(
             with replacing(target) as new_index:
                 new_index.write_text(json.dumps(_index(names, parts, specs), indent=2), encoding="utf-8")
     except BaseException:
-        if _names_before(target) != names:  # else the interruption came when the new index was there already
+        if _names_before(target) != names:  # else the interruption came after the new index was written
             for shard in placed:
                 remove(shard)
         raise
     finally:
         for temporary in temporaries:
             remove(temporary)
-    with suppress(
-        OSError
-    ):  # the new checkpoint is whole; what is left of the old one is not worth failing for
+    with suppress(OSError):  # the new checkpoint is complete; leftovers of the old one are no error
         for name in {path.name, *_to_remove(path, before)} - {*names}:
             path.with_name(name).unlink(missing_ok=True)
         flush_entries(path.parent)
 
 
 def remove_index(path: Path) -> None:
-    """Remove the index of an older checkpoint in shards, and its shards, once `path` itself is the checkpoint."""
+    """Remove the index and the shards of an older checkpoint, after `path` itself was written."""
     target = path.with_name(f"{path.name}.index.json")
     before = _names_before(target)
-    with suppress(OSError):  # the new checkpoint is whole without this
+    with suppress(OSError):  # the new checkpoint is complete without this
         for name in [target.name, *_to_remove(path, before)]:
             path.with_name(name).unlink(missing_ok=True)
 
 
 def plan(specs: Mapping[str, Spec], max_shard_bytes: int) -> list[list[str]]:
-    """Which tensors go into which shard: in order, each shard as full as it may be.
+    """Assign tensors to shards in order, each shard as full as possible.
 
     Raises:
         CheckpointError: `max_shard_bytes` is not positive.
@@ -150,7 +148,7 @@ def _write_shards(
 
 
 def _shard_names(path: Path, count: int) -> list[str]:
-    """The usual names; if one is taken, others, so that no shard of the checkpoint that is there is touched."""
+    """Names for the shards: the usual ones, or tagged ones if any exists, so that no existing shard is touched."""
     for tag in ("", f"-{uuid.uuid4().hex[:8]}"):
         names = [f"{path.stem}{tag}-{i + 1:05}-of-{count:05}{path.suffix}" for i in range(count)]
         if not any(path.with_name(name).exists() for name in names):
@@ -159,7 +157,7 @@ def _shard_names(path: Path, count: int) -> list[str]:
 
 
 def _to_remove(path: Path, names: list[str]) -> list[str]:
-    """Of the files that an older index names, those that are shards of `path` by their names: it may name any file."""
+    """The files of an older index that are named like shards of `path`; an index may name any file."""
     ours = re.compile(rf"{re.escape(path.stem)}(-[0-9a-f]{{8}})?-\d{{5}}-of-\d{{5}}{re.escape(path.suffix)}")
     return [name for name in names if ours.fullmatch(name)]
 

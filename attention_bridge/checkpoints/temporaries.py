@@ -1,8 +1,7 @@
-"""Names of temporary files, which say whose they are: those of processes that are gone are removed.
+"""Names of temporary files that identify the owning process, so that leftovers of killed processes are removed.
 
-A process that is killed cleans up nothing. Its temporaries hold its number and its start in their names, so that the
-next run removes them, and never those of a run that is still going on, in this machine or in another that shares the
-directory.
+A killed process cannot clean up. The names contain its machine, process id and start time, so that a later run removes
+its leftovers and never the files of a running process, on this machine or on another that shares the directory.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ OWNED = re.compile(
 
 
 def temporary_name(path: Path, kind: str = "tmp") -> Path:
-    """A name beside `path` that nothing has, and that says which process takes it.
+    """An unused name beside `path` that identifies this process.
 
     Args:
-        path: the file or directory to write.
-        kind: `tmp` for what is thrown away if the process is killed, `old` for what is then put back.
+        path: file or directory to write.
+        kind: `tmp` for a file to remove if the process is killed, `old` for one to restore to `path`.
     """
     pid = os.getpid()
     return path.with_name(f".{path.name}.{_machine()}-{pid}-{_start(pid) or 0}-{uuid.uuid4().hex[:8]}.{kind}")
 
 
 def remove_stale(directory: Path) -> None:
-    """Remove the temporaries in a directory whose processes are gone, and put back what they had moved aside."""
-    with suppress(OSError):  # what cannot be cleaned up is no reason to write nothing
+    """Remove the temporary files of ended processes from a directory, and restore files that they had moved aside."""
+    with suppress(OSError):  # a failed cleanup must not prevent writing
         for entry in list(directory.iterdir()):
             found = OWNED.fullmatch(entry.name)
             if found is None or found["machine"] != _machine():
@@ -50,7 +49,7 @@ def remove_stale(directory: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a directory, if there is one."""
+    """Remove a file or a directory if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
@@ -59,15 +58,15 @@ def remove(path: Path) -> None:
 
 @cache
 def _machine() -> str:
-    """This machine and, where processes are numbered in several namespaces, this one."""
+    """A hash of this machine's name and, on Linux, its process-id namespace."""
     numbering = Path("/proc/self/ns/pid")
     place = numbering.readlink() if numbering.is_symlink() else ""
     return hashlib.sha256(f"{platform.node()} {place}".encode()).hexdigest()[:8]
 
 
 def _lives(pid: int, start: int) -> bool:
-    """Whether a process runs and is the one that started then, not another that has its number now."""
-    if os.name == "nt":  # no signal asks there: it would end the process
+    """Whether the process with this id and start time still runs; another process may have reused the id."""
+    if os.name == "nt":  # `os.kill` would terminate the process on Windows
         return True
     try:
         os.kill(pid, 0)
@@ -80,7 +79,7 @@ def _lives(pid: int, start: int) -> bool:
 
 
 def _start(pid: int) -> int | None:
-    """When a process started, in the system's ticks; -1 if it has ended, None where the system does not say."""
+    """Start time of a process in clock ticks; -1 if it has ended, None if the system does not provide it."""
     try:
         state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Files of torch.save, read without running any code that they hold."""
+"""Files of `torch.save`, read without running code from them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from attention_bridge.weights.leaves import Spec, is_torch, to_numpy, to_torch
 KIND = "file of torch.save"
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"  # of protocol 2 or later
-PICKLES = 4  # in an old file, before the names of its storages
+PICKLES = 4  # in a file in the legacy format, before the names of its storages
 
 
 def open(path: Path) -> Reader:
-    """Open a file of torch.save. Tensors may be nested; what is no tensor is left out.
+    """Open a file of `torch.save`. Tensors may be nested; other objects are ignored.
 
-    Each tensor is read by itself. Before the first, the checksum of every entry is compared, a piece at a time. Files
-    from before PyTorch 1.6 have none, and are read whole.
+    Tensors are read one at a time. Before the first one, the checksums of all entries are verified. Files from before
+    PyTorch 1.6 have no checksums and are read whole.
 
     Raises:
         CheckpointError: the file is damaged, needs code to be run, or holds no tensors.
@@ -61,10 +61,10 @@ def open(path: Path) -> Reader:
 
 
 def open_shards(path: Path) -> Reader:
-    """Open a checkpoint in several such files by its index.
+    """Open a sharded checkpoint of `torch.save` files by its index.
 
     Raises:
-        CheckpointError: the index or a shard is missing or damaged, or both disagree.
+        CheckpointError: the index or a shard is missing or damaged, or they disagree.
         InputError: torch is not installed.
     """
     require(["torch"], extra="torch")
@@ -72,7 +72,7 @@ def open_shards(path: Path) -> Reader:
 
 
 def _load(path: Path) -> Any:
-    """All of an old file: it begins with pickles, of which the fourth is what was saved."""
+    """Load a whole file in the legacy format: it begins with pickles, the fourth of which is the saved object."""
     import torch
 
     with path.open("rb") as file:
@@ -89,13 +89,13 @@ def _load(path: Path) -> Any:
 
 @contextmanager
 def _without_code(path: Path) -> Iterator[None]:
-    """Say what code a pickle wants to run, if it does."""
+    """Convert unpickling errors into a `CheckpointError` that names the code that a pickle requires."""
     try:
         yield
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL:? `?([\w.]+)", str(error)):
             raise CheckpointError(
-                f"{path} is refused: to read it the code {found[1]} would have to be run, and here no code of files is"
+                f"{path} is refused: reading it would run the code {found[1]}, and code in files is never run"
             ) from error
         raise CheckpointError(
             f"{path} is damaged or no {KIND}: its pickle is damaged or holds more than tensors"
@@ -116,15 +116,15 @@ def _spec(path: Path, name: str, tensor: Any) -> Spec:
         found = Spec(tuple(tensor.shape), dtype_of(name, tensor))
     except TypeError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    check_inflation(path, nbytes(found))  # an expanded tensor repeats few bytes
+    check_inflation(path, nbytes(found))  # a small storage can be expanded to a huge tensor
     return Spec(found.shape, supported(path, name, found.dtype))
 
 
 def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
-    """Write a state dict. torch.save takes all tensors at once, so all are held in memory.
+    """Write a state dict. `torch.save` writes it at once, so all tensors are held in memory.
 
     Raises:
-        CheckpointError: what comes is not what `specs` says, or has no place in the format.
+        CheckpointError: the tensors differ from `specs`, or the format cannot store them.
         DiskError: the system cannot write.
         InputError: torch is not installed.
     """
@@ -138,5 +138,5 @@ def write(path: Path, items: Items, specs: Mapping[str, Spec], metadata: Mapping
     with (
         writing(path, RuntimeError),
         path.open("wb") as file,
-    ):  # by a path, its name would be kept in the file
+    ):  # given a path, torch.save would store its name in the file
         torch.save(tensors, file)

@@ -1,7 +1,7 @@
-"""Zip files of torch.save: the pickle is read without running code, tensors are read one at a time.
+"""Zip files of `torch.save`: the pickle is read without running code, tensors are read one at a time.
 
-torch.load would read all tensors at once, or map the file into memory; a mapping ends the process where the file has
-become shorter. So the pickle is read here, by PyTorch's own restricted unpickler, into tensors without values.
+`torch.load` would read all tensors at once or map the file into memory, and a memory map of a truncated file crashes
+the process. So PyTorch's own restricted unpickler reads the pickle here, into tensors without values.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ DATA = re.compile(r"[^/]+/data/[^/]+")  # the entries that hold tensors' bytes
 
 
 class _Storage(NamedTuple):
-    """The bytes of some tensors: the entry that holds them, and where they begin in the file."""
+    """A storage of one or more tensors: its entry in the zip file, and its offset and size in bytes."""
 
     entry: str
     start: int
     nbytes: int
-    kept: Any  # on the meta device; while it lives, nothing else has its address
+    kept: Any  # the storage on the meta device, kept alive so that its address stays unique
 
 
 class TorchZip:
-    """An opened zip file of torch.save.
+    """An opened zip file of `torch.save`.
 
     Args:
         path: the file.
 
     Attributes:
-        tree: what was saved; its tensors are on the meta device.
+        tree: the saved object; its tensors are on the meta device.
 
     Raises:
-        CheckpointError: it is damaged, no such file, or holds code.
+        CheckpointError: the file is damaged, was not written by `torch.save`, or requires running code.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,10 +61,10 @@ class TorchZip:
             self.tree = self._unpickle(archive, prefix)
 
     def read(self, name: str, tensor: Any) -> np.ndarray:
-        """The values of one tensor of the tree; the checksums of all entries are compared before the first.
+        """Read the values of one tensor of the tree; the first call verifies the checksums of all entries.
 
         Raises:
-            CheckpointError: a checksum is another, or the file has become shorter.
+            CheckpointError: a checksum is wrong, or the file was truncated.
         """
         self._check_sums()
         storage = self.storages[tensor.untyped_storage()._cdata]
@@ -82,7 +82,7 @@ class TorchZip:
         array = np.conj(array) if tensor.is_conj() else array
         array = np.negative(array) if tensor.is_neg() else array
         again = any(step == 0 and size > 1 for step, size in zip(strides, tensor.shape, strict=True))
-        return np.array(array) if again or flat.size < array.size else array  # each number in its own place
+        return np.array(array) if again or flat.size < array.size else array  # elements must not share memory
 
     def _check_sums(self) -> None:
         if self.checked:
@@ -102,7 +102,7 @@ class TorchZip:
                 check_sum(self.path, archive, entry)
 
     def _prefix(self, archive: zipfile.ZipFile) -> str:
-        """The directory in the file that holds everything."""
+        """The directory inside the zip file that holds all entries."""
         names = archive.namelist()
         if not names:
             raise CheckpointError(f"{self.path} is no file of torch.save: it is an empty zip file")
@@ -114,7 +114,7 @@ class TorchZip:
         [prefix] = prefixes
         if f"{prefix}/constants.pkl" in names:
             raise CheckpointError(
-                f"{self.path} is refused: it is a TorchScript archive, to read it code would have to be run"
+                f"{self.path} is refused: it is a TorchScript archive, and reading it would run code"
             )
         if f"{prefix}/data.pkl" not in names:
             raise CheckpointError(f"{self.path} is no file of torch.save: it has no data.pkl")
@@ -155,10 +155,10 @@ class TorchZip:
             torch._utils._validate_loaded_sparse_tensors()
 
     def check(self, name: str, tensor: Any) -> None:
-        """Refuse a tensor that leaves its storage: PyTorch would make the storage longer, with values of nowhere.
+        """Check that a tensor lies within its storage: PyTorch would extend the storage with undefined values.
 
         Raises:
-            CheckpointError: it does, or has no storage in the file.
+            CheckpointError: the tensor exceeds its storage or has none in the file.
         """
         storage = self.storages.get(tensor.untyped_storage()._cdata)
         if storage is None:
@@ -173,16 +173,16 @@ class TorchZip:
 
 
 def dtype_of(name: str, tensor: Any) -> np.dtype[Any]:
-    """The dtype that numpy has for a tensor's, on whichever device it is.
+    """The numpy dtype of a tensor on any device.
 
     Raises:
-        TypeError: numpy has none.
+        TypeError: numpy has no such dtype.
     """
     return spec(name, tensor.new_empty(0, device="cpu")).dtype
 
 
 def _span(tensor: Any) -> int:
-    """How many elements there are from a tensor's first to its last, of which it may leave some out."""
+    """Number of storage elements from a tensor's first to its last; strides may skip some."""
     if tensor.numel() == 0:
         return 0
     return 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))

@@ -1,4 +1,4 @@
-"""Objects of JSON and maps of msgpack in which no key comes twice."""
+"""Check for duplicate keys in JSON objects and msgpack maps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """A dictionary of pairs, for `object_pairs_hook`.
+    """Build a dictionary from pairs, for `object_pairs_hook`.
 
     Raises:
-        ValueError: a key comes twice, of which one value would be lost.
+        ValueError: there is a duplicate key, so that one value would be lost.
     """
     found: dict[Any, Any] = {}
     for key, value in pairs:

@@ -1,7 +1,6 @@
-"""The directory of a zip file, compared with its end record and with the entries themselves.
+"""Check of a zip file's directory against its end record and the entries themselves.
 
-zipfile believes the directory's length and reads no more than it lists: an entry that is not listed would be missing
-without a word.
+`zipfile` trusts the directory and ignores entries that it does not list, so such an entry would be silently missing.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ END_64 = struct.Struct("<4sQ2H2L4Q")
 LOCATOR_64 = struct.Struct("<4sLQL")
 LISTED = struct.Struct("<4s6H3L5H2L")
 LOCAL = struct.Struct("<4s5H3L2H")
-DESCRIPTOR = 0x08  # the flag that says that lengths and checksum follow the bytes
-PLAIN = DESCRIPTOR | 0x800 | 0x06  # that names are UTF-8, and how hard was tried to compress
-DIRECTORY = 0x10  # the attribute, of which PyTorch reads nothing
+DESCRIPTOR = 0x08  # flag: the lengths and the checksum follow the data
+PLAIN = DESCRIPTOR | 0x800 | 0x06  # the flags for UTF-8 names and the compression level
+DIRECTORY = 0x10  # attribute of a directory; PyTorch reads no data of such an entry
 DESCRIPTORS = (12, 16, 20, 24)  # bytes
-FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF  # the number is in a wider field elsewhere
+FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF  # values that refer to a wider field elsewhere
 
 
 class _End(NamedTuple):
-    """What the end record says of the directory, and where the directory must end."""
+    """The end record: number of entries, size and start of the directory, and the offset where it must end."""
 
     entries: int
     size: int
@@ -35,10 +34,10 @@ class _End(NamedTuple):
 
 
 def check_directory(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuse a zip file that holds other entries than it lists.
+    """Check that a zip file holds exactly the entries that it lists.
 
     Raises:
-        CheckpointError: directory, end record and entries disagree, or bytes of the file belong to none of them.
+        CheckpointError: directory, end record and entries disagree, or the file has bytes outside of them.
     """
     with path.open("rb") as file:
         try:
@@ -47,7 +46,7 @@ def check_directory(path: Path, archive: zipfile.ZipFile) -> None:
         except (struct.error, _DisagreeError) as error:
             why = error if isinstance(error, _DisagreeError) else "it ends too early"
             raise CheckpointError(
-                f"{path} is damaged: the directory of the zip file disagrees with what is in it: {why}"
+                f"{path} is damaged: the directory of the zip file disagrees with its content: {why}"
             ) from error
 
 
@@ -81,7 +80,7 @@ def _end(file: IO[bytes], archive: zipfile.ZipFile, file_size: int) -> _End:
         )
         found = _End(count, size, start, at)
         if at + 12 + length != short.here - LOCATOR_64.size:
-            raise _DisagreeError("the wide end record has another length than it says")
+            raise _DisagreeError("the length of the wide end record is wrong")
         for said, wide, full in zip(short[:3], found[:3], (FULL_16, FULL_32, FULL_32), strict=True):
             if said not in (wide, full):
                 raise _DisagreeError(f"the end records say {said} and {wide}")
@@ -108,7 +107,7 @@ def _check_listed(file: IO[bytes], archive: zipfile.ZipFile, end: _End) -> None:
 
 
 def _check_entries(file: IO[bytes], archive: zipfile.ZipFile) -> None:
-    """The entries, as the directory lists them, must fill the file from its beginning to the directory."""
+    """Check that the listed entries fill the file from its beginning to the directory."""
     entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     ends = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
     if (entries[0].header_offset if entries else archive.start_dir) != 0:
@@ -122,7 +121,7 @@ def _check_entries(file: IO[bytes], archive: zipfile.ZipFile) -> None:
 
 
 def _check_local(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
-    """Where the bytes of an entry end, by its own header and the directory's."""
+    """The end offset of an entry's data; its local header must agree with the directory."""
     _, flags, method, _, _, checksum, packed, size, name, extra = _take(
         file, LOCAL, entry.header_offset, b"PK\3\4", "entry"
     )
@@ -143,12 +142,12 @@ def _check_local(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
     listed = [entry.compress_type, entry.CRC, entry.compress_size, entry.file_size]
     unsaid = flags & DESCRIPTOR and not any(said[1:])
     if said != listed and not (unsaid and said[0] == listed[0]):
-        raise _DisagreeError(f"{entry.filename} says {said} of itself and the directory {listed}")
+        raise _DisagreeError(f"{entry.filename} has {said} in its own header and {listed} in the directory")
     return start + entry.compress_size
 
 
 def _wide(extra: bytes, sizes: list[int]) -> list[int]:
-    """The lengths of an entry, from the extra field for large files where it has them."""
+    """The sizes of an entry, taken from the extra field of the Zip64 format where it has them."""
     if FULL_32 not in sizes:
         return sizes
     while len(extra) >= 4:

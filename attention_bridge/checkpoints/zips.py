@@ -1,4 +1,4 @@
-"""Zip files, which npz files and those of torch.save are: checked before anything in them is believed."""
+"""Zip files, the container of npz, `.keras` and `torch.save` files, with consistency checks before reading."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ CHUNK = 2**20
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip file whose entries have different names and are not absurdly larger than the file.
+    """Open a zip file and check its directory.
 
-    Directory, end record and entries must agree: what stands in the file is listed, and the other way round.
+    Entry names must be unique, the entries must not be far larger than the file, and the directory, the end record
+    and the entries must agree.
 
     Raises:
-        CheckpointError: they do not, or are.
-        zipfile.BadZipFile: it is no zip file; and whatever else zipfile raises.
+        CheckpointError: a check fails.
+        zipfile.BadZipFile: the file is not a zip file. `zipfile` may raise other errors on damaged files.
     """
     archive = zipfile.ZipFile(path)
     try:
@@ -37,10 +38,10 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def check_sum(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Read an entry to its end, where zipfile compares its checksum.
+    """Read an entry to its end, so that `zipfile` verifies its checksum.
 
     Raises:
-        CheckpointError: the checksum or the length is another.
+        CheckpointError: the checksum or the length is wrong.
     """
     left = entry.file_size
     try:
@@ -48,15 +49,13 @@ def check_sum(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> N
             while chunk := file.read(CHUNK):
                 left -= len(chunk)
     except zipfile.BadZipFile as error:
-        raise CheckpointError(
-            f"{path} is damaged: {entry.filename} has another checksum than it says"
-        ) from error
+        raise CheckpointError(f"{path} is damaged: {entry.filename} has a wrong checksum") from error
     if left:
         raise CheckpointError(f"{path} is damaged: {entry.filename} ends {left} bytes too early")
 
 
 def start_of(path: Path, entry: zipfile.ZipInfo) -> int:
-    """Where the bytes of an entry begin in the file; its own header may be longer than the directory says."""
+    """The offset of an entry's data in the file; its local header may be longer than the directory says."""
     with path.open("rb") as file:
         file.seek(entry.header_offset)
         *_, name, extra = LOCAL.unpack(file.read(LOCAL.size))

@@ -100,37 +100,34 @@ def convert(
 
     Example: attention-bridge convert path/to/gpt2 gpt2.safetensors --from hf.gpt2 --to jax_attention
     """
-    from attention_bridge import checkpoints, weights
+    from attention_bridge import weights
     from attention_bridge.cli import weight_tables
     from attention_bridge.pretrained import conversion
+    from attention_bridge.pretrained.source import Source
 
     if dry_run and verify:
         raise InputError("expected --dry-run or --verify, not both: a dry run writes no target to verify")
-    given = None if config is None else conversion.read_configuration(config)
-    axes = conversion.read_axes(axis or [])
-    layout = source_layout or conversion.layout_by_configuration(source, given)
-    known = given
-    if verify:
-        from attention_bridge.pretrained import verification
+    axes, places, verified = conversion.read_axes(axis or []), conversion.read_places(place or []), None
+    with Source.open(source, config) as opened:
+        layout = source_layout or opened.layout()
+        if verify:
+            from attention_bridge.pretrained import verification
 
-        known = given if given is not None else conversion.configuration_beside(checkpoints.find(source).path)
-        verification.check(source, layout, target_layout, config=known, axes=axes)
-    done = conversion.convert_checkpoint(
-        source,
-        target,
-        layout,
-        target_layout,
-        axes=axes,
-        config=given,
-        dry_run=dry_run,
-        force=force,
-        allow_unknown=allow_unknown,
-        places=conversion.read_places(place or []),
-        watch=watched,
-    )
-    verified = None
-    if verify:
-        verified = verification.verify(source, done.target, layout, target_layout, config=known, axes=axes)
+            verification.check(opened, layout, target_layout, axes=axes)
+        done = conversion.convert_checkpoint(
+            opened,
+            target,
+            layout,
+            target_layout,
+            axes=axes,
+            dry_run=dry_run,
+            force=force,
+            allow_unknown=allow_unknown,
+            places=places,
+            watch=watched,
+        )
+        if verify:
+            verified = verification.verify(opened, done.target, layout, target_layout, axes=axes)
     for name in done.unknown:
         warn(f"no module of the mirrors has {name}; it was copied unchanged")
     for name in done.not_finite:

@@ -34,7 +34,7 @@ def plot(
         raise InputError(f"--output must be in a directory that exists, but {output.parent} does not exist")
     is_page = output.suffix.lower() == ".html"
     if not is_page:
-        require(["matplotlib"], extra="demo")
+        require(["matplotlib"], extra="plot")
     from attention_bridge import plots
     from attention_bridge.plots import arrays, reading
 

@@ -1,12 +1,12 @@
-"""Training across frameworks: the optimizer of a PyTorch run in optax, and its state both ways.
+"""Conversion of optimizers between PyTorch and optax: the update rule, and the optimizer state in both directions.
 
-| function                   | gives                                                            |
+| function                   | returns                                                          |
 |----------------------------|------------------------------------------------------------------|
-| `optimizer_like`           | the optax transformation that steps as a torch optimizer does    |
-| `optimizer_state_to_optax` | its state, from the moments that the torch optimizer holds       |
-| `optimizer_state_to_torch` | the torch optimizer, filled with the moments of the optax state  |
+| `optimizer_like`           | an optax transformation equivalent to a torch optimizer          |
+| `optimizer_state_to_optax` | its state, with the moments of the torch optimizer               |
+| `optimizer_state_to_torch` | the torch optimizer, with the moments of an optax state          |
 
-A run that was begun in PyTorch goes on in JAX (`params` is `nnx.state(jax_model, nnx.Param)`):
+To continue a PyTorch run in JAX (`params` is `nnx.state(jax_model, nnx.Param)`):
 
 >>> transformation = optimizer_like(optimizer, model=model, scheduler=scheduler, steps=1000, max_norm=1.0)
 >>> params = nnx.state(transfer(model, jax_model), nnx.Param)
@@ -15,10 +15,10 @@ A run that was begun in PyTorch goes on in JAX (`params` is `nnx.state(jax_model
 >>> params = optax.apply_updates(params, updates)
 
 An `nnx.Optimizer` takes such a state with `nnx.update(jax_optimizer.opt_state, nnx.state(state))`, and its
-`opt_state` can be given to `optimizer_state_to_torch` as it is.
+`opt_state` can be passed to `optimizer_state_to_torch` directly.
 
-What the two frameworks do not share: PyTorch leaves alone a parameter that got no gradient, where JAX has a gradient
-of zeros, which decays weights and moments.
+One difference remains: PyTorch skips a parameter without a gradient, while in JAX its gradient is zero, so that weights
+and moments decay.
 """
 
 from attention_bridge.optimizers.back import optimizer_state_to_torch

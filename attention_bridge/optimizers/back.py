@@ -1,4 +1,4 @@
-"""The state of an optax transformation as that of a torch optimizer, bit for bit."""
+"""Conversion of an optax state to the state of a torch optimizer, bit for bit."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def optimizer_state_to_torch(
     target_layout: Layout | str | None = None,
     axes: Mapping[str, int] | None = None,
 ) -> torch.optim.Optimizer:
-    """Fill a torch optimizer so that a run goes on as the optax transformation would.
+    """Fill a torch optimizer with an optax state, so that a run in JAX can continue in PyTorch.
 
-    Moments move as the weights do. Settings of the optimizer, such as its learning rate, stay as they are, but for
-    those that the scheduler moves.
+    Moments are converted like the weights. Settings of the optimizer, such as its learning rate, stay unchanged, except
+    those that the scheduler controls.
 
     Args:
-        opt_state: of a transformation from `optimizer_like` or made of the same parts of optax, or the `opt_state`
-            of an `nnx.Optimizer`.
+        opt_state: state of a transformation from `optimizer_like` or of the same optax parts, or the `opt_state` of an
+            `nnx.Optimizer`.
         params: the parameters in JAX.
-        torch_optimizer: `SGD`, `Adam` or `AdamW`; what it held is replaced.
-        model: that it trains.
-        scheduler: of the torch optimizer, where the transformation follows one; it is stepped up to the count of
-            the optax state.
-        source_layout: the layout of `params`, as in `attention_bridge.weights.transfer`.
-        target_layout: that of `model`, likewise.
-        axes: sizes of axes that the shapes do not give, likewise.
+        torch_optimizer: `SGD`, `Adam` or `AdamW`; its state is replaced.
+        model: model that the optimizer trains.
+        scheduler: scheduler of the torch optimizer; it is stepped up to the step count of the optax state. None if the
+            transformation has no schedule.
+        source_layout: layout of `params`, or its name; None for the default layout of this kind of object.
+        target_layout: layout of `model`, or its name; None for the default layout of this kind of object.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; None for none.
 
     Returns:
         `torch_optimizer`.
 
     Raises:
-        InputError: the transformation keeps other moments than the optimizer, a scheduler is missing or further
-            on, or the optimizer has no partner.
+        InputError: the transformation and the optimizer have different moments, the scheduler is missing or ahead of
+            the optax state, or optax has no equivalent of the optimizer.
         ConversionError: parameters and moments do not fit the layouts or each other.
     """
     check_optimizer(torch_optimizer)
@@ -72,7 +72,7 @@ def optimizer_state_to_torch(
     wanted = {name: parameter.detach() for name, parameter in model.named_parameters()}
     moments: dict[str, Any] = {}
     for kind in sorted(kinds):
-        # Zeros for what the transformation leaves alone: packed weights move as a whole.
+        # Parameters that the transformation does not update get zeros: packed weights are converted as a whole.
         held = {name: np.zeros_like(leaf) for name, leaf in leaves.items()} | _held(kind, parts)
         moments[kind] = route.carry(held, wanted)
     taken = dict.fromkeys(leaves, 0) | _steps(parts)
@@ -84,7 +84,7 @@ def optimizer_state_to_torch(
 
 
 def _schedule_count(parts: list[Any]) -> int | None:
-    """The step at which the schedules are, or None if there is no schedule."""
+    """The step count of the schedules, or None if there is no schedule."""
     counts = {_number(part.count) for part in parts if isinstance(part, optax.ScaleByScheduleState)}
     if len(counts) > 1:
         raise InputError(f"all schedules of the optax state are at one step, but got {sorted(counts)}")
@@ -110,7 +110,7 @@ def _check_position(scheduler: Any, optimizer: torch.optim.Optimizer, count: int
 
 
 def _held(kind: str, parts: list[Any]) -> dict[str, np.ndarray]:
-    """One kind of moments, of all parts, by the names of JAX."""
+    """The moments of one kind, of all parts, by name in JAX."""
     return {
         name: to_numpy(name, leaf)
         for part in parts
@@ -121,14 +121,14 @@ def _held(kind: str, parts: list[Any]) -> dict[str, np.ndarray]:
 
 
 def _steps(parts: list[Any]) -> dict[str, int]:
-    """The steps that each parameter took; for SGD, which does not count them, 1 if there is a buffer."""
+    """The step count of each parameter; for SGD, which does not count steps, 1 if there is a momentum buffer."""
     steps: dict[str, int] = {}
     for part in parts:
         if type(part) not in MOMENTS:
             continue
         names = named_leaves(getattr(part, next(iter(MOMENTS[type(part)]))))
         if isinstance(part, optax.TraceState):
-            # A trace of zeros is what PyTorch has before the first step: no buffer.
+            # A trace of zeros means no step yet; PyTorch then has no buffer.
             taken = int(any(np.asarray(leaf).any() for leaf in names.values()))
         elif isinstance(part, StartedTraceState):
             taken = _number(part.started)
@@ -139,7 +139,7 @@ def _steps(parts: list[Any]) -> dict[str, int]:
 
 
 def _number(leaf: Any) -> int:
-    """The whole number in an array or in a variable of NNX."""
+    """The integer in an array or in an NNX variable."""
     (array,) = jax.tree.leaves(leaf)
     return int(np.asarray(array))
 
@@ -150,7 +150,7 @@ def _load(
     moments: Mapping[str, Mapping[str, torch.Tensor]],
     steps: Mapping[str, int],
 ) -> None:
-    """Give each parameter that took a step its state, the way that checkpoints are loaded."""
+    """Load the state of each parameter that took a step, through `load_state_dict`."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     saved = optimizer.state_dict()
     saved["state"] = {}
@@ -161,7 +161,7 @@ def _load(
                 continue
             state: dict[str, torch.Tensor] = {kind: moments[kind][name] for kind in moments_of(group)}
             if "betas" in group:
-                # The dtype that PyTorch counts in: whole numbers up to 2^24, or 2^53 where float64 is the default.
+                # PyTorch's dtype for step counts: float32 (exact up to 2^24), or float64 if that is the default dtype.
                 wide = torch.get_default_dtype() == torch.float64
                 state["step"] = torch.tensor(
                     float(steps[name]), dtype=torch.float64 if wide else torch.float32

@@ -1,4 +1,4 @@
-"""The optax transformation that steps as a torch optimizer does."""
+"""Conversion of a torch optimizer to an equivalent optax transformation."""
 
 from __future__ import annotations
 
@@ -37,23 +37,27 @@ def optimizer_like(
     target_layout: Layout | str = "jax_attention",
     axes: Mapping[str, int] | None = None,
 ) -> optax.GradientTransformation:
-    """Make the optax transformation whose arithmetic is that of a torch optimizer, step by step.
+    """Build the optax transformation that makes the same updates as a torch optimizer, step by step.
 
-    Parameters of `model` that the optimizer does not have, or that need no gradient, stay as they are.
+    Parameters of `model` that the optimizer does not have, or that need no gradient, are not updated.
 
     Args:
-        torch_optimizer: `SGD`, `Adam` or `AdamW`, with one parameter group or several; it is left as it is.
-        model: that it trains; needed where parameters are treated differently, for their names.
-        scheduler: of `torch.optim.lr_scheduler`, stepped after each step of the optimizer.
-        steps: number of steps to come that the scheduler's rates are looked up for; beyond them rates are NaN.
-        max_norm: of all gradients together, as `torch.nn.utils.clip_grad_norm_` clips them before each step.
-        max_value: of each gradient, as `torch.nn.utils.clip_grad_value_` clips them.
-        source_layout: the layout of `model`, as in `attention_bridge.weights.transfer`.
-        target_layout: that of the parameters that the transformation will update.
-        axes: sizes of axes that the shapes do not give, likewise.
+        torch_optimizer: `SGD`, `Adam` or `AdamW`, with one or more parameter groups; it is not changed.
+        model: model that the optimizer trains; its parameter names identify the parameter groups. None is allowed if
+            all parameters are in one group.
+        scheduler: scheduler of `torch.optim.lr_scheduler`, stepped after each step of the optimizer; None for constant
+            learning rates.
+        steps: number of future steps to tabulate the scheduler's rates for; after them the rates are NaN. None
+            without a scheduler.
+        max_norm: largest norm of all gradients together, as in `torch.nn.utils.clip_grad_norm_`; None for no clipping.
+        max_value: largest absolute value of a gradient element, as in `torch.nn.utils.clip_grad_value_`; None for no
+            clipping.
+        source_layout: layout of `model`, or its name; None for the default layout of this kind of object.
+        target_layout: layout of the parameters that the transformation will update, or its name.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; None for none.
 
     Raises:
-        InputError: optax cannot step as this optimizer does, or an argument does not go with the others.
+        InputError: optax has no equivalent of this optimizer, or arguments are inconsistent.
         ConversionError: the parameters of `model` do not fit the layouts.
     """
     check_optimizer(torch_optimizer)
@@ -80,7 +84,7 @@ def optimizer_like(
         return optax.chain(*clipping, parts[used.pop()])
     transforms = {str(index): part for index, part in enumerate(parts)}
     stepping = optax.partition({**transforms, str(FROZEN): optax.set_to_zero()}, label_tree)
-    # PyTorch's norm is over what it trains.
+    # PyTorch's norm is over the trained parameters only.
     still = optax.masked(
         optax.set_to_zero(), lambda tree: jax.tree.map(lambda label: label == str(FROZEN), label_tree(tree))
     )
@@ -102,7 +106,7 @@ def _labels(
     target_layout: Layout | str,
     axes: Mapping[str, int] | None,
 ) -> dict[str, int]:
-    """The parameter group of each leaf by its name in JAX, or `FROZEN`; empty if all parameters are one group."""
+    """The parameter group of each leaf, by name in JAX, or `FROZEN`; empty if all parameters are in one group."""
     group_of = {
         id(parameter): index if parameter.requires_grad else FROZEN
         for index, group in enumerate(optimizer.param_groups)
@@ -112,7 +116,7 @@ def _labels(
         if set(group_of.values()) == {0}:
             return {}
         raise InputError(
-            f"model is needed to tell {len(optimizer.param_groups)} parameter groups, or what is frozen, by name"
+            f"model is needed to match {len(optimizer.param_groups)} parameter groups, or frozen parameters, by name"
         )
     check_model(optimizer, model)
     parameters = dict(model.named_parameters())
@@ -120,7 +124,7 @@ def _labels(
         {name: group_of.get(id(parameter), FROZEN) for name, parameter in parameters.items()},
         {name: tuple(parameter.shape) for name, parameter in parameters.items()},
         Route(source_layout or open_container(model).layout, target_layout, axes),
-        f"parameter group ({FROZEN} stands for none)",
+        f"parameter group ({FROZEN} means none)",
     )
 
 
@@ -131,7 +135,7 @@ def _label(name: str, labels: Mapping[str, int]) -> str:
 
 
 def _step_of(group: dict[str, Any], rates: GroupRates | None) -> optax.GradientTransformation:
-    """What is done with the gradients of one parameter group."""
+    """The transformation of the gradients of one parameter group."""
     lr: Rate = float(group["lr"]) if rates is None else rates.lr
     scheduled = None if rates is None else rates.momentum
     decay = float(group["weight_decay"])
@@ -146,7 +150,7 @@ def _step_of(group: dict[str, Any], rates: GroupRates | None) -> optax.GradientT
     elif group["momentum"]:
         parts.append(_momentum(group, scheduled))
     if decay and decoupled:
-        # p - lr * wd * p before the step, or as a part of it: both read p as it was.
+        # p - lr * wd * p may come before the step or in it: both use the old p.
         parts.append(optax.add_decayed_weights(decay))
     return optax.chain(*parts, optax.scale_by_learning_rate(lr))
 

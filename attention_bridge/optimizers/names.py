@@ -1,4 +1,4 @@
-"""Parameters of a torch model and leaves of a JAX tree, named alike through the layouts of weights."""
+"""Matching of torch parameters with leaves of a JAX tree by name, through weight layouts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from attention_bridge.weights import Layout, convert, transfer
 
 
 class Route(NamedTuple):
-    """Between which layouts weights go, and what the shapes do not say; as in `transfer`."""
+    """The layouts of a conversion, and sizes of axes that the shapes do not give.
+
+    Attributes:
+        source: layout to convert from, or its name.
+        target: layout to convert to, or its name.
+        axes: sizes of axes that the shapes do not give; None for none.
+    """
 
     source: Layout | str
     target: Layout | str
     axes: Mapping[str, int] | None = None
 
     def carry(self, given: Any, wanted: Any) -> Any:
-        """The tensors of `given` in a tree like `wanted`; as in `transfer`."""
+        """Convert the tensors of `given` to a tree like `wanted`, with `attention_bridge.weights.transfer`."""
         return transfer(given, wanted, source_layout=self.source, target_layout=self.target, axes=self.axes)
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """The dotted name of a leaf, whether its variable or its array is the leaf of the tree."""
+    """The dotted name of a leaf, which may be an NNX variable or the array in it."""
     if path and isinstance(path[-1], jax.tree_util.GetAttrKey):
         path = path[:-1]  # the value of an NNX variable
     return jax.tree_util.keystr(path, simple=True, separator=".")
@@ -37,26 +43,29 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
-    """A tree of the same structure, with the leaves of these names."""
+    """A tree with the structure of `tree` and the given leaves, by name."""
     return jax.tree_util.tree_map_with_path(lambda path, _: leaves[leaf_name(path)], tree)
 
 
 def spread(
     values: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], route: Route, what: str
 ) -> dict[str, int]:
-    """A number for each tensor of the source layout, as a number for each tensor of the target layout.
+    """Map one integer per tensor from the names of the source layout to the names of the target layout.
 
     Args:
-        values: by the source's names.
-        shapes: of the same tensors.
+        values: an integer for each tensor, by name in the source layout.
+        shapes: shapes of the same tensors.
         route: the layouts.
-        what: the number stands for, in an error.
+        what: meaning of the integers, for errors.
+
+    Returns:
+        An integer for each tensor, by name in the target layout.
 
     Raises:
         ConversionError: the tensors do not fit the layouts.
-        InputError: a tensor of the target is made of tensors with different numbers.
+        InputError: a tensor of the target is made of tensors with different integers.
     """
-    # Views of one number each, of a tensor's shape: they move as the tensor does.
+    # Views of one number with the shape of a tensor are converted like the tensor.
     arrays = {name: np.broadcast_to(np.asarray(value), shapes[name]) for name, value in values.items()}
     converted, report = convert(arrays, *route)
     for match in report.matched:

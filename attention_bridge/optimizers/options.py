@@ -1,4 +1,4 @@
-"""What a torch optimizer is set to, and which settings have a partner."""
+"""Checks of a torch optimizer's class and settings, and of its model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SUPPORTED = {torch.optim.SGD: "SGD", torch.optim.Adam: "Adam", torch.optim.AdamW
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raise unless optax can step as `optimizer` does.
+    """Check that optax has an equivalent of a torch optimizer.
 
     Raises:
-        InputError: its class, or an option of it, has no partner.
+        InputError: the class, or an option of it, has no equivalent in optax.
     """
-    # A class that inherits from one of these may step in another way.
+    # A subclass may have a different update rule.
     if type(optimizer) not in SUPPORTED:
         raise InputError(
             "torch_optimizer is a torch.optim.SGD, torch.optim.Adam or torch.optim.AdamW, "
@@ -26,16 +26,16 @@ def check_optimizer(optimizer: Any) -> None:
     name = f"torch.optim.{SUPPORTED[type(optimizer)]}"
     for group in optimizer.param_groups:
         if group.get("differentiable"):
-            raise InputError(f"{name} with differentiable=True has no partner in optax: set it to False")
+            raise InputError(f"{name} with differentiable=True has no equivalent in optax: set it to False")
         if any(parameter.is_complex() for parameter in group["params"]):
             raise InputError(f"{name} is matched for real parameters, but it has complex ones")
 
 
 def check_model(optimizer: torch.optim.Optimizer, model: Any) -> None:
-    """Raise unless `model` has all the parameters that `optimizer` steps, with gradients that are not sparse.
+    """Check that `model` has all parameters of `optimizer`, and no sparse gradients.
 
     Raises:
-        InputError: it has not.
+        InputError: a check fails, or `model` is not a torch module.
     """
     if not isinstance(model, torch.nn.Module):
         raise InputError(
@@ -57,7 +57,7 @@ def check_model(optimizer: torch.optim.Optimizer, model: Any) -> None:
 
 
 def moments_of(group: dict[str, Any]) -> tuple[str, ...]:
-    """The names under which torch keeps moments for the parameters of a group."""
+    """The names of the moments in the torch state of a parameter group."""
     if "betas" in group:
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if group["amsgrad"] else 2]
     return ("momentum_buffer",) if group["momentum"] else ()

@@ -1,8 +1,7 @@
-"""Learning rates that a torch scheduler will give, looked up by the count of steps.
+"""Conversion of torch learning-rate schedulers to optax schedules, as tables of rates by step.
 
-The figures are the scheduler's own: a copy of it is stepped, and what the optimizer would get is written down. So
-they are the same to the last bit, whether the scheduler goes by a closed form, by a recursion or by any function
-of Python, and the momentum that `OneCycleLR` and `CyclicLR` move comes along.
+A copy of the scheduler is stepped, and its rates are recorded. So the rates are bitwise equal for any scheduler, be it
+a closed form, a recursion or a Python function, and the momentum of `OneCycleLR` and `CyclicLR` is included.
 """
 
 from __future__ import annotations
@@ -23,27 +22,27 @@ from attention_bridge.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
-    """An optax schedule: `values[count - first]`, and NaN where there is no such value.
+    """An optax schedule from a table: `values[count - first]`, and NaN outside the table.
 
-    A count outside the table means a state that was not converted or a run longer than was said: NaN shows it.
+    NaN reveals a state that was not converted, or a run that is longer than the given number of steps.
     """
 
     first: int
     values: np.ndarray
 
     def __call__(self, count: jax.typing.ArrayLike) -> jax.Array:
-        """The value at a count of steps."""
+        """The value at a step count."""
         place = jnp.asarray(count) - self.first
         known = (place >= 0) & (place < len(self.values))
         return jnp.where(known, jnp.asarray(self.values)[jnp.clip(place, 0, len(self.values) - 1)], jnp.nan)
 
 
 class GroupRates(NamedTuple):
-    """What a scheduler gives a parameter group from step to step.
+    """The scheduled settings of a parameter group.
 
     Attributes:
-        lr: the learning rates.
-        momentum: SGD's momentum or Adam's first beta, or None if the scheduler leaves it alone.
+        lr: learning rates.
+        momentum: values of SGD's momentum or of Adam's first beta; None if the scheduler does not change it.
     """
 
     lr: Lookup
@@ -51,16 +50,16 @@ class GroupRates(NamedTuple):
 
 
 def look_ahead(scheduler: Any, optimizer: torch.optim.Optimizer, steps: int | None) -> list[GroupRates]:
-    """What each parameter group of `optimizer` will get, from the scheduler's position on.
+    """Tabulate the future rates of each parameter group, from the scheduler's current step.
 
     Args:
-        scheduler: of `torch.optim.lr_scheduler`; it is left as it is.
-        optimizer: that it schedules.
-        steps: number of steps to come.
+        scheduler: scheduler of `torch.optim.lr_scheduler`; it is not changed.
+        optimizer: optimizer of the scheduler.
+        steps: number of future steps.
 
     Raises:
-        InputError: the scheduler is another optimizer's, looks at a metric or ends earlier, or `steps` is not
-            a positive whole number.
+        InputError: the scheduler belongs to another optimizer, depends on a metric or ends earlier, or `steps` is not
+            a positive integer.
     """
     check_scheduler(scheduler, optimizer)
     if not isinstance(steps, int) or steps < 1:
@@ -70,7 +69,7 @@ def look_ahead(scheduler: Any, optimizer: torch.optim.Optimizer, steps: int | No
     groups = [
         {k: copy.copy(v) for k, v in group.items() if k != "params"} for group in optimizer.param_groups
     ]
-    # In place of the optimizer: the copy then has no parameters or moments to copy.
+    # A placeholder for the optimizer, so that no parameters or moments are copied.
     stand_in = SimpleNamespace(param_groups=groups, step=None)
     twin = copy.deepcopy(scheduler, {id(optimizer): stand_in})
     rows = [[_rates(group) for group in groups]]
@@ -94,25 +93,27 @@ def look_ahead(scheduler: Any, optimizer: torch.optim.Optimizer, steps: int | No
 
 
 def check_scheduler(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Raise unless `scheduler` goes by the count of steps alone and is that of `optimizer`.
+    """Check that a scheduler belongs to `optimizer` and depends on the step count alone.
 
     Raises:
-        InputError: it is not.
+        InputError: a check fails.
     """
     known = isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
     if not known or isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise InputError(
-            "scheduler is one of torch.optim.lr_scheduler that goes by the count of steps alone, "
+            "scheduler is one of torch.optim.lr_scheduler that depends on the step count alone, "
             f"but got {type(scheduler).__name__}"
         )
     if scheduler.optimizer is not optimizer:
-        raise InputError("scheduler is the one of the optimizer given, but got that of another optimizer")
+        raise InputError(
+            "scheduler belongs to the given optimizer, but got the scheduler of another optimizer"
+        )
 
 
 def position(scheduler: Any) -> int:
     """The number of steps that a scheduler has taken."""
     while isinstance(scheduler, torch.optim.lr_scheduler.ChainedScheduler):
-        scheduler = scheduler._schedulers[0]  # it keeps no count of its own
+        scheduler = scheduler._schedulers[0]  # a ChainedScheduler has no step count of its own
     return int(scheduler.last_epoch)
 
 
@@ -124,7 +125,7 @@ def advance(scheduler: Any, count: int) -> None:
 
 def _step(scheduler: Any) -> None:
     with warnings.catch_warnings():
-        # PyTorch expects a step of the optimizer before each, and here none is taken.
+        # PyTorch warns if the optimizer took no step before; here it takes none.
         warnings.simplefilter("ignore", UserWarning)
         scheduler.step()
 

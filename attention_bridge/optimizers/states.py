@@ -1,4 +1,4 @@
-"""The state of a torch optimizer as that of an optax transformation, bit for bit."""
+"""Conversion of a torch optimizer's state to the state of an optax transformation, bit for bit."""
 
 from __future__ import annotations
 
@@ -31,26 +31,27 @@ def optimizer_state_to_optax(
     target_layout: Layout | str | None = None,
     axes: Mapping[str, int] | None = None,
 ) -> Any:
-    """Make the state of `transformation` that a run needs to go on as the torch optimizer would.
+    """Convert a torch optimizer's state to optax, so that a run in PyTorch can continue in JAX.
 
-    Moments move as the weights do. Before the first step the result is what `transformation.init` gives.
+    Moments are converted like the weights. Before the first step the result equals `transformation.init(params)`.
 
     Args:
-        torch_optimizer: `SGD`, `Adam` or `AdamW`; it is left as it is.
-        model: that it trains.
-        transformation: from `optimizer_like`, or made of the same parts of optax.
-        params: the converted parameters in JAX: a state of NNX or a tree without collections.
-        scheduler: of the torch optimizer, where the transformation follows one.
-        source_layout: the layout of `model`, as in `attention_bridge.weights.transfer`.
-        target_layout: that of `params`, likewise.
-        axes: sizes of axes that the shapes do not give, likewise.
+        torch_optimizer: `SGD`, `Adam` or `AdamW`; it is not changed.
+        model: model that the optimizer trains.
+        transformation: transformation from `optimizer_like`, or of the same optax parts.
+        params: the converted parameters in JAX: an NNX state or a tree without collections.
+        scheduler: scheduler of the torch optimizer; None if the transformation has no schedule.
+        source_layout: layout of `model`, or its name; None for the default layout of this kind of object.
+        target_layout: layout of `params`, or its name; None for the default layout of this kind of object.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; None for none.
 
     Returns:
-        A state of the structure that `transformation.init(params)` has.
+        A state with the structure of `transformation.init(params)`.
 
     Raises:
-        InputError: the transformation keeps other moments than the optimizer, parameters that one part of it
-            updates differ in their steps, a scheduler is missing, or the optimizer has no partner.
+        InputError: the transformation and the optimizer have different moments, parameters of one part of the
+            transformation have different step counts, the scheduler is missing, or optax has no equivalent of the
+            optimizer.
         ConversionError: parameters and moments do not fit the layouts or each other.
     """
     check_optimizer(torch_optimizer)
@@ -94,7 +95,7 @@ def _moved(
     params: Any,
     route: Route,
 ) -> dict[str, Any]:
-    """One kind of moments by the names of JAX; zeros where there are none yet."""
+    """The moments of one kind, by name in JAX; zeros for parameters that have none yet."""
     given = {
         name: torch.zeros_like(parameter) if held[name].get(kind) is None else held[name][kind]
         for name, parameter in parameters.items()
@@ -103,12 +104,12 @@ def _moved(
 
 
 def _steps(state: Mapping[str, Any]) -> int:
-    """The steps that a parameter took; SGD does not count them: 1 once it has a buffer."""
+    """The step count of a parameter; for SGD, which does not count steps, 1 if there is a momentum buffer."""
     return int(state["step"]) if "step" in state else int(state.get("momentum_buffer") is not None)
 
 
 def _same(names: Mapping[str, Any], steps: Mapping[str, int]) -> int:
-    """The steps that all the parameters of a part took."""
+    """The common step count of all parameters of a part."""
     taken = {name: steps[name] for name in names}
     if len(set(taken.values())) > 1:
         least, most = min(taken, key=taken.__getitem__), max(taken, key=taken.__getitem__)
@@ -128,7 +129,7 @@ def _position(scheduler: Any) -> int:
 
 
 def _check_moved_momentum(optimizer: torch.optim.Optimizer, scheduler: Any, taken: int) -> None:
-    """A beta that a scheduler moves is looked up by Adam's own count of steps."""
+    """Check that scheduler and optimizer have the same step count, which indexes a scheduled beta of Adam."""
     moves = scheduler is not None and any("max_momentum" in group for group in optimizer.param_groups)
     if moves and position(scheduler) != taken:
         raise InputError(
@@ -138,5 +139,5 @@ def _check_moved_momentum(optimizer: torch.optim.Optimizer, scheduler: Any, take
 
 
 def _number(leaf: Any, value: int | bool) -> Any:
-    """The number in the type of the leaf that it replaces."""
+    """A number in the type and dtype of the leaf that it replaces."""
     return like(leaf, np.asarray(value, leaf.dtype))

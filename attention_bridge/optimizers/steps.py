@@ -1,4 +1,4 @@
-"""The steps of PyTorch's optimizers that optax has no part for, as optax transformations."""
+"""Optax transformations for update rules of PyTorch's optimizers that optax lacks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class StartedTraceState(NamedTuple):
     """The state of `trace_from_first`.
 
     Attributes:
-        count: steps taken, which a scheduled decay is looked up by.
-        started: whether the trace holds a gradient yet.
-        trace: a buffer for each parameter.
+        count: number of steps taken, the index of a scheduled decay.
+        started: whether the trace contains a gradient yet.
+        trace: momentum buffer of each parameter.
     """
 
-    count: jax.typing.ArrayLike  # type: ignore[assignment]  # as optax calls it, which hides that of tuples
+    count: jax.typing.ArrayLike  # type: ignore[assignment]  # optax's name, which hides `tuple.count`
     started: jax.typing.ArrayLike
     trace: optax.Updates
 
@@ -30,18 +30,18 @@ class StartedTraceState(NamedTuple):
 def scale_by_torch_adam(
     b1: Rate, b2: float, eps: float, *, amsgrad: bool = False
 ) -> optax.GradientTransformation:
-    """Adam's direction as `torch.optim.Adam` takes it: m / (1 - b1^t) / (sqrt(v) / sqrt(1 - b2^t) + eps).
+    """Adam's update direction as in `torch.optim.Adam`: m / (1 - b1^t) / (sqrt(v) / sqrt(1 - b2^t) + eps).
 
-    `optax.scale_by_adam` has the same formula, but takes b^t in the parameters' precision: in float32,
-    1 - 0.999^t loses five of its digits at the first step, which PyTorch computes in double precision.
-    `optax.scale_by_amsgrad` takes the maximum of corrected second moments, or corrects none; PyTorch takes the
+    `optax.scale_by_adam` has the same formula, but computes b^t in the parameters' precision: in float32,
+    1 - 0.999^t loses five digits at the first step. PyTorch computes it in double precision.
+    `optax.scale_by_amsgrad` takes the maximum of bias-corrected second moments, or corrects none; PyTorch takes the
     maximum first and corrects it.
 
     Args:
-        b1: decay of the first moment, or a schedule of it.
-        b2: decay of the second moment.
-        eps: added to the root.
-        amsgrad: whether the largest second moment so far is taken.
+        b1: decay rate of the first moment, or a schedule of it.
+        b2: decay rate of the second moment.
+        eps: added to the square root.
+        amsgrad: whether to use the largest second moment so far.
 
     Returns:
         A transformation whose state is optax's own `ScaleByAdamState` or `ScaleByAmsgradState`.
@@ -75,14 +75,14 @@ def scale_by_torch_adam(
 def trace_from_first(
     decay: Rate, *, dampening: float = 0.0, nesterov: bool = False
 ) -> optax.GradientTransformation:
-    """Momentum as `torch.optim.SGD` keeps it: the first gradient undampened, then decay * trace + (1 - d) * g.
+    """Momentum as in `torch.optim.SGD`: the first gradient undampened, then decay * trace + (1 - dampening) * g.
 
-    `optax.trace` knows no dampening and no schedule of its decay; without either the two are the same.
+    `optax.trace` has no dampening and no schedule of its decay; without either, the two are equal.
 
     Args:
-        decay: of the trace, or a schedule of it.
-        dampening: the part of each gradient but the first that is left out.
-        nesterov: whether the gradient is added once more.
+        decay: decay rate of the trace, or a schedule of it.
+        dampening: fraction of each gradient, except the first, that is left out.
+        nesterov: whether to use Nesterov momentum.
 
     Returns:
         A transformation with a `StartedTraceState`.
@@ -108,12 +108,12 @@ def trace_from_first(
 
 
 def clip_by_torch_norm(max_norm: float) -> optax.GradientTransformation:
-    """Clip as `torch.nn.utils.clip_grad_norm_` does: gradients times min(1, max_norm / (norm + 1e-6)).
+    """Gradient clipping as in `torch.nn.utils.clip_grad_norm_`: gradients times min(1, max_norm / (norm + 1e-6)).
 
     `optax.clip_by_global_norm` divides by the norm alone.
 
     Args:
-        max_norm: norm of all gradients together.
+        max_norm: largest norm of all gradients together.
     """
 
     def update(
@@ -126,7 +126,7 @@ def clip_by_torch_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def _one_minus_power(base: float | jax.Array, count: jax.Array) -> jax.Array:
-    """1 - base^count, with all its digits also where that is small."""
+    """1 - base^count, accurate also for small results."""
     if isinstance(base, jax.Array):
         return -jnp.expm1(count * jnp.log(base))
     return -jnp.expm1(count * (math.log(base) if base > 0 else -math.inf))

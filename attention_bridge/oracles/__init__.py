@@ -1,7 +1,8 @@
-"""The mechanisms in float64 numpy, from their papers, in plain loops: the judge of both mirrors.
+"""Reference implementations of the mechanisms in float64 NumPy, from the papers, in plain loops.
 
-`parameters` maps a hub name (`q_proj.weight`, (out, in)) to its array. A mask is boolean: True in row i and
-column j means query i attends to key j; a row that sees nothing has exactly zero weights.
+The tests compare both mirrors with them. `parameters` maps a canonical name (`q_proj.weight`, (out, in)) to its array.
+A mask is boolean: True in row i and column j means that query i attends to key j; fully masked rows have weights of
+exactly zero.
 """
 
 from attention_bridge.oracles.attention_basics import (

@@ -1,6 +1,6 @@
-"""The first attentions: additive (Bahdanau), multiplicative (Luong) and scaled dot-product (Vaswani).
+"""Reference implementation of additive (Bahdanau), multiplicative (Luong) and scaled dot-product attention (Vaswani).
 
-Each is a score of one query against its keys; `common.attend` turns scores into weights and an output.
+Each is a score of one query against its keys; `common.attend` computes weights and output from the scores.
 """
 
 import math
@@ -11,30 +11,30 @@ from attention_bridge.oracles.common import Array, Parameters, attend, linear
 
 
 def additive_score(parameters: Parameters, query: Array, keys: Array) -> Array:
-    """e_j = vᵀ tanh(W q + U k_j + b)."""
+    """Additive score e_j = vᵀ tanh(W q + U k_j + b)."""
     hidden = np.tanh(linear(parameters, "q_proj", query) + linear(parameters, "k_proj", keys))
     return linear(parameters, "score_proj", hidden)[:, 0]
 
 
 def dot_score(parameters: Parameters, query: Array, keys: Array) -> Array:
-    """e_j = sᵀ h_j."""
+    """Dot-product score e_j = sᵀ h_j."""
     return keys @ query
 
 
 def general_score(parameters: Parameters, query: Array, keys: Array) -> Array:
-    """e_j = sᵀ W h_j."""
+    """General score e_j = sᵀ W h_j."""
     return linear(parameters, "score.proj", keys) @ query
 
 
 def concat_score(parameters: Parameters, query: Array, keys: Array) -> Array:
-    """e_j = vᵀ tanh(W [s; h_j])."""
+    """Concat score e_j = vᵀ tanh(W [s; h_j])."""
     pairs = np.stack([np.concatenate([query, key]) for key in keys])
     hidden = np.tanh(linear(parameters, "score.concat_proj", pairs))
     return linear(parameters, "score.score_proj", hidden)[:, 0]
 
 
 def scaled_dot_score(parameters: Parameters, query: Array, keys: Array) -> Array:
-    """e_j = q · k_j / √d."""
+    """Scaled dot-product score e_j = q · k_j / √d."""
     return keys @ query / math.sqrt(query.shape[0])
 
 
@@ -48,10 +48,10 @@ def basic_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """e_ij = vᵀ tanh(W q_i + U k_j + b) (Bahdanau, Cho, Bengio 2014, appendix A.1.2).
+    """Attention with e_ij = vᵀ tanh(W q_i + U k_j + b) (Bahdanau, Cho, Bengio 2014, appendix A.1.2).
 
-    W `q_proj.weight` (hidden, query_dim), U `k_proj.weight` (hidden, key_dim), b `k_proj.bias` (hidden),
-    absent in the paper and optional here, v `score_proj.weight` (1, hidden).
+    W is `q_proj.weight` (hidden, query_dim), U is `k_proj.weight` (hidden, key_dim), b is `k_proj.bias` (hidden),
+    absent in the paper and optional here, and v is `score_proj.weight` (1, hidden).
     """
     return attend(additive_score, parameters, query, key, value, mask, dropout_keep, dropout_rate)
 
@@ -66,7 +66,7 @@ def luong_dot_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """e_ij = s_iᵀ h_j, unscaled (Luong, Pham, Manning 2015, section 3.1, "dot"). No parameters."""
+    """Attention with unscaled e_ij = s_iᵀ h_j (Luong, Pham, Manning 2015, section 3.1, "dot"), without parameters."""
     return attend(dot_score, parameters, query, key, value, mask, dropout_keep, dropout_rate)
 
 
@@ -80,9 +80,9 @@ def luong_general_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """e_ij = s_iᵀ W h_j (Luong, Pham, Manning 2015, section 3.1, "general").
+    """Attention with e_ij = s_iᵀ W h_j (Luong, Pham, Manning 2015, section 3.1, "general").
 
-    W `score.proj.weight` (query_dim, key_dim).
+    W is `score.proj.weight` (query_dim, key_dim).
     """
     return attend(general_score, parameters, query, key, value, mask, dropout_keep, dropout_rate)
 
@@ -97,9 +97,9 @@ def luong_concat_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """e_ij = vᵀ tanh(W [s_i; h_j]) (Luong, Pham, Manning 2015, section 3.1, "concat").
+    """Attention with e_ij = vᵀ tanh(W [s_i; h_j]) (Luong, Pham, Manning 2015, section 3.1, "concat").
 
-    W `score.concat_proj.weight` (hidden, query_dim + key_dim), v `score.score_proj.weight` (1, hidden).
+    W is `score.concat_proj.weight` (hidden, query_dim + key_dim), v is `score.score_proj.weight` (1, hidden).
     """
     return attend(concat_score, parameters, query, key, value, mask, dropout_keep, dropout_rate)
 
@@ -114,5 +114,5 @@ def scaled_dot_product_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """e_ij = q_i · k_j / √d (Vaswani et al. 2017, eq. 1). No parameters."""
+    """Attention with e_ij = q_i · k_j / √d (Vaswani et al. 2017, eq. 1), without parameters."""
     return attend(scaled_dot_score, parameters, query, key, value, mask, dropout_keep, dropout_rate)

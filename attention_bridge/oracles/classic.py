@@ -1,4 +1,4 @@
-"""The attentions of recurrent networks beyond the first ones, and pooling by a learned question."""
+"""Reference implementation of location-aware attention, pointer attention and hierarchical attention pooling."""
 
 import numpy as np
 
@@ -17,11 +17,12 @@ def location_aware_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array, Array]:
-    """f_i = F * α_{i−1}, e_ij = wᵀ tanh(W s_i + V h_j + U f_ij + b) (Chorowski et al. 2015, eqs. 8 and 9).
+    """Location-aware attention (Chorowski et al. 2015, eqs. 8 and 9).
 
-    α_0 is `previous` (batch, key). W `q_proj`, V and b `k_proj`, w `score_proj`, U `location_proj`; F is
-    `location_conv.weight` (filters, 1, width), of which column r meets the key r − width // 2 after j.
-    Returns the output, the last weights (batch, key) and all of them (batch, query, key).
+    f_i = F * α_{i−1}, e_ij = wᵀ tanh(W s_i + V h_j + U f_ij + b).
+    α_0 is `previous` (batch, key), W is `q_proj`, V and b are `k_proj`, w is `score_proj`, U is `location_proj`, and F
+    is `location_conv.weight` (filters, 1, width), whose column r applies to the key at offset r − width // 2 from j.
+    Returns the output, the last weights (batch, key) and all weights (batch, query, key).
     """
     batch, query_len, key_len = *query.shape[:2], key.shape[1]
     filters = parameters["location_conv.weight"][:, 0]
@@ -49,9 +50,9 @@ def location_aware_attention(
 def pointer_attention(
     parameters: Parameters, query: Array, key: Array, mask: Array | None = None
 ) -> tuple[Array, Array]:
-    """p(j) = softmax_j(wᵀ tanh(W₁ e_j + W₂ d_i)), as output and as weights (Vinyals et al. 2015, eq. 3).
+    """Pointer attention p(j) = softmax_j(wᵀ tanh(W₁ e_j + W₂ d_i)) (Vinyals et al. 2015, eq. 3).
 
-    W₁ `k_proj`, W₂ `q_proj`, w `score_proj`.
+    W₁ is `k_proj`, W₂ is `q_proj`, w is `score_proj`. Returns p as the output and as the weights.
     """
     _, weights = attend(additive_score, parameters, query, key, key, mask, None, 0.0)
     return weights, weights
@@ -60,9 +61,10 @@ def pointer_attention(
 def hierarchical_attention_pooling(
     parameters: Parameters, x: Array, mask: Array | None = None
 ) -> tuple[Array, Array]:
-    """u_t = tanh(W h_t + b), α_t = softmax_t(u_tᵀ u_w), s = Σ_t α_t h_t (Yang et al. 2016, eqs. 5 to 7).
+    """Hierarchical attention pooling (Yang et al. 2016, eqs. 5 to 7).
 
-    W and b `hidden_proj`, u_w `score_proj`. Returns s (batch, 1, embed) and α (batch, 1, length).
+    u_t = tanh(W h_t + b), α_t = softmax_t(u_tᵀ u_w), s = Σ_t α_t h_t.
+    W and b are `hidden_proj`, u_w is `score_proj`. Returns s (batch, 1, embed) and α (batch, 1, length).
     """
     batch, length, _ = x.shape
     pooled, weights = [], []

@@ -1,7 +1,7 @@
-"""What the oracles share: projections, norms, activations and attention itself, one row at a time.
+"""Functions shared by the oracles: projections, norms, activations and attention, one row at a time.
 
-Arrays are float64, or complex128 while a gradient is taken (see `gradient`), so every function here is
-complex-analytic: comparisons read the real part only, and nothing is conjugated or made absolute.
+Arrays are float64, or complex128 for complex-step derivatives (see `gradient`). Every function is therefore
+complex-analytic: comparisons use only the real part, and there is no conjugate and no absolute value.
 """
 
 import math
@@ -15,37 +15,37 @@ Parameters: TypeAlias = Mapping[str, np.ndarray]
 
 
 def scope(parameters: Parameters, name: str) -> dict[str, Array]:
-    """Select the parameters below `name`, named as that part itself names them."""
+    """Select the parameters of the submodule `name`, without that prefix."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in parameters.items() if key.startswith(prefix)}
 
 
 def linear(parameters: Parameters, name: str, x: Array) -> Array:
-    """W x + b with W of shape (out, in); without `NAME.bias`, W x."""
+    """Linear layer W x + b with W of shape (out, in); W x without `NAME.bias`."""
     y = x @ parameters[f"{name}.weight"].T
     bias = parameters.get(f"{name}.bias")
     return y if bias is None else y + bias
 
 
 def layer_norm(parameters: Parameters, name: str, x: Array, eps: float) -> Array:
-    """γ (x − μ) / √(σ² + ε) + β with the biased variance σ² = mean (x − μ)² (Ba, Kiros, Hinton 2016)."""
+    """Layer norm γ (x − μ) / √(σ² + ε) + β with biased variance σ² = mean (x − μ)² (Ba, Kiros, Hinton 2016)."""
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     return parameters[f"{name}.weight"] * centred / np.sqrt(variance + eps) + parameters[f"{name}.bias"]
 
 
 def rms_norm(parameters: Parameters, name: str, x: Array, eps: float) -> Array:
-    """γ x / √(mean x² + ε) (Zhang, Sennrich 2019)."""
+    """RMS norm γ x / √(mean x² + ε) (Zhang, Sennrich 2019)."""
     return parameters[f"{name}.weight"] * x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
 
 
 def relu(x: Array) -> Array:
-    """max(x, 0); the real part decides."""
+    """ReLU, max(x, 0); the sign of the real part decides."""
     return np.where(x.real > 0, x, 0.0)
 
 
 def erf(x: Array) -> Array:
-    """2/√π ∫₀ˣ exp(−t²) dt, to first order in the imaginary part of x."""
+    """Error function 2/√π ∫₀ˣ exp(−t²) dt, to first order in the imaginary part of x."""
     real = np.vectorize(math.erf, otypes=[np.float64])(x.real)
     if not np.iscomplexobj(x):
         return real
@@ -59,7 +59,7 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_tanh(x: Array) -> Array:
-    """GELU by tanh, x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))) (Hendrycks, Gimpel 2016)."""
+    """GELU approximated by tanh, x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))) (Hendrycks, Gimpel 2016)."""
     return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
@@ -67,14 +67,14 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {"relu": relu, "gelu": gel
 
 
 def feed_forward(parameters: Parameters, x: Array, activation: str) -> Array:
-    """W₂ f(W₁ x + b₁) + b₂, W₁ is `up_proj` and W₂ `down_proj` (Vaswani et al. 2017, eq. 2)."""
+    """Feed-forward network W₂ f(W₁ x + b₁) + b₂, W₁ `up_proj` and W₂ `down_proj` (Vaswani et al. 2017, eq. 2)."""
     return linear(parameters, "down_proj", ACTIVATIONS[activation](linear(parameters, "up_proj", x)))
 
 
 def row(array: Array, b: int, h: int, i: int) -> Array:
     """Row i of a mask or bias for batch b and head h.
 
-    The ranks are (query, key), (batch|1, query, key) and (batch|1, heads|1, query|1, key).
+    Possible shapes are (query, key), (batch|1, query, key) and (batch|1, heads|1, query|1, key).
     """
     if array.ndim == 2:
         return array[i]
@@ -85,7 +85,7 @@ def row(array: Array, b: int, h: int, i: int) -> Array:
 
 
 def visible(mask: Array | None, b: int, h: int, i: int, key_len: int) -> Array:
-    """Which keys query i attends to in batch b and head h: True where it does; all of them without a mask."""
+    """Boolean array of the keys that query i attends to in batch b and head h; all True without a mask."""
     if mask is None:
         return np.ones(key_len, dtype=bool)
     if mask.dtype != bool:
@@ -94,7 +94,7 @@ def visible(mask: Array | None, b: int, h: int, i: int, key_len: int) -> Array:
 
 
 def visible_causally(i: int, key_len: int, window: int | None, query_offset: int) -> Array:
-    """{j : j ≤ p}, with a window W {j : p − W < j ≤ p}, for the query at position p = i + query_offset."""
+    """Keys j ≤ p, or p − W < j ≤ p with a window W, of the query at position p = i + query_offset."""
     key_position = np.arange(key_len)
     position = i + query_offset
     seen = key_position <= position
@@ -102,7 +102,7 @@ def visible_causally(i: int, key_len: int, window: int | None, query_offset: int
 
 
 def softmax(scores: Array, visible: Array, sink: Array | None = None) -> Array:
-    """α_j = exp(s_j) / Σ_k exp(s_k) over the visible keys of one row, 0 elsewhere; 0 if it sees none.
+    """Softmax α_j = exp(s_j) / Σ_k exp(s_k) over the visible keys of one row, 0 elsewhere; 0 in a fully masked row.
 
     With `sink` b, exp(b) is added to the denominator.
     """
@@ -110,13 +110,13 @@ def softmax(scores: Array, visible: Array, sink: Array | None = None) -> Array:
     if visible.any():
         seen = scores[visible]
         top = seen.real.max() if sink is None else max(seen.real.max(), sink.real)
-        exponentials = np.exp(seen - top)  # a real shift cancels, and keeps exp from overflowing
+        exponentials = np.exp(seen - top)  # a real shift cancels and prevents overflow of exp
         weights[visible] = exponentials / (exponentials.sum() + (0.0 if sink is None else np.exp(sink - top)))
     return weights
 
 
 def dropout(weights: Array, keep: Array | None, rate: float) -> Array:
-    """α_j / (1 − rate) where kept, 0 elsewhere (Srivastava et al. 2014, scaled in training)."""
+    """Dropout: α_j / (1 − rate) where `keep` is True, 0 elsewhere (Srivastava et al. 2014, scaled in training)."""
     if keep is None:
         return weights
     dropped = np.zeros_like(weights)
@@ -136,7 +136,7 @@ def attend(
 ) -> tuple[Array, Array]:
     """Single-head attention: α_i = softmax_j score(q_i, k_j), o_i = Σ_j α_ij v_j.
 
-    `score` maps the parameters, one query (query_dim) and all its keys (key, key_dim) to their scores (key).
+    `score` maps the parameters, one query (query_dim) and all keys (key, key_dim) to the scores (key).
     Returns the output (batch, query, value_dim) and the weights α (batch, query, key) before dropout.
     """
     batch, query_len, _ = query.shape
@@ -171,16 +171,16 @@ def dot_product_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """softmax(Q Kᵀ / √d) V on (batch, heads, length, head_dim) (Vaswani et al. 2017, eq. 1).
+    """Attention softmax(Q Kᵀ / √d) V on (batch, heads, length, head_dim) (Vaswani et al. 2017, eq. 1).
 
-    In order: s_ij = scale q_i·k_j, + bias_ij, c tanh(s_ij / c), mask, softmax, dropout, values.
+    The steps are, in order: s_ij = scale q_i·k_j, add bias_ij, c tanh(s_ij / c), mask, softmax, dropout, values.
 
-    - Query head h reads key/value head h // (num_heads // num_kv_heads) (Ainslie et al. 2023).
-    - `bias` has the ranks of a mask; −∞ in it is a mask.
-    - `is_causal`: key position j ≤ query position i + query_offset.
-    - `window` = W, causal only: the W last of those keys, the query's own included (Beltagy et al. 2020).
-    - `softcap` = c bounds the scores to (−c, c) (Gemma 2, 2024).
-    - `sinks` = b adds exp(b_h) to the softmax's denominator (gpt-oss, 2025).
+    - Query head h uses key/value head h // (num_heads // num_kv_heads) (Ainslie et al. 2023).
+    - `bias` has one of the shapes of a mask; −∞ in it masks a key.
+    - `is_causal` allows keys at positions j ≤ i + query_offset.
+    - `window` W, only with `is_causal`, allows the last W of these keys, with the query's own (Beltagy et al. 2020).
+    - `softcap` c bounds the scores to (−c, c) (Gemma 2, 2024).
+    - `sinks` b adds exp(b_h) to the softmax's denominator (gpt-oss, 2025).
 
     Returns the output and the weights (batch, heads, query, key) before dropout.
     """
@@ -205,7 +205,7 @@ def dot_product_attention(
                 scores = scale * (key[b, g] @ query[b, h, i])
                 if bias is not None:
                     added = row(bias, b, h, i)
-                    seen = seen & (added.real != -np.inf)  # seen now: a softcap would make −∞ finite
+                    seen = seen & (added.real != -np.inf)  # checked before the softcap, which makes −∞ finite
                     scores = scores + np.where(seen, added, 0.0)
                 if softcap is not None:
                     scores = softcap * np.tanh(scores / softcap)
@@ -219,13 +219,13 @@ def dot_product_attention(
 
 
 def split_heads(x: Array, num_heads: int) -> Array:
-    """(batch, length, heads · head_dim) to (batch, heads, length, head_dim): head h is the h-th run."""
+    """Split (batch, length, heads · head_dim) into (batch, heads, length, head_dim); head h is the h-th slice."""
     head_dim = x.shape[-1] // num_heads
     return np.stack([x[:, :, h * head_dim : (h + 1) * head_dim] for h in range(num_heads)], axis=1)
 
 
 def merge_heads(x: Array) -> Array:
-    """Concat(head_1, ..., head_h): the inverse of `split_heads`."""
+    """Concatenate the heads, the inverse of `split_heads`."""
     return np.concatenate([x[:, h] for h in range(x.shape[1])], axis=-1)
 
 
@@ -240,10 +240,10 @@ def multi_head_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """MultiHead = Concat(head_1, ..., head_h) W^O, head_h = Attention(X W_h^Q, M W_h^K, M W_h^V).
+    """Multi-head attention of X to M (Vaswani et al. 2017, section 3.2.2).
 
-    Vaswani et al. 2017, section 3.2.2. Parameters: `q_proj`, `k_proj`, `v_proj`, `out_proj`; W_h is rows
-    h · head_dim to (h + 1) · head_dim of a weight.
+    MultiHead = Concat(head_1, ..., head_h) W^O, head_h = Attention(X W_h^Q, M W_h^K, M W_h^V).
+    Parameters: `q_proj`, `k_proj`, `v_proj`, `out_proj`; W_h is rows h · head_dim to (h + 1) · head_dim of a weight.
     """
     heads, weights = dot_product_attention(
         split_heads(linear(parameters, "q_proj", query), num_heads),

@@ -1,4 +1,4 @@
-"""Attention of one sequence to another, and the decoder block that joins it to causal self-attention."""
+"""Reference implementation of cross-attention and of the decoder block with causal self-attention."""
 
 from attention_bridge.oracles.attention_basics import scaled_dot_product_attention
 from attention_bridge.oracles.common import (
@@ -22,10 +22,10 @@ def cross_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Attention(X W^Q, M W^K, M W^V), one head, no output projection (Vaswani et al. 2017, section 3.2.3).
+    """Cross-attention with one head, Attention(X W^Q, M W^K, M W^V) (Vaswani et al. 2017, section 3.2.3).
 
-    Parameters: `q_proj` (embed, query_dim), `k_proj` and `v_proj` (embed, key_dim), biases optional.
-    Weights (batch, query, key).
+    Parameters: `q_proj` (embed, query_dim), `k_proj` and `v_proj` (embed, key_dim), biases optional. There
+    is no output projection. Returns the output and the weights (batch, query, key).
     """
     return scaled_dot_product_attention(
         {},
@@ -48,9 +48,10 @@ def multi_head_cross_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """MultiHead(X, M, M) (Vaswani et al. 2017, section 3.2.2).
+    """Multi-head cross-attention, MultiHead(X, M, M) (Vaswani et al. 2017, section 3.2.2).
 
-    Parameters as in `cross_attention`, and `out_proj` (embed, embed). Weights (batch, heads, query, key).
+    Parameters as in `cross_attention`, and `out_proj` (embed, embed). Returns the output and the weights (batch, heads,
+    query, key).
     """
     return multi_head_attention(
         parameters,
@@ -77,8 +78,8 @@ def encoder_decoder_attention(
 ) -> tuple[Array, Array, Array]:
     """One Transformer decoder block: causal self-attention, cross-attention, feed-forward.
 
-    Around each part f: x = norm(x + f(x)) (Vaswani et al. 2017, section 3.1), or with `norm_first`
-    x = x + f(norm(x)) (Xiong et al. 2020). The memory is not normalised.
+    Each sublayer f is x = norm(x + f(x)) (Vaswani et al. 2017, section 3.1), or with `norm_first` x = x + f(norm(x))
+    (Xiong et al. 2020). The memory is not normalised.
 
     Parameters: `self_attention.{q,k,v,out}_proj`, `cross_attention.{q,k,v,out}_proj`, `ffn.{up,down}_proj`,
     and the norms `self_norm`, `cross_norm`, `ffn_norm`.

@@ -1,4 +1,4 @@
-"""A decoder that stands alone: embeddings, pre-norm layers of causal self-attention and feed-forward, logits."""
+"""Reference implementation of the decoder-only Transformer: embeddings, pre-norm layers and logits."""
 
 import numpy as np
 
@@ -17,15 +17,14 @@ def decoder(
     activation: str = "gelu_tanh",
     norm_eps: float = 1e-5,
 ) -> tuple[Array, tuple[Array, ...]]:
-    """GPT-2 (Radford et al. 2019, section 2.3).
+    """Logits and weights of GPT-2 (Radford et al. 2019, section 2.3).
 
     x = token + position; in each layer x = x + CausalMultiHead(norm(x)), then x = x + FFN(norm(x));
-    logits = norm(x) E^T with E the table of token embeddings.
+    logits = norm(x) E^T with the token embedding matrix E.
 
     Parameters: `{token,position}_embedding.weight`; for each layer N `layers.N.attention.{q,k,v,out}_proj`,
     `layers.N.attention_norm`, `layers.N.ffn.{up,down}_proj`, `layers.N.ffn_norm`; and `final_norm`. Tokens are
-    (batch, length); they stand at 0, 1, 2, ... unless their positions are given.
-    Returns the logits and each layer's weights.
+    (batch, length); positions are 0, 1, 2, ... unless given. Returns the logits and the weights of each layer.
     """
     x, weights = decoder_states(
         parameters,
@@ -51,7 +50,7 @@ def decoder_states(
     activation: str = "gelu_tanh",
     norm_eps: float = 1e-5,
 ) -> tuple[Array, tuple[Array, ...]]:
-    """The last hidden states norm(x) of `decoder`, and each layer's weights."""
+    """Last hidden states norm(x) of `decoder`, and the weights of each layer."""
     embeddings = parameters["token_embedding.weight"]
     positions = np.arange(tokens.shape[1]) if positions is None else positions
     x = embeddings[tokens] + parameters["position_embedding.weight"][positions]

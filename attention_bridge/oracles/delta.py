@@ -1,7 +1,7 @@
-"""Memories that are corrected before they are written to, and state-space duality: one token at a time.
+"""Reference implementation of the delta-rule recurrences and of state-space duality, one token at a time.
 
-A memory S is (key_dim, value_dim); o = Sᵀ q. A token that is masked gives zeros to the convolution, writes nothing,
-fades nothing and reads nothing.
+The recurrent state S is (key_dim, value_dim), and o = Sᵀ q. A masked token is zero in the convolution, leaves the
+state unchanged, without update and decay, and has a zero output before the norm.
 """
 
 import math
@@ -13,37 +13,37 @@ from attention_bridge.oracles.common import Array, Parameters, linear, split_hea
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
+    """Sigmoid 1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-x))
 
 
 def silu(x: Array) -> Array:
-    """Return x / (1 + exp(-x)) (Hendrycks, Gimpel 2016)."""
+    """SiLU, x / (1 + exp(-x)) (Hendrycks, Gimpel 2016)."""
     return x * sigmoid(x)
 
 
 def softplus(x: Array) -> Array:
-    """log(1 + exp(x))."""
+    """Softplus log(1 + exp(x))."""
     return np.log1p(np.exp(x))
 
 
 def rms_norm(scale: Array, x: Array, eps: float) -> Array:
-    """γ x / √(mean x² + ε) (Zhang, Sennrich 2019)."""
+    """RMS norm γ x / √(mean x² + ε) (Zhang, Sennrich 2019)."""
     return scale * x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
 
 
 def unit_length(x: Array) -> Array:
-    """Return x / √(|x|² + 10⁻⁶)."""
+    """Normalise to unit length, x / √(|x|² + 10⁻⁶)."""
     return x / np.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6)
 
 
 def there(x: Array, mask: Array | None) -> Array:
-    """Zeros in place of masked tokens; x is (batch, length, features)."""
+    """Set masked tokens of x (batch, length, features) to zero."""
     return x if mask is None else np.where(mask[:, 0, 0, :, None], x, 0.0)
 
 
 def short_convolution(parameters: Parameters, x: Array) -> tuple[Array, Array]:
-    """SiLU(Σ_i c_i x_{t-w+1+i} + b), zeros before the first token; and the last w - 1 inputs."""
+    """Causal convolution SiLU(Σ_i c_i x_{t-w+1+i} + b), zero-padded on the left; also returns the last w - 1 inputs."""
     weight = parameters["conv.weight"]  # features 1 width
     width = weight.shape[-1]
     batch, length, features = x.shape
@@ -58,9 +58,9 @@ def short_convolution(parameters: Parameters, x: Array) -> tuple[Array, Array]:
 def read_in_order(
     query: Array, key: Array, value: Array, transition: Callable[[int, int, int], Array], rate: Array
 ) -> tuple[Array, Array, Array]:
-    """S_t = A_t S_{t-1} + r_t k_t v_tᵀ, o_t = S_tᵀ q_t, with `transition(b, h, t)` for A_t.
+    """Recurrence S_t = A_t S_{t-1} + r_t k_t v_tᵀ, o_t = S_tᵀ q_t, where A_t is `transition(b, h, t)`.
 
-    Arrays are (batch, heads, length, dim). Returns the outputs, the last memory, and the weights
+    Arrays are (batch, heads, length, dim). Returns the outputs, the last state and the weights
     W_ts = r_s q_tᵀ A_t ... A_{s+1} k_s.
     """
     batch, heads, length, key_dim = key.shape
@@ -95,9 +95,9 @@ def delta_layer(
     value_dim: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ between projections, a short convolution, a norm and a gate.
+    """Layer around S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ: projections, short convolution, norm and gate.
 
-    `decay(x)` is log α (batch, length, heads · (head_dim or 1)), `gate(x)` (batch, length, heads · value_dim).
+    `decay(x)` is log α, (batch, length, heads · (head_dim or 1)); `gate(x)` is (batch, length, heads · value_dim).
     """
     x = there(x, mask)
     features = np.concatenate([linear(parameters, f"{name}_proj", x) for name in "qkv"], axis=-1)
@@ -131,7 +131,10 @@ def delta_net(
     value_dim: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """S_t = S_{t-1} (I - β k kᵀ) + β v kᵀ, there transposed (Yang et al. 2024, section 2.2)."""
+    """DeltaNet (Yang et al. 2024, section 2.2).
+
+    S_t = S_{t-1} (I - β k kᵀ) + β v kᵀ in the paper, whose S is transposed.
+    """
     return delta_layer(
         parameters,
         x,
@@ -157,7 +160,10 @@ def gated_delta_net(
     value_dim: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """S_t = S_{t-1} α (I - β k kᵀ) + β v kᵀ, there transposed (Yang, Kautz, Hatamizadeh 2024, eq. 10)."""
+    """Gated DeltaNet (Yang, Kautz, Hatamizadeh 2024, eq. 10).
+
+    S_t = S_{t-1} α (I - β k kᵀ) + β v kᵀ in the paper, whose S is transposed.
+    """
     return delta_layer(
         parameters,
         x,
@@ -184,7 +190,7 @@ def kimi_delta_attention(
     value_dim: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ, α one number a channel (Kimi Team 2025, eq. 1)."""
+    """Kimi delta attention, S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ, one α per channel (Kimi Team 2025, eq. 1)."""
 
     def low_rank(name: str, x: Array) -> Array:
         return linear(parameters, f"{name}_b_proj", linear(parameters, f"{name}_a_proj", x))
@@ -218,7 +224,7 @@ def mamba2(
     num_groups: int,
     eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """h_t = exp(Δ A) h_{t-1} + Δ B x, y_t = C h_t + D x (Dao, Gu 2024, section 7); h is (state_dim, head_dim) here."""
+    """Mamba-2, h_t = exp(Δ A) h_{t-1} + Δ B x, y_t = C h_t + D x, h (state_dim, head_dim) (Dao, Gu 2024, section 7)."""
     inner, group = num_heads * head_dim, num_groups * state_dim
     projected = linear(parameters, "in_proj", there(x, mask))
     z, features, dt = np.split(projected, [inner, 2 * inner + 2 * group], axis=-1)

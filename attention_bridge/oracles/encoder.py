@@ -1,4 +1,4 @@
-"""A whole encoder: embeddings, post-norm layers of self-attention and feed-forward, and a pooler."""
+"""Reference implementation of the encoder: embeddings, post-norm layers and a pooler."""
 
 import numpy as np
 
@@ -17,16 +17,15 @@ def encoder(
     activation: str = "gelu",
     norm_eps: float = 1e-12,
 ) -> tuple[Array, Array | None, tuple[Array, ...]]:
-    """BERT (Devlin et al. 2018).
+    """Output, pooled output and weights of BERT (Devlin et al. 2018).
 
     x = norm(token + position + type); in each layer x = norm(x + MultiHead(x, x, x)), then
     x = norm(x + FFN(x)); pooled = tanh(W x_0 + b).
 
     Parameters: `{token,position,type}_embedding.weight`, `embedding_norm`; for each layer N
     `layers.N.attention.{q,k,v,out}_proj`, `layers.N.attention_norm`, `layers.N.ffn.{up,down}_proj`,
-    `layers.N.ffn_norm`; and `pooler`, which may be absent. Tokens are (batch, length); their types
-    are 0 unless given.
-    Returns the output, the pooled first position (None without a pooler) and each layer's weights.
+    `layers.N.ffn_norm`; and `pooler`, which may be absent. Tokens are (batch, length); token types are 0 unless given.
+    Returns the output, the pooled first position (None without a pooler) and the weights of each layer.
     """
     length = tokens.shape[1]
     if token_types is None:

@@ -1,4 +1,4 @@
-"""Attention that is let through, subtracted or forgotten."""
+"""Reference implementation of gated, differential and forgetting attention."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from attention_bridge.oracles.common import (
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(−x))."""
+    """Sigmoid 1 / (1 + exp(−x))."""
     return 1 / (1 + np.exp(-x))
 
 
@@ -37,9 +37,10 @@ def gated_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """concat_h(head_h ⊙ σ(x W_h^gate)) W^O (Qiu et al. 2025, eq. 5); one gate a feature, or one a head.
+    """Gated attention concat_h(head_h ⊙ σ(x W_h^gate)) W^O (Qiu et al. 2025, eq. 5).
 
-    Queries and keys of each head are normalised if there is a `q_norm`; `turn` is applied to them then.
+    There is one gate per feature or one per head. Queries and keys of each head are normalised if there is a `q_norm`;
+    then `turn` (a rotation) is applied to both.
     """
     query = split_heads(linear(parameters, "q_proj", x), num_heads)
     key = split_heads(linear(parameters, "k_proj", x), num_kv_heads)
@@ -70,7 +71,10 @@ def differential_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """(softmax(Q₁ K₁ᵀ / √d) − λ softmax(Q₂ K₂ᵀ / √d)) V, then the norm of each head (Ye et al. 2024, eq. 1 to 3)."""
+    """Differential attention (Ye et al. 2024, eq. 1 to 3).
+
+    (softmax(Q₁ K₁ᵀ / √d) − λ softmax(Q₂ K₂ᵀ / √d)) V, followed by a norm per head.
+    """
     query = split_heads(linear(parameters, "q_proj", x), 2 * num_heads)
     key = split_heads(linear(parameters, "k_proj", x), 2 * num_heads)
     value = split_heads(linear(parameters, "v_proj", x), num_heads)
@@ -107,7 +111,10 @@ def forgetting_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """softmax_{j ≤ i}(q_i·k_j / √d + Σ_{l=j+1..i} log f_l) V, f = σ(w·x + b) (Lin et al. 2025, eq. 4 and 5)."""
+    """Forgetting attention (Lin et al. 2025, eq. 4 and 5).
+
+    softmax_{j ≤ i}(q_i·k_j / √d + Σ_{l=j+1..i} log f_l) V, f = σ(w·x + b).
+    """
     query = turn(split_heads(linear(parameters, "q_proj", x), num_heads))
     key = turn(split_heads(linear(parameters, "k_proj", x), num_heads))
     value = split_heads(linear(parameters, "v_proj", x), num_heads)

@@ -1,8 +1,8 @@
-"""Derivatives of an oracle by complex steps: exact to round-off, and knowing nothing of the chain rule.
+"""Derivatives of an oracle by complex steps, exact to rounding error and independent of the chain rule.
 
-L(x + ih d) = L(x) + ih d·∂L/∂x + O(h²): nothing is subtracted, so h may be 10⁻³⁰ and the error is round-off
-(Squire, Trapp 1998; Martins, Sturdza, Alonso 2003). An oracle maps tensors to its outputs and is analytic in them;
-L = Σ cotangent · output, and an output whose cotangent is None is not in L.
+L(x + ih d) = L(x) + ih d·∂L/∂x + O(h²): no difference is computed, so h may be 10⁻³⁰ and only rounding errors remain
+(Squire, Trapp 1998; Martins, Sturdza, Alonso 2003). An oracle maps tensors to outputs and is analytic in them.
+L = Σ cotangent · output; an output whose cotangent is None does not enter L.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ def slope(
     name: str,
     direction: Array,
 ) -> float:
-    """The derivative of L as the tensor of that name moves in `direction`, of its shape: Im L(x + ih d) / h."""
+    """Directional derivative of L with respect to the tensor `name` along `direction`: Im L(x + ih d) / h."""
     loss = 0.0
     outputs = oracle({**tensors, name: tensors[name] + 1j * STEP * direction})
     for cotangent, output in zip(cotangents, outputs, strict=True):
@@ -38,7 +38,7 @@ def slope(
 def gradient(
     oracle: Oracle, tensors: Mapping[str, Array], cotangents: Sequence[Array | None]
 ) -> dict[str, Array]:
-    """∂L/∂x of every element x of every tensor, each its own slope."""
+    """Gradient ∂L/∂x for every element x of every tensor, by one complex step per element."""
     gradients = {}
     for name, tensor in tensors.items():
         gradients[name] = np.zeros(tensor.shape)

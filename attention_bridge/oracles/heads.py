@@ -1,4 +1,4 @@
-"""Attention with fewer heads of keys and values than of queries."""
+"""Reference implementation of attention with shared or compressed heads of keys and values."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,9 +29,10 @@ def grouped_query_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """head_h = Attention(X W_h^Q, X W_g^K, X W_g^V), g = h // (H / G) (Ainslie et al. 2023, section 2.2).
+    """Grouped-query attention (Ainslie et al. 2023, section 2.2).
 
-    `turn` is applied to the heads of queries and keys.
+    head_h = Attention(X W_h^Q, X W_g^K, X W_g^V), g = h // (H / G).
+    `turn`, such as a rotary embedding, is applied to the heads of queries and keys.
     """
     heads, weights = dot_product_attention(
         turn(split_heads(linear(parameters, "q_proj", x), num_heads)),
@@ -54,7 +55,7 @@ def multi_query_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """head_h = Attention(X W_h^Q, X W^K, X W^V): W^K and W^V have no heads (Shazeer 2019, section 3)."""
+    """Multi-query attention, head_h = Attention(X W_h^Q, X W^K, X W^V) (Shazeer 2019, section 3)."""
     heads, weights = dot_product_attention(
         split_heads(linear(parameters, "q_proj", x), num_heads),
         linear(parameters, "k_proj", x)[:, None],
@@ -82,10 +83,10 @@ def multi_head_latent_attention(
 ) -> tuple[Array, tuple[Array, Array], Array]:
     """Multi-head latent attention (DeepSeek-AI 2024, section 2.1 and equations 37 to 47), one position at a time.
 
-    c_t = norm(W_DKV x_t), k_t,h = [W_UK,h c_t; RoPE(W_KR x_t)], v_t,h = W_UV,h c_t, and so for queries, of which
-    each head has its own turned part. Parameters: W_DQ `q_a_proj` and [W_UQ; W_QR] `q_b_proj` around `q_a_norm`,
+    c_t = norm(W_DKV x_t), k_t,h = [W_UK,h c_t; RoPE(W_KR x_t)], v_t,h = W_UV,h c_t. Queries are computed likewise, but
+    each head has its own rotated part. Parameters: W_DQ `q_a_proj` and [W_UQ; W_QR] `q_b_proj` around `q_a_norm`,
     [W_DKV; W_KR] `kv_a_proj`, [W_UK; W_UV] `kv_b_proj` head after head, W_O `out_proj`.
-    Returns the output, what a cache holds of the sequence (c, RoPE(W_KR x)), and the weights.
+    Returns the output, the cached tensors (c, RoPE(W_KR x)) and the weights.
     """
     asked = rms_norm(parameters, "q_a_norm", linear(parameters, "q_a_proj", x), eps=1e-6)
     query = split_heads(linear(parameters, "q_b_proj", asked), num_heads)

@@ -1,4 +1,4 @@
-"""A language model of layers that mix in different ways: embeddings, pre-norm layers, logits."""
+"""Reference implementation of a language model with any token mixers: embeddings, pre-norm layers and logits."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,13 +12,16 @@ FeedForward = Callable[[Parameters, Array], Array] | None
 
 
 def gated_feed_forward(parameters: Parameters, x: Array) -> Array:
-    """W_d (silu(W_g x) ⊙ W_u x) (Shazeer 2020, eq. 6)."""
+    """Gated feed-forward network W_d (silu(W_g x) ⊙ W_u x) (Shazeer 2020, eq. 6)."""
     hidden = silu(linear(parameters, "gate_proj", x)) * linear(parameters, "up_proj", x)
     return linear(parameters, "down_proj", hidden)
 
 
 def softmax_experts(parameters: Parameters, x: Array, *, num_experts: int, num_chosen: int) -> Array:
-    """Σ_e p_e f_e(x) / Σ_e p_e over the largest p_e, p = softmax(W x), and σ(w·x) f_shared(x) (Qwen MoE, 2024)."""
+    """Mixture of experts with softmax routing (Qwen MoE, 2024).
+
+    Σ_e p_e f_e(x) / Σ_e p_e over the largest p_e, p = softmax(W x), plus σ(w·x) f_shared(x).
+    """
     output = np.zeros(x.shape, np.result_type(x, *parameters.values()))
     for place in np.ndindex(x.shape[:-1]):
         token = x[place]
@@ -42,13 +45,14 @@ def language_model(
     ffns: Sequence[FeedForward],
     eps: float = 1e-6,
 ) -> tuple[Array, tuple[Array, ...]]:
-    """From x = token; in each layer x = x + mix(norm(x)), then x = x + FFN(norm(x)) if there is one; W norm(x).
+    """Logits W norm(x) of a language model with any token mixers.
 
+    x starts as the token embedding; in each layer x = x + mix(norm(x)), then x = x + FFN(norm(x)) if there is an FFN.
     Each mixer returns its output first and its weights last.
 
     Parameters: `token_embedding.weight`; for each layer N `layers.N.attention`, `layers.N.attention_norm`,
     `layers.N.ffn`, `layers.N.ffn_norm`; `final_norm` and `head.weight`.
-    Returns the logits and each layer's weights.
+    Returns the logits and the weights of each layer.
     """
     x, weights = hidden_states(parameters, tokens, mask, mixers=mixers, ffns=ffns, eps=eps)
     return linear(parameters, "head", x), weights
@@ -63,9 +67,9 @@ def hidden_states(
     ffns: Sequence[FeedForward],
     eps: float = 1e-6,
 ) -> tuple[Array, tuple[Array, ...]]:
-    """The last hidden states norm(x) of `language_model`, and each layer's weights."""
+    """Last hidden states norm(x) of `language_model`, and the weights of each layer."""
     x = parameters["token_embedding.weight"][tokens]
-    if "type_embedding.weight" in parameters:  # all tokens are of the first type
+    if "type_embedding.weight" in parameters:  # all tokens have type 0
         x = x + parameters["type_embedding.weight"][0]
     weights = []
     for n, (mixer, ffn) in enumerate(zip(mixers, ffns, strict=True)):

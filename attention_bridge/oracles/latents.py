@@ -1,4 +1,4 @@
-"""Attention of and to learned vectors, and over sets."""
+"""Reference implementation of attention with learned queries, and of attention over sets."""
 
 import math
 from typing import Any
@@ -37,7 +37,7 @@ def perceiver_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """QKV attention of latents to an input, layer norms before, a residual after (Jaegle et al. 2021, section 3.1)."""
+    """Attention of latents to an input, with layer norms before and a residual after (Jaegle et al. 2021, 3.1)."""
     latents = _each(parameters["latents"], len(x))
     output, weights = multi_head_attention(
         parameters,
@@ -62,7 +62,7 @@ def attention_pooling(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """H = MHA(p, x, x), y = h + MLP(LN(h)) with learned probes p (Zhai et al. 2022, section 2.2)."""
+    """Pooling y = h + MLP(LN(h)), h = MHA(p, x, x) with learned probes p (Zhai et al. 2022, section 2.2)."""
     hidden, weights = multi_head_attention(
         scope(parameters, "attention"),
         _each(parameters["probes"], len(x)),
@@ -88,7 +88,10 @@ def multihead_attention_block(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """MAB(X, Y) = LN(H + rFF(H)), H = LN(X + Multihead(X, Y, Y; softmax(·/√d))) (Lee et al. 2019, eqs. 4 to 7)."""
+    """Multi-head attention block (Lee et al. 2019, eqs. 4 to 7).
+
+    MAB(X, Y) = LN(H + rFF(H)), H = LN(X + Multihead(X, Y, Y; softmax(·/√d))).
+    """
     heads, weights = dot_product_attention(
         split_heads(linear(parameters, "q_proj", query), num_heads),
         split_heads(linear(parameters, "k_proj", memory), num_heads),
@@ -107,14 +110,14 @@ def multihead_attention_block(
 def set_attention_block(
     parameters: Parameters, x: Array, mask: Array | None = None, **options: Any
 ) -> tuple[Array, Array]:
-    """SAB(X) = MAB(X, X) (Lee et al. 2019, eq. 8)."""
+    """Set attention block SAB(X) = MAB(X, X) (Lee et al. 2019, eq. 8)."""
     return multihead_attention_block(scope(parameters, "block"), x, x, mask, **options)
 
 
 def induced_set_attention_block(
     parameters: Parameters, x: Array, mask: Array | None = None, **options: Any
 ) -> tuple[Array, Array, Array]:
-    """ISAB(X) = MAB(X, H), H = MAB(I, X) (Lee et al. 2019, eqs. 9 and 10)."""
+    """Induced set attention block ISAB(X) = MAB(X, H), H = MAB(I, X) (Lee et al. 2019, eqs. 9 and 10)."""
     points = _each(parameters["inducing_points"], len(x))
     summary, inducing_weights = multihead_attention_block(
         scope(parameters, "inducing_block"), points, x, mask, **options
@@ -126,7 +129,7 @@ def induced_set_attention_block(
 def pooling_by_attention(
     parameters: Parameters, x: Array, mask: Array | None = None, *, activation: str = "relu", **options: Any
 ) -> tuple[Array, Array]:
-    """PMA(Z) = MAB(S, rFF(Z)) (Lee et al. 2019, eq. 11)."""
+    """Pooling by multi-head attention PMA(Z) = MAB(S, rFF(Z)) (Lee et al. 2019, eq. 11)."""
     seeds = _each(parameters["seeds"], len(x))
     elements = ACTIVATIONS[activation](linear(parameters, "ffn_proj", x))
     block = scope(parameters, "block")
@@ -134,12 +137,12 @@ def pooling_by_attention(
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(−x))."""
+    """Sigmoid 1 / (1 + exp(−x))."""
     return 1 / (1 + np.exp(-x))
 
 
 def gru(parameters: Parameters, x: Array, state: Array) -> Array:
-    """H' = (1 − z) n + z h with reset gate r inside n (Cho et al. 2014; the variant with r on W_hn h + b_hn)."""
+    """GRU h' = (1 − z) n + z h (Cho et al. 2014, in the variant with the reset gate r on W_hn h + b_hn)."""
     dim = state.shape[-1]
     weights_x, weights_h = parameters["weight_ih"], parameters["weight_hh"]
     biases_x, biases_h = parameters["bias_ih"], parameters["bias_hh"]
@@ -168,7 +171,7 @@ def slot_attention(
     eps: float = 1e-8,
     norm_eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
-    """Slots compete for the elements of x (Locatello et al. 2020, algorithm 1)."""
+    """Slot attention: slots compete for the elements of x (Locatello et al. 2020, algorithm 1)."""
     batch, num_slots, dim = noise.shape
     length = x.shape[1]
     inputs = layer_norm(parameters, "input_norm", x, norm_eps)

@@ -1,23 +1,24 @@
-"""Attention without a softmax, and memories that fade, one token after the other or one pair after the other."""
+"""Reference implementation of linear attention and of recurrences with decay, by token or by pair of tokens."""
 
 import numpy as np
 
 from attention_bridge.oracles.common import Array, Parameters, linear, merge_heads, split_heads, visible
 
-EMPTY = -1e30  # the exponent of a Performer that has read nothing
+EMPTY = -1e30  # exponent of an empty Performer state
 
 
 def silu(x: Array) -> Array:
-    """X / (1 + exp(−x))."""
+    """SiLU, x / (1 + exp(−x))."""
     return x / (1 + np.exp(-x))
 
 
 def kernel_sums(
     query: Array, key: Array, value: Array, seen: Array, is_causal: bool, eps: float
 ) -> tuple[Array, Array]:
-    """o_i = Σ_j φ(q_i)·φ(k_j) v_j / (Σ_j φ(q_i)·φ(k_j) + ε) over the visible j, for one head; 0 if there are none.
+    """Kernel attention of one head (Katharopoulos et al. 2020, eq. 4 and 8).
 
-    Katharopoulos et al. 2020, eq. 4 and 8. `query`, `key` are φ(q), φ(k). Returns o and the weights.
+    o_i = Σ_j φ(q_i)·φ(k_j) v_j / (Σ_j φ(q_i)·φ(k_j) + ε) over visible j; 0 in fully masked rows. `query` and `key` are
+    φ(q) and φ(k). Returns o and the weights.
     """
     length = len(query)
     weights = np.zeros((length, length), np.result_type(query, key))
@@ -38,9 +39,9 @@ def linear_attention(
     is_causal: bool = True,
     eps: float = 1e-6,
 ) -> tuple[Array | None, ...]:
-    """Attention by φ(q)·φ(k), φ(x) = elu(x) + 1 (Katharopoulos et al. 2020, eq. 7, 10, 11).
+    """Linear attention with the kernel φ(q)·φ(k), φ(x) = elu(x) + 1 (Katharopoulos et al. 2020, eq. 7, 10, 11).
 
-    Returns the output, Σ φ(k) vᵀ, Σ φ(k) (both only if causal), and the weights.
+    Returns the output, if causal the state Σ φ(k) vᵀ and Σ φ(k), and the weights.
     """
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
     query, key = (np.where(y.real > 0, y + 1, np.exp(np.where(y.real > 0, 0, y))) for y in (query, key))
@@ -64,10 +65,11 @@ def linear_attention(
 def performer(
     parameters: Parameters, x: Array, mask: Array | None = None, *, num_heads: int, is_causal: bool = True
 ) -> tuple[Array | None, ...]:
-    """Attention by φ(q)·φ(k), φ(x) = exp(ωᵀx̂ − |x̂|²/2) / √m, x̂ = x / d^¼ (Choromanski et al. 2020, eq. 4, lemma 1).
+    """Performer attention with the kernel φ(q)·φ(k) (Choromanski et al. 2020, eq. 4, lemma 1).
 
-    Returns the output, Σ φ(k) vᵀ and Σ φ(k) over their largest feature, the logarithm of that, all three without the
-    factor √m and only if causal, and the weights.
+    φ(x) = exp(ωᵀx̂ − |x̂|²/2) / √m, x̂ = x / d^¼.
+    Returns the output, if causal the state, and the weights. The state, without the factor √m, is Σ φ(k) vᵀ and
+    Σ φ(k), both divided by the largest feature, and the logarithm of that feature.
     """
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
     features = parameters["features"]
@@ -103,13 +105,14 @@ def performer(
 def fading_memory(
     query: Array, key: Array, value: Array, seen: Array, fade: Array
 ) -> tuple[Array, Array, Array]:
-    """S_t = A_t S_{t−1} + k_t v_tᵀ, o_t = S_tᵀ q_t for one head, where a token that is not seen changes nothing.
+    """Recurrence S_t = A_t S_{t−1} + k_t v_tᵀ, o_t = S_tᵀ q_t of one head.
 
-    `fade` holds A_t (length, d, d). Returns o, S after the last token, and the weights (A_t ⋯ A_{s+1} k_s)·q_t.
+    Masked tokens leave the state unchanged. `fade` holds A_t (length, d, d). Returns o, S after the last token, and the
+    weights (A_t ⋯ A_{s+1} k_s)·q_t.
     """
     length, dim = query.shape
     dtype = np.result_type(query, key, value, fade)
-    written = np.zeros((length, dim), dtype)  # row s: what is left of k_s
+    written = np.zeros((length, dim), dtype)  # row s: decayed k_s
     weights = np.zeros((length, length), dtype)
     for t in range(length):
         if seen[t]:
@@ -122,14 +125,15 @@ def fading_memory(
 def retention(
     parameters: Parameters, x: Array, mask: Array | None = None, *, num_heads: int, eps: float = 1e-6
 ) -> tuple[Array, Array, Array]:
-    """S_n = γ_h e^{−iθ} S_{n−1} + k_n v_nᵀ; each head over its root mean square; gate (Sun et al. 2023, eq. 3, 6, 8).
+    """Multi-scale retention (Sun et al. 2023, eq. 3, 6, 8).
 
-    Features 2i and 2i + 1 are the real and imaginary part of number i, θ_i = 10000^(−i / (d/2 − 1)).
+    S_n = γ_h e^{−iθ} S_{n−1} + k_n v_nᵀ, followed by an RMS norm per head and a gate.
+    Features 2i and 2i + 1 are the real and imaginary parts of complex number i, θ_i = 10000^(−i / (d/2 − 1)).
     Returns the output, S, and the weights.
     """
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
     batch, _, length, head_dim = query.shape
-    back = np.zeros((head_dim, head_dim))  # turns every pair by −θ
+    back = np.zeros((head_dim, head_dim))  # rotates every pair by −θ
     for i in range(head_dim // 2):
         theta = 10000.0 ** (-i / max(head_dim // 2 - 1, 1))
         cosine, sine = np.cos(theta), np.sin(theta)
@@ -158,8 +162,9 @@ def gated_linear_attention(
     temperature: float = 16.0,
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
-    """S_t = diag(α_t) S_{t−1} + k_t v_tᵀ, α_t = σ(x_t W₁ W₂ + b)^(1/τ); norm and gate (Yang et al. 2023, section 4.4).
+    """Gated linear attention (Yang et al. 2023, section 4.4).
 
+    S_t = diag(α_t) S_{t−1} + k_t v_tᵀ, α_t = σ(x_t W₁ W₂ + b)^(1/τ), followed by a norm and a gate.
     Returns the output, S, and the weights.
     """
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")

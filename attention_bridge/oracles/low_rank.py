@@ -1,4 +1,4 @@
-"""Fewer keys than there are positions."""
+"""Reference implementation of low-rank attention, with fewer keys than positions."""
 
 import math
 
@@ -25,10 +25,11 @@ def linformer_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """head_i = softmax(Q W_i^Q (E K W_i^K)ᵀ / √d) F V W_i^V (Wang et al. 2020, equation 7).
+    """Linformer attention (Wang et al. 2020, equation 7).
 
-    E and F are the transposes of `key_mixtures` and `value_mixtures`, of which as many rows are used as there are
-    positions. What is hidden is left out of both sums.
+    head_i = softmax(Q W_i^Q (E K W_i^K)ᵀ / √d) F V W_i^V.
+    E and F are the transposes of the first `length` rows of `key_mixtures` and `value_mixtures`. Masked positions are
+    omitted from both sums.
     """
     batch, length, _ = x.shape
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
@@ -50,9 +51,10 @@ def linformer_attention(
 
 
 def pseudo_inverse(matrix: Array, num_iterations: int) -> Array:
-    """Z_{j+1} = Z_j (13 I − A Z_j (15 I − A Z_j (7 I − A Z_j))) / 4, Z_0 = Aᵀ / (‖A‖₁ ‖A‖_∞) (Xiong 2021, eq. 11).
+    """Iterative pseudo-inverse of a positive matrix (Xiong et al. 2021, eq. 11).
 
-    The entries of A are positive, so the norms are sums.
+    Z_{j+1} = Z_j (13 I − A Z_j (15 I − A Z_j (7 I − A Z_j))) / 4, Z_0 = Aᵀ / (‖A‖₁ ‖A‖_∞).
+    The entries of A are positive, so both norms are the largest sums.
     """
     columns, rows = matrix.sum(axis=0), matrix.sum(axis=1)
     norm = columns[np.argmax(columns.real)] * rows[np.argmax(rows.real)]
@@ -76,10 +78,11 @@ def nystrom_attention(
     num_landmarks: int,
     num_iterations: int = 6,
 ) -> tuple[Array, Array]:
-    """Ŝ = softmax(Q K̃ᵀ/√d) Z* softmax(Q̃ K̃ᵀ/√d)⁺ softmax(Q̃ Kᵀ/√d), X̂ = Ŝ V + DConv(V) (Xiong et al. 2021, eq. 13 to 15).
+    """Nyström attention (Xiong et al. 2021, eq. 13 to 15).
 
-    Hidden positions are in no mean, and a landmark of hidden positions alone is hidden. DConv (`value_conv`, if there
-    is one) has a kernel for each head, slides along the length and is padded with zeros.
+    Ŝ = softmax(Q K̃ᵀ/√d) Z* softmax(Q̃ K̃ᵀ/√d)⁺ softmax(Q̃ Kᵀ/√d), X̂ = Ŝ V + DConv(V).
+    Means omit masked positions, and a landmark of masked positions alone is masked. DConv (`value_conv`, optional) is a
+    convolution along the length with zero padding and one kernel per head.
     """
     batch, length, _ = x.shape
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")

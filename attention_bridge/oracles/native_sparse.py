@@ -1,4 +1,4 @@
-"""Native sparse attention: compressed, chosen and near keys, one query at a time (Yuan et al. 2025)."""
+"""Reference implementation of native sparse attention with compressed, selected and window keys (Yuan et al. 2025)."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from attention_bridge.oracles.sparse import indicator, largest, up_to
 
 
 def compress(parameters: Parameters, run: Array) -> Array:
-    """φ(k_1, ..., k_l): each plus the vector of its place, then W₂ ReLU(W₁ [k_1; ...; k_l] + b₁) + b₂."""
+    """Compression φ(k_1, ..., k_l) = W₂ ReLU(W₁ [k_1; ...; k_l] + b₁) + b₂ of keys with added position embeddings."""
     placed = run + parameters["places"]
     return linear(parameters, "down_proj", relu(linear(parameters, "up_proj", placed.reshape(-1))))
 
@@ -39,10 +39,11 @@ def native_sparse_attention(
     window: int,
     turn: Callable[[Array], Array] = lambda heads: heads,
 ) -> tuple[Array, Array]:
-    """o_t = Σ_c g_t^c Attn(q_t, K_t^c, V_t^c), c in cmp, slc, win (Yuan et al. 2025, equations 5 to 12).
+    """Native sparse attention (Yuan et al. 2025, equations 5 to 12).
 
-    Without parameters `key_compression` and `value_compression` φ is the mean. The weights are the gated sum of
-    those of the three branches, that of a compressed key in equal parts for each key of its run.
+    o_t = Σ_c g_t^c Attn(q_t, K_t^c, V_t^c) over the branches c: compression, selection and window.
+    Without parameters `key_compression` and `value_compression` φ is the mean. The returned weights are the gated sum
+    of the three branches' weights; the weight of a compressed key is divided equally among the keys of its run.
     """
     batch, length, _ = x.shape
     share = num_heads // num_kv_heads
@@ -66,7 +67,7 @@ def native_sparse_attention(
     )
     block_of = np.arange(length) // selected_size
     blocks = range(block_of[-1] + 1)
-    overlap = np.zeros((len(starts), len(blocks)))  # equation 9: one for each stride of a run in a block
+    overlap = np.zeros((len(starts), len(blocks)))  # equation 9: counts the strides of a run in a block
     spread = np.zeros((len(starts), length))
     for i, run in enumerate(members):
         spread[i, run] = 1 / compressed_size
@@ -81,7 +82,7 @@ def native_sparse_attention(
             for t in range(length):
                 group = range(g * share, (g + 1) * share)
                 seen = [visible(mask, b, h, t, length) & up_to(t, length) for h in group]
-                importance = np.zeros(len(blocks), dtype)  # of each block, for the group
+                importance = np.zeros(len(blocks), dtype)  # per block, for the group
                 for h, of_head in zip(group, seen, strict=True):
                     past = np.array([of_head[run].all() for run in members], dtype=bool)
                     coarse = softmax(scale * (short_keys[b, g] @ query[b, h, t]), past)
@@ -108,7 +109,7 @@ def native_sparse_attention(
 
 
 def _compressed(parameters: Parameters, name: str, heads: Array, starts: range, size: int) -> Array:
-    """φ of each run of each head: (batch, kv_heads, runs, head_dim)."""
+    """Compress each run of each head with φ; returns (batch, kv_heads, runs, head_dim)."""
     inner = scope(parameters, name)
     batch, num_heads, _, head_dim = heads.shape
     dtype = np.result_type(heads, *inner.values())

@@ -1,4 +1,4 @@
-"""Attention to some keys by a rule of places. Queries and keys are counted from 0."""
+"""Reference implementation of attention patterns that depend on positions. Positions start at 0."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from attention_bridge.oracles.common import (
     visible,
 )
 
-Sees = Callable[[int, int, int], bool]  # of head, query and key
+Sees = Callable[[int, int, int], bool]  # from head, query and key
 
 
 def _heads(parameters: Parameters, x: Array, num_heads: int, prefix: str = "") -> tuple[Array, Array, Array]:
@@ -36,7 +36,7 @@ def _attend_where(
     dropout_rate: float,
     sinks: Array | None = None,
 ) -> tuple[Array, Array]:
-    """α_ij = exp(s_ij) / Σ_{j' seen} exp(s_ij') where i sees j, o_i = Σ_j α_ij v_j; s_ij = q_i·k_j / √d.
+    """Attention with s_ij = q_i·k_j / √d in which query i attends to key j of head h where `sees(h, i, j)` is True.
 
     With `sinks` b, exp(b_h) is added to the denominator.
     """
@@ -67,7 +67,7 @@ def sliding_window_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """I sees j if i − W < j ≤ i (Mistral, Jiang et al. 2023, section 2)."""
+    """Attention of query i to keys i − W < j ≤ i (Mistral, Jiang et al. 2023, section 2)."""
     return _attend_where(
         lambda h, i, j: i - window < j <= i, parameters, x, mask, num_heads, dropout_keep, dropout_rate
     )
@@ -83,7 +83,7 @@ def chunked_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """I sees j if c C ≤ j ≤ i, where c C is where the chunk of i begins (Llama 4, Meta 2025)."""
+    """Attention of query i to keys c C ≤ j ≤ i, where c C is the start of i's chunk (Llama 4, Meta 2025)."""
     return _attend_where(
         lambda h, i, j: i - i % chunk_size <= j <= i,
         parameters,
@@ -104,7 +104,7 @@ def learned_sink_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """α_ij = exp(s_ij) / (exp(b_h) + Σ_j' exp(s_ij')) (gpt-oss, OpenAI 2025)."""
+    """Attention with learned sinks, α_ij = exp(s_ij) / (exp(b_h) + Σ_j' exp(s_ij')) (gpt-oss, OpenAI 2025)."""
     return _attend_where(
         lambda h, i, j: True,
         parameters,
@@ -126,7 +126,7 @@ def persistent_memory_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Softmax over the keys that i sees and all M learned ones, behind them (Sukhbaatar et al. 2019)."""
+    """Attention to the visible keys followed by M learned keys, in one softmax (Sukhbaatar et al. 2019)."""
     query, key, value = _heads(parameters, x, num_heads)
     batch, _, length, head_dim = query.shape
     learned_keys, learned_values = parameters["memory_key"], parameters["memory_value"]
@@ -159,9 +159,10 @@ def longformer_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """A local token sees neighbours and global tokens through q, k, v; a global one all, through q^g, k^g, v^g.
+    """Longformer attention (Beltagy et al. 2020, section 3.1).
 
-    Beltagy et al. 2020, section 3.1.
+    Local tokens attend to neighbours and global tokens with the projections q, k, v. Global tokens attend to all
+    tokens with the projections q^g, k^g, v^g.
     """
     local, of_global = _heads(parameters, x, num_heads), _heads(parameters, x, num_heads, "global_")
     batch, _, length, head_dim = local[0].shape
@@ -196,7 +197,7 @@ def big_bird_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Blocks see their neighbours, the first and last blocks, and random ones (Zaheer et al. 2020, section 2)."""
+    """BigBird attention of blocks to near, first, last and random blocks (Zaheer et al. 2020, section 2)."""
     num_blocks = x.shape[1] // block_size
     ends = {*range(global_blocks), *range(num_blocks - global_blocks, num_blocks)}
 
@@ -230,16 +231,16 @@ def streaming_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Token by token with a cache of the first s keys and the last W (Xiao et al. 2023, section 3.2).
+    """Decoding token by token with a cache of the first s and the last W keys (Xiao et al. 2023, section 3.2).
 
-    The cache holds keys before they are turned; in each step they are turned by their places in the cache.
+    The cache holds unrotated keys; each step rotates them by their positions in the cache.
     """
     query, key, value = _heads(parameters, x, num_heads)
     batch, _, length, head_dim = query.shape
     dtype = np.result_type(x, *parameters.values())
     output = np.zeros(value.shape, dtype)
     weights = np.zeros((batch, num_heads, length, length), dtype)
-    cache: list[int] = []  # which tokens it holds, in order
+    cache: list[int] = []  # indices of the cached tokens, in order
     for i in range(length):
         cache.append(i)
         if len(cache) > num_sinks + window:

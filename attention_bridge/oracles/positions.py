@@ -1,4 +1,4 @@
-"""Position schemes on (batch, heads, length, head_dim): what each makes of queries, keys and scores."""
+"""Reference implementation of positional encodings, on arrays (batch, heads, length, head_dim)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -35,9 +35,9 @@ def attention_with_positions(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Self-attention in which a scheme turns queries and keys, shifts queries, or adds a bias to the scores.
+    """Self-attention with a positional encoding that rotates queries and keys, shifts queries or biases the scores.
 
-    `positions` (batch, length) or (batch, length, axes); parameters of the scheme lie below `position`.
+    `positions` is (batch, length) or (batch, length, axes); the encoding's parameters have the prefix `position`.
     """
     own = scope(parameters, "position")
     query = split_heads(linear(parameters, "q_proj", x), num_heads)
@@ -57,7 +57,7 @@ def attention_with_positions(
 
 
 def sinusoidal(parameters: Parameters, x: Array, *, positions: Array) -> Array:
-    """PE(p, 2i) = sin(p / 10000^(2i/d)), PE(p, 2i+1) = cos(p / 10000^(2i/d)) (Vaswani et al. 2017, section 3.5)."""
+    """Add PE(p, 2i) = sin(p / 10000^(2i/d)), PE(p, 2i+1) = cos(p / 10000^(2i/d)) (Vaswani et al. 2017, section 3.5)."""
     dim = x.shape[-1]
     added = x.copy()
     for i in range(dim // 2):
@@ -68,7 +68,7 @@ def sinusoidal(parameters: Parameters, x: Array, *, positions: Array) -> Array:
 
 
 def learned(parameters: Parameters, x: Array, *, positions: Array) -> Array:
-    """x_p + E_p (Gehring et al. 2017, section 3.1)."""
+    """Learned positions x_p + E_p (Gehring et al. 2017, section 3.1)."""
     return x + parameters["position_embedding.weight"][positions]
 
 
@@ -82,9 +82,10 @@ def rotary(
     frequencies: Sequence[float] | None = None,
     amplitude: float = 1.0,
 ) -> Array:
-    """(x_a, x_b) -> (x_a cos mθ - x_b sin mθ, x_b cos mθ + x_a sin mθ) for every pair (Su et al. 2021, eq. 15).
+    """Rotary embedding (Su et al. 2021, eq. 15).
 
-    `positions` (batch, length); pair i is the features i and i + d/2, or 2i and 2i + 1 if `interleaved`.
+    (x_a, x_b) -> (x_a cos mθ - x_b sin mθ, x_b cos mθ + x_a sin mθ) for every pair (a, b).
+    `positions` is (batch, length). Pair i is features i and i + d/2, or 2i and 2i + 1 if `interleaved`.
     """
     turned = x.copy()
     for i in range(rotary_dim // 2):
@@ -97,7 +98,7 @@ def rotary(
 
 
 def multi_axis_rotary(x: Array, positions: Array, sections: Sequence[int], base: float) -> Array:
-    """Pair i turns by the coordinate whose section it lies in, at θ_i of the whole head (Wang et al. 2024, 2.1)."""
+    """Rotate pair i by the coordinate of its section, with θ_i of the whole head (Wang et al. 2024, section 2.1)."""
     pairs = x.shape[-1] // 2
     turned = x.copy()
     axis_of_pair = [axis for axis, size in enumerate(sections) for _ in range(size)]
@@ -108,7 +109,7 @@ def multi_axis_rotary(x: Array, positions: Array, sections: Sequence[int], base:
 
 
 def axial_rotary(x: Array, positions: Array, num_axes: int) -> Array:
-    """Share a of the pairs is a rotary embedding of its own, of d / axes features (Heo et al. 2024, section 3.2)."""
+    """Rotary embedding of d / axes features for each axis of positions (Heo et al. 2024, section 3.2)."""
     pairs = x.shape[-1] // 2
     each = pairs // num_axes
     turned = x.copy()
@@ -120,7 +121,7 @@ def axial_rotary(x: Array, positions: Array, num_axes: int) -> Array:
 
 
 def yarn(head_dim: int, factor: float, length: int, base: float, fast: float, slow: float) -> list[float]:
-    """θ'_i = (1 - γ) θ_i / s + γ θ_i, with a ramp γ over the pairs (Peng et al. 2023, eq. 19-23, and their code)."""
+    """YaRN frequencies θ'_i = (1 - γ) θ_i / s + γ θ_i with a ramp γ over pairs (Peng et al. 2023, eq. 19-23, code)."""
 
     def dimension(turns: float) -> float:
         return head_dim * math.log(length / (2 * math.pi * turns)) / (2 * math.log(base))
@@ -135,7 +136,7 @@ def yarn(head_dim: int, factor: float, length: int, base: float, fast: float, sl
 
 
 def llama3(head_dim: int, factor: float, length: int, base: float, low: float, high: float) -> list[float]:
-    """By wavelength λ: θ where λ < L/high, θ/s where λ > L/low, between them mixed (the code of Llama 3.1)."""
+    """Llama 3.1 frequencies: θ for wavelengths below L/high, θ/s above L/low, interpolated between (its code)."""
     thetas = []
     for i in range(head_dim // 2):
         theta = base ** (-2 * i / head_dim)
@@ -150,7 +151,7 @@ def llama3(head_dim: int, factor: float, length: int, base: float, low: float, h
 
 
 def alibi_bias(parameters: Parameters, query: Array, key: Array, positions: Array) -> Array:
-    """-m_h (i - j) for j <= i (Press et al. 2021, section 3); 2 of 3 heads have slopes of 2, the third one of 4."""
+    """ALiBi -m_h (i - j) for j <= i (Press et al. 2021, section 3); 3 heads use both slopes of 2 heads and one of 4."""
     slopes = [2.0**-4, 2.0**-8, 2.0**-2]
     batch, num_heads, length, _ = query.shape
     bias = np.zeros((batch, num_heads, length, length))

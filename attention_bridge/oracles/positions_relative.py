@@ -1,4 +1,4 @@
-"""Scores that know distances: T5, Shaw, Transformer-XL, DeBERTa."""
+"""Reference implementation of relative positions: T5, Shaw, Transformer-XL and DeBERTa."""
 
 import math
 
@@ -18,13 +18,13 @@ from attention_bridge.oracles.common import (
 
 
 def t5_bucket(distance: int, num_buckets: int, max_distance: int) -> int:
-    """Both directions: half of the buckets each; half of these exact, half logarithmic (Raffel et al. 2020, 2.1)."""
+    """Bucket of a distance: half of the buckets per direction, of which half are exact (Raffel et al. 2020, 2.1)."""
     side = num_buckets // 2
     exact = side // 2
     apart = abs(distance)
     if apart >= exact:
         far = math.log(apart / exact) / math.log(max_distance / exact) * (side - exact)
-        apart = min(exact + math.floor(far + 1e-9), side - 1)  # a whole number may come out a rounding below
+        apart = min(exact + math.floor(far + 1e-9), side - 1)  # far may be rounded below a whole number
     return apart + side * (distance > 0)
 
 
@@ -37,7 +37,7 @@ def t5_bias(
     num_buckets: int,
     max_distance: int,
 ) -> Array:
-    """b_{h, bucket(j - i)} (Raffel et al. 2020, section 2.1)."""
+    """Bias b_{h, bucket(j - i)} (Raffel et al. 2020, section 2.1)."""
     table = parameters["bias_embedding.weight"]
     batch, num_heads, length, _ = query.shape
     bias = np.zeros((batch, num_heads, length, length), table.dtype)
@@ -49,14 +49,14 @@ def t5_bias(
 
 
 def clipped(positions: Array, b: int, i: int, j: int, max_distance: int) -> int:
-    """The row of clip(j - i, k), counted from that of -k (Shaw et al. 2018, eq. 4)."""
+    """Row of clip(j - i, k) in the embedding, where row 0 is -k (Shaw et al. 2018, eq. 4)."""
     return int(min(max(positions[b, j] - positions[b, i], -max_distance), max_distance)) + max_distance
 
 
 def shaw_bias(
     parameters: Parameters, query: Array, key: Array, positions: Array, *, max_distance: int
 ) -> Array:
-    """q_i · a^K_ij / √d (Shaw et al. 2018, eq. 5)."""
+    """Bias q_i · a^K_ij / √d (Shaw et al. 2018, eq. 5)."""
     table = parameters["key_embedding.weight"]
     batch, num_heads, length, head_dim = query.shape
     bias = np.zeros((batch, num_heads, length, length), np.result_type(table, query))
@@ -76,7 +76,10 @@ def shaw_self_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """z_i = Σ_j α_ij (x_j W^V + a^V_ij), e_ij = x_i W^Q (x_j W^K + a^K_ij)ᵀ / √d (Shaw et al. 2018, eq. 3-4)."""
+    """Self-attention with relative positions (Shaw et al. 2018, eq. 3-4).
+
+    z_i = Σ_j α_ij (x_j W^V + a^V_ij), e_ij = x_i W^Q (x_j W^K + a^K_ij)ᵀ / √d.
+    """
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
     of_keys, of_values = parameters["position.key_embedding.weight"], parameters["value_embedding.weight"]
     batch, _, length, head_dim = query.shape
@@ -93,12 +96,12 @@ def shaw_self_attention(
 
 
 def transformer_xl_shift(parameters: Parameters, query: Array) -> Array:
-    """Q + u, what content is scored with (Dai et al. 2019, section 3.3, terms a and c)."""
+    """Queries q + u for the content terms (Dai et al. 2019, section 3.3, terms a and c)."""
     return query + parameters["content_bias"][:, None]
 
 
 def transformer_xl_bias(parameters: Parameters, query: Array, key: Array, positions: Array) -> Array:
-    """(q_i + v)ᵀ W_R r_{i-j} / √d, r_x = [sin(x θ), cos(x θ)] (Dai et al. 2019, section 3.3, terms b and d)."""
+    """Bias (q_i + v)ᵀ W_R r_{i-j} / √d, r_x = [sin(x θ), cos(x θ)] (Dai et al. 2019, section 3.3, terms b and d)."""
     weight = parameters["distance_weight"]
     embed_dim = weight.shape[0]
     thetas = 10000.0 ** (-np.arange(0, embed_dim, 2) / embed_dim)
@@ -114,12 +117,12 @@ def transformer_xl_bias(parameters: Parameters, query: Array, key: Array, positi
 
 
 def deberta_row(distance: int, num_buckets: int, max_distance: int) -> int:
-    """δ: distances up to half the buckets one by one, then logarithmically (the code of DeBERTa-v2)."""
+    """Row δ of a distance: exact up to half of the buckets, then logarithmic (code of DeBERTa-v2)."""
     middle = num_buckets // 2
     apart = abs(distance)
     if apart > middle:
         far = math.log(apart / middle) / math.log((max_distance - 1) / middle) * (middle - 1)
-        apart = middle + math.ceil(far - 1e-9)  # a whole number may come out a rounding above
+        apart = middle + math.ceil(far - 1e-9)  # far may be rounded above a whole number
     return min(max(apart * (-1 if distance < 0 else 1) + num_buckets, 0), 2 * num_buckets - 1)
 
 
@@ -135,7 +138,10 @@ def disentangled_self_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Q^c K^cᵀ + Q^c K^rᵀ_δ(i,j) + K^c Q^rᵀ over √(3d) (He et al. 2021, eq. 4; δ in the third term by their code)."""
+    """Disentangled self-attention (He et al. 2021, eq. 4).
+
+    Scores are (Q^c K^cᵀ + Q^c K^rᵀ_δ(i,j) + K^c Q^rᵀ) / √(3d). The third term uses δ(i, j) as the authors' code does.
+    """
     query, key, value = (split_heads(linear(parameters, f"{name}_proj", x), num_heads) for name in "qkv")
     table = parameters["relative_embedding.weight"][None]
     own = "relative_" if "relative_q_proj.weight" in parameters else ""

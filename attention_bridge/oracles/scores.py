@@ -1,4 +1,4 @@
-"""Other ways from scores to weights than a softmax of scaled dot products."""
+"""Reference implementation of alternatives to the softmax of scaled dot products."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def softcap_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """softmax(c tanh(s q·k / c)) V, the mask after the tanh (Gemma 2, 2024, section 2)."""
+    """Softcap attention softmax(c tanh(s q·k / c)) V, masked after the tanh (Gemma 2, 2024, section 2)."""
     heads, weights = dot_product_attention(
         split_heads(linear(parameters, "q_proj", x), num_heads),
         split_heads(linear(parameters, "k_proj", x), num_kv_heads),
@@ -58,7 +58,10 @@ def qk_norm_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """softmax(q̂·k̂ / √d) V, q̂ = RMSNorm(q) of each head (Qwen 3) or, `full_width`, of all at once (OLMo 2)."""
+    """QK-norm attention softmax(q̂·k̂ / √d) V, q̂ = RMSNorm(q).
+
+    The norm is over each head (Qwen 3), or over all heads at once if `full_width` (OLMo 2).
+    """
     query, key = linear(parameters, "q_proj", x), linear(parameters, "k_proj", x)
     if full_width:
         query = rms_norm(parameters, "q_norm", query, eps)
@@ -88,10 +91,10 @@ def weighted_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """o_i = Σ_j α_ij v_j for each head, whatever the weights α are.
+    """Attention o_i = Σ_j α_ij v_j for each head, with any weights α.
 
-    `weigh` maps the numbers of a sample and of a head, one query (head_dim), all keys (key, head_dim) and which of them
-    are seen (key) to α (key).
+    `weigh` maps the batch index, the head index, one query (head_dim), all keys (key, head_dim) and their visibility
+    (key) to α (key).
     """
     query = split_heads(linear(parameters, "q_proj", x), num_heads)
     key = split_heads(linear(parameters, "k_proj", x), num_heads)
@@ -112,7 +115,7 @@ def weighted_attention(
 def cosine_attention(
     parameters: Parameters, x: Array, mask: Array | None = None, *, max_scale: float = 100.0, **options: Any
 ) -> tuple[Array, Array]:
-    """softmax(min(exp t_h, τ_max) q·k / |q||k|) V (Liu et al. 2022, section 3.2)."""
+    """Cosine attention softmax(min(exp t_h, τ_max) q·k / |q||k|) V (Liu et al. 2022, section 3.2)."""
 
     def weigh(b: int, h: int, query: Array, key: Array, seen: Array) -> Array:
         exponent = parameters["logit_scale"][h]
@@ -126,7 +129,10 @@ def cosine_attention(
 def sigmoid_attention(
     parameters: Parameters, x: Array, mask: Array | None = None, *, shift: float | None = None, **options: Any
 ) -> tuple[Array, Array]:
-    """σ(q·k / √d + b) V, b = −log n of n keys that some query attends to (Ramapuram et al. 2024, eq. 3)."""
+    """Sigmoid attention σ(q·k / √d + b) V (Ramapuram et al. 2024, eq. 3).
+
+    b is −log n, where n is the number of keys that some query attends to.
+    """
 
     def weigh(b: int, h: int, query: Array, key: Array, seen: Array) -> Array:
         rows = [visible(mask, b, h, i, len(key)) for i in range(len(key))]
@@ -139,9 +145,9 @@ def sigmoid_attention(
 
 
 def sparsemax(scores: Array) -> Array:
-    """Weights p = [z − τ]₊, τ such that Σ p = 1 (Martins, Astudillo 2016, proposition 1).
+    """Sparsemax p = [z − τ]₊ with τ such that Σ p = 1 (Martins, Astudillo 2016, proposition 1).
 
-    The support is the k largest for the one k at which τ parts them from the others.
+    The support is the k largest scores, for the k at which τ separates them from the others.
     """
     order = np.argsort(-scores.real)
     for k in range(1, len(scores) + 1):
@@ -155,9 +161,9 @@ def sparsemax(scores: Array) -> Array:
 
 
 def entmax15(scores: Array) -> Array:
-    """Weights p = [z / 2 − τ]₊², τ such that Σ p = 1 (Peters, Niculae, Martins 2019, eq. 13).
+    """1.5-entmax p = [z / 2 − τ]₊² with τ such that Σ p = 1 (Peters, Niculae, Martins 2019, eq. 13).
 
-    On a support of k the smaller root of Σ (z / 2 − τ)² = k τ² − τ Σ z + Σ z² / 4 = 1.
+    On a support of k scores, τ is the smaller root of Σ (z / 2 − τ)² = k τ² − τ Σ z + Σ z² / 4 = 1.
     """
     order = np.argsort(-scores.real)
     for k in range(1, len(scores) + 1):
@@ -178,7 +184,7 @@ def sparse_attention(
     mask: Array | None = None,
     **options: Any,
 ) -> tuple[Array, Array]:
-    """transform(q·k / √d) V over the visible keys; a query that sees none has weights of zero."""
+    """Attention transform(q·k / √d) V over the visible keys; fully masked rows have weights of zero."""
 
     def weigh(b: int, h: int, query: Array, key: Array, seen: Array) -> Array:
         scores = key @ query / math.sqrt(query.size)
@@ -199,7 +205,10 @@ def talking_heads_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """P^post softmax(P^pre (Q Kᵀ / √d)) V, the maps between heads (Shazeer et al. 2020, eq. 6 to 10)."""
+    """Talking-heads attention (Shazeer et al. 2020, eq. 6 to 10).
+
+    P^post softmax(P^pre (Q Kᵀ / √d)) V, where P^pre and P^post mix heads.
+    """
     query = split_heads(linear(parameters, "q_proj", x), num_heads)
     key = split_heads(linear(parameters, "k_proj", x), num_heads)
     value = split_heads(linear(parameters, "v_proj", x), num_heads)

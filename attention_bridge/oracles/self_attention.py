@@ -1,4 +1,4 @@
-"""Attention of a sequence to itself: one head, many heads, and many heads that see no later position."""
+"""Reference implementation of self-attention: with one head, with many heads, and causal."""
 
 from attention_bridge.oracles.attention_basics import scaled_dot_product_attention
 from attention_bridge.oracles.common import Array, Parameters, linear, multi_head_attention
@@ -12,9 +12,10 @@ def self_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Attention(X W^Q, X W^K, X W^V), one head, no output projection (Vaswani et al. 2017, eq. 1).
+    """Self-attention with one head, Attention(X W^Q, X W^K, X W^V) (Vaswani et al. 2017, eq. 1).
 
-    Parameters: `q_proj`, `k_proj`, `v_proj`, biases optional. Weights (batch, query, key).
+    Parameters: `q_proj`, `k_proj`, `v_proj`, biases optional. There is no output projection. Returns the output and the
+    weights (batch, query, key).
     """
     return scaled_dot_product_attention(
         {},
@@ -36,9 +37,10 @@ def multi_head_self_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """MultiHead(X, X, X) (Vaswani et al. 2017, section 3.2.2).
+    """Multi-head self-attention, MultiHead(X, X, X) (Vaswani et al. 2017, section 3.2.2).
 
-    Parameters: `q_proj`, `k_proj`, `v_proj`, `out_proj`, biases optional. Weights (batch, heads, query, key).
+    Parameters: `q_proj`, `k_proj`, `v_proj`, `out_proj`, biases optional. Returns the output and the weights (batch,
+    heads, query, key).
     """
     return multi_head_attention(
         parameters, x, x, mask, num_heads=num_heads, dropout_keep=dropout_keep, dropout_rate=dropout_rate
@@ -54,9 +56,9 @@ def causal_self_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """MultiHead(X, X, X) where position i sees positions j ≤ i that the mask lets it see.
+    """Causal multi-head self-attention (Vaswani et al. 2017, section 3.2.3).
 
-    Vaswani et al. 2017, section 3.2.3. Parameters as in `multi_head_self_attention`.
+    Position i attends only to unmasked positions j ≤ i. Parameters as in `multi_head_self_attention`.
     """
     return multi_head_attention(
         parameters,

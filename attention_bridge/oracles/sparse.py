@@ -1,6 +1,6 @@
-"""Keys chosen by what they hold: each choice as the paper makes it, one query at a time.
+"""Reference implementation of sparse attention that chooses keys by content, one query at a time.
 
-A choice compares real parts and has no gradient; of equal scores the first is taken.
+A choice compares real parts and has no gradient; ties go to the lowest index.
 """
 
 import math
@@ -29,19 +29,19 @@ from attention_bridge.oracles.positions import rotary
 
 
 def largest(scores: Array, k: int, candidates: Iterable[Any]) -> list[int]:
-    """The k candidates of largest score, the first of equals."""
+    """The k candidates with the largest scores; ties go to the lowest index."""
     return sorted(candidates, key=lambda j: (-scores[j].real, j))[:k]
 
 
 def indicator(chosen: Sequence[int], length: int) -> Array:
-    """True at the positions chosen."""
+    """Boolean array of the given length, True at the chosen positions."""
     found = np.zeros(length, dtype=bool)
     found[list(chosen)] = True
     return found
 
 
 def up_to(i: int, length: int) -> Array:
-    """{j : j ≤ i}."""
+    """Boolean array, True at positions j ≤ i."""
     return np.arange(length) <= i
 
 
@@ -53,9 +53,9 @@ def attend_to_chosen(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Softmax over the keys that `choose(b, h, i, scores)` says, then the mean of their values.
+    """Attention to the keys that `choose(b, h, i, scores)` returns as a boolean array.
 
-    Heads as in `dot_product_attention`; scores are q·k / √d.
+    Grouped heads work as in `dot_product_attention`; scores are q·k / √d.
     """
     batch, num_heads, query_len, head_dim = query.shape
     num_kv_heads, key_len, value_dim = value.shape[1:]
@@ -74,7 +74,7 @@ def attend_to_chosen(
 
 
 def projected(parameters: Parameters, x: Array, num_heads: int, num_kv_heads: int) -> tuple[Array, ...]:
-    """Heads of queries, keys and values."""
+    """Project x to heads of queries, keys and values."""
     heads = {"q_proj": num_heads, "k_proj": num_kv_heads, "v_proj": num_kv_heads}
     return tuple(split_heads(linear(parameters, name, x), count) for name, count in heads.items())
 
@@ -90,7 +90,10 @@ def top_k_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """M(P, k)_ij = P_ij if P_ij is among the k largest of row i, else −∞; A = softmax(M) (Zhao et al. 2019, eq. 4)."""
+    """Top-k attention (Zhao et al. 2019, eq. 4).
+
+    A = softmax(M), M_ij = P_ij if P_ij is among the k largest scores of row i, else −∞.
+    """
     length = x.shape[1]
 
     def choose(b: int, h: int, i: int, scores: Array) -> Array:
@@ -112,10 +115,10 @@ def index_scores(
     num_heads: int,
     turn: Callable[[Array], Array] = lambda heads: heads,
 ) -> Array:
-    """I_ts = Σ_h w_th ReLU(q_th·k_s) (DeepSeek-AI 2025, DeepSeek-V3.2, eq. 1).
+    """Indexer scores I_ts = Σ_h w_th ReLU(q_th·k_s) (DeepSeek-AI 2025, DeepSeek-V3.2, eq. 1).
 
-    The published model scales q·k by 1/√d and w by 1/√H, and normalises the one key that all heads share.
-    `asked` is what queries are made from, `turn` is applied to the heads of queries and to the key.
+    The published model scales q·k by 1/√d and w by 1/√H, and normalises the key, which all heads share. Queries are
+    projected from `asked`, or from x if it is None; `turn` is applied to queries and key.
     """
     query = turn(split_heads(linear(parameters, "q_proj", x if asked is None else asked), num_heads))
     key = turn(layer_norm(parameters, "k_norm", linear(parameters, "k_proj", x), eps=1e-6)[:, None])[:, 0]
@@ -129,7 +132,7 @@ def index_scores(
 
 
 def index_choice(scores: Array, mask: Array | None, num_heads: int, top_k: int) -> Array:
-    """T_t = {s : I_ts in Top-k(I_t,:)}, of those that come no later and that a head may see: (batch, 1, query, key)."""
+    """Mask (batch, 1, query, key) of the keys with the k largest scores among s ≤ t that are visible to a head."""
     batch, length, _ = scores.shape
     chosen = np.zeros((batch, 1, length, length), dtype=bool)
     for b in range(batch):
@@ -154,7 +157,7 @@ def deepseek_sparse_attention(
     dropout_rate: float = 0.0,
     **latent: Any,
 ) -> tuple[Array, Array]:
-    """u_t = Attn(h_t, {c_s : s in T_t}), with latent attention (DeepSeek-AI 2025, DeepSeek-V3.2, eq. 2)."""
+    """Sparse latent attention u_t = Attn(h_t, {c_s : s in T_t}) (DeepSeek-AI 2025, DeepSeek-V3.2, eq. 2)."""
     inner = scope(parameters, "attention")
     asked = rms_norm(inner, "q_a_norm", linear(inner, "q_a_proj", x), eps=1e-6)
     turn = partial(rotary, positions=positions, rotary_dim=index_rotary_dim)
@@ -186,9 +189,10 @@ def mixture_of_block_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """MoBA(q, K, V) = softmax(q K[I]ᵀ) V[I] with I the blocks of largest q·mean(K[I_i]) (Lu et al. 2025, eq. 2 to 6).
+    """Mixture of block attention (Lu et al. 2025, eq. 2 to 6).
 
-    The query's own block is in I and is causal; no later block is. A mean is over the keys that are visible.
+    MoBA(q, K, V) = softmax(q K[I]ᵀ) V[I], where I is the blocks with the largest q·mean(K[I_i]).
+    I contains the query's own block, which is causal, and no later block. Means are over visible keys.
     """
     length = x.shape[1]
     query, key, value = projected(parameters, x, num_heads, num_heads)
@@ -222,11 +226,13 @@ def lsh_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """o_i = Σ_r exp(z(i, P_i^r) − z(i, P_i)) o_i^r, P_i^r the chunk of i and the one before (Kitaev et al. 2020).
+    """LSH attention of the Reformer (Kitaev et al. 2020).
 
-    h(x) = argmax([xR; −xR]) for each round (section 2); s_i is the rank of i by (h(q_i), i); a key in N_ij rounds has
-    log N_ij taken from its score in each (appendix A). Keys are q_j √d / ‖q_j‖, and scores q·k / √d. Hidden positions
-    have a bucket of their own; position i sees itself only if it sees no other. Buffer: `rotations`.
+    o_i = Σ_r exp(z(i, P_i^r) − z(i, P_i)) o_i^r, where P_i^r is the chunk of i and the one before it in round r.
+    h(x) = argmax([xR; −xR]) for each round (section 2). s_i is the rank of i by (h(q_i), i). log N_ij is subtracted
+    from the score of a key that occurs in N_ij rounds (appendix A). Keys are q_j √d / ‖q_j‖, and scores q·k / √d.
+    Masked positions have a separate bucket; position i attends to itself only if no other key is visible. Buffer:
+    `rotations`.
     """
     rotations = parameters["rotations"].real
     num_rounds = rotations.shape[2]

@@ -1,4 +1,4 @@
-"""Task heads: pooling, classification, masked language modelling, answers, rewards, embeddings; and image models."""
+"""Reference implementation of task heads, pooling and the Vision Transformer."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,21 +19,21 @@ def _real(mask: Array | None, x: Array) -> Array:
 
 
 def first_token(parameters: Parameters, x: Array, real: Array) -> Array:
-    """x_i with the least i that is real; 0 without any."""
+    """Vector of the first real token; 0 if there is none."""
     return np.stack(
         [text[seen][0] if seen.any() else 0 * text[0] for text, seen in zip(x, real, strict=True)]
     )
 
 
 def last_token(parameters: Parameters, x: Array, real: Array) -> Array:
-    """x_i with the largest i that is real; 0 without any."""
+    """Vector of the last real token; 0 if there is none."""
     return np.stack(
         [text[seen][-1] if seen.any() else 0 * text[0] for text, seen in zip(x, real, strict=True)]
     )
 
 
 def mean_pooling(parameters: Parameters, x: Array, real: Array) -> Array:
-    """The mean of x_i over all i that are real (Reimers, Gurevych 2019); 0 without any."""
+    """Mean vector of all real tokens (Reimers, Gurevych 2019); 0 if there is none."""
     return np.stack([text[seen].sum(axis=0) / max(seen.sum(), 1) for text, seen in zip(x, real, strict=True)])
 
 
@@ -48,7 +48,7 @@ def learned_pooling(parameters: Parameters, x: Array, real: Array, *, num_heads:
 def sequence_classifier(
     parameters: Parameters, x: Array, mask: Array | None, *, pool: Pool, activation: str | None = None
 ) -> tuple[Array]:
-    """W f(U pool(x) + u) + b (Devlin et al. 2018); without an activation W pool(x) + b."""
+    """Class logits W f(U pool(x) + u) + b (Devlin et al. 2018); W pool(x) + b without an activation."""
     pooled = pool(parameters, x, _real(mask, x))
     if activation is not None:
         pooled = OF_HEADS[activation](linear(parameters, "hidden_proj", pooled))
@@ -56,25 +56,25 @@ def sequence_classifier(
 
 
 def token_classifier(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array]:
-    """W x_i + b (Devlin et al. 2018)."""
+    """Class logits W x_i + b of each token (Devlin et al. 2018)."""
     return (linear(parameters, "classifier", x),)
 
 
 def question_answering(parameters: Parameters, x: Array, mask: Array | None) -> tuple[Array, Array]:
-    """The two rows of W x_i + b: scores of start and end (Devlin et al. 2018, section 4.2)."""
+    """Start and end scores, the two rows of W x_i + b (Devlin et al. 2018, section 4.2)."""
     scores = linear(parameters, "span_proj", x)
     return scores[..., 0], scores[..., 1]
 
 
 def reward(parameters: Parameters, x: Array, mask: Array | None, *, pool: Pool) -> tuple[Array]:
-    """W · pool(x) (Ouyang et al. 2022)."""
+    """Reward w · pool(x) (Ouyang et al. 2022)."""
     return (linear(parameters, "reward_proj", pool(parameters, x, _real(mask, x)))[:, 0],)
 
 
 def embedding(
     parameters: Parameters, x: Array, mask: Array | None, *, pool: Pool, normalised: bool = True
 ) -> tuple[Array]:
-    """E / ‖e‖ with e = W pool(x), or pool(x) without W (Reimers, Gurevych 2019); zeros stay zeros."""
+    """Embedding e / ‖e‖ with e = W pool(x), or pool(x) without W (Reimers, Gurevych 2019); zeros stay zeros."""
     found = pool(parameters, x, _real(mask, x))
     if "feature_proj.weight" in parameters:
         found = linear(parameters, "feature_proj", found)
@@ -86,7 +86,7 @@ def embedding(
 def masked_language(
     parameters: Parameters, x: Array, mask: Array | None, *, activation: str = "gelu", eps: float = 1e-12
 ) -> tuple[Array]:
-    """norm(f(U x + u)) Eᵀ + c (Devlin et al. 2018); E is `decoder.weight`."""
+    """Token logits norm(f(U x + u)) Eᵀ + c (Devlin et al. 2018); E is `decoder.weight`."""
     h = layer_norm(parameters, "norm", OF_HEADS[activation](linear(parameters, "transform", x)), eps)
     return (h @ parameters["decoder.weight"].T + parameters["decoder_bias"],)
 
@@ -94,7 +94,7 @@ def masked_language(
 def alone(
     parameters: Parameters, x: Array, mask: Array | None = None, *, head: Head
 ) -> Array | tuple[Array, ...]:
-    """A head on vectors that are given."""
+    """Apply a head to given hidden states."""
     found = head(parameters, x, mask)
     return found if len(found) > 1 else found[0]
 
@@ -102,7 +102,7 @@ def alone(
 def vision_transformer(
     parameters: Parameters, image: Array, mask: None = None, *, num_heads: int, num_layers: int, eps: float
 ) -> tuple[Array, tuple[Array, ...]]:
-    """The Vision Transformer's last hidden states (Dosovitskiy et al. 2020, equations 1 to 4)."""
+    """Last hidden states and weights of the Vision Transformer (Dosovitskiy et al. 2020, equations 1 to 4)."""
     x = patch_embedding(scope(parameters, "patches"), image)
     weights = []
     for n in range(num_layers):
@@ -121,10 +121,10 @@ def task_model(
     backbone: Callable[..., tuple[Array, ...]],
     head: Head,
 ) -> tuple[Array | tuple[Array, ...], ...]:
-    """Head(backbone(x)).
+    """Outputs head(backbone(x)) of a task model.
 
-    Parameters: `backbone`, `head`. A head without a `decoder` has the backbone's embedding matrix as such.
-    Returns the head's outputs, the last hidden states and each layer's weights.
+    Parameters: `backbone`, `head`. A head without `decoder.weight` uses the backbone's token embedding.
+    Returns the head's outputs, the last hidden states and the weights of each layer.
     """
     below, own = scope(parameters, "backbone"), scope(parameters, "head")
     x, *_, weights = backbone(below, inputs, mask)

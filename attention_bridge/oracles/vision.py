@@ -1,4 +1,4 @@
-"""Attention over images: (batch, height, width, channels)."""
+"""Reference implementation of attention over images (batch, height, width, channels)."""
 
 import math
 
@@ -28,7 +28,7 @@ def vit_block(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Z' = MSA(LN(z)) + z, z'' = MLP(LN(z')) + z' (Dosovitskiy et al. 2020, equations 2 and 3)."""
+    """ViT block z' = MSA(LN(z)) + z, z'' = MLP(LN(z')) + z' (Dosovitskiy et al. 2020, equations 2 and 3)."""
     normed = layer_norm(parameters, "attention_norm", x, norm_eps)
     attended, weights = multi_head_attention(
         scope(parameters, "attention"),
@@ -46,7 +46,7 @@ def vit_block(
 
 
 def patches(parameters: Parameters, name: str, x: Array) -> Array:
-    """E p + b for each patch p that does not overlap another; E is (out, in, height, width)."""
+    """Patch projection E p + b of each non-overlapping patch p; E is (out, in, height, width)."""
     kernel, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
     _, _, rows, columns = kernel.shape
     batch, height, width, _ = x.shape
@@ -59,7 +59,7 @@ def patches(parameters: Parameters, name: str, x: Array) -> Array:
 
 
 def patch_embedding(parameters: Parameters, image: Array) -> Array:
-    """z_0 = [c; E p_1; ...; E p_n] + P (Dosovitskiy et al. 2020, equation 1)."""
+    """Patch embedding z_0 = [c; E p_1; ...; E p_n] + P (Dosovitskiy et al. 2020, equation 1)."""
     embedded = patches(parameters, "patch_proj", image)
     batch, rows, columns, _ = embedded.shape
     tokens = [np.stack([parameters["class_token"]] * batch)]
@@ -77,10 +77,11 @@ def window_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """softmax(QKᵀ/√d + B) V in each window of M x M places (Liu et al. 2021, equations 2 to 4, figure 4).
+    """Window attention (Liu et al. 2021, equations 2 to 4, figure 4).
 
-    Zeros pad the grid below and to the right. Shifted windows start `shift` places down and to the right, and wrap
-    around the edges; there a place sees only what a window that does not wrap would also hold.
+    softmax(QKᵀ/√d + B) V in each window of M x M positions. The grid is zero-padded at the bottom and right. Shifted
+    windows start `shift` positions further down and right and wrap around the edges; in a wrapped window, positions
+    attend only to positions from the same side of the edge.
     """
     if shift:
         parameters = scope(parameters, "attention")
@@ -97,7 +98,7 @@ def window_attention(
     weights = np.zeros((batch, rows * columns, num_heads, m * m, m * m), dtype)
     for window in range(rows * columns):
         top, left = divmod(window, columns)
-        # Where each place of the window would be if the grid went on beyond its edges.
+        # Positions of the window on a grid that continues beyond its edges.
         places = [(top * m + i + shift, left * m + j + shift) for i in range(m) for j in range(m)]
         inside = [(y % (rows * m), c % (columns * m)) for y, c in places]
         ys, xs = [y for y, _ in inside], [c for _, c in inside]
@@ -139,9 +140,10 @@ def spatial_reduction_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """SRA(Q, K, V): head_j = Attention(QW_j, SR(K)W_j, SR(V)W_j), SR(x) = Norm(Reshape(x, R) W^S).
+    """Spatial-reduction attention (Wang et al. 2021, equations 1 to 3).
 
-    Wang et al. 2021, equations 1 to 3; W^S on reshaped patches is a convolution of stride R.
+    head_j = Attention(QW_j, SR(K)W_j, SR(V)W_j), SR(x) = Norm(Reshape(x, R) W^S).
+    W^S on reshaped patches is a convolution with stride R.
     """
     reduced = layer_norm(parameters, "reduction_norm", patches(parameters, "reduction_proj", x), norm_eps)
     output, weights = multi_head_attention(
@@ -156,7 +158,7 @@ def spatial_reduction_attention(
 
 
 def axial_attention(parameters: Parameters, x: Array, *, num_heads: int) -> tuple[Array, Array, Array]:
-    """Attention down each column, plus attention along each row (Ho et al. 2019)."""
+    """Attention within each column plus attention within each row (Ho et al. 2019)."""
     down, across = scope(parameters, "height_attention"), scope(parameters, "width_attention")
     columns = [multi_head_attention(down, c, c, num_heads=num_heads) for c in x.swapaxes(0, 2).swapaxes(1, 2)]
     rows = [multi_head_attention(across, r, r, num_heads=num_heads) for r in x.swapaxes(0, 1)]
@@ -172,9 +174,10 @@ def decomposed_position_attention(
     dropout_keep: Array | None = None,
     dropout_rate: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Attention with E_ij = q_i · R_{p(i),p(j)}, R = R^h_{h(i),h(j)} + R^w_{w(i),w(j)} (Li et al. 2022, section 4.1).
+    """Attention with decomposed relative positions (Li et al. 2022, section 4.1).
 
-    E is added to the scaled scores, as in the authors' code; equation 4 scales it with them.
+    E_ij = q_i · R_{p(i),p(j)}, R = R^h_{h(i),h(j)} + R^w_{w(i),w(j)}.
+    E is added to the scaled scores, as in the authors' code; equation 4 of the paper also scales E.
     """
     batch, height, width, dim = x.shape
     d, area = dim // num_heads, height * width

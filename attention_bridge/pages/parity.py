@@ -1,8 +1,11 @@
 """The Markdown page of the proofs: errors of every mechanism, dtype and mask, forward and backward, and platforms."""
 
+import json
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 
@@ -99,3 +102,7 @@ def _platforms(verdicts: Sequence[Verdict]) -> list[tuple[str, str, str]]:
 def _passed(names: Sequence[str], failed: set[str]) -> str:
     passed = f"{len(names) - len(failed)} of {len(names)}"
     return f"{passed}; not {', '.join(sorted(failed))}" if failed else passed
+
+
+if __name__ == "__main__":
+    print(verdict_page([Verdict(**row) for row in json.loads(Path(sys.argv[1]).read_text())]))

@@ -51,7 +51,7 @@ def plot(
     if not output.parent.is_dir():
         raise InputError(f"output must be in a directory that exists, got {output}")
     if not is_page:
-        require(["matplotlib"], extra="demo")
+        require(["matplotlib"], extra="plot")
     every = arrays.layers_of("weights", weights)
     shape, layers = every.shape, list(every)
     for name, index, length in (("layer", layer, shape[0]), ("head", head, shape[1])):

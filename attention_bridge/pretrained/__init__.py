@@ -1,8 +1,8 @@
-"""Pretrained models: a Hugging Face directory or hub name in, a ready model of either mirror out, and back.
+"""Loading and saving of pretrained Hugging Face models in either mirror.
 
 model = load_pretrained("path/to/gpt2", framework="jax")
 logits = model(tokens).logits
-save_pretrained(model, "elsewhere", config="path/to/gpt2")  # as Hugging Face reads it
+save_pretrained(model, "elsewhere", config="path/to/gpt2")  # in the layout of Hugging Face
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from attention_bridge.pretrained.load import read_pretrained as read_pretrained
     from attention_bridge.pretrained.save import save_pretrained as save_pretrained
 
-# The public names, each in its module; a module is imported when its name is asked for.
+# Public names and their modules; a module is imported at the first access to a name.
 PUBLIC = {
     "Pretrained": "attention_bridge.pretrained.load",
     "convert_checkpoint": "attention_bridge.pretrained.conversion",

@@ -1,4 +1,4 @@
-"""Configuration files."""
+"""Finding and reading of configuration files in JSON."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.shown import cut
 
 CONFIGS = ("config.json", "params.json")  # Hugging Face's, and Meta's
-LARGEST = 2**26  # bytes: a configuration has thousands
+LARGEST = 2**26  # bytes; usual configurations have a few thousand
 
 
 def find_config(directory: Path) -> Path | None:
-    """The configuration of the model in a directory, if there is one."""
+    """The path of the model's configuration in a directory, or None."""
     return next((directory / name for name in CONFIGS if (directory / name).is_file()), None)
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        kind: expected type of the content.
 
     Raises:
-        CheckpointError: it cannot be read, is no JSON, or holds something else than a `kind`.
+        CheckpointError: the file cannot be read, is not JSON, or its content is not a `kind`.
     """
     try:
         with path.open("rb") as file:
-            text = file.read(LARGEST + 1)  # a device or a pipe does not say how long it is
+            text = file.read(LARGEST + 1)  # a device or a pipe has no known size
         if len(text) > LARGEST:
             raise CheckpointError(f"{path} must have at most {LARGEST} bytes, got more")
         content = json.loads(text, object_pairs_hook=unique, parse_constant=_no_number)
@@ -45,4 +49,4 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number there")
+    raise ValueError(f"{name} is not a number in JSON")

@@ -1,4 +1,4 @@
-"""A checkpoint on disk converted into another: planned on shapes, streamed, written whole or not at all.
+"""Conversion of a checkpoint on disk: planned from shapes, streamed, written atomically.
 
 convert_checkpoint("gpt2", "gpt2-jax.msgpack", source="hf.gpt2", target="jax_attention")
 """
@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ from attention_bridge import checkpoints
 from attention_bridge.checkpoints.atomic import ending_by_signal
 from attention_bridge.checkpoints.faults import writing
 from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
-from attention_bridge.pretrained.families import read_config
 from attention_bridge.pretrained.keras import files as keras_files
+from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import Report, stream
 from attention_bridge.weights.leaves import Spec
 
@@ -32,19 +31,20 @@ SIZE = re.compile("[1-9][0-9]{0,18}")
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted, or would be.
+    """The result of a conversion, or of a dry run.
 
     Attributes:
         source, target: the files.
-        format: of the target.
-        report: what happened to each tensor.
-        specs: shape and dtype of each tensor of the target.
-        unknown: tensors of the source that no module of the mirrors has, let through.
-        carried: tensors of a source of Keras that belong to no attention layer, taken as they are.
-        places: where the attention layers stand in a target of Keras.
-        causal: attention layers that the model of a source of Keras calls with a causal mask, which no tensor shows.
-        described: whether the options of a source of Keras that have no tensors were there to be looked at.
-        not_finite: tensors with NaN or infinity among their numbers; they were converted as they are.
+        format: file format of the target.
+        report: the conversion of each tensor.
+        specs: shape and dtype of each tensor of the target, by name.
+        unknown: source tensors that were converted although no module of the mirrors has them.
+        carried: tensors of a Keras source outside attention layers, copied unchanged.
+        places: paths of the attention layers in a Keras target.
+        causal: attention layers of a Keras source that its model calls with a causal mask, which no tensor shows.
+        described: whether the configuration of a Keras source was available, so that layer options without tensors
+            were checked.
+        not_finite: tensors with NaN or infinite values, which are converted unchanged.
     """
 
     source: Path
@@ -61,7 +61,7 @@ class Conversion:
 
 
 def convert_checkpoint(
-    source_path: str | os.PathLike[str],
+    source_path: str | os.PathLike[str] | Source,
     target_path: str | os.PathLike[str],
     source: str,
     target: str,
@@ -74,47 +74,50 @@ def convert_checkpoint(
     places: Mapping[str, str] | None = None,
     watch: Callable[[Items, int], Items] = lambda items, count: items,
 ) -> Conversion:
-    """Convert a checkpoint; until the new one is complete, an older one of that name stays as it was.
+    """Convert a checkpoint. An existing target is replaced only when the new one is complete.
 
     Args:
-        source_path: a file, the index of a sharded checkpoint, or a directory with either.
-        target_path: a file whose name says the format; or a directory, which then holds `model.safetensors`.
-        source, target: names of layouts.
-        axes: sizes of axes that the shapes do not give.
-        config: the model's configuration; by default that beside the source, if it is of a known family.
+        source_path: a file, the index of a sharded checkpoint, or a directory with either; or an opened
+            source, which stays open.
+        target_path: a file, whose suffix gives the format; or a directory, for a file `model.safetensors` in it.
+        source: name of the source's layout.
+        target: name of the target's layout.
+        axes: sizes of axes that the shapes do not give; None for none.
+        config: the model's configuration; None to use the one of an opened source, or the file
+            beside the source, if its family is known.
         dry_run: whether to plan only.
-        force: whether a target that exists is overwritten; of a symbolic link the link itself, as `mv` does, and what
-            it leads to stays as it was.
-        allow_unknown: whether tensors that no module of the mirrors has are converted from a layout of theirs.
-        places: paths in the Keras model that loads the target, by paths of the modules given; "" is that of a module
-            without one. By default a path is kept, and the module without one is the first attention layer of its class
-            in a Functional or Sequential model. The path `.` is that of a layer which is loaded by itself.
-        watch: passes the tensors on, and may show how many of them were written.
+        force: whether to overwrite an existing target. A symbolic link is replaced itself, as by `mv`; the file that
+            it points to stays unchanged.
+        allow_unknown: whether tensors that no module of the mirrors has are converted from a mirror's layout.
+        places: path in the Keras model for each module path, for a Keras target. The module path "" means a module
+            without a path, and the Keras path `.` means a layer that is loaded by itself. By default a path is kept,
+            and a module without one becomes the first attention layer of its class in a Functional or Sequential model.
+        watch: function of the tensors and their number that yields the tensors again, such as a progress bar.
 
     Returns:
-        What happened; with `dry_run` what would.
+        The result of the conversion, planned or done.
 
     Raises:
-        CheckpointError: a file that cannot be read or written, or a configuration that is not understood.
-        ConversionError: tensors that do not fit; all faults together, before anything is written.
-        InputError: source and target are one file, the target exists and `force` is not set, or there is no layout
-            of that name.
+        CheckpointError: a file cannot be read or written, or the configuration is not supported.
+        ConversionError: the tensors do not fit; lists all faults, and nothing is written.
+        InputError: source and target are the same file, the target exists and `force` is not set, or there is no
+            layout of that name.
     """
     if not os.fspath(target_path):
         raise InputError("target must be the path of a file or directory, got an empty text")
-    found = checkpoints.find(source_path)
     check_layouts(source, target)
-    with writing(Path(target_path)):  # the system may not even say whether it is there
+    found = source_path.found if isinstance(source_path, Source) else checkpoints.find(source_path)
+    with writing(Path(target_path)):  # even the check for existence may fail
         goal = _goal(Path(target_path))
-        there = os.path.lexists(goal)  # a link that leads nowhere is there, too
+        there = os.path.lexists(goal)  # also true for a broken symbolic link
         if there and os.path.realpath(goal) == os.path.realpath(found.path):
             raise InputError(f"source and target must be two files, but both are {goal}")
     format = _format(goal)
     if there and not (force or dry_run):
         raise InputError(f"{goal} exists and was left as it is; --force overwrites it")
-    config = configuration_beside(found.path) if config is None else config
     not_finite: list[str] = []
-    with checkpoints.open(source_path) as reader:
+    with _opened(source_path, config) as opened:
+        reader = opened.reader
         if not reader.specs:
             raise CheckpointError(f"{found.path} holds no tensors")
 
@@ -127,7 +130,7 @@ def convert_checkpoint(
         given = keras_files.open_source(reader, source)
         sizes = {**_unless_given(given.axes, axes or {}), **(axes or {})}
         planned = stream(
-            reader.specs, read, source, target, axes=sizes, config=config, allow_unknown=allow_unknown
+            reader.specs, read, source, target, axes=sizes, config=opened.reading, allow_unknown=allow_unknown
         )
         names, layers = {name: name for name in planned.specs}, tuple[str, ...]()
         if format == "keras":
@@ -160,13 +163,20 @@ def convert_checkpoint(
     )
 
 
+def _opened(
+    source: str | os.PathLike[str] | Source, config: Mapping[str, Any] | None
+) -> AbstractContextManager[Source]:
+    """A source to convert; one that is open already stays open."""
+    return nullcontext(source) if isinstance(source, Source) else Source.open(source, config)
+
+
 def _unless_given(stored: Mapping[str, int], axes: Mapping[str, int]) -> dict[str, int]:
-    """The stored sizes of axes of which none is given for all modules."""
+    """The stored axis sizes, except axes whose size `axes` gives for all modules."""
     return {name: size for name, size in stored.items() if name.rpartition(".")[2] not in axes}
 
 
 def is_finite(array: np.ndarray, block: int = 2**20) -> bool:
-    """Whether all numbers are finite, looked at block by block."""
+    """Whether all values of an array are finite, checked block by block."""
     if array.dtype.kind in "biu":
         return True
     flat = array.reshape(-1)
@@ -186,36 +196,11 @@ def check_layouts(*names: str) -> None:
             raise InputError(f"a layout is one of {', '.join(LAYOUTS)}, but got {name!r}")
 
 
-def configuration_beside(path: Path) -> dict[str, Any] | None:
-    """The configuration in the directory of a checkpoint, if it is there and of a family that is known."""
-    file = find_config(path if path.is_dir() else path.parent)
-    if file is None:
-        return None
-    given: dict[str, Any] = read_json(file)
-    try:
-        read_config(given)
-    except CheckpointError:
-        return None
-    return given
-
-
-def read_configuration(path: Path) -> dict[str, Any]:
-    """The configuration in a file, or in the directory that holds it.
-
-    Raises:
-        CheckpointError: there is none, it cannot be read, or it is not understood.
-    """
-    file = (find_config(path) or path / CONFIGS[0]) if path.is_dir() else path
-    given: dict[str, Any] = read_json(file)
-    read_config(given, source=file)
-    return given
-
-
 def read_axes(given: Iterable[str]) -> dict[str, int]:
-    """Sizes of axes from texts such as "d=64".
+    """Parse sizes of axes from texts such as "d=64".
 
     Raises:
-        InputError: a text that is none.
+        InputError: a text is malformed, or an axis is given twice.
     """
     axes: dict[str, int] = {}
     for text in given:
@@ -229,16 +214,16 @@ def read_axes(given: Iterable[str]) -> dict[str, int]:
 
 
 def _is_axis(name: str) -> bool:
-    """Whether it is the name of an axis, alone or behind the path of a module."""
+    """Whether a text is the name of an axis, with or without a module path before it."""
     path, dot, axis = name.rpartition(".")
     return axis.isidentifier() and (not dot or all(path.split(".")))
 
 
 def read_places(given: Iterable[str]) -> dict[str, str]:
-    """Paths in a Keras model from texts such as "encoder.attention=layers/multi_head_attention".
+    """Parse paths in a Keras model from texts such as "encoder.attention=layers/multi_head_attention".
 
     Raises:
-        InputError: a text that is none.
+        InputError: a text is malformed.
     """
     places = {}
     for text in given:
@@ -252,24 +237,8 @@ def read_places(given: Iterable[str]) -> dict[str, str]:
     return places
 
 
-def layout_by_configuration(path: Path, config: Mapping[str, Any] | None) -> str:
-    """The layout that the configuration of a checkpoint says it has.
-
-    Raises:
-        InputError: there is no configuration that is understood.
-    """
-    config = configuration_beside(checkpoints.find(path).path) if config is None else config
-    if config is None:
-        raise InputError(
-            f"{path} has no config.json that says what layout it has: give it with --from; "
-            "`attention-bridge inspect` names those that fit"
-        )
-    with checkpoints.open(path) as reader:
-        return read_config(config, reader.specs).layout.name
-
-
 def _goal(path: Path) -> Path:
-    """The file to write: the path, or `model.safetensors` in it if its name stands for no format."""
+    """The file to write: the path, or `model.safetensors` in it if it is a directory or has no suffix."""
     is_directory = path.is_dir() or not path.suffix
     return path / checkpoints.SINGLE if is_directory else path
 
@@ -294,7 +263,7 @@ def _metadata(format: str, layout: str) -> dict[str, str] | None:
 
 @contextmanager
 def _directory(directory: Path, asked: Path) -> Iterator[None]:
-    """Make the directory that was asked for, if it is one; if nothing is written there, it goes again."""
+    """Create the target directory if the user named one that does not exist; remove it again after an error."""
     if directory != asked or directory.exists():
         yield
         return
@@ -307,9 +276,3 @@ def _directory(directory: Path, asked: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-
-
-def tensors_of(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor of a checkpoint of any format, one at a time."""
-    with checkpoints.open(path) as reader:
-        yield from reader.items()

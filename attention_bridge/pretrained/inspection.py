@@ -1,4 +1,4 @@
-"""What a checkpoint holds: its format, its layout with the evidence, its tensors."""
+"""Inspection of a checkpoint: its format, possible layouts, model and tensors."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
-from attention_bridge.pretrained.config_files import find_config, read_json
-from attention_bridge.pretrained.families import read_config
+from attention_bridge.pretrained.source import Source
 from attention_bridge.weights.detect import Candidate, detect
 from attention_bridge.weights.leaves import Spec
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a checkpoint holds.
+    """The format, layouts, model and tensors of a checkpoint.
 
     Attributes:
         path: the file that was opened.
-        format: such as `safetensors`.
-        format_evidence: why it is thought to be that.
-        layouts: those that it could have, the likeliest first; empty if none is known.
-        model: the class of the mirrors that computes it, if its configuration is understood.
-        description: the configuration of that model.
-        config_note: what is known of the configuration.
-        specs: shape and dtype of each tensor.
+        format: name of the format, such as `safetensors`.
+        format_evidence: the evidence for the format, in words.
+        layouts: layouts that fit, the most likely first; empty if none fits.
+        model: name of the model class in the mirrors; None without a supported configuration.
+        description: configuration of that model; None without a supported one.
+        config_note: a note on the configuration, such as the reason why it is not supported.
+        specs: shape and dtype of each tensor, by name.
     """
 
     path: Path
@@ -43,37 +41,36 @@ class Inspection:
 
     @property
     def parameters(self) -> int:
-        """How many numbers there are."""
+        """Number of parameters: the elements of all tensors."""
         return sum(prod(spec.shape) for spec in self.specs.values())
 
     @property
     def dtypes(self) -> dict[str, int]:
-        """How many tensors have each dtype."""
+        """Number of tensors of each dtype."""
         return dict(Counter(spec.dtype.name for spec in self.specs.values()))
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Look into a checkpoint; no values are read but those that show whether a head repeats the embeddings.
+    """Inspect a checkpoint without reading its values.
 
     Args:
         path: a file, the index of a sharded checkpoint, or a directory with either.
 
     Raises:
-        CheckpointError: there is no checkpoint, or it is damaged, incomplete or refused.
+        CheckpointError: there is no checkpoint, or it is damaged, incomplete or unsafe to read.
     """
-    found = checkpoints.find(path)
-    with checkpoints.open(path) as reader:
-        specs = dict(reader.specs)
+    with Source.open(path) as source:
+        specs = dict(source.specs)
     layouts, model, description, note = detect(specs), None, None, "no config.json beside it"
-    file = find_config(found.path if found.path.is_dir() else found.path.parent)
-    if file is not None:
+    if source.config_file is not None:
         try:
-            reading = read_config(read_json(file), specs, source=file)
+            reading = source.checked()
         except CheckpointError as error:
             note = str(error)
         else:
-            model, note = reading.model.name, f"{file.name} is understood"
+            model, note = reading.model.name, f"{source.config_file.name} is understood"
             description = reading.model.arguments["config"]
-            said = Candidate(reading.layout.name, f"{file.name} describes such a model")
-            layouts = [said, *(other for other in layouts if other.layout != said.layout)]
+            described = Candidate(reading.layout.name, f"{source.config_file.name} describes such a model")
+            layouts = [described, *(other for other in layouts if other.layout != described.layout)]
+    found = source.found
     return Inspection(found.path, found.format, found.evidence, layouts, model, description, note, specs)

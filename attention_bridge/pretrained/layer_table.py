@@ -1,8 +1,8 @@
-"""A model's description as a table of its layers, in plain text.
+"""Plain-text table of a model's layers.
 
 print(layer_table(model.config))
 
-No argument of a part is left out: what has no column stands below the table, by the part and the layers that have it.
+The table is complete: arguments without a column are listed below it, with their part and layers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from attention_bridge.errors import cut
 from attention_bridge.pretrained.families.describe import as_part
 from attention_bridge.weights.report import table
 
-LONGEST_LAYERS = 60  # characters of the layers that have a part
-LONGEST_SEQUENCE = 8  # numbers of a sequence that are shown; of a longer one the first three
-# What fields of a description are where they are not given, as in the mirrors.
+LONGEST_LAYERS = 60  # characters in a list of layers
+LONGEST_SEQUENCE = 8  # elements of a sequence that are shown; a longer one is cut to three
+# Defaults of the fields of a description, as in the mirrors.
 LAYER = {"mixer": None, "ffn": None, "arrangement": "pre", "norm": Part("rms_norm")}
 MODEL = {
     "vocab_size": None,
@@ -35,18 +35,20 @@ MODEL = {
 }
 ROLES = ("mixer", "position", "feed-forward", "norm", "other fields")
 EMBEDDING = ("vocab_size", "embed_dim", "max_len", "embedding_norm", "embed_scale", "tied")
-RARE = ("is_causal", "num_types")  # shown where they are not the default
+RARE = ("is_causal", "num_types")  # shown if they differ from the default
 
 
 def layer_table(description: Any, most: int | None = None) -> str:
-    """The layers of a language model as a table, one row for each run of equal layers; of another model its sizes.
+    """Format the layers of a language model as a table, one row for each run of equal layers.
+
+    Other models give a table of their sizes.
 
     Args:
-        description: configuration of a model: a `Part`, or what a model of either mirror has as `config`.
-        most: rows of layers that are shown; None for all.
+        description: configuration of a model: a `Part`, or the `config` of a model of either mirror.
+        most: largest number of rows; None for all.
 
     Returns:
-        Lines of text: the embedding, the table, the arguments that have no column, final norm, head and special tokens.
+        Lines of text: embedding, table, arguments without a column, final norm, head and special tokens.
     """
     part = as_part(description)
     if part.name != "ModelSpec":
@@ -70,14 +72,14 @@ def layer_table(description: Any, most: int | None = None) -> str:
 
 
 def _layers(layers: tuple[Part, ...], most: int | None, position: str) -> Iterator[str]:
-    """The table, then the arguments that have no column; `position` is that of mixers that have none."""
+    """The table, then the arguments without a column; `position` is shown for mixers that have no position."""
     runs, start = [], 0
     for layer, equal in groupby(layers):
         end = start + len(list(equal))
         runs.append((str(start) if end == start + 1 else f"{start}-{end - 1}", layer))
         start = end
     rows: list[dict[str, str]] = []
-    others: dict[tuple[str, str], list[str]] = {}  # role and arguments, to the layers that have these
+    others: dict[tuple[str, str], list[str]] = {}  # (role, arguments) to layers
     for where, layer in runs[:most]:
         cells, rest = _row(layer, position)
         rows.append({"layers": where, **cells})
@@ -93,7 +95,7 @@ def _layers(layers: tuple[Part, ...], most: int | None, position: str) -> Iterat
 
 
 def _row(layer: Part, position: str) -> tuple[dict[str, str], tuple[dict[str, Any], ...]]:
-    """The cells of a layer, and for each of `ROLES` the arguments that have no column."""
+    """The cells of a layer, and the arguments without a column for each of `ROLES`."""
     left = {**LAYER, **layer.arguments}
     mixer, mixer_left = _opened(left.pop("mixer"))
     ffn, ffn_left = _opened(left.pop("ffn"))
@@ -120,12 +122,12 @@ def _row(layer: Part, position: str) -> tuple[dict[str, str], tuple[dict[str, An
 
 
 def _opened(value: Any) -> tuple[str, dict[str, Any]]:
-    """The name of a part, and its arguments; of another value its text."""
+    """The name and arguments of a part; another value as text, without arguments."""
     return (value.name, dict(value.arguments)) if isinstance(value, Part) else (_text(value), {})
 
 
 def _taken(arguments: dict[str, Any], name: str) -> str:
-    """An argument as text, taken out; empty if it is not given."""
+    """Remove an argument and return it as text; empty if it is not given."""
     return _text(arguments.pop(name)) if name in arguments else ""
 
 
@@ -137,7 +139,7 @@ def _places(places: list[str], runs: int) -> str:
 
 
 def _sizes(part: Part, within: str = "") -> Iterator[tuple[str, str]]:
-    """The fields of a configuration and of those within it, by their paths."""
+    """The fields of a configuration and of nested ones, by path."""
     for name, value in _named(part).items():
         yield within + name, value.name if isinstance(value, Part) else _text(value)
         if isinstance(value, Part):
@@ -145,7 +147,7 @@ def _sizes(part: Part, within: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _named(part: Part) -> dict[str, Any]:
-    """The arguments of a part; of special tokens those that there are, and no field of others that holds none."""
+    """The arguments of a part, without absent special tokens."""
     if part.name == "SpecialTokens":
         return {name: value for name, value in part.arguments.items() if value not in (None, ())}
     return {

@@ -1,4 +1,4 @@
-"""Load a pretrained model: a Hugging Face directory or hub name in, a ready model of either mirror out."""
+"""Loading of pretrained models from a directory or from the Hugging Face Hub, into either mirror."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import build, jax_shapes
 from attention_bridge.errors import CheckpointError, ConversionError, InputError, require
-from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
-from attention_bridge.pretrained.families import Reading, read_config
+from attention_bridge.pretrained.families import Reading
 from attention_bridge.pretrained.families.shown import cut
+from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import convert, transfer
 
 Framework = Literal["torch", "jax"]
-# What the configurations of the mirrors raise for sizes that cannot be.
+# Exceptions that the mirrors' configurations raise for impossible sizes.
 _UNBUILT = (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError)
 PACKAGES = {"torch": "torch_attention", "jax": "jax_attention"}
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A checkpoint that has been read; neither framework was needed.
+    """Configuration and weights of a checkpoint, read without either framework.
 
     Attributes:
-        directory: where it was read from.
-        reading: which model computes it, and how its tensors are laid out.
-        weights: the weights under the hub's names, one dtype for all floats.
+        directory: directory of the checkpoint.
+        reading: model class, its configuration, and the checkpoint's layout.
+        weights: weights in the canonical layout, by name, all of one dtype.
     """
 
     directory: Path
@@ -42,22 +41,22 @@ class Pretrained:
 def load_pretrained(
     source: str | os.PathLike[str], framework: Framework, *, dtype: Any = None, revision: str | None = None
 ) -> Any:
-    """Read a checkpoint's configuration and weights into a ready model, in evaluation mode.
+    """Load a pretrained model, in evaluation mode.
 
     Args:
-        source: a directory, or the name of a model on the Hugging Face hub (`"gpt2"`, needs huggingface_hub).
+        source: a directory, or the name of a model on the Hugging Face Hub (`"gpt2"`, needs huggingface_hub).
         framework: "torch" or "jax".
-        dtype: of the model's weights, as numpy or ml_dtypes know it ("float32", "bfloat16"); None leaves them as
-            they are, or in the widest dtype if they have several.
-        revision: branch, tag or commit on the hub.
+        dtype: dtype of the model's weights in numpy or ml_dtypes ("float32", "bfloat16"); None keeps the dtype of
+            the checkpoint, or float32 or float64 if it has several.
+        revision: branch, tag or commit on the Hugging Face Hub; None for the default branch.
 
     Returns:
         A module of `torch_attention.models` or `jax_attention.models`.
 
     Raises:
-        CheckpointError: no such checkpoint, a damaged file, or a configuration that is not understood.
-        ConversionError: weights that do not fit the configuration.
-        InputError: another framework.
+        CheckpointError: there is no such checkpoint, a file is damaged, or the configuration is not supported.
+        ConversionError: the weights do not fit the configuration.
+        InputError: `framework` is neither "torch" nor "jax".
     """
     if framework not in PACKAGES:
         raise InputError(f"framework must be torch or jax, got {framework!r}")
@@ -66,10 +65,15 @@ def load_pretrained(
 
 
 def make_model(pretrained: Pretrained, framework: Framework) -> Any:
-    """A ready model, in evaluation mode, of what has been read; the same in either framework.
+    """Build the model of a checkpoint that `read_pretrained` has read, in evaluation mode.
+
+    Args:
+        pretrained: configuration and weights.
+        framework: "torch" or "jax".
 
     Raises:
-        ConversionError: weights that do not fit the configuration.
+        CheckpointError: the configuration describes no model that can be built.
+        ConversionError: the weights do not fit the configuration.
     """
     try:
         model = _shapes(pretrained, framework)
@@ -88,21 +92,21 @@ def make_model(pretrained: Pretrained, framework: Framework) -> Any:
 
 
 def _with_memory(model: Any, pretrained: Pretrained) -> Any:
-    """A PyTorch model of shapes alone with memory behind them, if its weights could at all be those."""
+    """Allocate the memory of a PyTorch model on the meta device, unless it is far larger than the weights."""
     wanted = sum(x.numel() for x in model.state_dict().values())
     given = sum(x.size for x in pretrained.weights.values())
     if wanted > 2 * given + 2**20:
         raise ConversionError(
             cut(
                 f"The weights in {pretrained.directory} do not fit its configuration: "
-                f"it describes {wanted} numbers, and they are {given}"
+                f"it describes {wanted} parameters, but they have {given}"
             )
         )
     return model.to_empty(device="cpu")
 
 
 def _shapes(pretrained: Pretrained, framework: Framework) -> Any:
-    """The model with shapes and dtypes only, without memory for its weights."""
+    """The model with shapes and dtypes only, without memory for its parameters."""
     name = _float_dtype(pretrained.weights)
     if framework == "jax":
         return jax_shapes(pretrained.reading.model, {"param_dtype": name})
@@ -113,7 +117,7 @@ def _shapes(pretrained: Pretrained, framework: Framework) -> Any:
 
 
 def _unfit(directory: Path, error: ConversionError) -> ConversionError:
-    """The same refusal on one line: how many faults of each kind, and the first of them."""
+    """The error in one line: the number of faults of each kind, and the first one."""
     summary = str(error).partition("\n")[0].rpartition("nothing was written: ")[2]
     first = f" The first: {error.faults[0].name}." if error.faults else ""
     message = f"The weights in {directory} do not fit its configuration: {summary}{first}"
@@ -123,16 +127,22 @@ def _unfit(directory: Path, error: ConversionError) -> ConversionError:
 def read_pretrained(
     source: str | os.PathLike[str], *, dtype: Any = None, revision: str | None = None
 ) -> Pretrained:
-    """Read a checkpoint's configuration and weights; arguments and errors as in `load_pretrained`."""
+    """Read a checkpoint's configuration and weights, without either framework.
+
+    Args:
+        source: a directory, or the name of a model on the Hugging Face Hub (`"gpt2"`, needs huggingface_hub).
+        dtype: dtype of the weights in numpy or ml_dtypes ("float32", "bfloat16"); None keeps the dtype of the
+            checkpoint, or float32 or float64 if it has several.
+        revision: branch, tag or commit on the Hugging Face Hub; None for the default branch.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, a file is damaged, or the configuration is not supported.
+        ConversionError: the weights do not fit the configuration.
+    """
     directory = _directory(source, revision)
-    with checkpoints.open(directory) as reader:
-        tensors = dict(reader.items())
-    path = find_config(directory)
-    if path is None:
-        raise CheckpointError(
-            f"{directory} has neither {' nor '.join(CONFIGS)}, which say what its weights mean"
-        )
-    reading = read_config(read_json(path), tensors, source=path)
+    with Source.open(directory) as opened:
+        reading = opened.checked()
+        tensors = dict(opened.items())
     try:
         weights, _ = convert(tensors, reading.layout, "torch_attention", reading.axes)
     except ConversionError as error:
@@ -154,21 +164,21 @@ def _directory(source: str | os.PathLike[str], revision: str | None) -> Path:
             if any(directory.glob(weights)):
                 break
         return directory
-    except Exception as error:  # the library has dozens: no network, no such name, no right to read
+    except Exception as error:  # huggingface_hub raises dozens of types: no network, no such name, no access
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{source} is no directory here, and the Hugging Face hub does not give it: {reason}"
+            f"{source} is not a local directory, and the Hugging Face Hub does not provide it: {reason}"
         ) from error
 
 
 def _float_dtype(weights: Mapping[str, np.ndarray]) -> str:
-    """The name of the one dtype that the weights have."""
+    """The name of the weights' common dtype."""
     (name,) = {array.dtype.name for array in weights.values()}
     return name
 
 
 def _with_dtype(weights: dict[str, np.ndarray], dtype: Any) -> dict[str, np.ndarray]:
-    """All weights in one dtype: that given, or the widest that they have."""
+    """All weights in one dtype: the given one, else their own, else float64 or float32 if they have several."""
     import ml_dtypes
 
     found = {array.dtype.name for array in weights.values()}

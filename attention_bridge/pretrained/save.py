@@ -1,4 +1,4 @@
-"""Save a model of either mirror as a directory that `load_pretrained` or transformers reads."""
+"""Saving of a model of either mirror as a directory for `load_pretrained` or transformers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import Part, build
 from attention_bridge.checkpoints.atomic import replacing
 from attention_bridge.errors import CheckpointError, InputError
-from attention_bridge.pretrained.config_files import CONFIGS, find_config, read_json
 from attention_bridge.pretrained.families import Reading, read_config
 from attention_bridge.pretrained.families.describe import as_part
 from attention_bridge.pretrained.families.own import own_config
 from attention_bridge.pretrained.load import PACKAGES
+from attention_bridge.pretrained.source import read_config_file
 from attention_bridge.weights import convert
 from attention_bridge.weights.containers import open_container
 from attention_bridge.weights.leaves import to_numpy
@@ -28,17 +28,17 @@ def save_pretrained(
     directory: str | os.PathLike[str],
     config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
 ) -> None:
-    """Write a model's weights and configuration, so that `load_pretrained` reads them in either framework.
+    """Write a model's weights and configuration, for `load_pretrained` in either framework.
 
     Args:
-        model: of `torch_attention.models` or `jax_attention.models`.
-        directory: made if it is not there.
-        config: the configuration to write, or the directory or file that it stands in; then the weights are laid out
-            as it says, and Hugging Face's transformers reads them. None writes the model's own.
+        model: model of `torch_attention.models` or `jax_attention.models`.
+        directory: directory to write to; created if it does not exist.
+        config: Hugging Face configuration of the model, or a file or directory with it. The weights are then written
+            in its layout, so that transformers can read them. None writes the model's own configuration.
 
     Raises:
-        InputError: the configuration describes another model, or the model's own has a value that no file can hold.
-        CheckpointError: something cannot be read or written.
+        InputError: the configuration describes another model, or `load_pretrained` could not read the model's own.
+        CheckpointError: a file cannot be read or written.
     """
     directory = Path(directory)
     container = open_container(model)
@@ -66,21 +66,20 @@ def save_pretrained(
 
 
 def _own_reading(model: Any, given: Mapping[str, Any], names: Collection[str]) -> Reading:
-    """What `load_pretrained` will read of the model's own configuration."""
+    """The reading of the model's own configuration, as by `load_pretrained`."""
     name = type(model).__name__
     try:
         return read_config(given, names, f"this {name}")
     except CheckpointError as error:
         raise InputError(
-            f"this {name} cannot be saved, for load_pretrained would refuse it: {error}"
+            f"this {name} cannot be saved, because load_pretrained would refuse it: {error}"
         ) from error
 
 
 def _config(config: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any]:
     if isinstance(config, Mapping):
         return config
-    path = Path(config)
-    return read_json((find_config(path) or path / CONFIGS[0]) if path.is_dir() else path)
+    return read_config_file(config)[1]
 
 
 def _configuration(reading: Reading) -> Part:
@@ -90,7 +89,7 @@ def _configuration(reading: Reading) -> Part:
 
 
 def _with_special_tokens_of(model: Any, described: Any) -> Any:
-    """A configuration with the special tokens of the model: another tokenizer makes no other model."""
+    """A configuration with the special tokens of the model: they do not distinguish models."""
     special = getattr(model.config, "special_tokens", None)
     if special is None or not hasattr(described, "special_tokens"):
         return described
@@ -98,7 +97,7 @@ def _with_special_tokens_of(model: Any, described: Any) -> Any:
 
 
 def _difference(described: Any, actual: Any) -> str:
-    """The first field in which two configurations differ, in words."""
+    """A sentence about the first field in which two configurations differ."""
     if type(described) is not type(actual):
         return f"describes a {type(described).__name__}, not a {type(actual).__name__}"
     theirs, ours = dict(_leaves(as_part(described))), dict(_leaves(as_part(actual)))
@@ -109,7 +108,7 @@ def _difference(described: Any, actual: Any) -> str:
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """The fields of a configuration and of all within it, by their paths."""
+    """The fields of a configuration and of nested ones, by path."""
     if isinstance(value, Part):
         named = {"name": value.name, **value.arguments}
     elif isinstance(value, tuple) and any(isinstance(each, Part) for each in value):

@@ -1,4 +1,4 @@
-"""Both ends of a conversion run on the same random input: the source in PyTorch, the target in JAX."""
+"""Verification of a conversion: the source runs in PyTorch and the target in JAX, on the same random input."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from attention_bridge import checkpoints
 from attention_bridge.catalogue.part import Part, build, jax_shapes
-from attention_bridge.checkpoints import open as open_checkpoint
 from attention_bridge.errors import InputError, require
-from attention_bridge.pretrained.conversion import check_layouts, tensors_of
-from attention_bridge.pretrained.families import read_config
+from attention_bridge.pretrained.conversion import check_layouts
+from attention_bridge.pretrained.families import Reading
+from attention_bridge.pretrained.source import Source
 from attention_bridge.weights import convert, stream, transfer
 
-UNIT = 2.0**-24  # of rounding to float32
+UNIT = 2.0**-24  # unit roundoff of float32
 
 
 class Verified(NamedTuple):
-    """How far both ends are apart.
+    """The difference between the source and the target of a conversion.
 
     Attributes:
-        model: the class that was run.
-        error: the largest difference of the outputs, relative to the largest of them.
-        tolerance: what rounding explains, in this model on this input.
-        outputs: how many numbers were compared: those that are finite in the source's model.
-        differing: the tensors that are not the same bits at both ends, by the names of `torch_attention`.
+        model: name of the model class that was run.
+        error: largest difference of the outputs, relative to the largest output.
+        tolerance: largest error that rounding explains, for this model and input.
+        outputs: number of compared values; only finite outputs of the source's model are compared.
+        differing: names in `torch_attention` of tensors that are not bitwise equal.
     """
 
     model: str
@@ -37,76 +38,71 @@ class Verified(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether the tensors are the same bits and the outputs equal but for rounding."""
+        """Whether all tensors are bitwise equal and the outputs are equal up to rounding."""
         return not self.differing and self.error <= self.tolerance
 
 
-def check(
-    source_path: str | os.PathLike[str],
-    source: str,
-    target: str,
-    *,
-    config: Mapping[str, Any] | None,
-    axes: Mapping[str, int] | None = None,
-) -> None:
-    """Raise unless `verify` could run, before anything is written; arguments as there.
+def check(opened: Source, source: str, target: str, *, axes: Mapping[str, int] | None = None) -> None:
+    """Check that `verify` can run, before a conversion writes anything.
+
+    Args:
+        opened: the source, with the configuration of its model.
+        source: name of its layout.
+        target: name of the target's layout.
+        axes: sizes of axes that the shapes do not give; None for none.
 
     Raises:
-        CheckpointError: the source or the configuration is not understood.
         ConversionError: the source does not fit its layout.
         InputError: packages are missing, or there is no configuration of a model that has these tensors.
     """
-    require(("torch", "jax", "flax"), extra="torch,jax")
-    if config is None:
-        raise InputError("--verify needs the model's config.json beside the source, or --config")
+    reading = _reading(opened)
     check_layouts(source, target)
-    with open_checkpoint(source_path) as reader:
-        hub = stream(reader.specs, reader.read, source, "torch_attention", axes=axes, config=config).specs
-        part = read_config(config, reader.specs.keys()).model
-    wanted = build(part, "torch_attention", {"device": "meta"}).state_dict()
-    for name, spec in hub.items():
+    reader = opened.reader
+    canonical = stream(reader.specs, reader.read, source, "torch_attention", axes=axes, config=reading).specs
+    wanted = build(reading.model, "torch_attention", {"device": "meta"}).state_dict()
+    for name, spec in canonical.items():
         if name not in wanted or tuple(wanted[name].shape) != spec.shape:
             raise InputError(
-                f"--verify cannot run: the configuration makes a {part.name} without a tensor {name} of shape "
-                f"{spec.shape}, which {source_path} has"
+                f"--verify cannot run: the configuration makes a {reading.model.name} without a tensor {name} of shape "
+                f"{spec.shape}, which {opened.path} has"
             )
 
 
 def verify(
-    source_path: str | os.PathLike[str],
+    opened: Source,
     target_path: str | os.PathLike[str],
     source: str,
     target: str,
     *,
-    config: Mapping[str, Any] | None,
     axes: Mapping[str, int] | None = None,
 ) -> Verified:
-    """Build the model from both checkpoints, one in each framework, and compare what they compute in float32.
+    """Build the model from both checkpoints, one in each framework, and compare their outputs in float32.
 
     Args:
-        source_path, target_path: the two checkpoints.
-        source, target: their layouts.
-        config: the configuration of the model.
-        axes: sizes of axes that the shapes do not give.
+        opened: the source, with the configuration of its model; it is run in PyTorch.
+        target_path: target checkpoint, run in JAX.
+        source: name of the source's layout.
+        target: name of the target's layout.
+        axes: sizes of axes that the shapes do not give; None for none.
 
     Raises:
-        InputError: there is no configuration that says what the model is.
+        InputError: packages are missing, or the source has no configuration.
     """
-    require(("torch", "jax", "flax"), extra="torch,jax")
-    if config is None:
-        raise InputError("--verify needs the model's config.json beside the source, or --config")
+    reading = _reading(opened)
     import jax.numpy as jnp
     import torch
 
     from attention_bridge.parity.comparison import pinned_precision
 
-    ends = []
-    for path, layout in ((source_path, source), (target_path, target)):
-        hub, _ = convert(dict(tensors_of(path)), layout, "torch_attention", axes, config)
-        ends.append(hub)
+    with checkpoints.open(target_path) as reader:
+        written = dict(reader.items())
+    ends = [
+        convert(tensors, layout, "torch_attention", axes, reading)[0]
+        for tensors, layout in ((dict(opened.items()), source), (written, target))
+    ]
     differing = _differing(*ends)
     first, second = ({name: x.astype(np.float32) for name, x in end.items()} for end in ends)
-    part = read_config(config, dict(tensors_of(source_path))).model
+    part = reading.model
     given = inputs(part)
     with pinned_precision(), torch.no_grad():
         model = build(part, "torch_attention", {"device": "meta"}).to_empty(device="cpu").eval()
@@ -117,21 +113,29 @@ def verify(
         other_model.eval()
         other = transfer(second, other_model)(*map(jnp.asarray, given))
     expected, near, output = (np.asarray(x[0], dtype=np.float64) for x in (found, nearby, other))
-    finite = np.isfinite(expected) & np.isfinite(near)  # no bound holds for what overflows
+    finite = np.isfinite(expected) & np.isfinite(near)  # no bound holds after an overflow
     error, moved = (_distance(x[finite], expected[finite]) for x in (output, near))
     sums = sum(x.shape[-1] for name, x in first.items() if x.ndim >= 2 and "embedding" not in name)
     tolerance = 8 * max(UNIT * float(np.sqrt(sums)), moved)
     return Verified(part.name, error, tolerance, int(finite.sum()), differing)
 
 
+def _reading(opened: Source) -> Reading:
+    """The configuration of a source, if both frameworks are there to run its model."""
+    require(("torch", "jax", "flax"), extra="torch,jax")
+    if opened.reading is None:
+        raise InputError("--verify needs the model's config.json beside the source, or --config")
+    return opened.reading
+
+
 def _distance(x: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest number; infinite where `x` is not finite."""
+    """The largest difference, relative to the largest expected value; infinite if `x` is not finite."""
     largest = float(np.abs(x - expected).max(initial=0.0)) / (float(np.abs(expected).max(initial=0.0)) or 1.0)
     return largest if np.isfinite(largest) else float("inf")
 
 
 def _differing(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The names whose tensors are not the same bits."""
+    """The names of tensors that are not bitwise equal."""
 
     def bits(tensors: Mapping[str, np.ndarray], name: str) -> Any:
         return name in tensors and (tensors[name].shape, tensors[name].dtype, tensors[name].tobytes())
@@ -141,7 +145,7 @@ def _differing(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
 
 
 def _nudged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors, each number moved as far as rounding moves one: what a model makes of that is its conditioning."""
+    """Perturb each value by about its rounding error, in order to measure the conditioning of a model."""
     rng = np.random.default_rng(1)
     return {
         name: (x * (1 + 2 * UNIT * rng.choice((-1, 1), x.shape))).astype(x.dtype)
@@ -150,7 +154,7 @@ def _nudged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def inputs(part: Part, length: int = 12) -> tuple[np.ndarray, ...]:
-    """Random inputs that such a model takes, in the order of its arguments."""
+    """Random inputs for a model, in the order of its arguments."""
     rng = np.random.default_rng(0)
     config = part.arguments["config"].arguments
 

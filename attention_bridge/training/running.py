@@ -115,7 +115,7 @@ def run(
         KeyboardInterrupt: the user stopped the run.
     """
     chosen = tuple(NAMES) if framework == "both" else (framework,)
-    require(["matplotlib"], extra="examples")
+    require(["matplotlib"], extra="plot")
     make_directory(output)
     until = lesson.steps if until is None else until
     begun = _begun(lesson, chosen, output, dtype) if resume else {}

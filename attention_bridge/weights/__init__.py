@@ -1,12 +1,12 @@
-"""Weights from any layout to any other, exactly and strictly.
+"""Exact and strict conversion of weights between layouts.
 
 | function   | converts                                             |
 |------------|------------------------------------------------------|
 | `convert`  | named numpy arrays, with neither framework installed |
-| `stream`   | the same, read and made a few at a time              |
+| `stream`   | named arrays, a few tensors in memory at a time      |
 | `transfer` | models, states and trees of either framework         |
-| `plan`     | nothing: it says what `transfer` would do            |
-| `explain`  | nothing: it says in words what a report says         |
+| `plan`     | nothing: a dry run of `transfer`                     |
+| `explain`  | nothing: it describes a report in words              |
 """
 
 from importlib import import_module
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from attention_bridge.weights.trees import plan as plan
     from attention_bridge.weights.trees import transfer as transfer
 
-# The public names, each in its module; a module is imported when its name is asked for.
+# Public names and their modules; a module is imported at the first access to a name.
 PUBLIC = {
     "Constant": "attention_bridge.weights.layout",
     "Dropped": "attention_bridge.weights.layout",

@@ -1,7 +1,7 @@
-"""A model's configuration as conversion needs it: a layout, and sizes of axes that shapes do not give.
+"""Reader of a model's configuration: its layout, and sizes of axes that the tensor shapes do not give.
 
-Which reader knows families of models is said by the root of the package, for families know layouts and not the other
-way round.
+The root of the package registers the reader with `read_with`: model families import layouts, so this package cannot
+import model families.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Configured(Protocol):
-    """What a reader makes of a configuration."""
+    """Result of reading a configuration."""
 
     @property
     def layout(self) -> Layout:
@@ -30,10 +30,15 @@ _finders: list[Callable[[], ConfigReader]] = []
 
 
 def read_with(find: Callable[[], ConfigReader]) -> None:
-    """Set what finds the reader of configurations; it is called when one is read."""
+    """Register the function that returns the configuration reader; it is called at each `read_config`."""
     _finders[:] = [find]
 
 
 def read_config(config: Mapping[str, Any], names: Collection[str]) -> Configured:
-    """What a configuration says; arguments as in `attention_bridge.pretrained.families.read_config`."""
+    """Read a model's configuration.
+
+    Args:
+        config: the model's configuration, the content of `config.json`.
+        names: names of the checkpoint's tensors.
+    """
     return _finders[0]()(config, names)

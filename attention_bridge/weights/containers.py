@@ -1,4 +1,4 @@
-"""What holds tensors: modules, states and trees of either framework, seen as names and leaves."""
+"""Named leaves of modules, states and parameter trees of either framework."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Container(NamedTuple):
     """The named leaves of an object.
 
     Attributes:
-        layout: name of the layout that such an object has, unless the user says otherwise.
-        leaves: name to tensor.
-        put: takes an array for each name; fills a module in place and returns it, or returns a new tree.
-        axes: sizes of axes that the leaves show and that the hub's shapes do not.
+        layout: name of the default layout for this kind of object.
+        leaves: tensors by name.
+        put: function of arrays by name; fills a module in place and returns it, or returns a new tree.
+        axes: sizes of axes that the leaves give and that shapes in the canonical layout do not.
     """
 
     layout: str
@@ -29,14 +29,14 @@ class Container(NamedTuple):
 
 
 def open_container(holder: Any) -> Container:
-    """See what is in a module, state or tree.
+    """Return the named leaves of a module, state or parameter tree.
 
     Args:
         holder: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, Keras layer or
             model, or a Linen tree of parameters with or without its collections.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: `holder` is none of these.
         ValueError: two leaves have the same name.
     """
     torch, nnx, keras = framework("torch"), framework("flax.nnx"), framework("keras")
@@ -60,7 +60,7 @@ def open_container(holder: Any) -> Container:
 
 
 def tied_names(leaves: Mapping[str, Any]) -> list[list[str]]:
-    """Groups of names that torch lets share one tensor."""
+    """Groups of names that share one torch tensor."""
     groups: dict[Any, list[str]] = {}
     for name, leaf in leaves.items():
         if is_torch(leaf) and leaf.numel() > 0 and not leaf.is_meta:
@@ -79,7 +79,7 @@ def _torch_module(torch: Any, module: Any) -> Container:
 
 
 def _keras_layer(keras: Any, layer: Any) -> Container:
-    """The weights by their paths; an attention layer's own stand behind nothing."""
+    """The weights of a Keras layer by path; those in an attention layer itself have no path prefix."""
     if not layer.built:
         raise ValueError(f"{layer.name} has no weights yet: build it, or call it once")
     is_grouped = isinstance(layer, keras.layers.GroupQueryAttention)
@@ -89,9 +89,7 @@ def _keras_layer(keras: Any, layer: Any) -> Container:
         *above, part, leaf = variable.path.split("/")
         name = ".".join((part, leaf) if alone else (*above, part, leaf))
         if name in variables:
-            raise ValueError(
-                f"two weights of the model are called {name!r}: give its layers names of their own"
-            )
+            raise ValueError(f"two weights of the model are called {name!r}: give its layers unique names")
         variables[name] = variable
 
     def put(arrays: Mapping[str, np.ndarray]) -> Any:
@@ -163,14 +161,14 @@ def _flatten(tree: Mapping[Any, Any], path: Path = ()) -> Iterator[tuple[Path, A
 
 
 def _rebuild(tree: Any, leaves: Mapping[Path, Any], path: Path = ()) -> Any:
-    """A tree of the same structure and types as `tree`, with new leaves."""
+    """A tree with the structure and types of `tree` and the given leaves."""
     if not isinstance(tree, Mapping):
         return leaves[path]
     return type(tree)({key: _rebuild(value, leaves, (*path, key)) for key, value in tree.items()})  # type: ignore[call-arg]
 
 
 def _names(leaves: Mapping[Path, Any], skip: int = 0) -> dict[Path, str]:
-    """Dotted names for paths, without their first `skip` parts."""
+    """Dotted names of paths, without the first `skip` parts."""
     names = {path: ".".join(map(str, path[skip:])) for path in leaves}
     taken: set[str] = set()
     for name in names.values():

@@ -1,4 +1,4 @@
-"""Which layouts the names and shapes of tensors could have."""
+"""Detection of the layout from the names and shapes of tensors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from attention_bridge.weights.unknown import takes_anything, unknown
 
 
 class Candidate(NamedTuple):
-    """A layout that tensors could have.
+    """A layout that fits the given tensors.
 
     Attributes:
-        layout: its name.
-        evidence: why, in words.
+        layout: name of the layout.
+        evidence: the reason, in words.
     """
 
     layout: str
@@ -26,12 +26,12 @@ class Candidate(NamedTuple):
 
 
 def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
-    """The layouts whose tables have a place for every tensor, the most particular first.
+    """The layouts that cover every tensor, the most specific first.
 
-    The mirrors' own layouts take any name: they are among them if modules of the mirrors have every tensor.
+    The mirrors' layouts accept any name, so they are listed only if modules of the mirrors have all the tensors.
 
     Args:
-        specs: shape and dtype of each tensor.
+        specs: shape and dtype of each tensor, by name.
     """
     from attention_bridge.weights.layouts import LAYOUTS  # here, because the tables import the rules
 
@@ -45,7 +45,7 @@ def detect(specs: Mapping[str, Spec]) -> list[Candidate]:
                 evidence = f"modules of the mirrors have all {len(specs)} names and shapes, such as {example}"
                 mirrors.append((spelled, Candidate(layout.name, evidence)))
         elif _has_all(specs, layout):
-            evidence = f"it has a place for all {len(specs)} names and shapes, such as {example}"
+            evidence = f"it covers all {len(specs)} names and shapes, such as {example}"
             particular.append((len(layout.rules), Candidate(layout.name, evidence)))
     return [
         candidate for found in (particular, mirrors) for _, candidate in sorted(found, key=lambda x: -x[0])
@@ -61,7 +61,7 @@ def _has_all(specs: Mapping[str, Spec], layout: Layout) -> bool:
 
 
 def _spelled(specs: Mapping[str, Spec], layout: Layout) -> int | None:
-    """How many names a layout of the mirrors spells in a way of its own; None if no modules have these tensors."""
+    """Number of names in a spelling that only this mirror layout has; None if no modules have these tensors."""
     report = Report(layout.name, "")
     tensors = {name: ghost(spec.shape, spec.dtype) for name, spec in specs.items()}
     entered = enter(tensors, layout, report)
@@ -70,7 +70,7 @@ def _spelled(specs: Mapping[str, Spec], layout: Layout) -> int | None:
         return None
     spelled = {layout.canonical(name) for name in specs}
     if layout.stacked is not None and entered.keys() <= spelled:
-        return None  # no layers are in one tensor: the layout without them says the same
+        return None  # no tensor stacks layers: the layout without stacked layers describes it
     return sum(layout.canonical(name) != name for name in specs)
 
 
@@ -89,13 +89,13 @@ def _has_place(name: str, layout: Layout) -> bool:
 
 
 def _is_moved(name: str, layout: Layout) -> bool:
-    """Whether a rule is about it."""
+    """Whether a rule of the layout matches the name."""
     canonical = layout.canonical(name)
     return any(move.match(canonical) for move in layout.to_hub)
 
 
 def _misfits(specs: Mapping[str, Spec], layout: Layout) -> list[str]:
-    """The tensors whose shapes the rules do not take, whatever heads they may have."""
+    """The tensors whose shapes fit no rule, for any number of heads."""
     report = Report(layout.name, "")
     hub = Layout("", rules=())
     given = {

@@ -1,4 +1,4 @@
-"""The engine: named numpy arrays go through the hub from one layout to another."""
+"""The conversion engine: named numpy arrays from one layout to another, through the canonical layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attention_bridge.errors import Fault, FaultKind
-from attention_bridge.weights.configured import read_config
+from attention_bridge.weights.configured import Configured, read_config
 from attention_bridge.weights.grouped import GroupedMove
 from attention_bridge.weights.layout import Layout, ZeroBias, entry_for
 from attention_bridge.weights.names import NamePattern
@@ -18,14 +18,13 @@ from attention_bridge.weights.stacked import stack, unstack
 
 
 class Traced(NamedTuple):
-    """An array on its way.
+    """An array during a conversion, with its origin.
 
     Attributes:
-        array: as it is by now.
-        origins: the given names that it is made of.
-        patterns: how its axes moved so far.
-        needs: the given names without which it would not be here; more than `origins` for a bias that is made for
-            a weight.
+        array: the current values.
+        origins: names of the source tensors that it is made of.
+        patterns: einops patterns applied so far.
+        needs: names of all source tensors that it depends on; for a synthesised bias, also its weight.
     """
 
     array: np.ndarray
@@ -39,25 +38,25 @@ def convert(
     source: Layout | str,
     target: Layout | str,
     axes: Mapping[str, int] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | Configured | None = None,
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Convert named arrays from one layout to another. Bytes are only moved, never computed with.
 
     Args:
-        tensors: name to array, any dtype of numpy or ml_dtypes. Results may share memory with them.
-        source: the layout that `tensors` have, or its name in `attention_bridge.weights.layouts.LAYOUTS`.
-        target: the layout to convert to, or its name.
-        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; behind the path of a module,
-            ``{"layers.0.h": num_heads}``, those of that module.
-        config: the model's configuration, as `config.json` holds it; it gives those sizes, and says whether a head
-            repeats the embeddings.
+        tensors: arrays by name, of any dtype of numpy or ml_dtypes. The results may share memory with them.
+        source: layout of `tensors`, or its name in `attention_bridge.weights.layouts.LAYOUTS`.
+        target: layout to convert to, or its name.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; the prefix of a module path,
+            ``{"layers.0.h": num_heads}``, limits a size to that module. None for none.
+        config: the model's configuration, the content of `config.json`; it gives the sizes of axes and whether the
+            embeddings are tied. None for none.
 
     Returns:
-        The arrays under the target layout's names, and what happened to each.
+        The arrays under the target layout's names, and a report of each tensor's conversion.
 
     Raises:
-        ConversionError: tensors have no place, lack their partners, do not fit or clash; all faults together.
-        CheckpointError: a configuration that is not understood.
+        ConversionError: tensors are unexpected, missing, of a wrong shape or in conflict; lists all faults.
+        CheckpointError: the configuration is not supported.
         ValueError: there is no layout of that name.
     """
     source, target, axes = resolve(source, target, axes, config, tensors)
@@ -72,20 +71,28 @@ def resolve(
     source: Layout | str,
     target: Layout | str,
     axes: Mapping[str, int] | None,
-    config: Mapping[str, Any] | None,
+    config: Mapping[str, Any] | Configured | None,
     names: Collection[str],
 ) -> tuple[Layout, Layout, dict[str, int]]:
-    """The two layouts, as a configuration makes them, and the sizes that it gives; arguments as in `convert`."""
+    """The source layout, the target layout and the axis sizes, adjusted to a configuration.
+
+    Args:
+        source: layout to convert from, or its name.
+        target: layout to convert to, or its name.
+        axes: sizes of axes that the shapes do not give; they override the configuration.
+        config: the model's configuration; None for none.
+        names: names of the source tensors.
+    """
     source, target = find_layout(source), find_layout(target)
     if config is None:
         return source, target, dict(axes or {})
-    reading = read_config(config, names)
+    reading = read_config(config, names) if isinstance(config, Mapping) else config
     source, target = (reading.layout if x.name == reading.layout.name else x for x in (source, target))
     return source, target, {**reading.axes, **(axes or {})}
 
 
 def find_layout(layout: Layout | str) -> Layout:
-    """The layout itself, or the one that has this name.
+    """Return a layout itself, or look it up by name.
 
     Raises:
         ValueError: there is no layout of that name.
@@ -106,7 +113,7 @@ def route(
     axes: Mapping[str, int],
     report: Report,
 ) -> dict[str, Traced]:
-    """Take every tensor from `source` to the hub and from there to `target`; faults go into `report`."""
+    """Convert every tensor from `source` to the canonical layout and then to `target`; add faults to `report`."""
     arrays = enter(tensors, source, report)
 
     def kept(name: str) -> bool:
@@ -126,12 +133,12 @@ def route(
 
 
 def describe(*arrays: np.ndarray) -> str:
-    """Shapes and dtypes, for reports."""
+    """Format shapes and dtypes for reports."""
     return ", ".join(f"{array.shape} {array.dtype}" for array in arrays)
 
 
 def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> dict[str, Traced]:
-    """The tensors that the rules are about, in the rules' spelling; the others are checked off."""
+    """The tensors to convert, in the rules' spelling; the others are checked and noted in `report`."""
     arrays: dict[str, Traced] = {}
     canonical = {layout.canonical(given): array for given, array in tensors.items()}
     for given, array in tensors.items():
@@ -167,13 +174,13 @@ def enter(tensors: Mapping[str, np.ndarray], layout: Layout, report: Report) -> 
 
 
 def _layers(name: str, array: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
-    """The tensors of single layers, where the layout keeps all layers in one."""
+    """The tensors of single layers, if the layout stacks all layers in one tensor."""
     apart = unstack(name, array, layout.stacked) if layout.stacked and array.ndim else None
     return {name: array} if apart is None else apart
 
 
 def _leave(arrays: dict[str, Traced], layout: Layout, report: Report) -> dict[str, Traced]:
-    """Stack the tensors of single layers, where the layout keeps all layers in one."""
+    """Stack the tensors of single layers, if the layout stacks all layers in one tensor."""
     if layout.stacked is None:
         return arrays
 
@@ -201,7 +208,7 @@ def move(
     report: Report,
     kept: Callable[[str], bool] = lambda name: False,
 ) -> dict[str, Traced]:
-    """Apply to each array, once, the first move that fits it; one for which there is none may be kept as it is."""
+    """Apply to each array the first move that fits; keep an array that no move matches if `kept(name)` is true."""
     moved: dict[str, Traced] = {}
     used: set[str] = set()
     for name in arrays:
@@ -227,7 +234,7 @@ def _first_fit(
     axes: Mapping[str, int],
     report: Report,
 ) -> tuple[list[str], dict[str, Traced]]:
-    """The names that move together with `name`, and what they become: nothing if there is a fault."""
+    """The names that one move converts together with `name`, and the results; no results after a fault."""
     misfits = []
     for each in moves:
         matched = each.match(name)
@@ -265,9 +272,9 @@ def _first_fit(
 
 
 def sizes_at(name: str, axes: Mapping[str, int]) -> dict[str, int]:
-    """The sizes of axes for the tensor of this name: those of the modules that it lies in before those of all.
+    """The axis sizes for the tensor of this name; sizes with a module path override general ones.
 
-    The features `v` of a head's values are those of its keys, `d`, unless they are given.
+    The size `v` of a head's values defaults to `d`, the size of its keys.
     """
     found = {key: size for key, size in axes.items() if "." not in key}
     for key in sorted(axes, key=len):
@@ -278,12 +285,12 @@ def sizes_at(name: str, axes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _union(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Everything in any of the groups, once, in order."""
+    """The union of the groups, in order, without duplicates."""
     return tuple(dict.fromkeys(text for group in groups for text in group))
 
 
 def _add_zero_bias(hub: dict[str, Traced], rule: ZeroBias, report: Report) -> None:
-    """Add zeros beside each weight whose bias the source's format does not have."""
+    """Add a zero bias to each weight whose bias the source's layout does not have."""
     for name, weight in list(hub.items()):
         values = NamePattern(rule.weight).match(name)
         if values is None:
@@ -298,7 +305,7 @@ def _add_zero_bias(hub: dict[str, Traced], rule: ZeroBias, report: Report) -> No
 
 
 def _remove_zero_bias(hub: dict[str, Traced], rule: ZeroBias, report: Report) -> None:
-    """Leave behind each bias that the target's format does not have, if it is zero."""
+    """Drop each bias that the target's layout does not have; a nonzero one is a fault."""
     for name in [name for name in hub if NamePattern(rule.bias).match(name) is not None]:
         bias = hub.pop(name)
         if bias.array.astype(bool).any():

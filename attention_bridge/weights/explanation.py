@@ -1,4 +1,4 @@
-"""What a conversion does to each tensor, in words."""
+"""Description of a conversion in words, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _ITEM = re.compile(r"\(([^)]*)\)|(\S+)")
 
 
 def explain(report: Report) -> str:
-    """Say tensor by tensor where each came from and how its axes moved.
+    """Describe the origin of each tensor and how its axes were moved.
 
     Args:
-        report: of `convert` or `plan`.
+        report: report of `convert` or `plan`.
 
     Returns:
-        One paragraph of lines: a tensor, what it is made of, then each reshape and transpose.
+        One line per tensor: its name, the source tensors, then each reshape and transpose.
     """
     lines = [f"From {report.source} to {report.target}:"]
     for match in report.matched:
         steps = "; then ".join(words(pattern) for pattern in match.patterns) or "as it is"
         lines.append(f"{match.target} from {', '.join(match.given)}: {steps}")
-    lines += [f"{note.name}: made here, {note.reason}" for note in report.synthesised]
-    lines += [f"{note.name}: left behind, {note.reason}" for note in report.ignored]
+    lines += [f"{note.name}: synthesised, {note.reason}" for note in report.synthesised]
+    lines += [f"{note.name}: ignored, {note.reason}" for note in report.ignored]
     lines += [
         f"{fault.name}: {fault.fault}, expected {fault.expected or '-'}, given {fault.given or '-'}"
         for fault in report.faults
@@ -33,10 +33,10 @@ def explain(report: Report) -> str:
 
 
 def words(pattern: str) -> str:
-    """An einops pattern in words: "cut axis 0 into (h, d), transpose to (e, h, d), join (h, d) into axis 1".
+    """An einops pattern in words: "cut axis 0 into (h, d), reorder axes to (e, h, d), join (h, d) into axis 1".
 
     Raises:
-        ValueError: it has no two sides.
+        ValueError: the pattern has no arrow.
     """
     left, arrow, right = pattern.partition(" -> ")
     if not arrow:
@@ -60,7 +60,7 @@ def words(pattern: str) -> str:
 
 
 def _items(side: str) -> list[list[str]]:
-    """The axes of one side, each with the names that it is made of."""
+    """The axes of one side of a pattern, each as a list of axis names."""
     return [(group or name).split() for group, name in _ITEM.findall(side)]
 
 

@@ -1,7 +1,7 @@
-"""Arrays without memory: a shape and a dtype that go through a conversion as if they were tensors.
+"""Ghost arrays: placeholders with a shape and a dtype but no storage, for planning a conversion.
 
-All elements of a ghost are one element, so that neither transposing nor reshaping nor stacking it with its likes costs
-anything. A conversion of ghosts tells what each tensor will become before any is read.
+All elements of a ghost share one element in memory (zero strides), so transposing, reshaping and stacking ghosts is
+free. Converting ghosts gives the shape and dtype of every result before any tensor is read.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 
 
 def ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """An array of that shape and dtype which takes no memory."""
+    """An array of this shape and dtype without storage."""
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def is_ghost(array: np.ndarray) -> bool:
-    """Whether all elements of an array are one element."""
+    """Whether all elements of an array share one element in memory."""
     return not any(array.strides)
 
 
 def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """`np.stack` along a new first axis; of ghosts, a ghost."""
+    """`np.stack` along a new first axis; the result of ghosts is a ghost."""
     return _joined(arrays, np.stack, (len(arrays), *arrays[0].shape))
 
 
 def concatenated(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """`np.concatenate`; of ghosts, a ghost."""
+    """`np.concatenate`; the result of ghosts is a ghost."""
     shape = list(arrays[0].shape)
     shape[axis] = sum(array.shape[axis] for array in arrays)
     return _joined(arrays, lambda given: np.concatenate(given, axis=axis), tuple(shape))

@@ -1,7 +1,8 @@
-"""Queries, keys and values of unequal size in one tensor, group by group: a rule that no einops pattern says.
+"""Rules for fused query, key and value projections with grouped heads, which no einops pattern can express.
 
-Of each group of heads that share a key: first its n heads of queries, then its head of keys, then that of values.
-With n = 1 it is the order (heads, 3, head_dim) of GPT-NeoX and BLOOM, with one group that of Falcon-7B.
+The rows of the fused tensor are ordered by group of heads that share a key: the group's n query heads, its key head,
+then its value head. With n = 1 this is the order (heads, 3, head_dim) of GPT-NeoX and BLOOM; with a single group it is
+the order of Falcon-7B.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ APART = "(g n d) ..., (g d) ..., (g d) ..."
 
 @dataclass(frozen=True)
 class GroupedMove:
-    """A grouped rule in one direction; like a `Move`, but `axes` gives g, the groups, and d, a head's features."""
+    """A grouped rule in one direction: a `Move` whose `axes` give g, the number of groups, and d, the head size."""
 
     sources: tuple[NamePattern, ...]
     targets: tuple[NamePattern, ...]
 
     @property
     def pattern(self) -> str:
-        """What happens, in the manner of an einops pattern."""
+        """The move in the style of an einops pattern."""
         return f"{FUSED} -> {APART}" if self._splits else f"{APART} -> {FUSED}"
 
     def inverse(self) -> GroupedMove:
-        """The same move backwards."""
+        """The inverse move."""
         return GroupedMove(self.targets, self.sources)
 
     def match(self, name: str) -> tuple[list[str], list[str]] | None:
-        """The names that go in, `name` among them, and those that come out, or None if `name` does not fit."""
+        """The names of all sources, `name` among them, and of all targets; None if `name` does not match."""
         for pattern in self.sources:
             values = pattern.match(name)
             if values is not None:
@@ -47,7 +48,7 @@ class GroupedMove:
         return [name for name in ("g", "d") if name not in axes]
 
     def apply(self, arrays: Sequence[np.ndarray], axes: Mapping[str, int]) -> list[np.ndarray]:
-        """Take the fused tensor apart, or put the three together.
+        """Split the fused tensor, or concatenate queries, keys and values.
 
         Raises:
             ValueError: the shapes do not fit.
@@ -61,7 +62,7 @@ class GroupedMove:
             parts = (fused[:, :-2], fused[:, -2:-1], fused[:, -1:])
             return [part.reshape(-1, *arrays[0].shape[1:]) for part in parts]
         if len({array.dtype for array in arrays}) > 1 or any(part.shape[1] != 1 for part in split[1:]):
-            raise ValueError("queries, keys and values in one tensor have one dtype, and one key a group")
+            raise ValueError("queries, keys and values in one tensor have one dtype, and one key per group")
         return [concatenated(split, axis=1).reshape(-1, *arrays[0].shape[1:])]
 
     @property
@@ -71,7 +72,12 @@ class GroupedMove:
 
 @dataclass(frozen=True)
 class GroupedRule:
-    """Their one name, and the hub's three, of queries, keys and values: `h.{n}.attn.{q,k,v}_proj.weight`."""
+    """The rule for one fused query, key and value tensor.
+
+    Args:
+        theirs: name pattern of the fused tensor in the outside layout.
+        hub: name pattern of the three tensors in the canonical layout, `layers.{n}.attention.{q,k,v}_proj.weight`.
+    """
 
     theirs: str
     hub: str

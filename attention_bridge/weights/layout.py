@@ -1,4 +1,4 @@
-"""A layout: the table that says how an outside format's tensors become the hub's, and back."""
+"""Layouts: tables that convert an outside format's tensors to the canonical layout and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attention_bridge.weights.rule import Move, Rule
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor of theirs that carries no information: `value(shape)` is what it always holds."""
+    """A tensor of the outside layout that carries no information: it always equals `value(shape)`."""
 
     name: str
     value: Callable[[tuple[int, ...]], np.ndarray]
@@ -25,7 +25,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Tied:
-    """A tensor of theirs that is another one of theirs a second time."""
+    """A tensor of the outside layout that duplicates another of its tensors (tied weights)."""
 
     name: str
     to: str
@@ -34,7 +34,7 @@ class Tied:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A tensor of theirs that the hub leaves behind."""
+    """A tensor of the outside layout that conversion drops."""
 
     name: str
     reason: str
@@ -42,7 +42,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Refused:
-    """A tensor of theirs that changes the result and that the hub cannot hold."""
+    """A tensor of the outside layout that affects the output and that the canonical layout cannot represent."""
 
     name: str
     reason: str
@@ -50,7 +50,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class ZeroBias:
-    """A bias that the hub has and they do not: zeros, one for each row of the hub's `weight`."""
+    """A bias that only the canonical layout has: zeros, one for each row of its `weight`."""
 
     bias: str
     weight: str
@@ -63,24 +63,25 @@ Entry = TypeVar("Entry", Constant, Tied, Dropped, Refused)
 
 @dataclass(frozen=True)
 class Layout:
-    """One outside format.
+    """The tensor names and axis order of one outside format.
 
     Args:
-        name: what users call it.
-        rules: in order; the first whose names and shapes fit is taken, in both directions.
-        spellings: other names for the same tensors, as (name pattern, the name pattern that the rules use);
-            all that fit are applied, in order.
-        constants: tensors that are checked and made again, not converted.
-        tied: tensors that are compared with what they repeat, and left behind.
-        dropped: tensors that are left behind.
+        name: name of the layout, as users type it.
+        rules: conversion rules; the first whose names and shapes fit is used, in both directions.
+        spellings: pairs (alternative name pattern, name pattern that the rules use); all that match are applied, in
+            order.
+        constants: tensors of a known constant value, which are checked on input and synthesised on output.
+        tied: tensors that must equal the tensor that they duplicate, and are not converted.
+        dropped: tensors that are not converted.
         refused: tensors that cannot be converted, with the reason.
-        zero_biases: biases that are zero because the format has none.
-        stacked: what layers are called that share one tensor, along its first axis.
-        slashes: whether names are paths with slashes, for which the rules' spelling has dots.
+        zero_biases: biases that the outside format lacks and that are therefore zero.
+        stacked: name of the layer list whose layers share one tensor, stacked along its first axis; None for none.
+        slashes: whether names are separated by slashes; the rules use dots.
         files: pairs (name pattern in the rules, name pattern in files), for layouts whose files use other names; the
             first pair that matches is used.
-        carried: the name pattern of tensors that match no rule and keep their names in any layout.
-        misfits: gives, of shapes by name, the names of those that no model of this layout has, and what it has.
+        carried: name pattern of tensors that match no rule and keep their names in any layout; None for none.
+        misfits: function of shapes by name that yields the names of tensors with an impossible shape, each with the
+            expected shape; None for no such check.
     """
 
     name: str
@@ -99,12 +100,12 @@ class Layout:
 
     @cached_property
     def to_hub(self) -> tuple[Move | GroupedMove, ...]:
-        """The rules from this layout to the hub."""
+        """The moves from this layout to the canonical layout."""
         return tuple(move for rule in self.rules for move in rule.to_hub)
 
     @cached_property
     def from_hub(self) -> tuple[Move | GroupedMove, ...]:
-        """The rules from the hub to this layout."""
+        """The moves from the canonical layout to this layout."""
         return tuple(move.inverse() for move in self.to_hub)
 
     def canonical(self, name: str) -> str:
@@ -118,7 +119,7 @@ class Layout:
         return name
 
     def in_file(self, name: str) -> str:
-        """What a file calls the tensor that has this name in the rules' spelling."""
+        """The name in a file of the tensor that has this name in the rules' spelling."""
         for ours, theirs in self.files:
             values = NamePattern(ours).match(name)
             if values is not None:
@@ -127,10 +128,10 @@ class Layout:
         return name.replace(".", "/") if self.slashes else name
 
     def carries(self, name: str) -> bool:
-        """Whether a tensor of this name, in the rules' spelling, keeps it in any layout."""
+        """Whether a tensor of this name, in the rules' spelling, keeps its name in any layout."""
         return self.carried is not None and NamePattern(self.carried).match(name) is not None
 
 
 def entry_for(name: str, entries: Iterable[Entry]) -> Entry | None:
-    """The first of a layout's `constants`, `tied`, `dropped` or `refused` that is about `name`."""
+    """The first entry of a layout's `constants`, `tied`, `dropped` or `refused` that matches `name`, or None."""
     return next((entry for entry in entries if NamePattern(entry.name).match(name) is not None), None)

@@ -1,6 +1,6 @@
-"""One tensor, whichever framework holds it: to numpy and back, bit for bit.
+"""Conversion of single tensors between torch, JAX and numpy, bit for bit.
 
-Neither framework is imported here: a tensor can only come from one that already is.
+Neither framework is imported here: a tensor can only come from a framework that is already imported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_torch(leaf: object) -> bool:
 
 
 def is_jax(leaf: object) -> bool:
-    """Whether `leaf` is a JAX array, or the shape and dtype of one."""
+    """Whether `leaf` is a JAX array or a `jax.ShapeDtypeStruct`."""
     jax = framework("jax")
     return jax is not None and isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
 
@@ -43,7 +43,7 @@ def spec(name: str, leaf: Any) -> Spec:
     """Shape and numpy dtype of a leaf called `name`.
 
     Raises:
-        TypeError: the leaf is no tensor or on torch's meta device, or numpy has no such dtype.
+        TypeError: the leaf is not a tensor or is on torch's meta device, or numpy has no such dtype.
     """
     if is_torch(leaf):
         if leaf.is_meta:
@@ -55,10 +55,10 @@ def spec(name: str, leaf: Any) -> Spec:
 
 
 def to_numpy(name: str, leaf: Any) -> np.ndarray:
-    """The values of a leaf called `name`; shares memory with it where it can.
+    """The values of a leaf called `name`; shares memory with the leaf where possible.
 
     Raises:
-        TypeError: the leaf is no tensor or holds no values, or numpy has no such dtype.
+        TypeError: the leaf is not a tensor or holds no values, or numpy has no such dtype.
     """
     _, dtype = spec(name, leaf)
     if isinstance(leaf, np.ndarray):
@@ -74,7 +74,7 @@ def to_numpy(name: str, leaf: Any) -> np.ndarray:
 
 
 def to_torch(array: np.ndarray) -> Any:
-    """The same bits as a torch tensor on the CPU, in memory of its own."""
+    """Copy an array to a torch tensor on the CPU, bit for bit."""
     torch = framework("torch")
     copied = np.array(array, order="C")
     if _needs_bit_view(array.dtype):
@@ -84,13 +84,13 @@ def to_torch(array: np.ndarray) -> Any:
 
 
 def like(leaf: Any, array: np.ndarray) -> Any:
-    """The same bits in the type of `leaf` and on its device, in memory of their own."""
+    """Copy an array to the type and device of `leaf`, bit for bit."""
     if isinstance(leaf, np.ndarray):
         return np.array(array, order="C")
     if is_jax(leaf):
         jax = framework("jax")
         place = leaf.sharding if getattr(leaf, "committed", True) else None
-        with jax.enable_x64(True):  # else 64 bits would be cut to 32
+        with jax.enable_x64(True):  # else JAX would truncate 64 bits to 32
             return jax.device_put(np.array(array, order="C"), place)
     torch = framework("torch")
     tensor = to_torch(array).to(leaf.device)
@@ -98,7 +98,7 @@ def like(leaf: Any, array: np.ndarray) -> Any:
 
 
 def _needs_bit_view(dtype: np.dtype[Any]) -> bool:
-    """Whether torch and numpy know each other's type only as unsigned integers."""
+    """Whether torch and numpy can exchange this dtype only as unsigned integers."""
     return hasattr(ml_dtypes, dtype.name)
 
 

@@ -1,4 +1,4 @@
-"""What a live module says and its tensors cannot: modules whose weights would be carried to something else."""
+"""Modules that cannot be converted by their tensors alone, because options outside the tensors change the output."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from attention_bridge.weights.leaves import framework
 
 ZERO_KEY = "add_zero_attn=True gives every query a key of zeros, which no class of the mirrors does"
 TRANSPOSED = "a transposed convolution stores its kernel in another order in each framework"
-OTHER_AXES = "its kernel has axes in an order of its own, which no tensor shows"
+OTHER_AXES = "its kernel has an axis order of its own, which no tensor shows"
 CONV1D = (
     "Conv1D of transformers stores its weight as (in, out), so take source_layout='hf.gpt2' and its model"
 )
 
 
 def keras_refusal(options: Mapping[str, Any]) -> str | None:
-    """The option of a layer of Keras that changes what it computes and has no tensors, with the reason, if any.
+    """Why the options of a Keras attention layer prevent its conversion, or None if they do not.
 
     Args:
-        options: of the layer, as its `get_config()` names them.
+        options: options of the layer, by their names in its `get_config()`.
     """
     window, axes, shape = (options.get(name) for name in ("sliding_window", "attention_axes", "output_shape"))
     if window is not None:
@@ -34,11 +34,11 @@ def keras_refusal(options: Mapping[str, Any]) -> str | None:
 
 
 def refusals(holder: Any, layout: str, other: str) -> Iterator[tuple[str, str]]:
-    """The names of modules inside `holder` that cannot be carried by their tensors alone, each with the reason.
+    """The names of modules in `holder` that cannot be converted by their tensors alone, each with the reason.
 
     Args:
-        holder: a module of either framework, or anything else, which says nothing.
-        layout: the name of the layout that its tensors are taken to have.
+        holder: module of either framework; any other object yields nothing.
+        layout: name of the layout of its tensors.
         other: name of the layout at the other end of the conversion.
     """
     by_type = layout in ("torch_attention", "jax_attention", "linen")
@@ -61,7 +61,7 @@ def refusals(holder: Any, layout: str, other: str) -> Iterator[tuple[str, str]]:
             if by_type and isinstance(module, nnx.ConvTranspose):
                 yield name, TRANSPOSED
             elif isinstance(modules.get(path[:-1]), nnx.MultiHeadAttention):
-                continue  # its names say what its axes are
+                continue  # the layer's names identify its axes
             elif by_type and layout != other and _has_other_axes(nnx, module):
                 yield name, OTHER_AXES
 
@@ -78,14 +78,14 @@ def _keras_refusals(keras: Any, holder: Any) -> Iterator[tuple[str, str]]:
 
 
 def _has_other_axes(nnx: Any, module: Any) -> bool:
-    """Whether the kernel of an NNX layer is neither (in, out) nor that of a convolution."""
+    """Whether the kernel of an NNX layer is neither (in, out) nor a convolution kernel."""
     return isinstance(module, nnx.Einsum) or (
         isinstance(module, nnx.LinearGeneral) and module.kernel.get_value().ndim > 2
     )
 
 
 def _is_conv1d(module: Any) -> bool:
-    """Whether it is GPT-2's layer, told without an import."""
+    """Whether a module is the `Conv1D` of transformers, checked without an import."""
     return any(
         (each.__module__, each.__name__) == ("transformers.pytorch_utils", "Conv1D")
         for each in type(module).__mro__

@@ -1,12 +1,12 @@
 """Name patterns: `layers.{n}.{q,k,v}_proj.weight`.
 
-| in a pattern | stands for                                                                         |
+| in a pattern | matches                                                                            |
 |--------------|------------------------------------------------------------------------------------|
-| `{path}`     | the modules a tensor lies in, with the last dot, or nothing: `layers.0.attention.` |
+| `{path}`     | the path of a module, with the last dot, or nothing: `layers.0.attention.`         |
 | `{n}`        | a number                                                                           |
 | `{name}`     | one name between two dots, or a part of it, or nothing                             |
-| `{rest}`     | everything                                                                         |
-| `{q,k,v}`    | alternatives, in one place at most                                                 |
+| `{rest}`     | anything, at least one character                                                   |
+| `{q,k,v}`    | one of the alternatives; a pattern has one such group at most                      |
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _ALTERNATIVES = re.compile(r"\{([^{},]+(?:,[^{},]+)+)\}")
 
 
 def alternatives(text: str) -> tuple[str, ...]:
-    """The patterns that `text` stands for: one for each alternative, or `text` alone.
+    """Expand the alternatives of a pattern: one pattern for each, or `text` alone if it has none.
 
     Raises:
-        ValueError: `text` has alternatives in more than one place.
+        ValueError: `text` has more than one group of alternatives.
     """
     places = _ALTERNATIVES.findall(text)
     if not places:
         return (text,)
     if len(places) > 1:
-        raise ValueError(f"a name pattern has alternatives in one place at most, but got {text!r}")
+        raise ValueError(f"a name pattern has one group of alternatives at most, but got {text!r}")
     return tuple(_ALTERNATIVES.sub(choice, text) for choice in places[0].split(","))
 
 
@@ -62,7 +62,7 @@ class NamePattern:
         object.__setattr__(self, "_regex", re.compile(regex))
 
     def match(self, name: str) -> dict[str, str] | None:
-        """What each placeholder stands for in `name`, or None if `name` does not fit."""
+        """The values of the placeholders in `name`, or None if `name` does not match."""
         found = self._regex.fullmatch(name)
         return None if found is None else found.groupdict()
 

@@ -1,4 +1,4 @@
-"""Options of live modules that change what they compute and that no tensor shows: they must agree at both ends."""
+"""Comparison of module options that affect the output but that no tensor shows, such as `eps` and `num_heads`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from attention_bridge.weights.leaves import framework, is_jax
 from attention_bridge.weights.report import Match
 
-# Attributes of modules, and what the mirrors call them.
+# Attributes of modules, and the options' names in the mirrors.
 ATTRIBUTES = {
     "num_heads": "num_heads",
     "num_kv_heads": "num_kv_heads",
@@ -23,21 +23,21 @@ ATTRIBUTES = {
     "window": "window",
     "softcap": "softcap",
 }
-NORM_FIRST = {"EncoderLayer": False, "ViTBlock": True}  # of the mirrors, by the name of the class
+NORM_FIRST = {"EncoderLayer": False, "ViTBlock": True}  # classes of the mirrors, by name
 PROBE = np.linspace(-3, 3, 25, dtype=np.float32)
 
 Options = Mapping[str, Mapping[str, Any]]
 
 
 def differences(source: Any, target: Any, matches: Iterable[Match]) -> Iterator[tuple[str, str, str]]:
-    """The options that two live modules have and that differ.
+    """The options that two modules both have and that differ.
 
     Args:
-        source, target: modules of PyTorch or Flax NNX; of anything else nothing is known.
-        matches: which tensors of the target are made of which of the source.
+        source, target: PyTorch or Flax NNX modules; other objects have no options.
+        matches: the source tensors of each target tensor.
 
     Yields:
-        The path of the target's module, the option as the source has it, and as the target has it.
+        The path of the target's module, the option in the source, and the option in the target.
     """
     theirs, ours = _options(source), _options(target)
     if not theirs or not ours:
@@ -76,7 +76,8 @@ def _options(holder: Any) -> Options:
 def _of(module: Any) -> Iterator[tuple[str, Any]]:
     for attribute, option in ATTRIBUTES.items():
         value = vars(module).get(attribute)
-        # A class that is always causal was chosen for that; one that can be told must be told the same.
+        # `is_causal` is compared only where it is a constructor argument: a class that is always causal was chosen
+        # for that.
         said = attribute != "is_causal" or attribute in inspect.signature(type(module).__init__).parameters
         if said and isinstance(value, bool | int | float):
             yield option, value
@@ -88,7 +89,7 @@ def _of(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _at(tensor: str, options: Options) -> Iterator[tuple[str, str, Any]]:
-    """Each option with the innermost module around a tensor that has it, and its value there."""
+    """Each option, the path of the innermost module around a tensor that has it, and its value."""
     path, seen = tensor, set()
     while path:
         path = path.rpartition(".")[0]
@@ -105,12 +106,12 @@ def _agree(first: Any, second: Any) -> bool:
 
 
 def _curve(activation: Callable[[Any], Any]) -> np.ndarray:
-    """An activation function at some points, in whichever framework it is written."""
+    """The values of an activation function of either framework at some points."""
     torch, jax = framework("torch"), framework("jax")
     if torch is not None:
         try:
             found = activation(torch.from_numpy(PROBE))
-        except Exception:  # it is one of JAX
+        except Exception:  # a JAX function
             found = None
         if isinstance(found, torch.Tensor):
             return np.asarray(found.detach())

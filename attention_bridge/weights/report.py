@@ -1,4 +1,4 @@
-"""What a conversion did, tensor by tensor, and what stands in its way."""
+"""Report of a conversion: the result for each tensor, and the faults that prevent the conversion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONGEST_CELL = 85  # characters; so the four cells of a fault fit on a line
 
 
 class Match(NamedTuple):
-    """A target tensor, the source tensors that it is made of, and how their axes moved."""
+    """A target tensor, the names of its source tensors, and the einops patterns that moved their axes."""
 
     target: str
     given: tuple[str, ...]
@@ -21,7 +21,7 @@ class Match(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A tensor that was not converted but made, or left behind, and why."""
+    """A tensor that was synthesised or ignored instead of converted, and the reason."""
 
     name: str
     reason: str
@@ -29,15 +29,15 @@ class Note(NamedTuple):
 
 @dataclass
 class Report:
-    """The fate of every tensor.
+    """The result of a conversion for every tensor.
 
     Attributes:
         source: name of the layout converted from.
         target: name of the layout converted to.
         matched: target tensors that are filled from source tensors.
-        synthesised: tensors that the source lacks and that its layout or the target's knows.
-        ignored: source tensors that were left behind, knowingly.
-        faults: what stands in the way; with any of these nothing is written.
+        synthesised: tensors that the source lacks and whose values a layout defines.
+        ignored: source tensors that a layout declares as not to be converted.
+        faults: errors; if there are any, nothing is written.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Report:
         """Raise all faults together, if there are any.
 
         Raises:
-            ConversionError: a sentence with the counts, then a table of the faults.
+            ConversionError: there are faults; the message gives their counts, then a table.
         """
         if self.faults:
             counts = Counter(fault.fault for fault in self.faults)

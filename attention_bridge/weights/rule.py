@@ -1,6 +1,6 @@
-"""One rule of a layout: which tensors become which, and how their axes move.
+"""Conversion rules: pairs of name patterns, with an einops pattern that reorders the axes.
 
-An einops pattern says what happens to the axes, and its two sides swapped are the inverse:
+Swapping the two sides of an einops pattern gives the inverse rule:
 
     Rule("{path}in_proj_weight", "{path}{q,k,v}_proj.weight", "(three e) d -> three e d")
     Rule("{path}kernel",         "{path}weight",              "i o -> o i")
@@ -27,10 +27,10 @@ _GROUP = re.compile(r"\(([^)]*)\)")
 
 @dataclass(frozen=True)
 class Move:
-    """A rule in one direction: the tensors named by `sources` become those named by `targets`.
+    """A rule in one direction: it converts the tensors named by `sources` to the tensors named by `targets`.
 
-    Several sources are stacked along the first axis on the left of `pattern`,
-    several targets are taken apart along the first axis on its right.
+    Several sources are stacked along the first axis of the left side of `pattern`; several targets are split along
+    the first axis of its right side.
     """
 
     sources: tuple[NamePattern, ...]
@@ -38,12 +38,12 @@ class Move:
     pattern: str
 
     def inverse(self) -> Move:
-        """The same move backwards."""
+        """The inverse move."""
         left, right = _sides(self.pattern)
         return Move(self.targets, self.sources, f"{right} -> {left}")
 
     def match(self, name: str) -> tuple[list[str], list[str]] | None:
-        """The names that go in, `name` among them, and those that come out, or None if `name` does not fit."""
+        """The names of all sources, `name` among them, and of all targets; None if `name` does not match."""
         for pattern in self.sources:
             values = pattern.match(name)
             if values is not None:
@@ -58,7 +58,7 @@ class Move:
         return [axis for group in unknown if len(group) > 1 for axis in group]
 
     def apply(self, arrays: Sequence[np.ndarray], axes: Mapping[str, int]) -> list[np.ndarray]:
-        """Move the axes. The results may share memory with `arrays`.
+        """Rearrange the axes. The results may share memory with `arrays`.
 
         Raises:
             ValueError: the shapes do not fit the pattern, or tensors to stack differ in shape or dtype.
@@ -75,7 +75,7 @@ class Move:
         return [result[index, ...] for index in range(len(self.targets))]
 
     def _sizes(self, axes: Mapping[str, int]) -> dict[str, int]:
-        """The sizes that einops is told: those in `axes`, `two` and `three`, and how many tensors are stacked."""
+        """The axis sizes for einops: those in `axes`, `two`, `three`, and the number of stacked tensors."""
         names = _AXIS.findall(self.pattern)
         given = {"two": 2, "three": 3, **axes}
         sizes = {name: given[name] for name in names if name in given}
@@ -87,15 +87,15 @@ class Move:
 
 @dataclass(frozen=True)
 class Rule:
-    """Their names, the hub's names, and the einops pattern from theirs to the hub's.
+    """A rule between an outside layout and the canonical layout.
 
-    Alternatives on one side (`{q,k,v}_proj.weight`) are as many tensors, stacked along the pattern's first axis
-    into the one on the other side. Alternatives on both sides stand for as many rules, first to first.
+    Alternatives on one side (`{q,k,v}_proj.weight`) are several tensors, stacked along the pattern's first axis
+    into the single tensor on the other side. Alternatives on both sides are paired in order, one rule per pair.
 
     Args:
-        theirs: name pattern of the outside layout.
-        hub: name pattern of the hub, with the same placeholders.
-        pattern: einops pattern with the same axes on both sides.
+        theirs: name pattern in the outside layout.
+        hub: name pattern in the canonical layout, with the same placeholders.
+        pattern: einops pattern from the outside to the canonical layout, with the same axes on both sides.
 
     Raises:
         ValueError: the rule has no inverse.
@@ -116,7 +116,7 @@ class Rule:
 
         left, right = map(_AXIS.findall, _sides(self.pattern))
         if sorted(left) != sorted(right) or len(set(left)) != len(left):
-            raise ValueError(f"each axis stands once on each side of a pattern, but got {self.pattern!r}")
+            raise ValueError(f"each axis occurs once on each side of a pattern, but got {self.pattern!r}")
 
         if len(theirs) == len(hub):
             moves = tuple(Move((t,), (h,), self.pattern) for t, h in zip(theirs, hub, strict=True))
@@ -129,7 +129,7 @@ class Rule:
 
 
 def _sides(pattern: str) -> tuple[str, str]:
-    """What stands left and right of the arrow."""
+    """The left and right side of a pattern."""
     sides = pattern.split(" -> ")
     if len(sides) != 2:
         raise ValueError(f"an einops pattern has two sides with ' -> ' between, but got {pattern!r}")

@@ -1,6 +1,6 @@
-"""Layers that a format keeps in one tensor, along its first axis: taken apart on the way in, stacked on the way out.
+"""Splitting and stacking of tensors that hold all layers along their first axis.
 
-Flax Linen's `nn.scan` makes such tensors: `layers.attention.q_proj.kernel` of shape `(num_layers, in, out)` stands for
+Flax Linen's `nn.scan` makes such tensors: `layers.attention.q_proj.kernel` of shape `(num_layers, in, out)` holds
 `layers.0.attention.q_proj.kernel`, `layers.1...` and so on.
 """
 
@@ -18,15 +18,15 @@ Item = TypeVar("Item")
 
 
 def unstack(name: str, array: np.ndarray, part: str) -> dict[str, np.ndarray] | None:
-    """The tensors that `name` stands for, or None if it is not stacked.
+    """Split a stacked tensor into one tensor per layer; None if `name` is not the name of a stacked tensor.
 
     Args:
-        name: of the tensor, with dots.
-        array: the tensor, a layer along the first axis.
-        part: what the layers are called, the name before the number.
+        name: name of the tensor, separated by dots.
+        array: tensor with the layers along its first axis.
+        part: name of the layer list, before the layer number.
 
     Raises:
-        ValueError: it has no axis to take layers from, or a longer one than there are layers in any model.
+        ValueError: the array has no axes, or more than 10,000 layers.
     """
     found = re.fullmatch(rf"((?:.+\.)?{re.escape(part)}\.)(?!\d+\.)(.+)", name)
     if found is None:
@@ -42,16 +42,16 @@ def unstack(name: str, array: np.ndarray, part: str) -> dict[str, np.ndarray] | 
 def stack(
     items: Mapping[str, Item], part: str, join: Callable[[str, list[Item]], Item]
 ) -> tuple[dict[str, Item], list[tuple[str, list[int]]]]:
-    """Put together what belongs to the layers of one stack.
+    """Stack the items of single layers.
 
     Args:
-        items: by name; those of layers are `part.0.rest`, `part.1.rest`, ...
-        part: what the layers are called.
-        join: makes one item of a name and its items in the order of the layers.
+        items: items by name; items of layers are named `part.0.rest`, `part.1.rest`, ...
+        part: name of the layer list, before the layer number.
+        join: function of a name and its items in layer order that returns the stacked item.
 
     Returns:
-        All items by their names, stacked where they were of layers; and the names whose layers have gaps, with the
-        numbers that there are.
+        All items by name, with layers stacked; and the names with missing layers, each with the layer numbers
+        that exist.
     """
     layers: dict[str, dict[int, Item]] = {}
     joined: dict[str, Item] = {}

@@ -1,4 +1,4 @@
-"""Conversions that never hold more than a few tensors: first of shapes alone, then of the tensors piece by piece."""
+"""Streaming conversion: planned from shapes alone, then run on a few tensors at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from attention_bridge.errors import Fault
+from attention_bridge.weights.configured import Configured
 from attention_bridge.weights.engine import Traced, resolve, route
 from attention_bridge.weights.ghosts import ghost
 from attention_bridge.weights.layout import Layout, entry_for
@@ -24,13 +25,13 @@ Read = Callable[[str], np.ndarray]
 
 @dataclass(frozen=True)
 class Stream:
-    """A conversion that is planned.
+    """A planned conversion.
 
     Attributes:
-        specs: shape and dtype of each tensor that will come.
-        report: what happens to each.
-        pieces: the given names that move together, one after the other.
-        unknown: the given names that were let through, though no module of the mirrors has them.
+        specs: shape and dtype of each target tensor, by name.
+        report: the planned conversion of each tensor.
+        pieces: groups of source names that are converted together.
+        unknown: source names that are converted although no module of the mirrors has them.
     """
 
     specs: dict[str, Spec]
@@ -43,7 +44,7 @@ class Stream:
     _axes: Mapping[str, int]
 
     def items(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Each tensor of the target, made when it is asked for."""
+        """Yield the name and array of each target tensor, converted lazily."""
         for names in self.pieces:
             report = Report(self._source.name, self._target.name)
             given = {name: self._read(name) for name in names}
@@ -59,21 +60,24 @@ def stream(
     target: Layout | str,
     *,
     axes: Mapping[str, int] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | Configured | None = None,
     allow_unknown: bool = True,
 ) -> Stream:
     """Plan a conversion of tensors that are read one at a time.
 
     Args:
-        specs: shape and dtype of each given tensor.
-        read: gives the values of the tensor of that name.
-        source, target, axes, config: as in `convert`.
-        allow_unknown: whether tensors that no module of the mirrors has are let through, where `source` is one of
-            the mirrors' layouts, which take any name.
+        specs: shape and dtype of each source tensor, by name.
+        read: function that returns the values of the tensor of a name.
+        source: layout of the source tensors, or its name in `attention_bridge.weights.layouts.LAYOUTS`.
+        target: layout to convert to, or its name.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; None for none.
+        config: the model's configuration, the content of `config.json`; None for none.
+        allow_unknown: whether tensors that no module of the mirrors has are converted. It matters only if `source`
+            is one of the mirrors' layouts, which accept any name.
 
     Raises:
-        ConversionError: as `convert`, before anything is made.
-        CheckpointError: a configuration that is not understood.
+        ConversionError: as for `convert`, before any tensor is converted.
+        CheckpointError: the configuration is not supported.
         ValueError: there is no layout of that name.
     """
     source, target, sizes = resolve(source, target, axes, config, specs.keys())
@@ -93,7 +97,7 @@ def stream(
 
 
 def _is_looked_at(name: str, source: Layout, target: Layout) -> bool:
-    """Whether the values of a tensor, not its shape alone, decide about the conversion."""
+    """Whether planning needs the values of a tensor, not its shape alone."""
     canonical = source.canonical(name)
     if entry_for(canonical, source.constants) or entry_for(canonical, source.tied):
         return True
@@ -103,7 +107,7 @@ def _is_looked_at(name: str, source: Layout, target: Layout) -> bool:
 
 
 def _pieces(converted: Mapping[str, Traced]) -> tuple[tuple[str, ...], ...]:
-    """The given names in groups: those without which one and the same tensor could not be made."""
+    """Groups of source names: those that a common target tensor depends on are in one group."""
     group: dict[str, list[str]] = {}
     for item in converted.values():
         joined = list(dict.fromkeys(name for need in item.needs for name in group.get(need, [need])))

@@ -1,4 +1,4 @@
-"""Carry the weights of one model into another, whichever framework each is in."""
+"""Transfer of weights between two models of either framework."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def transfer(
     """Fill `target` with the weights of `source`, bit for bit.
 
     Every tensor of the source is used once and every tensor of the target is filled, with the same shape and
-    dtype; otherwise nothing is written. Options that change what a module computes and that no tensor shows, such as
+    dtype; otherwise nothing is written. Options that affect the output and that no tensor shows, such as
     `num_heads`, `eps`, `activation` and `norm_first`, must agree where both modules have them. Every variable of an
     NNX module or state counts, except the state of its random generators.
 
     Args:
         source: torch module, mapping of names to torch tensors or numpy arrays, NNX module, NNX state, Keras layer
-            or model, or Linen tree of parameters with or without its collections (a flat mapping of JAX arrays is one
-            too).
-        target: any of the same.
-        source_layout: the source's layout, or its name; by default the one that such an object has.
-        target_layout: the target's layout, likewise.
-        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``.
+            or model, or Linen tree of parameters with or without its collections. A flat mapping of JAX arrays is a
+            Linen tree.
+        target: object of any of these kinds.
+        source_layout: layout of the source, or its name; None for the default layout of this kind of object.
+        target_layout: layout of the target, or its name; None for the default layout of this kind of object.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; None for none.
 
     Returns:
         `target` itself, filled in place, if it is a module; else a new tree of its structure and leaf types.
 
     Raises:
-        ConversionError: the weights do not fit; all faults together.
-        TypeError: source or target is none of the above, or a leaf is no tensor.
+        ConversionError: the weights do not fit; lists all faults.
+        TypeError: source or target is none of the above, or a leaf is not a tensor.
         ValueError: there is no layout of that name.
     """
     container, arrays, report = _prepare(source, target, source_layout, target_layout, axes)
@@ -62,13 +62,20 @@ def plan(
     target_layout: Layout | str | None = None,
     axes: Mapping[str, int] | None = None,
 ) -> Report:
-    """Say what `transfer` would do with the same arguments, and write nothing.
+    """Dry run of `transfer`: report the conversion for the same arguments, and write nothing.
+
+    Args:
+        source: object to take the weights from, as in `transfer`.
+        target: object to fill, as in `transfer`.
+        source_layout: layout of the source, or its name; None for the default layout of this kind of object.
+        target_layout: layout of the target, or its name; None for the default layout of this kind of object.
+        axes: sizes of axes that the shapes do not give, such as ``{"h": num_heads}``; None for none.
 
     Returns:
-        The fate of every tensor; faults are listed in it, not raised.
+        The report of every tensor; faults are listed in it, not raised.
 
     Raises:
-        TypeError: source or target holds no tensors, or a leaf is no tensor.
+        TypeError: source or target holds no tensors, or a leaf is not a tensor.
         ValueError: there is no layout of that name.
     """
     return _prepare(source, target, source_layout, target_layout, axes)[2]
@@ -106,7 +113,7 @@ def _prepare(
 def _fill(
     converted: Mapping[str, Traced], wanted: Container, layout: Layout, report: Report
 ) -> dict[str, np.ndarray]:
-    """The arrays for the target's tensors, by the target's own names."""
+    """The arrays for the target's tensors, by name in the target."""
     filled: dict[str, np.ndarray] = {}
     for name, leaf in wanted.leaves.items():
         item = converted.get(layout.canonical(name))
@@ -124,7 +131,7 @@ def _fill(
 
 
 def _fill_tied(wanted: Container, filled: dict[str, np.ndarray], report: Report) -> None:
-    """Names that share one tensor in the target are filled by any of them, and by the same bits."""
+    """Fill target names that share one tensor from any of them; different values are a fault."""
     for names in tied_names(wanted.leaves):
         given = [name for name in names if name in filled]
         if len({filled[name].tobytes() for name in given}) > 1:
@@ -136,7 +143,7 @@ def _fill_tied(wanted: Container, filled: dict[str, np.ndarray], report: Report)
 
 
 def _fill_constants(wanted: Container, filled: dict[str, np.ndarray], layout: Layout, report: Report) -> None:
-    """Tensors of the target that always hold the same."""
+    """Fill the target's tensors of constant value."""
     for name, leaf in wanted.leaves.items():
         constant = entry_for(layout.canonical(name), layout.constants)
         if constant is not None:
@@ -148,7 +155,7 @@ def _fill_constants(wanted: Container, filled: dict[str, np.ndarray], layout: La
 def _check_unused(
     converted: Mapping[str, Traced], wanted: Container, layout: Layout, given: Container, report: Report
 ) -> None:
-    """A tensor that the target has no place for is a fault, unless it is tied to one that was used."""
+    """Report each tensor that the target lacks as a fault, unless it is tied to one that was used."""
     places = {layout.canonical(name) for name in wanted.leaves}
     used = {origin for name, item in converted.items() if name in places for origin in item.origins}
     shared = {
@@ -171,7 +178,7 @@ def _check_unused(
 def _check_unfilled(
     wanted: Container, filled: Mapping[str, np.ndarray], layout: Layout, report: Report
 ) -> None:
-    """Every tensor of the target is filled."""
+    """Report each target tensor that is not filled as a fault."""
     for name, leaf in wanted.leaves.items():
         if name in filled:
             continue

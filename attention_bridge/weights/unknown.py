@@ -1,4 +1,4 @@
-"""The tensors that only the last rule of a mirror's layout takes, which takes anything, and no module has."""
+"""Detection of tensors that match only a mirror layout's catch-all rule and that no module of the mirrors has."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from attention_bridge.weights.report import Report
 
 
 def takes_anything(layout: Layout) -> bool:
-    """Whether a rule of the layout takes any name: the hub and what is spelled almost as it."""
+    """Whether a rule of the layout matches any name, as in the canonical layout and the JAX mirror's layouts."""
     return any(rule.theirs == "{rest}" for rule in layout.rules)
 
 
 def unknown(
     tensors: Mapping[str, np.ndarray], source: Layout, axes: Mapping[str, int], target: Layout | None = None
 ) -> list[str]:
-    """The given names that no module of the mirrors has, or not with so many axes.
+    """The source names that no module of the mirrors has with this number of axes.
 
-    A name is that of a module if the hub's name for it is, and if that leads back to it: `norm.weight` is no name of
-    `jax_attention`, which says `norm.scale`.
+    A name is known if its canonical name is known and converts back to the same name: `norm.weight` is unknown in
+    `jax_attention`, which calls it `norm.scale`.
 
     Args:
-        tensors: by the names of `source`, or stand-ins of their shapes.
-        source: their layout.
-        axes: as in `convert`.
-        target: the layout to convert to, which may carry names that no module has.
+        tensors: arrays or ghost arrays by name.
+        source: layout of `tensors`.
+        axes: sizes of axes that the shapes do not give.
+        target: layout to convert to, which may carry names that no module has; None for none.
     """
     from attention_bridge.weights.layouts.mirror_names import (
         is_known,  # here, because the tables import the rules

@@ -1,4 +1,4 @@
-"""What came before and beside dot products: the attentions of recurrent networks."""
+"""Attention mechanisms of recurrent networks, from before the transformer."""
 
 from jax_attention.classic.hierarchical import HierarchicalAttentionPooling as HierarchicalAttentionPooling
 from jax_attention.classic.location_aware import LocationAwareAttention as LocationAwareAttention

@@ -1,14 +1,14 @@
-r"""Hierarchical attention pooling: a sequence becomes the mean of what matters in it (Yang et al. 2016).
+r"""Hierarchical attention pooling: a sequence is averaged with learned weights (Yang et al. 2016).
 
 $$ u_t = \tanh(W h_t + b), \qquad \alpha_t = \mathrm{softmax}_t(u_t^\top u_w), \qquad s = \sum_t \alpha_t h_t $$
 
-One change from `BasicAttention`: nobody asks. The question is a learned vector $u_w$, "what is the informative
-word", the same for every sequence. The class pools one level; a network for documents pools the words of each
-sentence, and then, with a second instance, the sentences of each document.
+One change from `BasicAttention`: the query is a learned vector $u_w$, the same for every sequence. In the paper it
+encodes the question "which word is informative?". The class pools one level. A document model uses one instance to pool
+the words of each sentence, and a second one to pool the sentences of each document.
 
 | symbol | argument or parameter                                        |
 |--------|--------------------------------------------------------------|
-| h      | `x`: in the paper the states of a recurrent network           |
+| h      | `x`: in the paper the states of a recurrent network          |
 | W, b   | `hidden_proj`                                                |
 | u_w    | `score_proj`                                                 |
 | s      | the output                                                   |
@@ -29,10 +29,10 @@ from jax_attention.outputs import AttentionOutput
 
 @checked
 class HierarchicalAttentionPooling(nnx.Module):
-    """The mean of a sequence, weighted by how well each element answers a learned question (Yang et al. 2016).
+    """Weighted mean of a sequence, scored against a learned query (Yang et al. 2016).
 
     Args:
-        embed_dim: features of an element, and of the mean.
+        embed_dim: features of input and output.
         hidden_dim: features of the hidden layer.
     """
 
@@ -57,15 +57,15 @@ class HierarchicalAttentionPooling(nnx.Module):
         *,
         need_weights: bool = True,
     ) -> AttentionOutput:
-        """Pool each sequence.
+        """Pool each sequence into one vector.
 
         Args:
-            x: the sequences.
-            mask: True where there is an element and no padding, as `padding_mask` makes it.
-            need_weights: whether to return the weights.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True for elements and False for padding, as made by `padding_mask`; None for no mask.
+            need_weights: whether to return the attention weights.
 
         Returns:
-            Output `(batch, 1, embed_dim)` and weights `(batch, 1, length)`, those of the one question.
+            Output `(batch, 1, embed_dim)` and weights `(batch, 1, length)`.
 
         Raises:
             TypeError: a mask that is not boolean.
@@ -79,7 +79,7 @@ class HierarchicalAttentionPooling(nnx.Module):
 
 
 def main() -> None:
-    """Pool the words of two sentences, and then the sentences of the document that they are."""
+    """Pool the words of two sentences, then the two sentences of their document."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["good", "plain", "food", "<pad>"], ["dull", "cold", "slow", "staff"]

@@ -1,17 +1,17 @@
-r"""Location-aware attention: a query also knows where the one before it looked (Chorowski et al. 2015).
+r"""Location-aware attention: scores also depend on the previous query's weights (Chorowski et al. 2015).
 
 $$ f_i = F * \alpha_{i-1}, \qquad e_{ij} = w^\top \tanh(W s_i + V h_j + U f_{ij} + b), \qquad
    \alpha_i = \mathrm{softmax}(e_i) $$
 
-One change from `BasicAttention`: the last term. Speech says the same sound at many places, and where the last one
-was heard tells them apart; the filters can learn to look a little further on. What a step is told by the one
-before it are its weights alone, so they are the state of the recurrence.
+One change from `BasicAttention`: the term $U f_{ij}$. In speech the same sound occurs at many positions, and the
+previous weights tell them apart; the filters can learn to move forward. Each step receives only the weights of the step
+before, so these weights are the recurrent state.
 
 | symbol         | argument or parameter                                                             |
 |----------------|-----------------------------------------------------------------------------------|
-| s, h           | `query` and `key`, in a recurrent encoder-decoder the states of the two            |
-| $\alpha_{i-1}$ | `previous` for the first query, then the weights of the query before               |
-| F              | `location_conv`: `num_filters` filters over `kernel_size` keys, the middle one at j |
+| s, h           | `query` and `key`: states of a recurrent decoder and of its encoder               |
+| $\alpha_{i-1}$ | `previous` for the first query, then the weights of the preceding query           |
+| F              | `location_conv`: `num_filters` filters over `kernel_size` keys, centred on j      |
 | U              | `location_proj`                                                                   |
 | W, V, b, w     | `q_proj`, `k_proj` and its bias, `score_proj`                                     |
 """
@@ -39,13 +39,13 @@ def align_in_turn(
     previous: Float[Array, "batch key"],
     mask: Bool[Array, "batch query key"],
 ) -> Float[Array, "batch query key"]:
-    """The weights of each query, scored with the weights of the query before it.
+    """Compute the weights of each query in order, scored with the weights of the query before it.
 
     Args:
-        score: from a query `(batch, hidden)` and weights `(batch, key)` to the scores of its keys `(batch, key)`.
-        query: one after the other.
-        previous: weights for the first of them to know, in at least float32.
-        mask: True where the query attends to the key.
+        score: function from a query `(batch, hidden)` and the previous weights `(batch, key)` to scores `(batch, key)`.
+        query: queries in order.
+        previous: weights before the first query, in at least float32.
+        mask: boolean mask, True where a query may attend to a key.
     """
     inputs = query.swapaxes(0, 1), mask.swapaxes(0, 1)  # query batch hidden, query batch key
     _, weights = scan(partial(_align, score), previous, inputs)
@@ -57,7 +57,7 @@ def _align(
     previous: Float[Array, "batch key"],
     inputs: tuple[Array, ...],
 ) -> tuple[Float[Array, "batch key"], Float[Array, "batch key"]]:
-    """One query's weights, once to remember and once to return."""
+    """Compute the weights of one query, as the carry and the output of the scan."""
     query, mask = inputs  # batch hidden, batch key
     weights = masked_softmax(score(query, previous), mask)
     return weights, weights
@@ -65,14 +65,14 @@ def _align(
 
 @checked
 class LocationAwareAttention(nnx.Module):
-    """Additive attention that sees where it looked a step ago (Chorowski et al. 2015, section 2.2).
+    """Additive attention with convolved weights of the previous query (Chorowski et al. 2015, section 2.2).
 
     Args:
         query_dim: features of a query.
         key_dim: features of a key.
-        hidden_dim: features of the hidden layer that compares them.
-        num_filters: features of a location.
-        kernel_size: how many weights of the step before, around a key, make its location; odd.
+        hidden_dim: features of the hidden layer.
+        num_filters: number of convolution filters over the previous weights.
+        kernel_size: width of the filters, in keys; odd.
         bias: whether the hidden layer has a bias.
         dropout: dropout rate of the attention weights in training.
 
@@ -95,7 +95,7 @@ class LocationAwareAttention(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         if kernel_size % 2 != 1:
-            raise ValueError(f"kernel_size must be odd, for a filter to have a middle, got {kernel_size}")
+            raise ValueError(f"kernel_size must be odd, so that a filter has a centre, got {kernel_size}")
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
         self.query_dim = query_dim
         self.key_dim = key_dim
@@ -119,16 +119,20 @@ class LocationAwareAttention(nnx.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch query key"] | None = None,
     ) -> RecurrentOutput:
-        """Attend for one query after the other; a decoder whose next query needs this output calls with one.
+        """Attend with each query in order.
+
+        A decoder whose next query depends on this output passes one query per call, and the returned state as
+        `previous`.
 
         Args:
-            query, key, value, mask, need_weights, dropout_keep: as in `BasicAttention`; dropped weights are
-                dropped from the output and not from the memory of them.
-            previous: the state that an earlier call returned, or a guess where to look first; None is nowhere.
+            query, key, value, mask, need_weights: as in `BasicAttention`.
+            previous: recurrent state returned by an earlier call, or initial weights; None for zeros.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one. Dropout affects the output but
+                not the state.
 
         Returns:
-            Output `(batch, query, value_dim)`, the last query's weights `(batch, key)` as the state, and all
-            weights `(batch, query, key)`.
+            Output `(batch, query, value_dim)`, the last query's weights `(batch, key)` as the state, and all weights
+            `(batch, query, key)`.
 
         Raises:
             TypeError: a mask that is not boolean.
@@ -162,7 +166,7 @@ class LocationAwareAttention(nnx.Module):
         query: Float[Array, "batch hidden"],
         previous: Float[Array, "batch key"],
     ) -> Float[Array, "batch key"]:
-        """The scores of one query's keys, where the one before it gave them these weights."""
+        """Scores of one query, given the weights of the query before it."""
         if key.shape[1] == 0:
             return key[..., 0]
         location = convolve(self.location_conv, previous[..., None].astype(key.dtype))  # batch key filters
@@ -171,7 +175,7 @@ class LocationAwareAttention(nnx.Module):
 
 
 def main() -> None:
-    """Show who hears one word four times and writes it down: only where it looked last tells them apart."""
+    """Align three words with four identical sounds, which only the previous weights can tell apart."""
     from jax_attention.demonstration import draw, fill, show
 
     heard, written = ["bye-1", "bye-2", "bye-3", "bye-4"], ["first", "second", "third"]

@@ -1,9 +1,9 @@
-r"""Pointer attention: the weights are the answer (Vinyals, Fortunato & Jaitly 2015).
+r"""Pointer attention: the attention weights are the output (Vinyals, Fortunato & Jaitly 2015).
 
 $$ u_{ij} = w^\top \tanh(W_1 e_j + W_2 d_i), \qquad p(j \mid i) = \mathrm{softmax}_j(u_i) $$
 
-One change from `BasicAttention`: no values are averaged. A decoder with it chooses one of its inputs at each step,
-so it can sort a list or find a tour of a map: its vocabulary is as long as the input.
+One change from `BasicAttention`: no values are averaged. At each step a decoder chooses one of its inputs, so it can
+sort a list or plan a tour through given points. Its vocabulary is the input sequence.
 
 | symbol | argument or parameter                                |
 |--------|------------------------------------------------------|
@@ -26,12 +26,12 @@ from jax_attention.outputs import AttentionOutput
 
 @checked
 class PointerAttention(nnx.Module):
-    """The probability with which each query points at each key (Vinyals, Fortunato & Jaitly 2015, section 2.3).
+    """Additive attention that returns the probability of each key (Vinyals, Fortunato & Jaitly 2015, section 2.3).
 
     Args:
         query_dim: features of a query.
         key_dim: features of a key.
-        hidden_dim: features of the hidden layer that compares them.
+        hidden_dim: features of the hidden layer.
         bias: whether the hidden layer has a bias.
     """
 
@@ -61,17 +61,17 @@ class PointerAttention(nnx.Module):
         *,
         need_weights: bool = True,
     ) -> AttentionOutput:
-        """Point at keys.
+        """Compute a probability distribution over the keys for each query.
 
         Args:
-            query: what is looked for.
-            key: what can be pointed at.
-            mask: True where the query may point at the key; hide what was chosen before, and it is not again.
-            need_weights: whether to return the weights too, which are the output in at least float32.
+            query: queries, `(batch, query, query_dim)`.
+            key: keys to choose from, `(batch, key, key_dim)`.
+            mask: boolean mask, True where a query may point at a key; None for no mask. Mask the keys that were chosen
+                before to choose each key once.
+            need_weights: whether to return the attention weights too: the output in at least float32.
 
         Returns:
-            Probabilities `(batch, query, key)`, as the output and as the weights; zero throughout for a query
-            that may point at nothing.
+            Probabilities `(batch, query, key)`, as the output and as the weights. A fully masked row is zero.
 
         Raises:
             TypeError: a mask that is not boolean.
@@ -88,7 +88,7 @@ class PointerAttention(nnx.Module):
 
 
 def main() -> None:
-    """Visit four cities: at each step point at one, then hide it."""
+    """Visit four cities: point at one city in each step, then mask it."""
     from jax_attention.demonstration import draw, fill
 
     cities = ["Rome", "Oslo", "Lima", "Cairo"]

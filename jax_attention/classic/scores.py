@@ -1,4 +1,4 @@
-r"""How well a key answers a query: the scores of Luong's attention (Luong, Pham & Manning 2015, section 3.1).
+r"""Score functions of Luong attention (Luong, Pham & Manning 2015, section 3.1).
 
 | class          | score                    | parameters          |
 |----------------|--------------------------|---------------------|
@@ -22,19 +22,22 @@ from jax_attention.ops import at_least_float32
 
 @checked
 class DotScore(nnx.Module):
-    """q^T k: no parameters; queries and keys have the same features (Luong, Pham & Manning 2015)."""
+    """Dot-product score q^T k, without parameters (Luong, Pham & Manning 2015).
+
+    Queries and keys must have the same number of features.
+    """
 
     def __call__(
         self, query: Float[Array, "batch query dim"], key: Float[Array, "batch key dim"]
     ) -> Float[Array, "batch query key"]:
-        """Score every pair."""
+        """Score every pair of query and key."""
         check_sequence("key", key, query.shape[-1])
         return einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))
 
 
 @checked
 class GeneralScore(nnx.Module):
-    """q^T W k: a learned bilinear form (Luong, Pham & Manning 2015).
+    """Bilinear score q^T W k (Luong, Pham & Manning 2015).
 
     Args:
         query_dim: features of a query.
@@ -58,7 +61,7 @@ class GeneralScore(nnx.Module):
     def __call__(
         self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
     ) -> Float[Array, "batch query key"]:
-        """Score every pair."""
+        """Score every pair of query and key."""
         check_sequence("query", query, self.query_dim)
         check_sequence("key", key, self.key_dim)
         return einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(self.proj(key)))
@@ -66,7 +69,7 @@ class GeneralScore(nnx.Module):
 
 @checked
 class ConcatScore(nnx.Module):
-    """w^T tanh(W [q; k]): a network on query and key laid end to end (Luong, Pham & Manning 2015).
+    """Score w^T tanh(W [q; k]) of the concatenated query and key (Luong, Pham & Manning 2015).
 
     Args:
         query_dim: features of a query.
@@ -93,7 +96,7 @@ class ConcatScore(nnx.Module):
     def __call__(
         self, query: Float[Array, "batch query query_dim"], key: Float[Array, "batch key key_dim"]
     ) -> Float[Array, "batch query key"]:
-        """Score every pair."""
+        """Score every pair of query and key."""
         check_sequence("query", query, self.query_dim)
         check_sequence("key", key, self.key_dim)
         pairs = (*query.shape[:2], key.shape[1])

@@ -1,4 +1,4 @@
-"""The frame of attention by dot products: what is the same around every equation, said once."""
+"""Code shared by all dot-product attention classes: checks, KV cache, positions, dropout and dispatch."""
 
 from jax_attention.frame.grouped import GroupedHeads as GroupedHeads
 from jax_attention.frame.grouped import grouped_heads as grouped_heads

@@ -1,6 +1,7 @@
-"""Arguments that attention by dot products shares: those of constructors, and those of calls.
+"""Shared keyword arguments of dot-product attention: constructor arguments and call arguments.
 
-A class takes them as `**options: Unpack[Scaling]` and `**call: Unpack[SelfCall]`; `help` and editors show each by name.
+Classes declare them as `**options: Unpack[Scaling]` and `**call: Unpack[SelfCall]`. `help` and editors show each
+argument by name.
 """
 
 from typing import TypedDict
@@ -13,7 +14,7 @@ from jax_attention.caches import Cache
 
 
 class Dropping(TypedDict, total=False):
-    """Arguments of every constructor.
+    """Constructor arguments of every class.
 
     Attributes:
         dropout: dropout rate of the attention weights in training.
@@ -23,17 +24,17 @@ class Dropping(TypedDict, total=False):
 
 
 class Placing(Dropping, total=False):
-    """Arguments of constructors that take any position scheme.
+    """Constructor arguments of classes that accept any positional encoding.
 
     Attributes:
-        position: position scheme that places queries and keys; see `positions`.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
     """
 
     position: nnx.Module | None
 
 
 class Scaled(Dropping, total=False):
-    """Arguments of constructors that take a position scheme of one kind, or none.
+    """Constructor arguments of classes with one kind of positional encoding, or none.
 
     Attributes:
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
@@ -43,7 +44,7 @@ class Scaled(Dropping, total=False):
 
 
 class Scaling(Placing, total=False):
-    """Arguments of constructors whose equation leaves the scale open.
+    """Constructor arguments of classes with any positional encoding and a free scale.
 
     Attributes:
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
@@ -53,13 +54,14 @@ class Scaling(Placing, total=False):
 
 
 class StreamingCall(TypedDict, total=False):
-    """Arguments of every call, beside the sequence and its mask.
+    """Call arguments of every self-attention class, besides the sequence and its mask.
 
     Attributes:
-        cache: KV cache with the tokens before, in causal attention; see `caches`.
-        need_weights: whether to return the weights; without them the fastest implementation runs.
+        cache: KV cache of the earlier positions, for causal attention; None without one.
+        need_weights: whether to return the attention weights; without them a fused kernel may run.
         dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
-        implementation: one of `ops.dispatch.IMPLEMENTATIONS` for the output alone; None for the fastest.
+        implementation: name of the implementation for calls without weights, one of `ops.dispatch.IMPLEMENTATIONS`;
+            None for the fastest.
     """
 
     cache: Cache | None
@@ -69,12 +71,12 @@ class StreamingCall(TypedDict, total=False):
 
 
 class PlacedCall(TypedDict, total=False):
-    """Arguments of calls that say where the elements of a sequence stand.
+    """Call arguments for the positions, lengths and segments of a sequence.
 
     Attributes:
-        positions: position of each element, for `position`; None counts from 0.
-        lengths: how many elements of each sequence are there, `(batch,)`; what follows is padding.
-        segments: number of the text that each element of a packed row belongs to, `(batch, length)`; it sees its own.
+        positions: positions of the tokens for the positional encoding; None counts from 0.
+        lengths: number of real tokens in each sequence, `(batch,)`; the rest is padding. None for no padding.
+        segments: segment number of each token, `(batch, length)`; tokens attend only within their segment.
     """
 
     positions: Int[Array, "..."] | None
@@ -83,11 +85,11 @@ class PlacedCall(TypedDict, total=False):
 
 
 class SelfCall(StreamingCall, PlacedCall, total=False):
-    """Arguments of calls of a class whose positions can be given."""
+    """Call arguments of self-attention classes that accept explicit positions."""
 
 
 class UndroppedCall(PlacedCall, total=False):
-    """Arguments of calls of a class without dropout.
+    """Call arguments of self-attention classes without dropout.
 
     Attributes:
         cache, need_weights, implementation: as in `StreamingCall`.
@@ -99,22 +101,23 @@ class UndroppedCall(PlacedCall, total=False):
 
 
 class SharedCall(SelfCall, total=False):
-    """Arguments of calls of a class whose layers may share a positional encoding.
+    """Call arguments of self-attention classes that can share a positional encoding between layers.
 
     Attributes:
-        position: positional encoding of this call (e.g. a `T5Bias` of all layers); None uses the layer's own.
+        position: positional encoding for this call, such as a `T5Bias` shared by all layers; None for the layer's own.
     """
 
     position: nnx.Module | None
 
 
 class CrossCall(TypedDict, total=False):
-    """Arguments of every call from one sequence to another, beside these and the mask.
+    """Call arguments of cross-attention classes, besides the two sequences and the mask.
 
     Attributes:
-        query_positions, key_positions: positions of their elements, for `position`; None counts from 0.
-        query_lengths, key_lengths: how many elements of each sequence are there, `(batch,)`.
-        query_segments, key_segments: numbers of texts, `(batch, query)` and `(batch, key)`; a query sees its own text.
+        query_positions, key_positions: positions of the tokens for the positional encoding; None counts from 0.
+        query_lengths, key_lengths: number of real tokens in each sequence, `(batch,)`; the rest is padding.
+        query_segments, key_segments: segment number of each token, `(batch, query)` and `(batch, key)`; a query
+            attends only to keys of its segment.
         need_weights, dropout_keep, implementation: as in `SelfCall`.
     """
 

@@ -1,4 +1,4 @@
-r"""The equation of attention, once queries and keys are there.
+r"""The attention equation, applied to position-encoded queries and all visible keys.
 
 $$ S = s\,Q K^\top + B, \qquad A = \mathrm{softmax}(S), \qquad \mathrm{heads} = A V $$
 """
@@ -18,21 +18,21 @@ from jax_attention.outputs import AttentionOutput, CachedOutput, attention_outpu
 
 
 class Seen(NamedTuple):
-    """Queries and all keys that they may attend to, placed by position: what the equation is about.
+    """Inputs of the attention equation: queries, keys and values after cache lookup and positional encoding.
 
     Attributes:
-        query: `(batch, heads, length, head_dim)`.
-        key: `(batch, kv_heads, slots, head_dim)`, those of the cache before the new ones.
-        value: `(batch, kv_heads, slots, value_dim)`.
-        bias: what the position scheme adds to the scores.
-        mask: True where the query attends to the key.
-        entries: all that is held of each token, as `KeyValue`.
+        query: queries, `(batch, heads, length, head_dim)`.
+        key: keys, `(batch, kv_heads, slots, head_dim)`, the cached ones before the new ones.
+        value: values, `(batch, kv_heads, slots, value_dim)`.
+        bias: bias from the positional encoding, added to the scores; None for none.
+        mask: boolean mask, True where a query may attend to a key; None for no mask.
+        entries: all cached and new entries, such as a `KeyValue`.
         cache: KV cache for the next call; None without one.
-        scoring: causality, window, place of the first query and scale; as in `ops.dot_product_attention`.
-        need_weights: whether weights are returned.
-        dropout: what drops weights in training.
+        scoring: causality, window, offset of the first query and scale, as in `ops.dot_product_attention`.
+        need_weights: whether to return the attention weights.
+        dropout: dropout layer of the attention weights.
         dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
-        implementation: what answers a call without weights; None for the fastest.
+        implementation: name of the implementation for calls without weights; None for the fastest.
     """
 
     query: Float[Array, "batch heads length head_dim"]
@@ -51,14 +51,13 @@ class Seen(NamedTuple):
     def attend(
         self, *, softcap: float | None = None, sinks: Float[Array, "heads"] | None = None
     ) -> tuple[Float[Array, "batch heads length value_dim"], Float[Array, "batch heads length slots"] | None]:
-        """The equation: softmax of the scores, mean of the values.
+        """Apply the attention equation: softmax of the scores, then the weighted mean of the values.
 
         Args:
             softcap, sinks: as in `ops.dot_product_attention_weights`.
 
         Returns:
-            What each head reads, and its weights before dropout; None where they are not asked for, for then the
-            fastest implementation makes none.
+            Output of each head, and the attention weights before dropout; None for the weights without `need_weights`.
         """
         call = self.sampled().call(softcap, sinks)
         if not self.need_weights:
@@ -69,36 +68,36 @@ class Seen(NamedTuple):
         return call_values(call, weights), weights
 
     def sampled(self) -> "Seen":
-        """A copy with its dropout mask: the one given, else a random one, else None where nothing is dropped."""
+        """Copy with a dropout mask: the given one, else a sampled one, else None outside training."""
         keep = self.dropout.keep_weights(self.query, self.key, self.dropout_keep)
         return self._replace(dropout_keep=keep)
 
     def with_bias(self, bias: Float[Array, "..."]) -> "Seen":
-        """A copy with `bias` added to the bias of the position scheme."""
+        """Copy with `bias` added to the bias of the positional encoding."""
         return self._replace(bias=bias if self.bias is None else bias + self.bias)
 
     def with_mask(self, mask: Bool[Array, "..."]) -> "Seen":
-        """A copy in which `mask` hides keys as well."""
+        """Copy with `mask` combined with the present mask by a logical and."""
         return self._replace(mask=mask if self.mask is None else and_masks(mask, self.mask))
 
     def with_window(self, window: int) -> "Seen":
-        """A copy in which each query sees its own key and those before it, `window` at most."""
+        """Copy with a sliding window: each query attends to at most `window` keys, its own included."""
         scoring: Restrictions = {**self.scoring, "window": window}
         return self._replace(scoring=scoring)
 
     def visible(self) -> Bool[Array, "..."] | None:
-        """One mask for all restrictions, of the rank of the scores; None where every query sees every key."""
+        """Combined mask of all restrictions, with the rank of the scores; None if every query attends to every key."""
         return call_masks(self._replace(value=self.key).call())[1]
 
     def scores(self) -> tuple[Float[Array, "batch heads length slots"], Bool[Array, "..."] | None]:
-        """Scores in at least float32, and the mask of all restrictions; for weights that are no softmax."""
-        return call_scores(self._replace(value=self.key).call())  # values may be of another dtype
+        """Scores in at least float32 and the combined mask, for classes whose weights are not a softmax."""
+        return call_scores(self._replace(value=self.key).call())  # the values may have another dtype
 
     def read(
         self, weights: Float[Array, "batch heads length slots"]
     ) -> Float[Array, "batch heads length value_dim"]:
-        """The mean of the values under weights of any kind, some of them dropped in training."""
-        check_reference(self.implementation, "weights that are no softmax")
+        """Weighted sum of the values for given attention weights, with dropout in training."""
+        check_reference(self.implementation, "weights that are not a softmax")
         seen = self.sampled()
         rate = 0.0 if seen.dropout_keep is None else self.dropout.rate
         return weighted_values(weights, self.value, dropout_keep=seen.dropout_keep, dropout_rate=rate)
@@ -108,11 +107,11 @@ class Seen(NamedTuple):
         output: Float[Array, "batch length dim"],
         weights: Float[Array, "batch heads length slots"] | None,
     ) -> AttentionOutput | CachedOutput:
-        """What a call returns: with the cache, if one was given, and with weights, if they were asked for."""
+        """Build the result of the call, with the cache if there is one, and with weights if `need_weights`."""
         return attention_output(output, weights if self.need_weights else None, self.cache)
 
     def call(self, softcap: float | None = None, sinks: Float[Array, "heads"] | None = None) -> Call:
-        """The checked call of the equation, for what reads its parts."""
+        """Checked call of the attention equation, for functions that need its parts."""
         return checked_call(
             self.query,
             self.key,
@@ -128,9 +127,9 @@ class Seen(NamedTuple):
 
 
 def check_reference(implementation: str | None, what: str) -> None:
-    """Raise NotImplementedError unless weights are made by the one implementation that makes them."""
+    """Raise NotImplementedError unless the implementation is the reference, the only one that returns weights."""
     if implementation not in (None, "reference"):
         raise NotImplementedError(
-            f"{what} are made by implementation='reference' alone, got {implementation!r}; "
-            "need_weights=False asks for no weights"
+            f"{what} are computed by implementation='reference' alone, got {implementation!r}; "
+            "need_weights=False skips them"
         )

@@ -1,4 +1,4 @@
-"""Attention that is let through, subtracted or forgotten."""
+"""Self-attention with output gates, forget gates, or differences of two softmaxes."""
 
 from jax_attention.gates.differential import DifferentialAttention as DifferentialAttention
 from jax_attention.gates.differential import lambda_init_at as lambda_init_at

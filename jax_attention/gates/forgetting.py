@@ -1,14 +1,14 @@
-r"""Forgetting attention (FoX): each position says how much of what came before is forgotten (Lin et al. 2025).
+r"""Forgetting attention (FoX): data-dependent forget gates reduce the scores of earlier keys (Lin et al. 2025).
 
 $$ \mathrm{head}_h = \mathrm{softmax}\!\left(Q_h K_h^\top / \sqrt{d} + D_h\right) V_h, \qquad
    D_{h,ij} = \sum_{l = j + 1}^{i} \log f_{h,l}, \qquad f_{h,l} = \sigma(w_h \cdot x_l + b_h) $$
 
-One change from `CausalSelfAttention`: the bias D, which is zero on the diagonal and falls with every forget gate f
-between key j and query i. Gates that are all the same number make it ALiBi with the slope -log f.
+One change from `CausalSelfAttention`: the bias D, which is zero on the diagonal and decreases with every forget gate f
+between key j and query i. Constant gates give ALiBi with the slope -log f.
 
 | symbol | parameter     |                                          |
 |--------|---------------|------------------------------------------|
-| w, b   | `forget_proj` | one forget gate a head; it has a bias in any case |
+| w, b   | `forget_proj` | one forget gate per head, always biased  |
 """
 
 from typing import NamedTuple, Unpack
@@ -30,11 +30,11 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 
 
 class Remembered(NamedTuple):
-    """What forgetting attention remembers of each token.
+    """Cache entries of forgetting attention.
 
     Attributes:
         key, value: as in `KeyValue`.
-        log_forget: `(batch, heads, length, 1)`, the logarithm of its forget gate, in at least float32.
+        log_forget: logarithm of the forget gates, `(batch, heads, length, 1)`, in at least float32.
     """
 
     key: Float[Array, "batch heads length head_dim"]
@@ -46,13 +46,14 @@ class Remembered(NamedTuple):
 def forgetting_bias(
     log_forget: Float[Array, "batch heads key 1"], query_len: int, query_offset: int | Int[Array, ""] = 0
 ) -> Float[Array, "batch heads query key"]:
-    """The sum of the logarithms of all forget gates after key j up to query i, for every pair (Lin et al. 2025, eq. 5).
+    """Bias of each query-key pair: the summed log forget gates after key j up to query i (Lin et al. 2025, eq. 5).
 
-    Entries above the diagonal have no meaning: a causal mask hides them.
+    Entries above the diagonal are undefined; a causal mask hides them.
 
     Args:
-        log_forget: of all keys.
-        query_len, query_offset: how many queries there are, and which key the first of them is.
+        log_forget: logarithm of the forget gates of all keys, `(batch, heads, key, 1)`.
+        query_len: number of queries.
+        query_offset: key position of the first query.
     """
     totals = jnp.cumsum(at_least_float32(log_forget)[..., 0], axis=-1)  # batch heads key
     queries = jnp.arange(query_len) + query_offset  # query
@@ -66,8 +67,8 @@ class ForgettingAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        position: positional encoding besides the gates, such as `RotaryEmbedding`; None for none.
-        bias: whether the projections of queries, keys, values and output have biases.
+        position: positional encoding in addition to the gates, such as `RotaryEmbedding`; None for none.
+        bias: whether the query, key, value and output projections have biases.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
@@ -100,7 +101,18 @@ class ForgettingAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend to what is not yet forgotten; the rest as in `CausalSelfAttention`."""
+        """Apply causal self-attention with forget gates.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the causal mask. None for no mask.
+            cache: KV cache of the earlier positions; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
+        """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
@@ -116,7 +128,7 @@ class ForgettingAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show how a sentence forgets, and what its weights are then."""
+    """Show the forget gates of a sentence and the resulting attention weights."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat", "still"]

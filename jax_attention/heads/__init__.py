@@ -1,4 +1,4 @@
-"""Fewer keys and values than queries: what makes a cache small."""
+"""Self-attention with fewer key and value heads than query heads, for a smaller KV cache."""
 
 from jax_attention.heads.absorbed_latent import AbsorbedLatentAttention as AbsorbedLatentAttention
 from jax_attention.heads.absorbed_latent import absorbed_latent_attention as absorbed_latent_attention

@@ -1,15 +1,16 @@
-r"""Latent attention for decoding: it scores latents and averages latents, and makes no key (DeepSeek-AI 2024).
+r"""Absorbed latent attention: queries attend to the cached latents without expanding keys (DeepSeek-AI 2024).
 
 $$ {q^C_{t,h}}^\top (W_{UK,h}\, c_s) = (W_{UK,h}^\top q^C_{t,h})^\top c_s, \qquad
    \sum_s \alpha_{ts} (W_{UV,h}\, c_s) = W_{UV,h} \sum_s \alpha_{ts}\, c_s $$
 
-One change from `MultiHeadLatentAttention`: the two maps from a latent are taken to the query and behind the mean.
-What is left is multi-query attention on the cache. A rotation between $W_{UK}$ and the query would forbid this, as
-it differs from pair to pair; so position turns another, small part of the key.
+One change from `MultiHeadLatentAttention`: the up-projections are absorbed. $W_{UK}$ is applied to the query, and
+$W_{UV}$ to the weighted mean of the latents, so that decoding is multi-query attention over the cached latents. A
+rotary embedding between $W_{UK}$ and the query would prevent this, because the rotation depends on both positions.
+Positions are therefore encoded in a separate part of the key, `rope_key`.
 
 | symbol     | parameter                                                                    |
 |------------|------------------------------------------------------------------------------|
-| W_UK, W_UV | of each head the first `nope_head_dim` and the other rows of `kv_b_proj`     |
+| W_UK, W_UV | rows of `kv_b_proj`: in each head the first `nope_head_dim`, then the rest   |
 | c          | `latents.latent`                                                             |
 """
 
@@ -44,18 +45,19 @@ def absorbed_latent_attention(
     dropout_rate: float = 0.0,
     **scoring: Unpack[Scoring],
 ) -> tuple[Float[Array, "batch heads query value_dim"], Float[Array, "batch heads query key"] | None]:
-    """Attention to latents: W_UK goes to the query's side and W_UV behind the mean (DeepSeek-AI 2024, 2.1.2).
+    """Compute multi-head latent attention with absorbed up-projections (DeepSeek-AI 2024, section 2.1.2).
 
     Args:
-        query: of each head the part that meets latents, then the part that meets `latents.rope_key`.
-        latents: what is looked at, its keys turned.
-        key_up: W_UK, from a latent to a head's key.
-        value_up: W_UV, from a latent to a head's value.
-        mask, need_weights, dropout_keep, dropout_rate, scoring: as in `attend`; `scale` is
-            `1 / sqrt(head_dim)` if None, of the query as it is given.
+        query: queries, `(batch, heads, query_len, head_dim)`; the first `nope_dim` features of each head are scored
+            against the latents, the others against `latents.rope_key`.
+        latents: cached latents and shared rotary keys, the latter already rotated.
+        key_up: W_UK, the map from a latent to the keys of each head.
+        value_up: W_UV, the map from a latent to the values of each head.
+        mask, need_weights, dropout_keep, dropout_rate, scoring: as in `attend`; a `scale` of None is
+            `1 / sqrt(head_dim)` with the `head_dim` of `query`.
 
     Returns:
-        As `attend` would with all keys and values made.
+        Output and weights, equal to the results of `attend` with the expanded keys and values.
     """
     latent, rope_key = at_least_float32(latents.latent), at_least_float32(latents.rope_key)
     wide, nope_dim = at_least_float32(query), key_up.shape[-1]
@@ -79,10 +81,10 @@ def absorbed_latent_attention(
 
 @checked
 class AbsorbedLatentAttention(_LatentProjections):
-    """`MultiHeadLatentAttention` for decoding: it attends to latents themselves (DeepSeek-AI 2024).
+    """Multi-head latent attention computed on the latents, for fast decoding (DeepSeek-AI 2024).
 
-    Same arguments, same parameters, same numbers; it costs more arithmetic a pair and less memory a position, so it
-    wins where queries are few and cached positions many.
+    It has the arguments, parameters and results of `MultiHeadLatentAttention`. It needs more arithmetic per query-key
+    pair but reads less memory per cached position, so it is faster for few queries and many cached positions.
     """
 
     def __call__(
@@ -91,7 +93,18 @@ class AbsorbedLatentAttention(_LatentProjections):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend to latents and make no key; everything as in `MultiHeadLatentAttention`."""
+        """Apply self-attention to the latents, without expanding keys and values.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, with entries of type `Latents`, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
+        """
         self.check(x, mask, **call)
         query, found = self._read(x, mask, **call)
         latent = found.entries.latent[:, None]  # batch 1 slots rank
@@ -112,7 +125,7 @@ class AbsorbedLatentAttention(_LatentProjections):
 
 
 def main() -> None:
-    """Read a sentence word by word from a cache of latents; each word prints what it would print in the whole."""
+    """Decode a sentence word by word with a cache of latents; the outputs equal the rows of the full pass."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

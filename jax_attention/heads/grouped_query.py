@@ -1,9 +1,9 @@
-r"""Grouped-query attention: several query heads share one head of keys and values (Ainslie et al. 2023).
+r"""Grouped-query attention: several query heads share one key and value head (Ainslie et al. 2023).
 
 $$ \mathrm{head}_h = \mathrm{softmax}\!\left(Q_h K_g^\top / \sqrt{d}\right) V_g, \qquad g = \lfloor h G / H \rfloor $$
 
-One change from `MultiHeadSelfAttention`: there are only G heads of keys and values. With G = H it is that class,
-with G = 1 `MultiQueryAttention`; a cache of keys and values is H / G times smaller.
+One change from `MultiHeadSelfAttention`: there are only G key and value heads. G = H is multi-head attention, and G = 1
+is `MultiQueryAttention`. The KV cache is H / G times smaller.
 
 | symbol | argument       |
 |--------|----------------|
@@ -30,13 +30,13 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 class GroupedQueryAttention(SelfAttentionFrame):
-    """Multi-head self-attention in which groups of query heads share keys and values (Ainslie et al. 2023).
+    """Multi-head self-attention whose query heads share key and value heads in groups (Ainslie et al. 2023).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions.
@@ -75,11 +75,18 @@ class GroupedQueryAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SharedCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend once for each query head to the keys of its group; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with grouped key and value heads.
 
-        `position` in a call overrides the layer's own positional encoding, for layers that share one.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            position: positional encoding of this call, for layers that share one; None for the layer's own.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -91,7 +98,7 @@ class GroupedQueryAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show four query heads of which every two share their keys."""
+    """Show four query heads that share two key and value heads."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

@@ -1,15 +1,15 @@
-r"""Multi-head latent attention: keys and values of all heads are made from one short vector (DeepSeek-AI 2024).
+r"""Multi-head latent attention: one low-rank latent per token gives all keys and values (DeepSeek-AI 2024).
 
 $$ c_t = \mathrm{norm}(W_{DKV}\, x_t), \quad [k^C_{t,h}; v_{t,h}] = W_{UKV,h}\, c_t, \quad
    k_{t,h} = [k^C_{t,h}; R_t W_{KR}\, x_t], \quad q_{t,h} = [q^C_{t,h}; R_t q^R_{t,h}] $$
 
-One change from `MultiHeadSelfAttention`: what has to be remembered of a position is its latent $c_t$ and one small
-key that all heads share. Only that key is turned by position; see `AbsorbedLatentAttention` for why.
+One change from `MultiHeadSelfAttention`: the cache holds only the latent $c_t$ of each token and one small key that all
+heads share. Only this shared key carries the rotary embedding; `AbsorbedLatentAttention` explains why.
 
 | symbol          | argument or parameter                                                                      |
 |-----------------|--------------------------------------------------------------------------------------------|
 | W_DKV, W_KR     | the first `kv_lora_rank` and the last `rope_head_dim` rows of `kv_a_proj`                  |
-| W_UKV           | `kv_b_proj`: of each head `nope_head_dim` rows for keys, then `value_head_dim` for values  |
+| W_UKV           | `kv_b_proj`: per head `nope_head_dim` rows for keys, then `value_head_dim` for values      |
 | $q^C$, $q^R$    | the first `nope_head_dim` and the last `rope_head_dim` features of a head's query          |
 | $R_t$           | `position`                                                                                 |
 """
@@ -34,11 +34,11 @@ from jax_attention.positions.rotary import RotaryEmbedding
 
 
 class Latents(NamedTuple):
-    """All that latent attention remembers of each token.
+    """Cache entries of latent attention.
 
     Attributes:
-        latent: `(batch, length, kv_lora_rank)`, after its norm.
-        rope_key: `(batch, length, rope_head_dim)`, the key that all heads share; a cache holds it not yet turned.
+        latent: normalised latents, `(batch, length, kv_lora_rank)`.
+        rope_key: key shared by all heads, `(batch, length, rope_head_dim)`; stored before its rotation.
     """
 
     latent: Float[Array, "batch length rank"]
@@ -47,7 +47,7 @@ class Latents(NamedTuple):
 
 @checked
 class _LatentProjections(SelfAttentionFrame):
-    """The parameters of latent attention, in either of its forms."""
+    """Parameters and projections shared by both forms of latent attention."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class _LatentProjections(SelfAttentionFrame):
         )
         if position is not None and position.head_dim != rope_head_dim:
             raise ValueError(
-                f"position must turn rope_head_dim={rope_head_dim} features, got head_dim={position.head_dim}"
+                f"position must rotate rope_head_dim={rope_head_dim} features, got head_dim={position.head_dim}"
             )
         query_head_dim = nope_head_dim + rope_head_dim
         super().__init__(
@@ -114,7 +114,7 @@ class _LatentProjections(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None,
         **call: Unpack[SelfCall],
     ) -> tuple[Float[Array, "batch heads length head_dim"], Recalled]:
-        """The queries, and the latents that they may attend to; the parts that are turned are turned."""
+        """Project `x`, update the cache, and rotate the rotary parts of queries and keys."""
         query = (
             self.q_proj(x)
             if self.q_lora_rank is None
@@ -137,26 +137,26 @@ class _LatentProjections(SelfAttentionFrame):
 
 @checked
 class MultiHeadLatentAttention(_LatentProjections):
-    """Multi-head self-attention whose keys and values come from one latent a position (DeepSeek-AI 2024).
+    """Multi-head self-attention whose keys and values are expanded from one latent per token (DeepSeek-AI 2024).
 
-    The projections have no biases and the norms of both latents an eps of 1e-6, as in DeepSeek-V2 and V3.
+    The projections have no biases, and both latent norms use an eps of 1e-6, as in DeepSeek-V2 and V3.
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries, keys and values.
+        num_heads: number of heads.
         kv_lora_rank: features of the latent.
-        nope_head_dim: features of a head's query and key that know no position.
-        rope_head_dim: features of a head's query, and of the key that all heads share, that are turned.
+        nope_head_dim: features of a head's query and key without positional encoding.
+        rope_head_dim: features of a head's query, and of the shared key, with rotary positional encoding.
         value_head_dim: features of a head's value.
-        position: what turns them: `RotaryEmbedding(rope_head_dim, interleaved=True)` in DeepSeek's models, None
-            in Kimi Linear's.
-        q_lora_rank: features of the latent that queries are made from; None makes them from `x` itself.
+        position: rotary embedding of the `rope_head_dim` features: `RotaryEmbedding(rope_head_dim, interleaved=True)`
+            in DeepSeek's models; None for none, as in Kimi Linear.
+        q_lora_rank: features of the query latent; None projects queries directly from `x`.
         scale: factor on the scores; `1 / sqrt(nope_head_dim + rope_head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: a size below 1, a position scheme for other features, or a rate outside [0, 1).
+        ValueError: a size below 1, a `position` whose `head_dim` is not `rope_head_dim`, or a rate outside [0, 1).
     """
 
     def __call__(
@@ -165,9 +165,17 @@ class MultiHeadLatentAttention(_LatentProjections):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Make every head's keys and values, then attend; the rest as in `MultiHeadSelfAttention`.
+        """Expand the latents to keys and values, and apply self-attention.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`; it holds `Latents`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, with entries of type `Latents`, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query, found = self._read(x, mask, **call)
@@ -182,7 +190,7 @@ class MultiHeadLatentAttention(_LatentProjections):
 
 
 def main() -> None:
-    """Show two heads whose keys and values come from a latent of four numbers."""
+    """Show two heads whose keys and values come from a latent of four features."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

@@ -1,10 +1,9 @@
-r"""Multi-query attention: all query heads share one head of keys and values (Shazeer 2019).
+r"""Multi-query attention: all query heads share one key and value head (Shazeer 2019).
 
 $$ \mathrm{head}_h = \mathrm{softmax}\!\left(X W_{Q,h}\, (X W_K)^\top / \sqrt{d}\right) X W_V $$
 
-One change from `MultiHeadSelfAttention`: W_K and W_V have no index of a head. A cache of keys and values is H times
-smaller, and a decoder that has to read all of it at each step is that much faster. `GroupedQueryAttention` stands
-between the two.
+One change from `MultiHeadSelfAttention`: W_K and W_V have no head index. The KV cache is H times smaller, which speeds
+up decoding, where each step reads the whole cache. `GroupedQueryAttention` lies between the two.
 
 | symbol | argument    |
 |--------|-------------|
@@ -30,12 +29,12 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 class MultiQueryAttention(SelfAttentionFrame):
-    """Multi-head self-attention in which all query heads share keys and values (Shazeer 2019).
+    """Multi-head self-attention whose query heads all share one key and value head (Shazeer 2019).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         is_causal: whether each position attends only to itself and earlier positions.
@@ -70,9 +69,17 @@ class MultiQueryAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend once for each query head to the same keys; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with a single key and value head.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -84,7 +91,7 @@ class MultiQueryAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show two query heads that ask the same keys different questions."""
+    """Show two query heads that attend to the same keys."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

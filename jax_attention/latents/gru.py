@@ -1,12 +1,12 @@
-r"""One step of a gated recurrent unit (Cho et al. 2014), gates and names as in PyTorch's `GRUCell`.
+r"""Gated recurrent unit (Cho et al. 2014), with gates and names as in PyTorch's `GRUCell`.
 
 $$ r = \sigma(W_{ir} x + b_{ir} + W_{hr} h + b_{hr}), \quad z = \sigma(W_{iz} x + b_{iz} + W_{hz} h + b_{hz}), \quad
    n = \tanh(W_{in} x + b_{in} + r \odot (W_{hn} h + b_{hn})), \quad h' = (1 - z) \odot n + z \odot h $$
 
 | symbol             | parameter              |                                          |
 |--------------------|------------------------|------------------------------------------|
-| W_ir, W_iz, W_in   | `weight_ih`, `bias_ih` | below one another, `(3 hidden, input)`   |
-| W_hr, W_hz, W_hn   | `weight_hh`, `bias_hh` | below one another, `(3 hidden, hidden)`  |
+| W_ir, W_iz, W_in   | `weight_ih`, `bias_ih` | concatenated rows, `(3 hidden, input)`   |
+| W_hr, W_hz, W_hn   | `weight_hh`, `bias_hh` | concatenated rows, `(3 hidden, hidden)`  |
 """
 
 import jax.numpy as jnp
@@ -29,11 +29,14 @@ def gru_step(
     from_state: Float[Array, "... gates"],
     state: Float[Array, "... hidden"],
 ) -> Float[Array, "... hidden"]:
-    """The next state, from what the two affine maps make of the input and of the state.
+    """Compute the next state from the affine maps of the input and of the state.
 
     Args:
-        from_input, from_state: reset, update and new, one after the other.
-        state: the state before.
+        from_input, from_state: affine maps of input and state, each the concatenated reset, update and new gates.
+        state: previous state.
+
+    Returns:
+        Next state, `(..., hidden)`.
     """
     reset_in, update_in, new_in = rearrange(from_input, "... (gate hidden) -> gate ... hidden", gate=3)
     reset_state, update_state, new_state = rearrange(
@@ -46,7 +49,7 @@ def gru_step(
 
 @checked
 class GRUCell(nnx.Module):
-    """One step of a gated recurrent unit, for each vector by itself (Cho et al. 2014).
+    """Gated recurrent unit for a single step, applied to each vector separately (Cho et al. 2014).
 
     Args:
         input_dim: features of an input.
@@ -63,7 +66,7 @@ class GRUCell(nnx.Module):
         dtype: DTypeLike | None = None,
     ):
         factory = Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)
-        std = (3 * hidden_dim) ** -0.5  # that of PyTorch's uniform numbers
+        std = (3 * hidden_dim) ** -0.5  # standard deviation of PyTorch's uniform initialisation
         self.weight_ih = parameter(3 * hidden_dim, input_dim, std=std, **factory)
         self.weight_hh = parameter(3 * hidden_dim, hidden_dim, std=std, **factory)
         self.bias_ih = constant_parameter(3 * hidden_dim, value=0.0, **factory)
@@ -72,7 +75,7 @@ class GRUCell(nnx.Module):
     def __call__(
         self, x: Float[Array, "... input"], state: Float[Array, "... hidden"]
     ) -> Float[Array, "... hidden"]:
-        """From input and state to the next state, which has the dtype of the state."""
+        """Compute the next state from input and state, in the dtype of the state."""
         wide_x, wide_state = at_least_float32(x), at_least_float32(state)
         biases = self.bias_ih[...], self.bias_hh[...]
         to_input, to_state = (with_rank(at_least_float32(bias), x.ndim) for bias in biases)

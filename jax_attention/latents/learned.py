@@ -1,4 +1,4 @@
-"""Learned vectors that query a sequence: one set of them for every element of a batch."""
+"""Learned query vectors, shared by all elements of a batch."""
 
 from einops import repeat
 from jax import Array
@@ -8,7 +8,7 @@ from jax_attention.checks import align, check_boolean, check_keep
 
 
 def for_each_element(vectors: Float[Array, "vectors dim"], batch: int) -> Float[Array, "batch vectors dim"]:
-    """The same vectors for every element of a batch."""
+    """Repeat learned vectors for every element of a batch."""
     return repeat(vectors, "vectors dim -> batch vectors dim", batch=batch)
 
 
@@ -19,7 +19,7 @@ def check_masks(
     mask: Bool[Array, "..."] | None,
     dropout_keep: Bool[Array, "..."] | None,
 ) -> None:
-    """Raise unless mask and dropout mask are boolean and fit weights of learned vectors over the elements of `x`."""
+    """Raise unless mask and dropout mask are boolean and match the weights of learned vectors over `x`."""
     shape = (x.shape[0], num_heads, num_vectors, x.shape[1])
     if mask is not None:
         check_boolean("mask", mask)

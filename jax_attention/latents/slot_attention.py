@@ -1,19 +1,19 @@
-r"""Slot attention: a few slots compete for the elements of an input (Locatello et al. 2020).
+r"""Slot attention: slots compete for the elements of an input (Locatello et al. 2020).
 
 $$ A_{ij} = \operatorname{softmax}_i\!\left(q_i^\top k_j / \sqrt{D}\right), \qquad
    W_{ij} = \frac{A_{ij} + \epsilon}{\sum_l (A_{il} + \epsilon)}, \qquad
    s'_i = \mathrm{GRU}\Bigl(\sum_j W_{ij} v_j,\; s_i\Bigr), \qquad
    s_i \leftarrow s'_i + \mathrm{MLP}(\mathrm{LN}(s'_i)) $$
 
-Two changes from `PerceiverAttention`: the softmax runs over the slots, not over the elements, so that each element
-is shared out and slots specialise; and slots are not learned one by one but drawn, μ + σ · noise, all from the
-same distribution, so that none differs from another before it has looked. The step is repeated with the same weights.
+Two changes from `PerceiverAttention`: the softmax runs over the slots instead of the elements, so that slots compete
+for each element and specialise; and the initial slots are not learned individually but sampled from one learned
+distribution, μ + σ · noise, so that they are interchangeable. The step is repeated with the same parameters.
 
 | symbol | argument or parameter |                                                                  |
 |--------|-----------------------|------------------------------------------------------------------|
 | D      | `slot_dim`            |                                                                  |
 | μ, σ   | `mean`, `log_sigma`   | `(slot_dim)`, learned; σ = exp(`log_sigma`)                      |
-| ε      | `eps`                 | keeps a slot that nothing chose from dividing by zero            |
+| ε      | `eps`                 | avoids division by zero for a slot without elements              |
 """
 
 from typing import NamedTuple
@@ -35,14 +35,14 @@ from jax_attention.ops import at_least_float32
 
 
 class SlotOutput(NamedTuple):
-    """`output, weights, assignments = attention(x, noise)`.
+    """Result of slot attention: `output, weights, assignments = attention(x, noise)`.
 
     Attributes:
-        output: the slots, `(batch, slots, slot_dim)`.
-        weights: W of the last iteration, `(batch, slots, key)`, which sum to one over the keys; in at least
-            float32. None with `need_weights=False`.
-        assignments: A of the last iteration, `(batch, slots, key)`, which sum to one over the slots: how each
-            element is shared out among them. None with `need_weights=False`.
+        output: slots, `(batch, slots, slot_dim)`.
+        weights: W of the last iteration, `(batch, slots, key)`, which sums to one over the keys; in at least float32.
+            None with `need_weights=False`.
+        assignments: A of the last iteration, `(batch, slots, key)`, which sums to one over the slots. None with
+            `need_weights=False`.
     """
 
     output: Float[Array, "batch slots slot_dim"]
@@ -56,7 +56,7 @@ def slot_assignments(
     key: Float[Array, "batch key slot_dim"],
     mask: Bool[Array, "#batch 1 1 key"] | None = None,
 ) -> Float[Array, "batch slots key"]:
-    """How each element is shared out among the slots, in at least float32; zero where it is masked."""
+    """Assign each element to the slots by a softmax over slots, in at least float32; zero where masked."""
     scores = einsum("bqd,bkd->bqk", at_least_float32(query), at_least_float32(key))  # batch slots key
     shares = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-2)  # batch slots key
     return shares if mask is None else jnp.where(mask[:, 0], shares, 0.0)
@@ -69,7 +69,7 @@ def slot_weights(
     *,
     eps: float,
 ) -> Float[Array, "batch slots key"]:
-    """The weights of each slot's mean: its shares, made to sum to one; zero if all elements are masked."""
+    """Normalise the assignments of each slot to sum to one over the elements; zero if all elements are masked."""
     shares = assignments + eps  # batch slots key
     if mask is not None:
         shares = jnp.where(mask[:, 0], shares, 0.0)
@@ -84,15 +84,16 @@ class SlotAttention(nnx.Module):
     Args:
         input_dim: features of the input.
         slot_dim: features of a slot.
-        ffn_dim: features inside the feed-forward network; `4 * slot_dim` if None.
-        num_iterations: how often the slots look.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
-        eps: added to every share.
-        norm_eps: added to the variance in each normalisation; 1e-3 in the authors' code.
-        bias: whether queries, keys and values have biases.
+        ffn_dim: hidden features of the feed-forward network; None for `4 * slot_dim`.
+        num_iterations: number of attention iterations.
+        activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or
+            `"silu"`.
+        eps: constant added to every assignment.
+        norm_eps: constant added to the variance in each normalisation; 1e-3 in the authors' code.
+        bias: whether the query, key and value projections have biases.
 
     Raises:
-        ValueError: no iterations, or an unknown activation.
+        ValueError: `num_iterations` below 1, or an unknown activation.
     """
 
     def __init__(
@@ -136,12 +137,14 @@ class SlotAttention(nnx.Module):
         *,
         need_weights: bool = True,
     ) -> SlotOutput:
-        """Share the input out among as many slots as there is noise for.
+        """Group the input into slots, with one slot per noise vector.
 
         Args:
-            x: the input.
-            noise: standard normal numbers that the slots start from; how many there are is up to the call.
-            mask: True where an element is seen; `padding_mask(tokens, pad_id)` for padded batches.
+            x: input sequence, `(batch, key, input_dim)`.
+            noise: standard normal samples that initialise the slots, `(batch, slots, slot_dim)`, for any number of
+                slots.
+            mask: boolean mask, `(batch, 1, 1, key)`, True for visible elements; None for no mask.
+                `padding_mask(tokens, pad_id)` makes one for padded batches.
             need_weights: whether to return weights and assignments.
 
         Raises:
@@ -170,7 +173,7 @@ class SlotAttention(nnx.Module):
 
 
 def main() -> None:
-    """Show how five elements are shared out among two slots."""
+    """Show the assignments of five elements to two slots."""
     from jax_attention.demonstration import draw, fill, show
     from jax_attention.outputs import AttentionOutput
 

@@ -1,4 +1,4 @@
-"""Attention without a softmax: recurrent, chunked and in parallel, in time linear in the length."""
+"""Linear attention and state-space models, in recurrent, chunked and parallel forms."""
 
 from jax_attention.linear.delta import DeltaNet as DeltaNet
 from jax_attention.linear.delta import chunked_delta_rule as chunked_delta_rule

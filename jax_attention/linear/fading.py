@@ -1,10 +1,10 @@
-r"""How fast a memory fades, where each token decides it (Gu & Dao 2023).
+r"""Data-dependent decay rates of a recurrent state (Gu & Dao 2023).
 
 $$ \log \alpha_t = -e^A \Delta_t, \qquad \Delta_t = \mathrm{softplus}(a_t + b) $$
 
-A continuous memory that decays at the rate e^A, seen after a time step Δ that the token chooses.
+It is a continuous decay at the rate e^A, discretised with a time step Δ that depends on the token.
 
-| symbol | argument   | at the start of training                          |
+| symbol | argument   | initial value                                     |
 |--------|------------|---------------------------------------------------|
 | A      | `log_rate` | e^A is uniform between 1 and 16                   |
 | b      | `dt_bias`  | softplus(b) is log-uniform between 0.001 and 0.1  |
@@ -28,14 +28,14 @@ LOG_STEPS = (math.log(1e-3), math.log(1e-1))
 
 @checked
 def step_bias(log_step: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The b whose softplus is the exponential of `log_step`."""
+    """Inverse of the softplus: the bias b with softplus(b) = exp(`log_step`)."""
     step = jnp.exp(log_step)
     return step + jnp.log(-jnp.expm1(-step))
 
 
 @checked
 def time_step(a: Float[Array, "... features"], dt_bias: Float[Array, "features"]) -> Float[Array, "..."]:
-    """Δ = softplus(a + b), in at least float32."""
+    """Time step Δ = softplus(a + b), in at least float32."""
     return softplus(at_least_float32(a) + with_rank(at_least_float32(dt_bias), a.ndim))
 
 
@@ -43,5 +43,5 @@ def time_step(a: Float[Array, "... features"], dt_bias: Float[Array, "features"]
 def log_fading(
     a: Float[Array, "... heads"], log_rate: Float[Array, "heads"], dt_bias: Float[Array, "heads"]
 ) -> Float[Array, "... heads"]:
-    """The logarithm of what each step leaves of the memory, in at least float32."""
+    """Logarithm of the decay factor of the state in each step, in at least float32."""
     return -with_rank(jnp.exp(at_least_float32(log_rate)), a.ndim) * time_step(a, dt_bias)

@@ -1,19 +1,18 @@
-r"""Kimi Delta Attention: a memory that is corrected, and fades channel by channel (Kimi Team 2025).
+r"""Kimi Delta Attention: the delta rule with a state that decays per channel (Kimi Team 2025).
 
 $$ S_t = \left(I - \beta_t k_t k_t^\top\right) \mathrm{Diag}(\alpha_t)\, S_{t-1} + \beta_t k_t v_t^\top,
    \qquad o_t = S_t^\top q_t $$
 
-One change from `GatedDeltaNet`: α_t is a vector, one factor for each channel of the keys, so that some features of
-the past are forgotten while others stay (a decay for each head is `GatedDeltaNet`, another mechanism). With one
-factor for all channels the rule is `GatedDeltaNet`'s. Decay and output gate are maps of low rank, and the gate is a
-sigmoid: RMSNorm(o) σ(g).
+One change from `GatedDeltaNet`: α_t is a vector with one decay per key channel, so that the layer can forget some
+features and keep others. With equal decays for all channels, the rule equals the gated delta rule. Decay and output
+gate come from low-rank maps, and the gate is a sigmoid: RMSNorm(o) σ(g).
 
 | symbol | argument    | shape                                                                        |
 |--------|-------------|------------------------------------------------------------------------------|
 | S      | `state`     | `(batch, heads, key_dim, value_dim)`                                         |
 | β      | `beta`      | `(batch, heads, length)`                                                     |
 | log α  | `log_decay` | `(batch, heads, length, key_dim)`, at most 0                                 |
-| A, b   |             | parameters `A_log`, one number a head, and `dt_bias`, one number a channel   |
+| A, b   |             | parameters `A_log`, one entry per head, and `dt_bias`, one entry per channel |
 """
 
 import jax.numpy as jnp
@@ -61,14 +60,15 @@ def recurrent_kimi_delta_rule(
     *,
     state: Float[Array, "batch heads key_dim value_dim"] | None = None,
 ) -> tuple[Float[Array, "batch heads length value_dim"], Float[Array, "batch heads key_dim value_dim"]]:
-    """The rule as it is defined, one token after the other.
+    """Recurrent form of the Kimi delta rule, one token per step.
 
     Args:
         query, key, value, beta, state: as in `recurrent_delta_rule`.
-        log_decay: logarithm of the factor by which each channel of the memory fades before each token, at most 0.
+        log_decay: logarithm of the decay factor of each key channel before each token, at most 0,
+            `(batch, heads, length, key_dim)`.
 
     Returns:
-        What was read, in the dtype of `query`, and the memory after the last token.
+        Output `(batch, heads, length, value_dim)`, in the dtype of `query`, and the state after the last token.
     """
 
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
@@ -96,13 +96,14 @@ def chunked_kimi_delta_rule(
     state: Float[Array, "batch heads key_dim value_dim"] | None = None,
     chunk_size: int = 64,
 ) -> tuple[Float[Array, "batch heads length value_dim"], Float[Array, "batch heads key_dim value_dim"]]:
-    """The same as `recurrent_kimi_delta_rule` with one step a chunk (section 3.1).
+    """Chunked form of `recurrent_kimi_delta_rule`, one chunk per step (section 3.1).
 
-    As `chunked_gated_delta_rule`, with the decay inside the products of queries and keys: Σ_d q_td Γ_tsd k_sd.
+    The equations are those in `chunked_gated_delta_rule`, with the decay inside the products of queries and keys: Σ_d
+    q_td Γ_tsd k_sd.
 
     Args:
         query, key, value, beta, log_decay, state: as in `recurrent_kimi_delta_rule`.
-        chunk_size: how many tokens are read at once.
+        chunk_size: number of tokens in a chunk.
     """
     arrays = (query, key, value, beta, log_decay)
     q, k, v, b, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
@@ -129,7 +130,10 @@ def kimi_delta_rule_weights(
     beta: Float[Array, "batch heads length"],
     log_decay: Float[Array, "batch heads length key_dim"],
 ) -> Float[Array, "batch heads length length"]:
-    """The matrix from values to outputs, as in `gated_delta_rule_weights`; in at least float32."""
+    """Attention weights of the Kimi delta rule: the matrix that maps values to outputs, in at least float32.
+
+    It equals `gated_delta_rule_weights` with the decay inside the products of queries and keys.
+    """
     query, key, beta, log_decay = (at_least_float32(x) for x in (query, key, beta, log_decay))
     products = decayed_products(jnp.stack([query, key]), key, log_decay).products
     rates = beta[..., None] * jnp.eye(key.shape[2], dtype=key.dtype)[None, None]
@@ -139,17 +143,17 @@ def kimi_delta_rule_weights(
 
 @checked
 class KimiDeltaAttention(nnx.Module):
-    """Attention by a memory that is corrected and fades channel by channel (Kimi Team 2025), as in Kimi Linear.
+    """Linear attention with the delta rule and a decay per channel, as in Kimi Linear (Kimi Team 2025).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads, each with a memory of its own.
-        head_dim: features of queries and keys in a head; `embed_dim / num_heads` if None.
-        value_dim: features of values in a head; `head_dim` if None.
-        rank: that of the maps to decay and gate; `value_dim` if None.
-        conv_width: how many tokens the short convolution sees.
-        chunk_size: how many tokens are read at once.
-        eps: added to the mean square in the norm of the output.
+        num_heads: number of heads, each with its own recurrent state.
+        head_dim: query and key features of a head; None for `embed_dim / num_heads`.
+        value_dim: value features of a head; None for `head_dim`.
+        rank: rank of the maps to the decay and the gate; None for `value_dim`.
+        conv_width: width of the short convolution, in tokens.
+        chunk_size: number of tokens in a chunk.
+        eps: constant added to the mean square in the output norm.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.
@@ -205,7 +209,19 @@ class KimiDeltaAttention(nnx.Module):
         state: ConvolvedState | None = None,
         need_weights: bool = False,
     ) -> RecurrentOutput:
-        """Read the sequence token by token; arguments, result and errors as in `DeltaNet`."""
+        """Apply causal linear attention with the Kimi delta rule.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask. Masked tokens leave the
+                state unchanged and enter the short convolution as zeros.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, the matrix that maps values to outputs.
+
+        Returns:
+            Output `(batch, length, embed_dim)`, the state after the last token, and weights
+            `(batch, heads, length, length)` or None.
+        """
         memory_shape = (self.num_heads, self.head_dim, self.value_dim)
         inputs_shape = (self.conv_width - 1, 2 * self.keys + self.values)
         check_read(x, self.embed_dim, mask, state, memory_shape, inputs_shape)
@@ -237,15 +253,15 @@ class KimiDeltaAttention(nnx.Module):
 
 
 def main() -> None:
-    """Show a memory of which one channel fades, and what each output of a layer is made of."""
+    """Show a state with one decaying channel, and the attention weights of a layer."""
     from jax_attention.demonstration import draw, fill, show
 
-    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key is the first again
+    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key equals the first
     value = jnp.asarray([[[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]])
     beta = jnp.asarray([[[1.0, 1.0, 0.5]]])
     log_decay = jnp.log(jnp.asarray([[[[1.0, 1.0], [1.0, 1.0], [0.1, 1.0]]]]))
     _, memory = recurrent_kimi_delta_rule(key, key, value, beta, log_decay)
-    print("Before the third token nine tenths of the first channel fade, and nothing of the second:")
+    print("Before the third token, the first channel decays by a factor of 0.1, and the second does not:")
     print(" ".join(f"{number:.3f}" for row in memory[0, 0].tolist() for number in row))
 
     words = ["the", "cat", "sat", "still"]

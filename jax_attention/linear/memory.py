@@ -1,4 +1,4 @@
-"""Recurrent states of linear attention, and tokens that are masked out of them."""
+"""Recurrent states of linear attention, and the masking of their tokens."""
 
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ from jax_attention.ops import at_least_float32, scan
 
 
 class MemoryState(NamedTuple):
-    """What a recurrent layer remembers of all it has read, where that is one matrix a head.
+    """Recurrent state that consists of one matrix per head.
 
     Attributes:
-        memory: `(batch, heads, key_dim, value_dim)`, in at least float32.
+        memory: state matrices, `(batch, heads, key_dim, value_dim)`, in at least float32.
     """
 
     memory: Float[Array, "batch heads key_dim value_dim"]
@@ -26,7 +26,7 @@ def first_memory(
     value: Float[Array, "batch heads length value_dim"],
     state: Float[Array, "batch heads key_dim value_dim"] | None,
 ) -> Float[Array, "batch heads key_dim value_dim"]:
-    """The state, or zeros, in at least float32."""
+    """Initial state in at least float32: the given one, or zeros."""
     wide = at_least_float32(key).dtype
     shape = (*key.shape[:2], key.shape[-1], value.shape[-1])
     return jnp.zeros(shape, dtype=wide) if state is None else state.astype(wide)
@@ -39,14 +39,14 @@ def check_read(
     state: Any,
     *shapes: tuple[int, ...],
 ) -> None:
-    """Raise unless `x` is a sequence, `mask` hides tokens of it, and `state` fits.
+    """Raise unless `x` is a sequence, and `mask` and `state` fit it.
 
     Args:
-        x: the sequence.
-        dim: how many features it must have.
-        mask: which tokens are there.
-        state: recurrent state of the tokens before.
-        shapes: of each array of the state, for one element of the batch.
+        x: input sequence, `(batch, length, embed_dim)`.
+        dim: required number of features.
+        mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask.
+        state: recurrent state of the earlier tokens; None for an empty one.
+        shapes: shape of each array of the state, without the batch axis.
     """
     check_sequence("x", x, dim)
     batch, length, _ = x.shape
@@ -64,18 +64,18 @@ def scan_faded_chunks(
     value: Float[Array, "chunks batch heads size value_dim"],
     decay: Float[Array, "chunks batch heads #key_dim 1"],
 ) -> tuple[Float[Array, "batch heads key_dim value_dim"], Float[Array, "chunks batch heads size value_dim"]]:
-    """The recurrence from chunk to chunk, for decays of any kind.
+    """Scan a decaying linear recurrence over chunks, with a decay per head or per channel.
 
     Args:
-        memory: before the first chunk.
-        read: queries, as what is left of the memory at the start of the chunk meets them.
-        written: keys, as they will be left at the end of the chunk.
-        scores: queries times the keys before them, after their decay.
-        value: values, whose weighted mean is the output.
-        decay: what is left of the memory after the chunk.
+        memory: state before the first chunk.
+        read: queries, times the decay since the start of the chunk.
+        written: keys, times the decay until the end of the chunk.
+        scores: products of queries and earlier keys, times the decay between them.
+        value: values, `(chunks, batch, heads, size, value_dim)`.
+        decay: decay of the state over the chunk.
 
     Returns:
-        The memory after the last chunk, and what was read.
+        The state after the last chunk, and the outputs.
     """
 
     def step(memory: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
@@ -91,7 +91,7 @@ def check_one_way(state: Any, is_causal: bool) -> None:
     """Raise ValueError if a bidirectional layer is given a state."""
     if state is not None and not is_causal:
         raise ValueError(
-            "state needs is_causal=True: what sees later keys cannot be read step by step, got is_causal=False"
+            "state needs is_causal=True: bidirectional attention has no recurrent form, got is_causal=False"
         )
 
 
@@ -100,5 +100,5 @@ def hide(
     mask: Bool[Array, "#batch 1 1 length"] | None,
     hidden: float = 0.0,
 ) -> Float[Array, "batch heads length dim"]:
-    """`hidden` in place of every feature of the tokens that are masked."""
+    """Replace every feature of masked tokens by `hidden`."""
     return x if mask is None else jnp.where(mask.swapaxes(-1, -2), x, hidden)

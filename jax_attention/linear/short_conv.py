@@ -1,14 +1,14 @@
-r"""Short convolution: each feature of a token is mixed with itself in the few tokens before (Fu et al. 2022).
+r"""Short convolution: a depthwise causal convolution over the last few tokens (Fu et al. 2022).
 
 $$ y_t = \mathrm{SiLU}\!\left(\sum_{i=0}^{w-1} c_i \odot x_{t-w+1+i} + b\right) $$
 
-It stands between the projections and the memory of most recurrent layers, so that what is stored under a key can
-depend on the word before. Going on from a state needs the last w - 1 inputs.
+Most recurrent layers apply this convolution between the projections and the recurrence, so that a key can depend on the
+preceding tokens. The recurrent state includes the last w - 1 inputs.
 
 | symbol | argument     |                                          |
 |--------|--------------|------------------------------------------|
-| c, b   | `conv`       | a convolution with one group a feature   |
-| w      | `conv_width` | how many tokens it sees, its own included |
+| c, b   | `conv`       | a depthwise convolution                  |
+| w      | `conv_width` | kernel size, in tokens                   |
 """
 
 from typing import NamedTuple
@@ -24,11 +24,11 @@ from jax_attention.layers import convolve
 
 
 class ConvolvedState(NamedTuple):
-    """What a recurrent layer with a short convolution remembers of all it has read.
+    """Recurrent state of a layer with a short convolution.
 
     Attributes:
-        memory: `(batch, heads, key_dim, value_dim)`, in at least float32.
-        inputs: `(batch, conv_width - 1, features)`, what the convolution was given last.
+        memory: state matrices, `(batch, heads, key_dim, value_dim)`, in at least float32.
+        inputs: last inputs of the convolution, `(batch, conv_width - 1, features)`.
     """
 
     memory: Float[Array, "batch heads key_dim value_dim"]
@@ -42,16 +42,16 @@ def short_convolution(
     state: ConvolvedState | None,
     conv_width: int,
 ) -> tuple[Float[Array, "batch length features"], Float[Array, "batch last features"]]:
-    """Convolve `x`, after the last inputs of the state or zeros, and apply SiLU.
+    """Convolve `x`, preceded by the inputs of the state or zeros, and apply SiLU.
 
     Args:
-        layer: the convolution, without padding.
-        x: the sequence.
-        state: last inputs of the tokens before; None for zeros.
-        conv_width: how many tokens the convolution sees.
+        layer: convolution without padding.
+        x: input sequence, `(batch, length, features)`.
+        state: recurrent state of the earlier tokens; None for an empty one.
+        conv_width: width of the short convolution, in tokens.
 
     Returns:
-        The result, as long as `x`, and the last inputs for the next state.
+        Output `(batch, length, features)`, and the last inputs for the next state.
     """
     batch, length, features = x.shape
     zeros = jnp.zeros((batch, conv_width - 1, features), dtype=x.dtype)
@@ -64,13 +64,13 @@ def short_convolution(
 def visible_only(
     x: Float[Array, "batch length features"], mask: Bool[Array, "#batch 1 1 length"] | None
 ) -> Float[Array, "batch length features"]:
-    """Zeros in place of the tokens that are masked."""
+    """Replace masked tokens by zeros."""
     return x if mask is None else jnp.where(mask[:, 0, 0, :, None], x, 0.0)
 
 
 @checked
 def cut(x: Float[Array, "batch length features"], *sizes: int) -> list[Array]:
-    """Cut the features into runs of these sizes."""
+    """Split the features into consecutive parts of the given sizes."""
     parts, start = [], 0
     for size in sizes:
         parts.append(x[..., start : start + size])

@@ -1,12 +1,12 @@
-r"""State-space duality: a state-space model that is linear attention with a decay (Mamba-2; Dao & Gu 2024).
+r"""State-space duality: a state-space model computed as decaying linear attention (Mamba-2; Dao & Gu 2024).
 
 $$ S_t = \alpha_t S_{t-1} + B_t \left(\Delta_t x_t\right)^\top, \qquad y_t = S_t^\top C_t + D x_t,
    \qquad \alpha_t = \exp\!\left(-e^A \Delta_t\right) $$
 
-Read as a state-space model it is a linear system whose input is scaled by the time step Δ and whose state decays for
-that long. Read as attention, C is the query, B the key and Δ x the value, and the weights are tril(C Bᵀ) ⊙ Γ, Γ_ts
-the decay from step s to step t: `GatedDeltaNet` that adds and does not correct. Three forms, all equal: step by
-step, in chunks, and in parallel.
+As a state-space model, it is a linear system whose input is scaled by the time step Δ and whose state decays over this
+time step. As attention, C is the query, B the key and Δ x the value, and the weights are tril(C Bᵀ) ⊙ Γ, with Γ_ts the
+decay from step s to step t. It is `GatedDeltaNet` without the delta rule: values are added and never overwritten. There
+are three equivalent forms: recurrent, chunked and parallel.
 
 | symbol | argument         | shape                                       |
 |--------|------------------|---------------------------------------------|
@@ -14,7 +14,7 @@ step, in chunks, and in parallel.
 | Δ x    | `value`          | `(batch, heads, length, value_dim)`         |
 | log α  | `log_decay`      | `(batch, heads, length)`, at most 0         |
 | S      | `state`          | `(batch, heads, key_dim, value_dim)`        |
-| A, D   |                  | parameters `A_log` and `D`, a number a head |
+| A, D   |                  | parameters `A_log` and `D`, one per head    |
 """
 
 import jax.numpy as jnp
@@ -59,17 +59,17 @@ def recurrent_state_space(
     *,
     state: Float[Array, "batch heads key_dim value_dim"] | None = None,
 ) -> tuple[Float[Array, "batch heads length value_dim"], Float[Array, "batch heads key_dim value_dim"]]:
-    """S_t = α_t S_{t-1} + k_t v_tᵀ, o_t = S_tᵀ q_t as it is defined, one token after the other.
+    """Recurrent form of the state-space model, one token per step: S_t = α_t S_{t-1} + k_t v_tᵀ, o_t = S_tᵀ q_t.
 
     Args:
-        query: what reads the memory, C.
-        key: what the values are stored under, B.
-        value: what is stored, Δ x.
-        log_decay: logarithm of the factor by which the memory fades before each token, at most 0.
-        state: recurrent state before the first token; None for an empty one.
+        query: queries C, `(batch, heads, length, key_dim)`.
+        key: keys B, `(batch, heads, length, key_dim)`.
+        value: values Δ x, `(batch, heads, length, value_dim)`.
+        log_decay: logarithm of the decay factor of the state before each token, at most 0, `(batch, heads, length)`.
+        state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:
-        What was read, in the dtype of `query`, and the memory after the last token.
+        Output `(batch, heads, length, value_dim)`, in the dtype of `query`, and the state after the last token.
     """
 
     def step(memory: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
@@ -94,11 +94,11 @@ def chunked_state_space(
     state: Float[Array, "batch heads key_dim value_dim"] | None = None,
     chunk_size: int = 64,
 ) -> tuple[Float[Array, "batch heads length value_dim"], Float[Array, "batch heads key_dim value_dim"]]:
-    """The same as `recurrent_state_space`, in parallel within chunks and one step from chunk to chunk (section 6).
+    """Chunked form of `recurrent_state_space`: parallel within a chunk, one scan step per chunk (section 6).
 
     Args:
         query, key, value, log_decay, state: as in `recurrent_state_space`.
-        chunk_size: how many tokens are read at once.
+        chunk_size: number of tokens in a chunk.
     """
     arrays = (query, key, value, log_decay)
     q, k, v, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
@@ -124,7 +124,7 @@ def parallel_state_space(
     value: Float[Array, "batch heads length value_dim"],
     log_decay: Float[Array, "batch heads length"],
 ) -> Float[Array, "batch heads length value_dim"]:
-    """The same as `recurrent_state_space` from an empty memory on, as attention: (C Bᵀ ⊙ Γ) V."""
+    """Parallel form of `recurrent_state_space` without an earlier state, as attention: (C Bᵀ ⊙ Γ) V."""
     weights = state_space_weights(query, key, log_decay)
     return einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).astype(query.dtype)
 
@@ -135,7 +135,7 @@ def state_space_weights(
     key: Float[Array, "batch heads length key_dim"],
     log_decay: Float[Array, "batch heads length"],
 ) -> Float[Array, "batch heads length length"]:
-    """The matrix from values to outputs, C Bᵀ ⊙ Γ, in at least float32."""
+    """Attention weights C Bᵀ ⊙ Γ: the matrix that maps values to outputs, in at least float32."""
     query, key, log_decay = (at_least_float32(x) for x in (query, key, log_decay))
     return decay_matrix(log_decay) * einsum("bhqd,bhkd->bhqk", query, key)
 
@@ -147,7 +147,7 @@ def grouped_rms_norm(
     num_groups: int,
     eps: float,
 ) -> Float[Array, "batch length features"]:
-    """Each run of features divided by its own root mean square, times a scale; computed in at least float32."""
+    """Divide each group of features by its root mean square and multiply by `scale`, in at least float32."""
     groups = rearrange(at_least_float32(x), "b l (g f) -> b l g f", g=num_groups)
     groups = groups / jnp.sqrt((groups * groups).mean(axis=-1, keepdims=True) + eps)
     return rearrange(groups, "b l g f -> b l (g f)").astype(x.dtype) * scale[None, None]
@@ -155,20 +155,20 @@ def grouped_rms_norm(
 
 @checked
 class Mamba2(nnx.Module):
-    """Linear attention with a decay, as a state-space model between a gate and a short convolution (Dao & Gu 2024).
+    """Mamba-2 layer: decaying linear attention with a short convolution and a gated, grouped norm (Dao & Gu 2024).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads, each with a memory of its own.
-        head_dim: features of values in a head; `2 embed_dim / num_heads` if None.
-        state_dim: features of queries and keys, C and B, in a head.
-        num_groups: heads of C and B, each for the same number of heads; also how many groups are normed each for
-            itself.
-        conv_width: how many tokens the short convolution sees.
-        chunk_size: how many tokens are read at once.
+        num_heads: number of heads, each with its own recurrent state.
+        head_dim: value features of a head; None for `2 embed_dim / num_heads`.
+        state_dim: query and key features (C and B) of a head.
+        num_groups: number of C and B heads, each shared by `num_heads / num_groups` heads; also the number of groups of
+            the output norm.
+        conv_width: width of the short convolution, in tokens.
+        chunk_size: number of tokens in a chunk.
         bias: whether the projections have biases.
-        conv_bias: whether the convolution has one.
-        eps: added to the mean square in the norm of the output.
+        conv_bias: whether the convolution has a bias.
+        eps: constant added to the mean square in the output norm.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.
@@ -222,9 +222,19 @@ class Mamba2(nnx.Module):
         state: ConvolvedState | None = None,
         need_weights: bool = False,
     ) -> RecurrentOutput:
-        """Read the sequence token by token; arguments, result and errors as in `DeltaNet`.
+        """Apply a causal Mamba-2 layer.
 
-        The weights are those of x, after the convolution: Δ and D are in them.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask. Masked tokens leave the
+                state unchanged and enter the short convolution as zeros.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, the matrix that maps x after the convolution to
+                outputs; it includes Δ and D.
+
+        Returns:
+            Output `(batch, length, embed_dim)`, the state after the last token, and weights
+            `(batch, heads, length, length)` or None.
         """
         memory_shape = (self.num_heads, self.state_dim, self.head_dim)
         features = self.values + 2 * self.keys
@@ -259,14 +269,14 @@ class Mamba2(nnx.Module):
 
 
 def main() -> None:
-    """Show a memory that fades, and what each output of a layer is made of."""
+    """Show a decaying state, and the attention weights of a layer."""
     from jax_attention.demonstration import draw, fill, show
 
-    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key is the first again
+    key = jnp.asarray([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key equals the first
     value = jnp.asarray([[[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]])
     log_decay = jnp.log(jnp.asarray([[[1.0, 1.0, 0.1]]]))
     _, memory = recurrent_state_space(key, key, value, log_decay)
-    print("Before the third token nine tenths of the memory fade, and it is added to the rest:")
+    print("Before the third token, the state decays by a factor of 0.1; then the token is added:")
     print(" ".join(f"{number:.3f}" for row in memory[0, 0].tolist() for number in row))
 
     words = ["the", "cat", "sat", "still"]

@@ -1,14 +1,14 @@
-r"""Linformer: keys and values are projected along the length, to a few of them (Wang et al. 2020).
+r"""Linformer: keys and values are projected to a shorter length (Wang et al. 2020).
 
 $$ \mathrm{head}_h = \mathrm{softmax}\!\left(Q_h (E^\top K_h)^\top / \sqrt{d}\right) F^\top V_h $$
 
-One change from `MultiHeadSelfAttention`: a query attends to m mixtures of all positions, so the cost grows with the
-length and not with its square. It follows that the weights are `(batch, heads, query, m)`: their columns are mixtures,
-not positions, and nothing can be hidden from one query alone. With E = F the identity it is that class.
+One change from `MultiHeadSelfAttention`: a query attends to m linear mixtures of all positions, so the cost is linear
+in the length. The weights are therefore `(batch, heads, query, m)`: their columns are mixtures instead of positions,
+and no key can be masked for a single query. With E = F the identity it is `MultiHeadSelfAttention`.
 
 | symbol | argument or parameter |                                                                |
 |--------|-----------------------|----------------------------------------------------------------|
-| n      | `length`              | a sequence may be shorter: the first rows of E and F are used  |
+| n      | `length`              | maximum; shorter sequences use the first rows of E and F       |
 | m      | `projected_length`    |                                                                |
 | E, F   | `key_mixtures`, `value_mixtures` | `(n, m)`, shared by all heads                       |
 """
@@ -41,27 +41,27 @@ from jax_attention.positions.rotary import RotaryEmbedding
 def mix_positions(
     x: Float[Array, "batch heads length head_dim"], mixtures: Float[Array, "length projected"]
 ) -> Float[Array, "batch heads projected head_dim"]:
-    """Sums over positions, one for each column of `mixtures`."""
+    """Linear mixtures of positions, one for each column of `mixtures`."""
     x, mixtures = at_least_float32(x), at_least_float32(mixtures)
     return einsum("bhnd,nm->bhmd", x, mixtures)
 
 
 @checked
 class LinformerAttention(nnx.Module):
-    """Multi-head self-attention to m mixtures of all positions (Wang et al. 2020).
+    """Multi-head self-attention to a few linear mixtures of all positions (Wang et al. 2020).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        length: of the longest sequence.
-        projected_length: how many mixtures there are; at most `length`.
-        position: what turns queries and keys, before they are mixed.
+        length: maximum length of a sequence.
+        projected_length: number of mixtures; at most `length`.
+        position: rotary embedding of queries and keys, applied before the mixing; None for none.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: sizes that do not divide, sizes below 1, `projected_length` above `length`, or a rate outside
-            [0, 1).
+        ValueError: sizes that do not divide, sizes below 1, `projected_length` above `length`, or a rate outside [0,
+            1).
     """
 
     def __init__(
@@ -107,18 +107,18 @@ class LinformerAttention(nnx.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length projected"] | None = None,
     ) -> AttentionOutput:
-        """Let every position attend to the mixtures.
+        """Apply attention from every position to the mixtures.
 
         Args:
-            x: the sequence, at most `length` long.
-            mask: `(batch, 1, 1, length)`, True where a position is part of the mixtures.
-            positions: where each element stands, for `position`; None counts from 0.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
+            x: input sequence, `(batch, length, embed_dim)`, at most `length` long.
+            mask: boolean mask, `(batch, 1, 1, length)`, True for positions that enter the mixtures; None for no mask.
+            positions: position of each element, for `position`; None counts from 0.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Returns:
-            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, projected_length)`; both zero,
-            before the last projection, where all is hidden.
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, projected_length)`. If all positions
+            are masked, the weights, and the output before its projection, are zero.
 
         Raises:
             TypeError: a mask that is not boolean.

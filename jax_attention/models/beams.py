@@ -1,13 +1,13 @@
-r"""Beam search: the sequences that score best, as far as a few beginnings at a time find them.
+r"""Beam search: an approximate search for the most probable sequences.
 
 $$ \mathrm{score}(t_1 \ldots t_n) = \frac{1}{n^{\alpha}} \sum_i \log p(t_i \mid t_1 \ldots t_{i-1}, s) $$
 
-The search keeps the best few beginnings, extends each of them by every token, and keeps the best few again (Graves
-2012; Sutskever, Vinyals & Le 2014); sequences that have ended are set aside. Without α, `length_penalty`, every token
-makes a sequence less likely, so that short ones win.
+At each step the search extends each of the best prefixes (beams) by every token and keeps the best few of the results
+(Graves 2012; Sutskever, Vinyals & Le 2014); finished sequences are stored separately. α is `length_penalty`. With α = 0
+every further token lowers the score, so that short sequences win.
 
-Probabilities are computed in at least float32, and both frameworks write the same tokens unless two scores are closer
-than rounding. Of sequences that tie, the one whose beginning ranked higher comes first, then the lower token number.
+Probabilities are computed in at least float32. Both frameworks generate the same tokens unless two scores differ by
+less than the rounding error. Ties are broken by the rank of the prefix, then by the lower token id.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,12 @@ from jax_attention.ops import scan
 
 
 class BeamOutput(NamedTuple):
-    """`tokens, scores = beam_search(model, inputs, num_tokens)`.
+    """Result of beam search: `tokens, scores = beam_search(model, inputs, num_tokens)`.
 
     Attributes:
-        tokens: `(batch, beams, num_tokens)`, the best sequence first; padding behind the end token.
-        scores: `(batch, beams)`; -inf, and nothing but padding, where there are fewer sequences than beams.
+        tokens: token ids, `(batch, beams, num_tokens)`, best sequence first; padding after the end token.
+        scores: scores of the sequences, `(batch, beams)`; where there are fewer sequences than beams, the score is -inf
+            and all tokens are padding.
     """
 
     tokens: Int[Array, "batch beams num_tokens"]
@@ -41,7 +42,7 @@ class BeamOutput(NamedTuple):
 
 
 class _Beams(NamedTuple):
-    """The best beginnings, with scores that are not divided yet, and the best sequences that have ended."""
+    """The best unfinished prefixes, with scores before the length penalty, and the best finished sequences."""
 
     tokens: Int[Array, "batch beams num_tokens"]
     scores: Float[Array, "batch beams"]
@@ -62,20 +63,21 @@ def beam_search(
     eos_token: int | Sequence[int] | None = None,
     pad_token: int | None = None,
 ) -> BeamOutput:
-    """Search for the sequences that score best, without dropout, keeping `num_beams` beginnings at a time.
+    """Generate the best-scoring sequences by beam search, without dropout.
 
     Args:
         model, inputs, num_tokens, mask, start_token, eos_token, pad_token: as in `generate`.
-        num_beams: number of beginnings that are kept, and of sequences returned.
-        length_penalty: power of the length by which a score is divided; 0 for none.
+        num_beams: number of prefixes kept at each step, and of sequences returned.
+        length_penalty: exponent α; a score is divided by length^α; 0 for no penalty.
 
     Returns:
-        The new tokens, without the prompt, and their scores. A sequence that has not ended after `num_tokens` tokens
+        The new tokens, without the prompt, and their scores. A sequence without an end token after `num_tokens` tokens
         is scored like the others.
 
     Raises:
-        TypeError: a mask that is not boolean, or another kind of argument.
-        ValueError: shapes that do not fit, no beam, more tokens than have a position, or tokens outside the vocabulary.
+        TypeError: the mask is neither boolean nor 0/1, or another argument has the wrong type.
+        ValueError: shapes do not match, `num_beams` is below 1, there are more tokens than positions, or a token is
+            outside the vocabulary.
     """
     eos, pad = end_and_padding(model, eos_token, pad_token)
     start = target_start(model, start_token)
@@ -106,7 +108,7 @@ def _search(
     first_row = jnp.arange(batch)[:, None] * num_beams  # batch 1
 
     def choose(beams: _Beams, scores: Array, place: Array) -> tuple[_Beams, Array, Array]:
-        """Extend each beginning by every token; return the best of all, their last tokens and their old rows."""
+        """Extend each prefix by every token; return the best results, their last tokens and the rows they came from."""
         chances = jax.nn.log_softmax(scores, axis=-1).reshape((batch, num_beams, vocab))  # batch beams vocab
         together = beams.scores[..., None] + chances  # batch beams vocab
         share = (place + 1).astype(together.dtype) ** -length_penalty
@@ -157,7 +159,7 @@ def _among(tokens: Int[Array, " vocab"], some: tuple[int, ...]) -> Bool[Array, "
 def _best(
     tokens: Int[Array, "batch sequences num_tokens"], scores: Float[Array, "batch sequences"], number: int
 ) -> BeamOutput:
-    """The sequences that score best, best first."""
+    """The best-scoring sequences, best first."""
     order = stable_order(-scores)[:, :number]  # batch number
     return BeamOutput(
         jnp.take_along_axis(tokens, order[..., None], axis=1), jnp.take_along_axis(scores, order, axis=1)

@@ -1,4 +1,4 @@
-"""Build the parts of a model description; only classes of this package can be named."""
+"""Build the parts of a model description, which may name only classes and functions of this package."""
 
 import inspect
 from collections.abc import Callable
@@ -39,29 +39,29 @@ FREQUENCIES = (
     "proportional_frequencies",
 )
 
-# Arguments that say where and in what precision parameters are made, in either mirror.
+# Arguments for the device, dtype and random numbers of parameters, in either mirror.
 FACTORY = ("device", "dtype", "param_dtype", "rngs")
 
 
 def build(part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
-    """Build what a part describes, a mixer, feed-forward network, norm or head of a model.
+    """Build a part of a model: a mixer, feed-forward network, norm or head.
 
     Args:
-        part: the description.
-        known: arguments that the model fills in, such as `embed_dim`, here and in nested parts that take them; those
-            of a part override them. Their names tell the role of the part.
-        factory: arguments of `Factory`, for this part and nested ones.
+        part: description of the part.
+        known: arguments that the model supplies, such as `embed_dim`, to this part and to nested parts that take them;
+            the part's own arguments override them. Their names determine the role of the part.
+        factory: arguments of `Factory`, for this part and nested parts.
 
     Raises:
-        TypeError: something else where a part belongs.
-        ValueError: no such class, one that cannot play its role, or an argument that it does not take.
+        TypeError: an argument that must be a part is something else.
+        ValueError: the class is unknown, does not fit its role, or does not take an argument.
     """
     name = FILLED_IN.get(frozenset(known), "")
     return _build(name, OF_MODELS.get(name), part, known, factory)
 
 
 def _build(name: str, role: Role | None, part: Part, known: dict[str, Any], factory: dict[str, Any]) -> Any:
-    """Build a part that is the argument `name`, if it can play its role."""
+    """Build the part given as argument `name`, if it fits its role."""
     make = _parts().get(part.name)
     if make is None:
         raise ValueError(f"a part must be a class of this package, or one of its norms, got {part.name!r}")
@@ -85,7 +85,7 @@ def _build(name: str, role: Role | None, part: Part, known: dict[str, Any], fact
 
 
 def _argument(part: Part, name: str, x: Any, known: dict[str, Any], factory: dict[str, Any]) -> Any:
-    """An argument of a part, built if it is a part in turn."""
+    """Return an argument of a part; build it first if it is itself a part."""
     role = OF_MODULES.get(name) or OF_NUMBERS.get(name)
     if isinstance(x, Part):
         if role is None:
@@ -98,7 +98,7 @@ def _argument(part: Part, name: str, x: Any, known: dict[str, Any], factory: dic
 
 @cache
 def _arguments(make: Callable[..., Any]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The names of the arguments that a class or function takes, and of those that it requires."""
+    """Names of all arguments of a class or function, and of its required arguments."""
     parameters = inspect.signature(make.__init__ if inspect.isclass(make) else make).parameters.values()
     named = [x for x in parameters if x.name != "self" and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
     return frozenset(x.name for x in named), tuple(x.name for x in named if x.default is x.empty)
@@ -106,7 +106,7 @@ def _arguments(make: Callable[..., Any]) -> tuple[frozenset[str], tuple[str, ...
 
 @cache
 def _parts() -> dict[str, Callable[..., Any]]:
-    """Everything that a description may name."""
+    """All classes and functions that a description may name."""
     found: dict[str, Callable[..., Any]] = {
         name: thing
         for room in ROOMS

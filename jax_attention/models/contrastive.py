@@ -1,9 +1,9 @@
-r"""Texts and images in one space, as CLIP has them (Radford et al. 2021).
+r"""A contrastive model that embeds texts and images in one space, as CLIP (Radford et al. 2021).
 
 $$ \mathrm{scores} = e^{\tau}\, \hat{t}\, \hat{v}^\top, \qquad
    t = W_t\, \mathrm{decoder}(\mathrm{tokens})_{\mathrm{end}}, \quad v = W_v\, \mathrm{vit}(\mathrm{image})_0 $$
 
-The text tower is a `Decoder` without its scores of tokens, the image tower a `VisionTransformer`.
+The text tower is a `Decoder` without its output head; the image tower is a `VisionTransformer`.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ from jax_attention.outputs import ContrastiveOutput
 @checked
 @dataclass(frozen=True)
 class ContrastiveConfig:
-    """The sizes of two towers that meet.
+    """Sizes of a contrastive model.
 
     Attributes:
-        text: of the tower that reads.
-        image: of the tower that looks.
-        feature_dim: features that both have in the end.
-        end_token: the first token of this number stands for its text; None for the highest number in it.
+        text: sizes of the text tower.
+        image: sizes of the image tower.
+        feature_dim: number of features of the shared space.
+        end_token: token id whose first occurrence gives the text's vector; None for the position of the highest id.
     """
 
     text: DecoderConfig
@@ -41,13 +41,13 @@ class ContrastiveConfig:
 
 @checked
 class ContrastiveModel(nnx.Module):
-    """Says how well texts fit images (Radford et al. 2021).
+    """Contrastive model: similarity scores of texts and images (Radford et al. 2021).
 
     Args:
-        config: the sizes.
+        config: sizes and options of the model.
 
     Raises:
-        ValueError: as the two towers.
+        ValueError: the sizes of a tower are invalid.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class ContrastiveModel(nnx.Module):
         """Score every text against every image.
 
         Args:
-            tokens: token numbers of the texts.
-            image: the images, channels last.
-            mask: False where a text is padded, as from `padding_mask`.
+            tokens: token ids of the texts.
+            image: images, channels last.
+            mask: boolean mask, False at padding, such as `padding_mask(tokens, pad_id)`; None for no padding.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or images of another size.
+            TypeError: the mask is neither boolean nor 0/1.
+            ValueError: shapes do not match, or the images have another size.
         """
         text = _unit(self.read(tokens, mask))  # texts features
         looked = _unit(self.look(image))  # images features
@@ -92,7 +92,7 @@ class ContrastiveModel(nnx.Module):
     def read(
         self, tokens: Int[Array, "texts length"], mask: Shaped[Array, "..."] | None = None
     ) -> Float[Array, "texts features"]:
-        """The vector of each text, of any length; arguments as in a call of the model."""
+        """Embed the texts; vectors are not normalised. Arguments as in the model's call."""
         read = self.text.read(tokens, mask).output  # texts length embed
         marks = tokens if self.config.end_token is None else tokens == self.config.end_token
         ends = jnp.argmax(jnp.asarray(marks, dtype=jnp.int32), axis=-1)  # texts
@@ -101,7 +101,7 @@ class ContrastiveModel(nnx.Module):
 
     @checked
     def look(self, image: Float[Array, "images height width channels"]) -> Float[Array, "images features"]:
-        """The vector of each image, of any length."""
+        """Embed the images; vectors are not normalised."""
         return self.image_proj(self.image(image).output[:, 0])
 
 

@@ -26,12 +26,12 @@ def run_layers(
     """Run all layers and return the result of each.
 
     Args:
-        layers: the layers, the first one first.
+        layers: layers of the model, in order.
         x: input of the first layer.
         mask: mask of every layer.
-        memories: KV cache or state of each layer, or None.
-        call: the other arguments of each layer.
-        scan_layers: whether a compiler makes one program for all calls of equal layers.
+        memories: KV cache or recurrent state of each layer; None for a layer without one.
+        call: other arguments of each layer's call.
+        scan_layers: whether equal layers share one compiled program.
         remat: whether activations inside a layer are recomputed in the backward pass instead of stored.
     """
     found: list[CachedOutput] = []
@@ -46,7 +46,7 @@ def run_layers(
 
 
 def _runs(layers: Any) -> list[list[int]]:
-    """Numbers of layers in runs of equal structure: the same classes, options and shapes."""
+    """Group the indices of consecutive layers of equal structure: the same classes, options and shapes."""
     runs: list[list[int]] = []
     before: Any = None
     for n, layer in enumerate(layers):

@@ -5,8 +5,8 @@
     attention = LayerSpec(Part("GroupedQueryAttention", {"num_heads": 4, "num_kv_heads": 2}), ffn)
     model = LanguageModel(ModelSpec(vocab_size=1000, embed_dim=32, layers=(memory, memory, memory, attention)))
 
-A description holds names, numbers and strings, never arrays or code. It is the same in both mirrors, can be compared,
-and goes through JSON: `ModelSpec.from_dict(spec.to_dict()) == spec`.
+A description holds names, numbers and strings, never arrays or code. It is the same in both mirrors, can be compared
+and can be stored as JSON: `ModelSpec.from_dict(spec.to_dict()) == spec`.
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ from jax_attention.ranges import article, refuse, shown
 @checked
 @dataclass(frozen=True)
 class Part:
-    """A class or function of this package by its name, with its arguments.
+    """The name of a class or function of this package, with its arguments.
 
-    The model fills in `embed_dim` and `is_causal` of a mixer, `embed_dim` of a feed-forward network, `dim` of a norm,
-    and the device, dtype or rngs of parameters.
+    The model supplies `embed_dim` and `is_causal` to a mixer, `embed_dim` to a feed-forward network, `dim` to a norm,
+    and the device, dtype or rngs of the parameters.
 
     Attributes:
-        name: of a class of this package or a function of its `layers`, such as `"GatedDeltaNet"` or `"rms_norm"`.
-        arguments: of its constructor, by name: numbers, strings, sequences of these, or parts in turn.
+        name: name of a class of this package or a function of its `layers`, such as `"GatedDeltaNet"` or `"rms_norm"`.
+        arguments: constructor arguments by name: numbers, strings, sequences of these, or nested parts.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Part:
 @checked
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer of a model.
+    """Description of one layer of a model.
 
     Attributes:
-        mixer: token mixer: any causal class of the catalogue, attention or recurrent.
+        mixer: token mixer: any causal attention or recurrent class of the catalogue.
         ffn: `FeedForward`, `GatedFeedForward` or `MixtureOfExperts`; None for no feed-forward network.
-        arrangement: order of norms and residuals, a key of `ARRANGEMENTS` such as `"pre"` or `"sandwich"`.
-        norm: norm layer, `rms_norm` or `layer_norm`.
+        arrangement: order of norms and residuals: a key of `ARRANGEMENTS`, such as `"pre"` or `"sandwich"`.
+        norm: norm of the layer, `rms_norm` or `layer_norm`.
     """
 
     mixer: Part
@@ -76,24 +76,24 @@ class LayerSpec:
 @checked
 @dataclass(frozen=True)
 class ModelSpec:
-    """A language model, layer by layer.
+    """Description of a language model, layer by layer.
 
     Attributes:
-        vocab_size: number of tokens.
-        embed_dim: features of a position.
-        layers: the layers, the first one first.
+        vocab_size: number of tokens in the vocabulary.
+        embed_dim: number of features per position.
+        layers: layers of the model, in order.
         norm: final norm; None for no norm.
         max_len: number of learned position embeddings; None for no position embeddings.
-        embedding_norm: norm of the embeddings; None for no norm.
-        embed_scale: factor on the embeddings of tokens.
-        tied: whether the output head is the embedding matrix (tied embeddings).
+        embedding_norm: norm of the embeddings, before the first layer; None for no norm.
+        embed_scale: factor on the token embeddings.
+        tied: whether the output head shares the token embedding's weight (tied embeddings).
         logit_softcap: c in c tanh(logits / c), the bound of the logits; None for no bound.
-        is_causal: whether no position sees a later one; False for an encoder.
+        is_causal: whether each position attends only to itself and earlier positions; False for an encoder.
         num_types: number of token types (sentence A, sentence B); None for no type embeddings.
-        special_tokens: end, padding and first tokens, which `generate` takes from here.
+        special_tokens: end, padding and start tokens, the defaults of `generate`.
 
     Raises:
-        ValueError: no layer.
+        ValueError: `layers` is empty.
     """
 
     vocab_size: int
@@ -119,11 +119,11 @@ class ModelSpec:
     @classmethod
     @checked
     def from_dict(cls, given: Mapping[str, Any]) -> "ModelSpec":
-        """Read what `to_dict` returned, in this mirror or the other.
+        """Build a description from the result of `to_dict`, from either mirror.
 
         Raises:
-            TypeError: no mapping, or a value of another type.
-            ValueError: a field that is missing or not known, or a value that does not fit it.
+            TypeError: the argument is not a mapping, or a value has the wrong type.
+            ValueError: a field is missing or unknown, or its value is invalid.
         """
         check_described(cls, given)
         layers = given["layers"]
@@ -133,17 +133,17 @@ class ModelSpec:
 
 
 def described(kind: Any, given: Any) -> Any:
-    """A description of that kind, whose parts and special tokens are given as dictionaries."""
+    """Build a description of class `kind`, with parts and special tokens given as dictionaries."""
     check_described(kind, given)
     return kind(**{name: _within(name, x) if isinstance(x, Mapping) else x for name, x in given.items()})
 
 
 def check_described(kind: Any, given: Any) -> None:
-    """Raise unless a mapping has the fields of a description of that kind, and all that have no default.
+    """Raise unless `given` maps only fields of the class `kind`, among them all fields without a default.
 
     Raises:
-        TypeError: no mapping.
-        ValueError: a field is missing, or is not known.
+        TypeError: `given` is not a mapping.
+        ValueError: a field is missing or unknown.
     """
     if not isinstance(given, Mapping):
         refuse(article(kind.__name__), "a mapping from names", given)
@@ -169,7 +169,7 @@ def _part(given: Mapping[str, Any]) -> Part:
 
 
 def _kept(name: str, x: Any) -> Any:
-    """An argument as a description keeps it: immutable."""
+    """Convert an argument to the immutable form that a description stores."""
     if isinstance(x, np.generic):
         x = x.item()
     if x is None or isinstance(x, bool | int | float | str | Part):
@@ -184,7 +184,7 @@ def _kept(name: str, x: Any) -> Any:
 
 
 def plain(x: Any) -> Any:
-    """A field of a description in JSON's own types."""
+    """Convert a field of a description to JSON types."""
     if isinstance(x, Part | LayerSpec):
         return x.to_dict()
     if isinstance(x, SpecialTokens):

@@ -1,7 +1,7 @@
-"""A bidirectional Transformer encoder (Vaswani et al. 2017), laid out as BERT is (Devlin et al. 2018).
+"""A bidirectional Transformer encoder (Vaswani et al. 2017) with the layout of BERT (Devlin et al. 2018).
 
-Token, position and type embeddings are added and normalised; each layer is self-attention and a feed-forward
-network, each followed by its residual and a normalisation; an optional pooler reads the first position.
+Token, position and type embeddings are added and normalised. Each layer is self-attention and a feed-forward
+network, each followed by a residual addition and a normalisation. An optional pooler reads the first position.
 """
 
 from dataclasses import dataclass
@@ -30,23 +30,24 @@ from jax_attention.self_attention import MultiHeadSelfAttention
 @checked
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The sizes of an encoder.
+    """Sizes of an encoder.
 
     Attributes:
-        vocab_size: number of tokens.
-        embed_dim: features of a position.
-        num_heads: heads of each layer; must divide `embed_dim`.
+        vocab_size: number of tokens in the vocabulary.
+        embed_dim: number of features per position.
+        num_heads: number of attention heads per layer; must divide `embed_dim`.
         num_layers: number of layers.
-        ffn_dim: features inside the feed-forward network.
-        max_len: number of positions that have an embedding.
+        ffn_dim: hidden features of the feed-forward network.
+        max_len: number of positions with an embedding, the longest sequence.
         num_types: number of token types (sentence A, sentence B); 0 for none (DistilBERT).
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
-        norm_eps: added to the variance in each normalisation.
-        dropout: rate at which weights, embeddings and the result of each sublayer are dropped in training.
-        pooler: whether there is a pooler.
-        first_position: row of the table of positions that belongs to the first token; 2 in RoBERTa's.
-        token_dim: features of the embeddings, which a linear map brings to `embed_dim` (ALBERT); None for embeddings
-            of `embed_dim` features without a map.
+        activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or
+            `"silu"`.
+        norm_eps: epsilon added to the variance in each normalisation.
+        dropout: dropout rate of attention weights, embeddings and sublayer outputs in training.
+        pooler: whether the model has a pooler: a linear layer and tanh on the first position.
+        first_position: index of the first token's row in the position embedding; 2 in RoBERTa.
+        token_dim: features of the embeddings, which a linear layer projects to `embed_dim` (ALBERT); None for
+            embeddings of `embed_dim` features without a projection.
         shared_layers: whether one layer runs `num_layers` times (ALBERT).
     """
 
@@ -68,13 +69,14 @@ class EncoderConfig:
 
 @checked
 class EncoderLayer(nnx.Module):
-    """Self-attention, then feed-forward: x = norm(x + f(x)) each (Vaswani et al. 2017).
+    """Self-attention and feed-forward network, each as x = norm(x + f(x)) (Vaswani et al. 2017).
 
     Args:
-        config: the sizes.
+        config: sizes and options of the model.
 
     Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+        ValueError: `embed_dim` is not divisible by `num_heads`, the activation is unknown, or the dropout rate is
+            outside [0, 1).
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class EncoderLayer(nnx.Module):
         need_weights: bool = True,
         dropout_keep: LayerKeep | None = None,
     ) -> AttentionOutput:
-        """Encode one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        """Run one layer; arguments, result and errors as in `MultiHeadSelfAttention`."""
         keep = dropout_keep or LayerKeep()
         attended, weights = self.attention(x, mask, need_weights=need_weights, dropout_keep=keep.weights)
         x = normalise(
@@ -113,13 +115,14 @@ class EncoderLayer(nnx.Module):
 
 @checked
 class Encoder(nnx.Module):
-    """Tokens in, one vector for each of them out (Devlin et al. 2018).
+    """Bidirectional Transformer encoder, from tokens to one vector per token (Devlin et al. 2018).
 
     Args:
-        config: the sizes.
+        config: sizes and options of the model.
 
     Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+        ValueError: `embed_dim` is not divisible by `num_heads`, the activation is unknown, or the dropout rate is
+            outside [0, 1).
     """
 
     def __init__(
@@ -157,22 +160,23 @@ class Encoder(nnx.Module):
         """Encode a batch of sequences.
 
         Args:
-            tokens: token numbers, below `vocab_size`.
-            mask: True where the query attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
-            token_types: type numbers, below `num_types`; all 0 if None, and None if there are no types.
-            positions: positions of the tokens, `(length)` or `(batch, length)`; None counts from 0.
-            need_weights: whether to return the weights of every layer.
-            need_hidden_states: whether to return what each layer was given, and what the last one returned.
+            tokens: token ids, below `vocab_size`.
+            mask: boolean mask, True where a query may attend to a key; `padding_mask(tokens, pad_id)` for padded
+                batches; None for no mask.
+            token_types: token type ids, below `num_types`; None for all 0, or for a model without types.
+            positions: positions of the tokens, `(length)` or `(batch, length)`; None for 0, 1, 2, and so on.
+            need_weights: whether to return the attention weights of every layer.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Returns:
-            Output `(batch, length, embed)`, the pooled first position `(batch, embed)` or None without a
-            pooler, a tuple of weights `(batch, heads, length, length)`, one a layer, or None, and a tuple of hidden
-            states, or None.
+            Output `(batch, length, embed)`; the pooled first position `(batch, embed)`, or None without a pooler; a
+            tuple with the attention weights `(batch, heads, length, length)` of each layer, or None; and a tuple of
+            hidden states, or None.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or more positions than have an embedding.
+            TypeError: the mask is neither boolean nor 0/1.
+            ValueError: shapes do not match, or there are more tokens than position embeddings.
         """
         check_tokens(tokens)
         check_numbers("tokens", tokens, self.config.vocab_size)

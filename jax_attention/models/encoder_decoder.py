@@ -1,10 +1,10 @@
-r"""An encoder-decoder laid out as BART is (Lewis et al. 2019): the Transformer of Vaswani et al. 2017.
+r"""An encoder-decoder with the layout of BART (Lewis et al. 2019): the Transformer of Vaswani et al. 2017.
 
 $$ m = \mathrm{encode}(s), \qquad
    \mathrm{logits} = \mathrm{decode}(t, m)\, E^\top $$
 
-An `Encoder` without types reads, blocks of `EncoderDecoderAttention` write, and both share one table of embeddings, E,
-which also scores what is written.
+The encoder is an `Encoder` without token types; the decoder layers are `EncoderDecoderAttention`. Both share one token
+embedding E, which is also the output head (tied embeddings).
 """
 
 from dataclasses import dataclass, field
@@ -32,12 +32,12 @@ from jax_attention.outputs import EncoderOutput, SequenceOutput, all_weights
 @checked
 @dataclass(frozen=True)
 class StackConfig:
-    """The sizes of a stack of layers.
+    """Sizes of a stack of layers.
 
     Attributes:
         num_layers: number of layers.
-        num_heads: heads of each; must divide the model's `embed_dim`.
-        ffn_dim: features inside the feed-forward network.
+        num_heads: number of attention heads per layer; must divide the model's `embed_dim`.
+        ffn_dim: hidden features of the feed-forward network.
     """
 
     num_layers: int
@@ -48,18 +48,18 @@ class StackConfig:
 @checked
 @dataclass(frozen=True)
 class EncoderDecoderConfig:
-    """The sizes of an encoder-decoder.
+    """Sizes of an encoder-decoder.
 
     Attributes:
-        vocab_size: number of tokens, of both sequences.
-        embed_dim: features of a position.
-        encoder, decoder: the two stacks.
-        max_len: number of positions that have an embedding.
-        first_position: row of the table that belongs to the first token; 2 in BART's.
-        activation: of the feed-forward networks.
-        norm_eps: added to the variance in each normalisation.
-        embed_scale: factor on the embeddings of tokens.
-        special_tokens: end, padding and first tokens, which `generate` takes from here.
+        vocab_size: number of tokens in the vocabulary, which source and target share.
+        embed_dim: number of features per position.
+        encoder, decoder: sizes of the two stacks.
+        max_len: number of positions with an embedding, the longest sequence.
+        first_position: index of the first token's row in the position embeddings; 2 in BART.
+        activation: activation of the feed-forward networks, as in `FeedForward`.
+        norm_eps: epsilon added to the variance in each normalisation.
+        embed_scale: factor on the token embeddings.
+        special_tokens: end, padding and start tokens, the defaults of `generate`.
     """
 
     vocab_size: int
@@ -76,13 +76,13 @@ class EncoderDecoderConfig:
 
 @checked
 class EncoderDecoder(SequenceModel):
-    """Tokens in, for each token written so far a score of every token as the next (Vaswani et al. 2017).
+    """Encoder-decoder Transformer, from source and target tokens to next-token logits (Vaswani et al. 2017).
 
     Args:
-        config: the sizes.
+        config: sizes and options of the model.
 
     Raises:
-        ValueError: `embed_dim` is not divisible by a number of heads, or an unknown activation.
+        ValueError: `embed_dim` is not divisible by a number of heads, or the activation is unknown.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class EncoderDecoder(SequenceModel):
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
-        """Read `source`; arguments as in a call of the model."""
+        """Encode `source`; arguments as in the model's call."""
         check_tokens(source)
         check_numbers("source", source, self.config.vocab_size)
         source_mask = token_mask(source_mask, source.shape, name="source_mask")
@@ -160,7 +160,7 @@ class EncoderDecoder(SequenceModel):
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Write on from `target`; arguments as in `SequenceModel.decode`."""
+        """Compute the logits of the next token; arguments as in `SequenceModel.decode`."""
         stack = self.config.decoder
         target_mask = token_mask(target_mask, target.shape, name="target_mask")
         source_mask = token_mask(source_mask, memory.shape[:2], name="source_mask")

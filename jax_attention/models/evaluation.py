@@ -1,4 +1,4 @@
-"""Run a function of a model for inference: without dropout, without gradients."""
+"""Run a function of a model for inference, without dropout or gradients."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ def evaluate(function: Callable[..., Any], model: nnx.Module, *arrays: Any, **se
     """Call `function(model, *arrays, **settings)` with the model in evaluation mode, and restore its mode.
 
     Args:
-        function: the same function from call to call, by which a compiled program is found again.
+        function: function to call; must be the same object in each call, because its compiled program is cached.
         model: first argument of the function.
         arrays: arrays, tuples of arrays, or None.
         settings: other arguments; hashable.
@@ -33,7 +33,7 @@ def evaluate_while(
     """Repeat `state = step(model, state, **settings)` while `condition(state)` holds, as in `evaluate`.
 
     Args:
-        condition, step: the same functions from call to call.
+        condition, step: functions to call; must be the same objects in each call.
         model: first argument of `step`.
         state: a named tuple of arrays with the field `last`.
         callback: called with `state.last` after each step.
@@ -50,11 +50,11 @@ def evaluate_while(
 
 
 def capacity_for(length: int) -> int | None:
-    """The capacity of KV caches for so many tokens; None for caches that grow."""
-    return length  # compiled code needs arrays of one size
+    """Capacity of KV caches for `length` tokens; None for caches that grow."""
+    return length  # compiled code needs arrays of fixed size
 
 
-# Compiled once for each function, kind of model, shape of the arrays and choice of settings.
+# Compiled once per function, model structure, array shapes and settings.
 @partial(jax.jit, static_argnames=("function", "graphdef", "settings"))
 def _evaluate(
     function: Callable[..., Any],

@@ -1,4 +1,4 @@
-"""Generation: the likeliest token each time (greedy), or one sampled from a seed, until each text has ended."""
+"""Text generation by greedy decoding or sampling."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,15 +18,15 @@ from jax_attention.ops.arrays import known_values
 
 
 class _Texts(NamedTuple):
-    """Texts that are being written.
+    """State of a generation loop.
 
     Attributes:
-        tokens: `(batch, num_tokens)`, padding where nothing is written yet.
-        last: the last token of each text.
-        ended: whether an end token was written.
-        num_written: number of tokens written.
+        tokens: generated tokens `(batch, num_tokens)`; padding in the remaining slots.
+        last: last token of each text.
+        ended: whether each text has an end token.
+        num_written: number of tokens generated per text.
         draws: uniform numbers for sampling; None for greedy decoding.
-        written: state of the model.
+        written: decoding state of the model.
     """
 
     tokens: Int[Array, "batch num_tokens"]
@@ -54,39 +54,38 @@ def generate(
     pad_token: int | None = None,
     callback: Callable[[Array], object] | None = None,
 ) -> Int[Array, "batch num_tokens"]:
-    """Write tokens with a `Decoder`, a `LanguageModel` or an encoder-decoder, without dropout.
+    """Generate tokens with a `Decoder`, a `LanguageModel` or an encoder-decoder, without dropout.
 
-    The same seed gives the same tokens in both frameworks, unless a draw lies within rounding of the border between
-    two tokens.
+    The same seed gives the same tokens in both frameworks, unless a random number lies within the rounding error of the
+    border between two tokens.
 
     Args:
-        model: the model that writes.
-        inputs: prompts of a decoder `(batch, length)`, which are continued; or sources of an encoder-decoder, tokens
-            `(batch, source)` or frames of sound `(batch, frames, features)`.
-        num_tokens: number of tokens to write at most.
-        mask: True at real tokens, False at padding, `(batch, length)` or as from `padding_mask`, for sound
-            `(batch, frames)`; padding may stand on either side. Without a mask, tokens equal to the padding token of
-            the model's configuration are padding, unless that token also ends texts.
-        temperature: divides the scores before a token is sampled; 0 takes the likeliest token (greedy).
-        top_k: number of the likeliest tokens that may be sampled; None for all.
-        top_p: probability that the tokens which may be sampled have together; None for all.
-        seed: seed of NumPy's generator of uniform numbers, below 2^63; needed with a temperature above 0 unless `draws`
-            are given, and without effect at 0, as `top_k` and `top_p`.
-        draws: uniform numbers from 0 to below 1, one for each token, in place of a seed; see `sampling`.
-        start_token: first token of an encoder-decoder's target, or several; None for the configuration's.
-        eos_token: token that ends a text, or several, or () for none; None for the configuration's.
-        pad_token: token that fills a text up behind its end token; None for the configuration's, which defaults to the
-            end token.
-        callback: called after each step with the tokens `(batch,)` just written, to stream them.
+        model: model that generates.
+        inputs: prompts of a decoder, `(batch, length)`; or sources of an encoder-decoder, tokens `(batch, source)` or
+            audio frames `(batch, frames, features)`.
+        num_tokens: maximum number of tokens to generate.
+        mask: boolean mask, True at real tokens, `(batch, length)` or from `padding_mask`, for audio `(batch, frames)`;
+            padding may be on either side. None treats tokens equal to the configuration's padding token as padding,
+            unless that token is also an end token.
+        temperature: divisor of the scores before sampling; 0 for greedy decoding.
+        top_k: number of most probable tokens to sample from; None for all.
+        top_p: total probability of the most probable tokens to sample from; None for all.
+        seed: seed of NumPy's uniform random generator, below 2^63; required with a temperature above 0 unless `draws`
+            is given. At temperature 0, `seed`, `top_k` and `top_p` have no effect.
+        draws: uniform random numbers in [0, 1), one per token, used instead of a seed; see `sampling`.
+        start_token: first token or tokens of an encoder-decoder's target; None for the configuration's.
+        eos_token: end token or tokens, () for none; None for the configuration's.
+        pad_token: padding token after the end token; None for the configuration's, or else the end token.
+        callback: function called after each step with the tokens `(batch,)` just generated, for streaming.
 
     Returns:
         The new tokens, without the prompt.
 
     Raises:
-        TypeError: a mask that is not boolean, or another kind of argument.
-        ValueError: shapes that do not fit, more tokens than have a position, or numbers out of their range, such as
-            tokens outside the vocabulary.
-        NotImplementedError: padding for a layer that mixes by fixed positions, such as `ChunkedAttention`.
+        TypeError: the mask is neither boolean nor 0/1, or another argument has the wrong type.
+        ValueError: shapes do not match, there are more tokens than positions, or a number is out of range, such as a
+            token outside the vocabulary.
+        NotImplementedError: padding is given to a layer that mixes by fixed positions, such as `ChunkedAttention`.
     """
     sampling = Sampling(temperature, top_k, top_p, *end_and_padding(model, eos_token, pad_token))
     start = target_start(model, start_token)
@@ -113,10 +112,10 @@ def generate(
 
 
 def target_start(model: Writer, start_token: Any) -> tuple[int, ...]:
-    """The first tokens of an encoder-decoder's target; none for a decoder, whose prompt begins its text.
+    """First tokens of an encoder-decoder's target; empty for a decoder, whose prompt begins the text.
 
     Raises:
-        ValueError: a start token for a decoder, or none for an encoder-decoder.
+        ValueError: a start token is given for a decoder, or none for an encoder-decoder.
     """
     if isinstance(model, SequenceToSequence):
         return first_tokens(model, start_token)
@@ -135,7 +134,7 @@ def _first(
     start: tuple[int, ...],
     sampling: Sampling,
 ) -> _Texts:
-    """Read the inputs and write the first token."""
+    """Read the inputs and generate the first token."""
     scores, written = prefill(
         model, inputs, mask, num_tokens=num_tokens, start=start, eos=sampling.eos_tokens
     )
@@ -148,7 +147,7 @@ def _first(
 
 
 def _next(model: Writer, texts: _Texts, *, sampling: Sampling) -> _Texts:
-    """Write one more token of each text."""
+    """Generate one more token for each text."""
     scores, written = decode(model, texts.last, texts.written)
     draw = None if texts.draws is None else texts.draws[texts.num_written]
     token, ended = sampling.follow(scores, draw, texts.ended)  # batch each
@@ -162,5 +161,5 @@ def _put(texts: _Texts) -> _Texts:
 
 
 def _going_on(texts: _Texts) -> Bool[Array, ""]:
-    """Whether there is room for a token, and a text that has not ended."""
+    """Whether a text has not ended and there is room for another token."""
     return (texts.num_written < texts.tokens.shape[1]) & ~texts.ended.all()

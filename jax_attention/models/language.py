@@ -1,11 +1,12 @@
-r"""A language model from its description: tokens in, layers, and a score of every token as the next one out.
+r"""A language model built from its description.
 
 $$ x = e \cdot s_{\mathrm{embed}} + p + t, \qquad x \leftarrow \mathrm{layer}(x), \qquad
    \mathrm{logits} = c \tanh\!\left(\mathrm{norm}(x)\, W^\top / c\right) $$
 
-What a layer is stands in a `ModelSpec`: Llama, Gemma, DeepSeek and hybrids of attention and memories are descriptions
-of one class. Position embeddings p exist only with `max_len`, type embeddings t with `num_types`, and the tanh with
-`logit_softcap`. With `is_causal=False` it is an encoder, whose hidden states `read` returns.
+A `ModelSpec` describes the layers: Llama, Gemma, DeepSeek and hybrids of attention and recurrent layers are different
+descriptions for the same class. Position embeddings p exist only with `max_len`, type embeddings t only with
+`num_types`, and the tanh only with `logit_softcap`. With `is_causal=False` the model is an encoder, whose hidden states
+`read` returns.
 """
 
 from functools import partial
@@ -43,16 +44,16 @@ from jax_attention.positions.protocol import check_shape
 
 @checked
 class LanguageModel(nnx.Module):
-    """Tokens in, for each of them a score of every token as the next one out (Radford et al. 2019).
+    """Language model, from tokens to next-token logits (Radford et al. 2019).
 
     Args:
-        config: what it is made of, layer by layer.
+        config: description of the model, layer by layer.
         scan_layers: whether consecutive layers of equal structure share one compiled program, so that compile time
             hardly grows with depth. Parameter names and checkpoints stay the same.
         remat: whether activations inside a layer are recomputed in the backward pass instead of stored.
 
     Raises:
-        ValueError: a part that is not known, that does not fit, or that sees later tokens.
+        ValueError: a part is unknown, does not fit, or is not causal in a causal model.
     """
 
     def __init__(
@@ -98,28 +99,29 @@ class LanguageModel(nnx.Module):
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> LanguageOutput:
-        """Score every token of the vocabulary as the one that comes next, behind each of the tokens.
+        """Compute the logits of the next token at each position.
 
         Args:
-            tokens: token numbers, below `vocab_size`; with `caches` those that are new.
-            mask: for padded batches True (or 1) at real tokens, `(batch, length)` or as from `padding_mask`; for other
-                masks, which recurrent layers do not take, True where the query attends to the key,
-                `(batch, query, key)`. With `caches` for the new tokens alone.
-            token_types: type numbers, below `num_types`; all 0 if None, and None if there are no types.
-            positions: positions of the tokens, `(length)` or `(batch, length)`; None counts on from those read before.
-            caches: KV cache or recurrent state of each layer, for incremental decoding; `start()` makes empty ones.
-            need_weights: whether to return the weights of every layer.
-            need_hidden_states: whether to return what each layer was given, and what the last one returned.
+            tokens: token ids, below `vocab_size`; with `caches`, only the new tokens.
+            mask: for padded batches, True (or 1) at real tokens, `(batch, length)` or from `padding_mask`; or, without
+                recurrent layers, True where a query may attend to a key, `(batch, query, key)`. With `caches`, for the
+                new tokens only. None for no mask.
+            token_types: token type ids, below `num_types`; None for all 0, or for a model without types.
+            positions: positions of the tokens, `(length)` or `(batch, length)`; None continues from the cached tokens.
+            caches: KV cache or recurrent state of each layer, for incremental decoding; `start()` returns empty ones;
+                None without caches.
+            need_weights: whether to return the attention weights of every layer.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
 
         Returns:
-            Logits `(batch, length, vocab_size)`, the caches to go on from, or None without any, a tuple of weights,
-            one a layer, or None, and a tuple of hidden states, or None.
+            Logits `(batch, length, vocab_size)`; the updated caches, or None without caches; a tuple with the attention
+            weights of each layer, or None; and a tuple of hidden states, or None.
 
         Raises:
-            TypeError: a mask that is not boolean, or a cache of another kind than its layer takes.
-            ValueError: shapes that do not fit.
-            NotImplementedError: caches for a layer without incremental decoding, or for an encoder; padding in front of
-                a text for a layer that mixes by fixed positions, such as `ChunkedAttention`.
+            TypeError: the mask is neither boolean nor 0/1, or a cache does not fit its layer.
+            ValueError: shapes do not match.
+            NotImplementedError: caches are given for an encoder or a layer without incremental decoding, or left
+                padding for a layer that mixes by fixed positions, such as `ChunkedAttention`.
         """
         read = self.read(
             tokens,
@@ -144,7 +146,7 @@ class LanguageModel(nnx.Module):
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> HiddenOutput:
-        """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the model."""
+        """Compute the last hidden states `(batch, length, embed)`; arguments and errors as in the model's call."""
         check_tokens(tokens)
         check_numbers("tokens", tokens, self.config.vocab_size)
         mask = token_mask(mask, tokens.shape)
@@ -196,7 +198,7 @@ class LanguageModel(nnx.Module):
         caches: tuple[Cache | State | None, ...] | None = None,
         token_types: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length embed"]:
-        """The vectors that the first layer reads."""
+        """Compute the input of the first layer."""
         x = self.token_embedding(tokens) * self.config.embed_scale  # batch length embed
         if self.position_embedding is not None and self.config.max_len is not None:
             where = places(tokens, positions, caches, self.config.max_len)  # length, or batch length
@@ -207,20 +209,20 @@ class LanguageModel(nnx.Module):
 
     @checked
     def logits(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch vocab"]:
-        """The score of each token as the next one behind what `x` stands for."""
+        """Logits of the next token, from hidden states `x`."""
         scores = similarities(self.token_embedding, x) if self.head is None else self.head(x)
         return bounded(scores, self.config.logit_softcap)
 
     @checked
     def start(self, capacity: int | None = None) -> tuple[Any, ...]:
-        """Empty KV caches for incremental decoding; None for recurrent layers, whose state exists after the first call.
+        """Empty KV caches for incremental decoding; None for recurrent layers, whose first call returns a state.
 
         Args:
-            capacity: number of tokens that the caches have room for; None for caches that grow. Compiled code
-                (`jax.jit`, `torch.compile`) cannot refuse more tokens: these overwrite the last slots without an error.
+            capacity: number of tokens that the caches hold; None for caches that grow. Compiled code (`jax.jit`,
+                `torch.compile`) cannot raise an error for more tokens: they overwrite the last slots.
 
         Raises:
-            NotImplementedError: a layer without incremental decoding, or an encoder.
+            NotImplementedError: the model is an encoder, or a layer has no incremental decoding.
         """
         self._check_decoding()
         return tuple(first_memory(layer.attention, capacity) for layer in self.layers)
@@ -233,16 +235,16 @@ class LanguageModel(nnx.Module):
 
     @property
     def _num_heads(self) -> int | None:
-        """Heads of the weights, where all layers have as many."""
+        """Number of attention heads; None unless all layers have the same number."""
         (heads, *others) = {getattr(layer.attention, "num_heads", None) for layer in self.layers}
         return None if others else heads
 
 
 def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_causal: bool) -> Layer:
-    """A layer from its description.
+    """Build a layer from its description.
 
     Raises:
-        ValueError: an arrangement or a part that is not known, or that does not fit.
+        ValueError: an arrangement or a part is unknown or does not fit.
     """
     if spec.arrangement not in ARRANGEMENTS:
         raise ValueError(f"arrangement must be one of {', '.join(ARRANGEMENTS)}, got {spec.arrangement!r}")
@@ -254,5 +256,5 @@ def build_layer(spec: LayerSpec, embed_dim: int, factory: dict[str, Any], *, is_
 
 @checked
 def bounded(logits: Float[Array, "*batch vocab"], softcap: float | None) -> Float[Array, "*batch vocab"]:
-    """Return c tanh(logits / c), which stays below the softcap c; None leaves them as they are (Gemma 2, 2024)."""
+    """Return c tanh(logits / c), bounded by the softcap c, or `logits` if `softcap` is None (Gemma 2, 2024)."""
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)

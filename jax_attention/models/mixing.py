@@ -1,4 +1,4 @@
-"""One call for all token mixers of a layer: attention with a KV cache, or a recurrent layer with a state."""
+"""A common call for all token mixers: attention with a KV cache, or a recurrent layer with a state."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ def build_mixer(part: Part, embed_dim: int, factory: dict[str, Any], *, is_causa
     """Build the token mixer of a layer.
 
     Args:
-        part: its description.
-        embed_dim: features of a position.
+        part: description of the mixer.
+        embed_dim: number of features per position.
         factory: arguments of `Factory`.
-        is_causal: whether no position may see a later one.
+        is_causal: whether the mixer must be causal.
 
     Raises:
-        ValueError: a part that mixes no sequence, or that sees later tokens where none may.
+        ValueError: the part is no token mixer, or is not causal although `is_causal` is True.
     """
     mixer = build(part, {"embed_dim": embed_dim, "is_causal": is_causal}, factory)
     if is_causal and not getattr(mixer, "is_causal", bool({"cache", "state"} & call_arguments(mixer))):
@@ -44,20 +44,20 @@ def mix(
     reads_on: bool,
     need_weights: bool,
 ) -> CachedOutput:
-    """Call a mixer of any kind.
+    """Call a token mixer of any kind.
 
     Args:
         mixer: attention, which takes a KV cache, or a recurrent layer, which takes a state.
-        x: the sequence; in incremental decoding the new tokens alone.
-        mask: as the mixer takes it.
+        x: input sequence, `(batch, length, embed_dim)`; in incremental decoding, only the new tokens.
+        mask: mask in the form that the mixer takes; None for no mask.
         names: names of the arguments of the mixer's call.
-        positions: positions of the tokens, for attention without a cache.
-        memory: KV cache, or state; a state is None before the first token.
+        positions: positions of the tokens, for attention without a cache; None for 0, 1, 2, and so on.
+        memory: KV cache or recurrent state; a state is None before the first token.
         reads_on: whether the call is a step of incremental decoding, which returns the new cache or state.
-        need_weights: whether to return the weights.
+        need_weights: whether to return the attention weights.
 
     Returns:
-        The output, the new cache or state or None, and the attention weights or None.
+        The output; the new cache or state, or None; and the attention weights, or None.
 
     Raises:
         NotImplementedError: the mixer has no incremental decoding.
@@ -82,11 +82,11 @@ def mix(
 
 
 def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
-    """The empty KV cache of a mixer, or None for a recurrent layer, whose state starts as None.
+    """Empty KV cache of a mixer; None for a recurrent layer, whose state starts as None.
 
     Args:
         mixer: attention or a recurrent layer.
-        capacity: number of tokens that the cache has room for; None for a cache that grows.
+        capacity: number of tokens that the cache holds; None for a cache that grows.
 
     Raises:
         NotImplementedError: the mixer has no incremental decoding.
@@ -98,7 +98,7 @@ def first_memory(mixer: Any, capacity: int | None) -> Cache | None:
 
 
 def check_memory(mixer: Any, memory: Any) -> None:
-    """Raise TypeError unless attention is given a KV cache, and a recurrent layer a state or None."""
+    """Raise TypeError unless `memory` is a KV cache for attention, or a state or None for a recurrent layer."""
     name = type(mixer).__name__
     if "state" in call_arguments(mixer):
         if isinstance(memory, Cache):
@@ -108,7 +108,7 @@ def check_memory(mixer: Any, memory: Any) -> None:
 
 
 def check_no_padding(layers: Any) -> None:
-    """Raise NotImplementedError if a layer mixes by fixed positions, which padding in front of a text moves."""
+    """Raise NotImplementedError if a layer mixes by fixed positions, which left padding would shift."""
     for layer in layers:
         reason = getattr(layer.attention, "fixed_positions", None)
         if reason is not None:
@@ -119,7 +119,7 @@ def check_no_padding(layers: Any) -> None:
 
 
 def is_padded_in_front(mask: Bool[Array, "..."] | None) -> bool:
-    """Whether a mask `(batch, 1, 1, length)` is known to hide a token before one that is real."""
+    """Whether a mask `(batch, 1, 1, length)` is known to mask a token in front of a real one."""
     known = None if mask is None or mask.shape[1:3] != (1, 1) else known_values(mask)
     return known is not None and bool((known[..., 1:] & ~known[..., :-1]).any())
 

@@ -1,4 +1,4 @@
-"""Where the tokens of a model with learned positions stand."""
+"""Positions of tokens in a model with learned position embeddings."""
 
 from typing import Any
 
@@ -17,10 +17,11 @@ def places(
     caches: tuple[Any, ...] | None,
     max_len: int,
 ) -> Int[Array, "..."]:
-    """The positions of tokens, as given or counted on from what the caches hold.
+    """Positions of tokens: as given, or continued from the length of the caches.
 
     Raises:
-        ValueError: not one for each token, or beyond those that have an embedding; none, where no cache counts.
+        ValueError: the shape does not match the tokens, a position has no embedding, or `positions` is None and no
+            cache counts tokens.
     """
     check_shape("positions", positions, tokens)
     if positions is None:
@@ -29,14 +30,14 @@ def places(
     known = known_values(positions)
     if known is not None and known.size and not 0 <= known.min() <= known.max() < max_len:
         raise ValueError(
-            f"tokens must stand at positions from 0 to below max_len={max_len}, "
+            f"tokens must have positions from 0 to below max_len={max_len}, "
             f"got {known.min()} to {known.max()}"
         )
     return positions
 
 
 def _tokens_read(caches: tuple[Any, ...]) -> Any:
-    """How many tokens were read, as a cache has counted; states of memories count none."""
+    """Number of tokens in the caches; recurrent states do not count tokens."""
     if all(each is None for each in caches):  # states of recurrent layers before the first token
         return 0
     for each in caches:

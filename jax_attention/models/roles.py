@@ -1,7 +1,7 @@
-"""Roles of parts: which classes and functions each argument of a description takes.
+"""Roles of parts: the classes and functions that each argument of a description accepts.
 
-A role is known by the module that defines a class, its room, and by the result of its call. So a class that joins a
-room is accepted without an entry here.
+A class fits a role by the module that defines it (its room) and by the result of its call. A new class in a room is
+therefore accepted without an entry here.
 """
 
 from collections.abc import Callable
@@ -59,13 +59,13 @@ HEADS = (classification, embedding, masked_language, question_answering, reward)
 
 
 class Role(NamedTuple):
-    """What an argument takes.
+    """Requirements on a class or function that is given as an argument.
 
     Attributes:
-        expected: it in words, for messages.
-        rooms: modules that define such classes or functions.
-        takes: arguments that a call must take.
-        results: classes that the result of a call must belong to; none for any result.
+        expected: description of the requirement for error messages.
+        rooms: modules that define accepted classes or functions.
+        takes: arguments that the call must take.
+        results: accepted classes of the call's result; empty for any result.
     """
 
     expected: str
@@ -74,7 +74,7 @@ class Role(NamedTuple):
     results: frozenset[Any] = frozenset()
 
     def fits(self, make: Callable[..., Any]) -> bool:
-        """Whether a class or function plays this role."""
+        """Whether a class or function fits this role."""
         if not any(is_defined_in(room, make) for room in self.rooms):
             return False
         if not self.takes and not self.results:
@@ -89,7 +89,7 @@ class Role(NamedTuple):
 NORM = Role("a norm, rms_norm or layer_norm", (layers,))
 FUNCTION = Role("a number or a function such as yarn_amplitude", (rotary_scaling,))
 
-# Roles of the parts that a model holds, and the arguments that the model fills in for each.
+# Roles of the parts of a model, and the arguments that the model supplies to each.
 OF_MODELS = {
     "mixer": Role(
         "a class that mixes one sequence, such as CausalSelfAttention",
@@ -108,7 +108,7 @@ FILLED_IN = {
     frozenset({"embed_dim", "vocab_size", "token_dim"}): "head",
 }
 
-# Roles of the arguments of a part: modules, and numbers that a function may compute.
+# Roles of the arguments of a part: modules, or numbers that a function may compute.
 OF_MODULES = {
     "attention": Role("attention with latents or grouped heads, such as MultiHeadLatentAttention", (heads,)),
     "indexer": Role("an indexer such as LightningIndexer", (lightning_indexer,)),
@@ -125,5 +125,5 @@ OF_NUMBERS = {
 
 
 def is_defined_in(room: ModuleType, thing: Any) -> bool:
-    """Whether a module, or one inside it, defines a class or function."""
+    """Whether a module or one of its submodules defines a class or function."""
     return f"{thing.__module__}.".startswith(f"{room.__name__}.")

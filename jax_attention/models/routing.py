@@ -1,12 +1,12 @@
-r"""How a router chooses experts, and what part each chosen one has in the result.
+r"""Expert routing: the choice of experts and their weights in the output.
 
 $$ s = \sigma(l), \quad g = \lambda\, s_e / \textstyle\sum s \;\text{over}\; \mathrm{top}(s + b) \qquad\text{or}\qquad
    s = \mathrm{softmax}(l), \quad g = s_e / \textstyle\sum s \;\text{over}\; \mathrm{top}(s) $$
 
 | class            | scores                           | chosen by                          | models                 |
 |------------------|----------------------------------|------------------------------------|------------------------|
-| `SigmoidRouting` | each expert's by itself          | score and bias, in the best groups | DeepSeek-V3, Kimi, GLM |
-| `SoftmaxRouting` | of all experts, they sum up to 1 | score alone                        | Mixtral, Qwen, gpt-oss |
+| `SigmoidRouting` | sigmoid per expert               | score and bias, in the best groups | DeepSeek-V3, Kimi, GLM |
+| `SoftmaxRouting` | softmax over all experts         | score                              | Mixtral, Qwen, gpt-oss |
 """
 
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ from jax_attention.ops import top_k_mask
 @checked
 @dataclass(frozen=True)
 class SigmoidRouting:
-    """Scores are sigmoids, and a learned bias that only chooses keeps experts in use alike (DeepSeek-AI 2024).
+    """Routing by sigmoid scores, with a load-balancing bias that affects only the choice (DeepSeek-AI 2024).
 
-    Experts stand in groups, of which few are looked into: those with the highest sum of their two best.
+    Experts are chosen only from the best groups: the groups with the highest sum of their two best scores.
 
     Attributes:
-        num_chosen: how many experts each position goes through.
-        num_groups: groups of experts; must divide their number, and each needs two.
-        num_chosen_groups: how many of them are looked into.
-        normalised: whether the parts of the chosen ones sum to 1.
-        routed_scale: factor on these parts.
+        num_chosen: number of experts per position.
+        num_groups: number of groups; must divide the number of experts, with at least two experts per group.
+        num_chosen_groups: number of groups to choose experts from.
+        normalised: whether the weights of the chosen experts sum to 1.
+        routed_scale: factor on the weights.
     """
 
     num_chosen: int
@@ -46,7 +46,7 @@ class SigmoidRouting:
     has_bias: ClassVar[bool] = True
 
     def check(self, num_experts: int) -> None:
-        """Raise ValueError unless so many experts can be chosen from."""
+        """Raise ValueError unless the routing can choose from this number of experts."""
         check_divisible(num_experts=num_experts, num_groups=self.num_groups)
         check_at_least(2, experts_in_a_group=num_experts // self.num_groups)
         check_at_least(self.num_chosen_groups, num_groups=self.num_groups)
@@ -55,7 +55,7 @@ class SigmoidRouting:
     def shares(
         self, logits: Float[Array, "batch length experts"], bias: Float[Array, "experts"]
     ) -> Float[Array, "batch length experts"]:
-        """What part each expert has in the result, zero for all that are not chosen."""
+        """Weight of each expert in the output; zero for experts that were not chosen."""
         scores = jax.nn.sigmoid(logits)  # batch length experts
         choice = scores + bias.astype(scores.dtype)  # batch length experts
         chosen = top_k_mask(choice, self.num_chosen, self._open(choice))  # batch length experts
@@ -65,7 +65,7 @@ class SigmoidRouting:
         return shares * self.routed_scale
 
     def _open(self, choice: Float[Array, "batch length experts"]) -> Bool[Array, "batch length experts"]:
-        """Which experts stand in a group that is looked into."""
+        """Boolean mask of the experts in the chosen groups."""
         grouped = rearrange(
             choice, "batch length (group each) -> batch length group each", group=self.num_groups
         )
@@ -77,12 +77,12 @@ class SigmoidRouting:
 @checked
 @dataclass(frozen=True)
 class SoftmaxRouting:
-    """Scores are a softmax over all experts, and the highest are chosen (Shazeer et al. 2017; Jiang et al. 2024).
+    """Routing by softmax scores; the highest are chosen (Shazeer et al. 2017; Jiang et al. 2024).
 
     Attributes:
-        num_chosen: how many experts each position goes through.
-        normalised: whether the parts of the chosen ones sum to 1, which is the softmax over these alone.
-        routed_scale: factor on these parts.
+        num_chosen: number of experts per position.
+        normalised: whether the weights of the chosen experts sum to 1, as in a softmax over these experts alone.
+        routed_scale: factor on the weights.
     """
 
     num_chosen: int
@@ -91,13 +91,13 @@ class SoftmaxRouting:
     has_bias: ClassVar[bool] = False
 
     def check(self, num_experts: int) -> None:
-        """Raise ValueError unless so many experts can be chosen from."""
+        """Raise ValueError unless the routing can choose from this number of experts."""
         check_at_least(self.num_chosen, num_experts=num_experts)
 
     def shares(
         self, logits: Float[Array, "batch length experts"], bias: None = None
     ) -> Float[Array, "batch length experts"]:
-        """What part each expert has in the result, zero for all that are not chosen."""
+        """Weight of each expert in the output; zero for experts that were not chosen."""
         scores = jax.nn.softmax(logits, axis=-1)  # batch length experts
         shares = jnp.where(top_k_mask(scores, self.num_chosen), scores, 0.0)  # batch length experts
         if self.normalised:

@@ -1,10 +1,10 @@
-r"""The Transformer of Vaswani et al. 2017 with what trains best: norms before sublayers, positions that are learned.
+r"""The encoder-decoder Transformer of Vaswani et al. 2017 with pre-norm layers and learned positions.
 
 $$ m = \mathrm{norm}(\mathrm{encode}(s)), \qquad
    \mathrm{logits} = W\, \mathrm{norm}(\mathrm{decode}(t, m)) $$
 
-Two changes from `EncoderDecoder`: each sublayer is x = x + f(norm(x)), which trains without warm-up (Xiong et al.
-2020), and the two languages share nothing, so that each has its own vocabulary.
+Differences from `EncoderDecoder`: layers are pre-norm, x = x + f(norm(x)), which trains without warm-up (Xiong et al.
+2020), and each language has its own vocabulary and embeddings.
 
 | symbol | argument or part                                 |
 |--------|--------------------------------------------------|
@@ -37,24 +37,24 @@ NORM_EPS = 1e-5
 
 @checked
 class SimpleSeq2Seq(SequenceToSequence):
-    """Tokens of one language in, for each token of the other the scores of the next (Vaswani et al. 2017).
+    """Encoder-decoder for translation, from tokens of two languages to next-token logits (Vaswani et al. 2017).
 
         logits = model(src_tokens, tgt_tokens, src_mask, tgt_mask)
 
-    `run` returns the weights of all layers besides; `generate` and `beam_search` write.
+    `run` also returns the attention weights of all layers; `generate` and `beam_search` generate text.
 
     Args:
-        src_vocab_size, tgt_vocab_size: number of tokens of the two languages.
-        embed_dim: features of a position.
-        num_heads: heads of each layer; must divide `embed_dim`.
-        num_layers: layers of the encoder, and as many of the decoder.
-        ffn_dim: features inside the feed-forward networks; `4 * embed_dim` if None.
-        max_len: number of positions, of either language, that have an embedding.
-        dropout: rate at which embeddings and weights are dropped in training, and in the decoder what each sublayer
-            returns.
+        src_vocab_size, tgt_vocab_size: vocabulary sizes of the source and target languages.
+        embed_dim: number of features per position.
+        num_heads: number of attention heads per layer; must divide `embed_dim`.
+        num_layers: number of encoder layers, and of decoder layers.
+        ffn_dim: hidden features of the feed-forward networks; None for `4 * embed_dim`.
+        max_len: number of positions with an embedding, for source and target each.
+        dropout: dropout rate of embeddings, attention weights and the decoder's sublayer outputs in training.
 
     Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`, no position, or a rate outside [0, 1).
+        ValueError: `embed_dim` is not divisible by `num_heads`, `num_layers` or `max_len` is below 1, or the dropout
+            rate is outside [0, 1).
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class SimpleSeq2Seq(SequenceToSequence):
 
     @property
     def num_source_tokens(self) -> int:
-        """Number of tokens of the source's vocabulary."""
+        """Size of the source vocabulary."""
         size: int = self.source_embedding.num_embeddings
         return size
 
     @property
     def max_target_len(self) -> int:
-        """How many tokens can be written."""
+        """Maximum length of the target."""
         return self.max_len
 
     def __call__(
@@ -133,20 +133,21 @@ class SimpleSeq2Seq(SequenceToSequence):
         src_mask: Shaped[Array, "..."] | None = None,
         tgt_mask: Shaped[Array, "..."] | None = None,
     ) -> Float[Array, "batch target vocab"]:
-        """Score every token as the one that comes next, behind each token of `tgt_tokens`.
+        """Compute the logits of the next token after each token of `tgt_tokens`.
 
         Args:
-            src_tokens: the text to translate, below `src_vocab_size`.
-            tgt_tokens: the translation so far, below `tgt_vocab_size`.
-            src_mask: False where there is padding, as from `padding_mask(src_tokens, pad_id)`.
-            tgt_mask: likewise, or any other that hides more than what comes later, which is hidden in any case.
+            src_tokens: token ids of the text to translate, below `src_vocab_size`.
+            tgt_tokens: token ids of the translation so far, below `tgt_vocab_size`.
+            src_mask: boolean mask, False at padding, such as `padding_mask(src_tokens, pad_id)`; None for no padding.
+            tgt_mask: boolean mask of the target, combined with the causal mask, such as
+                `padding_mask(tgt_tokens, pad_id)`; None for no mask.
 
         Returns:
-            Logits.
+            Logits `(batch, target, tgt_vocab_size)`.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or a position that has no embedding.
+            TypeError: the mask is neither boolean nor 0/1.
+            ValueError: shapes do not match, or a position has no embedding.
         """
         return self.run(src_tokens, tgt_tokens, src_mask, tgt_mask, need_weights=False).output
 
@@ -158,7 +159,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
-        """Read `source`; arguments as in a call of the model."""
+        """Encode `source`; arguments as in the model's call."""
         check_tokens(source, "src_tokens")
         check_numbers("src_tokens", source, self.source_embedding.num_embeddings)
         self._check_length("src_tokens", source)
@@ -186,7 +187,7 @@ class SimpleSeq2Seq(SequenceToSequence):
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Write on from `target`; arguments as in `SequenceToSequence.decode`."""
+        """Compute the logits of the next token; arguments as in `SequenceToSequence.decode`."""
         target_mask = token_mask(target_mask, target.shape, name="tgt_mask")
         self._check_target(target, target_mask, caches)
         check_sequence("memory", memory, self.embed_dim, batch=target.shape[0])
@@ -216,13 +217,13 @@ class SimpleSeq2Seq(SequenceToSequence):
         check_decoding(target, mask, caches, len(self.decoder_layers), self.num_heads, names=names)
 
     def _check_length(self, name: str, tokens: Int[Array, "batch length"]) -> None:
-        # Not left to `places`, for compiled code does not look at positions.
+        # Checked here because `places` cannot check positions in compiled code.
         if tokens.shape[1] > self.max_len:
             raise ValueError(f"{name} must have at most max_len={self.max_len} tokens, got {tokens.shape[1]}")
 
 
 def main() -> None:
-    """Show the scores of what follows, and where the translator looked."""
+    """Print cross-attention weights and logits of an untrained translation model."""
     from jax_attention.demonstration import fill, show
     from jax_attention.outputs import AttentionOutput
 

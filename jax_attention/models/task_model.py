@@ -1,11 +1,11 @@
-r"""A model for a task: a backbone, whose last hidden states a task head reads.
+r"""A model for a task: a backbone and a task head on its last hidden states.
 
     encoder = EncoderConfig(vocab_size=1000, embed_dim=32, num_heads=4, num_layers=2, ffn_dim=64, max_len=128)
     model = TaskModel(TaskSpec(encoder, Part("TokenClassifier", {"num_classes": 9})))
 
 $$ y = \mathrm{head}(\mathrm{backbone}(x)) $$
 
-The backbone is an `Encoder`, a `Decoder`, a `LanguageModel` or a `VisionTransformer`, the head a class of `tasks`.
+The backbone is an `Encoder`, `Decoder`, `LanguageModel` or `VisionTransformer`; the head is a class of `tasks`.
 """
 
 from collections.abc import Mapping
@@ -34,11 +34,11 @@ from jax_attention.outputs import EmbeddingOutput, LogitsOutput, RewardOutput, S
 @checked
 @dataclass(frozen=True)
 class TaskSpec:
-    """A backbone and a task head.
+    """Description of a backbone and a task head.
 
     Attributes:
-        backbone: sizes of the model below the head; it is built without a head of its own.
-        head: a class of `tasks`, such as `Part("SequenceClassifier", {"num_classes": 3})`.
+        backbone: sizes of the backbone, which is built without a head of its own.
+        head: task head, a class of `tasks`, such as `Part("SequenceClassifier", {"num_classes": 3})`.
     """
 
     backbone: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig
@@ -52,10 +52,10 @@ class TaskSpec:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "TaskSpec":
-        """Read the dictionary of `to_dict`, from this mirror or the other.
+        """Build a description from the dictionary of `to_dict`, from either mirror.
 
         Raises:
-            TypeError, ValueError: a name that is not known, or a value that does not fit it.
+            TypeError, ValueError: a name is unknown, or its value is invalid.
         """
         check_described(cls, given)
         check_described(Part, given["head"])
@@ -79,10 +79,10 @@ class TaskModel(nnx.Module):
     """A backbone with a task head (Devlin et al. 2018, section 3.2).
 
     Args:
-        config: the backbone and the head.
+        config: description of the backbone and the head.
 
     Raises:
-        ValueError: a head that is not known or that does not fit, or sizes that the backbone refuses.
+        ValueError: the head is unknown or does not fit, or the backbone's sizes are invalid.
     """
 
     def __init__(
@@ -113,25 +113,25 @@ class TaskModel(nnx.Module):
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> LogitsOutput | SpanOutput | RewardOutput | EmbeddingOutput:
-        """Compute the task's outputs.
+        """Compute the outputs of the task.
 
         Args:
-            inputs: tokens `(batch, length)`, or images `(batch, height, width, channels)`.
-            mask: True at real tokens, False at padding, `(batch, length)`; other masks as the backbone takes them,
-                where the head does not pool.
-            token_types: type numbers, for an encoder that has types.
-            positions: positions of the tokens; None counts the real ones, so that padding in front moves none.
-            need_weights: whether to return the weights of every layer.
-            need_hidden_states: whether to return the hidden states of every layer.
+            inputs: token ids `(batch, length)`, or images `(batch, height, width, channels)`.
+            mask: boolean mask, True at real tokens, `(batch, length)`; a head without pooling allows any mask that the
+                backbone takes; None for no mask.
+            token_types: token type ids, for an encoder with types; None for all 0.
+            positions: positions of the tokens; None counts only real tokens, so that left padding shifts no position.
+            need_weights: whether to return the attention weights of every layer.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
 
         Returns:
-            The outputs of the head first, by the name that the task gives them (`logits`; `start_logits`,
-            `end_logits`; `rewards`; `embeddings`), then `last_hidden_state`, `attentions` and `hidden_states`.
+            The outputs of the head, named by the task (`logits`; `start_logits`, `end_logits`; `rewards`;
+            `embeddings`), then `last_hidden_state`, `attentions` and `hidden_states`.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an argument that the backbone does not take.
-            NotImplementedError: padding in front of a text for a layer that mixes by fixed positions.
+            TypeError: the mask is neither boolean nor 0/1.
+            ValueError: shapes do not match, or the backbone does not take an argument.
+            NotImplementedError: left padding is given to a layer that mixes by fixed positions.
         """
         options = {"mask": mask, "token_types": token_types, "positions": positions}
         for name, given in options.items():
@@ -165,7 +165,7 @@ class TaskModel(nnx.Module):
         mask: Shaped[Array, "..."] | None,
         positions: Int[Array, "..."] | None,
     ) -> Int[Array, "..."] | None:
-        """The positions given, or with learned positions the number of real tokens before each real token."""
+        """The given positions; or, for learned positions, the number of real tokens before each real token."""
         learned = getattr(self.config.backbone, "max_len", None) is not None
         if positions is not None or mask is None or not learned or mask.shape[1:3] != (1, 1):
             return positions
@@ -177,7 +177,7 @@ class TaskModel(nnx.Module):
 def _backbone(
     config: EncoderConfig | DecoderConfig | ModelSpec | VisionTransformerConfig, factory: Factory
 ) -> Any:
-    """The model below the head, without a head of its own."""
+    """The backbone, without a head of its own."""
     if isinstance(config, EncoderConfig):
         return Encoder(replace(config, pooler=False), **factory)
     if isinstance(config, DecoderConfig):

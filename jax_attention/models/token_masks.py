@@ -1,12 +1,12 @@
-"""Masks as tokenizers give them: for each token of a batch, whether it is there.
+"""Padding masks in the format of tokenizers, `(batch, length)`.
 
 | shape                            | meaning; booleans or integers 0 and 1                            |
 |----------------------------------|------------------------------------------------------------------|
-| `(batch, length)`                | which tokens are there: True or 1; False or 0 is padding         |
-| `(batch, query, key)`            | which query attends to which key; a batch of 1 is for all texts  |
-| `(batch, heads, query, key)`     | the same, head by head; axes of 1 are for all, as `padding_mask` |
+| `(batch, length)`                | True or 1 at real tokens, False or 0 at padding                  |
+| `(batch, query, key)`            | True where a query may attend to a key; a batch of 1 broadcasts  |
+| `(batch, heads, query, key)`     | the same per head; axes of size 1 broadcast, as `padding_mask`   |
 
-Attention classes read two axes as `(query, key)`; whole models, whose callers hold tokens, read `(batch, length)`.
+Attention classes interpret a mask with two axes as `(query, key)`; models interpret it as `(batch, length)`.
 """
 
 import warnings
@@ -25,20 +25,20 @@ from jax_attention.ops.arrays import is_static, known_values
 def token_mask(
     mask: Shaped[Array, "..."] | None, shape: Sequence[int], *, name: str = "mask"
 ) -> Bool[Array, "..."] | None:
-    """The mask of a model's call as its layers take it: with two axes `(batch, 1, 1, length)`, else as it is.
+    """Convert the mask of a model's call for its layers: two axes become `(batch, 1, 1, length)`, others stay.
 
     Args:
-        mask: boolean, or integers 0 and 1.
-        shape: of the tokens, `(batch, length)`.
-        name: what a message calls the mask.
+        mask: boolean or 0/1 mask; None for no mask.
+        shape: shape of the tokens, `(batch, length)`.
+        name: argument name of the mask in error messages.
 
     Raises:
-        TypeError: another dtype, or other integers.
-        ValueError: two axes of other sizes.
+        TypeError: the mask is neither boolean nor 0/1.
+        ValueError: the mask has another shape.
     """
     if mask is None:
         return None
-    if len(shape) != 2:  # tokens of another rank are refused with the tokens
+    if len(shape) != 2:  # tokens of another rank raise an error elsewhere
         return mask
     batch, length = shape
     if is_integer(mask):
@@ -77,17 +77,17 @@ def token_mask(
 def real_tokens(
     mask: Shaped[Array, "..."] | None, x: Float[Array, "batch length embed"], *, name: str = "mask"
 ) -> Bool[Array, "batch length"]:
-    """Which positions of `x` are real tokens.
+    """Boolean mask of the real tokens of `x`, `(batch, length)`.
 
     Args:
-        mask: boolean or integers 0 and 1, `(batch, length)`, or `(batch, 1, 1, length)` as from `padding_mask`; None
-            if all are real.
-        x: vectors of a sequence.
-        name: argument name of the mask in a message.
+        mask: boolean or 0/1 mask, `(batch, length)` or, from `padding_mask`, `(batch, 1, 1, length)`; None if all
+            tokens are real.
+        x: input sequence, `(batch, length, embed_dim)`.
+        name: argument name of the mask in error messages.
 
     Raises:
-        TypeError: another dtype, or other integers.
-        ValueError: another shape, as of a mask that depends on the query.
+        TypeError: the mask is neither boolean nor 0/1.
+        ValueError: the mask has another shape, such as a mask that depends on the query.
     """
     batch, length = x.shape[:2]
     if mask is None:

@@ -1,6 +1,6 @@
-"""Incremental decoding of any model that writes: the prompt is read at once (prefill), then one token a step (decode).
+"""Incremental decoding of any generative model: prefill with the prompt, then one decode step per token.
 
-A decoder reads a prompt and continues it. An encoder-decoder reads a source and writes a target from its first tokens.
+A decoder continues a prompt. An encoder-decoder encodes a source and generates a target from its start tokens.
 """
 
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ Writer = Decoder | LanguageModel | SequenceToSequence
 
 
 class Written(NamedTuple):
-    """State of a model between two tokens.
+    """Decoding state of a model between two tokens.
 
     Attributes:
         caches: KV caches and recurrent states of the layers.
-        position: of the next token; None for an encoder-decoder.
+        position: position of the next token; None for an encoder-decoder.
         memory: output of the encoder; None for a decoder.
-        memory_mask: mask of the source.
+        memory_mask: mask of the source; None for no padding.
     """
 
     caches: tuple[Any, ...]
@@ -48,8 +48,7 @@ def prompt_mask(
 ) -> Shaped[Array, "..."] | None:
     """The mask of a prompt or source, `(batch, 1, 1, length)` for tokens.
 
-    Without a mask, tokens equal to the padding that the model's configuration names are padding, unless it ends texts
-    too.
+    Without a mask, tokens equal to the configuration's padding token are padding, unless it is also an end token.
     """
     if not is_integer(inputs) or inputs.ndim != 2:
         return mask
@@ -69,7 +68,7 @@ def check_request(
     mask: Shaped[Array, "..."] | None,
     start: Sequence[int],
 ) -> None:
-    """Raise unless the model can write so many tokens behind these inputs, and at least one."""
+    """Raise unless the model can generate `num_tokens` tokens, at least one, from these inputs."""
     check_positive(num_tokens=num_tokens)
     if isinstance(model, SequenceToSequence):
         room, total = model.max_target_len, len(start) - 1 + num_tokens
@@ -101,21 +100,21 @@ def prefill(
     start: tuple[int, ...],
     eos: tuple[int, ...],
 ) -> tuple[Float[Array, "batch vocab"], Written]:
-    """Read the inputs.
+    """Run the model on the inputs.
 
     Args:
-        model: the model that writes.
+        model: model that generates.
         inputs: prompt of a decoder, or source of an encoder-decoder.
         mask: mask of the inputs.
-        num_tokens: number of tokens that will be written.
+        num_tokens: number of tokens to generate.
         start: first tokens of an encoder-decoder's target; empty for a decoder.
         eos: end tokens, which must be in the vocabulary.
 
     Returns:
-        Scores of the first token to be written, and the state for the next one.
+        Logits of the first token to generate, and the decoding state.
 
     Raises:
-        ValueError: a start or end token outside the vocabulary.
+        ValueError: a start or end token is outside the vocabulary.
     """
     if isinstance(model, SequenceToSequence):
         if mask is not None:
@@ -150,7 +149,7 @@ def prefill(
 def decode(
     model: Writer, token: Int[Array, " rows"], written: Written
 ) -> tuple[Float[Array, "rows vocab"], Written]:
-    """Read one more token; return the scores of the next one and the new state."""
+    """Run one decode step: read a token, return the logits of the next one and the new state."""
     if isinstance(model, SequenceToSequence):
         return _write(model, token[:, None], written)
     position = written.position  # rows 1
@@ -162,7 +161,7 @@ def decode(
 
 
 def select(written: Written, rows: Int[Array, " rows"]) -> Written:
-    """The state of these texts of the batch, in this order; a text may come more than once."""
+    """Select the state of these batch rows, in this order; a row may be repeated."""
     mask = written.memory_mask
     return Written(
         tuple([select_rows(each, rows) for each in written.caches]),
@@ -175,9 +174,9 @@ def select(written: Written, rows: Int[Array, " rows"]) -> Written:
 def told(
     model: Decoder | LanguageModel, positions: Int[Array, "batch length"]
 ) -> Int[Array, "batch length"] | None:
-    """The positions that a model must be given.
+    """The positions to pass to a model, or None.
 
-    A `LanguageModel` without learned positions knows distances alone, which padding in front leaves as they are.
+    A `LanguageModel` without learned positions uses only distances, which left padding does not change.
     """
     return positions if model.config.max_len is not None else None
 
@@ -185,7 +184,7 @@ def told(
 def _ordered(
     inputs: Int[Array, "batch length"], mask: Bool[Array, "batch 1 1 length"], *, last: bool
 ) -> tuple[Int[Array, "batch length"], Bool[Array, "batch 1 1 length"]]:
-    """The tokens in the same order with the real ones last, behind the padding, or first; and their mask."""
+    """Move the real tokens to the end, after the padding, or to the front, in order; return tokens and mask."""
     real = mask[:, 0, 0]  # batch length
     order = stable_order(jnp.asarray(real if last else ~real, dtype=jnp.int32))  # batch length
     inputs = jnp.take_along_axis(inputs, order, axis=-1)  # batch length

@@ -1,4 +1,4 @@
-"""Small steps on arrays that each framework takes in its own way, and what is known of them while code is traced."""
+"""Array operations that differ between the frameworks, and queries about values and sizes in traced code."""
 
 from collections.abc import Callable
 from math import prod
@@ -15,29 +15,29 @@ from jax_attention.arrays import _INCONCLUSIVE
 
 
 def known_values(x: Array) -> np.ndarray | None:
-    """The values of `x`; None while code is compiled or mapped, when an array stands for others yet to come."""
+    """Values of `x` as a NumPy array; None in compiled or mapped code, where `x` is a placeholder."""
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
 def values_at_hand(x: Array) -> np.ndarray | None:
-    """The values of `x` where they are known and in the memory of the CPU, so that a look costs little; else None."""
+    """Values of `x` if they are known and in CPU memory, where reading them is cheap; else None."""
     if isinstance(x, jax.core.Tracer) or any(each.platform != "cpu" for each in x.devices()):
         return None
     return np.asarray(x) if x.is_fully_addressable else None
 
 
 def known_finite(x: Array) -> bool:
-    """Whether `x` is known to hold neither NaN nor inf; False, since a look would wait for the device."""
+    """Whether `x` is known to hold neither NaN nor inf; always False, because checking would wait for the device."""
     return False
 
 
 def is_static(size: int) -> bool:
-    """Whether a size is a number; False for a symbol, by which a compiler makes one program for all sizes."""
+    """Whether a size is a number; False for a symbolic size, with which one compiled program serves all sizes."""
     return isinstance(size, int)
 
 
 def known_above(count: int, most: int) -> bool:
-    """Whether a size is known to be above `most`; False for symbolic sizes, of which this cannot be known."""
+    """Whether a size is known to be above `most`; False for symbolic sizes."""
     return not known_at_most(count, most)
 
 
@@ -50,7 +50,7 @@ def proven_at_most(size: int, most: int) -> bool:
 
 
 def known_at_most(count: int, most: int) -> bool:
-    """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
+    """Whether a product of sizes is at most `most`; True for symbolic sizes."""
     try:
         return bool(count <= most)
     except _INCONCLUSIVE:
@@ -60,14 +60,14 @@ def known_at_most(count: int, most: int) -> bool:
 def write_slots(
     x: Shaped[Array, "*batch slots dim"], new: Shaped[Array, "*batch new dim"], start: Int[Array, ""]
 ) -> Shaped[Array, "*batch slots dim"]:
-    """`x` with `new` in the slots from `start` on; if that is beyond the end, in the last ones."""
+    """Write `new` into the slots of `x` from `start` on; beyond the end, into the last slots."""
     return lax.dynamic_update_slice_in_dim(x, new, start, axis=-2)
 
 
 def sum_by_slot(
     x: Float[Array, "... query key"], slot: Int[Array, "... query key"], count: int
 ) -> Float[Array, "... query slots"]:
-    """The sum over the keys of each slot, for each query; `slot` is broadcast against `x`."""
+    """Sum `x` over the keys of each slot, for each query; `slot` is broadcast against `x`."""
     rows = prod(x.shape[:-1])
     flat, slots = (y.reshape(rows, x.shape[-1]) for y in (x, jnp.broadcast_to(slot, x.shape)))
     sums = jax.vmap(lambda row, to: jnp.zeros(count, x.dtype).at[to].add(row))(flat, slots)
@@ -80,9 +80,9 @@ def scan(
     """Run `step` along the first axis of the inputs.
 
     Args:
-        step: from a state and one element of each input to the next state, of the same shapes, and an
-            output: an array or a tuple of arrays.
-        state: an array or a tuple of arrays.
+        step: function from a state and one element of each input to the next state, of the same shapes, and an
+            output, which is an array or a tuple of arrays.
+        state: initial state, an array or a tuple of arrays.
         inputs: arrays whose first axes have the same size.
 
     Returns:
@@ -95,16 +95,15 @@ def scan(
 def solve_unit_lower(
     lower: Float[Array, "*batch length length"], right: Float[Array, "*batch length dim"]
 ) -> Float[Array, "*batch length dim"]:
-    """Solve (I + L) X = B.
+    """Solve (I + L) X = B for a strictly lower triangular L.
 
     Args:
-        lower: L; what stands on its diagonal and above is not read.
-        right: B.
+        lower: matrix L; its diagonal and upper triangle are not read.
+        right: right-hand side B.
     """
-    # Matrix products alone: LAPACK's substitution, called for many small systems at once, may wait for itself for
-    # ever where XLA has few threads.
+    # Only matrix products: LAPACK's substitution on many small systems at once can deadlock with few XLA threads.
     length = lower.shape[-1]
-    if not isinstance(length, int):  # no power of 2 is next to a symbolic length
+    if not isinstance(length, int):  # a symbolic length has no known next power of 2
         return _substitute(lower, right)
     size = 1 << (length - 1).bit_length()  # the next power of 2
     widths = [(0, 0)] * (lower.ndim - 2) + [(0, size - length)] * 2
@@ -113,7 +112,7 @@ def solve_unit_lower(
 
 
 def _inverse(lower: Float[Array, "many length length"]) -> Float[Array, "many length length"]:
-    """(I + L)^-1 by halves: that of [[A, 0], [B, C]] is [[A', 0], [-C' B A', C']]."""
+    """Compute (I + L)^-1 by halves: the inverse of [[A, 0], [B, C]] is [[A', 0], [-C' B A', C']]."""
     half = lower.shape[-1] // 2
     if half == 0:
         return jnp.ones_like(lower)
@@ -126,7 +125,7 @@ def _inverse(lower: Float[Array, "many length length"]) -> Float[Array, "many le
 def _substitute(
     lower: Float[Array, "*batch length length"], right: Float[Array, "*batch length dim"]
 ) -> Float[Array, "*batch length dim"]:
-    """(I + L)^-1 B row by row."""
+    """Compute (I + L)^-1 B by forward substitution, row by row."""
     lower, axis = jnp.tril(lower, -1), right.ndim - 2
 
     def step(solved: Array, i: Array) -> tuple[Array, None]:

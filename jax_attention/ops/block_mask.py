@@ -1,4 +1,4 @@
-"""Masks given as functions of one pair, and what is known of them block by block."""
+"""Masks defined by functions of one query-key pair, summarised block by block."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,18 +12,18 @@ from jaxtyping import Bool
 from jax_attention.arguments import checked
 from jax_attention.checks import check_positive
 
-MaskMod = Callable[[Array, Array, Array, Array], Array]  # of batch element, head, query and key
+MaskMod = Callable[[Array, Array, Array, Array], Array]  # of batch, head, query and key index
 
 
 class BlockMask(NamedTuple):
-    """A mask given as a function, and what is known of it block by block; `create_block_mask` makes it.
+    """Mask defined by a function, with its live and full blocks; `create_block_mask` makes it.
 
     Attributes:
-        mask_mod: True where query i of batch element b and head h attends to key j.
-        live: which blocks have something to see, `(batch|1, heads|1, query blocks, key blocks)`.
-        full: in which everything is seen.
-        lengths: of queries and keys.
-        block_size: queries and keys in a block.
+        mask_mod: function of (b, h, i, j), True where query i of batch element b and head h attends to key j.
+        live: True for blocks with at least one visible pair, `(batch|1, heads|1, query blocks, key blocks)`.
+        full: True for blocks in which every pair is visible, of the same shape.
+        lengths: number of queries and number of keys.
+        block_size: queries per block and keys per block.
     """
 
     mask_mod: MaskMod
@@ -34,7 +34,7 @@ class BlockMask(NamedTuple):
 
 
 def and_masks(*mask_mods: MaskMod) -> MaskMod:
-    """Whom all of them show."""
+    """Combine mask functions by a logical and."""
 
     def every(b: Array, h: Array, i: Array, j: Array) -> Array:
         seen = mask_mods[0](b, h, i, j)
@@ -46,7 +46,7 @@ def and_masks(*mask_mods: MaskMod) -> MaskMod:
 
 
 def or_masks(*mask_mods: MaskMod) -> MaskMod:
-    """Whom any of them shows."""
+    """Combine mask functions by a logical or."""
 
     def some(b: Array, h: Array, i: Array, j: Array) -> Array:
         seen = mask_mods[0](b, h, i, j)
@@ -66,14 +66,14 @@ def create_block_mask(
     KV_LEN: int,
     BLOCK_SIZE: int | tuple[int, int] = 128,
 ) -> BlockMask:
-    """Work out in which blocks a mask shows something, and in which everything.
+    """Compute which blocks of a mask function are live, and which are full.
 
     Args:
-        mask_mod: True where query i of batch element b and head h attends to key j.
-        B: how many batch elements; None if the mask is the same for all.
-        H: how many heads; None likewise.
-        Q_LEN, KV_LEN: how many queries and keys.
-        BLOCK_SIZE: queries and keys in a block.
+        mask_mod: function of (b, h, i, j), True where query i of batch element b and head h attends to key j.
+        B: number of batch elements; None for a mask that is the same for all.
+        H: number of heads; None for a mask that is the same for all.
+        Q_LEN, KV_LEN: number of queries and of keys.
+        BLOCK_SIZE: queries and keys per block, as one integer or a pair.
 
     Raises:
         ValueError: a size below 1.
@@ -81,7 +81,7 @@ def create_block_mask(
     rows, columns = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
     check_positive(Q_LEN=Q_LEN, KV_LEN=KV_LEN, BLOCK_SIZE=min(rows, columns))
     counts = jnp.arange(B or 1), jnp.arange(H or 1)
-    # Entries behind the end repeat the last one, which changes neither "any" nor "all".
+    # Padding entries repeat the last one, which changes neither "any" nor "all".
     keys = jnp.minimum(jnp.arange(-(-KV_LEN // columns) * columns), KV_LEN - 1)
 
     def row(first: Array) -> tuple[Array, Array]:
@@ -96,7 +96,7 @@ def create_block_mask(
 
 
 def over_plane(mask_mod: MaskMod) -> Callable[..., Bool[Array, "batch heads query key"]]:
-    """The function of numbers as one of vectors of numbers."""
+    """Vectorise a mask function over batch elements, heads, queries and keys."""
     by_key = jax.vmap(mask_mod, (None, None, None, 0))
     by_query = jax.vmap(by_key, (None, None, 0, None))
     by_head = jax.vmap(by_query, (None, 0, None, None))

@@ -1,4 +1,4 @@
-"""One call of attention, and the ways there are to answer it."""
+"""Checked arguments of an attention call, and the interface of its implementations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from jax_attention.ranges import refuse
 
 
 def check_bias(bias: Array | None) -> None:
-    """Raise TypeError unless `bias` holds floating-point numbers; a boolean array is a mask."""
+    """Raise TypeError unless `bias` is None or floating point; a boolean array belongs in `mask`."""
     if bias is None:
         return
     check_array("bias", bias)
@@ -37,7 +37,7 @@ def check_bias(bias: Array | None) -> None:
 
 
 def check_offset(query_offset: Any, batch: Sequence[int]) -> None:
-    """Raise unless `query_offset` is an integer, or an array of one for all or of one for each batch element."""
+    """Raise unless `query_offset` is an integer, or an integer array of rank 0 or of shape `(batch,)`."""
     x = query_offset
     if isinstance(x, ARRAYS):
         if not is_integer(x):
@@ -49,7 +49,7 @@ def check_offset(query_offset: Any, batch: Sequence[int]) -> None:
 
 
 def check_integers(name: str, x: Any, axes: str, shape: Sequence[int]) -> None:
-    """Raise unless `x` is None or an array of integers of that shape; an axis of the batch may have size 1."""
+    """Raise unless `x` is None or an integer array of that shape; batch axes may have size 1."""
     if x is None:
         return
     check_array(name, x)
@@ -73,7 +73,7 @@ def check_segments(query_segments: Any, key_segments: Any) -> None:
 
 
 def check_reach(window: Any, is_causal: bool) -> None:
-    """Raise unless `window` counts keys backwards from the query, or on both sides of it as a pair."""
+    """Raise unless `window` is None, a number of keys, or a pair (before, after)."""
     if not isinstance(window, tuple | list):
         check_window(window, is_causal)
         return
@@ -87,7 +87,7 @@ def check_reach(window: Any, is_causal: bool) -> None:
 
 
 def check_scoring(scale: Any, softcap: Any) -> None:
-    """Raise unless the options that decide the scores have their types and ranges."""
+    """Raise unless `scale` and `softcap` have valid types and ranges."""
     check_number("scale", scale)
     check_number("softcap", softcap)
     if isinstance(softcap, Real) and not float(softcap) > 0:
@@ -109,7 +109,7 @@ def check_number(name: str, x: Any) -> None:
 
 
 def check_dropout(dropout_keep: Array | None, dropout_rate: Any, shape: Sequence[int]) -> None:
-    """Raise unless `dropout_keep` fits the weights and `dropout_rate` is the rate that it was sampled with."""
+    """Raise unless `dropout_keep` has the shape of the weights, and `dropout_rate` is in [0, 1) and 0 without it."""
     if isinstance(dropout_rate, bool) or not isinstance(dropout_rate, Real):
         refuse("dropout_rate", "a number", dropout_rate)
     if not 0.0 <= float(dropout_rate) < 1.0:
@@ -167,12 +167,12 @@ def checked_call(
             `dot_product_attention`.
 
     Returns:
-        The call, with the default scale filled in, mask and bias of the rank of the scores, keys and values of the
-        batch of the queries, and zeros for queries behind `query_lengths`.
+        The call, with the default scale filled in, mask and bias with the rank of the scores, keys and values with the
+        batch of the queries, and zeros for the padding queries of `query_lengths`.
 
     Raises:
-        TypeError: an argument of the wrong type or dtype.
-        ValueError: shapes that do not fit, or a number out of range.
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: shapes do not match, or a number is out of range.
     """
     check_array("value", value)
     check_attention(query, key, value)
@@ -216,7 +216,7 @@ def checked_call(
 
 
 def _for_all(x: Array, query: Array) -> Array:
-    """Keys or values with a batch of 1, for the batch of the queries."""
+    """Broadcast keys or values with a batch of 1 to the batch of the queries."""
     return jnp.broadcast_to(x, (*query.shape[:-3], *x.shape[-3:]))
 
 
@@ -225,7 +225,7 @@ def _one_batch(
     batch: Sequence[int],
     converted: Callable[[Array], Array] = as_integers,
 ) -> Int[Array, "..."] | None:
-    """Numbers for each batch element, all batch axes as one."""
+    """Broadcast integers to every batch element, with all batch axes flattened into one."""
     if x is None:
         return None
     own = x.shape[len(batch) :]
@@ -233,7 +233,7 @@ def _one_batch(
 
 
 def _offset(x: Any, batch: Sequence[int]) -> Any:
-    """One offset for all as it is, or those of all batch elements."""
+    """Return one offset for all batch elements unchanged, or one per batch element, flattened."""
     if isinstance(x, Integral):
         return int(x)
     if not isinstance(x, ARRAYS):
@@ -242,18 +242,18 @@ def _offset(x: Any, batch: Sequence[int]) -> Any:
 
 
 def _up_to(query: Array, lengths: Int[Array, "batch"]) -> Array:
-    """Queries, with zeros behind the length of each batch element."""
+    """Set the padding queries, beyond the length of each batch element, to zero."""
     there = visible_pairs(Visibility(query_lengths=lengths), (*query.shape[:-1], 1))
     return query if there is None else jnp.where(there, query, 0.0)
 
 
 class Implementation(NamedTuple):
-    """One way to answer a call.
+    """An implementation of `dot_product_attention`.
 
     Attributes:
-        name: what `implementation=` calls it.
-        refusal: one sentence that says what it cannot do of a call, or None.
-        run: what each query reads; with `Call.return_logsumexp` a pair of it and the logarithms.
+        name: name for the argument `implementation`.
+        refusal: function that returns one sentence on why a call is not supported, or None if it is.
+        run: function that computes the output; with `Call.return_logsumexp`, a pair of output and logsumexp.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which implementation answers a call that asks for none."""
+"""Choose the fastest implementation for a call."""
 
 from functools import partial
 from typing import Any
@@ -15,11 +15,11 @@ from jax_attention.ops.distributed.ring import RING
 from jax_attention.ops.distributed.shards import over_shards, shards_of
 from jax_attention.ops.native import CUDNN, SPLASH
 
-SHORT = 256 * 256  # pairs of a query and a key, up to which tiles are not worth their loop
+SHORT = 256 * 256  # query-key pairs up to which a loop over tiles does not pay off
 
 
 def fastest(call: Call) -> Any:
-    """Answer a call by the implementation that is fastest for it on the platform it is compiled for."""
+    """Run a call with the fastest implementation for the platform that it is compiled for."""
     shards = shards_of(call)
     if shards is not None and shards.sequence is not None and not RING.refusal(call):
         return RING.run(call)
@@ -35,5 +35,5 @@ def fastest(call: Call) -> Any:
 
 
 def differentiable(call: Call) -> Float[Array, "*batch heads query value_dim"]:
-    """`fastest`, with derivatives of every order where its kernel has one."""
-    return fastest(call)  # tiles have them; the kernels of accelerators say that they have one
+    """Like `fastest`, with derivatives of every order even if the kernel has only the first."""
+    return fastest(call)  # tiles have all of them; the accelerators' kernels raise beyond the first

@@ -1,4 +1,4 @@
-r"""Scaled dot-product attention as it is defined (Vaswani et al. 2017, equation 1).
+r"""Reference implementation of scaled dot-product attention (Vaswani et al. 2017, equation 1).
 
 $$ \mathrm{Attention}(Q, K, V) = \mathrm{softmax}\!\left(s\,Q K^\top + B\right) V, \qquad s = 1/\sqrt{d} $$
 
@@ -10,8 +10,8 @@ $$ \mathrm{Attention}(Q, K, V) = \mathrm{softmax}\!\left(s\,Q K^\top + B\right) 
 | B      | `bias`   | broadcast to `(..., heads, query, key)`; -inf is a mask  |
 | s      | `scale`  | a number                                                 |
 
-The order is fixed: scale, bias, softcap, mask, softmax, dropout, values. These functions are for reading and
-for proofs; every faster implementation is tested against them.
+The order is fixed: scale, bias, softcap, mask, softmax, dropout, values. These functions follow the equation line by
+line; every faster implementation is tested against them.
 """
 
 from functools import reduce
@@ -49,15 +49,15 @@ def dot_product_scores(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> tuple[Float[Array, "*batch heads query key"], Bool[Array, "..."] | None]:
-    """How well each key answers each query, and which keys each query sees; not yet weights.
+    """Compute the scores before the softmax, and the combined mask of all restrictions.
 
     Args:
         query, key, bias, mask, is_causal, window, query_offset, query_lengths, key_lengths, query_segments,
             key_segments, scale, softcap: as in `dot_product_attention_weights`.
 
     Returns:
-        Finite scores in at least float32, and one mask for all restrictions that broadcasts against them; None
-        if every query sees every key.
+        Finite scores in at least float32, and one mask that broadcasts to them; None for the mask if every query
+        attends to every key.
 
     Raises:
         TypeError, ValueError: as `dot_product_attention_weights`.
@@ -98,34 +98,37 @@ def dot_product_attention_weights(
     softcap: float | None = None,
     sinks: Float[Array, "heads"] | None = None,
 ) -> Float[Array, "*batch heads query key"]:
-    """How much each query attends to each key: the softmax of the masked scores.
+    """Compute the attention weights: the softmax of the masked scores.
 
     Args:
-        query: what is looked for.
-        key: what is offered; `num_heads` must be a multiple of its `kv_heads`.
-        bias: added to the scaled scores; ranks as for `mask`. An entry of -inf masks its key.
-        mask: True where the query attends to the key: `(query, key)`, `(..., query, key)` or, with axes of
-            size 1 where it does not vary, `(..., heads, query, key)`.
-        is_causal: see only keys at the query's position and before.
-        window: see only the last `window` keys, the query's own included; needs `is_causal`. A pair `(before, after)`
-            counts keys before and after the query, its own not counted, and None for no limit: with `is_causal`,
-            `window=4` is `window=(3, 0)`.
-        query_offset: position of the first query among the keys; an integer, or an integer array with one number
-            for all or one for each batch element, `(batch,)`.
-        query_lengths, key_lengths: how many queries and keys of each batch element are there, `(batch,)`; what
-            follows is padding. A query that is padding sees no key.
-        query_segments, key_segments: numbers of the texts that are packed in a row, `(batch, query)` and
-            `(batch, key)`; a query sees keys of its own segment. `key_segments` may be left out in self-attention.
+        query: queries, `(..., heads, query_len, head_dim)`.
+        key: keys, `(..., kv_heads, key_len, head_dim)`; `kv_heads` must divide `heads`.
+        bias: additive bias of the scaled scores, with the shapes of `mask`; None for none. An entry of -inf masks
+            its key.
+        mask: boolean mask, True where a query may attend to a key; None for no mask. Its shape is `(query, key)`,
+            `(..., query, key)` or `(..., heads, query, key)`; any axis may have size 1.
+        is_causal: whether each query attends only to keys at its own and earlier positions.
+        window: number of visible keys, including the query's own; needs `is_causal`. A pair `(before, after)` counts
+            the visible keys before and after the query's own, where None is no limit: with `is_causal`, `window=4`
+            equals `window=(3, 0)`. None for no limit.
+        query_offset: position of the first query among the keys; an integer, an integer array of rank 0, or one
+            integer per batch element, `(batch,)`.
+        query_lengths, key_lengths: number of real queries and keys of each batch element, `(batch,)`; the rest is
+            padding. Padding queries attend to no key.
+        query_segments, key_segments: segment numbers of packed sequences, `(batch, query)` and `(batch, key)`; a
+            query attends only to keys of its segment. `key_segments` defaults to `query_segments` for equal lengths.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
-        softcap: scores are bent into (-softcap, softcap) by `softcap * tanh(scores / softcap)`.
-        sinks: a score for each head that takes part of the weight and gives it to no key (gpt-oss, OpenAI 2025).
+        softcap: soft limit of the scores, `softcap * tanh(scores / softcap)`; None for none.
+        sinks: attention sinks, one score per head, which take part of the weight without a value (gpt-oss, OpenAI
+            2025); None for none.
 
     Returns:
-        Weights in at least float32. A query that sees no key has weights of exactly zero.
+        Attention weights in at least float32; exactly zero for fully masked rows.
 
     Raises:
-        TypeError: an argument of the wrong type: a mask that is not boolean, a bias that is, integer queries.
-        ValueError: shapes that do not fit, or a number out of range.
+        TypeError: an argument has the wrong type, such as a mask that is not boolean, a boolean bias or integer
+            queries.
+        ValueError: shapes do not match, or a number is out of range.
     """
     call = checked_call(
         query,
@@ -148,7 +151,7 @@ def dot_product_attention_weights(
 
 
 def call_scores(call: Call) -> tuple[Float[Array, "*batch heads query key"], Bool[Array, "..."] | None]:
-    """Scores and mask of a checked call, as `dot_product_scores` returns them."""
+    """Compute the scores and the combined mask of a checked call, as `dot_product_scores` returns them."""
     bias, mask = call_masks(call)
     query = at_least_float32(call.query)  # ... heads query head_dim
     key = repeat_heads(at_least_float32(call.key), query.shape[-3])  # ... heads key head_dim
@@ -163,7 +166,7 @@ def call_scores(call: Call) -> tuple[Float[Array, "*batch heads query key"], Boo
 
 
 def call_weights(call: Call) -> Float[Array, "*batch heads query key"]:
-    """Weights of a checked call, as `dot_product_attention_weights` returns them."""
+    """Compute the attention weights of a checked call, as `dot_product_attention_weights` returns them."""
     scores, mask = call_scores(call)
     return masked_softmax(scores, mask) if call.sinks is None else sink_softmax(scores, call.sinks, mask)
 
@@ -171,7 +174,7 @@ def call_weights(call: Call) -> Float[Array, "*batch heads query key"]:
 def call_values(
     call: Call, weights: Float[Array, "*batch heads query key"]
 ) -> Float[Array, "*batch heads query value_dim"]:
-    """Output of a checked call for its weights, as `weighted_values` returns it."""
+    """Compute the output of a checked call from its attention weights, as `weighted_values` returns it."""
     return weighted_values(
         weights,
         call.value,
@@ -182,15 +185,15 @@ def call_values(
 
 
 def call_logsumexp(call: Call) -> Float[Array, "*batch heads query"]:
-    """The logarithms of a checked call, as `dot_product_attention` returns them: of its scores alone, without sinks."""
+    """Compute the logsumexp of the scores of a checked call, without sinks, as `dot_product_attention` returns it."""
     return masked_logsumexp(*call_scores(call))
 
 
 def call_masks(call: Call) -> tuple[Float[Array, "..."] | None, Bool[Array, "..."] | None]:
-    """One bias and one mask that say the same as all the restrictions of a checked call together.
+    """Combine all restrictions of a checked call into one bias and one mask.
 
     Returns:
-        The bias with 0 in place of -inf, and the conjunction of all masks; None where there is nothing to say.
+        The bias with 0 instead of -inf, and the logical and of all masks; None for no bias, and for no mask.
     """
     bias, masks = call.bias, [call.mask]
     if bias is not None and not known_finite(bias):
@@ -211,22 +214,22 @@ def weighted_values(
     dropout_rate: float = 0.0,
     has_masked: bool = True,
 ) -> Float[Array, "*batch heads query value_dim"]:
-    """The mean of the values under the weights, some of which may be dropped (Srivastava et al. 2014).
+    """Compute the weighted mean of the values, with dropout of the weights (Srivastava et al. 2014).
 
     Args:
-        weights: as `dot_product_attention_weights` gives them.
-        value: values, whose weighted mean is the output.
-        dropout_keep: False where a weight is dropped; those kept are divided by `1 - dropout_rate`.
-        dropout_rate: the probability with which `dropout_keep` was drawn.
-        has_masked: whether weights may be zero because their keys are masked; such values have no influence, NaN
-            and inf included. False skips that protection.
+        weights: attention weights, as returned by `dot_product_attention_weights`.
+        value: values, `(..., kv_heads, key_len, value_dim)`.
+        dropout_keep: boolean dropout mask, True keeps; kept weights are divided by `1 - dropout_rate`.
+        dropout_rate: rate with which `dropout_keep` was sampled.
+        has_masked: whether some keys may be masked; values with a weight of zero then have no influence, even NaN and
+            inf. False skips that protection.
 
     Returns:
-        One value a query, in the dtype of `value`.
+        Output with one vector per query, in the dtype of `value`.
 
     Raises:
-        TypeError: an array of the wrong type.
-        ValueError: shapes that do not fit.
+        TypeError: an array has the wrong type.
+        ValueError: shapes do not match.
     """
     check_read(weights, value)
     check_keep(dropout_keep, weights.shape)
@@ -240,7 +243,7 @@ def weighted_values(
 
 
 def reference_attention(call: Call) -> Any:
-    """Weights first, then the mean of the values under them."""
+    """Compute `dot_product_attention` by its definition: the weights, then the weighted mean of the values."""
     output = call_values(call, call_weights(call))  # ... heads query value_dim
     return (output, call_logsumexp(call)) if call.return_logsumexp else output
 

@@ -1,11 +1,12 @@
-"""Scaled dot-product attention for use: one call, the fastest implementation that can do it.
+"""Scaled dot-product attention with a choice of implementations.
 
-`implementation=None` never refuses and never changes the result. A name asks for one implementation and for no
-other: `reference` makes all weights, `blockwise` never more than a tile of them, the rest are the framework's own.
+`implementation=None` runs the fastest implementation that supports the call; it never raises for lack of support and
+never changes the result. A name selects one implementation: `reference` computes all weights at once, `blockwise` one
+tile at a time, `ring` and `all_to_all` run over several devices, and the others are kernels of the framework.
 
-Every derivative that is given is right, and what is not given raises. PyTorch's SDPA has no second derivative of its
-own, and `jax.custom_vjp`, by which tiles and the ring have their gradients in JAX, has no forward mode;
-`implementation="reference"` gives both. `docs/derivatives.md` says which implementation gives what.
+Derivatives are correct or raise an error. PyTorch's SDPA has no second derivative, and `jax.custom_vjp`, which defines
+the gradients of tiles and of the ring in JAX, has no forward mode; `implementation="reference"` has both.
+`docs/derivatives.md` lists the derivatives of each implementation.
 """
 
 from typing import Any, TypedDict, Unpack
@@ -26,7 +27,7 @@ IMPLEMENTATIONS = {each.name: each for each in (REFERENCE, BLOCKWISE, RING, ALL_
 
 
 class Restrictions(TypedDict, total=False):
-    """Which keys a query sees and how scores are scaled; each as in `dot_product_attention_weights`."""
+    """Arguments for the visible keys and the scale of the scores, as in `dot_product_attention_weights`."""
 
     is_causal: bool
     window: int | tuple[int | None, int | None] | None
@@ -39,7 +40,7 @@ class Restrictions(TypedDict, total=False):
 
 
 class Scoring(Restrictions, total=False):
-    """All that decides the scores; each as in `dot_product_attention_weights`."""
+    """Arguments that affect the attention scores, as in `dot_product_attention_weights`."""
 
     softcap: float | None
     sinks: Float[Array, "heads"] | None
@@ -67,25 +68,26 @@ def dot_product_attention(
     return_logsumexp: bool = False,
     implementation: str | None = None,
 ) -> Any:
-    """The mean of the values, weighted by how well each key answers the query (Vaswani et al. 2017).
+    """Scaled dot-product attention: softmax(QKᵀ·scale + bias) V (Vaswani et al. 2017).
 
     Args:
         query, key, bias, mask, is_causal, window, query_offset, query_lengths, key_lengths, query_segments,
             key_segments, scale, softcap, sinks: as in `dot_product_attention_weights`.
-        value: values, whose weighted mean is the output.
+        value: values, `(..., kv_heads, key_len, value_dim)`.
         dropout_keep, dropout_rate: as in `weighted_values`.
-        return_logsumexp: whether to return the logarithm of each query's sum of exponentials as well.
-        implementation: one of `IMPLEMENTATIONS`, or None for the fastest that can do the call.
+        return_logsumexp: whether to return the logsumexp of each query's scores as well.
+        implementation: one of `IMPLEMENTATIONS`; None for the fastest that supports the call.
 
     Returns:
-        One value a query, in the dtype of `query`; exactly zero where a query sees no key. With `return_logsumexp` a
-        pair of it and the logarithms, in at least float32: of what the scores of a query sum to, sinks and dropout
-        left out; -inf with a gradient of zero where a query sees no key.
+        Output with one vector per query, in the dtype of `query`; exactly zero for fully masked rows. With
+        `return_logsumexp`, a pair of the output and the logsumexp of the scores, in at least float32, without sinks and
+        dropout; it is -inf with a gradient of zero for fully masked rows.
 
     Raises:
-        TypeError: an argument of the wrong type: a mask that is not boolean, a bias that is, integer queries.
-        ValueError: shapes that do not fit, a number out of range, or an unknown implementation.
-        NotImplementedError: the implementation asked for cannot do the call.
+        TypeError: an argument has the wrong type, such as a mask that is not boolean, a boolean bias or integer
+            queries.
+        ValueError: shapes do not match, a number is out of range, or the implementation is unknown.
+        NotImplementedError: the selected implementation does not support the call.
     """
     call = checked_call(
         query,
@@ -111,11 +113,11 @@ def dot_product_attention(
 
 
 def output_of(call: Call, implementation: str | None) -> Any:
-    """The output of a checked call, with its logsumexp where it asks for it, by one implementation or the fastest.
+    """Run a checked call with one implementation, or with the fastest for None.
 
     Raises:
-        ValueError: an unknown implementation.
-        NotImplementedError: the implementation asked for cannot do the call.
+        ValueError: the implementation is unknown.
+        NotImplementedError: the selected implementation does not support the call.
     """
     if implementation is None:
         return fastest(call)
@@ -142,14 +144,14 @@ def attend(
     dropout_rate: float = 0.0,
     **scoring: Unpack[Scoring],
 ) -> tuple[Float[Array, "*batch heads query value_dim"], Float[Array, "*batch heads query key"] | None]:
-    """`dot_product_attention` together with its weights: what a module calls between its projections.
+    """Compute `dot_product_attention` and its attention weights, as a module needs them between its projections.
 
     Args:
         query, key, value, bias, mask, dropout_keep, dropout_rate, scoring: as in `dot_product_attention`.
-        need_weights: with False the weights are None and the fastest implementation runs.
+        need_weights: whether to return the attention weights; without them a fused kernel may run.
 
     Returns:
-        The output, and the weights before dropout in at least float32.
+        The output, and the attention weights before dropout in at least float32; None without `need_weights`.
 
     Raises:
         TypeError, ValueError: as `dot_product_attention`.

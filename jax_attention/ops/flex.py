@@ -1,14 +1,15 @@
-r"""Attention with any rule for the scores and for who sees whom, given as Python functions (Dong et al. 2024).
+r"""Flex attention: scores and masks defined by Python functions (Dong et al. 2024).
 
 $$ o_i = \sum_{j \in V(i)} \mathrm{softmax}_j\big(\mathrm{score}(s\, q_i^\top k_j,\, b, h, i, j)\big)\, v_j $$
 
-A function is told of one pair: its score, and the numbers of batch element, head, query and key. The same function
-serves both mirrors, forward and backward, on every platform. Gradients flow to the floats that it closes over.
+A score function takes the score of one query-key pair and the indices of batch element, head, query and key. The same
+function works in both mirrors, forward and backward, on every platform. Gradients flow to the floating-point arrays
+that it closes over.
 
     >>> slopes = jnp.asarray([0.5, 0.25, 0.125])
     >>> flex_attention(query, key, value, lambda score, b, h, i, j: score - slopes[h] * (i - j))
 
-A mask is worked out once for blocks of queries and keys; those with nothing to see are never visited:
+A mask is evaluated once for blocks of queries and keys; fully masked blocks are skipped:
 
     >>> document = jnp.asarray([0, 0, 0, 1, 1])
     >>> same = lambda b, h, i, j: document[i] == document[j]
@@ -53,28 +54,28 @@ def flex_attention(
     enable_gqa: bool = False,
     return_lse: bool = False,
 ) -> Any:
-    """Attention with scores and mask by functions; memory is linear in the lengths.
+    """Attention with scores and mask defined by functions; memory is linear in the lengths.
 
     Args:
         query, key, value: as in `dot_product_attention`.
-        score_mod: the score that takes the place of a scaled product.
-        block_mask: who sees whom; None shows every key.
-        scale: factor on the products; `1 / sqrt(head_dim)` if None.
-        enable_gqa: whether there may be fewer heads of keys and values than of queries.
-        return_lse: whether to return the logarithm of each query's sum of exponentials as well.
+        score_mod: function of (score, b, h, i, j) that returns the modified score; None for no change.
+        block_mask: mask of the visible keys, made by `create_block_mask`; None for no mask.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        enable_gqa: whether queries may have more heads than keys and values.
+        return_lse: whether to return the logsumexp of each query's scores as well.
 
     Returns:
-        One value a query, exactly zero where it sees no key; with `return_lse` a pair of it and the logarithms
-        `(batch, heads, query)`, -inf where it sees no key.
+        Output with one vector per query, exactly zero for fully masked rows. With `return_lse`, a pair of the output
+        and the logsumexp `(batch, heads, query)`, -inf for fully masked rows.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes do not match.
     """
     check_attention(query, key, value)
     batch, heads, query_len, _ = query.shape
     kv_heads, key_len = key.shape[1:3]
     check_flex(query, key, block_mask, enable_gqa)
-    if 0 in (batch, query_len, key_len):  # no query sees a key
+    if 0 in (batch, query_len, key_len):  # no query-key pairs
         output = jnp.zeros((batch, heads, query_len, value.shape[-1]), query.dtype)
         return (output, at_least_float32(output).sum(-1) - jnp.inf) if return_lse else output
     group = heads // kv_heads
@@ -107,7 +108,7 @@ def flex_attention(
 
 
 def check_flex(query: Array, key: Array, block_mask: BlockMask | None, enable_gqa: bool) -> None:
-    """Raise ValueError unless heads and mask fit queries and keys."""
+    """Raise ValueError unless the heads and the block mask match queries and keys."""
     (batch, heads, query_len, _), (_, kv_heads, key_len, _) = query.shape, key.shape
     if heads != kv_heads and not enable_gqa:
         raise ValueError(
@@ -124,7 +125,7 @@ def check_flex(query: Array, key: Array, block_mask: BlockMask | None, enable_gq
 
 @dataclass(frozen=True, eq=False)
 class _FlexRule:
-    """The rule of `flex_attention`: its functions, with what they close over as arguments."""
+    """Score and mask rule of `flex_attention`; the functions take their closed-over arrays as arguments."""
 
     scale: float
     score_mod: Callable[..., Array] | None
@@ -138,7 +139,7 @@ class _FlexRule:
         known: Any,
         place: Place,
     ) -> Float[Array, "group row column"]:
-        """`score_mod` of every scaled product."""
+        """Apply `score_mod` to every scaled product."""
         score_mod = self.score_mod
         if score_mod is None:
             return products
@@ -152,7 +153,7 @@ class _FlexRule:
         return changed.astype(products.dtype)
 
     def visible(self, known: Any, place: Place) -> Bool[Array, "..."]:
-        """`mask_mod` of every pair."""
+        """Apply `mask_mod` to every query-key pair."""
         mask_mod = self.mask_mod
         if mask_mod is None:
             return place.keys >= 0
@@ -161,7 +162,7 @@ class _FlexRule:
 
 
 def _whole(x: Array, axis: int, size: int) -> Array:
-    """Zeros behind the end of an axis until it is a multiple of `size`, also where it has size 1."""
+    """Pad an axis with zeros to a multiple of `size`, even an axis of size 1."""
     widths = [(0, -x.shape[axis] % size) if i == axis else (0, 0) for i in range(x.ndim)]
     return jnp.pad(x, widths)
 
@@ -169,7 +170,7 @@ def _whole(x: Array, axis: int, size: int) -> Array:
 def _rule(
     score_mod: ScoreMod | None, block_mask: BlockMask | None, scale: float, dtype: Any
 ) -> tuple[_FlexRule, tuple[Array, ...], Any]:
-    """The rule, the floats that `score_mod` closes over, and all else that the two functions close over."""
+    """Rule, floating-point arrays that `score_mod` closes over, and all other arrays that the functions close over."""
     number, product = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), dtype)
     nothing: tuple[None, tuple[Array, ...], tuple[Array, ...]] = (None, (), ())
     score, floats, others = nothing if score_mod is None else _opened(score_mod, product, *(number,) * 4)
@@ -180,7 +181,7 @@ def _rule(
 def _opened(
     function: Callable[..., Array], *example: jax.ShapeDtypeStruct
 ) -> tuple[Callable[..., Array], tuple[Array, ...], tuple[Array, ...]]:
-    """A function with the arrays that it closes over as arguments, floats and others, and these arrays."""
+    """Turn the arrays that a function closes over into arguments, and return them as floats and others."""
     closed = jax.make_jaxpr(function)(*example)
     held = [jnp.asarray(x) for x in closed.consts]
     is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in held]
@@ -201,7 +202,7 @@ def _tiles_of_blocks(
 ) -> tuple[
     tuple[int, int], Bool[Array, "batch kv_heads rows columns"], Bool[Array, "batch kv_heads rows columns"]
 ]:
-    """Tiles of many blocks: live if any of them is, full if all are; heads of a group share theirs."""
+    """Group blocks into tiles: live if any block is live, full if all are full; the heads of a group share tiles."""
     heads = mask.live.shape[1]
     merged = (1, 1) if heads == 1 else (heads // group, group)
     sizes, live, full = [], mask.live, mask.full
@@ -210,11 +211,11 @@ def _tiles_of_blocks(
         blocks = tile_size(count, max(1, most // block))
         widths = [(0, -count % blocks if each == axis else 0) for each in range(4)]
         live = jnp.pad(live, widths)
-        full = jnp.pad(full, widths)  # what is beyond the last key must be masked
+        full = jnp.pad(full, widths)  # tiles beyond the last key must be masked
         live, full = (x.reshape(*x.shape[:axis], -1, blocks, *x.shape[axis + 1 :]) for x in (live, full))
         live, full = live.any(axis + 1), full.all(axis + 1)
         sizes.append(block * blocks)
     live, full = (x.reshape(x.shape[0], *merged, *x.shape[2:]) for x in (live, full))
-    # Of the last block some keys may be no keys.
+    # The last block may contain padding keys.
     full = full & (jnp.arange(1, full.shape[-1] + 1) * sizes[1] <= mask.lengths[1])
     return (sizes[0], sizes[1]), live.any(2), full.all(2)

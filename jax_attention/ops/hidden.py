@@ -1,8 +1,8 @@
-"""Masked keys and values have no influence, whatever they hold: 0 · NaN is NaN, so a weight of zero is not enough.
+"""Protection against NaN and inf in masked keys and values: 0 · NaN is NaN, so a weight of zero is not enough.
 
-The reference implementation hides a value from each query that does not attend to it (`finite`, `spoiled_scores`,
-`spoiled_output`). Other implementations promise it for keys that no query attends to, such as padding and unwritten
-slots of a KV cache: `without_dead_keys` replaces them by zeros.
+In the reference implementation, a value has no influence on a query that does not attend to it (`finite`,
+`spoiled_scores`, `spoiled_output`). Other implementations guarantee this only for keys that no query attends to, such
+as padding and unwritten slots of a KV cache: `without_dead_keys` replaces them by zeros.
 """
 
 from collections.abc import Callable
@@ -17,18 +17,18 @@ from jax_attention.ops.rules import reached_keys, visible_pairs
 
 
 def finite(x: Float[Array, "... key dim"]) -> Float[Array, "... key dim"]:
-    """`x` with 0 in place of NaN and inf."""
+    """Replace NaN and inf in `x` by 0."""
     return x if known_finite(x) else jnp.where(jnp.isfinite(x), x, 0.0)
 
 
 def spoiled_scores(
     scores: Float[Array, "... query key"], key: Float[Array, "... key head_dim"], mask: Bool[Array, "..."]
 ) -> Float[Array, "... query key"]:
-    """Scores of `finite` keys, NaN where the query attends to a key that is not finite."""
+    """Scores of `finite` keys, set to NaN where a query attends to a key with NaN or inf."""
     if known_finite(key):
         return scores
     bad = ~jnp.isfinite(key).all(axis=-1)[..., None, :]  # ... heads 1 key
-    # Adding keeps the memory layout of the scores; `where` would take the mask's, and round otherwise after it.
+    # Adding keeps the memory layout of the scores; `where` would use the mask's, which changes later rounding.
     return scores + jnp.where(bad & mask, jnp.nan, 0.0)
 
 
@@ -37,7 +37,7 @@ def spoiled_output(
     weights: Float[Array, "... query key"],
     value: Float[Array, "... key value_dim"],
 ) -> Float[Array, "... query value_dim"]:
-    """Output from `finite` values, NaN where a weight other than zero falls on a value that is not finite."""
+    """Output from `finite` values, set to NaN where a nonzero weight meets a value with NaN or inf."""
     if known_finite(value):
         return output
     bad = ~jnp.isfinite(value).all(axis=-1)[..., None, :]  # ... heads 1 key
@@ -45,12 +45,12 @@ def spoiled_output(
 
 
 def ignoring_dead_keys(run: Callable[[Call], Array]) -> Callable[[Call], Array]:
-    """The same implementation, for which a key that is masked for every query holds zeros."""
+    """Wrap an implementation so that keys and values masked for every query are replaced by zeros."""
     return lambda call: run(without_dead_keys(call))
 
 
 def without_dead_keys(call: Call) -> Call:
-    """The call with zeros for keys and values that no query of their batch element and head attends to."""
+    """Replace keys and values that no query of their batch element and head attends to by zeros."""
     alive = _alive(call)
     if alive is None:
         return call
@@ -63,7 +63,7 @@ def without_dead_keys(call: Call) -> Call:
 
 
 def _alive(call: Call) -> Bool[Array, "... key"] | None:
-    """Whether any query attends to each key; None where all do for sure."""
+    """Mask of the keys that at least one query attends to; None if this is known to be all."""
     pairs, visibility = call.mask, call.visibility
     if call.bias is not None and not known_finite(call.bias):
         seen = call.bias != -jnp.inf

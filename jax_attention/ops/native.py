@@ -1,10 +1,10 @@
-"""JAX's own kernels, made to obey the contract.
+"""JAX's own attention kernels, adapted to this package's conventions.
 
-`xla` and `cudnn` are `jax.nn.dot_product_attention`: by itself it wants length before heads, gives the mean of all
-values for a fully masked row, and is NaN where a bias hides a whole row. Here all restrictions become one mask, and
-a row with nothing to see is shown everything inside the kernel and set to zero after it, so that no kernel meets an
-empty row. Where only places count, and queries and keys stand at the same ones, no mask is made. `splash` is the
-attention kernel for TPU that comes with Pallas; lengths are padded to its tiles.
+`xla` and `cudnn` are `jax.nn.dot_product_attention`. On its own it expects the length axis before the heads, returns
+the mean of all values for a fully masked row, and NaN where a bias of -inf masks a whole row. Here all restrictions are
+combined into one mask; fully masked rows are unmasked inside the kernel and their output is set to zero. No mask is
+built for restrictions by position alone if queries and keys have the same positions. `splash` is the TPU attention
+kernel that comes with Pallas; lengths are padded to its tiles.
 """
 
 from functools import cache, partial
@@ -30,11 +30,11 @@ ONE_PASS = (
     "default",
     "fastest",
     "bfloat16",
-)  # products of more passes its compiler has in float32 alone
+)  # the compiler supports multi-pass products only in float32
 
 
 def xla_refusal(call: Call) -> str | None:
-    """What XLA's fused call cannot do of a call."""
+    """Reason why `jax.nn.dot_product_attention` does not support a call; None if it does."""
     if call.return_logsumexp:
         return "jax.nn.dot_product_attention gives no logsumexp here"
     if call.softcap is not None:
@@ -56,7 +56,7 @@ def xla_refusal(call: Call) -> str | None:
 
 
 def cudnn_refusal(call: Call) -> str | None:
-    """What cuDNN cannot do of a call."""
+    """Reason why cuDNN does not support a call; None if it does."""
     refusal = xla_refusal(call)
     if refusal:
         return refusal
@@ -77,7 +77,7 @@ def cudnn_refusal(call: Call) -> str | None:
 
 @cache
 def _gpu_is_here() -> bool:
-    """Whether JAX finds GPUs that cuDNN's attention runs on; without one its operations cannot even be traced."""
+    """Whether JAX finds GPUs that support cuDNN's attention; without one, its operations cannot even be traced."""
     try:
         return all(float(device.compute_capability) >= 8.0 for device in jax.devices("cuda"))
     except RuntimeError:
@@ -85,7 +85,7 @@ def _gpu_is_here() -> bool:
 
 
 def _needs_mask(call: Call) -> bool:
-    """Whether the call hides what `jax.nn` can only be told by a mask or bias as large as the scores."""
+    """Whether a call needs a mask or bias of the size of the scores in `jax.nn.dot_product_attention`."""
     if call.bias is not None or call.mask is not None:
         return True
     seen, square = call.visibility, call.query.shape[-2] == call.key.shape[-2]
@@ -98,10 +98,10 @@ def _needs_mask(call: Call) -> bool:
 def native_attention(
     call: Call, implementation: Literal["xla", "cudnn"]
 ) -> Float[Array, "*batch heads query dim"]:
-    """The call through `jax.nn.dot_product_attention`."""
+    """Run a call with `jax.nn.dot_product_attention`."""
     query, key, value = (jnp.swapaxes(x, -3, -2) for x in (call.query, call.key, call.value))
     seen = call.visibility
-    if not _needs_mask(call):  # then every query sees its own key at least
+    if not _needs_mask(call):  # then every query attends at least to its own key
         output = jax.nn.dot_product_attention(
             query,
             key,
@@ -124,7 +124,7 @@ def native_attention(
 
 
 def xla_attention(call: Call) -> Float[Array, "*batch heads query dim"]:
-    """The call through XLA; float16 in float32, for JAX's products of it are not compiled for the CPU."""
+    """Run a call with XLA; float16 runs in float32, because JAX cannot compile its products for the CPU."""
     if call.query.dtype != jnp.float16:
         return native_attention(call, "xla")
     query, key, value = (x.astype(jnp.float32) for x in (call.query, call.key, call.value))
@@ -132,7 +132,7 @@ def xla_attention(call: Call) -> Float[Array, "*batch heads query dim"]:
 
 
 def splash_refusal(call: Call) -> str | None:
-    """What splash attention cannot do of a call."""
+    """Reason why splash attention does not support a call; None if it does."""
     seen = call.visibility
     if call.return_logsumexp:
         return "splash attention gives no logsumexp here"
@@ -154,8 +154,8 @@ def splash_refusal(call: Call) -> str | None:
     if jax.config.read("jax_enable_x64"):
         return "splash attention counts in 32 bits, got jax_enable_x64=True"
     if not isinstance(seen.query_offset, int) or seen.query_offset < 0:
-        return "splash attention must know query_offset while it is compiled, and it must be at least 0"
-    # How far the last query is from the keys.
+        return "splash attention needs a query_offset of at least 0 that is known at compile time"
+    # Distance of the last query from the last key.
     beyond = seen.query_offset + call.query.shape[-2] - call.key.shape[-2]
     if seen.before is not None and seen.before < beyond:
         return f"splash attention needs a key in every window, got {seen.before} keys and a query {beyond} behind"
@@ -168,7 +168,7 @@ def _refuse_other_platforms(*_: Any) -> Any:
     raise NotImplementedError("splash attention needs a TPU, got another platform")
 
 
-# Lowered where there is no TPU, for that is where a program's platform is known; its gradient is refused as it is.
+# Raises at lowering on other platforms, because a program's platform is known only there; its gradient raises too.
 _no_tpu = Primitive("no_tpu")
 _no_tpu.def_impl(_refuse_other_platforms)
 _no_tpu.def_abstract_eval(lambda x: x)
@@ -178,7 +178,7 @@ batching.primitive_batchers[_no_tpu] = lambda given, axes: (_no_tpu.bind(*given)
 
 
 def splash_on_tpu(call: Call) -> Float[Array, "*batch heads query value_dim"]:
-    """`splash_attention`; a program for another platform is refused in one sentence, where Pallas raises its own."""
+    """Run `splash_attention`; on other platforms raise a one-sentence error instead of Pallas's own."""
 
     def refused(query: Array, key: Array, value: Array) -> Array:
         total = query.sum() + key.sum() + value.sum()
@@ -191,7 +191,7 @@ def splash_on_tpu(call: Call) -> Float[Array, "*batch heads query value_dim"]:
 
 
 def splash_attention(call: Call, interpret: bool = False) -> Float[Array, "*batch heads query value_dim"]:
-    """The call through the TPU kernel; with `interpret` it runs anywhere, slowly."""
+    """Run a call with the TPU kernel; `interpret` runs it on any platform, slowly."""
     heads, query_len, _ = call.query.shape[-3:]
     key_len = call.key.shape[-2]
     query, key, value = (pad_axis(x, -2, LANES) for x in (call.query, call.key, call.value))
@@ -212,7 +212,7 @@ def splash_attention(call: Call, interpret: bool = False) -> Float[Array, "*batc
         attn_logits_soft_cap=call.softcap,
         interpret=interpret,
     )
-    # What fills the last tile belongs to another sequence, which no query is of.
+    # Padding keys in the last tile get a segment without queries.
     segments = splash.SegmentIds(
         jnp.zeros(shape[0], jnp.int32), (jnp.arange(shape[1]) >= key_len).astype(jnp.int32)
     )

@@ -1,4 +1,4 @@
-"""Attention with one head, and no axis for it."""
+"""Single-head attention without a head axis."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -29,7 +29,7 @@ def score_attention(
     dropout_keep: Bool[Array, "batch query key"] | None = None,
     dropout_rate: float = 0.0,
 ) -> AttentionOutput:
-    """Attention from scores of any kind: softmax over the keys, then the weighted mean of the values."""
+    """Attention from given scores: softmax over the keys, then the weighted mean of the values."""
     scores = scores[:, None]  # batch 1 query key
     if mask is not None:
         check_boolean("mask", mask)

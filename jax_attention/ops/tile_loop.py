@@ -1,12 +1,12 @@
-r"""Attention tile by tile: the scores of a tile are used and forgotten, so memory is linear in the length.
+r"""Blockwise attention with an online softmax: the scores of a tile are not stored, so memory is linear in the length.
 
 $$ m' = \max(m, \max_j s_j), \qquad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'}, \qquad
    a' = e^{m - m'} a + \sum_j e^{s_j - m'} v_j, \qquad o = a / \ell $$
 
-The softmax of a row is gathered as its tiles come by: m is the largest score so far, ℓ the sum of exponentials and a
-that of values, both relative to m (Milakov & Gimelshein 2018; Rabe & Staats 2021). The backward pass makes the scores
-again (Dao et al. 2022). All that it needs of the softmax is m and ℓ of each row, two numbers and not their one
-logarithm m + log ℓ, which would cost digits, and the output before it is rounded to a dtype of 16 bits:
+The softmax of a row is accumulated over its tiles: m is the largest score so far, ℓ is the sum of exponentials, and a
+is the sum of values weighted by these exponentials, both relative to m (Milakov & Gimelshein 2018; Rabe & Staats 2021).
+The backward pass recomputes the scores (Dao et al. 2022). It needs only m and ℓ of each row, and the output before it
+is rounded to 16 bits; m and ℓ are saved separately, because the logsumexp m + log ℓ would lose digits:
 
 $$ p_j = e^{s_j - m} / \ell, \qquad \partial v_j = p_j\, \partial o, \qquad
    \partial s_j = p_j \left(\partial o^\top v_j - \partial o^\top o\right) $$
@@ -29,14 +29,14 @@ from jax_attention.ops.tiles import Fixed, Learned, Plan, Tile, Tiling
 def attend_tiles(
     plan: Plan, learned: Learned, fixed: Fixed
 ) -> tuple[Float[Array, "batch kv_heads group query value_dim"], Float[Array, "batch kv_heads group query"]]:
-    """What each query reads, and the logarithm of its sum of exponentials, -inf where it sees nothing."""
+    """Output and logsumexp of each query; the logsumexp of fully masked rows is -inf."""
     output, log_sum, _, _ = _attend_tiles(plan, learned, fixed)
     return output.astype(learned.query.dtype), log_sum
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Array, Array, Array]:
-    """`attend_tiles`, and for its gradient m and 1 / ℓ of each row."""
+    """Output and logsumexp of each query, and m and 1 / ℓ of each row for the gradient."""
     query, key, value, bias, sinks, arrays = learned
     batch, kv_heads, group, query_len, _ = query.shape
     wide = at_least_float32(query).dtype
@@ -60,7 +60,7 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
                     )
                 )  # group row column
                 new_top = jnp.maximum(top, scores.max(-1))
-                level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is no number
+                level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is NaN
                 shares = jnp.exp(scores - level[..., None])
                 fade = jnp.exp(top - level)
                 values_here = _cut(values, j, plan.columns).astype(wide)  # column value_dim
@@ -77,7 +77,7 @@ def _attend_tiles(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Array, Ar
             if sinks is not None:
                 sink = sinks[g, :, None].astype(wide)
                 level = jnp.maximum(top, sink)
-                level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is no number
+                level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is NaN
                 fade = jnp.exp(top - level)
                 top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
             seen = total > 0
@@ -100,7 +100,7 @@ def _forward(plan: Plan, learned: Learned, fixed: Fixed) -> tuple[Any, Any]:
 
 
 def _backward(plan: Plan, saved: Any, cotangents: Any) -> tuple[Learned, None]:
-    d_output, d_log_sum, _, _ = cotangents  # the others never leave this file
+    d_output, d_log_sum, _, _ = cotangents  # the other results are not public
     return _gradient(plan, *saved, (d_output, d_log_sum)), None
 
 
@@ -115,14 +115,14 @@ def _gradient(
     results: tuple[Array, Array, Array],
     cotangents: tuple[Array, Array],
 ) -> Learned:
-    """The gradient of `attend_tiles`, tile by tile; `results` are its output, m and 1 / ℓ."""
+    """Gradient of `attend_tiles`, tile by tile; `results` holds its output, m and 1 / ℓ."""
     output, top, share = results
     query, key, value, bias, sinks, arrays = learned
     batch, kv_heads, group, query_len, _ = query.shape
     wide = top.dtype
     d_output, d_log_sum = cotangents
-    # What is taken from every score's gradient, because the weights of a row sum to one.
-    d_log_sum = jnp.where(share > 0, d_log_sum, 0.0)  # a row that sees nothing has no gradient
+    # Subtracted from the gradient of every score, because the weights of a row sum to one.
+    d_log_sum = jnp.where(share > 0, d_log_sum, 0.0)  # fully masked rows have no gradient
     mean = (d_output * output).sum(-1) - d_log_sum
     is_one_tile = key.shape[2] == plan.columns
 
@@ -135,7 +135,7 @@ def _gradient(
             asked = plan.rule.scale * _cut(queries, i, plan.rows).astype(wide)
             d_read = _cut(d_reads, i, plan.rows)
             level, per, off, further = (_cut(x, i, plan.rows) for x in statistics)
-            # With features first, as products along the rows of a tile want them; once a row of tiles.
+            # Features first, as the products along the rows of a tile need them; once per row of tiles.
             asked_first, d_read_first = (jnp.moveaxis(x, -1, 0) for x in (asked, d_read))
 
             def tile(is_partial: bool, j: Array, carry: Any) -> Any:
@@ -152,11 +152,11 @@ def _gradient(
                 )
                 shares = jnp.exp(at.hidden(scores) - level) * per
                 d_shares = at.kept(einsum("rqd,kd->rqk", d_read, values_here))
-                # With one tile in a row, what is taken off rounds as in the definition.
+                # With one tile per row, the subtracted mean rounds as in the reference implementation.
                 less = (shares * d_shares).sum(-1, keepdims=True) - further if is_one_tile else off
                 d_products, d_bias_here, d_arrays_here = pull(shares * (d_shares - less))
                 d_asked = d_asked + einsum("rqk,kd->rqd", d_products, keys_here)
-                # Transposed, because that spares XLA a copy of the whole tile.
+                # Transposed, which saves XLA a copy of the whole tile.
                 d_keys = _add(d_keys, einsum("drq,rqk->dk", asked_first, d_products), j)
                 d_values = _add(d_values, einsum("drq,rqk->dk", d_read_first, at.kept(shares)), j)
                 d_bias = None if bias is None else at.add(d_bias, d_bias_here)
@@ -175,10 +175,10 @@ def _gradient(
     start = None if bias is None else jnp.zeros(bias.shape, wide), jax.tree.map(jnp.zeros_like, arrays)
     if jax.tree.leaves(start):
         (d_bias, d_arrays), own = lax.scan(pair, start, numbers)
-    else:  # nothing is summed over the pairs
+    else:  # no sums over the pairs
         d_bias, d_arrays = start
         own = lax.map(lambda number: pair(start, number)[1], numbers, batch_size=_at_once(fixed))
-    d_query, d_key, d_value = own[0], own[1].mT, own[2].mT  # as many pairs of batch element and head
+    d_query, d_key, d_value = own[0], own[1].mT, own[2].mT  # one entry per pair of batch element and head
     d_query, d_key, d_value = (
         d.reshape(x.shape).astype(x.dtype)
         for d, x in zip((d_query, d_key, d_value), (query, key, value), strict=True)
@@ -196,7 +196,7 @@ def _gradient_forward(plan: Plan, *saved: Any) -> tuple[Learned, Any]:
 
 
 def _gradient_backward(plan: Plan, saved: Any, d_gradient: Learned) -> tuple[Learned, None, None, Any]:
-    """Derivatives of the gradient, of every order: from all scores of a head at once."""
+    """Derivatives of the gradient, of any order, computed from all scores of a head at once."""
     learned, fixed, _, cotangents = saved
 
     def gradient(learned: Learned, cotangents: tuple[Array, Array]) -> Learned:
@@ -212,7 +212,7 @@ _gradient.defvjp(_gradient_forward, _gradient_backward)
 def attend_whole(
     plan: Plan, learned: Learned, fixed: Fixed
 ) -> tuple[Float[Array, "batch kv_heads group query value_dim"], Float[Array, "batch kv_heads group query"]]:
-    """`attend_tiles` with one tile that is the whole plane; differentiable as often as asked for."""
+    """`attend_tiles` with a single tile for the whole plane, differentiable any number of times."""
     query, key, value, bias, sinks, arrays = learned
     batch, kv_heads, group, query_len, _ = query.shape
     wide = at_least_float32(query).dtype
@@ -242,11 +242,11 @@ def attend_whole(
     return read.reshape(*query.shape[:-1], -1), log_sum.reshape(query.shape[:-1])
 
 
-PAIRS = 4  # of a batch element and a key/value head; with one, XLA's threads have too little to share
+PAIRS = 4  # pairs of batch element and key/value head; a single pair is too little work for XLA's threads
 
 
 def _at_once(fixed: Fixed) -> int:
-    """How many pairs are computed together: several only if they visit the same tiles."""
+    """Number of pairs that are computed together: several only if they visit the same tiles."""
     batch, kv_heads, _ = fixed.tiling.full.shape
     return PAIRS if batch == kv_heads == 1 else 1
 

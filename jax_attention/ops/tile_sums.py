@@ -1,4 +1,4 @@
-"""Sums over tiles whose number depends on the input, with derivatives of every order in reverse mode."""
+"""Sums over a number of tiles that depends on the input, with reverse-mode derivatives of any order."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,22 +11,23 @@ from jaxtyping import Int
 
 
 def tile_count(members: Int[Array, " batch"], most: int, size: int) -> Any:
-    """How many tiles of `size` hold all members, the first ones of `most` places, of every batch element; at least one.
+    """Number of tiles of `size` that cover the members of every batch element; at least one.
 
-    While code is compiled PyTorch cannot know how many there are, and takes all tiles.
+    Each batch element has its `members` first, in an axis of length `most`. Compiled PyTorch code does not know the
+    number of members, and uses all tiles.
     """
     return jnp.clip(-(-members.max() // size), 1, max(1, -(-most // size)))
 
 
 def sum_of_tiles(count: Any, term: Callable[[Any], Any]) -> Any:
-    """The sum of `term(0)`, ..., `term(count - 1)`, each an array or a tuple of arrays."""
+    """Sum of `term(0)`, ..., `term(count - 1)`, each an array or a tuple of arrays."""
     closed, shapes = jax.make_jaxpr(term, return_shape=True)(jnp.int32(0))
     found = _sum(closed.jaxpr, count, tuple(closed.consts))
     return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
 
 def maximum_of_tiles(count: Any, term: Callable[[Any], Array]) -> Array:
-    """The maximum over the tiles, element by element, to which no gradient flows."""
+    """Elementwise maximum over the tiles, without a gradient."""
     closed = jax.make_jaxpr(term)(jnp.int32(0))
     consts = [lax.stop_gradient(x) for x in closed.consts]
 
@@ -50,7 +51,7 @@ def _forward(jaxpr: Any, count: Any, consts: tuple[Any, ...]) -> Any:
 
 
 def _backward(jaxpr: Any, kept: Any, d_total: list[Array]) -> Any:
-    """The gradient of a sum is a sum over the same tiles, and has a gradient in turn."""
+    """Gradient of a sum, as a sum over the same tiles, which is differentiable again."""
     count, consts = kept
     learned = [i for i, x in enumerate(consts) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
 

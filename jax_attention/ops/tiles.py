@@ -1,8 +1,8 @@
-"""Which tiles of the (query, key) plane have something to see.
+"""Tiles of the (query, key) plane with at least one visible pair.
 
-Blockwise attention walks over the plane tile by tile. What hides keys by their place (causal, a window) or by a
-mask leaves most tiles either dead, all hidden, or full, all visible. Dead ones are never visited, full ones need no
-mask; so a causal plane costs half, and a window costs in proportion to the length.
+Blockwise attention visits the plane tile by tile. Under a causal mask, a window or another mask, most tiles are dead
+(fully masked) or full (fully visible). Dead tiles are skipped, and full tiles need no mask. So causal attention costs
+half of full attention, and the cost of a window is linear in the length.
 """
 
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ from jax_attention.ops.rules import Place, Rule, Visibility
 
 
 class Tiling(NamedTuple):
-    """The order in which each row of tiles is walked: full tiles, then partial ones, and no dead one.
+    """Order in which each row of tiles is visited: full tiles, then partial ones; dead ones are skipped.
 
     Attributes:
-        order: numbers of the tiles along the keys, `(..., rows, columns)`.
-        full: how many of them are full, `(..., rows)`.
-        live: how many are full or partial, `(..., rows)`.
+        order: indices of the tiles along the keys, `(..., rows, columns)`.
+        full: number of full tiles, `(..., rows)`.
+        live: number of full and partial tiles, `(..., rows)`.
     """
 
     order: Int[Array, "... rows columns"]
@@ -29,13 +29,13 @@ class Tiling(NamedTuple):
 
 
 def tile_size(length: int, most: int) -> int:
-    """The size of the fewest tiles of nearly equal size, each of at most `most`, that cover `length`."""
+    """Size of nearly equal tiles that cover `length` with the fewest tiles of at most `most`."""
     count = max(1, -(-length // most))
     return max(1, -(-length // count))
 
 
 def tiling(live: Bool[Array, "... rows columns"], full: Bool[Array, "... rows columns"]) -> Tiling:
-    """Sort tiles by what is to be done with them."""
+    """Sort the tiles of each row: full ones, partial ones, dead ones."""
     rank = jnp.where(full, 0, jnp.where(live, 1, 2))
     return Tiling(jnp.argsort(rank, axis=-1, stable=True), (rank == 0).sum(-1), (rank < 2).sum(-1))
 
@@ -46,15 +46,15 @@ def tiles_by_place(
     *,
     visibility: Visibility,
 ) -> tuple[Bool[Array, "batch rows columns"], Bool[Array, "batch rows columns"]]:
-    """Which tiles are live, and which full, by the places of their queries and keys alone.
+    """Live tiles and full tiles according to positions, lengths and segments.
 
     Args:
-        lengths: of queries and keys.
-        sizes: of a tile along both.
-        visibility: whom each query sees by its place.
+        lengths: number of queries and number of keys.
+        sizes: queries per tile and keys per tile.
+        visibility: restrictions by position, length and segment.
 
     Returns:
-        With a batch of 1 where all batch elements are alike.
+        Boolean arrays of live and of full tiles, with a batch of 1 if all batch elements are alike.
     """
     (query_len, key_len), (rows, columns) = lengths, sizes
     first_query = jnp.arange(-(-query_len // rows))[None, :, None] * rows  # 1 rows 1
@@ -88,7 +88,7 @@ def tiles_by_place(
 def _spans(
     segments: Int[Array, "batch length"], size: int
 ) -> tuple[Int[Array, "batch tiles"], Int[Array, "batch tiles"]]:
-    """The least and the largest number in each tile."""
+    """Minimum and maximum in each tile."""
     tiles = jnp.pad(segments, ((0, 0), (0, -segments.shape[1] % size)), mode="edge")
     tiles = tiles.reshape(tiles.shape[0], -1, size)
     return tiles.min(-1), tiles.max(-1)
@@ -97,7 +97,7 @@ def _spans(
 def tiles_by_mask(
     mask: Bool[Array, "... query key"], sizes: tuple[int, int]
 ) -> tuple[Bool[Array, "... rows columns"], Bool[Array, "... rows columns"]]:
-    """Which tiles are live, and which full, by a mask padded to whole tiles; an axis of size 1 stays one."""
+    """Live tiles and full tiles according to a mask that is padded to whole tiles; axes of size 1 keep their size."""
     *batch, query_len, key_len = mask.shape
     (rows, row), (columns, column) = _cut(query_len, sizes[0]), _cut(key_len, sizes[1])
     tiles = mask.reshape(*batch, rows, row, columns, column)
@@ -105,7 +105,7 @@ def tiles_by_mask(
 
 
 def pad_axis(x: Array, axis: int, size: int) -> Array:
-    """Zeros behind the end of an axis until it is a multiple of `size`; an axis of size 1 is for all, and stays."""
+    """Pad an axis with zeros to a multiple of `size`; an axis of size 1 broadcasts and is not padded."""
     length = x.shape[axis]
     if length == 1 or length % size == 0:
         return x
@@ -114,12 +114,12 @@ def pad_axis(x: Array, axis: int, size: int) -> Array:
 
 
 def one_of(x: Array, n: Array, g: Array) -> Array:
-    """What an array `(batch|1, kv_heads|1, ...)` holds for batch element n and key/value head g."""
+    """Select batch element n and key/value head g of an array `(batch|1, kv_heads|1, ...)`."""
     return x[n if x.shape[0] > 1 else 0, g if x.shape[1] > 1 else 0]
 
 
 def tile_of(x: Array, n: Array, g: Array, i: Array | int, j: Array | int, rows: int, columns: int) -> Array:
-    """Of an array `(batch|1, kv_heads|1, group|1, query|1, key|1)` what lies on a tile; no more of it is read."""
+    """Slice a tile of an array `(batch|1, kv_heads|1, group|1, query|1, key|1)` without reading the rest."""
     start, shape = _span(x.shape[2:], i, j, rows, columns)
     start = (n if x.shape[0] > 1 else 0, g if x.shape[1] > 1 else 0, *start)
     return lax.dynamic_slice(x, start, (1, 1, *shape))[0, 0]
@@ -128,7 +128,7 @@ def tile_of(x: Array, n: Array, g: Array, i: Array | int, j: Array | int, rows: 
 def add_tile(
     x: Array, part: Array, n: Array, g: Array, i: Array | int, j: Array | int, rows: int, columns: int
 ) -> Array:
-    """Add to what of an array `(batch|1, kv_heads|1, group|1, query|1, key|1)` lies on a tile."""
+    """Add to a tile of an array `(batch|1, kv_heads|1, group|1, query|1, key|1)`."""
     start, shape = _span(x.shape[2:], i, j, rows, columns)
     start = (n if x.shape[0] > 1 else 0, g if x.shape[1] > 1 else 0, *start)
     before = lax.dynamic_slice(x, start, (1, 1, *shape))
@@ -148,14 +148,14 @@ def _cut(length: int, size: int) -> tuple[int, int]:
 
 
 class Plan(NamedTuple):
-    """What is decided before any number is seen.
+    """Static arguments of blockwise attention.
 
     Attributes:
-        rule: how products become scores.
-        key_len: how many keys there are; what follows fills the last tile.
-        rows: queries in a tile.
-        columns: keys in a tile.
-        dropout_rate: the probability with which `Fixed.keep` was drawn.
+        rule: score and mask rule.
+        key_len: number of keys without the padding of the last tile.
+        rows: queries per tile.
+        columns: keys per tile.
+        dropout_rate: rate with which `Fixed.keep` was sampled.
     """
 
     rule: Rule
@@ -166,15 +166,15 @@ class Plan(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What has a gradient. Axes of size 1 are for all.
+    """Arrays with gradients; axes of size 1 broadcast.
 
     Attributes:
-        query: `(batch, kv_heads, group, query, head_dim)`, padded to whole tiles as all that follows.
+        query: `(batch, kv_heads, group, query, head_dim)`, padded to whole tiles like all arrays below.
         key: `(batch, kv_heads, key, head_dim)`.
         value: `(batch, kv_heads, key, value_dim)`.
-        bias: for `Plan.rule`, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
-        sinks: a score for each head that takes weight and has no value, `(kv_heads, group)`.
-        arrays: what else `Plan.rule` reads.
+        bias: bias for `Plan.rule`, `(batch|1, kv_heads|1, group|1, query|1, key|1)`; None for none.
+        sinks: score of the attention sink of each head, `(kv_heads, group)`; None for none.
+        arrays: further arrays that `Plan.rule` reads.
     """
 
     query: Float[Array, "batch kv_heads group query head_dim"]
@@ -186,13 +186,14 @@ class Learned(NamedTuple):
 
 
 class Fixed(NamedTuple):
-    """What has no gradient. Axes of size 1 are for all.
+    """Arguments without gradients; axes of size 1 broadcast.
 
     Attributes:
-        tiling: the order of tiles, with axes `(batch|1, kv_heads|1, rows)`.
-        mask: True where the query attends to the key, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
-        keep: False where a weight is dropped, likewise.
-        known: what `Plan.rule` reads to tell whom a query sees.
+        tiling: order of the tiles, with axes `(batch|1, kv_heads|1, rows)`.
+        mask: boolean mask, True where a query may attend to a key,
+            `(batch|1, kv_heads|1, group|1, query|1, key|1)`; None for no mask.
+        keep: boolean dropout mask, True keeps, with the same axes; None for none.
+        known: argument of `Plan.rule.visible`.
     """
 
     tiling: Tiling
@@ -202,7 +203,7 @@ class Fixed(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Row i and column j of the tiles of batch element n and key/value head g."""
+    """One tile, in row i and column j, of batch element n and key/value head g."""
 
     plan: Plan
     fixed: Fixed
@@ -215,22 +216,22 @@ class Tile(NamedTuple):
 
     @property
     def place(self) -> Place:
-        """Where the tile lies."""
+        """Indices of the tile in the (query, key) plane."""
         heads = self.g * self.group + jnp.arange(self.group)[:, None, None]
         queries = self.i * self.plan.rows + jnp.arange(self.plan.rows)[:, None]
         keys = self.j * self.plan.columns + jnp.arange(self.plan.columns)
         return Place(*(numbers.astype(jnp.int32) for numbers in (self.n, heads, queries, keys)))
 
     def of(self, x: Array) -> Array:
-        """The part of a bias or mask that lies on this tile."""
+        """Slice the part of a bias or mask that covers this tile."""
         return tile_of(x, self.n, self.g, self.i, self.j, self.plan.rows, self.plan.columns)
 
     def add(self, x: Array, part: Array) -> Array:
-        """Add to the part of a bias that lies on this tile."""
+        """Add to the part of a bias that covers this tile."""
         return add_tile(x, part, self.n, self.g, self.i, self.j, self.plan.rows, self.plan.columns)
 
     def hidden(self, scores: Array) -> Array:
-        """Scores of -inf where the query does not see the key."""
+        """Set masked scores to -inf."""
         if not self.is_partial:
             return scores
         place = self.place
@@ -242,7 +243,7 @@ class Tile(NamedTuple):
         return jnp.where(jnp.broadcast_to(visible, scores.shape), scores, -jnp.inf)
 
     def kept(self, shares: Array) -> Array:
-        """Shares with some dropped, and the others larger for it."""
+        """Apply the dropout mask to the weights and rescale the kept ones."""
         if self.fixed.keep is None:
             return shares
         return jnp.where(self.of(self.fixed.keep), shares / (1.0 - self.plan.dropout_rate), 0.0)

@@ -1,17 +1,18 @@
-r"""BigBird attention: blocks see neighbours, both ends, and some blocks at random (Zaheer et al. 2020).
+r"""BigBird attention: each block attends to local, global and random blocks (Zaheer et al. 2020).
 
 $$ o_i = \sum_{j : B(j) \in S_{h,B(i)}} \alpha_{ij} v_j, \qquad B(i) = \lfloor i / b \rfloor, \qquad
    S_{h,m} = \{n : |m - n| \le (w - 1) / 2\} \cup \mathcal{G} \cup R_{h,m} $$
 
-G are the first g blocks and the last g, and a block of G itself sees all. One change from `MultiHeadSelfAttention`:
-which keys are seen. S is a set: a random block that is seen already is not seen twice.
+G is the set of the first g and the last g blocks; the queries of these global blocks attend to all keys. One change
+from `MultiHeadSelfAttention`: the pattern of visible keys. S is a set: a random block that is already visible is not
+counted twice.
 
 | symbol  | argument            |                                                                    |
 |---------|---------------------|--------------------------------------------------------------------|
 | b       | `block_size`        | it must divide the length                                          |
-| w       | `window_blocks`     | blocks in a row, the query's own in the middle                     |
-| g       | `global_blocks`     | at each end                                                        |
-| R_{h,m} | `random_blocks`     | of the call, for head h and block m; `draw_random_blocks` draws some |
+| w       | `window_blocks`     | consecutive blocks, centred on the query's own                     |
+| g       | `global_blocks`     | at each end of the sequence                                        |
+| R_{h,m} | `random_blocks`     | argument of the call, per head h and block m; see `draw_random_blocks` |
 | S       | `block_sparse_mask` |                                                                    |
 """
 
@@ -47,7 +48,7 @@ def block_sparse_mask(
     window_blocks: int = 3,
     global_blocks: int = 1,
 ) -> Bool[Array, "1 heads length length"]:
-    """Each block sees its neighbours, the ends, and its random blocks; the ends see all.
+    """Block mask with local, global and random blocks; queries of global blocks attend to all keys.
 
         >>> block_sparse_mask(7, 1)
         1 1 1 1 1 1 1
@@ -58,7 +59,8 @@ def block_sparse_mask(
         1 0 0 0 1 1 1
         1 1 1 1 1 1 1
 
-    With a window of one block, no ends, and random blocks of one head; a number that is no block adds none:
+    With a window of one block, no global blocks, and random blocks for one head; an index outside the sequence adds no
+    block:
 
         >>> block_sparse_mask(3, 2, array([[[2], [-1], [0]]]), window_blocks=1, global_blocks=0)
         1 1 0 0 1 1
@@ -69,18 +71,18 @@ def block_sparse_mask(
         1 1 0 0 1 1
 
     Args:
-        num_blocks: how many blocks the sequence has.
-        block_size: how many positions a block has.
-        random_blocks: which further blocks each block of queries sees, in each head.
-        window_blocks: how many blocks in a row are seen, with the query's own in the middle.
-        global_blocks: how many blocks at each end see all and are seen by all.
-        device: where the mask lives without `random_blocks`.
+        num_blocks: number of blocks in the sequence.
+        block_size: number of positions in a block.
+        random_blocks: indices of further visible blocks for each head and query block; None for none.
+        window_blocks: number of consecutive visible blocks, centred on the query's own; odd.
+        global_blocks: number of global blocks at each end; they attend to all blocks, and all blocks attend to them.
+        device: device of the mask when there are no `random_blocks`.
 
     Returns:
-        `(1, heads, length, length)`, with one head if there are no random blocks.
+        Boolean mask `(1, heads, length, length)`; one head if there are no random blocks.
 
     Raises:
-        ValueError: sizes below 1, a window without a middle, or fewer than no global blocks.
+        ValueError: a size below 1, an even `window_blocks`, or a negative `global_blocks`.
     """
     _check_pattern(block_size, window_blocks, global_blocks)
     check_at_least(0, num_blocks=num_blocks)
@@ -104,20 +106,21 @@ def draw_random_blocks(
     global_blocks: int = 1,
     seed: int = 0,
 ) -> Int[Array, "heads blocks random"]:
-    """Random blocks for `BigBirdAttention`: for each head and block, different ones that it does not see already.
+    """Sample random blocks for `BigBirdAttention`, distinct and outside the window and the global blocks.
 
-    The same seed gives the same blocks in both frameworks. Where fewer than `num_random` blocks are left to draw
-    from, -1 stands for none.
+    The same seed gives the same blocks in both frameworks. Where fewer than `num_random` blocks are left to sample
+    from, the remaining entries are -1, which adds no block.
 
     Args:
-        num_heads, num_blocks: how many of them there are.
-        num_random: how many blocks to draw for each.
+        num_heads: number of heads.
+        num_blocks: number of blocks in the sequence.
+        num_random: number of blocks to sample for each head and query block.
         window_blocks, global_blocks: as in `block_sparse_mask`.
-        seed: what to draw from.
-        device: where the result lives.
+        seed: seed of the random generator.
+        device: device of the result.
 
     Raises:
-        ValueError: as `block_sparse_mask`, or fewer than no random blocks.
+        ValueError: as in `block_sparse_mask`, or a negative `num_random`.
     """
     _check_pattern(1, window_blocks, global_blocks)
     check_positive(num_heads=num_heads, num_blocks=num_blocks)
@@ -140,16 +143,16 @@ class BigBirdAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        block_size: how many positions a block has; must divide the length.
-        window_blocks: how many blocks in a row are seen, with the query's own in the middle.
-        global_blocks: how many blocks at each end see all and are seen by all.
+        block_size: number of positions in a block; must divide the length.
+        window_blocks: number of consecutive visible blocks, centred on the query's own; odd.
+        global_blocks: number of global blocks at each end; they attend to all blocks, and all blocks attend to them.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: as `block_sparse_mask`, sizes that do not divide, or a rate outside [0, 1).
+        ValueError: as in `block_sparse_mask`, sizes that do not divide, or a rate outside [0, 1).
     """
 
     def __init__(
@@ -183,13 +186,13 @@ class BigBirdAttention(SelfAttentionFrame):
         random_blocks: Int[Array, "heads blocks random"] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput:
-        """Let every block attend to those it sees.
+        """Apply self-attention with the BigBird pattern.
 
         Args:
-            x: the sequence.
-            mask: True where the query attends to the key; it can only hide more.
-            random_blocks: for each head and block, which further blocks it sees; None for none. A number that is
-                no block adds none.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the pattern. None for no mask.
+            random_blocks: indices of further visible blocks for each head and query block; None for none. An index
+                outside the sequence, such as -1, adds no block.
             positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
 
         Returns:
@@ -197,7 +200,7 @@ class BigBirdAttention(SelfAttentionFrame):
 
         Raises:
             TypeError: a mask that is not boolean, or blocks that are not integers.
-            ValueError: shapes that do not fit, among them a length that is no multiple of `block_size`.
+            ValueError: shapes that do not fit, or a length that is not a multiple of `block_size`.
         """
         self.check(x, mask, **call)
         check_divisible(length=x.shape[1], block_size=self.block_size)
@@ -241,12 +244,12 @@ def _check_pattern(block_size: int, window_blocks: int, global_blocks: int) -> N
     check_at_least(0, global_blocks=global_blocks)
     if window_blocks % 2 == 0:
         raise ValueError(
-            f"window_blocks must be odd (the query's own and as many on each side), got {window_blocks}"
+            f"window_blocks must be odd (the query's own block and equally many on each side), got {window_blocks}"
         )
 
 
 def main() -> None:
-    """Show six blocks of one word, of which two heads see other random ones."""
+    """Show six blocks of one word each, with one random block per block and head."""
     from jax_attention.demonstration import draw, fill, show
     from jax_attention.masks import mask_text
 

@@ -1,8 +1,8 @@
-"""Local attention as dense attention of many short sequences, so that its cost is linear in the length.
+"""Local attention in linear time, computed as dense attention of many short blocks.
 
-The queries are cut into blocks, and each block meets the blocks of keys that its queries can reach. The blocks of a
-sequence stand in the batch: block m of batch element n is element n · count + m. What queries do not see of the
-keys that their block meets is hidden by a mask.
+The queries are split into blocks, and each block attends to the blocks of keys within reach of its queries. The blocks
+become batch elements: block m of batch element n is element n · count + m. A mask hides the gathered keys that a query
+may not attend to.
 """
 
 from collections.abc import Callable
@@ -22,20 +22,20 @@ from jax_attention.ops.arrays import known_at_most
 from jax_attention.positions.protocol import place
 
 Sees = Callable[[Int[Array, "count size 1"], Int[Array, "count 1 span"]], Bool[Array, "count size span"]]
-SMALL = 32  # queries in a block at least: below, products are too small to be fast
-SHORT = 256  # up to this length all scores are made at once
+SMALL = 32  # minimum queries per block: smaller matrix products are slow
+SHORT = 256  # up to this length, all scores are computed at once
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a sequence is cut.
+    """Partition of a sequence into blocks of queries, with the key blocks that each gathers.
 
     Attributes:
-        length: of the sequence.
-        size: queries in a block; the last one is filled up.
-        count: how many blocks there are.
-        before, after: how many blocks of keys a block of queries meets before and after its own.
-        first: how many of the first keys it meets besides.
+        length: length of the sequence.
+        size: number of queries in a block; the last block is padded.
+        count: number of blocks.
+        before, after: number of key blocks gathered before and after a block's own.
+        first: number of keys at the start of the sequence that every block gathers too.
     """
 
     length: int
@@ -46,12 +46,12 @@ class Blocks:
     first: int
 
     def queries(self, x: Shaped[Array, "batch heads length dim"]) -> Shaped[Array, "blocks heads size dim"]:
-        """Block after block."""
+        """Split queries into blocks, as batch elements."""
         cut = self._cut(x, 0, 0)  # batch heads count size dim
         return rearrange(cut, "b h m s d -> (b m) h s d")
 
     def keys(self, x: Float[Array, "batch heads length dim"]) -> Float[Array, "blocks heads span dim"]:
-        """The keys or values that each block of queries meets."""
+        """Gather the keys or values of each query block."""
         cut = self._cut(x, self.before, self.after)  # batch heads before+count+after size dim
         met = [cut[:, :, i : i + self.count] for i in range(self.before + 1 + self.after)]
         if self.first:
@@ -59,13 +59,19 @@ class Blocks:
         return rearrange(jnp.concatenate(met, axis=3), "b h m s d -> (b m) h s d")
 
     def join(self, x: Float[Array, "blocks heads size *dim"]) -> Float[Array, "batch heads length *dim"]:
-        """Queries in a row again: the inverse of `queries`."""
+        """Join blocks of queries into sequences: the inverse of `queries`."""
         return rearrange(x, "(b m) h s ... -> b h (m s) ...", m=self.count)[:, :, : self.length]
 
     def numbers(self, before: int, after: int, first: int) -> Int[Array, "count span"]:
-        """Where in the sequence the elements of each block are, of so many blocks around it, and of the first ones.
+        """Sequence indices of the elements gathered for each block.
 
-        They lie outside of the sequence for those that fill up.
+        Args:
+            before, after: number of blocks gathered before and after a block's own.
+            first: number of elements gathered from the start of the sequence.
+            device: device of the result.
+
+        Returns:
+            Indices `(count, span)`, outside the sequence for padding.
         """
         span = jnp.arange((before + 1 + after) * self.size)
         start = (jnp.arange(self.count) - before) * self.size
@@ -79,12 +85,13 @@ class Blocks:
         mask: Bool[Array, "..."] | None,
         shape: tuple[int, ...],
     ) -> Bool[Array, "blocks heads size span"] | None:
-        """Which of the keys that it meets each query sees; None for all.
+        """Mask of the gathered keys that each query may attend to; None if it may attend to all.
 
         Args:
-            sees: whether a query sees a key, by their numbers; None for all.
-            mask: as a module takes it; it can only hide more.
-            shape: that of the whole weights, `(batch, heads, length, length)`.
+            sees: function of query and key indices, True where a query may attend to a key; None for all.
+            mask: boolean mask, True where a query may attend to a key; combined with `sees`. None for no mask.
+            shape: shape of the full attention weights, `(batch, heads, length, length)`.
+            device: device of the result.
         """
         seen = None if mask is None else self.pairs(align("mask", mask, shape))
         if sees is not None:
@@ -93,7 +100,7 @@ class Blocks:
             column = jnp.arange(key.shape[-1])
             once = (key >= self.first) | (column < self.first)[
                 None, None
-            ]  # the first keys, met again among the others
+            ]  # the first keys count once, though the window may gather them again
             by_number = (sees(query, key) & once & (key < self.length))[None, None]
             seen = by_number if seen is None else seen & by_number
         if seen is None:
@@ -102,18 +109,18 @@ class Blocks:
         return rearrange(seen, "b h m s k -> (b m) h s k")
 
     def pairs(self, x: Bool[Array, "... query key"]) -> Bool[Array, "batch heads count size span"]:
-        """What of an array `(batch|1, heads|1, length|1, length|1)` belongs to each block; axes of 1 stay."""
+        """Gather the entries of each block from `(batch|1, heads|1, length|1, length|1)`; axes of size 1 stay."""
         query = self.numbers(0, 0, 0)[..., None]  # count size 1
         key = self.numbers(self.before, self.after, self.first)[:, None]  # count 1 span
         query, key = (jnp.clip(number, 0, self.length - 1) for number in (query, key))
         query = 0 * query[:, :1] if x.shape[2] == 1 else query
         key = 0 * key[..., :1] if x.shape[3] == 1 else key
-        return x[:, :, query, key]  # no more of it is read than is met
+        return x[:, :, query, key]  # reads only the gathered pairs
 
     def kept(
         self, keep: Bool[Array, "batch heads length length"] | None
     ) -> Bool[Array, "blocks heads size span"] | None:
-        """What of a dropout mask belongs to each block."""
+        """Gather the entries of a dropout mask of each block."""
         return None if keep is None else rearrange(self.pairs(keep), "b h m s k -> (b m) h s k")
 
     def places(
@@ -122,7 +129,7 @@ class Blocks:
         position: nnx.Module | None,
         batch: int,
     ) -> tuple[Int[Array, "blocks size *axes"], Int[Array, "blocks span *axes"]]:
-        """Positions of the queries and keys of each block; None counts from 0, on every axis."""
+        """Positions of the queries and keys of each block; None counts from 0 on every axis."""
         positions = counted(positions, position, batch, self.length)
         query = self.numbers(0, 0, 0)  # count size
         key = self.numbers(self.before, self.after, self.first)  # count span
@@ -133,7 +140,7 @@ class Blocks:
     def _cut(
         self, x: Shaped[Array, "batch heads length dim"], before: int, after: int
     ) -> Shaped[Array, "batch heads blocks size dim"]:
-        """Cut into blocks of `size`, with blocks of zeros before and after."""
+        """Split into blocks of `size`, with blocks of zeros before and after."""
         filling = self.count * self.size - self.length + after * self.size
         first, last = (
             jnp.zeros((*x.shape[:2], count, x.shape[3]), dtype=x.dtype)
@@ -145,13 +152,13 @@ class Blocks:
 def blocks_of(
     length: int, before: int, after: int, *, first: int = 0, size: int | None = None
 ) -> Blocks | None:
-    """The blocks for queries that reach so many keys before and after their own; None for one short sequence.
+    """Choose blocks for a local pattern; None if the sequence is short enough for one block.
 
     Args:
-        length: of the sequence.
-        before, after: how many keys a query sees at most before and after its own.
-        first: how many of the first keys it sees besides.
-        size: of a block; the longer reach if None.
+        length: length of the sequence.
+        before, after: maximum number of visible keys before and after the query's own.
+        first: number of keys at the start of the sequence that all queries may attend to.
+        size: number of queries in a block; None for the larger of `before` and `after`, and at least `SMALL`.
     """
     size = max(before, after, SMALL) if size is None else size
     if known_at_most(length, max(SHORT, size, first)):
@@ -165,7 +172,7 @@ def counted(
     batch: int,
     length: int,
 ) -> Int[Array, "batch length *axes"]:
-    """The positions of all batch elements; None counts from 0, on every axis of the scheme."""
+    """Broadcast positions to every batch element; None counts from 0 on every axis of the positional encoding."""
     axes = getattr(position, "num_axes", None)
     if positions is None:
         positions = jnp.arange(length)
@@ -180,12 +187,12 @@ def adds_bias(
     query: Float[Array, "batch heads query head_dim"],
     key: Float[Array, "batch kv_heads key head_dim"],
 ) -> bool:
-    """Whether a scheme adds a bias to the scores, a number for each pair; those that turn do not."""
+    """Whether a positional encoding adds a bias to the scores, as `ALiBi` does; rotary ones do not."""
     return place(position, query[:, :, :1], key[:, :, :1]).bias is not None
 
 
 def is_recent(query: Int[Array, "..."], key: Int[Array, "..."], *, window: int) -> Bool[Array, "..."]:
-    """Whether a key is one of the last `window` keys up to a query's own, by their numbers."""
+    """Whether a key is among the last `window` keys up to the query's own, from their indices."""
     return (key <= query) & (key > query - window)
 
 
@@ -200,15 +207,16 @@ def local_attention(
     sees: Sees | None,
     **call: Unpack[SelfCall],
 ) -> Float[Array, "batch heads length value_dim"]:
-    """`attend` without weights, for queries that see no keys but those that their block meets.
+    """Compute `attend` without weights, block by block, for a local pattern.
 
     Args:
-        layer: the class that attends; its position scheme places the queries and keys of each block.
-        blocks: how the sequence is cut.
-        query, key, value: not yet placed.
-        mask: as a module takes it.
-        sees: whether a query sees a key, by their numbers; None for those up to its own, in blocks that meet no other.
-        call: the call's arguments, of which blocks read `positions` and `dropout_keep`.
+        layer: attention layer; its positional encoding is applied to the queries and keys of each block.
+        blocks: partition of the sequence.
+        query, key, value: projections of the whole sequence, before positional encoding.
+        mask: boolean mask, True where a query may attend to a key; None for no mask.
+        sees: function of query and key indices, True where a query may attend to a key; None for causal attention
+            within each block, which then gathers no other block.
+        call: arguments of the call; `positions` and `dropout_keep` are used.
     """
     batch, heads, length, _ = query.shape
     places = blocks.places(call.get("positions"), layer.position, batch)

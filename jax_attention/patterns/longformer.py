@@ -1,20 +1,21 @@
-r"""Longformer attention: all see their neighbours, and a few tokens see and are seen by all (Beltagy et al. 2020).
+r"""Longformer attention: a sliding window for all tokens, and a few global tokens (Beltagy et al. 2020).
 
 $$ o_i = \begin{cases}
      \sum_j \mathrm{softmax}_{j}\!\left({q^g_i}^\top k^g_j / \sqrt{d}\right) v^g_j & i \in \mathcal{G} \\
      \sum_{j \in S_i} \mathrm{softmax}_{j \in S_i}\!\left(q_i^\top k_j / \sqrt{d}\right) v_j & i \notin \mathcal{G}
    \end{cases}, \qquad S_i = \{j : |i - j| \le w\} \cup \mathcal{G} $$
 
-Two changes from `MultiHeadSelfAttention`: a window to both sides, and global tokens G, chosen for each input (the
-first one, say, or those of a question). A global token asks with queries, keys and values of its own projections; one
-that is not finds the global tokens with the same projections as its neighbours.
+Two changes from `MultiHeadSelfAttention`: a window on both sides of the query, and a set G of global tokens, chosen for
+each input (for example the first token, or the tokens of a question). Global queries attend to all keys and use their
+own query, key and value projections. All other queries attend to the global tokens with the same projections as to
+their neighbours.
 
 | symbol        | argument                                             |                                         |
 |---------------|------------------------------------------------------|-----------------------------------------|
 | w             | `one_sided_window`                                   | half of transformers' `attention_window` |
-| G             | `global_tokens`                                      | of the call                             |
+| G             | `global_tokens`                                      | argument of the call                    |
 | S             | `local_global_mask`                                  |                                         |
-| q^g, k^g, v^g | `global_q_proj`, `global_k_proj`, `global_v_proj`    | of x                                    |
+| q^g, k^g, v^g | `global_q_proj`, `global_k_proj`, `global_v_proj`    | applied to x                            |
 | d             | `head_dim`                                           |                                         |
 """
 
@@ -42,7 +43,7 @@ from jax_attention.patterns.local_global import heads_of_global_tokens, is_near,
 def local_global_mask(
     global_tokens: Bool[Array, "batch length"], *, one_sided_window: int
 ) -> Bool[Array, "batch 1 length length"]:
-    """Each query sees `one_sided_window` keys on each side, its own, and global ones; a global query sees all.
+    """Mask of a window on both sides plus global tokens; global queries attend to all keys.
 
         >>> local_global_mask(array([[False, False, False, True, False, False]]), one_sided_window=1)
         1 1 0 1 0 0
@@ -51,6 +52,14 @@ def local_global_mask(
         1 1 1 1 1 1
         0 0 0 1 1 1
         0 0 0 1 1 1
+
+    Args:
+        global_tokens: boolean mask, True where a token is global: it attends to all tokens, and all tokens attend to
+            it.
+        one_sided_window: number of visible keys on each side of the query's own.
+
+    Returns:
+        Boolean mask `(batch, 1, length, length)`.
 
     Raises:
         ValueError: `one_sided_window` is below 1.
@@ -69,7 +78,7 @@ class LongformerAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        one_sided_window: how many keys a query sees on each side of its own.
+        one_sided_window: number of visible keys on each side of the query's own.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
@@ -112,17 +121,18 @@ class LongformerAttention(SelfAttentionFrame):
         global_tokens: Bool[Array, "batch length"] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput:
-        """Let every position attend to its neighbours and to the global tokens, and these to all.
+        """Apply self-attention with a local window and global tokens.
 
         Args:
-            x: the sequence.
-            mask: True where the query attends to the key; it can only hide more.
-            global_tokens: True where a token sees all and is seen by all; None for no such token.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the pattern. None for no mask.
+            global_tokens: boolean mask, True where a token is global: it attends to all tokens, and all tokens attend
+                to it. None for no global tokens.
             positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
 
         Returns:
-            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; the rows of global
-            tokens are those of their own projections.
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; rows of global tokens use
+            the global projections.
 
         Raises:
             TypeError: a mask or `global_tokens` that is not boolean.
@@ -179,7 +189,7 @@ def _check_global_tokens(global_tokens: Bool[Array, "..."] | None, x: Float[Arra
 
 
 def main() -> None:
-    """Show a sentence whose first word is global, and whose others see one neighbour on each side."""
+    """Show a sentence whose first word is global and whose other words have a window of one neighbour on each side."""
     from jax_attention.demonstration import draw, fill, show
     from jax_attention.masks import mask_text
 

@@ -1,17 +1,18 @@
-r"""Persistent memory: learned keys and values besides those of the sequence (Sukhbaatar et al. 2019).
+r"""Persistent memory: learned keys and values in addition to the sequence's own (Sukhbaatar et al. 2019).
 
 $$ o_i = \sum_j \alpha_{ij} v_j + \sum_m \alpha_{im} \tilde v_m, \qquad
    \alpha_i = \mathrm{softmax}\left([K q_i; \tilde K q_i] / \sqrt{d}\right) $$
 
-One change from `MultiHeadSelfAttention`: behind the keys and values of the sequence stand some that are learned. Every
-query sees them, whatever the mask; no position scheme places them. A query that sees no key of the sequence reads the
-memories alone. The weights have a column for each, behind those of the keys.
+One change from `MultiHeadSelfAttention`: learned keys and values, the memories, are appended to the sequence's own.
+Every query attends to them, regardless of the mask, and they have no positional encoding. A query whose other keys are
+all masked attends to the memories alone. The weights have one further column per memory, after the columns of the keys.
 
-`torch.nn.MultiheadAttention(add_bias_kv=True)` has one such memory, the `num_mem_kv` of x-transformers are several.
+`torch.nn.MultiheadAttention(add_bias_kv=True)` has one such memory; the option `num_mem_kv` of x-transformers has
+several.
 
 | symbol                     | parameter                    |                                                 |
 |----------------------------|------------------------------|-------------------------------------------------|
-| $\tilde k_m$, $\tilde v_m$ | `memory_key`, `memory_value` | `(num_memories, embed_dim)`, cut into heads     |
+| $\tilde k_m$, $\tilde v_m$ | `memory_key`, `memory_value` | `(num_memories, embed_dim)`, split into heads   |
 """
 
 from typing import Unpack
@@ -37,7 +38,7 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 def append_memories(
     x: Float[Array, "batch heads length head_dim"], memories: Float[Array, "memories features"]
 ) -> Float[Array, "batch heads length_and_memories head_dim"]:
-    """Put the memories behind the keys, or values, of every sequence: head h holds its run of features."""
+    """Append memories, split into heads, to the keys or values of every sequence."""
     batch, heads = x.shape[:2]
     cut = repeat(memories.astype(x.dtype), "m (h d) -> b h m d", b=batch, h=heads)
     return jnp.concatenate([x, cut], axis=-2)
@@ -47,7 +48,7 @@ def append_memories(
 def append_columns(
     x: Shaped[Array, "*rows columns"], count: int, value: float | bool
 ) -> Shaped[Array, "*rows more_columns"]:
-    """Put columns of one value behind those of a mask or bias."""
+    """Append `count` columns of one value to a mask or bias."""
     more = jnp.full((*x.shape[:-1], count), value, dtype=x.dtype)
     return jnp.concatenate([x, more], axis=-1)
 
@@ -59,14 +60,15 @@ class PersistentMemoryAttention(SelfAttentionFrame):
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        num_memories: how many keys and values are learned.
-        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none. Memories stand nowhere.
-        is_causal: whether each position attends only to itself and earlier positions. All see the memories.
+        num_memories: number of learned keys and values.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none. Memories have no
+            position.
+        is_causal: whether each position attends only to itself, earlier positions and the memories.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: sizes that do not divide, no memory, or a rate outside [0, 1).
+        ValueError: sizes that do not divide, `num_memories` below 1, or a rate outside [0, 1).
     """
 
     def __init__(
@@ -97,17 +99,20 @@ class PersistentMemoryAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every element attend to those it sees, and to the memories.
+        """Apply self-attention to the sequence and the memories.
 
         Args:
-            x: the sequence.
-            mask: True where the query attends to the key; it says nothing of memories.
-            cache: with `is_causal`, as in `CausalSelfAttention`; memories are not in it.
-            dropout_keep: dropout mask, of memories too; all others as in `MultiHeadSelfAttention`.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask. It has no columns for
+                memories.
+            cache: with `is_causal`, a KV cache as in `CausalSelfAttention`; it does not hold the memories.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one. It has columns for the
+                memories.
+            positions, lengths, segments, need_weights, implementation: as in `MultiHeadSelfAttention`.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length + num_memories)`; with a
-            cache the columns before the memories are those of all keys that it remembers.
+            cache, the columns before the memories are the cached keys.
 
         Raises:
             TypeError: a mask that is not boolean.
@@ -135,7 +140,7 @@ class PersistentMemoryAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show a query that sees no word, and reads the memories alone."""
+    """Show a query whose keys are all masked, and which attends to the memories alone."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

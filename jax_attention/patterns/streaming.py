@@ -1,16 +1,16 @@
-r"""Streaming attention: the first tokens and the last, for texts without end (StreamingLLM, Xiao et al. 2023).
+r"""Streaming attention: sink tokens and a sliding window, for unbounded texts (StreamingLLM, Xiao et al. 2023).
 
 $$ o_i = \sum_{j \in S_i} \alpha_{ij} v_j, \qquad S_i = \{j \le i : j < s \;\text{or}\; i - W < j\}, \qquad
    \alpha_{ij} = \mathrm{softmax}_{j \in S_i}\!\left(q(p_i)^\top k(p_j) / \sqrt{d}\right) $$
 
-One change from `SlidingWindowAttention`: the first s tokens stay in sight, for softmax must put its weight somewhere
-and learns to put it there. With s = 0 it is that class.
+One change from `SlidingWindowAttention`: the first s tokens, the sinks, stay visible, because trained models put
+surplus softmax weight on them. s = 0 gives `SlidingWindowAttention`.
 
-Positions are those **inside the cache**, which holds s + W keys however long the text is: what is in the window keeps
-its distance from the query, and a sink is never further away than the cache is long. This class reads a whole text at
-once and puts out what reading it token by token with such a cache would: a query at place i of the text scores its
-window from i and the sinks from min(i, s + W - 1). For that a `position` must be of the relative kind (rotary, ALiBi,
-T5, ...), as in the paper; without one there is no difference.
+Positions are counted **inside the cache**, which holds s + W keys for a text of any length. Keys in the window keep
+their distance to the query, and the distance to a sink is bounded by the cache size. This class processes a whole text
+at once and returns the output of token-by-token decoding with such a cache: the query at text position i scores its
+window from position i and the sinks from position min(i, s + W - 1). This requires a relative `position`
+(rotary, ALiBi, T5, ...), as in the paper; without positional encoding there is no difference.
 
 | symbol | argument         |
 |--------|------------------|
@@ -60,18 +60,19 @@ def streaming_scores(
     query_places: Int[Array, "... query"] | None = None,
     key_places: Int[Array, "... key"] | None = None,
 ) -> tuple[Float[Array, "batch heads query key"], Bool[Array, "..."] | None]:
-    """`dot_product_scores` at the positions that queries and keys have inside the cache.
+    """Compute `dot_product_scores` with positions counted inside the cache.
 
     Args:
-        position: a scheme of the relative kind.
-        query, key: not yet placed; the sinks are the first keys.
-        mask: which keys are there for each query.
-        num_sinks, window: what the cache holds.
+        position: relative positional encoding, such as `RotaryEmbedding`; None for none.
+        query, key: queries and keys before positional encoding; the first keys are the sinks.
+        mask: boolean mask, True where a query may attend to a key; None for no mask.
+        num_sinks: number of sinks in the cache.
+        window: number of recent keys in the cache, including the query's own.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
-        query_places, key_places: where in the text they stand, `(length)` or `(batch, length)`; None counts from 0.
+        query_places, key_places: positions in the text, `(length)` or `(batch, length)`; None counts from 0.
 
     Returns:
-        Scores, and one mask for all restrictions.
+        Scores, and one mask that combines all restrictions.
     """
     query_places = jnp.arange(query.shape[2]) if query_places is None else query_places
     key_places = jnp.arange(key.shape[2]) if key_places is None else key_places
@@ -91,24 +92,25 @@ def streaming_scores(
 
 @checked
 class StreamingAttention(SelfAttentionFrame):
-    """Causal self-attention to the first tokens and the last ones (Xiao et al. 2023).
+    """Causal self-attention to sink tokens and a sliding window (Xiao et al. 2023).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        window: how many of the last keys a query sees, its own included.
-        num_sinks: how many of the first keys it sees besides; 4 in the paper.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
-        position: tells queries and keys how far apart they stand in the cache; see `positions`.
+        num_heads: number of query heads.
+        window: number of visible recent keys, including the query's own.
+        num_sinks: number of first keys that stay visible; 4 in the paper.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
+        position: relative positional encoding (e.g. `RotaryEmbedding`, `ALiBi`) of positions in the cache; None for
+            none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: a window below 1, sinks below 0, a scheme of several coordinates, sizes that do not divide, or a
-            rate outside [0, 1).
+        ValueError: a window below 1, a negative `num_sinks`, a `position` with several coordinates, sizes that do not
+            divide, or a rate outside [0, 1).
     """
 
     window: int
@@ -155,10 +157,20 @@ class StreamingAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[StreamingCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to the sinks and to its window; the rest as in `CausalSelfAttention`.
+        """Apply causal self-attention to the sinks and the sliding window.
 
-        There are no `positions` to give, for those inside the cache follow from the pattern. Any cache will do;
-        `RollingCache(window, num_sinks)` remembers no more than is seen.
+        There is no argument `positions`, because the positions in the cache follow from the pattern.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the pattern. None for no mask.
+            cache: any KV cache of the earlier positions; `RollingCache(window, num_sinks)` stores only the visible
+                keys. None without one.
+            need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -221,12 +233,12 @@ def _check_one_coordinate(position: nnx.Module | None) -> None:
     num_axes = getattr(position, "num_axes", None)
     if num_axes is not None:
         raise ValueError(
-            f"position must read one coordinate, the place in the cache, got num_axes={num_axes}"
+            f"position must take one coordinate, the position in the cache, got num_axes={num_axes}"
         )
 
 
 def main() -> None:
-    """Show a sentence whose first word is never forgotten."""
+    """Show a sentence whose first word stays visible to every later word."""
     from jax_attention.demonstration import draw, fill, show
     from jax_attention.masks import mask_text, streaming_mask
     from jax_attention.positions import RotaryEmbedding

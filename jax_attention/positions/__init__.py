@@ -1,4 +1,4 @@
-"""Where things stand: schemes that any dot-product class can hold as its `position`, and some that stand alone."""
+"""Positional encodings: modules for the `position` argument of dot-product classes, and embeddings added to inputs."""
 
 from jax_attention.positions.absolute import LearnedEmbedding as LearnedEmbedding
 from jax_attention.positions.absolute import SinusoidalEmbedding as SinusoidalEmbedding

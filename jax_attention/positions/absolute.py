@@ -1,4 +1,4 @@
-r"""Absolute positions: a vector for each position is added to what stands there, before attention.
+r"""Absolute positional embeddings: a vector per position is added to the input sequence before attention.
 
 $$ x'_p = x_p + e_p, \qquad e_{p,\,2i} = \sin(p\,\theta_i), \quad e_{p,\,2i+1} = \cos(p\,\theta_i), \quad
    \theta_i = 10000^{-2i/d} $$
@@ -8,7 +8,8 @@ $$ x'_p = x_p + e_p, \qquad e_{p,\,2i} = \sin(p\,\theta_i), \quad e_{p,\,2i+1} =
 | `SinusoidalEmbedding` | fixed, as above              | Vaswani et al. 2017, section 3.5         |
 | `LearnedEmbedding`    | a row of a learned table     | Gehring et al. 2017; Devlin et al. 2018  |
 
-These are called on the sequence itself, `x = embedding(x)`; the other schemes are held by the class that attends.
+These modules are applied to the sequence, `x = embedding(x)`; the other positional encodings are passed to an
+attention class as `position`.
 
 | symbol | argument    |
 |--------|-------------|
@@ -37,7 +38,7 @@ from jax_attention.positions.rotary import rotary_frequencies
 def sinusoid(
     positions: Int[Array, "... length"], frequencies: Float[Array, " pairs"], *, interleaved: bool = True
 ) -> Float[Array, "... length embed"]:
-    """Sine and cosine of the position times each frequency: neighbours, or else all sines before all cosines."""
+    """Sine and cosine of each position times each frequency, interleaved or with all sines first."""
     angles = positions[..., None].astype(frequencies.dtype)  # ... length 1
     angles = angles * with_rank(frequencies, angles.ndim)  # ... length pairs
     sine, cosine = jnp.sin(angles), jnp.cos(angles)  # ... length pairs
@@ -50,12 +51,12 @@ def sinusoid(
 
 @checked
 class SinusoidalEmbedding(nnx.Module):
-    """Adds sines and cosines of the position, which need no learning and no end (Vaswani et al. 2017).
+    """Sinusoidal positional embedding: fixed sines and cosines for any length (Vaswani et al. 2017).
 
     Args:
         embed_dim: features of the sequence; even.
-        base: the wavelength of the slowest pair is about `2 pi base` positions.
-        interleaved: whether features 2i and 2i + 1 are a sine and its cosine, as in the paper; else all sines
+        base: base of the frequencies; the longest wavelength is about `2 pi base` positions.
+        interleaved: whether features 2i and 2i + 1 are a sine and its cosine, as in the paper; otherwise all sines
             come before all cosines (Tensor2Tensor, Marian).
 
     Raises:
@@ -71,14 +72,14 @@ class SinusoidalEmbedding(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None = None
     ) -> Float[Array, "batch length embed"]:
-        """Add where each element stands.
+        """Add the embedding of each position.
 
         Args:
-            x: the sequence.
-            positions: `(length)` or `(batch, length)`; None counts from 0.
+            x: input sequence, `(batch, length, embed_dim)`.
+            positions: positions of the tokens, `(length,)` or `(batch, length)`; None counts from 0.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes do not match.
         """
         check_sequence("x", x, self.embed_dim)
         check_shape("positions", positions, x)
@@ -93,14 +94,14 @@ class SinusoidalEmbedding(nnx.Module):
 
 @checked
 class LearnedEmbedding(nnx.Module):
-    """Adds the row of a learned table, which ends (Gehring et al. 2017).
+    """Learned positional embedding with a maximum length (Gehring et al. 2017).
 
     Args:
-        max_len: how many positions have a row.
+        max_len: number of positions in the table.
         embed_dim: features of the sequence.
 
     Raises:
-        ValueError: no position.
+        ValueError: `max_len` is below 1.
     """
 
     def __init__(
@@ -121,15 +122,16 @@ class LearnedEmbedding(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch length embed"], positions: Int[Array, "..."] | None = None
     ) -> Float[Array, "batch length embed"]:
-        """Add where each element stands.
+        """Add the embedding of each position.
 
         Args:
-            x: the sequence.
-            positions: `(length)` or `(batch, length)`, from 0 to `max_len - 1`; None counts from 0.
+            x: input sequence, `(batch, length, embed_dim)`.
+            positions: positions of the tokens, `(length,)` or `(batch, length)`, from 0 to `max_len - 1`; None counts
+                from 0.
 
         Raises:
-            ValueError: shapes that do not fit, or a position without a row. Compiled code cannot see the values
-                of `positions` and does not look.
+            ValueError: shapes do not match, or a position is outside the table. Compiled code does not check the
+                values of `positions`.
         """
         check_sequence("x", x, self.embed_dim)
         check_shape("positions", positions, x)
@@ -151,7 +153,7 @@ class LearnedEmbedding(nnx.Module):
 
 
 def main() -> None:
-    """Show what is added to four positions of six features each."""
+    """Print the embeddings of four positions with six features each."""
     from jax_attention.demonstration import draw, fill
 
     nothing = 0.0 * draw(1, 4, 6)

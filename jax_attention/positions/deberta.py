@@ -1,17 +1,17 @@
-r"""Disentangled attention: content and distance are scored against each other both ways (He et al. 2021).
+r"""Disentangled attention: content-to-content, content-to-position and position-to-content scores (He et al. 2021).
 
 $$ s_{ij} = \left[ q_i^\top k_j + q_i^\top K^r_{\delta(i, j)} + k_j^\top Q^r_{\delta(i, j)} \right] / \sqrt{3 d} $$
 
-One change from `MultiHeadSelfAttention`: every distance has a vector as wide as a token's, of which queries Q^r and
-keys K^r are made; content asks position and position asks content. Three kinds of score, hence 3d under the root.
+One change from `MultiHeadSelfAttention`: every distance bucket has an embedding as wide as a token's, projected to
+queries Q^r and keys K^r. The sum of three kinds of scores is scaled by 1 / sqrt(3d).
 
-The paper writes δ(j, i) in the third term. Its authors' code, and so all weights trained with it, read the row of
-δ(i, j) there too; so does this.
+The paper writes δ(j, i) in the third term. Its authors' code, and so all weights trained with it, use the row of
+δ(i, j) there too, and so does this module.
 
 | symbol   | argument        |                                                                                 |
 |----------|-----------------|---------------------------------------------------------------------------------|
-| δ(i, j)  | `num_buckets`   | bucket of i - j, plus `num_buckets`, held within the `2 num_buckets` rows       |
-|          | `max_distance`  | where the buckets end, see `deberta_bucket`                                     |
+| δ(i, j)  | `num_buckets`   | bucket of i - j, plus `num_buckets`, clipped to the `2 num_buckets` rows        |
+|          | `max_distance`  | distance at which the buckets end, see `deberta_bucket`                         |
 | K^r, Q^r |                 | `k_proj` and `q_proj` of `relative_embedding`, or `relative_k_proj`, `..._q_proj` |
 | d        | `num_heads`     | `embed_dim / num_heads`                                                         |
 """
@@ -36,16 +36,16 @@ from jax_attention.positions.shaw import relative_scores
 
 @checked
 def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int:
-    """The bucket of a distance i - j, with its sign (He et al. 2021, the code of DeBERTa-v2).
+    """Signed bucket of a distance i - j (He et al. 2021, the code of DeBERTa-v2).
 
-    With m = num_buckets // 2, distances up to m have their own, and x > m has
-    m + ceil((m - 1) log(x / m) / log((max_distance - 1) / m)). The ceiling is taken in whole numbers, for a
-    rounded logarithm may fall on the other side of one.
+    With m = num_buckets // 2, distances up to m have a bucket each, and x > m has bucket
+    m + ceil((m - 1) log(x / m) / log((max_distance - 1) / m)). The ceiling is computed in integers, because a rounded
+    logarithm could cross an integer.
     """
     middle, apart, last = num_buckets // 2, abs(distance), max_distance - 1
     if apart <= middle:
         return distance
-    step = math.ceil((middle - 1) * math.log(apart / middle) / math.log(last / middle))  # perhaps one off
+    step = math.ceil((middle - 1) * math.log(apart / middle) / math.log(last / middle))  # may be off by one
     contained = sum(
         apart ** (middle - 1) * middle**s <= last**s * middle ** (middle - 1) for s in (step - 1, step)
     )
@@ -54,20 +54,20 @@ def deberta_bucket(distance: int, *, num_buckets: int, max_distance: int) -> int
 
 @checked
 class DisentangledSelfAttention(nnx.Module):
-    """Multi-head self-attention with vectors for distances, as DeBERTa has it (He et al. 2021).
+    """DeBERTa's disentangled multi-head self-attention, with relative position embeddings (He et al. 2021).
 
     Args:
-        embed_dim: features of input and output, and of the vector of a distance.
+        embed_dim: features of input, output and distance embeddings.
         num_heads: number of heads; must divide `embed_dim`.
-        num_buckets: rows of the table for each direction; even, at least 4.
-        max_distance: the distance at which they end; above `num_buckets / 2 + 1`.
-        share_projections: whether distances are projected as content is (DeBERTa-v2, v3), or by maps of their own
-            (DeBERTa, the paper).
+        num_buckets: number of distance buckets per direction; even, at least 4.
+        max_distance: distance at which the buckets end; above `num_buckets / 2 + 1`.
+        share_projections: whether distance embeddings use the content projections (DeBERTa-v2, v3), or projections of
+            their own (DeBERTa, the paper).
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: sizes that do not fit, or a rate outside [0, 1).
+        ValueError: sizes do not match, or a rate outside [0, 1).
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class DisentangledSelfAttention(nnx.Module):
         self.relative_q_proj = linear(embed_dim, embed_dim, bias=bias, **factory) if own else None
         self.relative_k_proj = linear(embed_dim, embed_dim, bias=bias, **factory) if own else None
         self.rows = tuple(range(2 * num_buckets))
-        # By j - i, from the nearest to the furthest on either side.
+        # Indexed by j - i, from -max_distance to max_distance.
         buckets = [
             deberta_bucket(-distance, num_buckets=num_buckets, max_distance=max_distance)
             for distance in range(-max_distance, max_distance + 1)
@@ -121,7 +121,7 @@ class DisentangledSelfAttention(nnx.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
-        """Attend by content and by distance; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        """Apply disentangled self-attention; arguments, result and errors as in `MultiHeadSelfAttention`."""
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         check_shape("positions", positions, x)
@@ -160,7 +160,7 @@ class DisentangledSelfAttention(nnx.Module):
 
 
 def main() -> None:
-    """Show the buckets of DeBERTa for near and far, and attention with them."""
+    """Print the buckets of DeBERTa for some distances, and the attention weights of a sentence."""
     from jax_attention.demonstration import draw, fill, show
 
     far = (1, 2, 64, 128, 129, 200, 300, 511)

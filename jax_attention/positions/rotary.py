@@ -1,13 +1,13 @@
-r"""Rotary position embedding: queries and keys are turned by an angle that grows with position (Su et al. 2021).
+r"""Rotary position embedding (RoPE): queries and keys are rotated by angles proportional to position (Su et al. 2021).
 
 $$ q'_m = R_m q_m, \quad k'_n = R_n k_n, \qquad {q'_m}^\top k'_n = q_m^\top R_{n - m} k_n $$
 
-R_m turns pair i of the features by the angle m θ_i, θ_i = base^(-2i/d), so a score depends on the distance alone.
+R_m rotates feature pair i by the angle m θ_i, θ_i = base^(-2i/d), so a score depends only on the distance n - m.
 
 | symbol | argument      |                                                                        |
 |--------|---------------|------------------------------------------------------------------------|
-| d      | `rotary_dim`  | how many of the features are turned, the first ones                    |
-| θ      | `frequencies` | one a pair, in radians a position                                      |
+| d      | `rotary_dim`  | number of rotated features, the first ones of the head                 |
+| θ      | `frequencies` | one frequency per pair, in radians per position                        |
 | pair i | `interleaved` | features i and i + d/2; if `interleaved`, features 2i and 2i + 1       |
 """
 
@@ -27,7 +27,7 @@ from jax_attention.positions.protocol import check_heads, positions_or_count
 
 @checked
 def rotary_frequencies(rotary_dim: int, base: float = 10000.0) -> tuple[float, ...]:
-    """θ_i = base^(-2i/d) for each of the d/2 pairs, in radians a position.
+    """Frequencies θ_i = base^(-2i/d) of the d/2 feature pairs, in radians per position.
 
     Raises:
         ValueError: `rotary_dim` is odd.
@@ -44,13 +44,13 @@ def rotate(
     interleaved: bool = False,
     amplitude: float = 1.0,
 ) -> Float[Array, "... length head_dim"]:
-    """Turn the first features of `x` pair by pair; what is beyond the pairs stays as it is.
+    """Rotate the first features of `x` pair by pair; the features beyond the pairs are unchanged.
 
     Args:
-        x: queries or keys.
-        angles: in radians, broadcast against `x`.
-        interleaved: whether neighbours make a pair, instead of features half of the turned ones apart.
-        amplitude: factor on what is turned (YaRN, LongRoPE).
+        x: queries or keys, `(..., length, head_dim)`.
+        angles: rotation angles in radians, `(..., length, pairs)`, broadcast to `x`.
+        interleaved: whether features 2i and 2i + 1 make a pair, instead of i and i + pairs.
+        amplitude: factor on the rotated features (YaRN, LongRoPE).
     """
     pairs, angles = angles.shape[-1], with_rank(angles, x.ndim)
     turned, rest = at_least_float32(x[..., : 2 * pairs]), x[..., 2 * pairs :]
@@ -69,18 +69,19 @@ def rotate(
 
 @checked
 class RotaryEmbedding(nnx.Module):
-    """Turns queries and keys by their positions; has no parameters (Su et al. 2021).
+    """Rotary position embedding (RoPE): rotates queries and keys by position, without parameters (Su et al. 2021).
 
     Args:
         head_dim: features of a head.
-        rotary_dim: how many of them are turned; all if None (GPT-NeoX and Phi turn some: partial rotary).
-        base: the wavelength of the slowest pair is about `2 pi base` positions.
+        rotary_dim: number of rotated features; all if None. Fewer is partial rotary (GPT-NeoX, Phi).
+        base: base of the frequencies; the longest wavelength is about `2 pi base` positions.
         interleaved: whether features 2i and 2i + 1 make a pair (GPT-J), instead of i and i + d/2 (Llama).
-        frequencies: one a pair, instead of those that `base` gives; see `rotary_scaling`.
-        amplitude: factor on what is turned.
+        frequencies: one frequency per pair, such as a function of `rotary_scaling` returns; computed from `base` if
+            None.
+        amplitude: factor on the rotated features.
 
     Raises:
-        ValueError: `rotary_dim` is odd or above `head_dim`, or there is not one frequency a pair.
+        ValueError: `rotary_dim` is odd or above `head_dim`, or `frequencies` has a wrong length.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class RotaryEmbedding(nnx.Module):
         by_base = rotary_frequencies(rotary_dim, base)
         if frequencies is not None and len(frequencies) != len(by_base):
             raise ValueError(
-                f"frequencies must be one a pair, {len(by_base)} for rotary_dim={rotary_dim}, got {len(frequencies)}"
+                f"frequencies must hold {len(by_base)} numbers for rotary_dim={rotary_dim}, got {len(frequencies)}"
             )
         self.head_dim = head_dim
         self.interleaved = interleaved
@@ -113,10 +114,10 @@ class RotaryEmbedding(nnx.Module):
         query_positions: Int[Array, "..."] | None = None,
         key_positions: Int[Array, "..."] | None = None,
     ) -> Placed:
-        """Turn queries and keys; arguments as in `place`.
+        """Rotate queries and keys; arguments as in `place`.
 
         Raises:
-            ValueError: heads of another `head_dim`.
+            ValueError: the heads do not have `head_dim` features.
         """
         check_heads(query, key, head_dim=self.head_dim)
         return Placed(self._turn(query, query_positions), self._turn(key, key_positions), None)
@@ -135,7 +136,7 @@ class RotaryEmbedding(nnx.Module):
 
 
 def main() -> None:
-    """Show that equal words far apart score as equal words nearby, if the distance is the same."""
+    """Print attention weights of repeated words, whose scores depend only on content and distance."""
     from jax_attention.demonstration import draw, fill, show
     from jax_attention.self_attention import MultiHeadSelfAttention
 

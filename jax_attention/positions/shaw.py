@@ -3,12 +3,12 @@ r"""Relative position representations: a learned vector for each distance, in ke
 $$ s_{ij} = q_i^\top (k_j + a^K_{c(j - i)}) / \sqrt{d}, \qquad o_i = \sum_j \alpha_{ij} (v_j + a^V_{c(j - i)}),
    \qquad c(x) = \max(-k, \min(x, k)) $$
 
-One change from `MultiHeadSelfAttention`: the vectors a, which all heads share. `ShawEmbedding` is the part with a^K
-alone, which any dot-product class can hold, as later work does; `ShawSelfAttention` has both.
+One change from `MultiHeadSelfAttention`: the vectors a, which all heads share. `ShawEmbedding` has only a^K, as later
+work does, and works with any dot-product class; `ShawSelfAttention` has both a^K and a^V.
 
 | symbol | argument       | shape                                                    |
 |--------|----------------|----------------------------------------------------------|
-| k      | `max_distance` | beyond it all distances are alike                        |
+| k      | `max_distance` | largest distance; distances beyond it are clipped        |
 | a^K    |                | `key_embedding`, `(2 max_distance + 1, head_dim)`        |
 | a^V    |                | `value_embedding`, `(2 max_distance + 1, head_dim)`      |
 """
@@ -46,12 +46,12 @@ def relative_scores(
     rows: Float[Array, "... rows head_dim"],
     row: Int[Array, "... length other"],
 ) -> Float[Array, "batch heads length other"]:
-    """x_i · rows[row_ij] for every pair: each x meets each row once, and what a pair needs is picked out.
+    """Compute x_i · rows[row_ij] for every pair, from one matrix product of `x` and `rows` and a gather.
 
     Args:
-        x: queries or keys.
-        rows: one vector a distance, the same for all heads or `(heads, rows, head_dim)`.
-        row: which of them belongs to a pair, broadcast against the result.
+        x: queries or keys, `(batch, heads, length, head_dim)`.
+        rows: one vector per distance, `(rows, head_dim)` for all heads or `(heads, rows, head_dim)`.
+        row: row index of each pair, broadcast to the result.
     """
     scores = matmul(at_least_float32(x), at_least_float32(rows).swapaxes(-1, -2))  # batch heads length rows
     return take_along(scores, row, -1)  # batch heads length other
@@ -59,15 +59,17 @@ def relative_scores(
 
 @checked
 class ShawEmbedding(nnx.Module):
-    """Adds to each key a learned vector for its distance from the query (Shaw et al. 2018, a^K alone).
+    """Relative position embedding of keys: adds a learned vector per distance to each key (Shaw et al. 2018).
+
+    It has a^K only, not a^V.
 
     Args:
         head_dim: features of a head.
-        max_distance: beyond it all distances are alike.
-        scale: factor on the scores, that of the class which holds it; `1 / sqrt(head_dim)` if None.
+        max_distance: largest distance with its own vector; distances beyond it are clipped.
+        scale: factor on the scores, equal to the scale of the attention class; `1 / sqrt(head_dim)` if None.
 
     Raises:
-        ValueError: no distance.
+        ValueError: `max_distance` is below 1.
     """
 
     def __init__(
@@ -94,10 +96,10 @@ class ShawEmbedding(nnx.Module):
         query_positions: Int[Array, "..."] | None = None,
         key_positions: Int[Array, "..."] | None = None,
     ) -> Placed:
-        """Leave queries and keys as they are, and add the scores of the vectors; arguments as in `place`.
+        """Return queries and keys unchanged, with the scores of the distance vectors as bias; arguments as in `place`.
 
         Raises:
-            ValueError: heads of another `head_dim`.
+            ValueError: the heads do not have `head_dim` features.
         """
         check_heads(query, key, head_dim=self.head_dim)
         row = look_up(distances(query, key, query_positions, key_positions), self.rows)  # 1|batch 1 query key
@@ -107,18 +109,18 @@ class ShawEmbedding(nnx.Module):
 
 @checked
 class ShawSelfAttention(SelfAttentionFrame):
-    """Multi-head self-attention whose keys and values know their distance from the query (Shaw et al. 2018).
+    """Multi-head self-attention with relative position embeddings of keys and values (Shaw et al. 2018).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        max_distance: beyond it all distances are alike.
+        max_distance: largest distance with its own vector; distances beyond it are clipped.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: sizes that do not divide, no distance, or a rate outside [0, 1).
+        ValueError: `embed_dim` is not divisible by `num_heads`, `max_distance` is below 1, or a rate outside [0, 1).
     """
 
     position: ShawEmbedding
@@ -151,9 +153,9 @@ class ShawSelfAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend to keys and values as seen from each query; arguments and errors as in `MultiHeadSelfAttention`.
+        """Apply self-attention with relative positions; arguments and errors as in `MultiHeadSelfAttention`.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        With `is_causal`, `cache` is a KV cache as in `CausalSelfAttention`.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -176,7 +178,7 @@ class ShawSelfAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show causal attention that tells the last word, the one before and all earlier ones apart."""
+    """Print the weights of causal attention with separate vectors for distances 0, 1, and 2 or more."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["one", "two", "three", "four"]

@@ -1,15 +1,16 @@
-r"""Softcapped attention: no score leaves (-c, c) (Gemma 2, Google DeepMind 2024).
+r"""Softcapped attention: a tanh bounds every score to (-c, c) (Gemma 2, Google DeepMind 2024).
 
 $$ \mathrm{head}_h = \mathrm{softmax}\!\left(c \tanh\!\left(s\,Q_h K_g^\top / c\right)\right) V_g,
    \qquad g = \lfloor h G / H \rfloor $$
 
-One change from `GroupedQueryAttention`: the scaled scores are bent before the mask, so that a masked key stays masked.
-Scores far below c pass nearly as they are, since c tanh(l / c) ≈ l; with c → ∞ it is that class.
+One change from `GroupedQueryAttention`: the scaled scores are softcapped. The mask is applied afterwards, so that
+masked keys stay masked. Scores much smaller than c are almost unchanged, since c tanh(l / c) ≈ l; the limit c → ∞ is
+`GroupedQueryAttention`.
 
 | symbol | argument       |                                                                            |
 |--------|----------------|----------------------------------------------------------------------------|
-| c      | `softcap`      | Gemma 2 has 50                                                             |
-| s      | `scale`        | Gemma 2 has `query_pre_attn_scalar ** -0.5`, not always `head_dim ** -0.5` |
+| c      | `softcap`      | 50 in Gemma 2                                                              |
+| s      | `scale`        | `query_pre_attn_scalar ** -0.5` in Gemma 2, not always `head_dim ** -0.5`  |
 | H      | `num_heads`    |                                                                            |
 | G      | `num_kv_heads` |                                                                            |
 """
@@ -33,18 +34,18 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 class SoftcapAttention(SelfAttentionFrame):
-    """Grouped-query attention whose scores are bent into (-softcap, softcap) by a tanh (Gemma 2, 2024).
+    """Grouped-query attention with scores bounded to (-softcap, softcap) by a tanh (Gemma 2, 2024).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
-        softcap: what no score reaches.
-        q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
-        k_norm: likewise the keys.
-        window: number of keys that a position attends to at most, its own included; None for all.
-        scale: factor on the scores before they are bent; `1 / sqrt(head_dim)` if None.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
+        softcap: bound of the absolute scores.
+        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        k_norm: norm of the keys, likewise; None for none.
+        window: number of visible keys, including the query's own; None for no limit.
+        scale: factor on the scores before the softcap; `1 / sqrt(head_dim)` if None.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -91,9 +92,17 @@ class SoftcapAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend by scores that are bent before they are masked; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with softcapped scores.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -107,7 +116,7 @@ class SoftcapAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show how a tight cap evens out what a wide one leaves as it is."""
+    """Show that a small softcap flattens the weights and a large one leaves them almost unchanged."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

@@ -1,10 +1,11 @@
-r"""Sparsemax attention: weights that are exactly zero for all but the best keys (Martins & Astudillo 2016).
+r"""Sparsemax attention: weights are exactly zero for all keys with low scores (Martins & Astudillo 2016).
 
 $$ \mathrm{sparsemax}(z) = \arg\min_{p \in \Delta} \lVert p - z \rVert^2, \qquad
    p_j = \max(z_j - \tau, 0) = \begin{cases} z_j - \bar{z}_S + 1 / |S| & j \in S \\ 0 & \text{else} \end{cases} $$
 
-One change from `MultiHeadSelfAttention`: the nearest point of the simplex Δ in place of the softmax. S is the support:
-the k largest scores for the largest k with $1 + k z_{(k)} > \sum_{j \le k} z_{(j)}$, and $\bar{z}_S$ is their mean.
+One change from `MultiHeadSelfAttention`: the softmax is replaced by the Euclidean projection onto the simplex Δ. S is
+the support: the k largest scores for the largest k with $1 + k z_{(k)} > \sum_{j \le k} z_{(j)}$, and $\bar{z}_S$ is
+their mean.
 
 | symbol | argument |
 |--------|----------|
@@ -34,9 +35,10 @@ from jax_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"]) -> Float[Array, "... key"]:
-    """Scores less the largest visible one, between -1 and 0; -1 where masked.
+    """Subtract the largest unmasked score and clip to [-1, 0]; masked scores become -1.
 
-    A score that is 1 or more below the top is in no support, neither of `sparsemax` nor of half of it in `entmax15`.
+    A score at least 1 below the largest is outside the support of `sparsemax`; the same holds for half the scores in
+    `entmax15`.
     """
     seen = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     top = jnp.amax(seen, axis=-1, keepdims=True)  # ... 1
@@ -45,7 +47,7 @@ def below_the_top(scores: Float[Array, "... key"], mask: Bool[Array, "... key"])
 
 @checked
 def descending(x: Float[Array, "... key"]) -> Float[Array, "... key"]:
-    """Sorted along the last axis, the largest first."""
+    """Sort along the last axis in descending order."""
     return take_along(x, stable_order(-x), -1)
 
 
@@ -53,22 +55,22 @@ def descending(x: Float[Array, "... key"]) -> Float[Array, "... key"]:
 def sparsemax(
     scores: Float[Array, "... query key"], mask: Bool[Array, "..."] | None = None
 ) -> Float[Array, "... query key"]:
-    """The point of the simplex that is nearest to the scores, in at least float32 (Martins & Astudillo 2016).
+    """Project the scores onto the probability simplex, in at least float32 (Martins & Astudillo 2016).
 
     Args:
-        scores: any real numbers.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+        scores: attention scores.
+        mask: boolean mask, True where a query may attend to a key, broadcast to `scores`; None for no mask.
 
     Returns:
-        Weights that sum to one along the keys, exactly zero where masked and beyond the support; a row with no
-        visible key is zero throughout, and so are its gradients.
+        Weights that sum to one over the keys, exactly zero where masked and outside the support. A fully masked row and
+        its gradients are zero.
     """
     scores = at_least_float32(scores)
     if scores.shape[-1] == 0:
         return scores
     everything = jnp.ones_like(scores, dtype=jnp.bool_)
     mask = everything if mask is None else everything & mask
-    # Which keys are in the support: a yes or no, through which no gradient flows.
+    # The support is boolean, so no gradient flows through its computation.
     below = below_the_top(scores, mask)  # ... key
     ordered = descending(below)  # ... key
     count = jnp.arange(1, scores.shape[-1] + 1, dtype=scores.dtype)  # key
@@ -77,7 +79,7 @@ def sparsemax(
     last = take_along(sums, size - 1, -1)  # ... 1
     threshold = (last - 1.0) / size.astype(sums.dtype)  # ... 1
     support = mask & (below > threshold)  # ... key
-    # On the support the weights are linear in the scores, and so their gradient is exact.
+    # On the support the weights are linear in the scores, so their gradient is exact.
     size = jnp.clip(support.sum(axis=-1, keepdims=True), min=1).astype(scores.dtype)  # ... 1
     mean = jnp.where(support, scores, 0.0).sum(axis=-1, keepdims=True) / size  # ... 1
     return jnp.where(support, scores - mean + 1.0 / size, 0.0)
@@ -85,7 +87,7 @@ def sparsemax(
 
 @checked
 class SparsemaxAttention(SelfAttentionFrame):
-    """Multi-head self-attention with sparsemax in place of the softmax (Martins & Astudillo 2016).
+    """Multi-head self-attention with sparsemax instead of softmax (Martins & Astudillo 2016).
 
     Args:
         embed_dim: features of input and output.
@@ -122,9 +124,17 @@ class SparsemaxAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to its best keys alone; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with sparsemax weights.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
@@ -137,7 +147,7 @@ class SparsemaxAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show the weights of rising scores, and attention in which most are zero."""
+    """Show sparsemax of increasingly spread scores, and attention in which most weights are zero."""
     from jax_attention.demonstration import draw, fill, show
 
     for scores in ([[0.0, 0.1, 0.2]], [[0.0, 0.5, 1.0]], [[0.0, 1.0, 2.0]]):

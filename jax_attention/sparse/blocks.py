@@ -1,4 +1,4 @@
-"""Runs of keys, and the blocks of keys that matter most to a query (Yuan et al. 2025, section 3.3.2)."""
+"""Selection of the most important blocks of keys for a query (Yuan et al. 2025, section 3.3.2)."""
 
 import jax.numpy as jnp
 from einops import rearrange, reduce, repeat
@@ -13,15 +13,15 @@ from jax_attention.ops.rules import bounded
 
 @checked
 def runs(length: int, size: int, stride: int) -> Int[Array, "runs size"]:
-    """The positions of each run that begins in the sequence; the last ones may reach beyond its end."""
+    """Positions of each run of `size` keys, one run every `stride` positions; the last runs may exceed the sequence."""
     start = stride * jnp.arange(-(-length // stride))  # runs
     return start[:, None] + jnp.arange(size)[None]
 
 
 def block_sums(x: Float[Array, "... key"], size: int) -> Float[Array, "... blocks"]:
-    """The sum over each block of `size` keys; the last block may have fewer."""
+    """Sum over each block of `size` keys; the last block may be shorter."""
     whole = (x.shape[-1] + size - 1) // size * size
-    # A whole block of zeros, cut off where the last block ends: for a compiler this is one program for all sizes.
+    # Pad with a whole block of zeros and cut at the last block: this compiles to one program for all lengths.
     zeros = jnp.zeros((*x.shape[:-1], size), dtype=x.dtype)
     padded = first(jnp.concatenate([x, zeros], axis=-1), whole, -1)
     return reduce(padded, "... (n size) -> ... n", "sum", size=size)
@@ -30,7 +30,7 @@ def block_sums(x: Float[Array, "... key"], size: int) -> Float[Array, "... block
 def stride_weights(
     weights: Float[Array, "... runs"], per_run: int, count: int
 ) -> Float[Array, "... strides"]:
-    """The sum of the weights of all runs that cover each of `count` strides; a run covers `per_run` of them."""
+    """Sum the weights of all runs that cover each of `count` strides; a run covers `per_run` strides."""
     before = jnp.zeros((*weights.shape[:-1], per_run - 1), dtype=weights.dtype)
     after = jnp.zeros((*weights.shape[:-1], count), dtype=weights.dtype)
     padded = jnp.concatenate([before, weights, after], axis=-1)
@@ -52,15 +52,16 @@ def chosen_keys(
     num_selected: int,
     query_offset: int | Int[Array, ""] = 0,
 ) -> Bool[Array, "batch heads query key"]:
-    """Which keys lie in the blocks that matter most to a query and to the heads that share its keys.
+    """Mask of the keys in the most important blocks, shared by the heads of a key/value group.
 
-    No gradient flows through the choice.
+    No gradient flows through the selection.
 
     Args:
-        compressed_weights: how much each query attends to each compressed key.
-        visible: causal or less; a block of which a group of heads sees nothing is not chosen.
+        compressed_weights: attention weights of each query over the compressed keys.
+        visible: boolean mask of the visible keys, at least causal. A block that is fully masked for all heads of a
+            group is not selected.
         num_kv_heads, compressed_size, stride, selected_size, num_selected: as in `NativeSparseAttention`.
-        query_offset: which key the first query is.
+        query_offset: key position of the first query.
     """
     query_len, key_len = visible.shape[-2:]
     count = (key_len + selected_size - 1) // selected_size
@@ -71,7 +72,7 @@ def chosen_keys(
     importance = block_sums(by_stride, per_block)  # batch kv_heads query blocks
 
     own = jnp.arange(query_len) + bounded(query_offset)  # query
-    own = own[:, None] // selected_size  # query 1, the block that it is in
+    own = own[:, None] // selected_size  # query 1, the query's own block
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
     importance = jnp.where(with_rank(always, 4), jnp.inf, importance)
     members = runs(count * selected_size, selected_size, selected_size)

@@ -1,6 +1,7 @@
-"""What LSH attention is made of: buckets, who meets whom, and the mean of the values in two forms.
+"""Buckets, visibility and weighted means of LSH attention, with and without the full score matrix.
 
-`lsh_attention_weights` is the definition, with a matrix of all pairs; `lsh_attention` makes none. See `lsh`.
+`lsh_attention_weights` is the reference implementation with a matrix of all pairs; `lsh_attention` computes only the
+pairs within chunks. See `lsh` for the mechanism.
 """
 
 import jax
@@ -21,9 +22,9 @@ def lsh_buckets(
     rotations: Float[Array, "heads head_dim rounds half"],
     mask: Bool[Array, "#batch 1 1 length"] | None = None,
 ) -> Int[Array, "batch heads rounds length"]:
-    """The bucket of each position in each round: the nearest of the rotated axes and their opposites.
+    """Assign each position to the bucket of the nearest axis after rotation, in each round.
 
-    Equal vectors fall into equal buckets; hidden positions share one of their own, the last.
+    Equal vectors fall into the same bucket. Masked positions fall into an extra bucket, the last.
     """
     x = at_least_float32(x)
     rotated = einsum("bhnd,hdrm->bhrnm", x, rotations.astype(x.dtype))
@@ -39,7 +40,7 @@ def meetings(
     *,
     circular: bool,
 ) -> Int[Array, "... query key"]:
-    """How often a query sees a key over all rounds, given the chunk of each in each round."""
+    """Count over all rounds how often a query attends to a key, given their chunks in each round."""
     query, key = query_chunk[..., :, None], key_chunk[..., None, :]
     seen = (key == query).sum(-3) + (key == query - 1).sum(-3)  # ... query key
     if circular:
@@ -60,15 +61,16 @@ def lsh_attention_weights(
     circular: bool,
     count_repeats: bool,
 ) -> Float[Array, "batch heads length length"]:
-    """The definition: one softmax over all keys that a query meets in any round.
+    """Reference attention weights: one softmax over all keys that share a chunk with the query in any round.
 
-    Averaging the rounds by their normalisers, as `lsh_attention` does, is the same.
+    `lsh_attention` computes the same result as an average of the rounds weighted by their normalisers.
 
     Args:
-        query, key: as projected.
-        chunk: where each position is after sorting, in each round.
-        mask: True where a key is seen.
-        num_chunks: how many there are in a round.
+        query: queries, `(batch, heads, length, head_dim)`.
+        key: keys, `(batch, heads, length, head_dim)`.
+        chunk: chunk of each position after sorting, in each round.
+        mask: boolean mask, `(batch, 1, 1, length)`, True for visible keys; None for no mask.
+        num_chunks: number of chunks in a round.
         is_causal, circular, count_repeats: as in `LSHAttention`.
     """
     counts = meetings(chunk, chunk, num_chunks, circular=circular)  # batch heads length length
@@ -96,14 +98,14 @@ def lsh_attention(
     dropout: Dropout | None = None,
     dropout_keep: Bool[Array, "batch heads length length"] | None = None,
 ) -> Float[Array, "batch heads length head_dim"]:
-    """The same mean of the values, chunk by chunk, without a matrix of all pairs.
+    """Compute LSH attention chunk by chunk, without a matrix of all pairs.
 
     Args:
-        value: as projected.
-        order: which position stands where after sorting, in each round.
+        value: values, `(batch, heads, length, head_dim)`.
+        order: positions in sorted order, in each round.
         query, key, mask, num_chunks, is_causal, circular, count_repeats: as in `lsh_attention_weights`.
-        dropout: drops weights, in each round others, unless `dropout_keep` says which; None drops none.
-        dropout_keep: boolean dropout mask, True keeps; the same pair is dropped in all rounds.
+        dropout: dropout module that samples a new mask in each round; None for no dropout.
+        dropout_keep: boolean dropout mask, True keeps; used in all rounds instead of sampling.
     """
     rounds, length = order.shape[2:]
     size = length // num_chunks
@@ -111,12 +113,12 @@ def lsh_attention(
     place = rearrange(order, "b h r n -> b h (r n)")
 
     def gather(x: Array) -> Array:
-        """The elements in sorted order, in chunks: (batch, heads, rounds * chunks, size, features)."""
+        """Sort the elements and split them into chunks: (batch, heads, rounds * chunks, size, features)."""
         found = take_along(x, place[..., None], 2)
         return rearrange(found, "b h (c m) d -> b h c m d", m=size)
 
     def look_back(x: Array) -> Array:
-        """Each chunk after the one before it."""
+        """Prepend the previous chunk to each chunk."""
         return jnp.concatenate([jnp.roll(x, 1, 2), x], axis=3)
 
     query, key, value = map(at_least_float32, (query, key, value))
@@ -150,7 +152,7 @@ def lsh_attention(
     total = jax.nn.logsumexp(jnp.where(seen, scores, jnp.finfo(scores.dtype).min), axis=-1)
 
     def scatter(x: Array) -> Array:
-        """Back to the order of the sequence: (batch, heads, rounds, length, features)."""
+        """Restore the order of the sequence: (batch, heads, rounds, length, features)."""
         return take_along(rearrange(x, "b h (r c) m d -> b h r (c m) d", r=rounds), rank[..., None], 3)
 
     met = rearrange(scatter(seen.any(axis=-1, keepdims=True)), "b h r n y -> b h n (r y)")
@@ -172,7 +174,7 @@ def pairs_of(
     query: Int[Array, "..."],
     key: Int[Array, "..."],
 ) -> Bool[Array, "..."]:
-    """The elements of `x` for some pairs of a query and a key, in each batch element and head others."""
+    """Gather elements of `x` for pairs of query and key indices, per batch element and head."""
     batch, heads = (jnp.arange(size) for size in x.shape[:2])
     after = (None,) * (query.ndim - 2)
     return x[batch[(slice(None), None, *after)], heads[(None, slice(None), *after)], query, key]

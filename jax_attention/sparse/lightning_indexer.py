@@ -1,17 +1,17 @@
-r"""The lightning indexer: a small attention that only says which keys are worth attending to (DeepSeek-V3.2, 2025).
+r"""Lightning indexer: a small attention that scores which keys to attend to (DeepSeek-V3.2, 2025).
 
 $$ I_{ts} = H^{-1/2} \sum_{h=1}^{H} w_{th}\, \mathrm{ReLU}\!\left({q^I_{th}}^\top k^I_s / \sqrt{d}\right), \qquad
    w_t = W_w x_t, \quad q^I_{th} = R_t W_{q,h}\, c_t, \quad k^I_s = R_s\, \mathrm{LayerNorm}(W_k x_s) $$
 
-There are no values and no softmax, all heads share one key a position, and the heads are few and small, so a score
-costs little. `DeepSeekSparseAttention` attends to the keys that score highest.
+There are no values and no softmax, all heads share one key per position, and the heads are few and small, so scores are
+cheap. `DeepSeekSparseAttention` attends to the keys with the highest scores.
 
 | symbol | argument or parameter                                                                       |
 |--------|---------------------------------------------------------------------------------------------|
 | H      | `num_heads`                                                                                 |
 | d      | `head_dim`                                                                                  |
-| c      | `asked`, with `query_dim` features: the latent of queries in DeepSeek's models; or x itself |
-| R      | `position`: turns the first features of queries and keys, half-split there                  |
+| c      | `asked`, with `query_dim` features: the query latent in DeepSeek's models; or x itself      |
+| R      | `position`: in DeepSeek's models, half-split rotation of the first features                 |
 | W_w    | `weight_proj`                                                                               |
 """
 
@@ -37,15 +37,15 @@ def lightning_scores(
     key: Float[Array, "batch key head_dim"],
     head_weights: Float[Array, "batch query heads"],
 ) -> Float[Array, "batch query key"]:
-    """How much each query should see each key: the heads' positive scores, weighted by the query.
+    """Score each key for each query: a weighted sum over heads of the rectified dot products.
 
     Args:
-        query: of the indexer's heads.
-        key: one a position, for all heads.
-        head_weights: how much each query trusts each head; of either sign.
+        query: queries, `(batch, heads, query_len, head_dim)`.
+        key: keys, `(batch, key_len, head_dim)`, shared by all heads.
+        head_weights: weight of each head for each query, positive or negative.
 
     Returns:
-        Scores in at least float32.
+        Scores `(batch, query_len, key_len)` in at least float32.
     """
     query, key, head_weights = map(at_least_float32, (query, key, head_weights))
     num_heads, head_dim = query.shape[1], query.shape[-1]
@@ -55,17 +55,18 @@ def lightning_scores(
 
 @checked
 class LightningIndexer(nnx.Module):
-    """Scores every key for every query, cheaply (DeepSeek-AI 2025, DeepSeek-V3.2).
+    """Low-cost module that scores every key for every query (DeepSeek-AI 2025, DeepSeek-V3.2).
 
-    DeepSeek's own kernel also turns queries and keys by a Hadamard matrix, which changes no score, and rounds them
-    to 8 bits; here they keep their precision. The projections have no biases.
+    DeepSeek's kernel also multiplies queries and keys by a Hadamard matrix, which changes no score, and rounds them to
+    8 bits; this module keeps their precision. The projections have no biases.
 
     Args:
         embed_dim: features of the sequence.
-        num_heads: heads of queries.
+        num_heads: number of query heads.
         head_dim: features of a head.
-        query_dim: features of what queries are made from; None makes them from the sequence itself.
-        position: what turns queries and keys: `RotaryEmbedding(head_dim, rotary_dim=64)` in DeepSeek-V3.2.
+        query_dim: features of the input of the query projection; None projects queries from the sequence.
+        position: rotary embedding of queries and keys: `RotaryEmbedding(head_dim, rotary_dim=64)` in DeepSeek-V3.2;
+            None for none.
 
     Raises:
         ValueError: a size below 1.
@@ -103,20 +104,20 @@ class LightningIndexer(nnx.Module):
         *,
         positions: Int[Array, "..."] | None = None,
     ) -> Float[Array, "batch length length"]:
-        """Score every position for every position.
+        """Score every key for every query.
 
-        The scores are differentiable: they are trained to agree with the weights of full attention.
+        The scores are differentiable, so that they can be trained to match the weights of full attention.
 
         Args:
-            x: the sequence.
-            asked: what queries are made from; None is `x`.
-            positions: where each element stands, for `position`; None counts from 0.
+            x: input sequence, `(batch, length, embed_dim)`.
+            asked: input of the query projection, `(batch, length, query_dim)`; None for `x`.
+            positions: position of each element, for `position`; None counts from 0.
 
         Returns:
-            Scores `(batch, query, key)` in at least float32, no key hidden.
+            Scores `(batch, query, key)` in at least float32, without a mask.
 
         Raises:
-            ValueError: shapes that do not fit, or positions that nothing reads.
+            ValueError: shapes that do not fit, or positions without a `position`.
         """
         check_sequence("x", x, self.embed_dim)
         asked = x if asked is None else asked
@@ -126,7 +127,7 @@ class LightningIndexer(nnx.Module):
         return self.scores(x, asked, self.keys(x), positions, positions)
 
     def keys(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length head_dim"]:
-        """The key of each position, not yet placed."""
+        """Project the keys, before positional encoding."""
         return normalise(self.k_norm, precise(self.k_proj, x))
 
     def scores(
@@ -137,14 +138,14 @@ class LightningIndexer(nnx.Module):
         query_positions: Int[Array, "..."] | None = None,
         key_positions: Int[Array, "..."] | None = None,
     ) -> Float[Array, "batch query key"]:
-        """The score of each key for each position of `x`; as in a call, with keys from elsewhere."""
+        """Score given keys, such as cached ones, for each position of `x`."""
         query = split_heads(precise(self.q_proj, asked), self.head_dim)  # batch heads query head_dim
         placed = place(self.position, query, key[:, None], query_positions, key_positions)
         return lightning_scores(placed.query, placed.key[:, 0], precise(self.weight_proj, x))
 
 
 def main() -> None:
-    """Show which words an indexer of two heads finds worth a look."""
+    """Show the key scores of an indexer with two heads."""
     from jax_attention.demonstration import draw, fill
 
     words = ["the", "cat", "sat", "still"]

@@ -1,17 +1,17 @@
-r"""Mixture of block attention: each query is routed to the blocks whose mean key answers it best (Lu et al. 2025).
+r"""Mixture of block attention: queries are routed to blocks by the score of their mean key (Lu et al. 2025).
 
 $$ \mathrm{MoBA}(q, K, V) = \mathrm{softmax}\!\left(q\, K[I]^\top / \sqrt{d}\right) V[I], \quad
    I = \bigcup_{i\,:\,g_i = 1} I_i, \qquad g_i = 1 \iff s_i \in \mathrm{top}\text{-}k\,\{s_j\}, \quad
    s_i = q^\top\, \mathrm{mean}\, K[I_i] $$
 
-One change from `CausalSelfAttention`: a query sees k blocks of $B$ keys. Its own block is always one of them, of which
-it sees what is not later; no later block is. There are no parameters beyond those of attention, and with as many
-blocks as there are it is that class.
+One change from `CausalSelfAttention`: each query attends to k blocks of $B$ keys. Its own block, with the causal mask,
+is always one of them; later blocks never are. There are no additional parameters, and with k equal to the number of
+blocks it is `CausalSelfAttention`.
 
 | symbol | argument     |                                                       |
 |--------|--------------|-------------------------------------------------------|
 | B      | `block_size` | the last block may be shorter                         |
-| k      | `num_blocks` | blocks that a query sees, its own included            |
+| k      | `num_blocks` | visible blocks, including the query's own             |
 | d      | `head_dim`   | `embed_dim / num_heads`                               |
 """
 
@@ -53,23 +53,23 @@ def block_attention_weights(
     num_blocks: int,
     **scoring: Unpack[Restrictions],
 ) -> Float[Array, "batch heads query key"]:
-    """The causal softmax over the keys of the best `num_blocks` blocks.
+    """Causal softmax over the keys of the `num_blocks` blocks with the highest scores.
 
-    A block's score is the mean of its visible keys' scores, which is the score of its mean key. No gradient flows
-    through the choice.
+    The score of a block is the mean of its visible keys' scores, which equals the score of its mean key. No gradient
+    flows through the selection.
 
     Args:
         query, key, bias, mask, scoring: as in `dot_product_attention_weights`, for one sequence.
-        block_size: keys of a block.
-        num_blocks: blocks that a query sees, its own included.
+        block_size: number of keys in a block.
+        num_blocks: number of visible blocks, including the query's own.
 
     Raises:
-        TypeError, ValueError: as `dot_product_attention_weights`, or sizes below 1.
+        TypeError, ValueError: as in `dot_product_attention_weights`, or sizes below 1.
     """
     check_positive(block_size=block_size, num_blocks=num_blocks)
     scoring["is_causal"] = True
     scores, visible = dot_product_scores(query, key, bias, mask, **scoring)
-    assert visible is not None  # for it is causal
+    assert visible is not None  # causal attention always has a mask
     visible = jnp.broadcast_to(visible, scores.shape)  # batch heads query key
     block_of = jnp.arange(scores.shape[-1]) // block_size  # key
     block = jnp.arange((scores.shape[-1] + block_size - 1) // block_size)  # blocks
@@ -85,13 +85,13 @@ def block_attention_weights(
 
 @checked
 class MixtureOfBlockAttention(SelfAttentionFrame):
-    """Causal multi-head self-attention to a few blocks of keys (Lu et al. 2025).
+    """Causal multi-head self-attention to a few selected blocks of keys (Lu et al. 2025).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them, each with a choice of its own; must divide `embed_dim`.
-        block_size: keys of a block.
-        num_blocks: blocks that a query sees, its own included, as the authors' code counts them.
+        num_heads: number of heads, each with its own selection; must divide `embed_dim`.
+        block_size: number of keys in a block.
+        num_blocks: number of visible blocks, including the query's own, as in the authors' code.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
@@ -129,9 +129,19 @@ class MixtureOfBlockAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to its own block and the best before it; the rest as in `CausalSelfAttention`.
+        """Apply causal self-attention to the query's own block and the best earlier ones.
 
-        A block is scored by the keys that the mask leaves of it; one with none is not chosen.
+        Only unmasked keys count in the score of a block; a fully masked block is not selected.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the causal mask. None for no mask.
+            cache: KV cache of the earlier positions; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
@@ -152,7 +162,7 @@ class MixtureOfBlockAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show two heads that see their own block of two words and one more."""
+    """Show two heads whose queries attend to their own block of two words and one more."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "old", "cat", "sat", "very", "still"]

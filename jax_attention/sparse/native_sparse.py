@@ -1,16 +1,17 @@
-r"""Native sparse attention: a coarse view of everything, a fine view of a few blocks, and a window (Yuan et al. 2025).
+r"""Native sparse attention: compressed keys, selected blocks and a sliding window (Yuan et al. 2025).
 
 $$ o_t = g^{cmp}_t\, \mathrm{Att}(q_t, \tilde K^{cmp}, \tilde V^{cmp}) + g^{slc}_t\, \mathrm{Att}(q_t, \tilde K^{slc},
    \tilde V^{slc}) + g^{win}_t\, \mathrm{Att}(q_t, \tilde K^{win}, \tilde V^{win}), \qquad g_t = \sigma(W_g x_t) $$
 
-- Compression: every run of l keys, one each d positions, becomes one key $\varphi(k_{id+1}, \ldots, k_{id+l})$.
-- Selection: $p^{cmp}$, the weights of the compressed keys, say how much each block of l' keys matters to a query,
-  $p^{slc}_j = \sum_i p^{cmp}_i\, |i \cap j|$, in units of d positions. Heads that share keys add them up and choose
-  alike: n blocks, of which three are always the first, the query's own and the one before it.
+- Compression: each run of l keys, with one run every d positions, becomes one key
+  $\varphi(k_{id+1}, \ldots, k_{id+l})$.
+- Selection: the compressed weights $p^{cmp}$ give the importance of each block of l' keys,
+  $p^{slc}_j = \sum_i p^{cmp}_i\, |i \cap j|$, in units of d positions. Heads that share keys add up their importance
+  and select the same n blocks. Three of them are always the first block, the query's own and the one before it.
 - Window: the last w keys.
 
-Each branch has keys and values of its own, so that none learns on behalf of another. All see the past alone: a
-compressed key is seen once its whole run is past, and so is hidden if the mask hides any of its run.
+Each branch has its own keys and values, so that the branches do not interfere in training. All branches are causal: a
+compressed key is visible once its whole run is in the past, and it is masked if any key of its run is masked.
 
 | symbol | argument          |        | symbol    | argument     |
 |--------|-------------------|--------|-----------|--------------|
@@ -49,11 +50,11 @@ from jax_attention.sparse.blocks import chosen_keys, runs, stride_weights
 
 @checked
 class BlockCompression(nnx.Module):
-    """One key or value in place of a run of them: a network of one hidden layer (Yuan et al. 2025, equation 7).
+    """Compress a run of keys or values into one, with an MLP of one hidden layer (Yuan et al. 2025, equation 7).
 
     Args:
         head_dim: features of a head.
-        size: how long a run is.
+        size: number of elements in a run.
         hidden_dim: features of the hidden layer.
     """
 
@@ -75,13 +76,13 @@ class BlockCompression(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch kv_heads runs size head_dim"]
     ) -> Float[Array, "batch kv_heads runs head_dim"]:
-        """Compress each run; its elements are told their places in it."""
+        """Compress each run, after adding learned positions within the run."""
         placed = rearrange(x + with_rank(self.places[...], 5), "b g n size d -> b g n (size d)")
         return self.down_proj(relu(self.up_proj(placed)))
 
 
 class Branches(NamedTuple):
-    """What native sparse attention remembers of each token, for each of its branches; keys are not yet placed."""
+    """Cache entries of native sparse attention for each branch; keys before positional encoding."""
 
     compressed_key: Float[Array, "batch kv_heads length head_dim"]
     compressed_value: Float[Array, "batch kv_heads length head_dim"]
@@ -93,22 +94,22 @@ class Branches(NamedTuple):
 
 @checked
 class NativeSparseAttention(SelfAttentionFrame):
-    """Causal attention to compressed runs, chosen blocks and a window, each with a gate (Yuan et al. 2025).
+    """Causal attention to compressed runs, selected blocks and a window, each with a gate (Yuan et al. 2025).
 
-    The sizes below are the paper's. `weights` is the sum of the three branches' weights, each times its gate; that of
-    a compressed key is shared out evenly over its run. A row sums to at most three.
+    The default sizes are the paper's. `weights` is the sum of the gated weights of the three branches; the weight of a
+    compressed key is spread evenly over its run. A row sums to at most three.
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries; must divide `embed_dim`.
-        num_kv_heads: heads of keys and values; must divide `num_heads`.
-        compressed_size: keys that become one; a multiple of `stride`.
-        stride: positions from the start of one run to that of the next.
-        selected_size: keys of a block that is chosen as a whole; a multiple of `stride`.
-        num_selected: blocks that a query sees, the three that it always sees included.
-        window: the last keys that a query sees in any case, its own included.
-        hidden_dim: hidden features of the networks that compress; None takes the mean of a run instead.
-        position: what turns queries and keys, before they are compressed.
+        num_heads: number of query heads; must divide `embed_dim`.
+        num_kv_heads: number of key and value heads; must divide `num_heads`.
+        compressed_size: number of keys in a compressed run; a multiple of `stride`.
+        stride: distance between the starts of two runs.
+        selected_size: number of keys in a selectable block; a multiple of `stride`.
+        num_selected: number of selected blocks, including the three that are always selected.
+        window: number of visible recent keys, including the query's own.
+        hidden_dim: hidden features of the compression networks; None averages each run instead.
+        position: rotary embedding of queries and keys, applied before the compression; None for none.
         bias: whether the projections have biases.
 
     Raises:
@@ -169,9 +170,19 @@ class NativeSparseAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[UndroppedCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to its past in three ways; the rest as in `CausalSelfAttention`.
+        """Apply causal self-attention in three branches.
 
-        `implementation` is for the chosen blocks and the window: the weights of compressed keys choose the blocks.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the causal mask. None for no mask.
+            cache: KV cache of the earlier positions; None without one.
+            implementation: implementation of the selected blocks and the window; None for the fastest. The compressed
+                branch always computes its weights, because they select the blocks.
+            positions, lengths, segments, need_weights: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
@@ -187,14 +198,14 @@ class NativeSparseAttention(SelfAttentionFrame):
         held = found.entries
 
         def branch(key: Float[Array, "..."], value: Float[Array, "..."]) -> Seen:
-            """What the queries see of the keys of a branch."""
+            """Cached keys and values of a branch, as seen by the queries."""
             entries = KeyValue(key, value)
             return self.place(found._replace(entries=entries), query.astype(key.dtype), key, **call)
 
         seen = branch(held.compressed_key, held.compressed_value)
         slots = seen.key.shape[2]
         visible = seen.visible()
-        assert visible is not None  # for it is causal
+        assert visible is not None  # causal attention always has a mask
         visible = jnp.broadcast_to(visible, (*seen.query.shape[:3], slots))
         members = runs(slots, self.compressed_size, self.stride)  # runs size
         complete = members[:, -1] < slots  # runs
@@ -236,7 +247,7 @@ class NativeSparseAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show two heads that see all runs of two words, four words each, and their own word."""
+    """Show two heads that attend to all runs of two words, four selected words and the query's own word."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "old", "cat", "sat", "very", "still"]

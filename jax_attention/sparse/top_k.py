@@ -1,14 +1,14 @@
-r"""Top-k attention, explicit sparse attention: each query keeps the keys it scores highest (Zhao et al. 2019).
+r"""Top-k attention (explicit sparse attention): each query attends to its k best keys (Zhao et al. 2019).
 
 $$ s_{ij} = q_i^\top k_j / \sqrt{d}, \qquad \alpha_{ij} = \frac{\exp s_{ij}}{\sum_{l \in T_i} \exp s_{il}}
    \text{ for } j \in T_i, \text{ else } 0, \qquad T_i = \text{the } k \text{ keys of largest } s_{ij} $$
 
-One change from `MultiHeadSelfAttention`: the weights of all but k keys are zero, whatever the length. With k as
-large as the length it is that class.
+One change from `MultiHeadSelfAttention`: all weights but the k largest of each row are zero. With k equal to the length
+it is `MultiHeadSelfAttention`.
 
 | symbol | argument | |
 |--------|----------|-----------------------------------------------------------------------|
-| k      | `top_k`  | of equal scores the first key is taken, so never more than k are kept |
+| k      | `top_k`  | ties go to the first key, so at most k keys are kept                  |
 | d      | `head_dim` | `embed_dim / num_heads`                                             |
 """
 
@@ -46,16 +46,16 @@ def top_k_attention_weights(
     top_k: int,
     **scoring: Unpack[Restrictions],
 ) -> Float[Array, "batch heads query key"]:
-    """The softmax over the `top_k` visible keys of largest score.
+    """Softmax over the `top_k` visible keys with the highest scores.
 
-    The gradient is that of the softmax over the keys that were kept; none flows through the choice.
+    The gradient is the gradient of a softmax over the kept keys; none flows through the selection.
 
     Args:
         query, key, bias, mask, scoring: as in `dot_product_attention_weights`.
-        top_k: how many keys a query keeps.
+        top_k: number of keys that each query attends to.
 
     Raises:
-        TypeError, ValueError: as `dot_product_attention_weights`, or `top_k` below 1.
+        TypeError, ValueError: as in `dot_product_attention_weights`, or `top_k` below 1.
     """
     check_positive(top_k=top_k)
     scores, visible = dot_product_scores(query, key, bias, mask, **scoring)
@@ -64,12 +64,12 @@ def top_k_attention_weights(
 
 @checked
 class TopKAttention(SelfAttentionFrame):
-    """Multi-head self-attention in which a query keeps its k best keys (Zhao et al. 2019).
+    """Multi-head self-attention to the k keys with the highest scores per query (Zhao et al. 2019).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        top_k: how many keys a query keeps.
+        top_k: number of keys that each query attends to.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -105,10 +105,19 @@ class TopKAttention(SelfAttentionFrame):
         mask: Bool[Array, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to the best `top_k` of those it may see; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention to the `top_k` visible keys with the highest scores.
 
-        A key that the mask hides takes up no place among them. With `is_causal` a cache can be given, as in
-        `CausalSelfAttention`.
+        Masked keys are not counted.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
@@ -123,7 +132,7 @@ class TopKAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show two heads that keep two keys a query."""
+    """Show two heads that keep two keys per query."""
     from jax_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat", "still"]

@@ -1,10 +1,10 @@
-r"""Attention over a grid with a position for each axis, decomposed (Li et al. 2022, MViTv2; Kirillov et al. 2023, SAM).
+r"""Attention with decomposed relative positions on a grid (Li et al. 2022, MViTv2; Kirillov et al. 2023, SAM).
 
 $$ s_{ij} = q_i^\top k_j / \sqrt{d} + q_i^\top R^h_{y_i - y_j} + q_i^\top R^w_{x_i - x_j} $$
 
-One change from `MultiHeadSelfAttention` over all places of a grid: a query also scores how far above and how far to
-the left a key is, by one learned vector for each distance along an axis; h + w of them instead of the h · w that
-distances in both at once would need.
+One change from `MultiHeadSelfAttention` over all positions of a grid: a query is also scored against learned vectors
+for the vertical and the horizontal distance of a key. This needs one vector per distance along each axis, about 2h +
+2w, instead of one for each pair of distances, about 4hw.
 
 | symbol | argument or parameter |                                                                 |
 |--------|-----------------------|-----------------------------------------------------------------|
@@ -12,8 +12,8 @@ distances in both at once would need.
 | R^h    | `height_positions`    | `(2h - 1, head_dim)`, row `y_i - y_j + h - 1`                   |
 | R^w    | `width_positions`     | `(2w - 1, head_dim)`, row `x_i - x_j + w - 1`                   |
 
-The authors' code, and with it ViTDet and SAM, leaves the position terms unscaled, as it stands here; equation 4 of
-the paper divides them by √d as well, which is the same with R / √d for R.
+This file leaves the position terms unscaled, as do the authors' code, ViTDet and SAM. Equation 4 of the paper divides
+them by √d as well, which is equivalent to R / √d in place of R.
 """
 
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ from jax_attention.vision.grids import GridOutput, check_grid, flatten_grid, unf
 
 @checked
 def distances(length: int) -> Int[Array, "length length"]:
-    """Which row of a table of positions belongs to a query and a key of an axis: 0 for the key farthest ahead."""
+    """Row of the position table for each query and key along an axis; 0 for the key farthest after the query."""
     places = jnp.arange(length)  # length
     return places[:, None] - places[None] + length - 1  # length length
 
@@ -45,13 +45,13 @@ def decomposed_position_bias(
     width_positions: Float[Array, "width_distances head_dim"],
     height: int,
 ) -> Float[Array, "batch heads area area"]:
-    """What positions add to the scores of a grid whose rows lie one after the other: q·R^h + q·R^w.
+    """Bias of the scores for the positions on a flattened grid: q·R^h + q·R^w.
 
     Args:
-        query: of every place.
-        height_positions: one vector for each distance between two rows.
-        width_positions: one vector for each distance between two columns.
-        height: how many rows there are.
+        query: queries of all positions, `(batch, heads, area, head_dim)`.
+        height_positions: vectors of the vertical distances, `(2 height - 1, head_dim)`.
+        width_positions: vectors of the horizontal distances, `(2 width - 1, head_dim)`.
+        height: number of rows.
     """
     width = query.shape[-2] // height
     rows = at_least_float32(height_positions)[distances(height)]  # height height head_dim
@@ -70,7 +70,7 @@ class DecomposedPositionAttention(nnx.Module):
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        grid_size: height and width of every grid.
+        grid_size: height and width of the input grids.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
@@ -113,16 +113,16 @@ class DecomposedPositionAttention(nnx.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads area area"] | None = None,
     ) -> GridOutput:
-        """Let every place attend to every place.
+        """Apply self-attention over all positions of a grid.
 
         Args:
-            x: a grid of the size that there are positions for; they are not interpolated.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
+            x: input grid, `(batch, height, width, embed_dim)`, of size `grid_size`; positions are not interpolated.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Returns:
-            Output `(batch, height, width, embed_dim)` and weights `(batch, heads, area, area)`, places counted row
-            after row.
+            Output `(batch, height, width, embed_dim)` and weights `(batch, heads, area, area)`, with positions in
+            row-major order.
 
         Raises:
             TypeError: a dropout mask that is not boolean.
@@ -132,7 +132,7 @@ class DecomposedPositionAttention(nnx.Module):
         batch, height, width, _ = x.shape
         if (height, width) != self.grid_size:
             raise ValueError(
-                f"x must have the height and width that there are positions for, grid_size={self.grid_size}, "
+                f"x must have the height and width of the position tables, grid_size={self.grid_size}, "
                 f"got {(height, width)}"
             )
         check_keep(dropout_keep, (batch, self.num_heads, height * width, height * width))
@@ -153,7 +153,7 @@ class DecomposedPositionAttention(nnx.Module):
 
 
 def main() -> None:
-    """Show how the places of a grid of 2 by 3 look at one another."""
+    """Show the attention weights between the positions of a 2 by 3 grid."""
     from jax_attention.demonstration import draw, fill, show
     from jax_attention.outputs import AttentionOutput
 

@@ -1,15 +1,16 @@
-r"""Attention from all places of a grid to patches of it (Wang et al. 2021, PVT; Xie et al. 2021, SegFormer).
+r"""Spatial-reduction attention: keys and values from patches (Wang et al. 2021, PVT; Xie et al. 2021, SegFormer).
 
 $$ \mathrm{softmax}\!\left(Q K^\top / \sqrt{d}\right) V, \qquad Q = X W^Q, \quad K = S W^K, \quad V = S W^V, \qquad
    S = \mathrm{LN}(\mathrm{Conv}_R(X)) $$
 
-One change from `MultiHeadSelfAttention` over all places of a grid: keys and values are those of patches of R by R
-places, which a convolution with kernel and stride R sums up; there are R² times fewer. With R = 1 it is that class.
+One change from `MultiHeadSelfAttention` over all positions of a grid: keys and values come from patches of R by R
+positions, which a convolution with kernel and stride R reduces to one vector each. There are R² times fewer keys. With
+R = 1 it is `MultiHeadSelfAttention`.
 
 | symbol | argument or parameter |                                    |
 |--------|-----------------------|------------------------------------|
 | R      | `reduction`           | height and width of a patch        |
-| Conv_R | `reduction_proj`      | sums up a patch; absent if R = 1   |
+| Conv_R | `reduction_proj`      | reduces a patch; absent if R = 1   |
 | LN     | `reduction_norm`      | absent if R = 1                    |
 """
 
@@ -29,16 +30,16 @@ from jax_attention.vision.grids import GridOutput, check_grid, flatten_grid, unf
 
 @checked
 class SpatialReductionAttention(nnx.Module):
-    """Multi-head attention of a grid to patches of itself (Wang et al. 2021, section 3.3).
+    """Multi-head attention from a grid to patches of the same grid (Wang et al. 2021, section 3.3).
 
-    Places beyond the last whole patch of a row or a column are queries, and in no key.
+    Positions beyond the last complete patch of a row or column are queries, but not part of any key.
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
         reduction: height and width of a patch.
-        norm_eps: added to the variance in the normalisation of the patches.
-        bias: whether the projections have biases; the convolution always has.
+        norm_eps: constant added to the variance in the normalisation of the patches.
+        bias: whether the projections have biases; the convolution always has one.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
@@ -82,16 +83,16 @@ class SpatialReductionAttention(nnx.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Array, "batch heads area patches"] | None = None,
     ) -> GridOutput:
-        """Let every place attend to all patches.
+        """Apply attention from every position to all patches.
 
         Args:
-            x: the grid; at least one patch high and wide.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
+            x: input grid, `(batch, height, width, embed_dim)`, at least one patch high and wide.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Returns:
-            Output `(batch, height, width, embed_dim)` and weights `(batch, heads, height * width, patches)`, places
-            and patches counted row after row.
+            Output `(batch, height, width, embed_dim)` and weights `(batch, heads, height * width, patches)`, with
+            positions and patches in row-major order.
 
         Raises:
             TypeError: a dropout mask that is not boolean.
@@ -106,7 +107,7 @@ class SpatialReductionAttention(nnx.Module):
                 f"x must be at least reduction={self.reduction} high and wide, got {height} and {width}"
             )
         check_keep(dropout_keep, (batch, self.num_heads, height * width, patches))
-        whole = first(first(x, high * self.reduction, 1), wide * self.reduction, 2)  # patches that are whole
+        whole = first(first(x, high * self.reduction, 1), wide * self.reduction, 2)  # complete patches
         reduced = (
             x
             if self.reduction == 1 or patches == 0
@@ -128,7 +129,7 @@ class SpatialReductionAttention(nnx.Module):
 
 
 def main() -> None:
-    """Show how the first places of a grid of 4 by 4 look at its four patches of 2 by 2."""
+    """Show the weights of the first positions of a 4 by 4 grid over its four patches."""
     from jax_attention.demonstration import draw, fill
 
     output, weights = fill(

@@ -11,8 +11,8 @@ class GroupedHeads(NamedTuple):
 
     Attributes:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values.
+        num_heads: number of query heads.
+        num_kv_heads: number of key/value heads.
         head_dim: features of a head.
     """
 
@@ -24,7 +24,7 @@ class GroupedHeads(NamedTuple):
     def projections(
         self, *, bias: bool, out_bias: bool | None = None, **factory: Unpack[Factory]
     ) -> tuple[Any, Any, Any, Any]:
-        """Query, key, value and output projection; with `out_bias=None` the last has a bias if the others have."""
+        """Create the query, key, value and output projections; `out_bias=None` uses `bias` for the output too."""
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return (
             linear(self.embed_dim, queries, bias=bias, **factory),
@@ -37,10 +37,10 @@ class GroupedHeads(NamedTuple):
 def grouped_heads(
     embed_dim: int, num_heads: int, num_kv_heads: int | None = None, head_dim: int | None = None
 ) -> GroupedHeads:
-    """Validate head counts; None means `num_kv_heads = num_heads`, and `head_dim = embed_dim / num_heads`.
+    """Validate head counts; by default `num_kv_heads = num_heads` and `head_dim = embed_dim / num_heads`.
 
     Raises:
-        ValueError: sizes that do not divide.
+        ValueError: `num_heads` is not divisible by `num_kv_heads`, or `embed_dim` by `num_heads`.
     """
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     check_divisible(num_heads=num_heads, num_kv_heads=num_kv_heads)

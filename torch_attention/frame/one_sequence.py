@@ -1,15 +1,15 @@
-"""The frame of self-attention: what every class of dot products does around its projections and its equation.
+"""Base class of dot-product self-attention: argument checks, KV-cache lookup and positional encoding.
 
-A class says what is its own, and takes the rest from here:
+A subclass implements its projections and its equation, and calls the base class for the rest:
 
     self.check(x, mask, **call)                                   # before any arithmetic
-    query = split_heads(self.q_proj(x), self.head_dim)            # its projections
+    query = split_heads(self.q_proj(x), self.head_dim)            # the subclass's projections
     ...
-    seen = self.see(query, KeyValue(key, value), mask, **call)    # with the cache, placed by position
-    heads, weights = seen.attend()                                # its equation
+    seen = self.see(query, KeyValue(key, value), mask, **call)    # KV cache and positional encoding
+    heads, weights = seen.attend()                                # the equation
     return seen.answer(self.out_proj(merge_heads(heads)), weights)
 
-A class with weights of its own makes them of `seen.scores()` and reads the values with `seen.read(weights)`.
+A class whose weights are not a softmax computes them from `seen.scores()`, and calls `seen.read(weights)`.
 """
 
 from typing import Any, Unpack
@@ -30,16 +30,16 @@ from torch_attention.positions.protocol import check_positions, check_scheme, pl
 
 
 class SelfAttentionFrame(nn.Module):
-    """What all self-attention of dot products holds, and how a call begins.
+    """Base class of dot-product self-attention.
 
     Attributes:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        has_heads: whether weights have an axis for heads; without one there is a single head.
+        num_heads: number of query heads.
+        has_heads: whether the weights have a head axis; without one there is a single head.
         head_dim: features of a query and a key.
         is_causal: whether each position attends only to itself and earlier positions.
-        window: number of keys that a position attends to at most, its own included; None for all.
-        num_sinks: how many of the first keys it sees besides.
+        window: number of visible keys, including the query's own; None for no limit.
+        num_sinks: number of first keys that are visible besides the window.
         position, scale, dropout: as in `Scaling`.
     """
 
@@ -60,7 +60,7 @@ class SelfAttentionFrame(nn.Module):
         super().__init__()
         self.num_heads = 1 if num_heads is None else num_heads
         self.has_heads = num_heads is not None
-        placed_dim = head_dim if placed_dim is None else placed_dim  # features that are placed by position
+        placed_dim = head_dim if placed_dim is None else placed_dim  # features with positional encoding
         check_scheme(position, num_heads=self.num_heads, head_dim=placed_dim)
         self.embed_dim = embed_dim
         self.head_dim = head_dim
@@ -77,7 +77,7 @@ class SelfAttentionFrame(nn.Module):
         mask: Bool[Tensor, "..."] | None,
         **call: Unpack[SharedCall],
     ) -> None:
-        """Raise unless the arguments of a call fit each other, its cache, and this layer."""
+        """Raise unless the arguments of a call are consistent with each other, the cache and this layer."""
         check_sequence("x", x, self.embed_dim)
         check_call(
             x,
@@ -103,17 +103,17 @@ class SelfAttentionFrame(nn.Module):
         mask: Bool[Tensor, "..."] | None,
         **call: Unpack[SharedCall],
     ) -> Seen:
-        """Queries and all keys that they may attend to: those of the cache and the new ones, placed by position."""
+        """Look up the KV cache and apply the positional encoding to the queries and to all keys."""
         found = self.recall(entries, mask, **call)
         return self.place(found, query, found.entries.key, **call)
 
     def is_cut(self, **call: Unpack[SharedCall]) -> bool:
-        """Whether a call may be answered block by block: of keys that are near, without weights or a cache."""
+        """Whether block-local attention can compute a call: one without weights, cache, lengths or segments."""
         given = [call.get("cache"), call.get("implementation"), call.get("lengths"), call.get("segments")]
         return not call.get("need_weights", True) and all(x is None for x in given)
 
     def recall(self, entries: Any, mask: Bool[Tensor, "..."] | None, **call: Unpack[SharedCall]) -> Recalled:
-        """What is held of all tokens: what the cache holds of those before, and `entries` of the new ones."""
+        """Join the entries in the KV cache and the `entries` of the new tokens."""
         return recall(call.get("cache"), entries, mask, call.get("positions"))
 
     def place(
@@ -123,12 +123,12 @@ class SelfAttentionFrame(nn.Module):
         key: Float[Tensor, "batch kv_heads slots head_dim"],
         **call: Unpack[SharedCall],
     ) -> Seen:
-        """Queries, and keys of all tokens that were found, placed by position."""
+        """Apply the positional encoding to the queries and to the keys of all tokens."""
         placed = place(self._scheme(call), query, key, found.query_positions, found.key_positions)
         return self.placed(found, placed, found.entries.value, **call)
 
     def _scheme(self, call: Any) -> Any:
-        """The positional encoding given in the call, or the layer's own."""
+        """Positional encoding of the call: the given one, else the layer's own."""
         shared = call.get("position")
         if shared is None:
             return self.position
@@ -142,7 +142,7 @@ class SelfAttentionFrame(nn.Module):
         value: Float[Tensor, "batch kv_heads slots value_dim"],
         **call: Unpack[SharedCall],
     ) -> Seen:
-        """Queries and keys that were placed by the class itself, with what the call says of them."""
+        """Combine queries and keys that have their positional encoding with the options of the call."""
         keep = call.get("dropout_keep")
         if keep is not None and not self.has_heads:
             keep = keep[:, None]
@@ -173,7 +173,7 @@ class SelfAttentionFrame(nn.Module):
 
 
 def _check_of_elements(name: str, given: Any, axes: str, shape: tuple[int, ...], cache: Cache | None) -> None:
-    """Raise unless what is said of the elements of a sequence fits it, and there is no cache, which says it itself."""
+    """Raise unless lengths or segments have the right shape, or if they are given with a cache."""
     check_integers(name, given, axes, shape)
     if given is not None and cache is not None:
         raise ValueError(f"{name} must be None with a cache, got shape {tuple(given.shape)}")
@@ -185,16 +185,17 @@ def recall(
     mask: Bool[Tensor, "..."] | None = None,
     positions: Int[Tensor, "..."] | None = None,
 ) -> Recalled:
-    """Keys and values that new tokens may attend to: those of the KV cache, and their own.
+    """Join the entries in the KV cache with the entries of the new tokens.
 
     Args:
-        cache: KV cache with the tokens before; None without one.
-        entries: of the new tokens, such as a `KeyValue`.
-        mask: with a cache, which new tokens are there, `(batch, 1, 1, new)`; without one it is passed on.
-        positions: passed on without a cache.
+        cache: KV cache of the earlier positions; None without one.
+        entries: entries of the new tokens, such as a `KeyValue`.
+        mask: with a cache, `(batch, 1, 1, new)`, True for new tokens that are not padding; without one, the mask of
+            the call, returned unchanged.
+        positions: positions of the tokens, returned unchanged; None with a cache.
 
     Raises:
-        ValueError: the cache holds something else than such entries.
+        ValueError: the cached entries differ in dtype or shape from the new ones.
     """
     if cache is None:
         return Recalled(entries, mask, 0, positions, positions, None)
@@ -222,16 +223,16 @@ def check_call(
     num_sinks: int = 0,
     name: str = "mask",
 ) -> None:
-    """Raise unless the arguments of a self-attention's call fit its input, and its cache.
+    """Raise unless the arguments of a self-attention call are consistent with its input and its cache.
 
     Args:
-        x, mask, positions, dropout_keep, cache: the arguments.
-        position: the scheme that reads `positions`.
-        num_heads: heads of the weights; None if they have no axis for it.
-        is_causal: whether each token attends only to itself and earlier tokens.
-        window: how many keys a token sees; None for all.
-        num_sinks: how many of the first keys it sees besides.
-        name: what a message calls the mask.
+        x, mask, positions, dropout_keep, cache: arguments of the call.
+        position: positional encoding of the layer; None for none.
+        num_heads: number of heads of the weights; None for weights without a head axis.
+        is_causal: whether each position attends only to itself and earlier positions.
+        window: number of visible keys, including the query's own; None for no limit.
+        num_sinks: number of first keys that are visible besides the window.
+        name: name of the mask in error messages.
     """
     if cache is None:
         check_pairs(x, x, mask, dropout_keep, num_heads, name=name)
@@ -239,7 +240,7 @@ def check_call(
         return
     if not is_causal:
         raise ValueError(
-            "cache needs is_causal=True: what sees later tokens cannot be read step by step, got is_causal=False"
+            "cache needs is_causal=True: attention to later tokens has no decode step, got is_causal=False"
         )
     for name, given in (("positions", positions), ("dropout_keep", dropout_keep)):
         if given is not None:
@@ -247,7 +248,7 @@ def check_call(
     num_axes = getattr(position, "num_axes", None)
     if num_axes is not None:
         raise ValueError(
-            f"cache counts places along one axis, got a position scheme with num_axes={num_axes}"
+            f"cache counts positions along one axis, got a position scheme with num_axes={num_axes}"
         )
     batch, length = x.shape[:2]
     check_key_mask(mask, batch, length)
@@ -257,5 +258,5 @@ def check_call(
 
 
 def _kind(x: Float[Tensor, "... length dim"]) -> str:
-    """Dtype and shape of an array, but for its length."""
+    """Text with the dtype and shape of an array, without its length."""
     return f"{dtype_name(x)} ({', '.join(map(str, x.shape[:-2]))}, length, {x.shape[-1]})"

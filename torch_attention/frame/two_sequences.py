@@ -1,10 +1,12 @@
-"""The frame of cross-attention: what every class does around its projections from two sequences.
+"""Base class of dot-product cross-attention: argument checks and positional encoding.
 
-self.check(query, memory, mask, **call)                       # before any arithmetic
-query = split_heads(self.q_proj(query), self.head_dim)        # its projections
-...
-seen = self.see(query, KeyValue(key, value), mask, **call)    # placed by position
-heads, weights = seen.attend()                                # the equation
+A subclass implements its projections from two sequences:
+
+    self.check(query, memory, mask, **call)                       # before any arithmetic
+    query = split_heads(self.q_proj(query), self.head_dim)        # the subclass's projections
+    ...
+    seen = self.see(query, KeyValue(key, value), mask, **call)    # positional encoding
+    heads, weights = seen.attend()                                # the equation
 """
 
 from typing import Unpack
@@ -23,11 +25,11 @@ from torch_attention.positions.protocol import check_positions, check_scheme, pl
 
 
 class CrossAttentionFrame(nn.Module):
-    """What all cross-attention of dot products holds, and how a call begins.
+    """Base class of dot-product cross-attention.
 
     Attributes:
-        query_dim, key_dim: features of the sequence that looks, and of the one that is looked at; None for any.
-        num_heads, has_heads, head_dim: as in `SelfAttentionFrame`; features of a head may be None for any.
+        query_dim, key_dim: features of the query sequence and of the memory; None for any.
+        num_heads, has_heads, head_dim: as in `SelfAttentionFrame`; `head_dim` may be None for any.
         position, scale, dropout: as in `Scaling`.
     """
 
@@ -59,7 +61,7 @@ class CrossAttentionFrame(nn.Module):
         mask: Bool[Tensor, "..."] | None,
         **call: Unpack[CrossCall],
     ) -> None:
-        """Raise unless the arguments of a call fit each other and this layer."""
+        """Raise unless the arguments of a call are consistent with each other and with this layer."""
         check_sequence("query", query, self.query_dim)
         check_sequence("memory", memory, self.key_dim, batch=query.shape[0])
         heads = self.num_heads if self.has_heads else None
@@ -79,7 +81,7 @@ class CrossAttentionFrame(nn.Module):
         mask: Bool[Tensor, "..."] | None,
         **call: Unpack[CrossCall],
     ) -> Seen:
-        """Queries and keys, placed by position."""
+        """Apply the positional encoding to queries and keys, and combine them with the options of the call."""
         keep = call.get("dropout_keep")
         if keep is not None and not self.has_heads:
             keep = keep[:, None]

@@ -1,19 +1,20 @@
-r"""Differential attention: what two attention maps have in common is subtracted as noise (Ye et al. 2024).
+r"""Differential attention: the difference of two softmaxes cancels their common noise (Ye et al. 2024).
 
 $$ \mathrm{head}_h = (1 - \lambda_{\mathrm{init}})\, \mathrm{RMSNorm}\!\left((A_{2h} - \lambda A_{2h+1}) V_h\right),
    \qquad A_m = \mathrm{softmax}(Q_m K_m^\top / \sqrt{d}) $$
 
 $$ \lambda = e^{\lambda_{q1} \cdot \lambda_{k1}} - e^{\lambda_{q2} \cdot \lambda_{k2}} + \lambda_{\mathrm{init}} $$
 
-Changes from `MultiHeadSelfAttention`: each head has two pairs of queries and keys, of half its features, and values of
-all of them; the weights are the difference of two softmaxes; each head is normalised before the output projection.
-The heads of queries and keys stand in the order of the paper, 2h beside 2h + 1 (transformers' DiffLlama: h and h + H).
+Changes from `MultiHeadSelfAttention`: each head has two pairs of queries and keys, with half of its features each, and
+values with all of its features; the weights are the difference of two softmaxes; each head is normalised before the
+output projection. The query and key heads are ordered as in the paper, 2h next to 2h + 1 (transformers' DiffLlama: h
+and h + H).
 
 | symbol                     | argument      |                                                          |
 |----------------------------|---------------|----------------------------------------------------------|
-| H                          | `num_heads`   | heads of values; there are 2 H of queries and keys       |
+| H                          | `num_heads`   | value heads; there are 2 H query and key heads           |
 | d                          | `head_dim`    | `embed_dim / num_heads / 2`                              |
-| $\lambda_{\mathrm{init}}$  | `lambda_init` | the paper's for each depth: `lambda_init_at(depth)`      |
+| $\lambda_{\mathrm{init}}$  | `lambda_init` | `lambda_init_at(depth)` in the paper                     |
 """
 
 import math
@@ -34,7 +35,7 @@ from torch_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 def lambda_init_at(depth: int) -> float:
-    """0.8 - 0.6 exp(-0.3 depth), for a layer with `depth` layers before it (Ye et al. 2024, section 2.1)."""
+    """Initial value 0.8 - 0.6 exp(-0.3 depth) of λ, for a layer after `depth` others (Ye et al. 2024, section 2.1)."""
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
 
 
@@ -44,13 +45,13 @@ class DifferentialAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: how many heads share them; twice as many must divide `embed_dim`.
-        lambda_init: what λ starts near; see `lambda_init_at`.
-        eps: of the norm of each head.
+        num_heads: number of value heads; `2 num_heads` must divide `embed_dim`.
+        lambda_init: approximate initial value of λ, such as `lambda_init_at(depth)`.
+        eps: constant added to the mean square in the norm of each head.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
-        dropout: rate at which differences are dropped in training.
+        dropout: dropout rate of the attention weights in training; both softmaxes share one mask.
 
     Raises:
         ValueError: sizes that do not divide, or a rate outside [0, 1).
@@ -83,7 +84,7 @@ class DifferentialAttention(SelfAttentionFrame):
         self.head_norm = rms_norm(value_dim, eps=eps, **factory)
 
     def factor(self) -> Float[Tensor, ""]:
-        """λ: how much of the second softmax is subtracted, in at least float32."""
+        """Compute λ, the factor on the second softmax, in at least float32."""
         first = at_least_float32(self.lambda_q1[...]) * at_least_float32(self.lambda_k1[...])  # head_dim
         second = at_least_float32(self.lambda_q2[...]) * at_least_float32(self.lambda_k2[...])  # head_dim
         return torch.exp(first.sum(-1)) - torch.exp(second.sum(-1)) + self.lambda_init
@@ -94,9 +95,17 @@ class DifferentialAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend twice and subtract; the weights are the differences, the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with the difference of two softmaxes as weights.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch two_heads length head_dim
@@ -107,7 +116,7 @@ class DifferentialAttention(SelfAttentionFrame):
             self.place(found, query[:, half::2], found.entries.key[:, half::2], **call) for half in (0, 1)
         )
         first = first.sampled()
-        second = second._replace(dropout_keep=first.dropout_keep)  # both drop the same weights
+        second = second._replace(dropout_keep=first.dropout_keep)  # both softmaxes share one dropout mask
         first_heads, first_weights = first.attend()
         second_heads, second_weights = second.attend()
         factor = self.factor()
@@ -122,7 +131,7 @@ class DifferentialAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show weights that are differences, and λ."""
+    """Show the weights of differential attention, and λ."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

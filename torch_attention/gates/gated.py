@@ -1,20 +1,20 @@
-r"""Gated attention: what the heads found passes a gate that the query's own input opens (Qiu et al. 2025).
+r"""Gated attention: a sigmoid gate of the query's input scales the head outputs (Qiu et al. 2025).
 
 $$ o = \mathrm{concat}_h\!\left(\mathrm{head}_h \odot \sigma(X W_h^{\mathrm{gate}})\right) W^O $$
 
-One change from `GroupedQueryAttention`: the gate, between the heads and the output projection. A query whose gate is
-closed takes nothing from anywhere, which softmax alone cannot say.
+One change from `GroupedQueryAttention`: the gate between the heads and the output projection. A query with a closed
+gate has zero output, which a softmax alone cannot give.
 
-| class                      | the gate is                      | size of its projection | model                       |
+| class                      | gate                             | gate projection size   | model                       |
 |----------------------------|----------------------------------|------------------------|-----------------------------|
-| `GatedAttention`           | one number a feature of a head   | H d                    | Qwen3-Next (Qwen Team 2025) |
-| `HeadwiseGatedAttention`   | one number a head                | H                      |                             |
+| `GatedAttention`           | per feature of a head            | H d                    | Qwen3-Next (Qwen Team 2025) |
+| `HeadwiseGatedAttention`   | per head                         | H                      |                             |
 
 | symbol                   | argument       |                                                     |
 |--------------------------|----------------|-----------------------------------------------------|
 | H                        | `num_heads`    |                                                     |
 | d                        | `head_dim`     |                                                     |
-| $W^{\mathrm{gate}}$      |                | the parameter `gate_proj`                           |
+| $W^{\mathrm{gate}}$      |                | parameter `gate_proj`                               |
 |                          | `q_norm`, `k_norm` | Qwen3-Next normalises queries and keys of each head |
 """
 
@@ -35,15 +35,15 @@ from torch_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 class GatedAttention(SelfAttentionFrame):
-    """Grouped-query attention with a sigmoid gate for every feature of every head (Qiu et al. 2025).
+    """Grouped-query attention with a sigmoid gate per feature of each head (Qiu et al. 2025).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
-        q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
-        k_norm: likewise the keys.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
+        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        k_norm: norm of the keys, likewise; None for none.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -85,10 +85,19 @@ class GatedAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend, and let the features of the heads pass as far as their gates are open.
+        """Apply self-attention with a gate per feature of each head.
 
-        The weights are those before the gate; the rest as in `MultiHeadSelfAttention`. With `is_causal` a cache can be
-        given, as in `CausalSelfAttention`.
+        The weights are returned before the gate.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -104,15 +113,15 @@ class GatedAttention(SelfAttentionFrame):
 
 @checked
 class HeadwiseGatedAttention(SelfAttentionFrame):
-    """Grouped-query attention with one sigmoid gate for every head (Qiu et al. 2025).
+    """Grouped-query attention with one sigmoid gate per head (Qiu et al. 2025).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
-        q_norm: what normalises the queries of each head before `position`, as `layers.rms_norm(head_dim)`.
-        k_norm: likewise the keys.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
+        q_norm: norm of the queries of each head before `position`, such as `layers.rms_norm(head_dim)`; None for none.
+        k_norm: norm of the keys, likewise; None for none.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -154,9 +163,19 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend, and let each head pass as far as its gate is open; the rest as in `GatedAttention`.
+        """Apply self-attention with one gate per head.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        The weights are returned before the gate.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -171,7 +190,7 @@ class HeadwiseGatedAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show how far the gates of a sentence are open."""
+    """Show the attention weights and the gates of a sentence."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

@@ -1,4 +1,4 @@
-"""Attention of and to learned vectors, and over sets."""
+"""Attention with learned query vectors, and attention over sets."""
 
 from torch_attention.latents.attention_block import MultiheadAttentionBlock as MultiheadAttentionBlock
 from torch_attention.latents.gru import GRUCell as GRUCell

@@ -1,19 +1,19 @@
-r"""The block that a Set Transformer is made of: attention of one set to another, then a map (Lee et al. 2019).
+r"""Multihead attention block of the Set Transformer: attention from set to set, then an MLP (Lee et al. 2019).
 
 $$ \mathrm{MAB}(X, Y) = \mathrm{LN}(H + f(H)), \qquad H = \mathrm{LN}(X + \mathrm{Multihead}(X, Y, Y)) $$
 
-One change from `MultiHeadCrossAttention` inside: the scores are divided by √d with d all features, not those of one
-head, so heads look less sharply than elsewhere. Nothing in it knows about order: elements of X that come in another
-order go out in that order, and those of Y may come in any.
+One change from `MultiHeadCrossAttention` inside: the scores are divided by √d with d the total number of features
+instead of the features of one head, so the weights are less peaked. The block is equivariant to permutations of X and
+invariant to permutations of Y.
 
 | symbol | argument or parameter    |                                                            |
 |--------|--------------------------|------------------------------------------------------------|
 | X, Y   | `query`, `memory`        | sets of vectors                                            |
 | d      | `embed_dim`              |                                                            |
-| f      | `ffn_proj`, `activation` | a linear map and an activation, for each element by itself |
+| f      | `ffn_proj`, `activation` | an element-wise linear map and activation                  |
 
-The authors' code departs from the paper: it has no output projection, and adds the projected queries instead of X.
-This file follows the paper.
+The authors' code differs from the paper: it has no output projection, and adds the projected queries instead of X. This
+file follows the paper.
 """
 
 import torch
@@ -30,15 +30,15 @@ from torch_attention.outputs import AttentionOutput
 
 @checked
 class MultiheadAttentionBlock(nn.Module):
-    """Attention of one set to another, then a map of each element, each with its residual (Lee et al. 2019, eq. 6).
+    """Attention from one set to another, then an element-wise MLP, each with a residual (Lee et al. 2019, eq. 6).
 
     Args:
         embed_dim: features of both sets.
         num_heads: number of heads; must divide `embed_dim`.
         scale: factor on the scores; `1 / sqrt(embed_dim)` if None.
-        activation: of the map: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
-        norm: whether there are normalisations after the residuals.
-        norm_eps: added to the variance in each normalisation.
+        activation: activation of the MLP: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
+        norm: whether a layer norm follows each residual.
+        norm_eps: constant added to the variance in each normalisation.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
@@ -84,7 +84,22 @@ class MultiheadAttentionBlock(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads query key"] | None = None,
     ) -> AttentionOutput:
-        """Let every element of `query` attend to `memory`; arguments and errors as in `MultiHeadCrossAttention`."""
+        """Apply attention from `query` to `memory`, then the MLP.
+
+        Args:
+            query: query set, `(batch, query, embed_dim)`.
+            memory: set that is attended to, `(batch, key, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
+
+        Returns:
+            Output `(batch, query, embed_dim)` and weights `(batch, heads, query, key)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
         check_sequence("query", query, self.embed_dim)
         check_sequence("memory", memory, self.embed_dim, batch=query.shape[0])
         check_pairs(query, memory, mask, dropout_keep, self.num_heads)
@@ -112,7 +127,7 @@ def _normalised(norm: nn.Module | None, x: Float[Tensor, "..."]) -> Float[Tensor
 
 
 def main() -> None:
-    """Show how the elements of one set look at those of another."""
+    """Show the attention from one set to another."""
     from torch_attention.demonstration import draw, fill, show
 
     block = fill(MultiheadAttentionBlock(embed_dim=4, num_heads=2))

@@ -2,13 +2,13 @@ r"""Perceiver attention: a few learned vectors query an input of any length (Jae
 
 $$ z' = z + \mathrm{MHA}(\mathrm{LN}(z),\, \mathrm{LN}(x)) $$
 
-One change from `MultiHeadCrossAttention`: the queries are not another sequence but m learned vectors, the latents,
-so the cost grows with the length of the input, not with its square, and what comes out has m positions whatever
-came in. The same step is the resampler of Flamingo and the heart of the Q-Former.
+One change from `MultiHeadCrossAttention`: the queries are m learned vectors, the latents. The cost is linear in the
+length of the input, and the output has m positions for any input. The same step is Flamingo's resampler and the core of
+the Q-Former.
 
 | symbol | argument or parameter |                                                              |
 |--------|-----------------------|--------------------------------------------------------------|
-| z      | `latents`             | `(num_latents, latent_dim)`, learned; or those of a call     |
+| z      | `latents`             | `(num_latents, latent_dim)`, learned, or given with a call   |
 | x      | `x`                   | the input                                                    |
 | m      | `num_latents`         |                                                              |
 """
@@ -27,17 +27,17 @@ from torch_attention.outputs import AttentionOutput
 
 @checked
 class PerceiverAttention(nn.Module):
-    """Multi-head attention of learned latents to an input, both normalised before (Jaegle et al. 2021, section 3.1).
+    """Multi-head attention from learned latents to an input, with pre-norms (Jaegle et al. 2021, section 3.1).
 
     Args:
-        num_latents: how many latents there are.
+        num_latents: number of latents.
         latent_dim: features of a latent, and of the output.
         input_dim: features of the input.
-        num_heads: how many heads share `embed_dim`; must divide it.
+        num_heads: number of heads; must divide `embed_dim`.
         embed_dim: features of queries, keys and values; `input_dim` if None, as in the authors' code.
-        residual: whether the latents are added to what they read; without it in a decoder, where query and output
-            mean different things (Jaegle et al. 2021, Perceiver IO).
-        norm_eps: added to the variance in each normalisation.
+        residual: whether the latents are added to the output; False in a decoder, where query and output differ in
+            meaning (Jaegle et al. 2021, Perceiver IO).
+        norm_eps: constant added to the variance in each normalisation.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
@@ -89,15 +89,16 @@ class PerceiverAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads latents key"] | None = None,
     ) -> AttentionOutput:
-        """Let every latent attend to the input.
+        """Apply attention from the latents to the input.
 
         Args:
-            x: the input.
-            mask: True where the latent attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
-            latents: what queries instead of the learned latents, as what an earlier call gave, or the queries of
-                a decoder; any number of them.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
+            x: input sequence, `(batch, key, input_dim)`.
+            mask: boolean mask, True where a latent may attend to a key; None for no mask.
+                `padding_mask(tokens, pad_id)` makes one for padded batches.
+            latents: queries instead of the learned latents, such as an earlier output or decoder queries, in any
+                number; None for the learned latents.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Returns:
             Output `(batch, latents, latent_dim)` and weights `(batch, heads, latents, key)`.
@@ -133,7 +134,7 @@ class PerceiverAttention(nn.Module):
 
 
 def main() -> None:
-    """Show three latents that read a sentence of five words, the last of which is padding."""
+    """Show three latents that attend to a sentence of four words and one padding token."""
     from torch_attention.demonstration import draw, fill, show
     from torch_attention.masks import length_mask
 

@@ -1,16 +1,15 @@
-r"""Attention pooling: a learned probe reads a whole sequence into one vector (Lee et al. 2019; Zhai et al. 2022).
+r"""Attention pooling: a learned query pools a sequence into one vector (Lee et al. 2019; Zhai et al. 2022).
 
 $$ h = \mathrm{MHA}(p,\, x), \qquad y = h + \mathrm{MLP}(\mathrm{LN}(h)) $$
 
-One change from `MultiHeadCrossAttention`: the queries are k learned vectors, the probes. It stands where a mean over
-the positions or a class token might; the multihead attention pooling (MAP) head of ViT-G and of SigLIP is this with
-one probe.
+One change from `MultiHeadCrossAttention`: the queries are k learned vectors, the probes. It replaces mean pooling or a
+class token. With one probe it is the multihead attention pooling (MAP) head of ViT-G and SigLIP.
 
 | symbol | argument or parameter |                                               |
 |--------|-----------------------|-----------------------------------------------|
 | p      | `probes`              | `(num_probes, embed_dim)`, learned            |
 | k      | `num_probes`          |                                               |
-| MLP    | `ffn_dim`             | its inner features; None leaves it out, y = h |
+| MLP    | `ffn_dim`             | hidden features; None for no MLP, y = h       |
 """
 
 import torch
@@ -28,15 +27,16 @@ from torch_attention.outputs import AttentionOutput
 
 @checked
 class AttentionPooling(nn.Module):
-    """Learned probes attend to a sequence; a feed-forward network may follow (Zhai et al. 2022, section 2.2).
+    """Pool a sequence by attention from learned probes, with an optional MLP (Zhai et al. 2022, section 2.2).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        ffn_dim: features inside the feed-forward network; None is no network, and no norm before it.
-        num_probes: how many vectors come out.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
-        norm_eps: added to the variance in the normalisation.
+        ffn_dim: hidden features of the feed-forward network; None for no network and no norm.
+        num_probes: number of probes, and so of output vectors.
+        activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or
+            `"silu"`.
+        norm_eps: constant added to the variance in the normalisation.
         bias: whether the linear maps have biases.
         dropout: dropout rate of the attention weights in training.
 
@@ -84,13 +84,14 @@ class AttentionPooling(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads probes key"] | None = None,
     ) -> AttentionOutput:
-        """Let every probe read the sequence.
+        """Apply attention from the probes to the sequence.
 
         Args:
-            x: the sequence.
-            mask: True where the probe attends to the key; `padding_mask(tokens, pad_id)` for padded batches.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
+            x: input sequence, `(batch, key, embed_dim)`.
+            mask: boolean mask, True where a probe may attend to a key; None for no mask. `padding_mask(tokens, pad_id)`
+                makes one for padded batches.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Returns:
             Output `(batch, num_probes, embed_dim)` and weights `(batch, heads, num_probes, key)`.
@@ -111,7 +112,7 @@ class AttentionPooling(nn.Module):
 
 
 def main() -> None:
-    """Show which words of a sentence two probes read."""
+    """Show the attention weights of two probes over a sentence."""
     from torch_attention.demonstration import draw, fill, show
 
     pooling = fill(AttentionPooling(embed_dim=6, num_heads=2, ffn_dim=8, num_probes=2))

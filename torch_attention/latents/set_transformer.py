@@ -1,19 +1,19 @@
-r"""The Set Transformer: attention among elements that have no order (Lee et al. 2019).
+r"""Set Transformer: attention over unordered sets (Lee et al. 2019).
 
 $$ \mathrm{SAB}(X) = \mathrm{MAB}(X, X), \qquad \mathrm{ISAB}(X) = \mathrm{MAB}(X, \mathrm{MAB}(I, X)), \qquad
    \mathrm{PMA}(Z) = \mathrm{MAB}(S, f(Z)) $$
 
-Three uses of one `MultiheadAttentionBlock`: SAB relates all elements with one another; ISAB does so through m learned
-points, at a cost that is linear in the number of elements; PMA reads a set into k vectors. In whatever order the
-elements come, SAB and ISAB give the same results in that order, and PMA gives the same result.
+There are three uses of one `MultiheadAttentionBlock`. SAB applies self-attention to a set. ISAB attends through m
+learned inducing points, at a cost linear in the number of elements. PMA pools a set into k vectors. SAB and ISAB are
+equivariant to permutations of the elements, and PMA is invariant.
 
 | symbol | argument or parameter    |                                                            |
 |--------|--------------------------|------------------------------------------------------------|
 | I      | `inducing_points`        | `(num_inducing, embed_dim)`, learned                       |
 | S      | `seeds`                  | `(num_seeds, embed_dim)`, learned                          |
-| f      | `ffn_proj`, `activation` | a linear map and an activation, for each element by itself |
+| f      | `ffn_proj`, `activation` | an element-wise linear map and activation                  |
 
-The authors' code leaves out f(Z); what stands here is the paper.
+The authors' code omits f(Z); this file follows the paper.
 """
 
 from typing import NamedTuple
@@ -32,14 +32,14 @@ from torch_attention.outputs import AttentionOutput
 
 
 class InducedOutput(NamedTuple):
-    """`output, weights, inducing_weights = block(x)`.
+    """Result of induced set attention: `output, weights, inducing_weights = block(x)`.
 
     Attributes:
-        output: `(batch, length, embed)`.
-        weights: of the elements over the inducing points, `(batch, heads, length, inducing)`; None with
+        output: output set, `(batch, length, embed)`.
+        weights: weights of the elements over the inducing points, `(batch, heads, length, inducing)`; None with
             `need_weights=False`.
-        inducing_weights: of the inducing points over the elements, `(batch, heads, inducing, length)`; None with
-            `need_weights=False`.
+        inducing_weights: weights of the inducing points over the elements, `(batch, heads, inducing, length)`; None
+            with `need_weights=False`.
     """
 
     output: Float[Tensor, "batch length embed"]
@@ -48,11 +48,11 @@ class InducedOutput(NamedTuple):
 
 
 class InducedKeep(NamedTuple):
-    """Boolean dropout masks of `InducedSetAttentionBlock`, True keeps; one that is None is sampled in training.
+    """Boolean dropout masks of `InducedSetAttentionBlock`, True keeps; None samples a mask in training.
 
     Attributes:
-        weights: `(batch, heads, length, inducing)`.
-        inducing_weights: `(batch, heads, inducing, length)`.
+        weights: mask of the elements over the inducing points, `(batch, heads, length, inducing)`.
+        inducing_weights: mask of the inducing points over the elements, `(batch, heads, inducing, length)`.
     """
 
     weights: Bool[Tensor, "batch heads length inducing"] | None = None
@@ -61,13 +61,13 @@ class InducedKeep(NamedTuple):
 
 @checked
 class SetAttentionBlock(nn.Module):
-    """Every element of a set attends to every one: MAB(X, X) (Lee et al. 2019, eq. 8).
+    """Self-attention over a set: MAB(X, X) (Lee et al. 2019, eq. 8).
 
     Args:
         embed_dim, num_heads, activation, norm, dropout: as in `MultiheadAttentionBlock`.
 
     Raises:
-        ValueError: as `MultiheadAttentionBlock`.
+        ValueError: as in `MultiheadAttentionBlock`.
     """
 
     def __init__(
@@ -95,21 +95,31 @@ class SetAttentionBlock(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
-        """Relate the elements with one another; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        """Apply self-attention to a set.
+
+        Args:
+            x: input set, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
+        """
         check_sequence("x", x, self.block.embed_dim)
         return self.block(x, x, mask, need_weights=need_weights, dropout_keep=dropout_keep)
 
 
 @checked
 class InducedSetAttentionBlock(nn.Module):
-    """Learned points read the set, and every element reads them: MAB(X, MAB(I, X)) (Lee et al. 2019, eq. 9 and 10).
+    """Set attention through learned inducing points: MAB(X, MAB(I, X)) (Lee et al. 2019, eq. 9 and 10).
 
     Args:
         embed_dim, num_heads, activation, norm, dropout: as in `MultiheadAttentionBlock`.
-        num_inducing: how many points there are.
+        num_inducing: number of inducing points.
 
     Raises:
-        ValueError: as `MultiheadAttentionBlock`, or no points.
+        ValueError: as in `MultiheadAttentionBlock`, or `num_inducing` below 1.
     """
 
     def __init__(
@@ -144,12 +154,13 @@ class InducedSetAttentionBlock(nn.Module):
         need_weights: bool = True,
         dropout_keep: InducedKeep | None = None,
     ) -> InducedOutput:
-        """Relate the elements with one another through the inducing points.
+        """Apply attention from the inducing points to the set, and from the set to the inducing points.
 
         Args:
-            x: the set.
-            mask: True where an element is seen; `padding_mask(tokens, pad_id)` for padded batches.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            x: input set, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, True for visible elements; None for no mask.
+                `padding_mask(tokens, pad_id)` makes one for padded batches.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Raises:
@@ -173,14 +184,14 @@ class InducedSetAttentionBlock(nn.Module):
 
 @checked
 class PoolingByAttention(nn.Module):
-    """Learned seeds read a set: MAB(S, f(Z)) (Lee et al. 2019, eq. 11, there pooling by multihead attention).
+    """Pooling by multihead attention with learned seeds: MAB(S, f(Z)) (Lee et al. 2019, eq. 11).
 
     Args:
         embed_dim, num_heads, activation, norm, dropout: as in `MultiheadAttentionBlock`.
-        num_seeds: how many vectors come out.
+        num_seeds: number of seeds, and so of output vectors.
 
     Raises:
-        ValueError: as `MultiheadAttentionBlock`, or no seeds.
+        ValueError: as in `MultiheadAttentionBlock`, or `num_seeds` below 1.
     """
 
     def __init__(
@@ -214,7 +225,17 @@ class PoolingByAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads seeds key"] | None = None,
     ) -> AttentionOutput:
-        """Read the set into `(batch, num_seeds, embed_dim)`; arguments and errors as in `AttentionPooling`."""
+        """Pool a set by attention from the seeds.
+
+        Args:
+            x: input set, `(batch, key, embed_dim)`.
+            mask: boolean mask, True where a seed may attend to a key; None for no mask.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
+
+        Returns:
+            Output `(batch, num_seeds, embed_dim)` and weights `(batch, heads, num_seeds, key)`.
+        """
         check_sequence("x", x, self.block.embed_dim)
         check_masks(x, self.num_seeds, self.block.num_heads, mask, dropout_keep)
         seeds = for_each_element(self.seeds[...], x.shape[0])  # batch seeds embed
@@ -223,7 +244,7 @@ class PoolingByAttention(nn.Module):
 
 
 def main() -> None:
-    """Show how the elements of a set read two inducing points, and which elements a seed reads."""
+    """Show the weights of set elements over two inducing points, and of a seed over the elements."""
     from torch_attention.demonstration import draw, fill, show
 
     elements, points = ["a", "b", "c"], ["one", "two"]

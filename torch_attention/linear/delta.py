@@ -1,13 +1,14 @@
-r"""DeltaNet: a memory that is corrected, not added to (Schlag et al. 2021; Yang et al. 2024).
+r"""DeltaNet: linear attention whose state is updated by the delta rule (Schlag et al. 2021; Yang et al. 2024).
 
 $$ S_t = S_{t-1} + \beta_t k_t \left(v_t - S_{t-1}^\top k_t\right)^\top, \qquad o_t = S_t^\top q_t $$
 
-One change from `LinearAttention`: before v_t is stored under k_t, what the memory already holds under k_t is looked
-up, and only the difference is written: with β_t = 1 the old value is gone, with β_t = 0 nothing happens. It is one
-step of gradient descent on |Sᵀk - v|² / 2 at rate β (Widrow & Hoff 1960).
+One change from `LinearAttention`: the update writes only the difference between v_t and the value that the state
+returns for k_t. With β_t = 1 the new value replaces the old one; with β_t = 0 the state does not change. The update is
+one step of gradient descent on |Sᵀk - v|² / 2 with step size β (Widrow & Hoff 1960).
 
-Three forms, all equal: step by step; in chunks, where the corrections of a chunk solve one triangular system (the
-WY form of a product of Householder matrices); and as a matrix from values to outputs.
+There are three equivalent forms: recurrent, one token per step; chunked, where the updates of a chunk solve one
+triangular system (the WY form of a product of Householder matrices); and parallel, as a matrix that maps values to
+outputs.
 
 | symbol | argument | shape                                |
 |--------|----------|--------------------------------------|
@@ -46,7 +47,7 @@ from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 @checked
 def unit_length(x: Float[Tensor, "... dim"], eps: float = 1e-6) -> Float[Tensor, "... dim"]:
-    """Return x / √(|x|² + ε), in at least float32: a vector of length 1, but zero where `x` is zero."""
+    """Normalise vectors to unit length: x / √(|x|² + ε), in at least float32; zero vectors stay zero."""
     x = at_least_float32(x)
     return x / torch.sqrt((x * x).sum(-1)[..., None] + eps)
 
@@ -60,17 +61,17 @@ def recurrent_delta_rule(
     *,
     state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
-    """The delta rule as it is defined, one token after the other.
+    """Recurrent form of the delta rule, one token per step.
 
     Args:
-        query: what is looked up.
-        key: what the values are stored under, of length 1 at most.
-        value: what is stored.
-        beta: how much of the difference is written, 0 to 1.
-        state: recurrent state before the first token; None for an empty one.
+        query: queries, `(batch, heads, length, key_dim)`.
+        key: keys, `(batch, heads, length, key_dim)`, of norm at most 1.
+        value: values, `(batch, heads, length, value_dim)`.
+        beta: step sizes between 0 and 1, `(batch, heads, length)`.
+        state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:
-        What was read, in the dtype of `query`, and the memory after the last token.
+        Output `(batch, heads, length, value_dim)`, in the dtype of `query`, and the state after the last token.
     """
 
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -95,14 +96,14 @@ def chunked_delta_rule(
     state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
     chunk_size: int = 64,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
-    """The same as `recurrent_delta_rule` with one step a chunk (Yang et al. 2024, section 3).
+    """Chunked form of `recurrent_delta_rule`, one chunk per step (Yang et al. 2024, section 3).
 
-    In a chunk that starts with the memory S, the differences U that are written solve
-    (I + tril(diag(β) K Kᵀ, -1)) U = diag(β) (V - K S).
+    In a chunk that starts with the state S, the written differences U solve (I + tril(diag(β) K Kᵀ, -1)) U = diag(β)
+    (V - K S).
 
     Args:
         query, key, value, beta, state: as in `recurrent_delta_rule`.
-        chunk_size: how many tokens are read at once.
+        chunk_size: number of tokens in a chunk.
     """
     arrays = (query, key, value, beta)
     q, k, v, b = (
@@ -129,9 +130,10 @@ def delta_rule_weights(
     key: Float[Tensor, "batch heads length key_dim"],
     beta: Float[Tensor, "batch heads length"],
 ) -> Float[Tensor, "batch heads length length"]:
-    """The matrix from values to outputs, tril(Q Kᵀ) (I + tril(diag(β) K Kᵀ, -1))⁻¹ diag(β), in at least float32.
+    """Attention weights of the delta rule: the matrix that maps values to outputs, in at least float32.
 
-    Its rows need not sum to 1, and a weight is negative where a later token has taken a value back.
+    The matrix is tril(Q Kᵀ) (I + tril(diag(β) K Kᵀ, -1))⁻¹ diag(β). Its rows need not sum to 1. A weight can be
+    negative where a later token has erased a value.
     """
     query, key, beta = (at_least_float32(x) for x in (query, key, beta))
     scores = torch.tril(einsum("bhqd,bhkd->bhqk", query, key))  # batch heads length length
@@ -145,23 +147,23 @@ def _changes(
     beta: Float[Tensor, "*batch length"],
     value: Float[Tensor, "*batch length value_dim"],
 ) -> Float[Tensor, "*batch length value_dim"]:
-    """What is written in each step, from an empty memory on, so that it holds what it should."""
+    """Solve for the differences written in each step, starting from an empty state."""
     overlap = beta[..., None] * einsum("...qd,...kd->...qk", key, key)  # ... length length
     return solve_unit_lower(overlap, beta[..., None] * value)
 
 
 @checked
 class DeltaNet(nn.Module):
-    """Attention by a memory that is corrected, with short convolutions (Schlag et al. 2021; Yang et al. 2024).
+    """Linear attention with the delta rule and short convolutions (Schlag et al. 2021; Yang et al. 2024).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads, each with a memory of its own.
-        head_dim: features of queries and keys in a head; `embed_dim / num_heads` if None.
-        value_dim: features of values in a head; `head_dim` if None.
-        conv_width: how many tokens the short convolution sees.
-        chunk_size: how many tokens are read at once.
-        eps: added to the mean square in the norm of the output.
+        num_heads: number of heads, each with its own recurrent state.
+        head_dim: query and key features of a head; None for `embed_dim / num_heads`.
+        value_dim: value features of a head; None for `head_dim`.
+        conv_width: width of the short convolution, in tokens.
+        chunk_size: number of tokens in a chunk.
+        eps: constant added to the mean square in the output norm.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.
@@ -209,14 +211,14 @@ class DeltaNet(nn.Module):
         state: ConvolvedState | None = None,
         need_weights: bool = False,
     ) -> RecurrentOutput:
-        """Read the sequence token by token; no position sees a later one.
+        """Apply causal linear attention with the delta rule.
 
         Args:
-            x: the sequence.
-            mask: `(batch, 1, 1, length)`, False where a token is not there: the memory stays as it is, and what the
-                token gives to the short convolution is zero.
-            state: recurrent state of the tokens before; None for an empty one.
-            need_weights: whether to return the matrix from values to outputs.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask. Masked tokens leave the
+                state unchanged and enter the short convolution as zeros.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, the matrix that maps values to outputs.
 
         Returns:
             Output `(batch, length, embed_dim)`, the state after the last token, and weights
@@ -251,14 +253,14 @@ class DeltaNet(nn.Module):
 
 
 def main() -> None:
-    """Show a memory that is overwritten, and what each output of a layer is made of."""
+    """Show a state whose value is overwritten, and the attention weights of a layer."""
     from torch_attention.demonstration import draw, fill, show
 
-    key = torch.as_tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key is the first again
+    key = torch.as_tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key equals the first
     value = torch.as_tensor([[[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]])
     beta = torch.as_tensor([[[1.0, 1.0, 0.5]]])
     _, memory = recurrent_delta_rule(key, key, value, beta)
-    print("Under the first key lie 1, 2; half of the way to 5, 6 is written:")
+    print("The state maps the first key to 1, 2; beta = 0.5 moves this halfway to 5, 6:")
     print(" ".join(f"{number:.3f}" for row in memory[0, 0].tolist() for number in row))
 
     words = ["the", "cat", "sat", "still"]

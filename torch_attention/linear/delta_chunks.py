@@ -1,16 +1,16 @@
-r"""The delta rule from chunk to chunk, with a memory that fades: what its gated forms share.
+r"""Scan of the delta rule over chunks with decay, shared by its gated forms.
 
 $$ U = U_0 - E S, \qquad O = R S + A U, \qquad S \leftarrow \Lambda S + W^\top U $$
 
 | symbol | argument  |                                                                    |
 |--------|-----------|--------------------------------------------------------------------|
-| S      | `memory`  | before the chunk                                                   |
-| U_0    | `change`  | what would be written, were the memory empty                       |
-| E      | `erased`  | keys, as they correct what is written for what the memory holds    |
-| R      | `read`    | queries, as they meet what is left of the memory                   |
-| A      | `scores`  | queries times the keys before them, after their decay              |
-| W      | `written` | keys, as they are left at the end of the chunk                     |
-| Λ      | `decay`   | what is left of the memory at the end of the chunk                 |
+| S      | `memory`  | state before the chunk                                             |
+| U_0    | `change`  | update that an empty state would receive                           |
+| E      | `erased`  | keys whose product with the state is subtracted from the update    |
+| R      | `read`    | queries, times the decay since the start of the chunk              |
+| A      | `scores`  | products of queries and earlier keys, times the decay between them |
+| W      | `written` | keys, times the decay until the end of the chunk                   |
+| Λ      | `decay`   | decay of the state over the chunk                                  |
 """
 
 from jaxtyping import Float
@@ -33,19 +33,19 @@ def scan_decayed_chunks(
 ) -> tuple[
     Float[Tensor, "batch heads key_dim value_dim"], Float[Tensor, "chunks batch heads size value_dim"]
 ]:
-    """The recurrence from chunk to chunk, for decays of any kind.
+    """Scan the delta rule over chunks, with a decay per head or per channel.
 
     Args:
-        memory: before the first chunk.
-        read: queries, as what is left of the memory at the start of the chunk meets them.
-        written: keys, as they will be left at the end of the chunk.
-        scores: queries times the keys before them, after their decay.
-        change: what is written, were the memory empty at the start of the chunk.
-        erased: what it is lowered by for what the memory holds.
-        decay: what is left of the memory after the chunk.
+        memory: state before the first chunk.
+        read: queries, times the decay since the start of the chunk.
+        written: keys, times the decay until the end of the chunk.
+        scores: products of queries and earlier keys, times the decay between them.
+        change: update that an empty state would receive.
+        erased: keys whose product with the state is subtracted from the update.
+        decay: decay of the state over the chunk.
 
     Returns:
-        The memory after the last chunk, and what was read.
+        The state after the last chunk, and the outputs.
     """
 
     def step(memory: Tensor, chunk: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:

@@ -1,18 +1,17 @@
-r"""Gated DeltaNet: a memory that is corrected, and fades (Yang, Kautz & Hatamizadeh 2024; Qwen3-Next).
+r"""Gated DeltaNet: the delta rule with a decaying state (Yang, Kautz & Hatamizadeh 2024; Qwen3-Next).
 
 $$ S_t = \alpha_t S_{t-1} + \beta_t k_t \left(v_t - \alpha_t S_{t-1}^\top k_t\right)^\top, \qquad o_t = S_t^\top q_t,
    \qquad \alpha_t = \exp\!\left(-e^A\,\mathrm{softplus}(a_t + b)\right) $$
 
-Two changes from `DeltaNet`: the memory fades by a factor α_t for each head, that the token decides, so that a
-layer can forget all at once; and the output is normed and gated, RMSNorm(o) SiLU(z). With α = 1 the rule is
-`DeltaNet`'s.
+Two changes from `DeltaNet`: the state decays by a data-dependent factor α_t per head, so that a layer can clear it at
+once; and the output is normalised and gated, RMSNorm(o) SiLU(z). With α = 1 the rule is the delta rule of `DeltaNet`.
 
 | symbol | argument    | shape                                                          |
 |--------|-------------|----------------------------------------------------------------|
 | S      | `state`     | `(batch, heads, key_dim, value_dim)`                           |
 | β      | `beta`      | `(batch, heads, length)`                                       |
 | log α  | `log_decay` | `(batch, heads, length)`, at most 0                            |
-| A, b   |             | parameters `A_log` and `dt_bias`, one number a head of values  |
+| A, b   |             | parameters `A_log` and `dt_bias`, one entry per value head     |
 | z, a   |             | `z_proj(x)` and `a_proj(x)`                                    |
 """
 
@@ -60,14 +59,14 @@ def recurrent_gated_delta_rule(
     *,
     state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
-    """The gated delta rule as it is defined, one token after the other.
+    """Recurrent form of the gated delta rule, one token per step.
 
     Args:
         query, key, value, beta, state: as in `recurrent_delta_rule`.
-        log_decay: logarithm of the factor by which the memory fades before each token, at most 0.
+        log_decay: logarithm of the decay factor of the state before each token, at most 0, `(batch, heads, length)`.
 
     Returns:
-        What was read, in the dtype of `query`, and the memory after the last token.
+        Output `(batch, heads, length, value_dim)`, in the dtype of `query`, and the state after the last token.
     """
 
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -95,14 +94,14 @@ def chunked_gated_delta_rule(
     state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
     chunk_size: int = 64,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
-    """The same as `recurrent_gated_delta_rule` with one step a chunk (section 3.3).
+    """Chunked form of `recurrent_gated_delta_rule`, one chunk per step (section 3.3).
 
-    With Γ_ts the decay from step s to step t, and γ that since the start of the chunk, the differences U that are
-    written solve (I + tril(diag(β) K Kᵀ ⊙ Γ, -1)) U = diag(β) (V - diag(γ) K S).
+    With Γ_ts the decay from step s to step t, and γ the decay since the start of the chunk, the written differences U
+    solve (I + tril(diag(β) K Kᵀ ⊙ Γ, -1)) U = diag(β) (V - diag(γ) K S).
 
     Args:
         query, key, value, beta, log_decay, state: as in `recurrent_gated_delta_rule`.
-        chunk_size: how many tokens are read at once.
+        chunk_size: number of tokens in a chunk.
     """
     arrays = (query, key, value, beta, log_decay)
     q, k, v, b, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
@@ -131,7 +130,10 @@ def gated_delta_rule_weights(
     beta: Float[Tensor, "batch heads length"],
     log_decay: Float[Tensor, "batch heads length"],
 ) -> Float[Tensor, "batch heads length length"]:
-    """The matrix from values to outputs: that of `delta_rule_weights`, both products ⊙ Γ; in at least float32."""
+    """Attention weights of the gated delta rule: the matrix that maps values to outputs, in at least float32.
+
+    It equals `delta_rule_weights` with both products multiplied elementwise by the decays Γ.
+    """
     query, key, beta, log_decay = (at_least_float32(x) for x in (query, key, beta, log_decay))
     between = decay_matrix(log_decay)  # batch heads length length
     scores = between * einsum("bhqd,bhkd->bhqk", query, key)  # batch heads length length
@@ -142,18 +144,18 @@ def gated_delta_rule_weights(
 
 @checked
 class GatedDeltaNet(nn.Module):
-    """Attention by a memory that is corrected and fades (Yang, Kautz & Hatamizadeh 2024), as in Qwen3-Next.
+    """Linear attention with the gated delta rule, as in Qwen3-Next (Yang, Kautz & Hatamizadeh 2024).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries and keys.
-        num_value_heads: heads of values, each with a memory of its own; a multiple of `num_heads`, and equal to it if
-            None. Head h of the values has the queries and keys of head `h // (num_value_heads // num_heads)`.
-        head_dim: features of queries and keys in a head; `embed_dim / num_heads` if None.
-        value_dim: features of values in a head; `head_dim` if None.
-        conv_width: how many tokens the short convolution sees.
-        chunk_size: how many tokens are read at once.
-        eps: added to the mean square in the norm of the output.
+        num_heads: number of query and key heads.
+        num_value_heads: number of value heads, each with its own recurrent state; a multiple of `num_heads`; None for
+            `num_heads`. Value head h uses the queries and keys of head `h // (num_value_heads // num_heads)`.
+        head_dim: query and key features of a head; None for `embed_dim / num_heads`.
+        value_dim: value features of a head; None for `head_dim`.
+        conv_width: width of the short convolution, in tokens.
+        chunk_size: number of tokens in a chunk.
+        eps: constant added to the mean square in the output norm.
 
     Raises:
         ValueError: sizes that do not divide, or are below 1.
@@ -208,7 +210,19 @@ class GatedDeltaNet(nn.Module):
         state: ConvolvedState | None = None,
         need_weights: bool = False,
     ) -> RecurrentOutput:
-        """Read the sequence token by token; arguments, result and errors as in `DeltaNet`."""
+        """Apply causal linear attention with the gated delta rule.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask. Masked tokens leave the
+                state unchanged and enter the short convolution as zeros.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, the matrix that maps values to outputs.
+
+        Returns:
+            Output `(batch, length, embed_dim)`, the state after the last token, and weights
+            `(batch, value_heads, length, length)` or None.
+        """
         memory_shape = (self.num_value_heads, self.head_dim, self.value_dim)
         inputs_shape = (self.conv_width - 1, 2 * self.keys + self.values)
         check_read(x, self.embed_dim, mask, state, memory_shape, inputs_shape)
@@ -239,15 +253,15 @@ class GatedDeltaNet(nn.Module):
 
 
 def main() -> None:
-    """Show a memory that fades as it is overwritten, and what each output of a layer is made of."""
+    """Show a state that decays while it is overwritten, and the attention weights of a layer."""
     from torch_attention.demonstration import draw, fill, show
 
-    key = torch.as_tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key is the first again
+    key = torch.as_tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]])  # the third key equals the first
     value = torch.as_tensor([[[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]])
     beta = torch.as_tensor([[[1.0, 1.0, 0.5]]])
     log_decay = torch.log(torch.as_tensor([[[1.0, 1.0, 0.1]]]))
     _, memory = recurrent_gated_delta_rule(key, key, value, beta, log_decay)
-    print("Before the third token nine tenths of the memory fade:")
+    print("Before the third token, the state decays by a factor of 0.1:")
     print(" ".join(f"{number:.3f}" for row in memory[0, 0].tolist() for number in row))
 
     words = ["the", "cat", "sat", "still"]

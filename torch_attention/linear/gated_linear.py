@@ -1,14 +1,15 @@
-r"""Gated linear attention: each feature of the memory fades as the token decides (Yang et al. 2023).
+r"""Gated linear attention: a state with data-dependent decay per key feature (Yang et al. 2023).
 
 $$ S_t = \mathrm{diag}(\alpha_t)\, S_{t-1} + k_t v_t^\top, \quad o_t = S_t^\top q_t / \sqrt{d}, \qquad
    \alpha_t = \sigma\!\left(x_t W_1 W_2 + b\right)^{1/\tau}, \qquad
    y = \left(\mathrm{RMSNorm}(o) \odot \mathrm{SiLU}(x W_G)\right) W_O $$
 
-One change from `MultiScaleRetention`: the decay is not a fixed number a head but a vector that is computed from the
-token, by a map of low rank; with it goes the rotary embedding. With α_t = γ_h in all features of head h the recurrence
-is that of retention.
+One change from `MultiScaleRetention`: the decay is not a constant per head but a vector that a low-rank map computes
+from the token. There is no rotary embedding. With α_t = γ_h for all features of head h, the recurrence is retention
+without rotation.
 
-Three forms, all equal: step by step; in chunks; and as a matrix from values to outputs.
+There are three equivalent forms: recurrent, one token per step; chunked; and parallel, as a matrix that maps values to
+outputs.
 
 | symbol | argument           | shape                                         |
 |--------|--------------------|-----------------------------------------------|
@@ -50,17 +51,18 @@ def recurrent_gated_linear_attention(
     *,
     state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
-    """Gated linear attention as it is defined, one token after the other.
+    """Recurrent form of gated linear attention, one token per step.
 
     Args:
-        query: what is looked up.
-        key: what the values are stored under.
-        value: values, whose weighted mean is the output.
-        log_decay: logarithm of the factors by which the memory shrinks before each token, at most 0.
-        state: recurrent state before the first token; None for an empty one.
+        query: queries, `(batch, heads, length, key_dim)`.
+        key: keys, `(batch, heads, length, key_dim)`.
+        value: values, `(batch, heads, length, value_dim)`.
+        log_decay: logarithm of the decay factor of each key feature before each token, at most 0,
+            `(batch, heads, length, key_dim)`.
+        state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:
-        What was read, in the dtype of `value`, and the memory after the last token.
+        Output `(batch, heads, length, value_dim)`, in the dtype of `value`, and the state after the last token.
     """
 
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -85,11 +87,11 @@ def chunked_gated_linear_attention(
     state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
     chunk_size: int = 64,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
-    """The same as `recurrent_gated_linear_attention` with one step a chunk (section 4).
+    """Chunked form of `recurrent_gated_linear_attention`, one chunk per step (section 4).
 
     Args:
         query, key, value, log_decay, state: as in `recurrent_gated_linear_attention`.
-        chunk_size: how many tokens are read at once.
+        chunk_size: number of tokens in a chunk.
     """
     arrays = (query, key, value, log_decay)
     q, k, v, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
@@ -111,29 +113,30 @@ def gated_linear_attention_weights(
     key: Float[Tensor, "batch heads length key_dim"],
     log_decay: Float[Tensor, "batch heads length key_dim"],
 ) -> Float[Tensor, "batch heads length length"]:
-    """The matrix from values to outputs, Σ_d q_td k_sd Π_{s < r <= t} α_rd for s <= t, in at least float32.
+    """Attention weights of gated linear attention: the matrix that maps values to outputs, in at least float32.
 
-    Its rows need not sum to 1, and a weight may be negative.
+    The entry for query t and key s <= t is Σ_d q_td k_sd Π_{s < r <= t} α_rd. Rows need not sum to 1, and a weight may
+    be negative.
     """
     return decayed_products(*(at_least_float32(x) for x in (query, key, log_decay))).products
 
 
 @checked
 class GatedLinearAttention(nn.Module):
-    """Multi-head attention by a memory that fades as the token decides (GLA, Yang et al. 2023).
+    """Linear attention with a data-dependent decay per key feature (GLA, Yang et al. 2023).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads.
-        head_dim: features of queries and keys in a head; `embed_dim / (2 num_heads)` if None.
-        value_dim: features of values in a head; `2 head_dim` if None.
+        num_heads: number of heads.
+        head_dim: query and key features of a head; None for `embed_dim / (2 num_heads)`.
+        value_dim: value features of a head; None for `2 head_dim`.
         gate_rank: rank of the map from a token to its decays.
-        gate_temperature: by which the logarithm of the decays is divided: the higher, the slower the memory fades.
-        chunk_size: how many tokens are read at once.
-        eps: added to the mean square in the norm of the output.
+        gate_temperature: divisor of the log-decays; a higher value gives a slower decay.
+        chunk_size: number of tokens in a chunk.
+        eps: constant added to the mean square in the output norm.
 
     Raises:
-        ValueError: sizes that do not divide, or are below 1, or a number that is not above 0.
+        ValueError: sizes that do not divide, or are below 1, or a `gate_temperature` or `eps` that is not above 0.
     """
 
     def __init__(
@@ -179,13 +182,15 @@ class GatedLinearAttention(nn.Module):
         state: MemoryState | None = None,
         need_weights: bool = False,
     ) -> RecurrentOutput:
-        """Read the sequence token by token; no position sees a later one.
+        """Apply causal gated linear attention.
 
         Args:
-            x: the sequence.
-            mask: `(batch, 1, 1, length)`, False where a token is not there: the memory stays as it is.
-            state: recurrent state of the tokens before; None for an empty one.
-            need_weights: whether to return the matrix that maps values to outputs, before the norm.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask. Masked tokens leave the
+                state unchanged.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, the matrix that maps values to outputs before the
+                norm.
 
         Returns:
             Output `(batch, length, embed_dim)`, the state after the last token, and weights
@@ -217,7 +222,7 @@ class GatedLinearAttention(nn.Module):
 
 
 def main() -> None:
-    """Show weights that fade as the tokens decide."""
+    """Show attention weights with a decay that depends on the tokens."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat", "still"]

@@ -1,13 +1,13 @@
-r"""Linear attention: without the softmax, all that was read fits into one matrix (Katharopoulos et al. 2020).
+r"""Linear attention: a feature map replaces the softmax and gives a fixed-size state (Katharopoulos et al. 2020).
 
 $$ o_i = \frac{\phi(q_i)^\top S_i}{\phi(q_i)^\top z_i + \epsilon}, \qquad
    S_i = S_{i-1} + \phi(k_i) v_i^\top, \quad z_i = z_{i-1} + \phi(k_i), \qquad \phi(x) = \mathrm{elu}(x) + 1 $$
 
-One change from `CausalSelfAttention`: exp(q·k) is replaced by φ(q)·φ(k). The sum over the keys is then taken once for
-all queries, so time is linear in the length, and what a decoder must keep does not grow with it.
+One change from `CausalSelfAttention`: φ(q)·φ(k) replaces exp(q·k). The sum over the keys is then computed once for all
+queries, so time is linear in the length, and the state of a decoder does not grow.
 
-Three forms, all equal: step by step; in chunks, with matrix products inside a chunk and one step from chunk to chunk;
-and as a matrix from values to outputs, quadratic in the length.
+There are three equivalent forms: recurrent, one token per step; chunked, with matrix products within a chunk and one
+step per chunk; and parallel, as a matrix that maps values to outputs, quadratic in the length.
 
 | symbol | argument           | shape                                 |
 |--------|--------------------|---------------------------------------|
@@ -35,11 +35,11 @@ from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
 class LinearState(NamedTuple):
-    """What linear attention remembers of all it has read, in at least float32.
+    """Recurrent state of linear attention, in at least float32.
 
     Attributes:
-        memory: `(batch, heads, features, value_dim)`, the sum of φ(k) vᵀ.
-        normaliser: `(batch, heads, features)`, the sum of φ(k).
+        memory: sum of φ(k) vᵀ over the tokens, `(batch, heads, features, value_dim)`.
+        normaliser: sum of φ(k) over the tokens, `(batch, heads, features)`.
     """
 
     memory: Float[Tensor, "batch heads features value_dim"]
@@ -48,7 +48,7 @@ class LinearState(NamedTuple):
 
 @checked
 def elu_features(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """φ(x) = elu(x) + 1, in at least float32: x + 1 above zero and exp(x) below, so positive everywhere."""
+    """Positive feature map φ(x) = elu(x) + 1, in at least float32: x + 1 for x > 0, else exp(x)."""
     x = at_least_float32(x)
     return torch.where(x > 0, x + 1.0, torch.exp(torch.where(x > 0, 0.0, x)))
 
@@ -62,17 +62,17 @@ def recurrent_linear_attention(
     state: LinearState | None = None,
     eps: float = 1e-6,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], LinearState]:
-    """Linear attention as it is defined, one token after the other.
+    """Recurrent form of linear attention, one token per step.
 
     Args:
-        query: φ(q), nowhere negative.
-        key: φ(k), nowhere negative; a key of zeros leaves no trace.
-        value: values, whose weighted mean is the output.
-        state: sums over what came before; None starts with zeros.
-        eps: added to the denominator.
+        query: query features φ(q), non-negative, `(batch, heads, length, features)`.
+        key: key features φ(k), non-negative, `(batch, heads, length, features)`; zeros for masked keys.
+        value: values, `(batch, heads, length, value_dim)`.
+        state: recurrent state of the earlier tokens; None for an empty one.
+        eps: constant added to the denominator.
 
     Returns:
-        What was read, in the dtype of `value`, and the sums after the last token.
+        Output `(batch, heads, length, value_dim)`, in the dtype of `value`, and the state after the last token.
     """
 
     def step(state: LinearState, token: tuple[Tensor, ...]) -> tuple[LinearState, tuple[Tensor, Tensor]]:
@@ -98,11 +98,11 @@ def chunked_linear_attention(
     chunk_size: int = 64,
     eps: float = 1e-6,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], LinearState]:
-    """The same as `recurrent_linear_attention` with one step a chunk.
+    """Chunked form of `recurrent_linear_attention`, one chunk per step.
 
     Args:
         query, key, value, state, eps: as in `recurrent_linear_attention`.
-        chunk_size: how many tokens are read at once.
+        chunk_size: number of tokens in a chunk.
     """
 
     def step(state: LinearState, chunk: tuple[Tensor, ...]) -> tuple[LinearState, tuple[Tensor, Tensor]]:
@@ -128,7 +128,7 @@ def bidirectional_linear_attention(
     *,
     eps: float = 1e-6,
 ) -> Float[Tensor, "batch heads length value_dim"]:
-    """Every query reads every key; arguments as in `recurrent_linear_attention`."""
+    """Linear attention without a causal mask; arguments as in `recurrent_linear_attention`."""
     query, key, wide = (at_least_float32(x) for x in (query, key, value))
     memory = einsum("bhkf,bhkv->bhfv", key, wide)  # batch heads features value_dim
     total = einsum("bhqf,bhf->bhq", query, key.sum(-2))  # batch heads length
@@ -145,12 +145,11 @@ def linear_attention_weights(
     is_causal: bool = True,
     eps: float = 1e-6,
 ) -> Float[Tensor, "batch heads length length"]:
-    """The matrix from values to outputs, φ(q_i)·φ(k_j) / (φ(q_i)·z_i + ε), in at least float32.
+    """Attention weights of linear attention: φ(q_i)·φ(k_j) / (φ(q_i)·z_i + ε), in at least float32.
 
     Args:
-        query, key, state, eps: as in `recurrent_linear_attention`; a row sums to less than 1 where the state is
-            read as well.
-        is_causal: whether no query sees a later key.
+        query, key, state, eps: as in `recurrent_linear_attention`; with a state, rows sum to less than 1.
+        is_causal: whether each position attends only to itself and earlier positions.
     """
     query, key = at_least_float32(query), at_least_float32(key)
     scores = einsum("bhqf,bhkf->bhqk", query, key)  # batch heads length length
@@ -167,7 +166,7 @@ def first_sums(
     value: Float[Tensor, "batch heads length value_dim"],
     state: LinearState | None,
 ) -> LinearState:
-    """The state, or zeros, in at least float32."""
+    """Initial state in at least float32: the given one, or zeros."""
     memory = first_memory(key, value, None if state is None else state.memory)
     if state is None:
         return LinearState(memory, torch.zeros(memory.shape[:-1], dtype=memory.dtype, device=memory.device))
@@ -176,15 +175,15 @@ def first_sums(
 
 @checked
 class LinearAttention(nn.Module):
-    """Multi-head attention by the kernel φ(q)·φ(k), φ(x) = elu(x) + 1 (Katharopoulos et al. 2020).
+    """Multi-head linear attention with the feature map φ(x) = elu(x) + 1 (Katharopoulos et al. 2020).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
-        is_causal: whether each position attends only to itself and earlier positions; only then is there a state.
-        chunk_size: how many tokens are read at once.
-        eps: added to the denominator.
+        num_heads: number of heads.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
+        is_causal: whether each position attends only to itself and earlier positions; a state needs it.
+        chunk_size: number of tokens in a chunk.
+        eps: constant added to the denominator.
         bias: whether the projections have biases.
 
     Raises:
@@ -229,17 +228,18 @@ class LinearAttention(nn.Module):
         state: LinearState | None = None,
         need_weights: bool = False,
     ) -> RecurrentOutput:
-        """Read the sequence; with `is_causal` no position sees a later one.
+        """Apply linear attention.
 
         Args:
-            x: the sequence.
-            mask: `(batch, 1, 1, length)`, False where a token is not there: it leaves no trace in the state.
-            state: recurrent state of the tokens before; None for an empty one.
-            need_weights: whether to return the matrix from values to outputs.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, False for padding; None for no mask. Masked tokens leave the
+                state unchanged.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, the matrix that maps values to outputs.
 
         Returns:
-            Output `(batch, length, embed_dim)`, the state after the last token (None without `is_causal`), and
-            weights `(batch, heads, length, length)` or None.
+            Output `(batch, length, embed_dim)`, the state after the last token (None without `is_causal`), and weights
+            `(batch, heads, length, length)` or None.
 
         Raises:
             TypeError: a mask that is not boolean.
@@ -269,7 +269,7 @@ class LinearAttention(nn.Module):
 
 
 def main() -> None:
-    """Show the weights that no softmax made, and that a second half read later gives the same."""
+    """Show the attention weights, and that processing the sequence in two parts gives the same output."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat", "still"]
@@ -279,8 +279,8 @@ def main() -> None:
     show("LinearAttention", AttentionOutput(output, weights), words, words)
     _, state, _ = layer(x[:, :2])
     later, _, _ = layer(x[:, 2:], state=state)
-    print("last output, read at once:  ", " ".join(f"{number:.3f}" for number in output[0, -1].tolist()))
-    print("last output, read in halves:", " ".join(f"{number:.3f}" for number in later[0, -1].tolist()))
+    print("last output, one pass:  ", " ".join(f"{number:.3f}" for number in output[0, -1].tolist()))
+    print("last output, two passes:", " ".join(f"{number:.3f}" for number in later[0, -1].tolist()))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-r"""Performer: linear attention whose features stand, on average, for the softmax (FAVOR+, Choromanski et al. 2020).
+r"""Performer: linear attention with random features of the softmax kernel (FAVOR+, Choromanski et al. 2020).
 
 $$ o_i = \frac{\phi(q_i)^\top S_i}{\phi(q_i)^\top z_i}, \qquad
    \phi(x) = \frac{1}{\sqrt{m}} \exp\!\left(\omega^\top x / d^{1/4} - |x|^2 / 2 \sqrt{d}\right) $$
 
-One change from `LinearAttention`: φ takes m random directions ω, orthogonal to each other d at a time; on average
-φ(q)·φ(k) is exp(q·k / √d), so that the output comes near that of softmax attention as m grows.
+One change from `LinearAttention`: φ uses m random directions ω, orthogonal in groups of d. The expected value of
+φ(q)·φ(k) is exp(q·k / √d), so the output approaches softmax attention as m grows.
 
-An exponential can be larger than any float. The largest exponent of a query is subtracted from all of its features,
-and the largest exponent of all keys so far from all features of keys: both are factors above and below the fraction
-bar and cancel, so that nothing needs to be added to a feature or to the denominator. (performer-pytorch adds 1e-4 to
-each feature after the subtraction: then what is subtracted does not cancel, and outputs depend on later keys.)
+To avoid overflow, the largest exponent of a query is subtracted from all of its features, and the largest exponent of
+all keys so far from all key features. Both factors cancel between numerator and denominator, so no constant needs to be
+added to a feature or to the denominator. (performer-pytorch adds 1e-4 to each feature after the subtraction. Its
+factors then do not cancel, and outputs depend on later keys.)
 
 | symbol | argument           | shape                                 |
 |--------|--------------------|---------------------------------------|
@@ -46,12 +46,12 @@ from torch_attention.outputs import AttentionOutput, RecurrentOutput
 
 
 class PerformerState(NamedTuple):
-    """What a Performer remembers of all it has read, in at least float32.
+    """Recurrent state of a Performer, in at least float32.
 
     Attributes:
-        memory: `(batch, heads, features, value_dim)`, the sum of exp(log φ(k) - exponent) vᵀ.
-        normaliser: `(batch, heads, features)`, the sum of exp(log φ(k) - exponent).
-        exponent: `(batch, heads)`, the largest log φ(k) of all.
+        memory: sum of exp(log φ(k) - exponent) vᵀ over the tokens, `(batch, heads, features, value_dim)`.
+        normaliser: sum of exp(log φ(k) - exponent) over the tokens, `(batch, heads, features)`.
+        exponent: largest log φ(k) of all tokens, `(batch, heads)`.
     """
 
     memory: Float[Tensor, "batch heads features value_dim"]
@@ -67,17 +67,17 @@ def recurrent_performer(
     *,
     state: PerformerState | None = None,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], PerformerState]:
-    """Linear attention with features given by their logarithms, one token after the other.
+    """Recurrent form of linear attention with log-features, one token per step.
 
     Args:
-        query: log φ(q).
-        key: log φ(k); a key of -inf throughout leaves no trace.
-        value: values, whose weighted mean is the output.
-        state: sums over what came before; None starts with nothing.
+        query: log-features log φ(q), `(batch, heads, length, features)`.
+        key: log-features log φ(k), `(batch, heads, length, features)`; -inf for masked keys.
+        value: values, `(batch, heads, length, value_dim)`.
+        state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:
-        What was read, in the dtype of `value` and zero where there was nothing to read; and the sums after the last
-        token.
+        Output `(batch, heads, length, value_dim)`, in the dtype of `value` and zero for fully masked rows, and the
+        state after the last token.
     """
 
     def step(state: PerformerState, token: tuple[Tensor, ...]) -> tuple[PerformerState, Tensor]:
@@ -105,11 +105,11 @@ def chunked_performer(
     state: PerformerState | None = None,
     chunk_size: int = 64,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], PerformerState]:
-    """The same as `recurrent_performer` with one step a chunk.
+    """Chunked form of `recurrent_performer`, one chunk per step.
 
     Args:
         query, key, value, state: as in `recurrent_performer`.
-        chunk_size: how many tokens are read at once.
+        chunk_size: number of tokens in a chunk.
     """
 
     def step(state: PerformerState, chunk: tuple[Tensor, ...]) -> tuple[PerformerState, Tensor]:
@@ -136,7 +136,7 @@ def bidirectional_performer(
     key: Float[Tensor, "batch heads length features"],
     value: Float[Tensor, "batch heads length value_dim"],
 ) -> Float[Tensor, "batch heads length value_dim"]:
-    """Every query reads every key; arguments as in `recurrent_performer`."""
+    """Performer attention without a causal mask; arguments as in `recurrent_performer`."""
     query = query_features(query)
     key, _ = over_largest(at_least_float32(key), None)
     memory = einsum("bhkf,bhkv->bhfv", key, at_least_float32(value))  # batch heads features value_dim
@@ -152,11 +152,11 @@ def performer_weights(
     state: PerformerState | None = None,
     is_causal: bool = True,
 ) -> Float[Tensor, "batch heads length length"]:
-    """The matrix from values to outputs, φ(q_i)·φ(k_j) / φ(q_i)·z_i, in at least float32.
+    """Attention weights of a Performer: φ(q_i)·φ(k_j) / φ(q_i)·z_i, in at least float32.
 
     Args:
-        query, key, state: as in `recurrent_performer`; a row sums to less than 1 where the state is read as well.
-        is_causal: whether no query sees a later key.
+        query, key, state: as in `recurrent_performer`; with a state, rows sum to less than 1.
+        is_causal: whether each position attends only to itself and earlier positions.
     """
     query = query_features(query)
     before = None if state is None else PerformerState(*(x.to(query.dtype) for x in state))
@@ -170,7 +170,7 @@ def performer_weights(
 
 
 def moved(state: PerformerState, exponent: Float[Tensor, "batch heads"]) -> PerformerState:
-    """The same state over another feature."""
+    """Rescale the state to another exponent."""
     by = torch.exp(state.exponent - exponent)  # batch heads
     return PerformerState(state.memory * by[..., None, None], state.normaliser * by[..., None], exponent)
 
@@ -180,7 +180,7 @@ def first_sums(
     value: Float[Tensor, "batch heads length value_dim"],
     state: PerformerState | None,
 ) -> PerformerState:
-    """The state, or what has read nothing, in at least float32."""
+    """Initial state in at least float32: the given one, or an empty one."""
     memory = first_memory(key, value, None if state is None else state.memory)
     if state is not None:
         return PerformerState(memory, *(x.to(memory.dtype) for x in state[1:]))
@@ -190,17 +190,17 @@ def first_sums(
 
 @checked
 class PerformerAttention(nn.Module):
-    """Multi-head attention by random features that stand for the softmax (FAVOR+, Choromanski et al. 2020).
+    """Multi-head linear attention with random features of the softmax kernel (FAVOR+, Choromanski et al. 2020).
 
-    Its buffer `features` is drawn when it is built, and saved and converted with the parameters.
+    The buffer `features` is sampled at construction, and is saved and converted with the parameters.
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
-        num_features: how many random features, shared by the heads; `head_dim log(head_dim)` if None.
-        is_causal: whether each position attends only to itself and earlier positions; only then is there a state.
-        chunk_size: how many tokens are read at once.
+        num_heads: number of heads.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
+        num_features: number of random features, shared by the heads; None for `head_dim log(head_dim)`.
+        is_causal: whether each position attends only to itself and earlier positions; a state needs it.
+        chunk_size: number of tokens in a chunk.
         bias: whether the projections have biases.
 
     Raises:
@@ -247,7 +247,7 @@ class PerformerAttention(nn.Module):
         state: PerformerState | None = None,
         need_weights: bool = False,
     ) -> RecurrentOutput:
-        """Read the sequence; arguments, result and errors as in `LinearAttention`."""
+        """Apply Performer attention; arguments, result and errors as in `LinearAttention`."""
         memory_shape = (self.num_heads, self.num_features, self.head_dim)
         check_read(x, self.embed_dim, mask, state, memory_shape, memory_shape[:2], memory_shape[:1])
         check_one_way(state, self.is_causal)
@@ -270,7 +270,7 @@ class PerformerAttention(nn.Module):
 
 
 def main() -> None:
-    """Show the weights of softmax attention, and of random features that come near them."""
+    """Show the weights of softmax attention and their approximation by random features."""
     from torch_attention.demonstration import draw, show
     from torch_attention.ops import attend
 

@@ -1,21 +1,21 @@
-r"""Retention: linear attention that forgets, each head at a rate of its own (Sun et al. 2023).
+r"""Retention: linear attention with a fixed decay rate per head (Sun et al. 2023).
 
 $$ S_n = \gamma_h R_{-1} S_{n-1} + k_n v_n^\top, \quad o_n = S_n^\top q_n / \sqrt{d}, \qquad
    \gamma_h = 1 - 2^{-5-h}, \qquad y = \left(\mathrm{SiLU}(x W_G) \odot \mathrm{RMS}(o)\right) W_O $$
 
-Three changes from `LinearAttention`: there is no φ and no denominator, and what is read is divided by its root mean
-square instead, head by head, and gated; before each token the memory shrinks by γ_h, slowly where h is large; and it
-turns back by the angles θ of a rotary embedding, so that a product depends on how long ago a key was read. Turning
-the memory step by step is turning queries and keys by their positions; the memory is always as the last token sees
-it, so that going on from it needs no position.
+Three changes from `LinearAttention`. There is no φ and no denominator; instead, each head's output is divided by its
+root mean square and gated. Before each token, the state decays by γ_h, more slowly for larger h. The state also rotates
+back by the rotary angles θ, so that products depend on relative positions. Rotating the state step by step equals
+rotating queries and keys by their positions. The returned state is relative to the last token, so a later call needs no
+position.
 
-Three forms, all equal: step by step; in chunks; and in parallel, q_n·(γ R_{-1})^{n-m} k_m for all pairs n, m.
+There are three equivalent forms: recurrent; chunked; and parallel, q_n·(γ R_{-1})^{n-m} k_m for all pairs n, m.
 
 | symbol   | argument             | shape                                  |
 |----------|----------------------|----------------------------------------|
 | S        | `state.memory`       | `(batch, heads, head_dim, value_dim)`  |
 | log γ    | `log_decay`          | `(batch, heads, length)`, at most 0    |
-| θ        | `frequencies`        | one a pair of features                 |
+| θ        | `frequencies`        | one per pair of features               |
 | d        | `head_dim`           |                                        |
 """
 
@@ -48,13 +48,13 @@ from torch_attention.positions.rotary import rotate
 
 @checked
 def retention_decays(num_heads: int) -> tuple[float, ...]:
-    """γ_h = 1 - 2^(-5-h), the factor by which the memory of head h shrinks before each token."""
+    """Decay factor γ_h = 1 - 2^(-5-h) of the state of head h before each token."""
     return tuple(1.0 - 2.0 ** (-5 - h) for h in range(num_heads))
 
 
 @checked
 def retention_frequencies(head_dim: int, base: float = 10000.0) -> tuple[float, ...]:
-    """θ_i = base^(-i / (d/2 - 1)), in radians a token: from 1 for the first pair to 1 / base for the last.
+    """Frequencies θ_i = base^(-i / (d/2 - 1)) in radians per token: 1 for the first pair, 1 / base for the last.
 
     Raises:
         ValueError: `head_dim` is odd.
@@ -73,16 +73,16 @@ def recurrent_retention(
     *,
     state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
-    """Retention as it is defined, one token after the other.
+    """Recurrent form of retention, one token per step.
 
     Args:
-        query, key: turned by their positions, if they are to be.
-        value: values, whose weighted mean is the output.
-        log_decay: logarithm of the factor by which the memory shrinks before each token, at most 0.
-        state: recurrent state before the first token; None for an empty one.
+        query, key: queries and keys, `(batch, heads, length, key_dim)`, rotated if positions matter.
+        value: values, `(batch, heads, length, value_dim)`.
+        log_decay: logarithm of the decay factor of the state before each token, at most 0, `(batch, heads, length)`.
+        state: recurrent state of the earlier tokens; None for an empty one.
 
     Returns:
-        What was read, in the dtype of `value`, and the memory after the last token.
+        Output `(batch, heads, length, value_dim)`, in the dtype of `value`, and the state after the last token.
     """
 
     def step(memory: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -107,11 +107,11 @@ def chunked_retention(
     state: Float[Tensor, "batch heads key_dim value_dim"] | None = None,
     chunk_size: int = 64,
 ) -> tuple[Float[Tensor, "batch heads length value_dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
-    """The same as `recurrent_retention` with one step a chunk (section 2.1, "chunkwise recurrent").
+    """Chunked form of `recurrent_retention`, one chunk per step (section 2.1, "chunkwise recurrent").
 
     Args:
         query, key, value, log_decay, state: as in `recurrent_retention`.
-        chunk_size: how many tokens are read at once.
+        chunk_size: number of tokens in a chunk.
     """
     arrays = (query, key, value, log_decay)
     q, k, v, g = (split_chunks(at_least_float32(x), chunk_size) for x in arrays)
@@ -135,7 +135,7 @@ def parallel_retention(
     value: Float[Tensor, "batch heads length value_dim"],
     log_decay: Float[Tensor, "batch heads length"],
 ) -> Float[Tensor, "batch heads length value_dim"]:
-    """The same as `recurrent_retention` for all pairs at once, from an empty memory (equation 5)."""
+    """Parallel form of `recurrent_retention`, without an earlier state (equation 5)."""
     weights = retention_weights(query, key, log_decay)  # batch heads length length
     return einsum("bhqk,bhkv->bhqv", weights, at_least_float32(value)).to(value.dtype)
 
@@ -146,9 +146,9 @@ def retention_weights(
     key: Float[Tensor, "batch heads length key_dim"],
     log_decay: Float[Tensor, "batch heads length"],
 ) -> Float[Tensor, "batch heads length length"]:
-    """The matrix from values to outputs, Q Kᵀ ⊙ D with D_nm = γ^(n-m) for m <= n, in at least float32.
+    """Attention weights Q Kᵀ ⊙ D with D_nm = γ^(n-m) for m <= n, in at least float32.
 
-    Its rows need not sum to 1, and a weight may be negative.
+    Rows need not sum to 1, and a weight may be negative.
     """
     scores = einsum("bhqd,bhkd->bhqk", at_least_float32(query), at_least_float32(key))
     return torch.tril(decay_matrix(at_least_float32(log_decay)) * scores)  # batch heads length length
@@ -156,28 +156,28 @@ def retention_weights(
 
 @checked
 def over_root_mean_square(x: Float[Tensor, "... dim"], eps: float) -> Float[Tensor, "... dim"]:
-    """X / √(mean x² + ε), in at least float32."""
+    """Divide by the root mean square, x / √(mean x² + ε), in at least float32."""
     x = at_least_float32(x)
     return x / torch.sqrt((x * x).mean(dim=-1, keepdim=True) + eps)
 
 
 @checked
 class MultiScaleRetention(nn.Module):
-    """Multi-head attention by a memory that fades at a fixed rate, one a head (Sun et al. 2023).
+    """Multi-head linear attention with a fixed decay rate per head (Sun et al. 2023).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads.
-        head_dim: features of queries and keys in a head; `embed_dim / num_heads` if None.
-        value_dim: features of values in a head; `2 head_dim` if None.
-        frequencies: radians a token by which each pair of features turns; `retention_frequencies` if None.
+        num_heads: number of heads.
+        head_dim: query and key features of a head; None for `embed_dim / num_heads`.
+        value_dim: value features of a head; None for `2 head_dim`.
+        frequencies: rotation of each pair of features in radians per token; None for `retention_frequencies`.
         interleaved: whether features 2i and 2i + 1 make a pair, instead of i and i + d/2.
-        chunk_size: how many tokens are read at once.
-        eps: added to the mean square in the norm of the output.
+        chunk_size: number of tokens in a chunk.
+        eps: constant added to the mean square in the output norm.
         bias: whether the projections have biases.
 
     Raises:
-        ValueError: sizes that do not divide, or are below 1, an `eps` that is not above 0, or not one frequency a pair.
+        ValueError: sizes that do not divide or are below 1, an `eps` not above 0, or a wrong number of frequencies.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class MultiScaleRetention(nn.Module):
         self.frequencies = known if frequencies is None else tuple(frequencies)
         if len(self.frequencies) != len(known):
             raise ValueError(
-                f"frequencies must be one a pair, {len(known)} for head_dim={self.head_dim}, "
+                f"frequencies must be one per pair, {len(known)} for head_dim={self.head_dim}, "
                 f"got {len(self.frequencies)}"
             )
         self.log_decays = tuple(math.log(decay) for decay in retention_decays(num_heads))
@@ -227,13 +227,13 @@ class MultiScaleRetention(nn.Module):
         state: MemoryState | None = None,
         need_weights: bool = False,
     ) -> RecurrentOutput:
-        """Read the sequence token by token; no position sees a later one.
+        """Apply causal retention.
 
         Args:
-            x: the sequence.
-            mask: `(batch, 1, 1, length)`, False where a token is not there: nothing is written, and no time passes.
-            state: recurrent state of the tokens before; None for an empty one.
-            need_weights: whether to return the matrix that maps values to outputs, before the norm.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: `(batch, 1, 1, length)`, False for padding, which leaves the state unchanged; None for no mask.
+            state: recurrent state of the earlier tokens; None for an empty one.
+            need_weights: whether to return the attention weights, before the norm.
 
         Returns:
             Output `(batch, length, embed_dim)`, the state after the last token, and weights
@@ -275,7 +275,7 @@ class MultiScaleRetention(nn.Module):
         memory: Float[Tensor, "batch heads head_dim value_dim"],
         angles: Float[Tensor, "batch length pairs"],
     ) -> Float[Tensor, "batch heads head_dim value_dim"]:
-        """The memory, turned back by all the angles that this call has turned its keys."""
+        """Rotate the state back by the total angle of this call's tokens."""
         rows = memory.swapaxes(-1, -2)  # batch heads value_dim head_dim
         start = torch.zeros((angles.shape[0], 1, angles.shape[2]), dtype=angles.dtype, device=angles.device)
         last = torch.concatenate([start, angles], dim=1)[:, -1:]  # batch 1 pairs
@@ -284,14 +284,14 @@ class MultiScaleRetention(nn.Module):
 
 
 def main() -> None:
-    """Show weights that fade, and faster in the first head than in the second."""
+    """Show decaying attention weights; the first head decays faster than the second."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat", "still"]
     layer = fill(MultiScaleRetention(embed_dim=8, num_heads=2))
     output, _, weights = layer(draw(1, 4, 8), need_weights=True)
     show("MultiScaleRetention", AttentionOutput(output, weights), words, words)
-    print("left of a memory after 32 tokens:", " ".join(f"{g**32:.3f}" for g in retention_decays(6)))
+    print("decay of the state after 32 tokens:", " ".join(f"{g**32:.3f}" for g in retention_decays(6)))
 
 
 if __name__ == "__main__":

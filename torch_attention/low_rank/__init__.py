@@ -1,4 +1,4 @@
-"""Fewer keys than there are positions."""
+"""Low-rank approximations of self-attention over the sequence length."""
 
 from torch_attention.low_rank.linformer import LinformerAttention as LinformerAttention
 from torch_attention.low_rank.nystrom import NystromAttention as NystromAttention

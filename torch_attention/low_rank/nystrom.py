@@ -1,19 +1,19 @@
-r"""Nyström attention: all pairs are related through a few landmarks (Nyströmformer: Xiong et al. 2021).
+r"""Nyström attention: softmax attention approximated with a few landmarks (Nyströmformer: Xiong et al. 2021).
 
 $$ \hat S = \mathrm{softmax}(s\,Q \tilde K^\top)\; Z\; \mathrm{softmax}(s\,\tilde Q K^\top), \qquad
    Z \approx \mathrm{softmax}(s\,\tilde Q \tilde K^\top)^{+}, \qquad \mathrm{head} = \hat S V + \mathrm{conv}(V) $$
 
-One change from `MultiHeadSelfAttention`: the matrix of weights is not computed but approximated, from its rows and
-columns at m landmarks, the means of equal segments. The cost grows with the length and not with its square. Weights
-of the approximation may be negative, and their rows need not sum to one; with a landmark at every position they are
-those of that class, as far as the pseudo-inverse is exact.
+One change from `MultiHeadSelfAttention`: the weight matrix is approximated from its rows and columns at m landmarks,
+the means of equal segments, so the cost is linear in the length. Approximate weights may be negative, and rows need not
+sum to one. With a landmark at every position, the weights equal softmax attention up to the error of the
+pseudo-inverse.
 
 | symbol                 | argument         |                                                             |
 |------------------------|------------------|-------------------------------------------------------------|
 | m                      | `num_landmarks`  | must divide the length                                      |
 | $\tilde Q$, $\tilde K$ |                  | means over the visible positions of each segment            |
-| Z                      | `num_iterations` | of $Z \gets Z (13 I - AZ (15 I - AZ (7 I - AZ))) / 4$       |
-| conv                   | `kernel_size`    | along the length, one kernel a head; None leaves it out     |
+| Z                      | `num_iterations` | steps of $Z \gets Z (13 I - AZ (15 I - AZ (7 I - AZ))) / 4$ |
+| conv                   | `kernel_size`    | along the length, one kernel per head; None for none        |
 | s                      |                  | $1/\sqrt{d}$                                                |
 """
 
@@ -41,12 +41,16 @@ from torch_attention.positions.rotary import RotaryEmbedding
 def iterative_pseudo_inverse(
     matrix: Float[Tensor, "... rows columns"], num_iterations: int = 6
 ) -> Float[Tensor, "... columns rows"]:
-    """An approximation of the Moore-Penrose inverse by products alone (Razavi et al. 2014).
+    """Approximate the Moore-Penrose inverse with matrix products alone (Razavi et al. 2014).
 
-    Each matrix A starts from Aᵀ over its own largest sums of a column and of a row, so that none depends on another
-    (transformers takes the largest of all elements and heads of a batch). The error falls with
-    the third power at each step, once it is small; then it is time to stop, for what rounding leaves where the matrix
-    has no rank grows by 13/4 a step. A matrix of zeros has an inverse of zeros.
+    The iteration for each matrix A starts from Aᵀ, divided by the product of its largest absolute row and column sums.
+    Each matrix uses its own sums, so that results do not depend on other batch elements or heads (transformers uses the
+    largest sums of the whole batch). Convergence is cubic once the error is small. More iterations then do harm: for a
+    rank-deficient matrix, rounding errors grow by a factor of 13/4 per step. The inverse of a zero matrix is zero.
+
+    Args:
+        matrix: matrices to invert, `(..., rows, columns)`.
+        num_iterations: number of iterations.
     """
     sizes = torch.abs(matrix)
     norm = torch.amax(sizes.sum(-2), dim=-1) * torch.amax(sizes.sum(-1), dim=-1)  # ...
@@ -66,7 +70,7 @@ def segment_means(
     num_segments: int,
     mask: Bool[Tensor, "#batch 1 length 1"] | None = None,
 ) -> Float[Tensor, "batch heads segments head_dim"]:
-    """The mean of each of so many equal runs of positions, over those that are visible; zero where none is."""
+    """Mean of the visible positions in each of `num_segments` equal segments; zero if all are masked."""
     if mask is None:
         return reduce(x, "b h (m l) d -> b h m d", "mean", m=num_segments)
     total = reduce(torch.where(mask, x, 0.0), "b h (m l) d -> b h m d", "sum", m=num_segments)
@@ -76,15 +80,15 @@ def segment_means(
 
 @checked
 class NystromAttention(nn.Module):
-    """Multi-head self-attention through landmarks (Nyströmformer: Xiong et al. 2021).
+    """Multi-head self-attention approximated with landmarks (Nyströmformer: Xiong et al. 2021).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        num_landmarks: how many segments have one; must divide the length.
-        num_iterations: of the pseudo-inverse.
-        kernel_size: of the convolution that is added; odd, or None for none.
-        position: what turns queries and keys, before their means are taken.
+        num_landmarks: number of landmarks; must divide the length.
+        num_iterations: number of iterations of the pseudo-inverse.
+        kernel_size: odd kernel size of an added convolution of the values; None for none.
+        position: rotary embedding of queries and keys, applied before the means; None for none.
         bias: whether the projections have biases; the convolution has none.
 
     Raises:
@@ -141,21 +145,22 @@ class NystromAttention(nn.Module):
         positions: Int[Tensor, "..."] | None = None,
         need_weights: bool = True,
     ) -> AttentionOutput:
-        """Let every position attend to every other by way of the landmarks.
+        """Apply approximate self-attention through the landmarks.
 
         Args:
-            x: the sequence.
-            mask: `(batch, 1, 1, length)`, True where a position is visible; a hidden one is in no landmark either.
-            positions: where each element stands, for `position`; None counts from 0.
-            need_weights: whether to return the weights; without them no matrix of all pairs is made.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, True for visible positions; None for no mask. Landmarks do not
+                include masked positions.
+            positions: position of each element, for `position`; None counts from 0.
+            need_weights: whether to return the attention weights; without them, no matrix of all pairs is computed.
 
         Returns:
-            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`, the approximation
-            without the convolution.
+            Output `(batch, length, embed_dim)` and approximate weights `(batch, heads, length, length)`, without the
+            convolution.
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or a length that is no multiple of `num_landmarks`.
+            ValueError: shapes that do not fit, or a length that is not a multiple of `num_landmarks`.
         """
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
@@ -195,7 +200,7 @@ class NystromAttention(nn.Module):
 
 
 def main() -> None:
-    """Show two heads that relate six words through three landmarks."""
+    """Show two heads that approximate attention among six words with three landmarks."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "old", "cat", "sat", "very", "still"]

@@ -1,17 +1,17 @@
-r"""A Transformer decoder that stands alone, laid out as GPT-2 is (Radford et al. 2019).
+r"""A decoder-only Transformer with the layout of GPT-2 (Radford et al. 2019).
 
 $$ x = e_{\mathrm{token}} + e_{\mathrm{position}}, \qquad
    x \leftarrow x + f(\mathrm{norm}(x)) \;\text{for}\; f = \mathrm{causal\ self}, \mathrm{ffn}, \qquad
    \mathrm{logits} = \mathrm{norm}(x)\, E^\top $$
 
-Two things tell it from an `Encoder`: no position sees what comes after it, and what reads tokens, E, also writes
-them, so that each position says which token it expects next. With `caches` it reads on from where it stopped.
+Differences from an `Encoder`: attention is causal, and the embedding matrix E is also the output head (tied
+embeddings), which gives the logits of the next token. With `caches` the model decodes incrementally.
 
 | symbol                  | argument                                |
 |-------------------------|-----------------------------------------|
 | $e_{\mathrm{token}}$    | `token_embedding`, of `tokens`          |
 | $e_{\mathrm{position}}$ | `position_embedding`, of `positions`    |
-| E                       | the table of `token_embedding`          |
+| E                       | the weight of `token_embedding`         |
 | norm                    | `layer_norm` with an eps of `norm_eps`  |
 """
 
@@ -39,19 +39,20 @@ from torch_attention.self_attention import CausalSelfAttention
 @checked
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The sizes of a decoder.
+    """Sizes of a decoder.
 
     Attributes:
-        vocab_size: number of tokens.
-        embed_dim: features of a position.
-        num_heads: heads of each layer; must divide `embed_dim`.
+        vocab_size: number of tokens in the vocabulary.
+        embed_dim: number of features per position.
+        num_heads: number of attention heads per layer; must divide `embed_dim`.
         num_layers: number of layers.
-        ffn_dim: features inside the feed-forward network.
-        max_len: number of positions that have an embedding.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
-        norm_eps: added to the variance in each normalisation.
-        dropout: rate at which weights, embeddings and the result of each sublayer are dropped in training.
-        special_tokens: end, padding and first tokens, which `generate` takes from here.
+        ffn_dim: hidden features of the feed-forward network.
+        max_len: number of positions with an embedding, the longest sequence.
+        activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or
+            `"silu"`.
+        norm_eps: epsilon added to the variance in each normalisation.
+        dropout: dropout rate of attention weights, embeddings and sublayer outputs in training.
+        special_tokens: end, padding and start tokens, the defaults of `generate`.
     """
 
     vocab_size: int
@@ -68,13 +69,14 @@ class DecoderConfig:
 
 @checked
 class DecoderLayer(nn.Module):
-    """Causal self-attention, then feed-forward: x = x + f(norm(x)) each (Radford et al. 2019).
+    """Causal self-attention and feed-forward network, each as x = x + f(norm(x)) (Radford et al. 2019).
 
     Args:
-        config: the sizes.
+        config: sizes and options of the model.
 
     Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+        ValueError: `embed_dim` is not divisible by `num_heads`, the activation is unknown, or the dropout rate is
+            outside [0, 1).
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class DecoderLayer(nn.Module):
         need_weights: bool = True,
         dropout_keep: LayerKeep | None = None,
     ) -> AttentionOutput | CachedOutput:
-        """Decode one layer; arguments, result and errors as in `CausalSelfAttention`."""
+        """Run one layer; arguments, result and errors as in `CausalSelfAttention`."""
         keep = dropout_keep or LayerKeep()
         attended = self.attention(
             normalise(self.attention_norm, x),
@@ -118,13 +120,14 @@ class DecoderLayer(nn.Module):
 
 @checked
 class Decoder(nn.Module):
-    """Tokens in, for each of them a score of every token as the next one out (Radford et al. 2019).
+    """Decoder-only Transformer, from tokens to next-token logits (Radford et al. 2019).
 
     Args:
-        config: the sizes.
+        config: sizes and options of the model.
 
     Raises:
-        ValueError: `embed_dim` is not divisible by `num_heads`, an unknown activation, or a rate outside [0, 1).
+        ValueError: `embed_dim` is not divisible by `num_heads`, the activation is unknown, or the dropout rate is
+            outside [0, 1).
     """
 
     def __init__(
@@ -154,25 +157,25 @@ class Decoder(nn.Module):
         need_hidden_states: bool = False,
         dropout_keep: ModelKeep | None = None,
     ) -> LanguageOutput:
-        """Score every token of the vocabulary as the one that comes next, behind each of the tokens.
+        """Compute the logits of the next token at each position.
 
         Args:
-            tokens: token numbers, below `vocab_size`; with `caches` those that are new.
-            mask: True where the query attends to the key, it can only hide more; `padding_mask(tokens, pad_id)`
-                for padded batches; with `caches` `(batch, 1, 1, new)`.
-            positions: positions of the tokens, `(length)` or `(batch, length)`; None counts on from those read before.
-            caches: KV cache of each layer, for incremental decoding; `start()` makes empty ones.
-            need_weights: whether to return the weights of every layer.
-            need_hidden_states: whether to return what each layer was given, and what the last one returned.
+            tokens: token ids, below `vocab_size`; with `caches`, only the new tokens.
+            mask: boolean mask, True where a query may attend to a key, combined with the causal mask;
+                `padding_mask(tokens, pad_id)` for padded batches; with `caches`, `(batch, 1, 1, new)`.
+            positions: positions of the tokens, `(length)` or `(batch, length)`; None continues from the cached tokens.
+            caches: KV cache of each layer, for incremental decoding; `start()` returns empty ones; None without caches.
+            need_weights: whether to return the attention weights of every layer.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Returns:
-            Logits `(batch, length, vocab_size)`, the caches to go on from, or None without any, a tuple of weights,
-            one a layer, or None, and a tuple of hidden states, or None.
+            Logits `(batch, length, vocab_size)`; the updated caches, or None without caches; a tuple with the attention
+            weights of each layer, or None; and a tuple of hidden states, or None.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or a position that has no embedding.
+            TypeError: the mask is neither boolean nor 0/1.
+            ValueError: shapes do not match, or a position has no embedding.
         """
         read = self.read(
             tokens,
@@ -197,7 +200,7 @@ class Decoder(nn.Module):
         need_hidden_states: bool = False,
         dropout_keep: ModelKeep | None = None,
     ) -> HiddenOutput:
-        """The vectors `(batch, length, embed)` that `logits` scores; everything else as in a call of the decoder."""
+        """Compute the last hidden states `(batch, length, embed)`; arguments and errors as in the decoder's call."""
         check_tokens(tokens)
         check_numbers("tokens", tokens, self.config.vocab_size)
         mask = token_mask(mask, tokens.shape)
@@ -234,7 +237,7 @@ class Decoder(nn.Module):
 
     @checked
     def logits(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch vocab"]:
-        """The score of each token as the next one behind what `x` stands for."""
+        """Logits of the next token, from hidden states `x`."""
         return similarities(self.token_embedding, x)
 
     @checked
@@ -242,26 +245,26 @@ class Decoder(nn.Module):
         """Empty KV caches for incremental decoding.
 
         Args:
-            capacity: number of tokens that the caches have room for; None for caches that grow. Compiled code
-                (`jax.jit`, `torch.compile`) cannot refuse more tokens: these overwrite the last slots without an error.
+            capacity: number of tokens that the caches hold; None for caches that grow. Compiled code (`jax.jit`,
+                `torch.compile`) cannot raise an error for more tokens: they overwrite the last slots.
         """
         cache: Cache = GrowingCache() if capacity is None else StaticCache(capacity)
         return (cache,) * len(self.layers)
 
 
 def main() -> None:
-    """Show what a decoder expects behind each token of a text, read at once and read on."""
+    """Print next-token logits of a small decoder, from one pass and from a decode step."""
     from torch_attention.demonstration import fill
 
     config = DecoderConfig(vocab_size=6, embed_dim=8, num_heads=2, num_layers=1, ffn_dim=8, max_len=4)
     decoder = fill(Decoder(config))
     tokens = torch.as_tensor([[1, 2, 3]])
-    print("Decoder: the score of each token as the next one")
+    print("Decoder: logits of the next token")
     for token, scores in zip(tokens[0].tolist(), decoder(tokens).output[0].tolist(), strict=True):
-        print(f"behind {token}:", " ".join(f"{score:.3f}" for score in scores))
+        print(f"after {token}:", " ".join(f"{score:.3f}" for score in scores))
     caches = decoder(tokens[:, :2], caches=decoder.start()).caches
     read_on = decoder(tokens[:, 2:], caches=caches).output[0, 0].tolist()
-    print("read on, behind 3:", " ".join(f"{score:.3f}" for score in read_on))
+    print("decode step, after 3:", " ".join(f"{score:.3f}" for score in read_on))
 
 
 if __name__ == "__main__":

@@ -26,12 +26,12 @@ def run_layers(
     """Run all layers and return the result of each.
 
     Args:
-        layers: the layers, the first one first.
+        layers: layers of the model, in order.
         x: input of the first layer.
         mask: mask of every layer.
-        memories: KV cache or state of each layer, or None.
-        call: the other arguments of each layer.
-        scan_layers: whether a compiler makes one program for all calls of equal layers.
+        memories: KV cache or recurrent state of each layer; None for a layer without one.
+        call: other arguments of each layer's call.
+        scan_layers: whether equal layers share one compiled program.
         remat: whether activations inside a layer are recomputed in the backward pass instead of stored.
     """
     found: list[CachedOutput] = []
@@ -52,5 +52,5 @@ def _run(layer: Layer, x: Tensor, mask: Tensor | None, call: LayerCall) -> Cache
 
 @cache
 def _compiled() -> Any:
-    """One program for all layers of a kind; compilers take long to import."""
+    """Compile `_run` on first use, because compilers take long to import; equal layers share the program."""
     return torch.compile(_run)

@@ -1,4 +1,4 @@
-"""Run a function of a model for inference: without dropout, without gradients."""
+"""Run a function of a model for inference, without dropout or gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ def evaluate(function: Callable[..., Any], model: nn.Module, *arrays: Any, **set
     """Call `function(model, *arrays, **settings)` with the model in evaluation mode, and restore its mode.
 
     Args:
-        function: the same function from call to call, by which a compiled program is found again.
+        function: function to call; must be the same object in each call, because its compiled program is cached.
         model: first argument of the function.
         arrays: arrays, tuples of arrays, or None.
         settings: other arguments; hashable.
@@ -36,7 +36,7 @@ def evaluate_while(
     """Repeat `state = step(model, state, **settings)` while `condition(state)` holds, as in `evaluate`.
 
     Args:
-        condition, step: the same functions from call to call.
+        condition, step: functions to call; must be the same objects in each call.
         model: first argument of `step`.
         state: a named tuple of arrays with the field `last`.
         callback: called with `state.last` after each step.
@@ -54,6 +54,6 @@ def evaluate_while(
 
 
 def capacity_for(length: int) -> int | None:
-    """The capacity of KV caches for so many tokens; None for caches that grow."""
+    """Capacity of KV caches for `length` tokens; None for caches that grow."""
     del length
     return None

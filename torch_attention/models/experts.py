@@ -1,13 +1,13 @@
-r"""A mixture of experts: each position goes through a few of many feed-forward networks (Shazeer et al. 2017).
+r"""A mixture of experts: each position uses a few of many feed-forward networks (Shazeer et al. 2017).
 
 $$ y = \sum_{e \in \mathrm{chosen}} g_e\, f_e(x) + \sigma(w^\top x)\, f_{\mathrm{shared}}(x), \qquad l = W x $$
 
 | symbol                  | argument or parameter                                                              |
 |-------------------------|------------------------------------------------------------------------------------|
 | W                       | `router`                                                                           |
-| g, from l               | `routing`, which chooses; `router_bias` is what a `SigmoidRouting` adds to choose   |
-| $f_{\mathrm{shared}}$   | `shared`, with `shared_dim`; every position goes through it                        |
-| w                       | `shared_gate`, where it is asked for (Qwen MoE); without it the factor is 1        |
+| g, from l               | `routing`; `SigmoidRouting` adds `router_bias` to the scores to choose experts     |
+| $f_{\mathrm{shared}}$   | the shared expert, with `shared_dim`, which every position uses                    |
+| w                       | `shared_gate` (Qwen MoE); without it the factor is 1                               |
 """
 
 from typing import Any
@@ -25,24 +25,26 @@ from torch_attention.ops import at_least_float32
 
 @checked
 class MixtureOfExperts(nn.Module):
-    """Every position goes through the experts that its router chooses, and a shared one (DeepSeek-AI 2024).
+    """Mixture of experts with an optional shared expert (DeepSeek-AI 2024).
 
-    Every expert runs on every position and what was not chosen counts zero: plain, and right for any framework's
-    compiler; a model of hundreds of experts needs one that skips.
+    Every expert runs on every position; experts that were not chosen have the weight zero. This is simple and compiles
+    everywhere, but models with hundreds of experts need a sparse implementation.
 
     Args:
         embed_dim: features of input and output.
-        ffn_dim: features inside each expert.
-        num_experts: networks to choose from.
-        routing: how they are chosen: `SigmoidRouting` or `SoftmaxRouting`.
-        shared_dim: features inside the network that every position goes through; None for no such network.
-        shared_gate: whether what it returns passes a gate, one number a position (Qwen MoE).
-        bias: whether the router and the maps of the experts have biases (gpt-oss).
-        activation: of each of them.
-        limit: where their gates and values are clamped, as in `ClampedFeedForward` (gpt-oss); None for no limit.
+        ffn_dim: hidden features of each expert.
+        num_experts: number of experts to choose from.
+        routing: choice of the experts, `SigmoidRouting` or `SoftmaxRouting`.
+        shared_dim: hidden features of the shared expert; None for no shared expert.
+        shared_gate: whether the output of the shared expert is multiplied by a gate, one number per position (Qwen
+            MoE).
+        bias: whether the router and the experts' linear layers have biases (gpt-oss).
+        activation: activation of the experts, as in `GatedFeedForward`.
+        limit: clamping limit of gates and values, as in `ClampedFeedForward` (gpt-oss); None for no limit.
 
     Raises:
-        ValueError: experts that cannot be chosen so, a gate for no network, or an unknown activation.
+        ValueError: the routing does not fit the number of experts, a gate is given without a shared expert, or the
+            activation is unknown.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class MixtureOfExperts(nn.Module):
         self.shared_gate = linear(embed_dim, 1, bias=False, **factory) if shared_gate else None
 
     def forward(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length embed"]:
-        """Transform each position."""
+        """Apply the chosen experts and the shared expert to each position."""
         shares = self.shares(x).to(x.dtype)  # batch length experts
         output = torch.zeros_like(x) if self.shared is None else self.shared(x)  # batch length embed
         if self.shared_gate is not None:
@@ -95,7 +97,7 @@ class MixtureOfExperts(nn.Module):
 
     @checked
     def shares(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length experts"]:
-        """What part each expert has in the result, zero for all that are not chosen."""
+        """Weight of each expert in the output; zero for experts that were not chosen."""
         logits = at_least_float32(precise(self.router, x))  # batch length experts
         bias: Any = None if self.router_bias is None else self.router_bias[...]  # experts
         return self.routing.shares(logits, bias)

@@ -13,17 +13,17 @@ def is_module_class(thing: Any) -> bool:
 
 
 def call_arguments(module: Any) -> frozenset[str]:
-    """The names of the arguments that a module, or a module of a class, is called with."""
+    """Names of the arguments of a module's call; `module` may also be a class."""
     return _call_arguments(_class_of(module))
 
 
 def call_results(module: Any) -> frozenset[Any]:
-    """The classes of which the result of a module's call is one; of a module, or of a module of a class."""
+    """Possible result classes of a module's call; `module` may also be a class."""
     return _call_results(_class_of(module))
 
 
 def table_shape(table: Any) -> tuple[int, ...]:
-    """The number of vectors of an embedding, and the number of features of each."""
+    """Number of vectors of an embedding, and number of features of each."""
     return tuple(table.weight.shape)
 
 

@@ -1,17 +1,17 @@
-r"""A recurrent encoder-decoder that looks back at what it read: what attention was made for (Bahdanau et al. 2014).
+r"""A recurrent encoder-decoder with attention, the model that introduced attention (Bahdanau et al. 2014).
 
 $$ h_j = [\overrightarrow{\mathrm{GRU}}(s)_j;\ \overleftarrow{\mathrm{GRU}}(s)_j], \qquad
    z_0 = \tanh(W_z \overleftarrow{h}_1), $$
 $$ c_i = \mathrm{attention}(z_{i-1}, h, h), \qquad z_i = \mathrm{GRU}([t_i; c_i],\, z_{i-1}), \qquad
    \mathrm{logits}_i = W \tanh(W_o [z_i; c_i]) $$
 
-The decoder is that of Bahdanau, Cho & Bengio 2014; what it reads out is the attentional state of Luong, Pham & Manning
-2015. Any attention of `attention_basics` that scores one state against others can be its part.
+The decoder follows Bahdanau, Cho & Bengio 2014; its readout is the attentional state of Luong, Pham & Manning 2015.
+`attention` can be any class of `attention_basics` that scores one state against others.
 
 | symbol | argument or part                                                 |
 |--------|------------------------------------------------------------------|
 | s, t   | `src_tokens`, `tgt_tokens`, through their embeddings             |
-| h      | what `encode` returns, from `forward_cell` and `backward_cell`   |
+| h      | output of `encode`, from `forward_cell` and `backward_cell`      |
 | z      | the states of `decoder_cell`; z_0 through `start_proj`           |
 | W_o, W | `readout_proj`, `head`                                           |
 """
@@ -42,17 +42,17 @@ from torch_attention.outputs import AttentionOutput, EncoderOutput, SequenceOutp
 
 @record()
 class RecurrentCache:
-    """What the decoder remembers of all it has written: its state.
+    """Recurrent state of the decoder.
 
     Attributes:
-        state: `(batch, hidden)`; None before the first call.
+        state: state `(batch, hidden)`; None before the first call.
     """
 
     state: Any = None
 
     @checked
     def select(self, rows: Int[Tensor, " rows"]) -> "RecurrentCache":
-        """What it remembers of these texts of the batch, in this order."""
+        """Select the states of these batch rows, in this order."""
         return RecurrentCache(None if self.state is None else self.state[rows])
 
 
@@ -63,7 +63,7 @@ def gru_states(
     there: Bool[Tensor, "length batch"],
     state: Float[Tensor, "batch hidden"],
 ) -> Float[Tensor, "length batch hidden"]:
-    """The state behind each element of a sequence; an element that is not there leaves the state as it was."""
+    """GRU state after each element of a sequence; masked elements leave the state unchanged."""
 
     def step(state: Tensor, given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         element, is_there = given
@@ -75,21 +75,21 @@ def gru_states(
 
 @checked
 class RecurrentSeq2Seq(SequenceToSequence):
-    """Tokens in, for each token written so far the scores of the next, and where it looked (Bahdanau et al. 2014).
+    """Recurrent encoder-decoder with attention, from tokens to next-token logits (Bahdanau et al. 2014).
 
         logits, weights = model(src_tokens, tgt_tokens, src_mask, tgt_mask)
 
     Args:
-        src_vocab_size, tgt_vocab_size: number of tokens of the two languages.
-        embed_dim: features of a token.
-        hidden_dim: features of a state, of the decoder's and of what the encoder returns; even, for its two
-            directions share them.
-        attention: what compares states: `BasicAttention(hidden_dim, hidden_dim, ...)`, `LuongAttention(...)`, or any
-            module from query, key, value and mask to an `AttentionOutput` with weights `(batch, query, key)`.
-        dropout: rate at which embeddings and what is read out are dropped in training.
+        src_vocab_size, tgt_vocab_size: vocabulary sizes of the source and target languages.
+        embed_dim: number of features per token.
+        hidden_dim: features of the decoder's state and of the encoder's output; even, because each of the encoder's two
+            directions has half of them.
+        attention: attention module: `BasicAttention(hidden_dim, hidden_dim, ...)`, `LuongAttention(...)`, or any module
+            from query, key, value and mask to an `AttentionOutput` with weights `(batch, query, key)`.
+        dropout: dropout rate of embeddings and readout in training.
 
     Raises:
-        ValueError: an odd `hidden_dim`, a rate outside [0, 1), or an attention that drops weights.
+        ValueError: `hidden_dim` is odd, the dropout rate is outside [0, 1), or the attention has dropout.
     """
 
     def __init__(
@@ -126,18 +126,18 @@ class RecurrentSeq2Seq(SequenceToSequence):
 
     @property
     def num_source_tokens(self) -> int:
-        """Number of tokens of the source's vocabulary."""
+        """Size of the source vocabulary."""
         size: int = self.source_embedding.num_embeddings
         return size
 
     @property
     def max_target_len(self) -> None:
-        """There is no end to what can be written."""
+        """None: the length of the target is not limited."""
         return None
 
     @checked
     def start(self, length: int) -> tuple[Any, ...]:
-        """The cache to begin with, however many tokens are to be written."""
+        """Empty cache for incremental decoding; its size does not depend on `length`."""
         return (RecurrentCache(),)
 
     def forward(
@@ -147,21 +147,21 @@ class RecurrentSeq2Seq(SequenceToSequence):
         src_mask: Shaped[Tensor, "..."] | None = None,
         tgt_mask: Shaped[Tensor, "..."] | None = None,
     ) -> AttentionOutput:
-        """Score every token as the one that comes next, behind each token of `tgt_tokens`.
+        """Compute the logits of the next token after each token of `tgt_tokens`.
 
         Args:
-            src_tokens: the text to translate, below `src_vocab_size`.
-            tgt_tokens: the translation so far, below `tgt_vocab_size`.
-            src_mask: False where there is padding, as from `padding_mask(src_tokens, pad_id)`.
-            tgt_mask: likewise; padding leaves the state as it was.
+            src_tokens: token ids of the text to translate, below `src_vocab_size`.
+            tgt_tokens: token ids of the translation so far, below `tgt_vocab_size`.
+            src_mask: boolean mask, False at padding, such as `padding_mask(src_tokens, pad_id)`; None for no padding.
+            tgt_mask: boolean mask of the target, False at padding, which leaves the state unchanged; None for no
+                padding.
 
         Returns:
-            Logits `(batch, target, tgt_vocab_size)` and weights `(batch, target, source)`: which words of the source
-            each was translated from.
+            Logits `(batch, target, tgt_vocab_size)` and attention weights `(batch, target, source)`.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or an empty sequence.
+            TypeError: the mask is neither boolean nor 0/1.
+            ValueError: shapes do not match, or a sequence is empty.
         """
         run = self.run(src_tokens, tgt_tokens, src_mask, tgt_mask)
         weights = run.cross_weights or ()
@@ -175,7 +175,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
-        """Read `source` from both ends; arguments as in a call of the model. An encoder without weights."""
+        """Encode `source` in both directions, without attention weights; arguments as in the model's call."""
         check_tokens(source, "src_tokens")
         check_numbers("src_tokens", source, self.source_embedding.num_embeddings)
         check_positive(source=source.shape[1])
@@ -203,7 +203,7 @@ class RecurrentSeq2Seq(SequenceToSequence):
         caches: tuple[Any, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Write on from `target`; as in `SequenceToSequence.decode`, with one head and one `RecurrentCache`."""
+        """Compute next-token logits, as in `SequenceToSequence.decode`; `caches` holds one `RecurrentCache`."""
         check_tokens(target, "tgt_tokens")
         check_numbers("tgt_tokens", target, self.target_embedding.num_embeddings)
         check_positive(target=target.shape[1])
@@ -242,14 +242,14 @@ class RecurrentSeq2Seq(SequenceToSequence):
 def _there(
     tokens: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch 1 1 length"] | None
 ) -> Bool[Tensor, "length batch"]:
-    """Which tokens are no padding."""
+    """Boolean mask of the real tokens, `(length, batch)`."""
     if mask is None:
         return torch.ones(tokens.shape, dtype=torch.bool, device=tokens.device).swapaxes(0, 1)
     return mask[:, 0, 0].swapaxes(0, 1)
 
 
 def main() -> None:
-    """Show where a translator that has learned nothing yet looks, and what it would write."""
+    """Print attention weights and logits of an untrained translation model."""
     from torch_attention.attention_basics import BasicAttention
     from torch_attention.demonstration import fill, show
 

@@ -1,10 +1,10 @@
-r"""An encoder-decoder with relative positions, laid out as T5 is (Raffel et al. 2020).
+r"""An encoder-decoder with relative positions and the layout of T5 (Raffel et al. 2020).
 
 $$ x \leftarrow x + f(\mathrm{norm}(x)) \;\text{for}\; f = \mathrm{self}, \mathrm{cross}, \mathrm{ffn}, \qquad
    s_{ij} = q_i^\top k_j + b_{h,\,\mathrm{bucket}(j - i)} $$
 
-Three changes from `EncoderDecoder`: norms do not centre and stand before the sublayers, scores are not divided by
-sqrt(d), and positions are a bias for the scores of self-attention, one table for all layers of a stack.
+Differences from `EncoderDecoder`: pre-norm layers with RMS norms, scores that are not divided by sqrt(d), and relative
+positions as a bias of the self-attention scores, one table for all layers of a stack.
 """
 
 from dataclasses import dataclass, field
@@ -39,22 +39,23 @@ from torch_attention.positions.t5 import T5Bias
 @checked
 @dataclass(frozen=True)
 class RelativeEncoderDecoderConfig:
-    """The sizes of an encoder-decoder with relative positions.
+    """Sizes of an encoder-decoder with relative positions.
 
     Attributes:
-        vocab_size: number of tokens, of both sequences.
-        embed_dim: features of a position.
-        num_heads: heads of every attention.
-        head_dim: features of a head.
-        num_encoder_layers, num_decoder_layers: layers of the two stacks.
-        ffn_dim: features inside the feed-forward networks.
-        activation: of these, or of their gates.
-        gated: whether they have gates (T5 1.1).
-        norm_eps: added to the mean square in each normalisation.
+        vocab_size: number of tokens in the vocabulary, which source and target share.
+        embed_dim: number of features per position.
+        num_heads: number of heads of every attention.
+        head_dim: features per head.
+        num_encoder_layers, num_decoder_layers: number of layers of the two stacks.
+        ffn_dim: hidden features of the feed-forward networks.
+        activation: activation of the feed-forward networks, or of their gates.
+        gated: whether the feed-forward networks are gated (T5 1.1).
+        norm_eps: epsilon added to the mean square in each normalisation.
         num_buckets, max_distance: as in `T5Bias`.
-        tied: whether the output head is the embedding matrix (tied embeddings); False for a matrix of its own.
-        logit_scale: factor on the logits of tied embeddings, `embed_dim ** -0.5` in T5; not used if `tied` is False.
-        special_tokens: end, padding and first tokens, which `generate` takes from here.
+        tied: whether the output head shares the token embedding's weight (tied embeddings); False for a separate
+            weight.
+        logit_scale: factor on the logits of tied embeddings, `embed_dim ** -0.5` in T5; unused if `tied` is False.
+        special_tokens: end, padding and start tokens, the defaults of `generate`.
     """
 
     vocab_size: int
@@ -76,14 +77,14 @@ class RelativeEncoderDecoderConfig:
 
 @checked
 class RelativeLayer(nn.Module):
-    """Self-attention, cross-attention if it decodes, feed-forward: x = x + f(norm(x)) each (Raffel et al. 2020).
+    """Self-attention, cross-attention in a decoder, and feed-forward network: x = x + f(norm(x)) (Raffel et al. 2020).
 
     Args:
-        config: the sizes.
-        decodes: whether it looks back alone, and across at the encoder.
+        config: sizes and options of the model.
+        decodes: whether the layer belongs to a decoder, with causal self-attention and cross-attention.
 
     Raises:
-        ValueError: heads that do not divide, or an unknown activation.
+        ValueError: the heads do not divide the features, or the activation is unknown.
     """
 
     def __init__(
@@ -135,13 +136,13 @@ class RelativeLayer(nn.Module):
 
 @checked
 class RelativeEncoderDecoder(SequenceModel):
-    """Tokens in, for each token written so far a score of every token as the next (Raffel et al. 2020).
+    """Encoder-decoder with relative positions, from tokens to next-token logits (Raffel et al. 2020).
 
     Args:
-        config: the sizes.
+        config: sizes and options of the model.
 
     Raises:
-        ValueError: heads that do not divide, an unknown activation, or too few buckets.
+        ValueError: the heads do not divide the features, the activation is unknown, or there are too few buckets.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class RelativeEncoderDecoder(SequenceModel):
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
-        """Read `source`; arguments as in a call of the model."""
+        """Encode `source`; arguments as in the model's call."""
         check_tokens(source)
         check_numbers("source", source, self.config.vocab_size)
         source_mask = token_mask(source_mask, source.shape, name="source_mask")
@@ -203,7 +204,7 @@ class RelativeEncoderDecoder(SequenceModel):
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Write on from `target`; arguments as in `SequenceModel.decode`."""
+        """Compute the logits of the next token; arguments as in `SequenceModel.decode`."""
         num_layers = self.config.num_decoder_layers
         target_mask = token_mask(target_mask, target.shape, name="target_mask")
         source_mask = token_mask(source_mask, memory.shape[:2], name="source_mask")

@@ -1,18 +1,18 @@
-r"""Which token comes next, given a score of each: the likeliest, or one that is drawn from those likely enough.
+r"""Choice of the next token from its logits: greedy, or sampled with temperature, top-k and top-p.
 
 $$ p = \mathrm{softmax}(\mathrm{filter}(\mathrm{scores} / T)), \qquad
    t = \min \Bigl\{ i : \sum_{j \le i} p_j > u \Bigr\} $$
 
-The draw u comes from outside, uniform between 0 and 1, and picks a token from the distribution by its inverse, tokens
-in the order of their numbers: one draw picks one token, in both frameworks. All is computed in at least
-float32; where a draw, or the border of a filter, is within rounding of another token's share, the two may still differ.
+A token is sampled by inverting the cumulative distribution, in the order of token ids, at a uniform random number u
+that the caller supplies. The same u therefore gives the same token in both frameworks. All is computed in at least
+float32; the frameworks may differ only where u or the border of a filter lies within the rounding error.
 
-| symbol | argument      |                                                                                  |
-|--------|---------------|----------------------------------------------------------------------------------|
-| T      | `temperature` | below 1 favours what is likely, above 1 what is not; 0 is the likeliest token     |
-| filter | `top_k`       | the k largest scores stay (Fan, Lewis & Dauphin 2018)                             |
-| filter | `top_p`       | the fewest tokens stay that have so much probability together (Holtzman et al. 2019) |
-| u      | `draw`        |                                                                                  |
+| symbol | argument      | effect                                                                     |
+|--------|---------------|----------------------------------------------------------------------------|
+| T      | `temperature` | below 1 sharpens the distribution, above 1 flattens it; 0 is greedy        |
+| filter | `top_k`       | keeps the k largest scores (Fan, Lewis & Dauphin 2018)                     |
+| filter | `top_p`       | keeps the fewest tokens with this total probability (Holtzman et al. 2019) |
+| u      | `draw`        | uniform random number in [0, 1)                                            |
 """
 
 from dataclasses import dataclass
@@ -27,23 +27,23 @@ from torch_attention.checks import check_positive
 from torch_attention.ops import at_least_float32
 from torch_attention.ops.arrays import known_values
 
-SMALLEST = 2.0**-126  # the smallest normal float32; below it a temperature may be taken for 0
+SMALLEST = 2.0**-126  # the smallest normal float32; smaller temperatures may be flushed to 0
 
 
 @checked
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen, and when a text ends.
+    """Settings of token selection and of the end of a text.
 
     Attributes:
-        temperature: by which scores are divided; 0 takes the likeliest token.
-        top_k: how many tokens may be drawn, those that tie with the last besides; None for all.
-        top_p: how much probability those that may be drawn have together; None for all.
-        eos_tokens: tokens that end a text; empty if none does.
-        pad_token: token behind the end.
+        temperature: divisor of the scores; 0 for greedy decoding.
+        top_k: number of most probable tokens to sample from, plus ties with the last of them; None for all.
+        top_p: total probability of the most probable tokens to sample from; None for all.
+        eos_tokens: tokens that end a text; empty for none.
+        pad_token: padding token after the end token.
 
     Raises:
-        ValueError: a temperature below 0, `top_k` below 1, or `top_p` outside (0, 1].
+        ValueError: `temperature` is below 0, `top_k` is below 1, or `top_p` is outside (0, 1].
     """
 
     temperature: float = 0.0
@@ -66,11 +66,11 @@ class Sampling:
         draw: Float[Tensor, " batch"] | None,
         ended: Bool[Tensor, " batch"],
     ) -> tuple[Int[Tensor, " batch"], Bool[Tensor, " batch"]]:
-        """The next token of each text, and which texts have ended with it."""
+        """Choose the next token of each text; return the tokens and which texts have ended."""
         if draw is None:
             token = scores.argmax(-1)  # batch
         else:
-            # The likeliest token scores 0, so that a low temperature overflows in no other's favour.
+            # The most probable token scores 0, so that a low temperature cannot overflow another score.
             scores = scores - torch.amax(scores, dim=-1)[:, None]  # batch vocab
             temperature = max(self.temperature, SMALLEST)
             token = pick(filter_scores(scores, temperature, self.top_k, self.top_p), draw)  # batch
@@ -81,7 +81,7 @@ class Sampling:
 
 
 def check_draws(draws: Float[Tensor, "..."] | None, temperature: float, num_tokens: int, batch: int) -> None:
-    """Raise ValueError unless there is a draw for each token if tokens are drawn, and none if they are not."""
+    """Raise ValueError unless `draws` has one number in [0, 1) per token when sampling, and is None otherwise."""
     if temperature == 0:
         if draws is not None:
             raise ValueError("draws must be None with temperature=0, which takes the likeliest token")
@@ -105,12 +105,12 @@ def filter_scores(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Float[Tensor, "*batch vocab"]:
-    """The scores divided by the temperature, in at least float32, and -inf where a token may not be drawn.
+    """Divide scores by the temperature, in at least float32, and set filtered tokens to -inf.
 
     Args:
-        scores: of each token; logits.
-        temperature: above 0.
-        top_k, top_p: as in `Sampling`; `top_p` looks at what `top_k` leaves.
+        scores: logits of each token.
+        temperature: divisor, above 0.
+        top_k, top_p: as in `Sampling`; `top_p` is applied after `top_k`.
     """
     scores = at_least_float32(scores) / temperature
     order = stable_order(-scores)  # *batch vocab
@@ -127,11 +127,11 @@ def filter_scores(
 
 @checked
 def pick(scores: Float[Tensor, "*batch vocab"], draw: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-    """The first token by which the probabilities, summed up by token number, exceed the draw."""
+    """The first token, in the order of ids, whose cumulative probability exceeds `draw`."""
     chances = torch.softmax(scores, dim=-1)  # *batch vocab
     summed = chances.cumsum(-1)  # *batch vocab
     possible = chances > 0
-    # Rounding may leave the draw above every sum; then it is the last token that has a chance.
+    # Rounding may leave `draw` above every sum; then the last token with a probability above 0 is taken.
     last = possible.cumsum(-1) == possible.sum(-1)[..., None]
     exceeds = summed > draw.to(summed.dtype)[..., None] * summed[..., -1:]
     return (possible & (exceeds | last)).to(summed.dtype).argmax(-1)

@@ -1,4 +1,4 @@
-"""What all encoder-decoders have in common: one sequence is read, another is written (Vaswani et al. 2017)."""
+"""Base classes of the encoder-decoders (Vaswani et al. 2017)."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from torch_attention.outputs import CachedDecoderOutput, EncoderOutput, Sequence
 
 
 class SequenceToSequence(nn.Module):
-    """An encoder and a decoder; the base of everything that translates (Sutskever, Vinyals & Le 2014)."""
+    """Base class of models with an encoder and a decoder (Sutskever, Vinyals & Le 2014)."""
 
     config: Any
     decoder_layers: Any
 
     @property
     def max_target_len(self) -> int | None:
-        """How many tokens can be written; None where there is no end."""
+        """Maximum length of the target; None for no limit."""
         return getattr(self.config, "max_len", None)
 
     @property
     def num_source_tokens(self) -> int | None:
-        """Number of tokens of the source's vocabulary; None where it is not known."""
+        """Size of the source vocabulary; None if unknown."""
         return getattr(self.config, "vocab_size", None)
 
     @checked
@@ -37,22 +37,23 @@ class SequenceToSequence(nn.Module):
         *,
         need_weights: bool = True,
     ) -> SequenceOutput:
-        """Read `source` and score every token as the one that comes next, behind each token of `target`.
+        """Encode `source` and compute the logits of the next token after each token of `target`.
 
         Args:
-            source: tokens `(batch, source)`, or frames `(batch, frames, features)` of sound.
-            target: tokens written so far, below `vocab_size`.
-            source_mask: True or 1 at real tokens or frames, False or 0 at padding, `(batch, source)` or
+            source: token ids `(batch, source)`, or audio frames `(batch, frames, features)`.
+            target: token ids generated so far, below `vocab_size`.
+            source_mask: boolean or 0/1 mask, True or 1 at real tokens or frames, `(batch, source)` or
                 `(batch, frames)`; None for no padding.
-            target_mask: True where a token attends to an earlier one; `(batch, target)` marks real tokens.
-            need_weights: whether to return the weights of every layer.
+            target_mask: boolean mask, True where a query may attend to a key, combined with the causal mask; or
+                `(batch, target)`, True at real tokens; None for no mask.
+            need_weights: whether to return the attention weights of every layer.
 
         Returns:
-            Logits `(batch, target, vocab_size)`, and tuples of weights, one a layer, or None.
+            Logits `(batch, target, vocab_size)`, and tuples with the attention weights of each layer, or None.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or a position that has no embedding.
+            TypeError: the mask is neither boolean nor 0/1.
+            ValueError: shapes do not match, or a position has no embedding.
         """
         read = self.encode(source, source_mask, need_weights=need_weights)
         written = self.decode(target, read.output, target_mask, source_mask, need_weights=need_weights)
@@ -66,7 +67,7 @@ class SequenceToSequence(nn.Module):
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
-        """Encode `source`; arguments as in a call of the model."""
+        """Encode `source`; arguments as in the model's call."""
         raise NotImplementedError
 
     @checked
@@ -80,28 +81,27 @@ class SequenceToSequence(nn.Module):
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Score every token as the next one behind each token of `target`; other arguments as in a call of the model.
+        """Compute the logits of the next token after each token of `target`; other arguments as in `run`.
 
         Args:
-            target: tokens written so far; with `caches` the new ones alone.
+            target: token ids generated so far; with `caches`, only the new ones.
             memory: output of `encode`.
-            caches: KV cache of each layer, for incremental decoding; `start` makes empty ones.
+            caches: KV cache of each layer, for incremental decoding; `start` returns empty ones; None without caches.
         """
         raise NotImplementedError
 
     @checked
     def start(self, length: int) -> tuple[Any, ...]:
-        """Empty KV caches for incremental decoding, with room for `length` tokens.
+        """Empty KV caches for incremental decoding of `length` tokens.
 
-        Compiled code (`jax.jit`, `torch.compile`) cannot refuse more tokens: these overwrite the last slots without
-        an error.
+        Compiled code (`jax.jit`, `torch.compile`) cannot raise an error for more tokens: they overwrite the last slots.
         """
         return (StaticCache(length),) * len(self.decoder_layers)
 
 
 @checked
 class SequenceModel(SequenceToSequence):
-    """The base of the families in this package, which return all there is (Vaswani et al. 2017)."""
+    """Base class of encoder-decoders whose call returns a `SequenceOutput` (Vaswani et al. 2017)."""
 
     def forward(
         self,
@@ -112,22 +112,23 @@ class SequenceModel(SequenceToSequence):
         *,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Read `source` and score every token as the next one, behind each token of `target`.
+        """Encode `source` and compute the logits of the next token after each token of `target`.
 
         Args:
-            source: tokens `(batch, source)`, or frames `(batch, frames, features)` of sound.
-            target: tokens written so far, below `vocab_size`.
-            source_mask: True or 1 at real tokens or frames, False or 0 at padding, `(batch, source)` or
+            source: token ids `(batch, source)`, or audio frames `(batch, frames, features)`.
+            target: token ids generated so far, below `vocab_size`.
+            source_mask: boolean or 0/1 mask, True or 1 at real tokens or frames, `(batch, source)` or
                 `(batch, frames)`; None for no padding.
-            target_mask: True where a token attends to an earlier one; `(batch, target)` marks real tokens.
+            target_mask: boolean mask, True where a query may attend to a key, combined with the causal mask; or
+                `(batch, target)`, True at real tokens; None for no mask.
             need_weights: whether to return the attention weights of every layer; `run` returns them by default.
 
         Returns:
-            Logits `(batch, target, vocab_size)`, and tuples of weights, one for each layer, or None.
+            Logits `(batch, target, vocab_size)`, and tuples with the attention weights of each layer, or None.
 
         Raises:
-            TypeError: a mask that holds something else than truth values or 0 and 1.
-            ValueError: shapes that do not fit, or a position that has no embedding.
+            TypeError: a mask is neither boolean nor 0/1.
+            ValueError: shapes do not match, or a position has no embedding.
         """
         return self.run(source, target, source_mask, target_mask, need_weights=need_weights)
 
@@ -141,7 +142,7 @@ def check_decoding(
     *,
     names: tuple[str, str] = ("tokens", "target_mask"),
 ) -> None:
-    """Raise unless tokens, their mask and the caches fit each other; `names` is what messages call the first two."""
+    """Raise unless tokens, mask and caches fit each other; error messages call the first two by `names`."""
     tokens_name, mask_name = names
     check_tokens(target, tokens_name)
     if caches is None:
@@ -154,7 +155,7 @@ def check_decoding(
 
 @checked
 def sequence_output(logits: Float[Tensor, "batch target vocab"], layers: list[Any]) -> SequenceOutput:
-    """What a decoder returns, from what its layers did."""
+    """The output of a decoder, from its logits and the outputs of its layers."""
     caches = tuple(layer.cache for layer in layers if isinstance(layer, CachedDecoderOutput)) or None
     itself = all_weights(layer.self_weights for layer in layers)
     return SequenceOutput(logits, caches, None, itself, all_weights(layer.cross_weights for layer in layers))

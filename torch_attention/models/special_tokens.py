@@ -1,4 +1,4 @@
-"""Token numbers with a meaning: where a text ends, what pads it, what begins it."""
+"""Special tokens: end of sequence, padding and beginning of sequence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from torch_attention.ranges import check_integer, refuse
 @checked
 @dataclass(frozen=True, init=False)
 class SpecialTokens:
-    """Token numbers with a meaning, as the tokenizer of a model assigns them.
+    """Ids of the special tokens of a model's tokenizer.
 
     Attributes:
-        eos: token that ends a text (end of sequence), or several, as Llama 3 has; kept as a tuple.
-        pad: padding; None if there is none.
-        bos: first token of every text (beginning of sequence); None if there is none.
+        eos: end-of-sequence token, or several as in Llama 3; stored as a tuple.
+        pad: padding token; None for none.
+        bos: beginning-of-sequence token; None for none.
         decoder_start: first token of an encoder-decoder's target; None for `bos`.
 
     Raises:
-        TypeError: something else than a token number.
-        ValueError: a number below 0.
+        TypeError: a value is not an integer.
+        ValueError: a token id is below 0.
     """
 
     eos: tuple[int, ...] = ()
@@ -51,18 +51,18 @@ NO_SPECIAL_TOKENS = SpecialTokens()
 
 
 def special_tokens(model: Any) -> SpecialTokens:
-    """The special tokens that a model's configuration names."""
+    """The special tokens of a model's configuration."""
     found: SpecialTokens = getattr(getattr(model, "config", None), "special_tokens", NO_SPECIAL_TOKENS)
     return found
 
 
 def end_and_padding(model: Any, eos_token: Any, pad_token: int | None) -> tuple[tuple[int, ...], int]:
-    """The tokens that end a text, and the one that fills it up behind them.
+    """End tokens and padding token for generation.
 
     Args:
-        model: its configuration answers for what is None.
-        eos_token: a token number, or several.
-        pad_token: a token number; without one anywhere padding is the first end token, or 0.
+        model: model whose configuration supplies the defaults.
+        eos_token: end token id, or several; None for the configuration's.
+        pad_token: padding token id; None for the configuration's, or else the first end token, or 0.
     """
     known = special_tokens(model)
     eos = known.eos if eos_token is None else token_numbers("eos_token", eos_token)
@@ -72,10 +72,10 @@ def end_and_padding(model: Any, eos_token: Any, pad_token: int | None) -> tuple[
 
 
 def first_tokens(model: Any, start_token: Any) -> tuple[int, ...]:
-    """The tokens that an encoder-decoder's target begins with.
+    """First tokens of an encoder-decoder's target.
 
     Raises:
-        ValueError: none is given, and the configuration of the model names none.
+        ValueError: no token is given, and the model's configuration has none.
     """
     if start_token is not None and token_numbers("start_token", start_token):
         return token_numbers("start_token", start_token)
@@ -87,17 +87,17 @@ def first_tokens(model: Any, start_token: Any) -> tuple[int, ...]:
 
 
 def check_within(name: str, tokens: tuple[int, ...], vocab_size: int) -> None:
-    """Raise ValueError unless all token numbers are below the size of the vocabulary."""
+    """Raise ValueError unless all token ids are below `vocab_size`."""
     if tokens and max(tokens) >= vocab_size:
         raise ValueError(f"{name} must be below vocab_size={vocab_size}, got {max(tokens)}")
 
 
 def token_numbers(name: str, given: Any) -> tuple[int, ...]:
-    """One token number or several, as a tuple.
+    """Convert one token id or several to a tuple.
 
     Raises:
-        TypeError: something else.
-        ValueError: a number below 0.
+        TypeError: the value is neither an integer nor a sequence of integers.
+        ValueError: a token id is below 0.
     """
     if isinstance(given, int | np.integer) and not isinstance(given, bool):
         if given < 0:

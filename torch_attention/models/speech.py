@@ -1,10 +1,10 @@
-r"""An encoder-decoder that listens, laid out as Whisper is (Radford et al. 2022).
+r"""An encoder-decoder for speech recognition with the layout of Whisper (Radford et al. 2022).
 
 $$ m = \mathrm{encode}\!\left(\mathrm{gelu}(C_2\, \mathrm{gelu}(C_1\, s)) + P\right), \qquad
    \mathrm{logits} = \mathrm{norm}(\mathrm{decode}(t, m))\, E^\top $$
 
-Two changes from `EncoderDecoder`: two convolutions stand before the encoder, the second of which halves the number of
-frames, and norms stand before the sublayers. Whisper's keys have no bias; here they have one, which is zero.
+Differences from `EncoderDecoder`: two convolutions precede the encoder, of which the second halves the number of
+frames, and the layers are pre-norm. Whisper's key projections have no bias; here their bias is zero.
 """
 
 from dataclasses import dataclass, field
@@ -42,19 +42,19 @@ from torch_attention.vision.vit import ViTBlock
 @checked
 @dataclass(frozen=True)
 class SpeechConfig:
-    """The sizes of an encoder-decoder that listens.
+    """Sizes of a speech model.
 
     Attributes:
-        vocab_size: number of tokens that can be written.
-        num_features: of each frame of sound (mel bins).
-        embed_dim: features of a position.
-        encoder, decoder: the two stacks.
-        max_frames: positions that have an embedding behind the convolutions, half as many as frames go in.
-        max_len: number of tokens that have one.
-        activation: of the convolutions and the feed-forward networks.
-        norm_eps: added to the variance in each normalisation.
-        embed_scale: factor on the embeddings of tokens.
-        special_tokens: end, padding and first tokens, which `generate` takes from here.
+        vocab_size: number of tokens in the vocabulary.
+        num_features: number of features per audio frame (mel bins).
+        embed_dim: number of features per position.
+        encoder, decoder: sizes of the two stacks.
+        max_frames: number of encoder positions with an embedding, after the convolutions; half the number of frames.
+        max_len: number of target positions with an embedding.
+        activation: activation of the convolutions and the feed-forward networks.
+        norm_eps: epsilon added to the variance in each normalisation.
+        embed_scale: factor on the token embeddings.
+        special_tokens: end, padding and start tokens, the defaults of `generate`.
     """
 
     vocab_size: int
@@ -72,13 +72,13 @@ class SpeechConfig:
 
 @checked
 class SpeechTransformer(SequenceModel):
-    """Frames of sound in, for each token written so far a score of every token as the next (Radford et al. 2022).
+    """Speech recognition model, from audio frames and tokens to next-token logits (Radford et al. 2022).
 
     Args:
-        config: the sizes.
+        config: sizes and options of the model.
 
     Raises:
-        ValueError: `embed_dim` is not divisible by a number of heads, or an unknown activation.
+        ValueError: `embed_dim` is not divisible by a number of heads, or the activation is unknown.
     """
 
     def __init__(
@@ -137,18 +137,18 @@ class SpeechTransformer(SequenceModel):
         *,
         need_weights: bool = False,
     ) -> EncoderOutput:
-        """Read frames of sound.
+        """Encode audio frames.
 
         Args:
-            source: frames of `num_features` each, at most twice `max_frames`.
-            source_mask: boolean or 0/1, True or 1 at real frames, `(batch, frames)`; padding frames have no influence,
-                and a position behind the convolutions is padding if both of its frames are. A mask of these positions,
-                `(batch, (frames + 1) // 2)`, is accepted too. None for no padding, as in Whisper.
-            need_weights: whether to return the weights of every layer.
+            source: audio frames, `(batch, frames, num_features)`, at most twice `max_frames`.
+            source_mask: boolean or 0/1 mask, True or 1 at real frames, `(batch, frames)`; padding frames have no
+                influence. After the convolutions a position is padding if both of its frames are. A mask of these
+                positions, `(batch, (frames + 1) // 2)`, is also accepted. None for no padding, as in Whisper.
+            need_weights: whether to return the attention weights of every layer.
 
         Raises:
-            TypeError: a mask that holds something else.
-            ValueError: shapes that do not fit, or more frames than have an embedding.
+            TypeError: the mask is neither boolean nor 0/1.
+            ValueError: shapes do not match, or there are more frames than position embeddings.
         """
         check_sequence("source", source, self.config.num_features)
         length, most = (source.shape[1] + 1) // 2, self.config.max_frames
@@ -180,15 +180,16 @@ class SpeechTransformer(SequenceModel):
         caches: tuple[Cache, ...] | None = None,
         need_weights: bool = False,
     ) -> SequenceOutput:
-        """Score every token as the next one behind each token of `target`.
+        """Compute the logits of the next token after each token of `target`.
 
         Args:
-            target: tokens written so far; with `caches` the new ones alone.
+            target: token ids generated so far; with `caches`, only the new ones.
             memory: output of `encode`.
-            target_mask: True where a token attends to an earlier one; `(batch, target)` marks real tokens.
+            target_mask: boolean mask, True where a query may attend to a key, combined with the causal mask; or
+                `(batch, target)`, True at real tokens; None for no mask.
             source_mask: as in `encode`.
-            caches: KV cache of each layer, for incremental decoding; `start` makes empty ones.
-            need_weights: whether to return the weights of every layer.
+            caches: KV cache of each layer, for incremental decoding; `start` returns empty ones; None without caches.
+            need_weights: whether to return the attention weights of every layer.
         """
         config, stack = self.config, self.config.decoder
         target_mask = token_mask(target_mask, target.shape, name="target_mask")
@@ -209,11 +210,11 @@ class SpeechTransformer(SequenceModel):
 def real_frames(
     mask: Shaped[Tensor, "..."] | None, batch: int, frames: int
 ) -> Bool[Tensor, "batch frames"] | None:
-    """Which frames are real, from a mask of frames or of the positions behind the convolutions; None for all.
+    """Boolean mask of the real frames, from a mask of frames or of encoder positions; None if all are real.
 
     Raises:
-        TypeError: a mask that holds something else than truth values or 0 and 1.
-        ValueError: another shape.
+        TypeError: the mask is neither boolean nor 0/1.
+        ValueError: the mask has another shape.
     """
     if mask is None:
         return None
@@ -221,7 +222,7 @@ def real_frames(
     if mask.ndim == 2 and not (has_size(mask.shape[1], frames) or has_size(mask.shape[1], length)):
         raise ValueError(
             f"source_mask must have shape (batch, frames) = {(batch, frames)}, "
-            f"or {(batch, length)} for the positions behind the convolutions, got {tuple(mask.shape)}"
+            f"or {(batch, length)} for the positions after the convolutions, got {tuple(mask.shape)}"
         )
     is_of_positions = mask.ndim > 0 and has_size(mask.shape[-1], length)
     size = length if is_of_positions else frames
@@ -232,7 +233,7 @@ def real_frames(
 
 
 def halved(real: Bool[Tensor, "batch frames"]) -> Bool[Tensor, "batch length"]:
-    """Which positions behind the convolutions are real: those with a real frame among their two."""
+    """Boolean mask of the encoder positions, after the convolutions, with at least one real frame of two."""
     length = (real.shape[1] + 1) // 2
     even = torch.concatenate((real, real[:, -1:]), dim=1)[:, : 2 * length]  # batch frames
     return rearrange(even, "batch (length two) -> batch length two", two=2).any(-1)
@@ -241,12 +242,12 @@ def halved(real: Bool[Tensor, "batch frames"]) -> Bool[Tensor, "batch length"]:
 def _without_padding(
     x: Float[Tensor, "batch frames features"], real: Bool[Tensor, "batch frames"] | None
 ) -> Float[Tensor, "batch frames features"]:
-    """Zeros for padding frames, as a convolution reads them beyond the ends of the sound."""
+    """Set padding frames to zero, like the zero padding of a convolution."""
     return x if real is None else torch.where(real[..., None], x, 0.0)
 
 
 def _memory_mask(mask: Shaped[Tensor, "..."] | None, batch: int, length: int) -> Bool[Tensor, "..."] | None:
-    """The source mask for positions behind the convolutions; a mask with a batch of 1 is for all."""
+    """Convert the source mask to encoder positions, after the convolutions; a batch of 1 is broadcast."""
     if mask is None:
         return None
     rows = 1 if tuple(mask.shape[:1]) == (1,) else batch

@@ -1,4 +1,4 @@
-"""Numbers of tokens and of their types, as of the two sentences of a pair, which must have a row in a table."""
+"""Checks that token ids and token type ids are within their embedding tables."""
 
 from jaxtyping import Int
 from torch import Tensor
@@ -7,9 +7,9 @@ from torch_attention.ops.arrays import values_at_hand
 
 
 def check_numbers(name: str, numbers: Int[Tensor, "..."], count: int) -> None:
-    """Raise ValueError unless integers are from 0 to below `count`, where a look costs little.
+    """Raise ValueError unless integers are from 0 to below `count`, where the check is cheap.
 
-    Compiled code and accelerators are not asked: there PyTorch fails on its own, and JAX gives NaN.
+    Arrays in compiled code or on accelerators are not checked: there PyTorch raises its own error, and JAX gives NaN.
     """
     known = values_at_hand(numbers)
     if known is not None and known.size and not 0 <= known.min() <= known.max() < count:
@@ -19,7 +19,7 @@ def check_numbers(name: str, numbers: Int[Tensor, "..."], count: int) -> None:
 def check_types(
     token_types: Int[Tensor, "..."] | None, tokens: Int[Tensor, "batch length"], num_types: int | None
 ) -> None:
-    """Raise ValueError unless token types have the shape of the tokens, and there are types at all."""
+    """Raise ValueError unless token types have the shape of the tokens and the model has types."""
     if token_types is None:
         return
     if not num_types:

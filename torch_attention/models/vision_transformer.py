@@ -1,9 +1,9 @@
-r"""A Vision Transformer: an image as patches, pre-norm layers, and what the class token has gathered.
+r"""A Vision Transformer: patch embedding, pre-norm layers and a head on the class token.
 
 $$ z \leftarrow \mathrm{block}(z), \qquad y = \mathrm{head}(\mathrm{norm}(z)_0) $$
 
-`PatchEmbedding` and `ViTBlock` (Dosovitskiy et al. 2020) put together. CLIP's image tower (Radford et al. 2021) has one
-norm more, before the first block, and no bias in the map of the patches; here that is zero.
+It combines `PatchEmbedding` and `ViTBlock` (Dosovitskiy et al. 2020). CLIP's image tower (Radford et al. 2021) has an
+additional norm before the first block, and no bias in its patch projection; here that bias is zero.
 """
 
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from torch_attention.vision.vit import PatchEmbedding, ViTBlock
 @checked
 @dataclass(frozen=True)
 class VisionTransformerConfig:
-    """The sizes of a Vision Transformer.
+    """Sizes of a Vision Transformer.
 
     Attributes:
-        image_size: height and width of every image.
-        patch_size: height and width of a patch; must divide those of the image.
-        in_channels: channels of an image.
-        embed_dim: features of a patch.
-        num_heads: heads of each layer; must divide `embed_dim`.
+        image_size: height and width of the images.
+        patch_size: height and width of a patch; must divide the image's.
+        in_channels: number of channels of an image.
+        embed_dim: number of features per patch.
+        num_heads: number of attention heads per layer; must divide `embed_dim`.
         num_layers: number of layers.
-        ffn_dim: features inside the feed-forward network.
-        activation: of the feed-forward network.
-        norm_eps: added to the variance in each normalisation.
-        embedding_norm: whether the embedded patches are normalised.
-        pooler: whether the class token goes through a map and a tanh.
-        num_classes: scores that a map makes of the class token; None for no such map.
+        ffn_dim: hidden features of the feed-forward network.
+        activation: activation of the feed-forward network, as in `FeedForward`.
+        norm_eps: epsilon added to the variance in each normalisation.
+        embedding_norm: whether the patch embeddings are normalised.
+        pooler: whether a linear layer and tanh are applied to the class token.
+        num_classes: number of classes of the classifier on the class token; None for no classifier.
     """
 
     image_size: tuple[int, int]
@@ -54,13 +54,14 @@ class VisionTransformerConfig:
 
 @checked
 class VisionTransformer(nn.Module):
-    """Images in, a vector for each patch and one for the whole out (Dosovitskiy et al. 2020).
+    """Vision Transformer, from images to one vector per patch and one per image (Dosovitskiy et al. 2020).
 
     Args:
-        config: the sizes.
+        config: sizes and options of the model.
 
     Raises:
-        ValueError: patches that do not tile the image, heads that do not divide, or an unknown activation.
+        ValueError: the patches do not tile the image, the heads do not divide the features, or the activation is
+            unknown.
     """
 
     def __init__(
@@ -102,19 +103,20 @@ class VisionTransformer(nn.Module):
         need_weights: bool = False,
         need_hidden_states: bool = False,
     ) -> EncoderOutput:
-        """Look at images.
+        """Encode images.
 
         Args:
-            image: channels last, and of the size that there are positions for.
-            need_weights: whether to return the weights of every layer.
-            need_hidden_states: whether to return the hidden states of every layer.
+            image: images `(batch, height, width, channels)`, of the configured size.
+            need_weights: whether to return the attention weights of every layer.
+            need_hidden_states: whether to return the hidden states: the first layer's input and every layer's output.
 
         Returns:
-            Vectors `(batch, 1 + patches, embed)`, normalised; the class token's, or the output of pooler or head,
-            `(batch, features)`; a tuple of weights, one a layer, or None; and a tuple of hidden states, or None.
+            Normalised vectors `(batch, 1 + patches, embed)`; the class token after pooler and head,
+            `(batch, features)`; a tuple with the attention weights of each layer, or None; and a tuple of hidden
+            states, or None.
 
         Raises:
-            ValueError: images of another size.
+            ValueError: the images have another size.
         """
         x = self.patches(image)  # batch length embed
         x = x if self.embedding_norm is None else normalise(self.embedding_norm, x)

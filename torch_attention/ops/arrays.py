@@ -1,4 +1,4 @@
-"""Small steps on arrays that each framework takes in its own way, and what is known of them while code is traced."""
+"""Array operations that differ between the frameworks, and queries about values and sizes in traced code."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,42 +16,42 @@ from torch_attention.arguments import checked
 
 
 def known_values(x: Tensor) -> np.ndarray | None:
-    """The values of `x`; None while code is compiled or mapped, when an array stands for others yet to come."""
+    """Values of `x` as a NumPy array; None in compiled or mapped code, where `x` is a placeholder."""
     if torch.compiler.is_compiling() or x.is_meta:
         return None
     try:
         return x.detach().cpu().numpy()
-    except RuntimeError:  # `torch.func.vmap` keeps what it maps over to itself
+    except RuntimeError:  # values are not readable under `torch.func.vmap`
         return None
 
 
 def values_at_hand(x: Tensor) -> np.ndarray | None:
-    """The values of `x` where they are known and in the memory of the CPU, so that a look costs little; else None."""
+    """Values of `x` if they are known and in CPU memory, where reading them is cheap; else None."""
     return known_values(x) if x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter) else None
 
 
 def known_finite(x: Tensor) -> bool:
-    """Whether `x` is known to hold neither NaN nor inf; False where a look would cost more than it saves."""
+    """Whether `x` is known to hold neither NaN nor inf; False if checking would be expensive."""
     if torch.compiler.is_compiling() or x.device.type != "cpu" or type(x) not in (Tensor, torch.nn.Parameter):
         return False
     try:
         return bool(x.detach().sum().isfinite())
-    except RuntimeError:  # `torch.func.vmap` keeps what it maps over to itself
+    except RuntimeError:  # values are not readable under `torch.func.vmap`
         return False
 
 
 def known_within(x: Tensor, most: float) -> bool | None:
-    """Whether no number of `x` but -inf is above `most` in magnitude; None where it cannot be known or a look costs."""
+    """Whether all numbers of `x` except -inf are at most `most` in magnitude; None if unknown or expensive to check."""
     if torch.compiler.is_compiling() or x.device.type != "cpu" or type(x) not in (Tensor, torch.nn.Parameter):
         return None
     try:
         return bool((x.detach().abs().where(x != -torch.inf, 0.0) <= most).all())
-    except RuntimeError:  # `torch.func.vmap` keeps what it maps over to itself
+    except RuntimeError:  # values are not readable under `torch.func.vmap`
         return None
 
 
 def is_static(size: int) -> bool:
-    """Whether a size is a number; False for a symbol, by which a compiler makes one program for all sizes."""
+    """Whether a size is a number; False for a symbolic size, with which one compiled program serves all sizes."""
     if not torch.compiler.is_compiling():
         return isinstance(size, int)
     from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import
@@ -60,7 +60,7 @@ def is_static(size: int) -> bool:
 
 
 def known_above(count: int, most: int) -> bool:
-    """Whether a size is known to be above `most`; False for symbolic sizes, of which this cannot be known."""
+    """Whether a size is known to be above `most`; False for symbolic sizes."""
     return not known_at_most(count, most)
 
 
@@ -70,19 +70,19 @@ def proven_at_most(size: int, most: int) -> bool:
 
 
 def known_at_most(count: int, most: int) -> bool:
-    """Whether a product of sizes is at most `most`; True for symbolic sizes, of which this cannot be known."""
+    """Whether a product of sizes is at most `most`; True for symbolic sizes."""
     return not is_static(count) or count <= most
 
 
 def may_be_learned(x: Tensor) -> bool:
-    """Whether a gradient may flow to `x`; inside `torch.func` `requires_grad` does not show it, so True there."""
+    """Whether a gradient may flow to `x`; always True inside `torch.func`, where `requires_grad` does not show it."""
     if x.requires_grad or torch.compiler.is_compiling():
         return x.requires_grad
     return bool(retrieve_all_functorch_interpreters())
 
 
 def is_dual(arrays: tuple[object, ...]) -> bool:
-    """Whether a forward-mode derivative is taken: an array has a tangent, or `torch.func.jvp` is at work."""
+    """Whether forward-mode differentiation is active: an array has a tangent, or `torch.func.jvp` is running."""
     if torch.compiler.is_compiling():
         return False
     if any(each.key() == TransformType.Jvp for each in retrieve_all_functorch_interpreters()):
@@ -95,7 +95,7 @@ def is_dual(arrays: tuple[object, ...]) -> bool:
 def write_slots(
     x: Shaped[Tensor, "*batch slots dim"], new: Shaped[Tensor, "*batch new dim"], start: Int[Tensor, ""]
 ) -> Shaped[Tensor, "*batch slots dim"]:
-    """`x` with `new` in the slots from `start` on; if that is beyond the end, in the last ones."""
+    """Write `new` into the slots of `x` from `start` on; beyond the end, into the last slots."""
     first = torch.clamp(start, max=x.shape[-2] - new.shape[-2])
     return torch.index_copy(x, -2, first + torch.arange(new.shape[-2], device=x.device), new)
 
@@ -103,7 +103,7 @@ def write_slots(
 def sum_by_slot(
     x: Float[Tensor, "... query key"], slot: Int[Tensor, "... query key"], count: int
 ) -> Float[Tensor, "... query slots"]:
-    """The sum over the keys of each slot, for each query; `slot` is broadcast against `x`."""
+    """Sum `x` over the keys of each slot, for each query; `slot` is broadcast against `x`."""
     zeros = torch.zeros((*x.shape[:-1], count), dtype=x.dtype, device=x.device)
     return zeros.scatter_add(-1, torch.broadcast_to(slot, x.shape), x)
 
@@ -114,9 +114,9 @@ def scan(
     """Run `step` along the first axis of the inputs.
 
     Args:
-        step: from a state and one element of each input to the next state, of the same shapes, and an
-            output: an array or a tuple of arrays.
-        state: an array or a tuple of arrays.
+        step: function from a state and one element of each input to the next state, of the same shapes, and an
+            output, which is an array or a tuple of arrays.
+        state: initial state, an array or a tuple of arrays.
         inputs: arrays whose first axes have the same size.
 
     Returns:
@@ -124,7 +124,7 @@ def scan(
     """
     if not is_static(inputs[0].shape[0]):
         return _scan_symbolic(step, state, inputs)
-    if inputs[0].shape[0] == 0:  # one step on zeros tells the shapes of the outputs, of which there are none
+    if inputs[0].shape[0] == 0:  # one step on zeros gives the shapes of the empty outputs
         _, output = step(state, tuple(x.new_zeros(x.shape[1:]) for x in inputs))
         return state, tree_map(lambda x: x.new_zeros((0, *x.shape)), output)
     outputs = []
@@ -139,25 +139,25 @@ def scan(
 def _scan_symbolic(
     step: Callable[[Any, tuple[Tensor, ...]], tuple[Any, Any]], state: Any, inputs: tuple[Tensor, ...]
 ) -> tuple[Any, Any]:
-    """The same as one operation, for a number of steps that a compiler does not know."""
+    """`scan` as a single operation, for a symbolic number of steps."""
     from torch._higher_order_ops.scan import scan as scan_operation  # slow to import
 
     def copied(state: Any, elements: tuple[Tensor, ...]) -> tuple[Any, Any]:
         state, output = step(rebuilt(state), elements)
-        # What it returns may not share memory with what it is given.
+        # The results must not share memory with the inputs.
         return tree_map(torch.clone, plain(state)), tree_map(torch.clone, output)
 
     kind = type(state)
 
     def plain(state: Any) -> Any:
-        """A state without the names of its fields, which the operation does not take."""
+        """Convert a state to a plain tuple: the operation does not accept named tuples."""
         return state if isinstance(state, Tensor) else tuple(state)
 
     def rebuilt(state: Any) -> Any:
         return kind(*state) if hasattr(kind, "_fields") else state
 
     if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
-        # ONNX has no gradients, and the operation that prepares some cannot be converted.
+        # ONNX has no gradients, and an operation that prepares for them cannot be converted.
         state, inputs = tree_map(lambda x: x.detach().clone(), (plain(state), inputs))
     last, outputs = scan_operation(copied, plain(state), inputs)
     return rebuilt(last), outputs
@@ -167,11 +167,11 @@ def _scan_symbolic(
 def solve_unit_lower(
     lower: Float[Tensor, "*batch length length"], right: Float[Tensor, "*batch length dim"]
 ) -> Float[Tensor, "*batch length dim"]:
-    """Solve (I + L) X = B.
+    """Solve (I + L) X = B for a strictly lower triangular L.
 
     Args:
-        lower: L; what stands on its diagonal and above is not read.
-        right: B.
+        lower: matrix L; its diagonal and upper triangle are not read.
+        right: right-hand side B.
     """
     if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():  # ONNX has no such operator
         return _substitute(lower, right)
@@ -181,7 +181,7 @@ def solve_unit_lower(
 def _substitute(
     lower: Float[Tensor, "*batch length length"], right: Float[Tensor, "*batch length dim"]
 ) -> Float[Tensor, "*batch length dim"]:
-    """(I + L)^-1 B row by row."""
+    """Compute (I + L)^-1 B by forward substitution, row by row."""
     rows = torch.tril(lower, -1).movedim(-2, 0)  # length *batch length
     own = torch.eye(lower.shape[-1], dtype=torch.bool, device=lower.device)  # length length
 

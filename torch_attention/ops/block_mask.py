@@ -1,4 +1,4 @@
-"""Masks given as functions of one pair, and what is known of them block by block."""
+"""Masks defined by functions of one query-key pair, summarised block by block."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,18 +11,18 @@ from torch import Tensor
 from torch_attention.arguments import checked
 from torch_attention.checks import check_positive
 
-MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of batch element, head, query and key
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of batch, head, query and key index
 
 
 class BlockMask(NamedTuple):
-    """A mask given as a function, and what is known of it block by block; `create_block_mask` makes it.
+    """Mask defined by a function, with its live and full blocks; `create_block_mask` makes it.
 
     Attributes:
-        mask_mod: True where query i of batch element b and head h attends to key j.
-        live: which blocks have something to see, `(batch|1, heads|1, query blocks, key blocks)`.
-        full: in which everything is seen.
-        lengths: of queries and keys.
-        block_size: queries and keys in a block.
+        mask_mod: function of (b, h, i, j), True where query i of batch element b and head h attends to key j.
+        live: True for blocks with at least one visible pair, `(batch|1, heads|1, query blocks, key blocks)`.
+        full: True for blocks in which every pair is visible, of the same shape.
+        lengths: number of queries and number of keys.
+        block_size: queries per block and keys per block.
     """
 
     mask_mod: MaskMod
@@ -33,7 +33,7 @@ class BlockMask(NamedTuple):
 
 
 def and_masks(*mask_mods: MaskMod) -> MaskMod:
-    """Whom all of them show."""
+    """Combine mask functions by a logical and."""
 
     def every(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         seen = mask_mods[0](b, h, i, j)
@@ -45,7 +45,7 @@ def and_masks(*mask_mods: MaskMod) -> MaskMod:
 
 
 def or_masks(*mask_mods: MaskMod) -> MaskMod:
-    """Whom any of them shows."""
+    """Combine mask functions by a logical or."""
 
     def some(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         seen = mask_mods[0](b, h, i, j)
@@ -67,14 +67,14 @@ def create_block_mask(
     *,
     device: torch.device | str | None = None,
 ) -> BlockMask:
-    """Work out in which blocks a mask shows something, and in which everything.
+    """Compute which blocks of a mask function are live, and which are full.
 
     Args:
-        mask_mod: True where query i of batch element b and head h attends to key j.
-        B: how many batch elements; None if the mask is the same for all.
-        H: how many heads; None likewise.
-        Q_LEN, KV_LEN: how many queries and keys.
-        BLOCK_SIZE: queries and keys in a block.
+        mask_mod: function of (b, h, i, j), True where query i of batch element b and head h attends to key j.
+        B: number of batch elements; None for a mask that is the same for all.
+        H: number of heads; None for a mask that is the same for all.
+        Q_LEN, KV_LEN: number of queries and of keys.
+        BLOCK_SIZE: queries and keys per block, as one integer or a pair.
 
     Raises:
         ValueError: a size below 1.
@@ -82,7 +82,7 @@ def create_block_mask(
     rows, columns = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
     check_positive(Q_LEN=Q_LEN, KV_LEN=KV_LEN, BLOCK_SIZE=min(rows, columns))
     counts = torch.arange(B or 1, device=device), torch.arange(H or 1, device=device)
-    # Entries behind the end repeat the last one, which changes neither "any" nor "all".
+    # Padding entries repeat the last one, which changes neither "any" nor "all".
     keys = torch.arange(-(-KV_LEN // columns) * columns, device=device).clamp(max=KV_LEN - 1)
     live, full = [], []
     for first in range(0, Q_LEN, rows):
@@ -95,7 +95,7 @@ def create_block_mask(
 
 
 def over_plane(mask_mod: MaskMod) -> Callable[..., Bool[Tensor, "batch heads query key"]]:
-    """The function of numbers as one of vectors of numbers."""
+    """Vectorise a mask function over batch elements, heads, queries and keys."""
     by_key = torch.vmap(mask_mod, (None, None, None, 0))
     by_query = torch.vmap(by_key, (None, None, 0, None))
     by_head = torch.vmap(by_query, (None, 0, None, None))

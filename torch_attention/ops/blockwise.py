@@ -1,4 +1,4 @@
-"""`dot_product_attention` tile by tile: memory linear in the length, and no work where nothing is seen."""
+"""Blockwise `dot_product_attention`: memory linear in the length, and no work for fully masked tiles."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from torch_attention.ops.softmax import share_of_keys
 from torch_attention.ops.tile_loop import attend_tiles
 from torch_attention.ops.tiles import Fixed, Learned, Plan, tile_size, tiling
 
-ROWS = 512  # of a tile, all query heads of a key/value head together
+ROWS = 512  # rows of a tile, counting all query heads of a key/value head
 COLUMNS = 512
 
 
 def blockwise_attention(call: Call) -> Any:
-    """The mean of the values, weighted by how well each key answers the query; never the whole matrix of scores."""
-    if 0 in (*call.query.shape[:-3], call.query.shape[-2], call.key.shape[-2]):  # there is no tile
+    """Compute `dot_product_attention` tile by tile, without the whole score matrix."""
+    if 0 in (*call.query.shape[:-3], call.query.shape[-2], call.key.shape[-2]):  # no tiles
         return reference_attention(call)
     output, log_sum = blockwise_with_log_sum(call)
     return (output, log_sum) if call.return_logsumexp else output
@@ -30,10 +30,10 @@ def blockwise_attention(call: Call) -> Any:
 def blockwise_with_log_sum(
     call: Call,
 ) -> tuple[Float[Tensor, "*batch heads query value_dim"], Float[Tensor, "*batch heads query"]]:
-    """`blockwise_attention`, and the logarithm of each query's sum of exponentials, -inf where it sees nothing.
+    """Blockwise attention and the logsumexp of each query's scores, -inf for fully masked rows.
 
     Args:
-        call: of lengths above 0.
+        call: checked call with lengths above 0.
     """
     query, key, value = call.query, call.key, call.value
     kv_heads, key_len = key.shape[-3:-1]
@@ -44,7 +44,7 @@ def blockwise_with_log_sum(
     bias, mask = call_masks(call._replace(visibility=Visibility()))
 
     def grouped(x: Tensor | None) -> Tensor | None:
-        """A mask or bias as `(batch|1, kv_heads|1, group|1, query|1, key|1)`."""
+        """Reshape a mask or bias to `(batch|1, kv_heads|1, group|1, query|1, key|1)`."""
         if x is None:
             return None
         x = _flat(x if x.ndim > 2 else x[None], batch)
@@ -72,22 +72,20 @@ def blockwise_with_log_sum(
     output, log_sum = attend_tiles(plan, learned, Fixed(order, mask, keep, call.visibility))
     output = output.reshape(*batch, heads, query_len, value.shape[-1])
     log_sum = log_sum.reshape(*batch, heads, query_len)
-    if (
-        call.return_logsumexp and call.sinks is not None
-    ):  # their share is taken from the sum of all weights, 1
+    if call.return_logsumexp and call.sinks is not None:  # subtract the sinks' share of the total weight
         output = (output * share_of_keys(log_sum, call.sinks)[..., None]).to(output.dtype)
     return output, log_sum
 
 
 def _flat(x: Tensor, batch: list[int]) -> Tensor:
-    """All batch axes as one; of size 1 if what is given is the same for all."""
+    """Flatten all batch axes into one; of size 1 if the array is the same for all batch elements."""
     if all(size == 1 for size in x.shape[:-3]):
         return x.reshape(1, *x.shape[-3:])
     return x.expand(*batch, *x.shape[-3:]).reshape(-1, *x.shape[-3:])
 
 
 def blockwise_refusal(call: Call) -> str | None:
-    """What tiles cannot do of a call: they have no gradients for what decides the scores of all of them."""
+    """Reason why tiles cannot compute a call, or None: they have no gradients of the scale and the softcap."""
     for name, x in (("scale", call.scale), ("softcap", call.softcap)):
         if x is not None and not isinstance(x, REALS):
             return f"blockwise attention needs a {name} that is a number, got an array"

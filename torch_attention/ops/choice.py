@@ -1,4 +1,4 @@
-"""Which implementation answers a call that asks for none."""
+"""Choose the fastest implementation for a call."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from torch_attention.ops.distributed.ring import RING
 from torch_attention.ops.distributed.shards import over_shards, shards_of
 from torch_attention.ops.native import SDPA, keeps_gradients
 
-SHORT = 512 * 512  # pairs of a query and a key, up to which all scores are made at once
+SHORT = 512 * 512  # query-key pairs up to which all scores are computed at once
 
 
 def fastest(call: Call) -> Any:
-    """Answer a call by the implementation that is fastest for it where its tensors are."""
+    """Run a call with the fastest implementation for the device of its tensors."""
     shards = shards_of(call)
     if shards is not None and shards.sequence is not None and not RING.refusal(call):
         return RING.run(call)
@@ -26,7 +26,7 @@ def fastest(call: Call) -> Any:
         return over_shards(call, shards._replace(sequence=None), fastest)
     if is_dual(call):  # only operations of PyTorch itself have forward mode
         return REFERENCE.run(call)
-    # For the gradient of a bias the fused kernel gives way to one that makes all scores.
+    # For the gradient of a bias, PyTorch replaces the fused kernel by one that computes all scores.
     learned_bias = call.bias is not None and may_be_learned(call.bias)
     if not SDPA.refusal(call) and not learned_bias and keeps_gradients(call):
         return SDPA.run(call)
@@ -36,14 +36,14 @@ def fastest(call: Call) -> Any:
 
 
 def differentiable(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
-    """`fastest`, with derivatives of every order where its kernel has one."""
+    """Like `fastest`, with derivatives of every order even if the kernel has only the first."""
     if SDPA.refusal(call) or torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return fastest(call)
     return _Attended.apply(call, call.query, call.key, call.value, call.bias)
 
 
 class _Attended(torch.autograd.Function):
-    """A fused kernel, which is differentiable once, and for the derivatives of its gradient the definition."""
+    """Fused kernel with its own gradient; derivatives of that gradient come from the reference implementation."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, *learned: Any) -> Tensor:
@@ -56,7 +56,7 @@ class _Attended(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
-        again = torch.is_grad_enabled()  # a derivative of this gradient may be asked for
+        again = torch.is_grad_enabled()  # a second derivative may be needed
         given = list(ctx.saved_tensors) if again else ctx.given
         output = REFERENCE.run(_with_learned(ctx.call, given)) if again else ctx.output
         asked = [i for i, x in enumerate(given) if x is not None and x.requires_grad]

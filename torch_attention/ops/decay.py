@@ -1,7 +1,7 @@
-"""What is left of a memory after a while: products of decays, as exponentials of sums of their logarithms.
+"""Cumulative decay of recurrent states: products of decay factors, as exponentials of sums of their logarithms.
 
-Each sum runs over the steps between two moments and is never the difference of two longer sums: no digit is lost
-to cancellation, and with decays of at most 1 no exponential overflows, however fast the memory fades.
+Each sum runs over the steps between two positions, and is never the difference of two longer sums. So there is no
+cancellation, and with decay factors of at most 1 no exponential overflows, however fast the state decays.
 """
 
 from typing import NamedTuple
@@ -20,15 +20,15 @@ from torch_attention.ops.arrays import is_static
 def split_chunks(
     x: Float[Tensor, "batch heads length *dim"], chunk_size: int, *, fill: float = 0.0
 ) -> Float[Tensor, "chunks batch heads size *dim"]:
-    """Cut the sequence into chunks; what is missing in the last one is filled with `fill`.
+    """Split a sequence into chunks; the last one is padded with `fill`.
 
-    A sequence that is known to be shorter than `chunk_size` is one chunk of its own length.
+    A sequence that is known to be shorter than `chunk_size` becomes one chunk of its own length.
     """
     batch, heads, length, *dim = x.shape
     if is_static(length):
         size = max(1, min(chunk_size, length))
         whole = size * max(1, -(-length // size))
-    else:  # at least two positions are filled in: a compiler would make other programs for none and for one
+    else:  # pad by at least two positions, because a compiler specialises on sizes 0 and 1
         size = chunk_size
         whole = size * (length // size + 2)
     missing = torch.full((batch, heads, whole - length, *dim), fill, dtype=x.dtype, device=x.device)
@@ -39,16 +39,16 @@ def split_chunks(
 def join_chunks(
     x: Float[Tensor, "chunks batch heads size dim"], length: int
 ) -> Float[Tensor, "batch heads length dim"]:
-    """Lay the chunks behind each other again, without what was filled in: the inverse of `split_chunks`."""
+    """Concatenate chunks along the length and drop the padding: the inverse of `split_chunks`."""
     return rearrange(x, "c b h size d -> b h (c size) d")[:, :, :length]
 
 
 @checked
 def decay_matrix(log_decay: Float[Tensor, "... length"]) -> Float[Tensor, "... length length"]:
-    """Row t, column s: what is left after step t of what was written in step s; 0 for s > t.
+    """Decay factors between steps: row t, column s is exp(Σ_{s < r <= t} log_decay_r); 0 for s > t.
 
     Args:
-        log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
+        log_decay: logarithm of the decay factor of each step, at most 0.
     """
     length = log_decay.shape[-1]
     ones = torch.ones((length, length), dtype=log_decay.dtype, device=log_decay.device)
@@ -58,13 +58,13 @@ def decay_matrix(log_decay: Float[Tensor, "... length"]) -> Float[Tensor, "... l
 
 
 class DecayedProducts(NamedTuple):
-    """How a memory that fades by feature is written and read in a chunk.
+    """Products and decay factors of one chunk, for a recurrent state that decays per feature.
 
     Attributes:
-        products: `(..., length, length)`, row t, column s: the inner product of what is read in step t with what
-            was written in step s, each feature after its decay; 0 for s > t.
-        since_start: `(..., length, dim)`, what is left after each step of what was there before the first.
-        until_end: `(..., length, dim)`, what is left after the last step of what was written in each.
+        products: `(..., length, length)`; row t, column s is the inner product of the read vector of step t with the
+            written vector of step s, each feature decayed from s to t; 0 for s > t.
+        since_start: `(..., length, dim)`, decay from the start of the chunk to each step, that step included.
+        until_end: `(..., length, dim)`, decay from after each step to the end of the chunk.
     """
 
     products: Float[Tensor, "... length length"]
@@ -78,21 +78,22 @@ def decayed_products(
     written: Float[Tensor, "... length dim"],
     log_decay: Float[Tensor, "... length dim"],
 ) -> DecayedProducts:
-    """Σ_d read_td written_sd exp(Σ_{s < r <= t} log_decay_rd) for all s <= t, by matrix products.
+    """Compute Σ_d read_td written_sd exp(Σ_{s < r <= t} log_decay_rd) for all s <= t, by matrix products.
 
-    Two neighbouring blocks make one twice as long: what the later reads of the earlier has faded until the end of
-    the earlier, and since the start of the later. So no array has both two times and a feature for axes.
+    Pairs of neighbouring blocks are merged, doubling the block length. Between the two blocks of a pair, the decay
+    factors into one until the end of the earlier block and one since the start of the later block. So no array has
+    two time axes and a feature axis.
 
     Args:
-        read: of the same shape as the others, or with further axes before theirs.
-        written: what is read there.
-        log_decay: logarithm of the factor by which each step shrinks what was there before it, at most 0.
+        read: vectors that read the state, of the shape of the other arrays, or with further leading axes.
+        written: vectors that are written to the state.
+        log_decay: logarithm of the decay factor of each step and feature, at most 0.
     """
     *leading, length, dim = log_decay.shape
-    if not is_static(length) or length == 0:  # there is no next power of two
+    if not is_static(length) or length == 0:  # no next power of two
         return _products_of_all(read, written, log_decay)
     further = read.shape[: read.ndim - log_decay.ndim]
-    # All leading axes as one: XLA's kernels on the CPU fail on arrays of very many axes.
+    # Flatten the leading axes: XLA's CPU kernels fail on arrays with very many axes.
     read = read.reshape(*further, -1, length, dim)
     written, log_decay = (with_rank(x.reshape(-1, length, dim), read.ndim) for x in (written, log_decay))
     whole = 1 << (length - 1).bit_length()  # the next power of two
@@ -125,7 +126,7 @@ def _products_of_all(
     written: Float[Tensor, "... length dim"],
     log_decay: Float[Tensor, "... length dim"],
 ) -> DecayedProducts:
-    """`decayed_products` as they are defined, with an array that has two times and a feature for axes."""
+    """`decayed_products` by definition, with an array that has two time axes and a feature axis."""
     by_feature = log_decay.swapaxes(-1, -2)  # ... dim length
     start = torch.zeros_like(by_feature[..., :1])  # ... dim 1
     until = torch.concatenate([by_feature[..., 1:], start], dim=-1)  # ... dim length

@@ -1,14 +1,15 @@
-r"""Attention with any rule for the scores and for who sees whom, given as Python functions (Dong et al. 2024).
+r"""Flex attention: scores and masks defined by Python functions (Dong et al. 2024).
 
 $$ o_i = \sum_{j \in V(i)} \mathrm{softmax}_j\big(\mathrm{score}(s\, q_i^\top k_j,\, b, h, i, j)\big)\, v_j $$
 
-A function is told of one pair: its score, and the numbers of batch element, head, query and key. The same function
-serves both mirrors, forward and backward, on every platform. Gradients flow to the floats that it closes over.
+A score function takes the score of one query-key pair and the indices of batch element, head, query and key. The same
+function works in both mirrors, forward and backward, on every platform. Gradients flow to the floating-point arrays
+that it closes over.
 
     >>> slopes = torch.tensor([0.5, 0.25, 0.125])
     >>> flex_attention(query, key, value, lambda score, b, h, i, j: score - slopes[h] * (i - j))
 
-A mask is worked out once for blocks of queries and keys; those with nothing to see are never visited:
+A mask is evaluated once for blocks of queries and keys; fully masked blocks are skipped:
 
     >>> document = torch.tensor([0, 0, 0, 1, 1])
     >>> same = lambda b, h, i, j: document[i] == document[j]
@@ -56,28 +57,28 @@ def flex_attention(
     enable_gqa: bool = False,
     return_lse: bool = False,
 ) -> Any:
-    """Attention with scores and mask by functions; memory is linear in the lengths.
+    """Attention with scores and mask defined by functions; memory is linear in the lengths.
 
     Args:
         query, key, value: as in `dot_product_attention`.
-        score_mod: the score that takes the place of a scaled product.
-        block_mask: who sees whom; None shows every key.
-        scale: factor on the products; `1 / sqrt(head_dim)` if None.
-        enable_gqa: whether there may be fewer heads of keys and values than of queries.
-        return_lse: whether to return the logarithm of each query's sum of exponentials as well.
+        score_mod: function of (score, b, h, i, j) that returns the modified score; None for no change.
+        block_mask: mask of the visible keys, made by `create_block_mask`; None for no mask.
+        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
+        enable_gqa: whether queries may have more heads than keys and values.
+        return_lse: whether to return the logsumexp of each query's scores as well.
 
     Returns:
-        One value a query, exactly zero where it sees no key; with `return_lse` a pair of it and the logarithms
-        `(batch, heads, query)`, -inf where it sees no key.
+        Output with one vector per query, exactly zero for fully masked rows. With `return_lse`, a pair of the output
+        and the logsumexp `(batch, heads, query)`, -inf for fully masked rows.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes do not match.
     """
     check_attention(query, key, value)
     batch, heads, query_len, _ = query.shape
     kv_heads, key_len = key.shape[1:3]
     check_flex(query, key, block_mask, enable_gqa)
-    if 0 in (batch, query_len, key_len):  # no query sees a key
+    if 0 in (batch, query_len, key_len):  # no query-key pairs
         output = query.new_zeros(batch, heads, query_len, value.shape[-1])
         return (output, at_least_float32(output).sum(-1) - torch.inf) if return_lse else output
     group = heads // kv_heads
@@ -104,7 +105,7 @@ def flex_attention(
 
 
 def check_flex(query: Tensor, key: Tensor, block_mask: BlockMask | None, enable_gqa: bool) -> None:
-    """Raise ValueError unless heads and mask fit queries and keys."""
+    """Raise ValueError unless the heads and the block mask match queries and keys."""
     (batch, heads, query_len, _), (_, kv_heads, key_len, _) = query.shape, key.shape
     if heads != kv_heads and not enable_gqa:
         raise ValueError(
@@ -121,7 +122,7 @@ def check_flex(query: Tensor, key: Tensor, block_mask: BlockMask | None, enable_
 
 @dataclass(frozen=True, eq=False)
 class _FlexRule:
-    """The rule of `flex_attention`: its functions, and the tensors that `score_mod` learns."""
+    """Score and mask rule of `flex_attention`, with the trainable tensors that `score_mod` reads."""
 
     scale: float
     score_mod: ScoreMod | None
@@ -136,7 +137,7 @@ class _FlexRule:
         known: Any,
         place: Place,
     ) -> Float[Tensor, "batch kv_heads group row column"]:
-        """`score_mod` of every scaled product."""
+        """Apply `score_mod` to every scaled product."""
         if self.score_mod is None:
             return products
         score_mod = self.score_mod
@@ -153,7 +154,7 @@ class _FlexRule:
         return changed.to(products.dtype)
 
     def visible(self, known: Any, place: Place) -> Bool[Tensor, "..."]:
-        """`mask_mod` of every pair."""
+        """Apply `mask_mod` to every query-key pair."""
         if self.mask_mod is None:
             return place.keys >= 0
         heads = place.heads.flatten()
@@ -162,7 +163,7 @@ class _FlexRule:
 
 
 class _Recording(TorchFunctionMode):
-    """Collects the tensors with gradients that functions read, and did not make themselves."""
+    """Records the tensors with gradients that functions read but did not create."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +171,7 @@ class _Recording(TorchFunctionMode):
         self.made: dict[int, Any] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func`, and note what it reads."""
+        """Call `func` and record the tensors that it reads."""
         for x in tree_leaves((args, kwargs or {})):
             if isinstance(x, Tensor) and x.requires_grad and id(x) not in self.made:
                 self.found[id(x)] = x
@@ -180,20 +181,20 @@ class _Recording(TorchFunctionMode):
 
 
 class _Replacing(TorchFunctionMode):
-    """Lets functions read other tensors, each in place of the one with that `id`."""
+    """Replaces tensors that functions read, by their `id`."""
 
     def __init__(self, others: dict[int, Tensor]):
         super().__init__()
         self.others = others
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func` with the other tensors."""
+        """Call `func` with the replaced tensors."""
         args, kwargs = tree_map(lambda x: self.others.get(id(x), x), (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
 def _learned_by(score_mod: ScoreMod) -> list[Tensor]:
-    """The tensors with gradients that `score_mod` reads, wherever it has them from."""
+    """Tensors with gradients that `score_mod` reads, from any scope."""
     number = torch.zeros((), dtype=torch.int64)
     with _Recording() as recording:
         score_mod(torch.zeros(()), number, number, number, number)
@@ -201,7 +202,7 @@ def _learned_by(score_mod: ScoreMod) -> list[Tensor]:
 
 
 def _tiles_of_blocks(mask: BlockMask, group: int) -> tuple[tuple[int, int], Tiling]:
-    """Tiles of many blocks: live if any of them is for any batch element and head, full if all are for all."""
+    """Group blocks into tiles: live if any block of any batch element and head is live, full if all are full."""
     sizes, live, full = [], mask.live.any(0).any(0), mask.full.all(0).all(0)
     for axis, most in ((0, max(1, ROWS // group)), (1, COLUMNS)):
         block, count = mask.block_size[axis], live.shape[axis]
@@ -211,7 +212,7 @@ def _tiles_of_blocks(mask: BlockMask, group: int) -> tuple[tuple[int, int], Tili
         full = F.pad(full, widths, value=True).unflatten(axis, (-1, blocks)).all(axis + 1)
         sizes.append(block * blocks)
     lives, fulls = known_values(live), known_values(full)
-    if lives is None or fulls is None:  # while code is compiled: every tile, with its mask
+    if lives is None or fulls is None:  # in compiled code: visit every tile, with its mask
         order = tuple(tuple(Live(j, True) for j in range(live.shape[1])) for _ in range(live.shape[0]))
     else:
         order = tuple(

@@ -1,4 +1,4 @@
-"""Heads of queries and keys: split, joined, repeated, chosen by score, and placed."""
+"""Operations on heads: split, merge, repeat, top-k selection, and the result of a positional encoding."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from torch_attention.ops.softmax import at_least_float32
 def split_heads(
     x: Float[Tensor, "batch length features"], head_dim: int
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    """Cut the features into heads: head h holds features `h * head_dim` to `(h + 1) * head_dim - 1`."""
+    """Split the features into heads: head h holds features `h * head_dim` to `(h + 1) * head_dim - 1`."""
     check_divisible(features=x.shape[-1], head_dim=head_dim)
     return rearrange(x, "batch length (heads head_dim) -> batch heads length head_dim", head_dim=head_dim)
 
@@ -26,7 +26,7 @@ def split_heads(
 def merge_heads(
     heads: Float[Tensor, "batch heads length head_dim"],
 ) -> Float[Tensor, "batch length features"]:
-    """Lay the heads side by side again: the inverse of `split_heads`."""
+    """Concatenate the heads along the features: the inverse of `split_heads`."""
     return rearrange(heads, "batch heads length head_dim -> batch length (heads head_dim)")
 
 
@@ -34,7 +34,7 @@ def merge_heads(
 def repeat_heads(
     x: Float[Tensor, "... kv_heads length head_dim"], num_heads: int
 ) -> Float[Tensor, "... heads length head_dim"]:
-    """Give each query head its key/value head: h uses `h // (num_heads // num_kv_heads)` (repeat, not tile)."""
+    """Repeat key/value heads for grouped queries: query head h uses head `h // (num_heads // num_kv_heads)`."""
     if x.shape[-3] == num_heads:
         return x
     check_divisible(num_heads=num_heads, num_kv_heads=x.shape[-3])
@@ -45,14 +45,14 @@ def repeat_heads(
 def top_k_mask(
     scores: Float[Tensor, "*rows length"], k: int, mask: Bool[Tensor, "..."] | None = None
 ) -> Bool[Tensor, "*rows length"]:
-    """True at the k largest scores of each row; of equal scores the first is taken first.
+    """Mask of the k largest scores of each row; of equal scores, the first one wins.
 
-    No gradient flows through a choice.
+    No gradient flows through the selection.
 
     Args:
-        scores: compared in at least float32.
-        k: how many to choose; a row that has fewer gives all it has.
-        mask: True where a score may be chosen; broadcast against `scores`.
+        scores: scores, compared in at least float32.
+        k: number of scores to select; a row with fewer scores selects all.
+        mask: boolean mask, True where a score may be selected, broadcast to `scores`; None for no mask.
 
     Raises:
         ValueError: `k` is below 1.
@@ -68,12 +68,12 @@ def top_k_mask(
 
 
 class Placed(NamedTuple):
-    """What a position scheme makes of queries and keys, ready to be scored.
+    """Result of a positional encoding: position-encoded queries and keys, and a bias of the scores.
 
     Attributes:
-        query: `(batch, heads, query, head_dim)`, turned or shifted by position where the scheme does that.
-        key: `(batch, kv_heads, key, head_dim)`, likewise.
-        bias: what is added to the scaled scores, broadcast to `(batch, heads, query, key)`; None adds nothing.
+        query: queries, `(batch, heads, query, head_dim)`, rotated or shifted by the positional encoding if it does so.
+        key: keys, `(batch, kv_heads, key, head_dim)`, rotated or shifted likewise.
+        bias: additive bias of the scaled scores, broadcast to `(batch, heads, query, key)`; None for none.
     """
 
     query: Float[Tensor, "batch heads query head_dim"]

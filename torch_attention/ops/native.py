@@ -1,11 +1,10 @@
-"""PyTorch's own kernels, made to obey the contract.
+"""PyTorch's own attention kernels, adapted to this package's conventions.
 
-`sdpa` is `scaled_dot_product_attention`: by itself it promises nothing for a mask together with `is_causal`, wants its
-bias in the dtype of the query, and what a fully masked row gives is up to the kernel. Here all restrictions become
-one mask, and a row with nothing to see is shown everything inside the kernel and set to zero after it, so that no
-kernel meets an empty row. A window is cut into bands first, so that its cost is linear in the length. It is
-differentiable once: a second derivative raises.
-`flex` is `torch.nn.attention.flex_attention`, which is compiled for each kind of call when it is first met.
+`sdpa` is `scaled_dot_product_attention`. On its own it does not support a mask together with `is_causal`, needs a bias
+in the dtype of the query, and leaves fully masked rows undefined. Here all restrictions are combined into one mask;
+fully masked rows are unmasked inside the kernel and their output is set to zero. A window is computed in bands, so that
+its cost is linear in the length. The kernel is differentiable once: a second derivative raises an error.
+`flex` is `torch.nn.attention.flex_attention`, compiled at the first call of each kind.
 """
 
 from functools import cache
@@ -26,11 +25,11 @@ from torch_attention.ops.rules import Visibility, sees, visible_pairs
 from torch_attention.ops.softmax import share_of_keys
 
 BAND = 256  # queries in a band of a window
-LARGE = 2.0**14  # a bias, beside which the logarithm of a sum has ten bits after the point
+LARGE = 2.0**14  # beside a bias of this size, a float32 logsumexp has ten bits after the binary point
 
 
 def sdpa_refusal(call: Call) -> str | None:
-    """What the fused kernel cannot do of a call."""
+    """Reason why the fused kernel does not support a call; None if it does."""
     if call.return_logsumexp:
         return "scaled_dot_product_attention gives no logsumexp"
     if call.softcap is not None:
@@ -52,23 +51,23 @@ def sdpa_refusal(call: Call) -> str | None:
 
 
 def keeps_gradients(call: Call) -> bool | None:
-    """Whether gradients that are asked for survive the fused kernel; None where it cannot be known.
+    """Whether the fused kernel computes correct gradients for a call; None if unknown.
 
-    The kernel keeps the logarithm of what a row sums to, which is rounded away beside large biases: weights that it
-    makes again from it sum to the number of keys and not to one.
+    The kernel saves the logsumexp of each row. Beside a large bias, its digits are lost to rounding, and the weights
+    that are recomputed from it sum to the number of keys instead of one.
     """
     if call.bias is None or call.query.device.type != "cpu" or not torch.is_grad_enabled():
         return True
     if may_be_learned(call.bias) or not any(may_be_learned(x) for x in (call.query, call.key, call.value)):
-        return True  # PyTorch makes all weights where a bias has a gradient
+        return True  # PyTorch computes all weights if the bias has a gradient
     return known_within(call.bias, LARGE)
 
 
 def sdpa_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
-    """The call through the fused kernel; on the CPU in float32 where gradients of 16 bits are asked for.
+    """Run a call with the fused kernel; 16-bit calls with gradients run in float32 on the CPU.
 
-    In 16 bits the kernel makes its gradients from weights and an output that are rounded, which at large scores costs
-    several times the precision of the definition; the CPU computes as fast in float32.
+    In 16 bits, the kernel computes gradients from rounded weights and outputs, and for large scores its error is
+    several times that in the reference implementation. The CPU is as fast in float32.
     """
     given = call.query, call.key, call.value, call.bias
     is_narrow = call.query.device.type == "cpu" and call.query.dtype in (torch.float16, torch.bfloat16)
@@ -80,7 +79,7 @@ def sdpa_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
 
 
 def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
-    """The call through the fused kernel."""
+    """Run a call with the fused kernel."""
     query, key, value, scale = call.query, call.key, call.value, call.scale
     grouped = key.shape[-3] != query.shape[-3]
     seen = call.visibility
@@ -89,7 +88,7 @@ def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"
     offset: Any = seen.query_offset
     known = call.bias is None and call.mask is None and seen.is_uniform and isinstance(offset, int)
     if known and before is None:
-        sees_all = after is None or offset + after >= key.shape[-2] - 1  # as one step of decoding does
+        sees_all = after is None or offset + after >= key.shape[-2] - 1  # as in a decode step
         if sees_all or offset + after == 0:
             return _fused(query, key, value, is_causal=not sees_all, scale=scale, enable_gqa=grouped)
     square = query.shape[-2] == key.shape[-2] and offset == 0
@@ -109,7 +108,7 @@ def native_attention(call: Call) -> Float[Tensor, "*batch heads query value_dim"
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """PyTorch's fused kernel in the precision of its arguments, which autocast would lower."""
+    """Call PyTorch's fused kernel in the precision of its arguments, with autocast disabled."""
     kind = query.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return F.scaled_dot_product_attention(query, key, value, **options)
@@ -118,12 +117,12 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
 
 
 def _in_bands(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
-    """A window, band after band of queries, each with the keys that it reaches and no others."""
+    """Compute a window in bands of queries, each with only the keys in its reach."""
     seen = call.visibility
     assert seen.before is not None
     assert seen.after is not None
     queries, keys, values = (x.split(BAND, dim=-2) for x in (call.query, call.key, call.value))
-    # How many bands of keys before and after a query's own its window reaches.
+    # Number of key bands that the window reaches before and after a query band.
     before, after = (-(-side // BAND) for side in (seen.before, seen.after))
     found = []
     for i, query in enumerate(queries):
@@ -145,7 +144,7 @@ def _in_bands(call: Call) -> Float[Tensor, "*batch heads query value_dim"]:
 
 
 def flex_refusal(call: Call) -> str | None:
-    """What flex attention cannot do of a call."""
+    """Reason why flex attention does not support a call; None if it does."""
     if call.dropout_keep is not None:
         return "flex attention takes no dropout mask"
     if call.query.dtype == torch.float64:
@@ -159,12 +158,12 @@ def flex_refusal(call: Call) -> str | None:
     if call.return_logsumexp and call.query.device.type == "cpu":
         return "flex attention gives no logsumexp on the CPU"
     if not isinstance(call.visibility.query_offset, int):
-        return "flex attention must know query_offset as a number"
+        return "flex attention needs a query_offset that is a plain integer"
     return None
 
 
 def flex_kernel(call: Call) -> Any:
-    """The call through PyTorch's compiled flex attention."""
+    """Run a call with PyTorch's compiled flex attention."""
     *batch, heads, query_len, _ = call.query.shape
     query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (call.query, call.key, call.value))
     key_len, count = key.shape[-2], query.shape[0]
@@ -204,7 +203,7 @@ def flex_kernel(call: Call) -> Any:
         output = _compiled_flex()(query, key, value, **options)
         return output.reshape(*batch, *output.shape[1:])
     output, extra = _compiled_flex()(query, key, value, **options, return_aux=flex.AuxRequest(lse=True))
-    if call.sinks is not None:  # their share is taken from the sum of all weights, 1
+    if call.sinks is not None:  # subtract the sinks' share of the total weight
         output = output * share_of_keys(extra.lse, call.sinks).unsqueeze(-1).to(output.dtype)
     output, log_sum = output.reshape(*batch, *output.shape[1:]), extra.lse.reshape(*batch, heads, query_len)
     return (output, log_sum) if call.return_logsumexp else output
@@ -212,7 +211,7 @@ def flex_kernel(call: Call) -> Any:
 
 @cache
 def _compiled_flex():  # type: ignore[no-untyped-def]
-    # Compiled for lengths that may vary, some calls with a bias are not valid C++.
+    # With dynamic shapes, the C++ code generated for some calls with a bias does not compile.
     return torch.compile(flex.flex_attention, dynamic=False)
 
 

@@ -1,4 +1,4 @@
-"""Which query sees which key by place: positions, windows, lengths and segments; and rules as functions."""
+"""Visibility of keys by position, window, length and segment, and the rules of blockwise attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch_attention.arrays import as_integers_within
 from torch_attention.ops.arrays import is_static
 
-FAR = 2**29  # beyond every length; a position, an offset and a side of a window add up in 32 bits
-ROWS = 4096  # queries whose keys are looked at at once
+FAR = 2**29  # beyond every length; the sum of a position, an offset and a window side fits in 32 bits
+ROWS = 4096  # queries whose visible keys are computed at once
 
 
 def reach(
@@ -23,9 +23,9 @@ def reach(
     window: int | tuple[int | None, int | None] | None,
     query_offset: int | Int[Tensor, "..."],
 ) -> tuple[int | None, int | None, int | Int[Tensor, "..."]]:
-    """How many keys before and after its own position a query sees, None for all, and where the first one stands.
+    """Number of visible keys before and after the query's own, None for no limit, and position of the first query.
 
-    Numbers beyond every length are brought within 32 bits, which changes nothing that a query sees.
+    Numbers beyond every length are clipped to 32 bits, which does not change the visible keys.
     """
     if window is None:
         before, after = None, None
@@ -42,30 +42,30 @@ def reach(
 
 
 def _within(position: int) -> int:
-    """A position, or the nearest that is beyond every length."""
+    """Clip a position to [-FAR, FAR], which is beyond every length."""
     return max(-FAR, min(FAR, position))
 
 
 def as_positions(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Lengths or offsets in the dtype of positions, and none that is further than beyond every length."""
+    """Convert lengths or offsets to the dtype of positions, clipped to [-FAR, FAR]."""
     return as_integers_within(x, FAR)
 
 
 def bounded(query_offset: int | Int[Tensor, ""]) -> Any:
-    """An offset, or the nearest one beyond every length, so that positions fit in 32 bits."""
+    """Clip an offset to [-FAR, FAR], so that positions fit in 32 bits."""
     if not isinstance(query_offset, int):
         return as_positions(query_offset) if hasattr(query_offset, "dtype") else query_offset
     return _within(query_offset) if is_static(query_offset) else query_offset
 
 
 class Visibility(NamedTuple):
-    """Which keys each query sees; all batch axes are one here.
+    """Restrictions on the keys that each query attends to, with all batch axes flattened into one.
 
     Attributes:
-        before, after: how many keys before and after its own position a query sees; None: all.
-        query_offset: position of the first query among the keys, one for all or one for each batch element.
-        query_lengths, key_lengths: how many queries and keys a batch element has; None: all.
-        query_segments, key_segments: a query sees keys of its own segment; None: of all.
+        before, after: number of visible keys before and after the query's own; None for no limit.
+        query_offset: position of the first query among the keys, one integer or one per batch element.
+        query_lengths, key_lengths: number of real queries and keys of each batch element; None for no padding.
+        query_segments, key_segments: segment numbers; a query attends only to keys of its segment. None for no limit.
     """
 
     before: int | None = None
@@ -78,20 +78,20 @@ class Visibility(NamedTuple):
 
     @property
     def is_uniform(self) -> bool:
-        """Whether it is the same for all batch elements: limits before and after, and one offset."""
+        """Whether the restrictions are the same for all batch elements: no lengths, no segments, one offset."""
         lengths = self.query_lengths, self.key_lengths, self.query_segments
         return all(x is None for x in lengths) and not _has_axes(self.query_offset)
 
     @property
     def is_total(self) -> bool:
-        """Whether every query sees every key."""
+        """Whether every query attends to every key."""
         return self.is_uniform and self.before is None and self.after is None
 
 
 def sees(
     visibility: Visibility, batch: Int[Tensor, "..."], query: Int[Tensor, "..."], key: Int[Tensor, "..."]
 ) -> Bool[Tensor, "..."] | None:
-    """Whether each query sees each key, given their indices and the batch index; None if nothing is restricted."""
+    """Whether each query attends to each key, given their indices and the batch index; None for no restriction."""
     seen = []
     if visibility.before is not None or visibility.after is not None:
         position = query + _of_batch(visibility.query_offset, batch)
@@ -111,7 +111,7 @@ def sees(
 def visible_pairs(
     visibility: Visibility, shape: Sequence[int], *, device: torch.device | str | None
 ) -> Bool[Tensor, "..."] | None:
-    """The same as a mask that broadcasts against scores of that shape; None where every query sees every key."""
+    """Boolean mask that broadcasts to scores of that shape; None if every query attends to every key."""
     *batch, _, query_len, key_len = shape
     seen = sees(
         visibility, *_numbers(prod(batch), query_len, key_len, device=device)
@@ -125,7 +125,7 @@ def visible_pairs(
 def reached_keys(
     visibility: Visibility, shape: Sequence[int], *, device: torch.device | str | None
 ) -> Bool[Tensor, "... key"] | None:
-    """Which keys any query sees, `(batch|1, 1, key)`; None where each is seen for sure."""
+    """Mask of the keys that at least one query attends to, `(batch|1, 1, key)`; None if this is known to be all."""
     *batch, _, query_len, key_len = shape
     if _reaches_all(visibility, query_len, key_len):
         return None
@@ -142,10 +142,10 @@ def reached_keys(
 
 
 def _reaches_all(visibility: Visibility, query_len: int, key_len: int) -> bool:
-    """Whether it is known that every key is seen by some query."""
+    """Whether it is known that at least one query attends to each key."""
     before, after, offset = visibility.before, visibility.after, visibility.query_offset
     if not visibility.is_uniform or not isinstance(offset, int) or (before is not None and offset > before):
-        return False  # the first key is not seen for sure
+        return False  # the first key may be masked for all queries
     if after is None or (query_len == key_len and offset + after >= 0):
         return True
     lengths_known = is_static(query_len) and is_static(key_len)
@@ -155,7 +155,7 @@ def _reaches_all(visibility: Visibility, query_len: int, key_len: int) -> bool:
 def _reached_by_place(
     visibility: Visibility, query_len: int, key: Int[Tensor, "1 key"]
 ) -> Bool[Tensor, "batch key"]:
-    """Which keys any query sees where there are no segments; the windows of neighbours overlap."""
+    """Mask of the keys that at least one query attends to, without segments; windows of neighbours overlap."""
     offset: Any = visibility.query_offset
     offset = offset[:, None] if _has_axes(offset) else offset  # batch 1
     seen = [key >= 0]
@@ -174,31 +174,31 @@ def _reached_by_place(
 
 
 def _has_axes(x: int | Int[Tensor, "..."]) -> bool:
-    """Whether there is a number for each batch element."""
+    """Whether there is one number per batch element."""
     return bool(getattr(x, "ndim", 0))
 
 
 def _numbers(
     batch: int, query_len: int, key_len: int, *, device: torch.device | str | None
 ) -> tuple[Int[Tensor, "batch 1 1"], Int[Tensor, "1 query 1"], Int[Tensor, "1 1 key"]]:
-    """Numbers of batch elements, queries and keys, that broadcast against each other."""
+    """Indices of batch elements, queries and keys, which broadcast against each other."""
     number, query, key = (torch.arange(length, device=device) for length in (batch, query_len, key_len))
     return number[:, None, None], query[None, :, None], key[None, None]
 
 
 def _of_batch(x: Any, batch: Int[Tensor, "..."]) -> Any:
-    """The number of each batch element, or the one for all."""
+    """Select the number of each batch element; a single number is returned unchanged."""
     return x[batch] if _has_axes(x) else x
 
 
 class Place(NamedTuple):
-    """Where in the plane of queries and keys a tile lies.
+    """Indices of a tile of the (query, key) plane.
 
     Attributes:
-        batch: numbers of the batch elements.
-        heads: numbers of the query heads.
-        queries: numbers of the queries.
-        keys: numbers of the keys; all four broadcast against each other and against the tile.
+        batch: indices of the batch elements.
+        heads: indices of the query heads.
+        queries: indices of the queries.
+        keys: indices of the keys; all four broadcast against each other and against the tile.
     """
 
     batch: Int[Tensor, "..."]
@@ -209,11 +209,11 @@ class Place(NamedTuple):
 
 @runtime_checkable
 class Rule(Protocol):
-    """What blockwise attention must be told of a kind of attention."""
+    """Score and mask rule of an attention variant for blockwise attention."""
 
     @property
     def scale(self) -> float:
-        """Factor on the products of queries and keys."""
+        """Factor on the scores."""
 
     def score(
         self,
@@ -223,15 +223,15 @@ class Rule(Protocol):
         known: Any,
         place: Place,
     ) -> Float[Tensor, "... row column"]:
-        """The scores of a tile, from scaled products, the tile's bias and arrays that are learned."""
+        """Compute the scores of a tile from scaled products, the bias of the tile and trainable arrays."""
 
     def visible(self, known: Any, place: Place) -> Bool[Tensor, "..."]:
-        """Whom each query of a tile sees, from what is known and not learned."""
+        """Compute the mask of a tile from `known`, which holds arrays without gradients."""
 
 
 @dataclass(frozen=True)
 class DotProductRule:
-    """The rule of `dot_product_attention`: scale, bias, softcap, and what is hidden by place.
+    """Score and mask rule of `dot_product_attention`: scale, bias, softcap, and masking by position.
 
     Attributes:
         scale, softcap: as in `dot_product_attention_weights`.
@@ -248,13 +248,13 @@ class DotProductRule:
         known: Any,
         place: Place,
     ) -> Float[Tensor, "... row column"]:
-        """Biased and bent products."""
+        """Add the bias to the products, and apply the softcap."""
         scores = products if bias is None else products + bias
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         return scores
 
     def visible(self, known: Visibility, place: Place) -> Bool[Tensor, "..."]:
-        """The keys that `known` shows."""
+        """Mask of the keys that each query attends to according to `known`."""
         seen = sees(known, place.batch, place.queries, place.keys[None])
         return place.keys[None] >= 0 if seen is None else seen

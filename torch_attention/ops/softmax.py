@@ -1,4 +1,4 @@
-"""The softmax of attention: over the keys that may be seen, and zero where there are none."""
+"""Masked softmax and logsumexp of attention scores, with zero weights for fully masked rows."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,7 +10,7 @@ from torch_attention.checks import check_broadcasts, check_sinks
 
 @checked
 def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """`x` in float32, or in float64 if it is that already: what sums and exponentials are computed in."""
+    """Convert `x` to float32, the precision of sums and exponentials; float64 stays float64."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     return x.to(wide)
 
@@ -23,21 +23,21 @@ def masked_softmax(
 
     Args:
         scores: any real numbers.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+        mask: boolean mask, True where a query may attend to a key, broadcast to `scores`; None for no mask.
 
     Returns:
-        Weights that sum to one along the keys, exactly zero where masked; a row with no visible key is zero
-        throughout, and so are its gradients.
+        Weights that sum to one along the keys, exactly zero where masked. Fully masked rows are all zero, and so are
+        their gradients.
 
     Raises:
-        TypeError: scores that are not floating point, or a mask that is not boolean.
-        ValueError: shapes that do not fit.
+        TypeError: the scores are not floating point, or the mask is not boolean.
+        ValueError: shapes do not match.
     """
     check_broadcasts("mask", mask, scores.shape)
     scores = at_least_float32(scores)
     if mask is None:
         return torch.softmax(scores, dim=-1)
-    # A finite fill, not -inf: a row of -inf alone would be NaN, forward and backward.
+    # A finite fill value: a row of only -inf would give NaN, forward and backward.
     scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
     return torch.where(mask, torch.softmax(scores, dim=-1), 0.0)
 
@@ -46,18 +46,18 @@ def masked_softmax(
 def masked_logsumexp(
     scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "#*axes"] | None = None
 ) -> Float[Tensor, "... query"]:
-    """The logarithm of the sum of the exponentials of the visible scores: what their softmax divides by.
+    """Logsumexp over the visible keys: the logarithm of the denominator of their softmax.
 
     Args:
         scores: any real numbers.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+        mask: boolean mask, True where a query may attend to a key, broadcast to `scores`; None for no mask.
 
     Returns:
-        In at least float32; -inf with a gradient of zero where no key is visible.
+        Logsumexp in at least float32; -inf with a gradient of zero for fully masked rows.
 
     Raises:
-        TypeError: scores that are not floating point, or a mask that is not boolean.
-        ValueError: shapes that do not fit.
+        TypeError: the scores are not floating point, or the mask is not boolean.
+        ValueError: shapes do not match.
     """
     check_broadcasts("mask", mask, scores.shape)
     scores = at_least_float32(scores)
@@ -66,11 +66,11 @@ def masked_logsumexp(
     )
     alive = seen.any(dim=-1)
     scores = torch.where(seen, scores, -torch.inf)
-    # A row of -inf alone would be NaN, forward and backward.
+    # A row of only -inf would give NaN, forward and backward.
     scores = torch.where(alive[..., None], scores, 0.0)
-    # Relative to itself, for its gradient may be rounded as its result is, which may be large.
+    # Relative to itself, so that a large result does not cost digits in the gradient.
     level = torch.logsumexp(scores, dim=-1, keepdim=True)
-    level = torch.where(level == -torch.inf, 0.0, level)  # where there are no keys
+    level = torch.where(level == -torch.inf, 0.0, level)  # rows without keys
     return torch.where(alive, torch.logsumexp(scores - level, dim=-1) + level[..., 0], -torch.inf)
 
 
@@ -80,27 +80,27 @@ def sink_softmax(
     sinks: Float[Tensor, "heads"],
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "*batch heads query key"]:
-    """Softmax over the visible keys and a sink, without the share of the sink.
+    """Softmax over the visible keys and an attention sink, without the weight of the sink.
 
     Args:
         scores: any real numbers.
-        sinks: the score of each head's sink.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+        sinks: score of the sink of each head, `(heads,)`.
+        mask: boolean mask, True where a query may attend to a key, broadcast to `scores`; None for no mask.
 
     Returns:
-        Weights in at least float32, exactly zero where masked; a row with no visible key is zero throughout, for
-        all of it went into the sink.
+        Weights in at least float32, exactly zero where masked. Fully masked rows are all zero, because the sink takes
+        all their weight.
 
     Raises:
-        TypeError: scores that are not floating point, or a mask that is not boolean.
-        ValueError: shapes that do not fit.
+        TypeError: the scores are not floating point, or the mask is not boolean.
+        ValueError: shapes do not match.
     """
     check_sinks(sinks, scores)
     check_broadcasts("mask", mask, scores.shape)
     scores = at_least_float32(scores)
     if mask is not None:
         scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
-    # A sink of -inf alone, where there are no keys, would be NaN.
+    # A sink of -inf would give NaN in a row without keys.
     sinks = sinks.to(scores.dtype)
     sinks = torch.where(sinks == -torch.inf, torch.finfo(scores.dtype).min, sinks)
     sink = torch.broadcast_to(sinks[:, None, None], (*scores.shape[:-1], 1))
@@ -112,16 +112,16 @@ def sink_softmax(
 def share_of_keys(
     log_sum: Float[Tensor, "*batch heads query"], sinks: Float[Tensor, "heads"]
 ) -> Float[Tensor, "*batch heads query"]:
-    """The share of the weights that a sink leaves to the keys.
+    """Total weight of the keys beside an attention sink.
 
     Args:
-        log_sum: as `masked_logsumexp` gives it, of the keys alone.
-        sinks: the score of each head's sink.
+        log_sum: logsumexp of the keys without the sink, as returned by `masked_logsumexp`.
+        sinks: score of the sink of each head, `(heads,)`.
 
     Returns:
-        In at least float32; 0 where no key is visible.
+        Total weight in [0, 1], in at least float32; 0 for fully masked rows.
     """
     log_sum = at_least_float32(log_sum)
     beyond = log_sum - torch.broadcast_to(sinks.to(log_sum.dtype)[:, None], log_sum.shape)
-    # Where no key is visible the share is 0, also beside a sink of -inf.
+    # 0 for fully masked rows, even with a sink of -inf.
     return torch.sigmoid(torch.where(log_sum > -torch.inf, beyond, -torch.inf))

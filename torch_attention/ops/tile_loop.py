@@ -1,12 +1,12 @@
-r"""Attention tile by tile: the scores of a tile are used and forgotten, so memory is linear in the length.
+r"""Blockwise attention with an online softmax: the scores of a tile are not stored, so memory is linear in the length.
 
 $$ m' = \max(m, \max_j s_j), \qquad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'}, \qquad
    a' = e^{m - m'} a + \sum_j e^{s_j - m'} v_j, \qquad o = a / \ell $$
 
-The softmax of a row is gathered as its tiles come by: m is the largest score so far, ℓ the sum of exponentials and a
-that of values, both relative to m (Milakov & Gimelshein 2018; Rabe & Staats 2021). The backward pass makes the scores
-again (Dao et al. 2022). All that it needs of the softmax is m and ℓ of each row, two numbers and not their one
-logarithm m + log ℓ, which would cost digits, and the output before it is rounded to a dtype of 16 bits:
+The softmax of a row is accumulated over its tiles: m is the largest score so far, ℓ is the sum of exponentials, and a
+is the sum of values weighted by these exponentials, both relative to m (Milakov & Gimelshein 2018; Rabe & Staats 2021).
+The backward pass recomputes the scores (Dao et al. 2022). It needs only m and ℓ of each row, and the output before it
+is rounded to 16 bits; m and ℓ are saved separately, because the logsumexp m + log ℓ would lose digits:
 
 $$ p_j = e^{s_j - m} / \ell, \qquad \partial v_j = p_j\, \partial o, \qquad
    \partial s_j = p_j \left(\partial o^\top v_j - \partial o^\top o\right) $$
@@ -31,8 +31,8 @@ def attend_tiles(
 ) -> tuple[
     Float[Tensor, "batch kv_heads group query value_dim"], Float[Tensor, "batch kv_heads group query"]
 ]:
-    """What each query reads, and the logarithm of its sum of exponentials, -inf where it sees nothing."""
-    # Without gradients the compiler takes the first argument of `apply` for a context.
+    """Output and logsumexp of each query; the logsumexp of fully masked rows is -inf."""
+    # Without gradients, the compiler mistakes the first argument of `apply` for a context.
     has_gradients = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (*learned[:5], *learned.arrays)
     )
@@ -44,7 +44,7 @@ def attend_tiles(
 
 
 class _Attend(torch.autograd.Function):
-    """`attend_tiles` with its arguments in a row, as gradients are defined for functions of tensors."""
+    """`attend_tiles` with flat arguments, as `torch.autograd.Function` needs them."""
 
     generate_vmap_rule = True
 
@@ -69,7 +69,7 @@ class _Attend(torch.autograd.Function):
                     place,
                 )
                 new_top = torch.maximum(top, scores.amax(-1))
-                level = torch.where(new_top == -torch.inf, 0.0, new_top)  # -inf - -inf is no number
+                level = torch.where(new_top == -torch.inf, 0.0, new_top)  # -inf - -inf is NaN
                 shares = torch.exp(scores - level[..., None])
                 fade = torch.exp(top - level)
                 top, total = new_top, fade * total + shares.sum(-1)
@@ -78,7 +78,7 @@ class _Attend(torch.autograd.Function):
             if sinks is not None:
                 sink = sinks[..., None].to(wide)
                 level = torch.maximum(top, sink)
-                level = torch.where(level == -torch.inf, 0.0, level)  # -inf - -inf is no number
+                level = torch.where(level == -torch.inf, 0.0, level)  # -inf - -inf is NaN
                 fade = torch.exp(top - level)
                 top, total, read = level, fade * total + torch.exp(sink - level), fade[..., None] * read
             seen = total > 0
@@ -109,10 +109,10 @@ class _Attend(torch.autograd.Function):
         mask, keep, query, key, value, bias, sinks, *arrays, output, log_sum, top, part = saved
         fixed = Fixed(tiling, mask, keep, tree_unflatten(known, ctx.shape_of_known))
         wide = top.dtype
-        # Top and part have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
+        # Top and part have no gradient; this factor of 1 carries it, for derivatives of this gradient.
         part = part * torch.exp(torch.where(part > 0, log_sum.detach() - log_sum, 0.0))
-        # What is taken from every score's gradient, because the weights of a row sum to one.
-        d_log_sum = torch.where(part > 0, d_log_sum, 0.0)  # a row that sees nothing has no gradient
+        # Subtracted from the gradient of every score, because the weights of a row sum to one.
+        d_log_sum = torch.where(part > 0, d_log_sum, 0.0)  # fully masked rows have no gradient
         mean = (d_output * output).sum(-1) - d_log_sum
         d_queries: list[Tensor] = []
         d_keys: dict[int, Tensor] = {}
@@ -135,7 +135,7 @@ class _Attend(torch.autograd.Function):
                 scores, pull = torch.func.vjp(score, products, *of_bias, *arrays)  # type: ignore[misc]
                 shares = torch.exp(at.hidden(scores, place) - level) * per
                 d_shares = at.kept(einsum("bgrqd,bgkd->bgrqk", d_read, at.columns(value, dtype=wide)))
-                if len(row) == 1:  # which rounds as in the definition
+                if len(row) == 1:  # rounds as in the reference implementation
                     off = (shares * d_shares).sum(-1, keepdim=True) - further
                 d_products, *d_others = pull(shares * (d_shares - off))
                 d_asked = d_asked + einsum("bgrqk,bgkd->bgrqd", d_products, at.columns(key, dtype=wide))
@@ -170,7 +170,7 @@ def _add(found: dict[Any, Tensor], number: Any, part: Tensor) -> None:
 
 
 def _along(found: dict[int, Tensor], x: Tensor, size: int) -> Tensor:
-    """The gradients of keys or values, tile after tile; zero where no query looked."""
+    """Concatenate the gradients of keys or values over the tiles; zero for tiles that were not visited."""
     parts = [
         found[j].to(x.dtype) if j in found else torch.zeros_like(cut(x, -2, j, size))
         for j in range(-(-x.shape[-2] // size))
@@ -179,7 +179,7 @@ def _along(found: dict[int, Tensor], x: Tensor, size: int) -> Tensor:
 
 
 def _plane(found: dict[tuple[int, int], Tensor], bias: Tensor, plan: Plan) -> Tensor:
-    """The gradient of a bias, tile by tile; zero where no query looked."""
+    """Assemble the gradient of a bias from its tiles; zero for tiles that were not visited."""
     rows = []
     for i in range(-(-bias.shape[-2] // plan.rows)):
         across = cut(bias, -2, i, plan.rows)

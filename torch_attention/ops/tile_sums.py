@@ -1,4 +1,4 @@
-"""Sums over tiles whose number depends on the input, with derivatives of every order in reverse mode."""
+"""Sums over a number of tiles that depends on the input, with reverse-mode derivatives of any order."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +12,10 @@ from torch_attention.ops.arrays import known_values
 
 
 def tile_count(members: Int[Tensor, " batch"], most: int, size: int) -> Any:
-    """How many tiles of `size` hold all members, the first ones of `most` places, of every batch element; at least one.
+    """Number of tiles of `size` that cover the members of every batch element; at least one.
 
-    While code is compiled PyTorch cannot know how many there are, and takes all tiles.
+    Each batch element has its `members` first, in an axis of length `most`. Compiled PyTorch code does not know the
+    number of members, and uses all tiles.
     """
     values = known_values(members)
     count = most if values is None else int(values.max())
@@ -22,7 +23,7 @@ def tile_count(members: Int[Tensor, " batch"], most: int, size: int) -> Any:
 
 
 def sum_of_tiles(count: Any, term: Callable[[Any], Any]) -> Any:
-    """The sum of `term(0)`, ..., `term(count - 1)`, each an array or a tuple of arrays."""
+    """Sum of `term(0)`, ..., `term(count - 1)`, each an array or a tuple of arrays."""
     total = term(0)
     for number in range(1, count):
         total = tree_map(torch.add, total, term(number))
@@ -30,7 +31,7 @@ def sum_of_tiles(count: Any, term: Callable[[Any], Any]) -> Any:
 
 
 def maximum_of_tiles(count: Any, term: Callable[[Any], Tensor]) -> Tensor:
-    """The maximum over the tiles, element by element, to which no gradient flows."""
+    """Elementwise maximum over the tiles, without a gradient."""
     with torch.no_grad():
         found = term(0)
         for number in range(1, count):

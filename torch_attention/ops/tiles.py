@@ -1,8 +1,8 @@
-"""Which tiles of the (query, key) plane have something to see.
+"""Tiles of the (query, key) plane with at least one visible pair.
 
-Blockwise attention walks over the plane tile by tile. What hides keys by their place (causal, a window) or by a
-mask leaves most tiles either dead, all hidden, or full, all visible. Dead ones are never visited, full ones need no
-mask; so a causal plane costs half, and a window costs in proportion to the length.
+Blockwise attention visits the plane tile by tile. Under a causal mask, a window or another mask, most tiles are dead
+(fully masked) or full (fully visible). Dead tiles are skipped, and full tiles need no mask. So causal attention costs
+half of full attention, and the cost of a window is linear in the length.
 """
 
 from functools import partial
@@ -19,17 +19,17 @@ from torch_attention.ops.rules import Place, Rule, Visibility
 
 
 class Live(NamedTuple):
-    """A tile that is visited: its number along the keys, and whether a mask is needed there."""
+    """Tile to visit: its index along the keys, and whether it needs a mask."""
 
     column: int
     is_partial: bool
 
 
-Tiling = tuple[tuple[Live, ...], ...]  # for each row of tiles
+Tiling = tuple[tuple[Live, ...], ...]  # one tuple per row of tiles
 
 
 def tile_size(length: int, most: int) -> int:
-    """The size of the fewest tiles of nearly equal size, each of at most `most`, that cover `length`."""
+    """Size of nearly equal tiles that cover `length` with the fewest tiles of at most `most`."""
     count = max(1, -(-length // most))
     return max(1, -(-length // count))
 
@@ -41,13 +41,13 @@ def tiling(
     visibility: Visibility,
     mask: Bool[Tensor, "... query key"] | None,
 ) -> Tiling:
-    """The tiles to visit; while code is compiled a mask cannot be looked at, and hides no tile as a whole.
+    """Choose the tiles to visit; in compiled code, the values of a mask are unknown and it skips no tile.
 
     Args:
-        lengths: of queries and keys.
-        sizes: of a tile along both.
-        visibility: whom each query sees by its place.
-        mask: True where the query attends to the key, for all batch elements and heads; an axis may have size 1.
+        lengths: number of queries and number of keys.
+        sizes: queries per tile and keys per tile.
+        visibility: restrictions by position, length and segment.
+        mask: boolean mask, True where a query may attend to a key; any axis may have size 1. None for no mask.
     """
     (query_len, key_len), (rows, columns) = lengths, sizes
     before, after = visibility.before, visibility.after
@@ -61,7 +61,7 @@ def tiling(
         for j in range(-(-key_len // columns)):
             live, full = True, mask is None
             if some is not None and every is not None:
-                at = i % len(some), j % len(some[0])  # an axis of size 1 is for all
+                at = i % len(some), j % len(some[0])  # an axis of size 1 broadcasts
                 live, full = bool(some[at]), bool(every[at])
             first_key, last_key = j * columns, min(key_len, (j + 1) * columns) - 1
             first_query, last_query = i * rows, min(query_len, (i + 1) * rows) - 1
@@ -89,7 +89,7 @@ def tiling(
 def tiles_by_mask(
     mask: Bool[Tensor, "... query key"], sizes: tuple[int, int]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Of which tiles a mask shows something, and of which all, to any and to all batch elements and heads."""
+    """Tiles in which a mask is True somewhere, and everywhere, over all batch elements and heads."""
     query_len, key_len = mask.shape[-2:]
     rows, columns = (1 if length == 1 else size for length, size in zip(mask.shape[-2:], sizes, strict=True))
     flat = mask.reshape(-1, query_len, key_len)
@@ -106,13 +106,13 @@ def tiles_by_mask(
 
 
 def cut(x: Tensor, axis: int, number: int, size: int) -> Tensor:
-    """One tile along an axis; the last may be shorter, and an axis of size 1 is for all."""
+    """Slice one tile along an axis; the last one may be shorter, and an axis of size 1 broadcasts."""
     length = x.shape[axis]
     return x if length == 1 else x.narrow(axis, number * size, min(size, length - number * size))
 
 
 def _span(x: int | Int[Tensor, "..."] | None) -> tuple[int, int] | None:
-    """The least and the largest of some numbers; None if they are not known."""
+    """Minimum and maximum of integers; None if their values are unknown."""
     if x is None or isinstance(x, int):
         return None if x is None else (x, x)
     values = known_values(x)
@@ -122,7 +122,7 @@ def _span(x: int | Int[Tensor, "..."] | None) -> tuple[int, int] | None:
 def _tiles_by_segment(
     visibility: Visibility, sizes: tuple[int, int]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """In which tiles some query may be of a key's segment, and in which all are; None if that is not known."""
+    """Tiles in which some query and key may share a segment, and in which all do; None if unknown."""
     if visibility.query_segments is None or visibility.key_segments is None:
         return None, None
     queries, keys = known_values(visibility.query_segments), known_values(visibility.key_segments)
@@ -143,13 +143,13 @@ def _tiles_by_segment(
 
 
 class Plan(NamedTuple):
-    """What is decided before any number is seen.
+    """Static arguments of blockwise attention.
 
     Attributes:
-        rule: how products become scores.
-        rows: queries in a tile.
-        columns: keys in a tile.
-        dropout_rate: the probability with which `Fixed.keep` was drawn.
+        rule: score and mask rule.
+        rows: queries per tile.
+        columns: keys per tile.
+        dropout_rate: rate with which `Fixed.keep` was sampled.
     """
 
     rule: Rule
@@ -159,15 +159,15 @@ class Plan(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What has a gradient. Axes of size 1 are for all.
+    """Arrays with gradients; axes of size 1 broadcast.
 
     Attributes:
         query: `(batch, kv_heads, group, query, head_dim)`.
         key: `(batch, kv_heads, key, head_dim)`.
         value: `(batch, kv_heads, key, value_dim)`.
-        bias: for `Plan.rule`, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
-        sinks: a score for each head that takes weight and has no value, `(kv_heads, group)`.
-        arrays: what else `Plan.rule` reads.
+        bias: bias for `Plan.rule`, `(batch|1, kv_heads|1, group|1, query|1, key|1)`; None for none.
+        sinks: score of the attention sink of each head, `(kv_heads, group)`; None for none.
+        arrays: further arrays that `Plan.rule` reads.
     """
 
     query: Float[Tensor, "batch kv_heads group query head_dim"]
@@ -179,13 +179,14 @@ class Learned(NamedTuple):
 
 
 class Fixed(NamedTuple):
-    """What has no gradient. Axes of size 1 are for all.
+    """Arguments without gradients; axes of size 1 broadcast.
 
     Attributes:
-        tiling: the tiles to visit.
-        mask: True where the query attends to the key, `(batch|1, kv_heads|1, group|1, query|1, key|1)`.
-        keep: False where a weight is dropped, likewise.
-        known: what `Plan.rule` reads to tell whom a query sees.
+        tiling: tiles to visit.
+        mask: boolean mask, True where a query may attend to a key,
+            `(batch|1, kv_heads|1, group|1, query|1, key|1)`; None for no mask.
+        keep: boolean dropout mask, True keeps, with the same axes; None for none.
+        known: argument of `Plan.rule.visible`.
     """
 
     tiling: Tiling
@@ -195,7 +196,7 @@ class Fixed(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Row i and one column of the tiles, of all batch elements and heads."""
+    """One tile, in row i, of all batch elements and heads."""
 
     plan: Plan
     fixed: Fixed
@@ -203,11 +204,11 @@ class Tile(NamedTuple):
     live: Live
 
     def columns(self, x: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """The keys or values of the tile."""
+        """Slice the keys or values of the tile."""
         return cut(x, -2, self.live.column, self.plan.columns).to(dtype)
 
     def place(self, query: Tensor, key: Tensor) -> Place:
-        """Where the tile lies."""
+        """Indices of the tile in the (query, key) plane."""
         batch, kv_heads, group, query_len, _ = query.shape
         count = partial(torch.arange, device=query.device)
         return Place(
@@ -218,15 +219,15 @@ class Tile(NamedTuple):
         )
 
     def of(self, x: Tensor) -> Tensor:
-        """The part of a bias or mask that lies on this tile."""
+        """Slice the part of a bias or mask that covers this tile."""
         return cut(cut(x, -2, self.i, self.plan.rows), -1, self.live.column, self.plan.columns)
 
     def number(self, x: Tensor) -> tuple[int, int]:
-        """Row and column of the tile among those of a bias; an axis of size 1 has one."""
+        """Row and column of the tile in a bias; 0 along axes of size 1."""
         return (0 if x.shape[-2] == 1 else self.i, 0 if x.shape[-1] == 1 else self.live.column)
 
     def hidden(self, scores: Tensor, place: Place) -> Tensor:
-        """Scores of -inf where the query does not see the key."""
+        """Set masked scores to -inf."""
         if not self.live.is_partial:
             return scores
         visible = self.plan.rule.visible(self.fixed.known, place)
@@ -235,7 +236,7 @@ class Tile(NamedTuple):
         return torch.where(visible, scores, -torch.inf)
 
     def kept(self, shares: Tensor) -> Tensor:
-        """Shares with some dropped, and the others larger for it."""
+        """Apply the dropout mask to the weights and rescale the kept ones."""
         if self.fixed.keep is None:
             return shares
         return torch.where(self.of(self.fixed.keep), shares / (1.0 - self.plan.dropout_rate), 0.0)

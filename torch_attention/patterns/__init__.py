@@ -1,4 +1,4 @@
-"""Who sees whom by a rule of places: windows, chunks, sinks."""
+"""Self-attention restricted to position-dependent patterns: windows, chunks, blocks and sinks."""
 
 from torch_attention.patterns.big_bird import BigBirdAttention as BigBirdAttention
 from torch_attention.patterns.big_bird import block_sparse_mask as block_sparse_mask

@@ -1,4 +1,4 @@
-"""BigBird attention in linear time: each block of queries with the blocks of keys that it sees, and no others."""
+"""BigBird attention in linear time: each block of queries is computed only with the key blocks visible to it."""
 
 from typing import Unpack
 
@@ -22,9 +22,10 @@ def met_blocks(
     global_blocks: int,
     device: torch.device | str | None,
 ) -> tuple[Int[Tensor, "heads blocks met"], Bool[Tensor, "heads blocks met"]]:
-    """Which blocks of keys each block of queries meets that is not global, and which of them count.
+    """Indices of the key blocks gathered for each query block, and which of them are valid.
 
-    A block that is met twice counts once, and one that does not exist never. With one head if none is random.
+    Each row holds the window, the global blocks and the random blocks. A duplicate is valid once, and an index outside
+    the sequence is invalid. Without random blocks the result has one head. Rows of global query blocks are not used.
     """
     block = torch.arange(num_blocks, device=device)  # blocks
     reach = window_blocks // 2
@@ -63,11 +64,11 @@ def block_sparse_heads(
     global_blocks: int,
     **call: Unpack[SelfCall],
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    """What every query reads; arguments as in `BigBirdAttention`, with queries and keys not yet placed."""
+    """Compute BigBird attention block by block; arguments as in `BigBirdAttention`, before positional encoding."""
     batch, num_heads, length, _ = query.shape
     count = length // block_size
     position, positions, dropout_keep = layer.position, call.get("positions"), call.get("dropout_keep")
-    if not adds_bias(position, query, key):  # those that turn need not know the blocks
+    if not adds_bias(position, query, key):  # rotations need no knowledge of the blocks
         placed = place(position, query, key, positions, positions)
         query, key, position = placed.query, placed.key, None
     places = counted(positions, position, batch, length, device=query.device)
@@ -85,14 +86,14 @@ def block_sparse_heads(
     )  # heads|1 count span
 
     def of_blocks(x: Shaped[Tensor, "batch heads length dim"]) -> Shaped[Tensor, "blocks heads span dim"]:
-        """Keys or values that each block of queries meets."""
+        """Gather the keys or values of each query block."""
         whole = rearrange(x, "b h (m s) d -> b h m (s d)", s=block_size)
         index = rearrange(met, "h m c -> 1 h (m c) 1")
         found = torch.take_along_dim(whole, index, dim=2)
         return rearrange(found, "b h (m c) (s d) -> (b m) h (c s) d", m=count, s=block_size)
 
     def of_pairs(x: Bool[Tensor, "... query key"]) -> Bool[Tensor, "batch heads count size span"]:
-        """What of a mask belongs to each block of queries, and no more of it is read; axes of size 1 stay."""
+        """Gather the entries of a mask that belong to each query block; axes of size 1 stay."""
         heads = torch.arange(x.shape[1], device=x.device)[:, None, None, None]
         rows = torch.arange(length if x.shape[2] > 1 else count, device=x.device)
         rows = rearrange(rows, "(m s) -> 1 m s 1", m=count)
@@ -132,7 +133,7 @@ def block_sparse_heads(
         return heads
 
     def of_ends(x: Shaped[Tensor, "batch heads length dim"]) -> Shaped[Tensor, "batch heads ends dim"]:
-        """The rows of global queries; an axis of size 1 stays."""
+        """Select the rows of the global queries; an axis of size 1 stays."""
         return x if x.shape[2] == 1 else torch.concatenate([x[:, :, :end], x[:, :, length - end :]], dim=2)
 
     keep = None if dropout_keep is None else of_ends(dropout_keep)
@@ -161,12 +162,17 @@ def place_by_head(
     query_positions: Int[Tensor, "blocks size *axes"],
     key_positions: list[Int[Tensor, "blocks span *axes"]],
 ) -> Placed:
-    """Place queries and keys whose positions are not the same in each head.
+    """Apply a positional encoding to keys whose positions differ between heads.
 
-    A scheme places all heads alike, so it is called for each of the positions, and one head taken of what it gives.
+    A positional encoding treats all heads alike, so it is called once for the positions of each head, and only this
+    head of the result is kept.
 
     Args:
-        key_positions: those of the keys of each head, or once for all.
+        position: positional encoding, such as `RotaryEmbedding`; None for none.
+        query: queries, `(blocks, heads, size, head_dim)`.
+        key: keys, `(blocks, heads, span, head_dim)`.
+        query_positions: positions of the queries.
+        key_positions: positions of the keys: one array per head, or one for all heads.
     """
     placed = place(position, query, key, query_positions, key_positions[0])
     key_of_each, bias = placed.key, placed.bias
@@ -180,7 +186,7 @@ def place_by_head(
 
 
 def check_random_blocks(random_blocks: Tensor | None, num_heads: int, num_blocks: int) -> None:
-    """Raise unless random blocks are integers, some for each head and block; None passes."""
+    """Raise unless random blocks are None or integers of shape `(heads, blocks, random)`."""
     if random_blocks is None:
         return
     if not dtype_name(random_blocks).startswith("int"):

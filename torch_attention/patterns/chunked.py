@@ -1,12 +1,12 @@
-r"""Chunked attention: the sequence is cut into chunks, and no position sees beyond its own (Llama 4, Meta 2025).
+r"""Chunked attention: causal self-attention within consecutive chunks of the sequence (Llama 4, Meta 2025).
 
 $$ o_i = \sum_{j \in C_i} \alpha_{ij} v_j, \qquad
    C_i = \{j \le i : \lfloor j / C \rfloor = \lfloor i / C \rfloor\}, \qquad
    \alpha_{ij} = \mathrm{softmax}_{j \in C_i}\!\left(q_i^\top k_j / \sqrt{d}\right) $$
 
-One change from `SlidingWindowAttention`: what is seen ends at fixed borders and does not move with the query. The
-first position of a chunk sees only itself, the last one all C. With C no smaller than the sequence it is
-`CausalSelfAttention`. Llama 4 has three such layers with rotary positions, then one that sees everything.
+One change from `SlidingWindowAttention`: the window has fixed borders and does not slide with the query. The first
+position of a chunk attends only to itself, the last one to all C. If C is at least the length, this is
+`CausalSelfAttention`. Llama 4 alternates three such layers with rotary positions and one layer of full attention.
 
 | symbol | argument     |
 |--------|--------------|
@@ -38,10 +38,10 @@ class ChunkedAttention(SelfAttentionFrame):
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        chunk_size: how many positions a chunk has; the last one may have fewer.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        chunk_size: number of positions in a chunk; the last chunk may be shorter.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
@@ -82,9 +82,19 @@ class ChunkedAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to those of its chunk; the rest as in `CausalSelfAttention`.
+        """Apply causal self-attention within chunks.
 
-        The chunks count elements of the sequence; `positions` are for `position` alone.
+        Chunks are counted in sequence elements; `positions` only affect the positional encoding.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the pattern. None for no mask.
+            cache: KV cache of the earlier positions; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim

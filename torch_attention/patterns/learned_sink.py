@@ -1,15 +1,15 @@
-r"""Attention with learned sinks: a head may look at nothing (gpt-oss, OpenAI 2025; after Miller 2023).
+r"""Attention with learned sinks: a head may attend to no key (gpt-oss, OpenAI 2025; after Miller 2023).
 
 $$ \alpha_{ij} = \frac{\exp(s_{ij})}{\exp(b_h) + \sum_{j'} \exp(s_{ij'})}, \qquad
    s_{ij} = q_i^\top k_j / \sqrt{d}, \qquad o_i = \sum_j \alpha_{ij} v_j $$
 
-One change from `GroupedQueryAttention`: the softmax is over the scores and one learned number a head, the sink, whose
-share is then dropped. The weights of a row sum to less than 1, and to nearly 0 where no key scores above the sink.
-With b_h = 0 it is the "softmax off by one"; as b_h falls it becomes `GroupedQueryAttention`.
+One change from `GroupedQueryAttention`: the softmax also runs over one learned score per head, the sink, whose weight
+is then dropped. The weights of a row sum to less than 1, and to nearly 0 where no key scores above the sink. b_h = 0
+gives the "softmax off by one"; as b_h decreases, the result approaches `GroupedQueryAttention`.
 
 | symbol | argument       |                                                           |
 |--------|----------------|-----------------------------------------------------------|
-| b_h    | `sinks`        | a parameter, one a head, on the scale of the scaled scores |
+| b_h    | `sinks`        | parameter, one per head, in units of the scaled scores     |
 | d      | `head_dim`     |                                                           |
 """
 
@@ -30,24 +30,24 @@ from torch_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 class LearnedSinkAttention(SelfAttentionFrame):
-    """Multi-head self-attention in which part of the weight may go to no key (gpt-oss, OpenAI 2025).
+    """Multi-head self-attention with a learned sink logit per head in the softmax (gpt-oss, OpenAI 2025).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
-        window: how many keys a query sees at most, its own included; needs `is_causal`. gpt-oss has such layers in
-            turn with others.
+        window: number of visible keys, including the query's own; None for no limit. Needs `is_causal`. In gpt-oss,
+            every other layer has a window.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
         out_bias: whether the output projection has a bias; None means the same as `bias`.
         dropout: dropout rate of the attention weights in training.
 
     Raises:
-        ValueError: a window that counts no key, sizes that do not divide, or a rate outside [0, 1).
+        ValueError: a window below 1 or without `is_causal`, sizes that do not divide, or a rate outside [0, 1).
     """
 
     def __init__(
@@ -79,9 +79,17 @@ class LearnedSinkAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend to what is seen or to nothing; the rest as in `GroupedQueryAttention`.
+        """Apply self-attention with a learned sink in each head.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -93,7 +101,7 @@ class LearnedSinkAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show that a row sums to 1 without its sink, and to less with it."""
+    """Show the attention weights and the weight that each row gives to its sink."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]
@@ -102,7 +110,7 @@ def main() -> None:
     show("LearnedSinkAttention", result, words, words)
     assert result.weights is not None
     for number, head in enumerate(result.weights[0].sum(-1).tolist()):
-        print(f"head {number}, into the sink:", " ".join(f"{1.0 - seen:.3f}" for seen in head))
+        print(f"head {number}, weight of the sink:", " ".join(f"{1.0 - seen:.3f}" for seen in head))
 
 
 if __name__ == "__main__":

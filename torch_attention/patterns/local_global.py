@@ -1,7 +1,7 @@
-"""Longformer attention in linear time: neighbours in blocks, and the global tokens, whose number varies, in tiles.
+"""Longformer attention in linear time: local keys in blocks, global tokens in tiles.
 
-The global tokens are brought to the front, so that they fill few tiles; those without any are never visited. While
-code is compiled PyTorch cannot look at them, and visits all tiles.
+The number of global tokens varies, so they are sorted to the front to fill few tiles, and tiles without any are
+skipped. Compiled PyTorch code cannot branch on the data and computes all tiles.
 """
 
 from functools import partial
@@ -25,24 +25,26 @@ from torch_attention.ops.tile_sums import maximum_of_tiles, sum_of_tiles, tile_c
 from torch_attention.patterns.blocks import Blocks, counted
 from torch_attention.positions.protocol import place
 
-FEW = 64  # global tokens in a tile
+FEW = 64  # global tokens per tile
 
 
 def is_near(
     query: Int[Tensor, "..."], key: Int[Tensor, "..."], *, one_sided_window: int
 ) -> Bool[Tensor, "..."]:
-    """Whether a key is at most so far from a query, by their numbers."""
+    """Whether a key is within `one_sided_window` of a query, from their indices."""
     return (key <= query + one_sided_window) & (key >= query - one_sided_window)
 
 
 class GlobalTokens:
-    """The global tokens of a batch in tiles.
+    """Global tokens of a batch, grouped into tiles.
 
     Args:
-        is_global: which tokens are global.
+        is_global: mask of the tokens, True where a token is global.
 
     Attributes:
-        count: how many tiles hold one.
+        order: token indices with the global tokens first, `(batch, length)`.
+        numbers: number of global tokens in each batch element.
+        count: number of tiles that hold a global token.
     """
 
     def __init__(self, is_global: Bool[Tensor, "batch length"]):
@@ -52,7 +54,7 @@ class GlobalTokens:
         self.count = tile_count(self.numbers, length, FEW)
 
     def tile(self, number: Any) -> tuple[Int[Tensor, "batch few"], Bool[Tensor, "batch few"]]:
-        """The tokens of a tile, and which of them are global; others fill it up."""
+        """Token indices of a tile, and which of them are global; the others are padding."""
         at = number * FEW + torch.arange(FEW, dtype=torch.int32, device=self.order.device)  # few
         tokens = self.order[:, torch.clip(at, max=self.order.shape[1] - 1)]  # batch few
         return tokens, at[None] < self.numbers[:, None]
@@ -70,9 +72,9 @@ def local_and_global_heads(
     one_sided_window: int,
     **call: Unpack[SelfCall],
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    """What queries read that are not global: from their neighbours in blocks, from the global keys in tiles.
+    """Compute the rows of non-global queries: local keys in blocks, global keys in tiles.
 
-    The global keys together are like one more key, whose score is the logarithm of the sum of their exponentials.
+    The global keys together act as one further key, whose score is the log-sum-exp of their scores.
     """
     batch, _, length, _ = query.shape
     shape = (*query.shape[:3], length)
@@ -90,7 +92,7 @@ def local_and_global_heads(
     scores, near = dot_product_scores(
         placed.query, placed.key, placed.bias, near, scale=layer.scale
     )  # blocks heads size span
-    assert near is not None  # for keys that are far are hidden
+    assert near is not None  # distant keys are masked
     one_more = blocks.queries(torch.where(found, log_sum, 0.0)[..., None])  # blocks heads size 1
     visible = [torch.broadcast_to(near, scores.shape), blocks.queries(found[..., None])]
     weights = masked_softmax(
@@ -115,7 +117,7 @@ def read_global_keys(
     global_tokens: GlobalTokens,
     **call: Unpack[SelfCall],
 ) -> tuple[Float[Tensor, "batch heads length head_dim"], Float[Tensor, "batch heads length"]]:
-    """What every query reads from the global keys, and the logarithm of its sum of exponentials, -inf without any."""
+    """Attend to the global keys alone; also return the log-sum-exp of their scores, -inf without any."""
     batch, _, length, _ = query.shape
     dropout, dropout_keep = layer.dropout, call.get("dropout_keep")
     places = counted(call.get("positions"), layer.position, batch, length, device=query.device)
@@ -135,7 +137,7 @@ def read_global_keys(
         return torch.amax(torch.where(visible, scores, -torch.inf), dim=-1)
 
     top = maximum_of_tiles(global_tokens.count, largest)  # batch heads length
-    level = torch.where(top > -torch.inf, top, 0.0)  # -inf - -inf is no number
+    level = torch.where(top > -torch.inf, top, 0.0)  # -inf - -inf would be NaN
 
     def term(number: Any) -> tuple[Tensor, Tensor]:
         scores, visible, tokens = scores_of(number)
@@ -165,7 +167,7 @@ def heads_of_global_tokens(
     global_tokens: Bool[Tensor, "batch length"],
     **call: Unpack[SelfCall],
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    """What global queries read, in tiles; zeros for the others."""
+    """Compute the rows of global queries in tiles; zeros for the other queries."""
     batch, _, length, _ = query.shape
     dropout, dropout_keep = layer.dropout, call.get("dropout_keep")
     allowed = None if mask is None else align("mask", mask, (*query.shape[:3], length))
@@ -197,7 +199,7 @@ def heads_of_global_tokens(
 def take_tokens(
     x: Shaped[Tensor, "..."], tokens: Int[Tensor, "batch few"], axis: int = -2
 ) -> Shaped[Tensor, "..."]:
-    """Some elements along axis -2 or -1, others in each batch element; an axis of size 1 is for all, and stays."""
+    """Select elements along axis -2 or -1, per batch element; an axis of size 1 is shared and stays."""
     if x.shape[axis] == 1:
         return x
     return take_along(x, tokens[:, None, :, None] if axis == -2 else tokens[:, None, None], axis)
@@ -206,7 +208,7 @@ def take_tokens(
 def take_positions(
     positions: Int[Tensor, "batch length *axes"], tokens: Int[Tensor, "batch few"]
 ) -> Int[Tensor, "batch few *axes"]:
-    """The positions of some tokens."""
+    """Select the positions of some tokens, per batch element."""
     if positions.ndim == 2:
         return take_along(positions, tokens, 1)
     return take_along(positions, tokens[..., None], 1)

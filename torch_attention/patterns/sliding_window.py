@@ -1,14 +1,14 @@
-r"""Sliding-window attention: every position sees its neighbours back to a fixed distance (Child et al. 2019).
+r"""Sliding-window attention: each position attends to a fixed number of recent positions (Child et al. 2019).
 
 $$ o_i = \sum_{i - W < j \le i} \alpha_{ij} v_j, \qquad
    \alpha_{ij} = \mathrm{softmax}_{i - W < j \le i}\!\left(q_i^\top k_j / \sqrt{d}\right) $$
 
-One change from `CausalSelfAttention`: what is W positions back or further is no longer seen, so a cache never holds
-more than W keys. Layers stacked L high still reach L (W - 1) positions back (Mistral, Jiang et al. 2023).
+One change from `CausalSelfAttention`: keys W or more positions before the query are masked, so a KV cache needs at most
+W keys. A stack of L layers still reaches L (W - 1) positions back (Mistral, Jiang et al. 2023).
 
-W counts the keys that are seen, the query's own among them. Others count otherwise:
+W counts the visible keys, including the query's own. Other libraries count differently:
 
-| who                                                           | its number for our W |
+| library                                                       | value for `window=W` |
 |---------------------------------------------------------------|----------------------|
 | transformers and Keras `sliding_window`                       | W                    |
 | `jax.nn` `local_window_size`, x-transformers `max_attend_past` | W - 1                |
@@ -38,14 +38,14 @@ from torch_attention.patterns.blocks import adds_bias, blocks_of, is_recent, loc
 
 @checked
 class SlidingWindowAttention(SelfAttentionFrame):
-    """Causal self-attention to the last `window` positions, the own one included (Child et al. 2019).
+    """Causal self-attention to the last `window` positions, including the query's own (Child et al. 2019).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        window: how many keys a query sees at most.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
+        num_heads: number of query heads.
+        window: number of visible keys, including the query's own.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         scale: factor on the scores; `1 / sqrt(head_dim)` if None.
         bias: whether the projections have biases.
@@ -85,9 +85,19 @@ class SlidingWindowAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to those in its window; the rest as in `CausalSelfAttention`.
+        """Apply causal self-attention within a sliding window.
 
-        The window counts elements of the sequence; `positions` are for `position` alone.
+        The window is counted in sequence elements; `positions` only affect the positional encoding.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; combined with the pattern. None for no mask.
+            cache: KV cache of the earlier positions; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -95,7 +105,7 @@ class SlidingWindowAttention(SelfAttentionFrame):
         value = split_heads(self.v_proj(x), self.head_dim)  # batch kv_heads length head_dim
         is_plain = mask is None and call.get("dropout_keep") is None and not self.dropout.draws
         is_plain = is_plain and not adds_bias(self.position, query, key)
-        is_cut = self.is_cut(**call) and not is_plain  # fused kernels are told of windows alone
+        is_cut = self.is_cut(**call) and not is_plain  # fused kernels take a window but no other pattern
         blocks = blocks_of(x.shape[1], self.window - 1, 0) if is_cut else None
         if blocks is not None:
             sees = partial(is_recent, window=self.window)
@@ -107,7 +117,7 @@ class SlidingWindowAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show a window of two words slide over a sentence."""
+    """Show a window of two words that slides over a sentence."""
     from torch_attention.demonstration import draw, fill, show
     from torch_attention.masks import mask_text, sliding_window_mask
 

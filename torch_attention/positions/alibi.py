@@ -1,9 +1,9 @@
-r"""Attention with linear biases: a score falls with distance, faster in some heads than in others (Press et al. 2021).
+r"""ALiBi, attention with linear biases: a penalty proportional to distance, with a slope per head (Press et al. 2021).
 
 $$ s_{ij} = q_i^\top k_j / \sqrt{d} - m_h \, |i - j| $$
 
-The paper has $-m_h (i - j)$ for $j \le i$, which is the same there. Where later keys are seen too, they count as far
-away as earlier ones (the symmetric form). One change from attention without positions: the bias; nothing is learned.
+The paper has $-m_h (i - j)$ for $j \le i$, which is the same for causal attention. Without a causal mask, later keys
+get the same penalty as earlier ones (the symmetric form). The bias is the only change to attention, and is not learned.
 
 | symbol | argument    |                                                                                  |
 |--------|-------------|----------------------------------------------------------------------------------|
@@ -22,13 +22,13 @@ from torch_attention.positions.protocol import check_heads, distances
 
 @checked
 def alibi_slopes(num_heads: int) -> tuple[float, ...]:
-    """The slope m_h of each head (Press et al. 2021, section 3).
+    """Slope m_h of each head (Press et al. 2021, section 3).
 
-    For a power of two the geometric sequence from 2^(-8/H) in steps of itself. For other H the slopes of the
-    largest power of two below it, and then every other slope of twice that power, from the first on.
+    For a power of two H, the slopes are the geometric sequence that starts at 2^(-8/H) with the same ratio. For other
+    H, they are the slopes for the largest power of two below H, followed by every other slope for twice that power.
 
     Raises:
-        ValueError: no head.
+        ValueError: `num_heads` is below 1.
     """
     check_positive(num_heads=num_heads)
     power = 2 ** (num_heads.bit_length() - 1)
@@ -39,13 +39,13 @@ def alibi_slopes(num_heads: int) -> tuple[float, ...]:
 
 @checked
 class ALiBi(nn.Module):
-    """Adds to each score a penalty that grows with distance; has no parameters (Press et al. 2021).
+    """ALiBi: a bias of the scores that decreases linearly with distance, without parameters (Press et al. 2021).
 
     Args:
-        num_heads: heads of queries.
+        num_heads: number of query heads.
 
     Raises:
-        ValueError: no head.
+        ValueError: `num_heads` is below 1.
     """
 
     def __init__(self, num_heads: int):
@@ -60,10 +60,10 @@ class ALiBi(nn.Module):
         query_positions: Int[Tensor, "..."] | None = None,
         key_positions: Int[Tensor, "..."] | None = None,
     ) -> Placed:
-        """Leave queries and keys as they are, and add the bias; arguments as in `place`.
+        """Return queries and keys unchanged, with the bias; arguments as in `place`.
 
         Raises:
-            ValueError: another number of heads.
+            ValueError: the number of query heads is not `num_heads`.
         """
         check_heads(query, key, num_heads=self.num_heads)
         wide = at_least_float32(query).dtype
@@ -74,7 +74,7 @@ class ALiBi(nn.Module):
 
 
 def main() -> None:
-    """Show the slopes of six heads, and that the first heads look less far back than the fourth."""
+    """Print the slopes of six heads, and the weights of causal attention with ALiBi."""
     from torch_attention.demonstration import draw, fill, show
     from torch_attention.self_attention import CausalSelfAttention
 

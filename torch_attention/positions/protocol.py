@@ -1,7 +1,8 @@
 """The interface between attention and positional encodings.
 
-A position scheme is a module that any dot-product class can hold. It is called with queries, keys and their
-positions, and returns them placed: turned (rotary), shifted, or with a bias for the scores (ALiBi, T5, Shaw).
+A positional encoding (in error messages: a position scheme) is a module that any dot-product class accepts as
+`position`. It is called with queries, keys and their positions, and returns them rotated (RoPE) or shifted
+(Transformer-XL), or unchanged with a bias of the scores (ALiBi, T5, Shaw).
 """
 
 from collections.abc import Sequence
@@ -22,14 +23,15 @@ def place(
     query_positions: Int[Tensor, "..."] | None = None,
     key_positions: Int[Tensor, "..."] | None = None,
 ) -> Placed:
-    """Let a position scheme place queries and keys; without one they stay as they are.
+    """Apply a positional encoding to queries and keys; None returns them unchanged.
 
     Args:
-        position: the scheme.
-        query, key: split into heads.
-        query_positions: `(query)` or `(batch, query)`, with a last axis of coordinates for schemes of more than
-            one; None counts from 0.
-        key_positions: likewise.
+        position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
+        query: queries, `(batch, heads, query, head_dim)`.
+        key: keys, `(batch, kv_heads, key, head_dim)`.
+        query_positions: positions of the queries, `(query,)` or `(batch, query)`, with a last axis of coordinates for
+            encodings with several; None counts from 0.
+        key_positions: positions of the keys, likewise.
     """
     if position is None:
         return Placed(query, key, None)
@@ -37,7 +39,7 @@ def place(
 
 
 def check_scheme(position: nn.Module | None, **sizes: int | None) -> None:
-    """Raise ValueError unless a scheme is made for heads of these sizes, as its attributes say; None fits any."""
+    """Raise ValueError unless a positional encoding is made for these sizes; a size of None accepts any."""
     for name, size in sizes.items():
         needed = getattr(position, name, None)
         if size is not None and not has_size(size, needed):
@@ -50,9 +52,9 @@ def check_positions(
     x: Float[Tensor, "batch length ..."],
     position: nn.Module | None,
 ) -> None:
-    """Raise unless `positions` are positions of the elements of `x`, and there is a scheme that reads them.
+    """Raise unless `positions` is None, or matches the elements of `x` and there is a positional encoding.
 
-    A scheme of several coordinates says how many in its attribute `num_axes`; they are the last axis.
+    For an encoding with several coordinates, its attribute `num_axes` is the size of the last axis of `positions`.
     """
     if positions is None:
         return
@@ -65,7 +67,7 @@ def check_positions(
 def check_shape(
     name: str, positions: Int[Tensor, "..."] | None, x: Shaped[Tensor, "batch length ..."], *coordinates: int
 ) -> None:
-    """Raise ValueError unless `positions` are `(length, *coordinates)` or `(batch, length, *coordinates)`."""
+    """Raise ValueError unless `positions` has shape `(length, *coordinates)` or `(batch, length, *coordinates)`."""
     batch, length = x.shape[:2]
     shapes = ((length, *coordinates), (batch, length, *coordinates))
     if positions is not None and not any(tuple(positions.shape) == shape for shape in shapes):
@@ -75,7 +77,7 @@ def check_shape(
 def positions_or_count(
     positions: Int[Tensor, "..."] | None, length: int, *, device: torch.device | str | None
 ) -> Int[Tensor, "..."]:
-    """The positions given, or 0, 1, 2, ..."""
+    """Return the given positions; for None, 0, 1, 2, ..."""
     return torch.arange(length, device=device) if positions is None else positions
 
 
@@ -85,7 +87,7 @@ def distances(
     query_positions: Int[Tensor, "..."] | None = None,
     key_positions: Int[Tensor, "..."] | None = None,
 ) -> Int[Tensor, "... 1 query key"]:
-    """How far behind each query each key stands, j - i, below 0 for what came before: `(1|batch, 1, query, key)`."""
+    """Distance j - i from each query to each key, negative for earlier keys: `(1|batch, 1, query, key)`."""
     query_positions = positions_or_count(query_positions, query.shape[-2], device=query.device)
     key_positions = positions_or_count(key_positions, key.shape[-2], device=key.device)
     rank = max(query_positions.ndim, key_positions.ndim)
@@ -95,7 +97,7 @@ def distances(
 
 
 def look_up(distance: Int[Tensor, "*axes"], table: Sequence[int]) -> Int[Tensor, "*axes"]:
-    """The entry of each distance in a table of those from -n to n; beyond, that of the nearest."""
+    """Look up distances in a table with entries for -n to n; distances beyond are clipped."""
     reach = len(table) // 2
     return torch.as_tensor(table, device=distance.device)[torch.clip(distance, -reach, reach) + reach]
 
@@ -107,7 +109,7 @@ def check_heads(
     num_heads: int | None = None,
     head_dim: int | None = None,
 ) -> None:
-    """Raise ValueError unless queries have so many heads, and queries and keys so many features; None accepts any."""
+    """Raise ValueError unless the queries have `num_heads`, and queries and keys `head_dim`; None accepts any."""
     if not has_size(query.shape[-3], num_heads):
         raise ValueError(f"query must have num_heads={num_heads}, got {query.shape[-3]}")
     for name, x in (("query", query), ("key", key)):

@@ -1,16 +1,16 @@
-r"""Rotary embedding for positions of several coordinates: each pair turns by one of them (Wang et al. 2024).
+r"""Rotary embedding for positions with several coordinates: each pair rotates by one of them (Wang et al. 2024).
 
-$$ q_p \to R_p\, q_p, \qquad R_p \text{ turns pair } i \text{ by the angle } p_{a(i)}\, \theta_i $$
+$$ q_p \to R_p\, q_p, \qquad R_p \text{ rotates pair } i \text{ by the angle } p_{a(i)}\, \theta_i $$
 
-One change from `RotaryEmbedding`: a position is a vector p, and every pair i has an axis a(i) that it follows.
+One change from `RotaryEmbedding`: a position is a vector p, and pair i rotates by its coordinate on axis a(i).
 
 | class                      | a(i)                                | θ_i                                            |
 |----------------------------|-------------------------------------|------------------------------------------------|
-| `MultiAxisRotaryEmbedding` | runs of `sections` pairs            | base^(-2i/d): each axis has a band of its own  |
-| `AxialRotaryEmbedding`     | runs of equal length                | each axis begins again at the fastest          |
+| `MultiAxisRotaryEmbedding` | runs of `sections` pairs            | base^(-2i/d): each axis has its own band       |
+| `AxialRotaryEmbedding`     | runs of equal length                | each axis has the full range of frequencies    |
 
-The first is M-RoPE (time, height, width in Qwen2-VL): text, whose coordinates are all equal, is turned as by
-`RotaryEmbedding`. The second is that of vision transformers (row, column). Pairs are features i and i + d/2.
+The first is M-RoPE (time, height, width in Qwen2-VL): text tokens, whose coordinates are all equal, are rotated as by
+`RotaryEmbedding`. The second is used in vision transformers (row, column). Pairs are features i and i + d/2.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from torch_attention.positions.rotary import rotary_frequencies, rotate
 def axis_angles(
     positions: Int[Tensor, "... length axes"], axes: Sequence[int], frequencies: Float[Tensor, " pairs"]
 ) -> Float[Tensor, "... length pairs"]:
-    """The angle of each pair: the coordinate on its axis times its frequency."""
+    """Angle of each pair: the coordinate on its axis times its frequency."""
     followed = positions[..., torch.as_tensor(axes, device=positions.device)]  # ... length pairs
     return followed.to(frequencies.dtype) * with_rank(frequencies, followed.ndim)  # ... length pairs
 
@@ -44,7 +44,7 @@ def turn(
     axes: Sequence[int],
     frequencies: Sequence[float],
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    """Turn queries or keys at positions `(length, axes)` or `(batch, length, axes)`; None counts on every axis."""
+    """Rotate queries or keys at positions `(length, axes)` or `(batch, length, axes)`; None counts on every axis."""
     if positions is None:
         count = torch.arange(x.shape[-2], device=x.device)  # length
         positions = repeat(count, "length -> length axes", axes=max(axes) + 1)
@@ -57,15 +57,15 @@ def turn(
 
 @checked
 class MultiAxisRotaryEmbedding(nn.Module):
-    """Bands of the frequencies follow different coordinates; has no parameters (Wang et al. 2024, Qwen2-VL).
+    """Multi-axis RoPE (M-RoPE): one frequency band per coordinate, without parameters (Wang et al. 2024, Qwen2-VL).
 
     Args:
         head_dim: features of a head.
-        sections: how many pairs follow each coordinate, from the fastest pairs on; `head_dim / 2` in all.
-        base: as in `RotaryEmbedding`.
+        sections: number of pairs per coordinate, from the highest frequency on; the sum is `head_dim / 2`.
+        base: base of the frequencies; the longest wavelength is about `2 pi base` positions.
 
     Raises:
-        ValueError: the sections are not as many pairs as there are.
+        ValueError: the sections do not sum to `head_dim / 2`, or one is below 1.
     """
 
     def __init__(self, head_dim: int, sections: Sequence[int], *, base: float = 10000.0):
@@ -88,10 +88,10 @@ class MultiAxisRotaryEmbedding(nn.Module):
         query_positions: Int[Tensor, "..."] | None = None,
         key_positions: Int[Tensor, "..."] | None = None,
     ) -> Placed:
-        """Turn queries and keys; arguments as in `place`, with a last axis of `num_axes` coordinates.
+        """Rotate queries and keys; arguments as in `place`, with `num_axes` coordinates per position.
 
         Raises:
-            ValueError: heads of another `head_dim`.
+            ValueError: the heads do not have `head_dim` features.
         """
         check_heads(query, key, head_dim=self.head_dim)
         return Placed(
@@ -103,15 +103,17 @@ class MultiAxisRotaryEmbedding(nn.Module):
 
 @checked
 class AxialRotaryEmbedding(nn.Module):
-    """Equal shares of a head follow the coordinates, each with all frequencies (Heo et al. 2024); no parameters.
+    """Axial RoPE: equal parts of a head for each coordinate, without parameters (Heo et al. 2024).
+
+    Each part has the full range of frequencies.
 
     Args:
         head_dim: features of a head; a multiple of `2 * num_axes`.
-        num_axes: coordinates of a position: 2 for rows and columns.
-        base: the frequencies of an axis are base^(-2i/(head_dim/num_axes)).
+        num_axes: number of coordinates of a position: 2 for row and column.
+        base: base of the frequencies, base^(-2i/(head_dim/num_axes)) for each axis.
 
     Raises:
-        ValueError: `head_dim` does not divide.
+        ValueError: `head_dim` is not a multiple of `2 * num_axes`.
     """
 
     def __init__(self, head_dim: int, *, num_axes: int = 2, base: float = 10000.0):
@@ -130,10 +132,10 @@ class AxialRotaryEmbedding(nn.Module):
         query_positions: Int[Tensor, "..."] | None = None,
         key_positions: Int[Tensor, "..."] | None = None,
     ) -> Placed:
-        """Turn queries and keys; as in `MultiAxisRotaryEmbedding`.
+        """Rotate queries and keys; arguments as in `place`, with `num_axes` coordinates per position.
 
         Raises:
-            ValueError: heads of another `head_dim`.
+            ValueError: the heads do not have `head_dim` features.
         """
         check_heads(query, key, head_dim=self.head_dim)
         return Placed(
@@ -144,7 +146,7 @@ class AxialRotaryEmbedding(nn.Module):
 
 
 def main() -> None:
-    """Show four patches of an image, two by two, that are all alike and differ in where they stand alone."""
+    """Print attention weights of four identical image patches, which differ only in their positions."""
     from torch_attention.demonstration import draw, fill, show
     from torch_attention.self_attention import MultiHeadSelfAttention
 

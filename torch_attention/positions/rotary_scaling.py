@@ -1,21 +1,21 @@
-r"""Rotary embedding beyond the length it was trained on: other frequencies for the same turn.
+r"""RoPE scaling: rotary frequencies for sequences longer than the training length.
 
 $$ \theta_i \to f(\theta_i), \qquad q'_m = a\,R_m q_m, \quad k'_n = a\,R_n k_n $$
 
-Each function gives what `RotaryEmbedding(head_dim, frequencies=..., amplitude=...)` takes; where there is no
-amplitude it is 1. All are plain numbers in double precision, of which nothing is learned.
+Each function returns frequencies or an amplitude for `RotaryEmbedding(head_dim, frequencies=..., amplitude=...)`.
+Methods without an amplitude function use 1. All results are Python floats; none is learned.
 
-| function                   | what it does to a frequency                                  | source             |
+| function                   | change of the frequencies                                    | source             |
 |----------------------------|--------------------------------------------------------------|--------------------|
-| `linear_frequencies`       | divides it: positions are interpolated                       | Chen et al. 2023   |
-| `dynamic_ntk_frequencies`  | raises the base with the length seen                         | Peng et al. 2023   |
-| `yarn_frequencies`         | divides slow ones, keeps fast ones, ramps between            | Peng et al. 2023   |
-| `llama3_frequencies`       | the same by wavelength                                       | Meta 2024          |
-| `longrope_frequencies`     | divides each by a number that was searched for               | Ding et al. 2024   |
-| `proportional_frequencies` | keeps the fast ones and stops the slow ones                  | Google 2026        |
+| `linear_frequencies`       | divides all: positions are interpolated                      | Chen et al. 2023   |
+| `dynamic_ntk_frequencies`  | increases the base with the sequence length                  | Peng et al. 2023   |
+| `yarn_frequencies`         | divides low ones, keeps high ones, ramps between             | Peng et al. 2023   |
+| `llama3_frequencies`       | the same, with a ramp by wavelength                          | Meta 2024          |
+| `longrope_frequencies`     | divides each by its own factor, found by search              | Ding et al. 2024   |
+| `proportional_frequencies` | keeps high ones and sets low ones to zero                    | Google 2026        |
 
-Two of them depend on the length seen so far, `length`: such a model is built anew, or its part replaced, when a
-sequence outgrows what it was built for; keys that a cache holds already were turned by the old frequencies.
+`dynamic_ntk_frequencies` and `longrope_frequencies` depend on the sequence length. When a sequence exceeds the length
+that they were computed for, build a new `RotaryEmbedding`.
 """
 
 import math
@@ -27,7 +27,7 @@ from torch_attention.positions.rotary import rotary_frequencies
 
 @checked
 def linear_frequencies(rotary_dim: int, factor: float, *, base: float = 10000.0) -> tuple[float, ...]:
-    """θ_i / factor: position m is turned as m / factor was (Chen et al. 2023, eq. 3).
+    """Linear scaling, θ_i / factor: position m gets the angles of position m / factor (Chen et al. 2023, eq. 3).
 
     Raises:
         ValueError: `rotary_dim` is odd.
@@ -39,13 +39,13 @@ def linear_frequencies(rotary_dim: int, factor: float, *, base: float = 10000.0)
 def dynamic_ntk_frequencies(
     rotary_dim: int, length: int, factor: float, *, original_length: int, base: float = 10000.0
 ) -> tuple[float, ...]:
-    """Frequencies of a base that grows with the length seen (Peng et al. 2023, section 3.3; there called NTK-aware).
+    """Dynamic NTK scaling: a base that grows with the length (Peng et al. 2023, section 3.3; there called NTK-aware).
 
-    base' = base (factor length / original_length - (factor - 1))^(d / (d - 2)); up to `original_length` it is the
-    base itself. At `length` = `original_length` + 1 nothing jumps.
+    base' = base (factor length / original_length - (factor - 1))^(d / (d - 2)) beyond `original_length`, and base up to
+    it; the two agree at `original_length`.
 
     Raises:
-        ValueError: `rotary_dim` is odd, or 2, which leaves no slowest pair to stretch.
+        ValueError: `rotary_dim` is odd, or 2, for which the exponent is undefined.
     """
     if rotary_dim <= 2:
         raise ValueError(f"rotary_dim must be above 2, got {rotary_dim}")
@@ -64,19 +64,20 @@ def yarn_frequencies(
     beta_slow: float = 1.0,
     truncate: bool = True,
 ) -> tuple[float, ...]:
-    """YaRN: pairs that turn often within the original length stay, slow ones are divided (Peng et al. 2023).
+    """YaRN scaling: high frequencies are kept, low ones are divided by `factor` (Peng et al. 2023).
 
-    A pair that turns r times within `original_length` is kept for r above `beta_fast`, divided by `factor` for r
-    below `beta_slow`, and mixed between, in proportion to its number. Goes with `yarn_amplitude`.
+    A pair that makes r rotations within `original_length` keeps its frequency for r above `beta_fast`. Its frequency is
+    divided by `factor` for r below `beta_slow`, and interpolated linearly in the pair index between. Use it with
+    `yarn_amplitude`.
 
     Args:
-        rotary_dim: features that are turned.
-        factor: how many times longer than `original_length`.
-        original_length: what the model was trained on.
-        base: as in `RotaryEmbedding`.
-        beta_fast: turns above which a pair is kept.
-        beta_slow: turns below which it is divided.
-        truncate: whether the ramp begins and ends at whole pairs, as in the paper's code (gpt-oss: not).
+        rotary_dim: number of rotated features.
+        factor: ratio of the extended length to `original_length`.
+        original_length: length that the model was trained on.
+        base: base of the frequencies; the longest wavelength is about `2 pi base` positions.
+        beta_fast: number of rotations above which a pair is kept.
+        beta_slow: number of rotations below which a pair is divided.
+        truncate: whether the ramp begins and ends at integer pair indices, as in the paper's code (False in gpt-oss).
 
     Raises:
         ValueError: `rotary_dim` is odd.
@@ -89,7 +90,7 @@ def yarn_frequencies(
     if truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rotary_dim - 1)
-    high = high if high != low else high + 0.001  # as in the paper's code: a step, not a division by zero
+    high = high if high != low else high + 0.001  # as in the paper's code, to avoid a division by zero
     divided = [min(max((i - low) / (high - low), 0.0), 1.0) for i in range(rotary_dim // 2)]
     thetas = rotary_frequencies(rotary_dim, base)
     return tuple(
@@ -99,9 +100,9 @@ def yarn_frequencies(
 
 @checked
 def yarn_amplitude(factor: float, weight: float = 1.0) -> float:
-    """0.1 weight ln(factor) + 1: its square sharpens the softmax of a longer context (Peng et al. 2023, eq. 22).
+    """YaRN amplitude, 0.1 weight ln(factor) + 1: its square multiplies the scores (Peng et al. 2023, eq. 22).
 
-    DeepSeek divides that of weight `mscale` by that of weight `mscale_all_dim`.
+    DeepSeek uses the ratio of the amplitudes for the weights `mscale` and `mscale_all_dim`.
     """
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0
 
@@ -116,10 +117,10 @@ def llama3_frequencies(
     low_freq_factor: float = 1.0,
     high_freq_factor: float = 4.0,
 ) -> tuple[float, ...]:
-    """Llama 3.1: short wavelengths stay, long ones are stretched by `factor`, mixed between (Meta 2024).
+    """Llama 3.1 scaling: short wavelengths are kept, long ones are multiplied by `factor` (Meta 2024).
 
-    A pair that turns r times within `original_length` is kept for r above `high_freq_factor`, divided by
-    `factor` for r below `low_freq_factor`, and mixed between, in proportion to r.
+    A pair that makes r rotations within `original_length` keeps its frequency for r above `high_freq_factor`. Its
+    frequency is divided by `factor` for r below `low_freq_factor`, and interpolated linearly in r between.
 
     Raises:
         ValueError: `rotary_dim` is odd.
@@ -144,18 +145,18 @@ def longrope_frequencies(
     original_length: int,
     base: float = 10000.0,
 ) -> tuple[float, ...]:
-    """LongRoPE: each frequency is divided by its own factor, others for long sequences (Ding et al. 2024).
+    """LongRoPE scaling: each frequency is divided by its own factor (Ding et al. 2024).
 
-    `long_factors` count when `length` is above `original_length`. Goes with `longrope_amplitude`.
+    `long_factors` apply if `length` is above `original_length`, else `short_factors`. Use it with `longrope_amplitude`.
 
     Raises:
-        ValueError: `rotary_dim` is odd, or there is not one factor a pair.
+        ValueError: `rotary_dim` is odd, or there is not one factor per pair.
     """
     thetas = rotary_frequencies(rotary_dim, base)
     for name, factors in (("short_factors", short_factors), ("long_factors", long_factors)):
         if len(factors) != len(thetas):
             raise ValueError(
-                f"{name} must be one a pair, {len(thetas)} for rotary_dim={rotary_dim}, got {len(factors)}"
+                f"{name} must hold {len(thetas)} numbers for rotary_dim={rotary_dim}, got {len(factors)}"
             )
     factors = long_factors if length > original_length else short_factors
     return tuple(theta / factor for theta, factor in zip(thetas, factors, strict=True))
@@ -163,7 +164,12 @@ def longrope_frequencies(
 
 @checked
 def longrope_amplitude(factor: float, *, original_length: int) -> float:
-    """sqrt(1 + ln(factor) / ln(original_length)), `factor` being the extended length by it (Ding et al. 2024)."""
+    """LongRoPE amplitude, sqrt(1 + ln(factor) / ln(original_length)) (Ding et al. 2024).
+
+    Args:
+        factor: ratio of the extended length to `original_length`.
+        original_length: length that the model was trained on.
+    """
     return math.sqrt(1.0 + math.log(factor) / math.log(original_length)) if factor > 1.0 else 1.0
 
 
@@ -171,9 +177,9 @@ def longrope_amplitude(factor: float, *, original_length: int) -> float:
 def proportional_frequencies(
     head_dim: int, proportion: float, *, factor: float = 1.0, base: float = 10000.0
 ) -> tuple[float, ...]:
-    """Only the fastest pairs turn, that share of them; the others stand still (Gemma 4, Google 2026).
+    """Proportional RoPE: only a proportion of the pairs rotates, the ones of highest frequency (Gemma 4, Google 2026).
 
-    Not partial rotary: pairs are i and i + head_dim / 2, and frequencies are those of the whole head.
+    Unlike partial rotary, pairs are features i and i + head_dim / 2, and frequencies are computed for the whole head.
 
     Raises:
         ValueError: `head_dim` is odd.
@@ -184,7 +190,7 @@ def proportional_frequencies(
 
 
 def main() -> None:
-    """Show what becomes of the four frequencies of a head of 8 features, and attention with one of the results."""
+    """Print four scaled frequencies for each method, and attention weights with YaRN."""
     from torch_attention.demonstration import draw, fill, show
     from torch_attention.positions.rotary import RotaryEmbedding
     from torch_attention.self_attention import MultiHeadSelfAttention

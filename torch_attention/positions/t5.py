@@ -1,14 +1,14 @@
-r"""The relative position bias of T5: a learned number for each head and range of distances (Raffel et al. 2020).
+r"""Relative position bias of T5: a learned bias per head and distance bucket (Raffel et al. 2020).
 
 $$ s_{ij} = q_i^\top k_j + b_{h,\,\mathrm{bucket}(j - i)} $$
 
-Small distances have a bucket each; larger ones share buckets whose width grows geometrically up to `max_distance`,
-and all beyond share the last. T5 does not divide by sqrt(d): give the class that holds the bias `scale=1.0`.
+Small distances have a bucket each. Larger ones share buckets whose width grows geometrically up to `max_distance`; all
+distances beyond share the last bucket. T5 does not divide by sqrt(d): use an attention class with `scale=1.0`.
 
 | symbol | argument        |                                                                           |
 |--------|-----------------|---------------------------------------------------------------------------|
 | b      | `num_buckets`   | `bias_embedding`, `(num_buckets, num_heads)`                              |
-| bucket | `bidirectional` | half of the buckets for keys after the query; else those count as its own |
+| bucket | `bidirectional` | half of the buckets for later keys; otherwise their distance counts as 0  |
 """
 
 import math
@@ -27,11 +27,11 @@ from torch_attention.positions.protocol import check_heads, distances, look_up
 
 @checked
 def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirectional: bool) -> int:
-    """The bucket of a key that stands `distance` behind the query, j - i.
+    """Bucket of a distance j - i from query to key.
 
-    With n buckets on a side, distances below e = n // 2 have their own, and x >= e has
-    e + floor((n - e) log(x / e) / log(max_distance / e)), at most n - 1. The floor is taken in whole numbers,
-    for a rounded logarithm may fall on the other side of one.
+    With n buckets per side, distances below e = n // 2 have a bucket each, and x >= e has bucket
+    e + floor((n - e) log(x / e) / log(max_distance / e)), at most n - 1. The floor is computed in integers, because a
+    rounded logarithm could cross an integer.
     """
     side = num_buckets // 2 if bidirectional else num_buckets
     first = side if bidirectional and distance > 0 else 0
@@ -39,23 +39,23 @@ def t5_bucket(distance: int, *, num_buckets: int, max_distance: int, bidirection
     exact, wide = side // 2, side - side // 2
     if apart < exact:
         return first + apart
-    step = int(wide * math.log(apart / exact) / math.log(max_distance / exact))  # perhaps one off
+    step = int(wide * math.log(apart / exact) / math.log(max_distance / exact))  # may be off by one
     reached = sum(apart**wide * exact**s >= max_distance**s * exact**wide for s in (step, step + 1))
     return first + min(exact + step - 1 + reached, side - 1)
 
 
 @checked
 class T5Bias(nn.Module):
-    """Adds to each score a learned number that depends on head and distance (Raffel et al. 2020).
+    """T5 relative position bias: adds a learned bias per head and distance bucket to the scores (Raffel et al. 2020).
 
     Args:
-        num_heads: heads of queries.
-        num_buckets: ranges of distance that have a number of their own.
-        max_distance: from here on all distances are alike.
-        bidirectional: whether keys after the query are told apart (encoders); not in causal attention.
+        num_heads: number of query heads.
+        num_buckets: number of distance buckets.
+        max_distance: distance from which on all distances share the last bucket.
+        bidirectional: whether later keys have buckets of their own (encoders); False for causal attention.
 
     Raises:
-        ValueError: too few buckets or too small a distance to fill them.
+        ValueError: too few buckets, or a `max_distance` too small for the buckets.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class T5Bias(nn.Module):
         query_positions: Int[Tensor, "..."] | None = None,
         key_positions: Int[Tensor, "..."] | None = None,
     ) -> Placed:
-        """Leave queries and keys as they are, and add the bias; arguments as in `place`.
+        """Return queries and keys unchanged, with the bias; arguments as in `place`.
 
         Raises:
-            ValueError: another number of heads.
+            ValueError: the number of query heads is not `num_heads`.
         """
         check_heads(query, key, num_heads=self.num_heads)
         distance = distances(query, key, query_positions, key_positions)[:, 0]  # 1|batch query key
@@ -106,7 +106,7 @@ class T5Bias(nn.Module):
 
 
 def main() -> None:
-    """Show which distances share a bucket, and attention with the bias and without the division by sqrt(d)."""
+    """Print the buckets of some distances, and attention weights with the bias and without 1 / sqrt(d)."""
     from torch_attention.demonstration import draw, fill, show
     from torch_attention.self_attention import MultiHeadSelfAttention
 

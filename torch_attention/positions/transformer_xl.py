@@ -1,11 +1,11 @@
-r"""Transformer-XL: keys have a content and a distance, and queries a bias towards each (Dai et al. 2019).
+r"""Transformer-XL relative positions: content and distance scores, each with a learned query bias (Dai et al. 2019).
 
 $$ s_{ij} = \left[ (q_i + u)^\top k_j + (q_i + v)^\top W_R\, r_{i - j} \right] / \sqrt{d}, \qquad
    r_x = [\sin(x\,\theta), \cos(x\,\theta)] $$
 
-One change from `ShawEmbedding`: the vector of a distance is a sinusoid, mapped once for each head, so no distance is
-beyond it; and two biases u and v, which stand for what a query looks for whatever it is. Any dot-product class can
-hold it. All sines come before all cosines.
+Two changes from `ShawEmbedding`: the vector of a distance is a sinusoid, projected per head, so distances are
+unlimited; and two biases u and v are added to every query, for the content scores and for the distance scores. All
+sines come before all cosines.
 
 | symbol | argument    | shape                                                      |
 |--------|-------------|------------------------------------------------------------|
@@ -36,9 +36,9 @@ def counted_distance_scores(
     weight: Float[Tensor, "embed heads head_dim"],
     frequencies: Float[Tensor, " pairs"],
 ) -> Float[Tensor, "batch heads query key"]:
-    """q_i · W r_{i-j} for positions that count from 0: few distances, so each is mapped once and picked out."""
+    """Compute q_i · W r_{i-j} for positions that count from 0, by projecting each distance once and a gather."""
     query_len, latest = query.shape[-2], key.shape[-2] - 1
-    steps = torch.arange(query_len + key.shape[-2], device=query.device) - latest  # rows, one to spare
+    steps = torch.arange(query_len + key.shape[-2], device=query.device) - latest  # rows, with one unused
     encoded = sinusoid(steps, frequencies, interleaved=False)  # rows embed
     rows = einsum("re,ehd->hrd", encoded, weight)  # heads rows head_dim
     return relative_scores(query, rows, latest - distances(query, key))  # batch heads query key
@@ -52,10 +52,10 @@ def distance_scores(
     query_positions: Int[Tensor, "... query"],
     key_positions: Int[Tensor, "... key"],
 ) -> Float[Tensor, "batch heads query key"]:
-    """q_i · W r_{i-j} for any positions, without making a vector for each pair.
+    """Compute q_i · W r_{i-j} for any positions, without a vector per pair.
 
-    sin((i - j) θ) and cos((i - j) θ) are sums of products of those of iθ and jθ: turn Wᵀq by the query's position
-    and it meets the sinusoid of the key's.
+    sin((i - j) θ) and cos((i - j) θ) expand into products of sines and cosines of iθ and jθ. So the result is a product
+    of Wᵀq, rotated by the query position, with the sinusoid of the key position.
     """
     asked = einsum("bhqd,ehd->bhqe", query, weight)  # batch heads query embed
     pairs = frequencies.shape[-1]
@@ -72,13 +72,13 @@ def distance_scores(
 
 @checked
 class TransformerXLEmbedding(nn.Module):
-    """Scores the distance of a key apart from its content (Dai et al. 2019, section 3.3).
+    """Transformer-XL relative positions: separate scores for content and distance (Dai et al. 2019, section 3.3).
 
     Args:
         embed_dim: features of the sinusoid of a distance; even.
-        num_heads: heads of queries.
+        num_heads: number of query heads.
         head_dim: features of a head.
-        scale: factor on the scores, that of the class which holds it; `1 / sqrt(head_dim)` if None.
+        scale: factor on the scores, equal to the scale of the attention class; `1 / sqrt(head_dim)` if None.
 
     Raises:
         ValueError: `embed_dim` is odd.
@@ -112,10 +112,10 @@ class TransformerXLEmbedding(nn.Module):
         query_positions: Int[Tensor, "..."] | None = None,
         key_positions: Int[Tensor, "..."] | None = None,
     ) -> Placed:
-        """Add u to the queries, and to the scores those of the distances; arguments as in `place`.
+        """Add u to the queries, and return the distance scores as bias; arguments as in `place`.
 
         Raises:
-            ValueError: another number of heads, or heads of another `head_dim`.
+            ValueError: the queries do not have `num_heads` heads, or the heads do not have `head_dim` features.
         """
         check_heads(query, key, num_heads=self.num_heads, head_dim=self.head_dim)
         wide = at_least_float32(query)  # batch heads query head_dim
@@ -133,7 +133,7 @@ class TransformerXLEmbedding(nn.Module):
 
 
 def main() -> None:
-    """Show a segment that looks at itself and at the one before it, whose positions come first."""
+    """Print the weights of a segment that attends to itself and to the previous segment."""
     from torch_attention.cross_attention import MultiHeadCrossAttention
     from torch_attention.demonstration import draw, fill, show
 

@@ -1,4 +1,4 @@
-"""Other ways from scores to weights."""
+"""Self-attention with other score functions, or with other maps from scores to weights than the softmax."""
 
 from torch_attention.scores.cosine import CosineAttention as CosineAttention
 from torch_attention.scores.entmax import Entmax15Attention as Entmax15Attention

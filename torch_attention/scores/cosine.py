@@ -1,16 +1,16 @@
-r"""Cosine attention: a key answers a query by the angle between them, whatever their lengths (Luo et al. 2018).
+r"""Cosine attention: scores are scaled cosine similarities of queries and keys (Luo et al. 2018).
 
 $$ \mathrm{head}_h = \mathrm{softmax}\!\left(\tau_h \cos(Q_h, K_h) + B\right) V_h, \qquad
    \tau_h = \min\!\left(e^{t_h}, \tau_{\max}\right) $$
 
-One change from `MultiHeadSelfAttention`: queries and keys have length 1, and in place of $1 / \sqrt{d}$ each head
-learns how sharply it looks (Liu et al. 2022, Swin Transformer V2).
+One change from `MultiHeadSelfAttention`: queries and keys are normalised to unit length, and a learned scale per head
+replaces $1 / \sqrt{d}$ (Liu et al. 2022, Swin Transformer V2).
 
 | symbol         | argument      |                                                          |
 |----------------|---------------|----------------------------------------------------------|
-| $t_h$          |               | the parameter `logit_scale`, one a head; e^t starts at 10 |
-| $\tau_{\max}$  | `max_scale`   | no score is larger                                       |
-| B              | `position`    | what a position scheme adds to the scores, if it does    |
+| $t_h$          |               | parameter `logit_scale`, one per head; initially log 10  |
+| $\tau_{\max}$  | `max_scale`   | upper bound of the scale, and so of the scores           |
+| B              | `position`    | bias of a positional encoding that adds one              |
 """
 
 import math
@@ -30,21 +30,21 @@ from torch_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 def unit_vectors(x: Float[Tensor, "... dim"], *, eps: float = 1e-12) -> Float[Tensor, "... dim"]:
-    """X / max(|x|, eps), in at least float32: of length 1 along the last axis, but for vectors shorter than `eps`."""
+    """Normalise vectors to unit length along the last axis: x / max(|x|, eps), in at least float32."""
     x = at_least_float32(x)
-    # The bound is inside the root, so that the gradient at a vector of zeros is finite.
+    # The bound is inside the square root, so that the gradient at a zero vector is finite.
     return x / torch.sqrt(torch.clip((x * x).sum(dim=-1, keepdim=True), min=eps * eps))
 
 
 @checked
 class CosineAttention(SelfAttentionFrame):
-    """Multi-head self-attention by cosines, with a learned and bounded factor a head (Liu et al. 2022).
+    """Multi-head self-attention with cosine scores and a learned, bounded scale per head (Liu et al. 2022).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        max_scale: bound on the factor.
-        position: positional encoding, applied before the cosine; None for none.
+        max_scale: upper bound of the learned scale.
+        position: positional encoding, applied before the normalisation; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
@@ -81,9 +81,17 @@ class CosineAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend by the cosines of queries and keys; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with scaled cosine scores.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -101,7 +109,7 @@ class CosineAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show that inputs ten times as large get the same weights."""
+    """Show that scaling the input by ten leaves the weights unchanged."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

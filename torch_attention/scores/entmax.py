@@ -1,4 +1,4 @@
-r"""1.5-entmax attention: between softmax and sparsemax, smooth and yet with zeros (Peters, Niculae & Martins 2019).
+r"""1.5-entmax attention: smooth like softmax, sparse like sparsemax (Peters, Niculae & Martins 2019).
 
 $$ \mathrm{entmax}_{1.5}(z) = \arg\max_{p \in \Delta} p^\top z + \tfrac{4}{3} \sum_j \left(p_j - p_j^{1.5}\right),
    \qquad p_j = \max(z_j / 2 - \tau, 0)^2 $$
@@ -6,7 +6,7 @@ $$ \mathrm{entmax}_{1.5}(z) = \arg\max_{p \in \Delta} p^\top z + \tfrac{4}{3} \s
 $$ \tau = \bar{x} - \sqrt{\Big(1 - \sum_{j \in S} (x_j - \bar{x})^2\Big) / k}, \qquad x = z / 2 $$
 
 One change from `SparsemaxAttention`: weights are squares, so that they grow smoothly from zero. $\bar{x}$ is the mean
-of x over the support S, which is the k largest for the largest k with $\tau \le x_{(k)}$.
+of x over the support S, which holds the k largest entries for the largest k with $\tau \le x_{(k)}$.
 
 | symbol | argument |
 |--------|----------|
@@ -37,22 +37,22 @@ from torch_attention.scores.sparsemax import below_the_top, descending
 def entmax15(
     scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "..."] | None = None
 ) -> Float[Tensor, "... query key"]:
-    """The 1.5-entmax of the scores, in at least float32 (Peters, Niculae & Martins 2019).
+    """Compute the 1.5-entmax of the scores, in at least float32 (Peters, Niculae & Martins 2019).
 
     Args:
-        scores: any real numbers.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
+        scores: attention scores.
+        mask: boolean mask, True where a query may attend to a key, broadcast to `scores`; None for no mask.
 
     Returns:
-        Weights that sum to one along the keys, exactly zero where masked and beyond the support; a row with no
-        visible key is zero throughout, and so are its gradients.
+        Weights that sum to one over the keys, exactly zero where masked and outside the support. A fully masked row and
+        its gradients are zero.
     """
     half = at_least_float32(scores) / 2.0
     if half.shape[-1] == 0:
         return half
     everything = torch.ones_like(half, dtype=torch.bool)
     mask = everything if mask is None else everything & mask
-    # Which keys are in the support: a yes or no, through which no gradient flows.
+    # The support is boolean, so no gradient flows through its computation.
     below = below_the_top(half, mask)  # ... key
     ordered = descending(below)  # ... key
     count = torch.arange(1, half.shape[-1] + 1, dtype=half.dtype, device=half.device)  # key
@@ -63,7 +63,7 @@ def entmax15(
     size = (thresholds <= ordered).sum(dim=-1, keepdim=True)  # ... 1
     threshold = torch.clip(take_along(thresholds, size - 1, -1), min=-1.0)  # ... 1
     support = mask & (below > threshold)  # ... key
-    # On the support the weights are a smooth function of the scores, and so their gradient is exact.
+    # On the support the weights are a smooth function of the scores, so their gradient is exact.
     size = torch.clip(support.sum(dim=-1, keepdim=True), min=1).to(half.dtype)  # ... 1
     mean = torch.where(support, half, 0.0).sum(dim=-1, keepdim=True) / size  # ... 1
     centred = torch.where(support, half - mean, 0.0)  # ... key
@@ -74,7 +74,7 @@ def entmax15(
 
 @checked
 class Entmax15Attention(SelfAttentionFrame):
-    """Multi-head self-attention with 1.5-entmax in place of the softmax (Peters, Niculae & Martins 2019).
+    """Multi-head self-attention with 1.5-entmax instead of softmax (Peters, Niculae & Martins 2019).
 
     Args:
         embed_dim: features of input and output.
@@ -110,9 +110,17 @@ class Entmax15Attention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to some of its keys alone; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with 1.5-entmax weights.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(precise(self.q_proj, x), self.head_dim)  # batch heads length head_dim
@@ -125,7 +133,7 @@ class Entmax15Attention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show the weights of rising scores, and attention in which some are zero."""
+    """Show 1.5-entmax of increasingly spread scores, and attention in which some weights are zero."""
     from torch_attention.demonstration import draw, fill, show
 
     for scores in ([[0.0, 0.1, 0.2]], [[0.0, 1.0, 2.0]], [[0.0, 2.0, 4.0]]):

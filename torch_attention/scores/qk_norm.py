@@ -1,17 +1,17 @@
-r"""Attention on normalised queries and keys: no score grows because a vector does (Henry et al. 2020).
+r"""QK-norm attention: queries and keys are normalised, which bounds the scores (Henry et al. 2020).
 
 $$ \mathrm{head}_h = \mathrm{softmax}\!\left(\hat{Q}_h \hat{K}_g^\top / \sqrt{d}\right) V_g, \qquad
    \hat{q} = \gamma \odot \frac{q}{\sqrt{\mathrm{mean}(q^2) + \epsilon}} $$
 
-One change from `GroupedQueryAttention`: queries and keys are divided by their root mean square, and scaled by a learned
-γ, after their projection and before positions turn them. Models mean different things by "QK-norm":
+One change from `GroupedQueryAttention`: projected queries and keys are divided by their root mean square and multiplied
+by a learned γ, before positional encoding. Models use the name "QK-norm" for different operations:
 
-| class                      | the mean is over                 | features of γ for queries, keys | model  |
+| class                      | mean over                        | features of γ for queries, keys | model  |
 |----------------------------|----------------------------------|---------------------------------|--------|
-| `QKNormAttention`          | each head by itself              | d, d (the same for all heads)   | Qwen 3 |
+| `QKNormAttention`          | each head separately             | d, d (shared by all heads)      | Qwen 3 |
 | `FullWidthQKNormAttention` | all heads, before they are split | H d, G d                        | OLMo 2 |
 
-With one head the two are the same. (Flax's `normalize_qk` is a LayerNorm of each head, Llama 4's norm has no γ.)
+With one head the two are equal. (Flax's `normalize_qk` is a LayerNorm of each head; Llama 4's norm has no γ.)
 
 | symbol | argument       |
 |--------|----------------|
@@ -38,16 +38,16 @@ from torch_attention.outputs import AttentionOutput, CachedOutput
 
 @checked
 class QKNormAttention(SelfAttentionFrame):
-    """Grouped-query attention whose queries and keys are normalised head by head (Qwen 3, Yang et al. 2025).
+    """Grouped-query attention with queries and keys normalised per head (Qwen 3, Yang et al. 2025).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
-        eps: added to the mean square.
-        unit_offset: whether what is normalised is multiplied by 1 + γ, as in Gemma 3, and not by γ.
-        window: number of keys that a position attends to at most, its own included; None for all.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
+        eps: constant added to the mean square.
+        unit_offset: whether the norm multiplies by 1 + γ, as in Gemma 3, instead of γ.
+        window: number of visible keys, including the query's own; None for no limit.
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -90,9 +90,17 @@ class QKNormAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend by normalised queries and keys; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with queries and keys normalised per head.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
@@ -107,15 +115,15 @@ class QKNormAttention(SelfAttentionFrame):
 
 @checked
 class FullWidthQKNormAttention(SelfAttentionFrame):
-    """Grouped-query attention whose queries and keys are normalised over all heads at once (OLMo 2, 2024).
+    """Grouped-query attention with queries and keys normalised over all heads jointly (OLMo 2, 2024).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values; must divide `num_heads`; as many as these if None.
-        head_dim: features of a head; `embed_dim / num_heads` if None.
-        eps: added to the mean square.
-        window: number of keys that a position attends to at most, its own included; None for all.
+        num_heads: number of query heads.
+        num_kv_heads: number of key and value heads; must divide `num_heads`; None for `num_heads`.
+        head_dim: features of a head; None for `embed_dim / num_heads`.
+        eps: constant added to the mean square.
+        window: number of visible keys, including the query's own; None for no limit.
         position: positional encoding of the normalised queries and keys, such as `RotaryEmbedding`; None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -157,9 +165,17 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Attend by normalised queries and keys; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with queries and keys normalised over all heads.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         query = normalise(self.q_norm, self.q_proj(x))  # batch length heads·head_dim
@@ -173,7 +189,7 @@ class FullWidthQKNormAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show that inputs ten times as large get the same weights."""
+    """Show that scaling the input by ten leaves the weights unchanged."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

@@ -1,15 +1,15 @@
-r"""Sigmoid attention: every key is weighed by itself, and the weights of a query need not sum to one.
+r"""Sigmoid attention: each weight depends on its own score alone, and rows need not sum to one.
 
 $$ \mathrm{head}_h = \sigma\!\left(Q_h K_h^\top / \sqrt{d} + b\right) V_h, \qquad b = -\log n $$
 
-One change from `MultiHeadSelfAttention`: a sigmoid in place of the softmax. With b = -log n the weights of n keys whose
-scores are zero sum to about one, as those of a softmax do (Ramapuram et al. 2024, "Theory, Analysis, and Best Practices
-for Sigmoid Self-Attention"). A key that is hidden changes the weight of no other.
+One change from `MultiHeadSelfAttention`: a sigmoid replaces the softmax. With b = -log n, the weights of n keys with
+zero scores sum to about one, as with a softmax (Ramapuram et al. 2024, "Theory, Analysis, and Best Practices for
+Sigmoid Self-Attention"). For a fixed b, masking a key does not change the weights of the others.
 
 | symbol | argument    |                                              |
 |--------|-------------|----------------------------------------------|
-| b      | `shift`     | -log n if None; x-transformers has 0         |
-| n      |             | how many keys there are, those hidden included |
+| b      | `shift`     | -log n if None; 0 in x-transformers          |
+| n      |             | number of keys that any query may attend to  |
 """
 
 from typing import Any, Unpack
@@ -38,16 +38,16 @@ def sigmoid_weights(
     *,
     shift: float | None = None,
 ) -> Float[Tensor, "... query key"]:
-    """Weights between 0 and 1, each from its own score, in at least float32 (Ramapuram et al. 2024).
+    """Compute sigmoid attention weights from the scores, in at least float32 (Ramapuram et al. 2024).
 
     Args:
-        scores: any real numbers.
-        mask: True where the query attends to the key; broadcast against `scores`. None shows every key.
-        shift: added to every score; if None minus the logarithm of the number of keys, those that are masked for every
-            query not counted.
+        scores: attention scores.
+        mask: boolean mask, True where a query may attend to a key, broadcast to `scores`; None for no mask.
+        shift: constant added to every score; None for -log of the number of keys, not counting keys that are masked for
+            every query.
 
     Returns:
-        Weights that are exactly zero where masked, and so are their gradients.
+        Weights between 0 and 1. Masked weights and their gradients are exactly zero.
     """
     scores = at_least_float32(scores)  # ... query key
     added: Any = _shift(scores, mask) if shift is None else shift
@@ -56,7 +56,7 @@ def sigmoid_weights(
 
 
 def _shift(scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "..."] | None) -> Any:
-    """Minus the logarithm of the number of keys that some query may attend to."""
+    """Minus the logarithm of the number of keys that at least one query may attend to."""
     if mask is None:
         return -log_size(scores.shape[-1])
     count = mask.any(-2)[..., None, :].sum(-1)[..., None]  # ... 1 1
@@ -65,13 +65,13 @@ def _shift(scores: Float[Tensor, "... query key"], mask: Bool[Tensor, "..."] | N
 
 @checked
 class SigmoidAttention(SelfAttentionFrame):
-    """Multi-head self-attention with a sigmoid in place of the softmax (Ramapuram et al. 2024).
+    """Multi-head self-attention with a sigmoid instead of a softmax (Ramapuram et al. 2024).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        shift: added to every score; if None minus the logarithm of the number of keys, those that are masked for every
-            query not counted. Incremental decoding needs a number.
+        shift: constant added to every score; None for -log of the number of keys, not counting keys that are masked for
+            every query. Incremental decoding needs a number.
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
@@ -105,14 +105,22 @@ class SigmoidAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Add up the values by weights that know nothing of each other; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with sigmoid weights.
 
-        With `is_causal` a cache can be given, as in `CausalSelfAttention`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            cache: KV cache of the earlier positions, if `is_causal` and with a given `shift`; None without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.check(x, mask, **call)
         if call.get("cache") is not None and self.shift is None:
             raise ValueError(
-                "cache needs SigmoidAttention(shift=...): how many keys there will be is not yet known, got shift=None"
+                "cache needs SigmoidAttention(shift=...): the final number of keys is not known yet, got shift=None"
             )
         query = split_heads(self.q_proj(x), self.head_dim)  # batch heads length head_dim
         key = split_heads(self.k_proj(x), self.head_dim)  # batch heads length head_dim
@@ -125,7 +133,7 @@ class SigmoidAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show weights that sum to about one, and to anything else."""
+    """Show sigmoid weights and their sums, which need not be one."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat", "still"]

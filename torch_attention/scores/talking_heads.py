@@ -1,16 +1,16 @@
-r"""Talking-heads attention: heads exchange scores before the softmax and weights after it (Shazeer et al. 2020).
+r"""Talking-heads attention: scores and weights are mixed across heads around the softmax (Shazeer et al. 2020).
 
 $$ L_h = Q_h K_h^\top / \sqrt{d}, \qquad J_g = \sum_h P^{\mathrm{pre}}_{gh} L_h, \qquad
    \mathrm{head}_h = \Big(\sum_g P^{\mathrm{post}}_{hg}\, \mathrm{softmax}(J_g + B_g)\Big) V_h $$
 
-One change from `MultiHeadSelfAttention`: two learned maps from heads to heads; with both the identity it is that class.
-The weights of a query need not sum to one, and may be negative.
+One change from `MultiHeadSelfAttention`: two learned linear maps across heads, before and after the softmax. With
+identity maps it is `MultiHeadSelfAttention`. The weights of a row need not sum to one and may be negative.
 
 | symbol                | parameter  |                                                                          |
 |-----------------------|------------|--------------------------------------------------------------------------|
-| $P^{\mathrm{pre}}$    | `pre_map`  | `(num_heads, num_heads)`; x-transformers holds it less the identity      |
+| $P^{\mathrm{pre}}$    | `pre_map`  | `(num_heads, num_heads)`; x-transformers stores it minus the identity    |
 | $P^{\mathrm{post}}$   | `post_map` | `(num_heads, num_heads)`                                                 |
-| B                     |            | what a position scheme adds to the scores; it belongs to the heads g     |
+| B                     |            | bias of a positional encoding that adds one, for the mixed heads g       |
 """
 
 from typing import Unpack
@@ -40,7 +40,10 @@ from torch_attention.outputs import AttentionOutput, CachedOutput
 def talk(
     head_map: Float[Tensor, "heads heads"], x: Float[Tensor, "batch heads query key"]
 ) -> Float[Tensor, "batch heads query key"]:
-    """Each head becomes the sum of all heads, weighted by its row of `head_map`; in at least float32."""
+    """Mix heads linearly: output head g is the sum of the heads weighted by row g of `head_map`.
+
+    The result is in at least float32.
+    """
     return einsum("gh,bhqk->bgqk", at_least_float32(head_map), at_least_float32(x))
 
 
@@ -48,7 +51,7 @@ def talk(
 class TalkingHeadsAttention(SelfAttentionFrame):
     """Multi-head self-attention whose heads are mixed before and after the softmax (Shazeer et al. 2020).
 
-    A mask is the same for all heads: what one of them sees, the others hear of.
+    The mask must be the same for all heads, because mixing passes on the scores and weights of one head to the others.
 
     Args:
         embed_dim: features of input and output.
@@ -56,7 +59,7 @@ class TalkingHeadsAttention(SelfAttentionFrame):
         position: positional-encoding module (e.g. `RotaryEmbedding`, `ALiBi`); None for none.
         is_causal: whether each position attends only to itself and earlier positions.
         bias: whether the projections have biases.
-        dropout: rate at which weights are dropped in training, after they were exchanged.
+        dropout: dropout rate of the mixed attention weights in training.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`, or a rate outside [0, 1).
@@ -86,13 +89,14 @@ class TalkingHeadsAttention(SelfAttentionFrame):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let the heads talk before they attend and after; the rest as in `MultiHeadSelfAttention`.
+        """Apply self-attention with heads mixed before and after the softmax.
 
         Args:
-            x: the sequence.
-            mask: True where the query attends to the key; its axis of heads, if it has one, is 1.
-            need_weights: whether to return the weights, those after the exchange.
-            cache: with `is_causal`, as in `CausalSelfAttention`; all others as in `MultiHeadSelfAttention`.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask. A head axis must have size 1.
+            need_weights: whether to return the mixed attention weights.
+            cache: with `is_causal`, a KV cache as in `CausalSelfAttention`.
+            positions, lengths, segments, dropout_keep, implementation: as in `MultiHeadSelfAttention`.
 
         Raises:
             TypeError: a mask that is not boolean.
@@ -116,7 +120,7 @@ class TalkingHeadsAttention(SelfAttentionFrame):
 
 
 def main() -> None:
-    """Show weights that were exchanged between heads."""
+    """Show attention weights that are mixed across heads."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat"]

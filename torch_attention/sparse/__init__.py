@@ -1,4 +1,4 @@
-"""Keys chosen by what they hold."""
+"""Sparse self-attention whose visible keys are selected by content."""
 
 from torch_attention.sparse.deepseek_sparse import DeepSeekSparseAttention as DeepSeekSparseAttention
 from torch_attention.sparse.lightning_indexer import LightningIndexer as LightningIndexer

@@ -1,4 +1,4 @@
-"""Runs of keys, and the blocks of keys that matter most to a query (Yuan et al. 2025, section 3.3.2)."""
+"""Selection of the most important blocks of keys for a query (Yuan et al. 2025, section 3.3.2)."""
 
 import torch
 from einops import rearrange, reduce, repeat
@@ -15,15 +15,15 @@ from torch_attention.ops.rules import bounded
 def runs(
     length: int, size: int, stride: int, *, device: torch.device | str | None
 ) -> Int[Tensor, "runs size"]:
-    """The positions of each run that begins in the sequence; the last ones may reach beyond its end."""
+    """Positions of each run of `size` keys, one run every `stride` positions; the last runs may exceed the sequence."""
     start = stride * torch.arange(-(-length // stride), device=device)  # runs
     return start[:, None] + torch.arange(size, device=device)[None]
 
 
 def block_sums(x: Float[Tensor, "... key"], size: int) -> Float[Tensor, "... blocks"]:
-    """The sum over each block of `size` keys; the last block may have fewer."""
+    """Sum over each block of `size` keys; the last block may be shorter."""
     whole = (x.shape[-1] + size - 1) // size * size
-    # A whole block of zeros, cut off where the last block ends: for a compiler this is one program for all sizes.
+    # Pad with a whole block of zeros and cut at the last block: this compiles to one program for all lengths.
     zeros = torch.zeros((*x.shape[:-1], size), dtype=x.dtype, device=x.device)
     padded = first(torch.concatenate([x, zeros], dim=-1), whole, -1)
     return reduce(padded, "... (n size) -> ... n", "sum", size=size)
@@ -32,7 +32,7 @@ def block_sums(x: Float[Tensor, "... key"], size: int) -> Float[Tensor, "... blo
 def stride_weights(
     weights: Float[Tensor, "... runs"], per_run: int, count: int
 ) -> Float[Tensor, "... strides"]:
-    """The sum of the weights of all runs that cover each of `count` strides; a run covers `per_run` of them."""
+    """Sum the weights of all runs that cover each of `count` strides; a run covers `per_run` strides."""
     before = torch.zeros((*weights.shape[:-1], per_run - 1), dtype=weights.dtype, device=weights.device)
     after = torch.zeros((*weights.shape[:-1], count), dtype=weights.dtype, device=weights.device)
     padded = torch.concatenate([before, weights, after], dim=-1)
@@ -54,15 +54,16 @@ def chosen_keys(
     num_selected: int,
     query_offset: int | Int[Tensor, ""] = 0,
 ) -> Bool[Tensor, "batch heads query key"]:
-    """Which keys lie in the blocks that matter most to a query and to the heads that share its keys.
+    """Mask of the keys in the most important blocks, shared by the heads of a key/value group.
 
-    No gradient flows through the choice.
+    No gradient flows through the selection.
 
     Args:
-        compressed_weights: how much each query attends to each compressed key.
-        visible: causal or less; a block of which a group of heads sees nothing is not chosen.
+        compressed_weights: attention weights of each query over the compressed keys.
+        visible: boolean mask of the visible keys, at least causal. A block that is fully masked for all heads of a
+            group is not selected.
         num_kv_heads, compressed_size, stride, selected_size, num_selected: as in `NativeSparseAttention`.
-        query_offset: which key the first query is.
+        query_offset: key position of the first query.
     """
     query_len, key_len = visible.shape[-2:]
     count = (key_len + selected_size - 1) // selected_size
@@ -73,7 +74,7 @@ def chosen_keys(
     importance = block_sums(by_stride, per_block)  # batch kv_heads query blocks
 
     own = torch.arange(query_len, device=visible.device) + bounded(query_offset)  # query
-    own = own[:, None] // selected_size  # query 1, the block that it is in
+    own = own[:, None] // selected_size  # query 1, the query's own block
     always = (block == 0) | (block == own) | (block == own - 1)  # query blocks
     importance = torch.where(with_rank(always, 4), torch.inf, importance)
     members = runs(count * selected_size, selected_size, selected_size, device=visible.device)

@@ -1,11 +1,11 @@
-r"""DeepSeek sparse attention: an indexer chooses k keys for each query, and attention sees no others (DeepSeek-V3.2).
+r"""DeepSeek sparse attention: each query attends to the k keys selected by an indexer (DeepSeek-V3.2).
 
 $$ o_t = \mathrm{Attention}\!\left(q_t, \{(k_s, v_s) : s \in T_t\}\right), \qquad
    T_t = \text{the } k \text{ positions } s \le t \text{ of largest } I_{ts} $$
 
-One change from causal attention of any kind: who is seen. The scores I are those of a `LightningIndexer`, all heads
-share the choice, and with k as large as the length nothing changes. In DeepSeek's models the attention is
-`MultiHeadLatentAttention`, and the indexer asks from its latent of queries.
+One change from any causal attention: the set of visible keys. The scores I come from a `LightningIndexer`, and all
+heads share the selection. With k at least the length, nothing changes. In DeepSeek's models, the attention is
+`MultiHeadLatentAttention`, and the indexer computes its queries from the query latent.
 
 | symbol    | argument    |
 |-----------|-------------|
@@ -36,11 +36,11 @@ from torch_attention.sparse.lightning_indexer import LightningIndexer
 
 
 class Indexed(NamedTuple):
-    """What sparse attention remembers of each token.
+    """Cache entries of sparse attention.
 
     Attributes:
-        key, value: what `attention` remembers; of latent attention its `Latents`.
-        index_key: `(batch, length, index_dim)`, the key of the indexer, not yet placed.
+        key, value: cache entries of `attention`; for latent attention, the two fields of `Latents`.
+        index_key: keys of the indexer, `(batch, length, index_dim)`, before positional encoding.
     """
 
     key: Float[Tensor, "batch ... length key_dim"]
@@ -50,12 +50,12 @@ class Indexed(NamedTuple):
 
 @dataclass(frozen=True)
 class Choosing(Cache):
-    """A cache as the attention within sees it: it recalls the keys that the indexer chooses and no others.
+    """Cache wrapper for the inner attention that masks all keys except the selected ones.
 
     Attributes:
-        layer: what chooses.
-        x: the new tokens.
-        cache: what remembers, `Indexed`.
+        layer: layer whose indexer selects the keys.
+        x: new tokens, `(batch, new, embed_dim)`.
+        cache: wrapped cache, with entries of type `Indexed`.
     """
 
     layer: "DeepSeekSparseAttention"
@@ -64,20 +64,20 @@ class Choosing(Cache):
 
     @property
     def entries(self) -> Any:
-        """Those of the attention within."""
+        """Entries of the inner attention."""
         return None if self.cache.entries is None else self.cache.entries[:2]
 
     @property
     def length(self) -> Any:
-        """As the cache says."""
+        """Length of the wrapped cache."""
         return self.cache.length
 
     def check(self, new: int, window: int | None, num_sinks: int) -> None:
-        """As the cache does."""
+        """Check the wrapped cache."""
         self.cache.check(new, window, num_sinks)
 
     def extend(self, entries: Any, visible: Bool[Tensor, "batch new"] | None) -> Recalled:
-        """As the cache does, and hide what is not chosen."""
+        """Extend the wrapped cache and mask the keys that are not selected."""
         mask = None if visible is None else visible[:, None, None]  # batch 1 1 new
         key, value = entries
         seen = recall(self.cache, Indexed(key, value, self.layer.indexer.keys(self.x)), mask)
@@ -92,18 +92,18 @@ class Choosing(Cache):
 
 @checked
 class DeepSeekSparseAttention(nn.Module):
-    """Causal attention to the keys that an indexer chooses (DeepSeek-AI 2025, DeepSeek-V3.2).
+    """Causal attention to the keys selected by an indexer (DeepSeek-AI 2025, DeepSeek-V3.2).
 
-    A choice has no gradient: output and weights tell the indexer nothing. It is trained by itself, so that
-    `softmax(indexer(x))` comes near the weights of full attention, summed over heads (a Kullback-Leibler loss).
+    The selection has no gradient, so the output and the weights do not train the indexer. It is trained separately with
+    a Kullback-Leibler loss, which fits `softmax(indexer(x))` to the weights of full attention summed over heads.
 
     Args:
-        attention: what attends.
-        indexer: what chooses; with a `query_dim` it asks from the latent of queries of `attention`.
-        top_k: how many keys a query sees.
+        attention: inner attention layer.
+        indexer: module that scores the keys; with a `query_dim`, its queries come from the query latent of `attention`.
+        top_k: number of keys that each query attends to.
 
     Raises:
-        ValueError: `top_k` below 1, or an indexer for other features than `attention` has.
+        ValueError: `top_k` below 1, or an indexer whose sizes do not match `attention`.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class DeepSeekSparseAttention(nn.Module):
         latent_dim = attention.q_lora_rank if isinstance(attention, MultiHeadLatentAttention) else None
         if indexer.query_dim not in (None, latent_dim):
             raise ValueError(
-                f"indexer must have query_dim=None or that of the attention's latent of queries, {latent_dim}, "
+                f"indexer must have query_dim=None or the size of the attention's query latent, {latent_dim}, "
                 f"got {indexer.query_dim}"
             )
         self.attention = attention
@@ -134,10 +134,19 @@ class DeepSeekSparseAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         **call: Unpack[SelfCall],
     ) -> AttentionOutput | CachedOutput:
-        """Let every position attend to the best `top_k` of itself and those before it; the rest as in `attention`.
+        """Apply causal attention to the selected keys.
 
-        A key that the mask hides from all heads takes up no place among them. With a cache `attention` must be causal
-        itself; the cache holds `Indexed`.
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask. Keys that it hides from all
+                heads are not selected.
+            cache: KV cache of the earlier positions, with entries of type `Indexed`, if `attention` is causal; None
+                without one.
+            positions, lengths, segments, need_weights, dropout_keep, implementation: as in `attention`.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`; a `CachedOutput` with a
+            cache.
         """
         self.attention.check(x, mask, **call)
         cache, positions = call.get("cache"), call.get("positions")
@@ -163,7 +172,7 @@ class DeepSeekSparseAttention(nn.Module):
         query_positions: Int[Tensor, "..."] | None,
         key_positions: Int[Tensor, "..."] | None,
     ) -> Bool[Tensor, "batch 1 query key"]:
-        """The best `top_k` of the visible keys for each position of `x`, by the indexer's keys."""
+        """Mask of the `top_k` visible keys with the highest indexer scores, for each query."""
         candidates = visible.any(dim=1) if visible.ndim == 4 else visible  # query key, or with batch|1
         scores = self.indexer.scores(
             x, self._asked(x), key, query_positions, key_positions
@@ -171,14 +180,14 @@ class DeepSeekSparseAttention(nn.Module):
         return top_k_mask(scores, self.top_k, candidates)[:, None]
 
     def _asked(self, x: Float[Tensor, "batch length embed"]) -> Float[Tensor, "batch length query_dim"]:
-        """What the indexer's queries are made from."""
+        """Input of the indexer's query projection."""
         if self.indexer.query_dim is None or not isinstance(self.attention, MultiHeadLatentAttention):
             return x
         return normalise(self.attention.q_a_norm, precise(self.attention.q_a_proj, x))
 
 
 def main() -> None:
-    """Show two heads that see the two keys which an indexer chose for both."""
+    """Show two heads that attend to the same two selected keys."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "cat", "sat", "still"]

@@ -1,23 +1,23 @@
-r"""LSH attention: a query attends to the keys that fall into its hash bucket (Reformer: Kitaev et al. 2020).
+r"""LSH attention: a query attends to keys in its hash bucket or nearby ones (Reformer: Kitaev et al. 2020).
 
 $$ h(x) = \arg\max\,[x R;\, -x R], \qquad
    o_i = \sum_{j \in P_i} \exp(q_i^\top k_j - z_i)\, v_j, \qquad
    P_i = \bigcup_r\, \{ j : 0 \le \lfloor s^r_i / m \rfloor - \lfloor s^r_j / m \rfloor \le 1 \} $$
 
-Keys are the queries, brought to one length, so equal directions mean large scores. In each round r random rotations
-hash every position; sorting by bucket puts position i at $s^r_i$, and chunks of m neighbours attend to themselves
-and to the chunk before. A position does not attend to itself, unless it sees nothing else. Not one score of two
-positions that never meet is computed: the cost grows with the length, not with its square.
+Keys are the queries normalised to equal length, so similar directions have large scores. In each round r, random
+rotations hash every position. Sorting by bucket moves position i to $s^r_i$, and chunks of m consecutive positions
+attend to themselves and to the preceding chunk. A position attends to itself only if no other key is visible. Scores
+are computed only within these chunks, so the cost is linear in the length.
 
 | symbol | argument       |                                                                             |
 |--------|----------------|-----------------------------------------------------------------------------|
-| R      | `rotations`    | `(heads, head_dim, rounds, buckets / 2)`: a buffer, or given with the call  |
+| R      | `rotations`    | `(heads, head_dim, rounds, buckets / 2)`: a buffer, or argument of the call |
 | r      | `num_rounds`   |                                                                             |
 | m      | `chunk_length` | must divide the length                                                      |
 
-The authors' code (Trax) and transformers differ from these equations in two ways, each an argument here: a key met in
-several rounds counts several times (`count_repeats`), and the first chunk of a round looks back at the last chunk of
-the round before (`circular`).
+The authors' code (Trax) and transformers differ from these equations in two ways, each an option here: a key that
+shares a chunk in several rounds counts several times (`count_repeats`), and the first chunk of a round attends to the
+last chunk of the previous round (`circular`).
 """
 
 import torch
@@ -41,19 +41,20 @@ from torch_attention.sparse.hashing import lsh_attention, lsh_attention_weights,
 
 @checked
 class LSHAttention(nn.Module):
-    """Multi-head self-attention among positions of similar content (Reformer: Kitaev et al. 2020).
+    """Multi-head self-attention among positions with similar hashes (Reformer: Kitaev et al. 2020).
 
-    `weights` is one matrix for all rounds, of which most is zero; without weights it is never made.
+    The weights of all rounds are combined in one mostly zero matrix, which is computed only with `need_weights`.
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        num_buckets: into how many buckets a round of hashing sorts; even.
-        chunk_length: how many neighbours, after sorting, attend to one another; must divide the length.
-        num_rounds: how often positions are hashed and sorted.
+        num_buckets: number of hash buckets in a round; even.
+        chunk_length: number of positions in a chunk after sorting; must divide the length.
+        num_rounds: number of rounds of hashing and sorting.
         is_causal: whether each position attends only to itself and earlier positions.
-        count_repeats: whether a key that is met in several rounds counts once for each.
-        circular: whether the first chunk of a round sees the last of the round before (of the last, in the first).
+        count_repeats: whether a key counts once for every round in which it shares a chunk with the query.
+        circular: whether the first chunk of a round attends to the last chunk of the previous round (the first round
+            follows the last).
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
@@ -107,21 +108,22 @@ class LSHAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
-        """Let every position attend to those whose buckets lie near its own.
+        """Apply self-attention within chunks of similar positions.
 
         Args:
-            x: the sequence.
-            mask: `(batch, 1, 1, length)`, True where a position may be seen at all; hidden ones are sorted last.
-            rotations: for this call, in place of the buffer; of its shape.
-            need_weights: whether to return the weights; without them no matrix of all pairs is made.
-            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, `(batch, 1, 1, length)`, True for visible positions; None for no mask. Masked positions
+                are sorted last.
+            rotations: random rotations of this call, in the shape of the buffer; None for the buffer.
+            need_weights: whether to return the attention weights; without them, no matrix of all pairs is computed.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Returns:
             Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
 
         Raises:
             TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit, or a length that is no multiple of `chunk_length`.
+            ValueError: shapes that do not fit, or a length that is not a multiple of `chunk_length`.
         """
         check_sequence("x", x, self.embed_dim)
         batch, length = x.shape[:2]
@@ -178,7 +180,7 @@ class LSHAttention(nn.Module):
 
 
 def main() -> None:
-    """Show two heads whose chunks of two words see themselves and the chunk before."""
+    """Show two heads whose chunks of two words attend to themselves and to the preceding chunk."""
     from torch_attention.demonstration import draw, fill, show
 
     words = ["the", "old", "cat", "sat", "very", "still"]

@@ -1,4 +1,4 @@
-"""Attention over images."""
+"""Attention over images and grids."""
 
 from torch_attention.vision.axial import AxialAttention as AxialAttention
 from torch_attention.vision.axial import AxialKeep as AxialKeep

@@ -1,16 +1,16 @@
-r"""Axial attention: along the column of a place, and along its row, instead of over the whole grid (Ho et al. 2019).
+r"""Axial attention: attention along the columns and rows of a grid (Ho et al. 2019).
 
 $$ y = \mathrm{MHA}_{\text{height}}(x_{\cdot, j})_i + \mathrm{MHA}_{\text{width}}(x_{i, \cdot})_j $$
 
-One change from `MultiHeadSelfAttention` over all places of a grid: it is run on every column and on every row, with
-weights of its own for each direction, and the two results are added. A place sees height + width places, not
-height · width; two such layers connect all. (Ho et al. stack layers of one direction each; adding the two, as in
-CCNet, Huang et al. 2019, lets one layer see both.)
+One change from `MultiHeadSelfAttention` over all positions of a grid: it runs on every column and on every row, with
+separate parameters for each direction, and the two results are added. Each position attends to height + width positions
+instead of height · width; two such layers connect all positions. (Ho et al. stack layers of one direction each. The
+sum, as in CCNet, Huang et al. 2019, covers both directions in one layer.)
 
 | symbol     | parameter          |                                        |
 |------------|--------------------|----------------------------------------|
-| MHA_height | `height_attention` | runs down each column, from row to row |
-| MHA_width  | `width_attention`  | runs along each row                    |
+| MHA_height | `height_attention` | along each column                      |
+| MHA_width  | `width_attention`  | along each row                         |
 """
 
 from typing import NamedTuple
@@ -28,13 +28,13 @@ from torch_attention.vision.grids import check_grid
 
 
 class AxialOutput(NamedTuple):
-    """`output, height_weights, width_weights = attention(grid)`.
+    """Result of axial attention: `output, height_weights, width_weights = attention(grid)`.
 
     Attributes:
-        output: `(batch, height, width, embed)`.
-        height_weights: `(batch, width, heads, height, height)`, one matrix a column; None with
+        output: output grid, `(batch, height, width, embed)`.
+        height_weights: weights within each column, `(batch, width, heads, height, height)`; None with
             `need_weights=False`.
-        width_weights: `(batch, height, heads, width, width)`, one matrix a row; None with `need_weights=False`.
+        width_weights: weights within each row, `(batch, height, heads, width, width)`; None with `need_weights=False`.
     """
 
     output: Float[Tensor, "batch height width embed"]
@@ -43,11 +43,11 @@ class AxialOutput(NamedTuple):
 
 
 class AxialKeep(NamedTuple):
-    """Boolean dropout masks of `AxialAttention`, True keeps; one that is None is sampled in training.
+    """Boolean dropout masks of `AxialAttention`, True keeps; None samples a mask in training.
 
     Attributes:
-        height: `(batch, width, heads, height, height)`.
-        width: `(batch, height, heads, width, width)`.
+        height: mask for the columns, `(batch, width, heads, height, height)`.
+        width: mask for the rows, `(batch, height, heads, width, width)`.
     """
 
     height: Bool[Tensor, "batch width heads height height"] | None = None
@@ -56,11 +56,11 @@ class AxialKeep(NamedTuple):
 
 @checked
 class AxialAttention(nn.Module):
-    """Self-attention down the columns of a grid plus self-attention along its rows (Ho et al. 2019).
+    """Sum of self-attention along the columns and along the rows of a grid (Ho et al. 2019).
 
     Args:
         embed_dim: features of input and output.
-        num_heads: heads of both attentions; must divide `embed_dim`.
+        num_heads: number of heads in each direction; must divide `embed_dim`.
         bias: whether the projections have biases.
         dropout: dropout rate of the attention weights in training.
 
@@ -96,11 +96,11 @@ class AxialAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: AxialKeep | None = None,
     ) -> AxialOutput:
-        """Let every place attend to the places of its column, and to those of its row.
+        """Apply self-attention within each column and within each row.
 
         Args:
-            x: the grid.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
+            x: input grid, `(batch, height, width, embed_dim)`.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
             dropout_keep: boolean dropout masks, True keeps; used instead of sampling them.
 
         Returns:
@@ -153,7 +153,7 @@ def _lines_of_batch(
 
 
 def main() -> None:
-    """Show what a place of a grid of 2 by 3 looks at: the rows of its column, and the columns of its row."""
+    """Show the weights of a 2 by 3 grid: within its columns and within its rows."""
     from torch_attention.demonstration import draw, fill
 
     attention = fill(AxialAttention(embed_dim=4, num_heads=1))

@@ -1,6 +1,6 @@
-"""Images and grids of features: `(batch, height, width, channels)`, as they come in and go out.
+"""Grids of features, `(batch, height, width, channels)`, as input and output of attention.
 
-No kind of attention over a grid takes a padding mask: a grid has no padding.
+Attention over a grid takes no padding mask, because a grid has no padding.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from torch_attention.checks import check_floating
 
 
 class GridOutput(NamedTuple):
-    """`output, weights = attention(grid)`.
+    """Result of attention over a grid: `output, weights = attention(grid)`.
 
     Attributes:
-        output: `(batch, height, width, embed)`.
-        weights: of a shape that each class states, the last two axes being query and key; before dropout, in at
-            least float32. None with `need_weights=False`.
+        output: output grid, `(batch, height, width, embed)`.
+        weights: attention weights before dropout, in at least float32; the last two axes are query and key, and each
+            class states the full shape. None with `need_weights=False`.
     """
 
     output: Float[Tensor, "batch height width embed"]
@@ -27,7 +27,7 @@ class GridOutput(NamedTuple):
 
 
 def check_grid(name: str, x: Tensor, dim: int) -> None:
-    """Raise unless `x` is floating-point and `(batch, height, width, dim)`."""
+    """Raise unless `x` is floating-point and has shape `(batch, height, width, dim)`."""
     check_floating(name, x)
     if x.ndim != 4 or x.shape[-1] != dim:
         raise ValueError(f"{name} must have shape (batch, height, width, {dim}), got {tuple(x.shape)}")
@@ -35,7 +35,7 @@ def check_grid(name: str, x: Tensor, dim: int) -> None:
 
 @checked
 def flatten_grid(x: Float[Tensor, "batch height width embed"]) -> Float[Tensor, "batch area embed"]:
-    """Lay the rows one after the other: the place (y, x) becomes position `y * width + x`."""
+    """Flatten a grid in row-major order: (y, x) becomes position `y * width + x`."""
     return rearrange(x, "batch height width embed -> batch (height width) embed")
 
 
@@ -43,5 +43,5 @@ def flatten_grid(x: Float[Tensor, "batch height width embed"]) -> Float[Tensor, 
 def unflatten_grid(
     x: Float[Tensor, "batch area embed"], height: int, width: int
 ) -> Float[Tensor, "batch height width embed"]:
-    """Cut a sequence into rows again: the inverse of `flatten_grid`."""
+    """Restore a grid from a row-major sequence: the inverse of `flatten_grid`."""
     return rearrange(x, "batch (height width) embed -> batch height width embed", height=height, width=width)

@@ -1,16 +1,16 @@
-r"""The Vision Transformer: an image as a sequence of patches (Dosovitskiy et al. 2020).
+r"""Vision Transformer: an image as a sequence of patches (Dosovitskiy et al. 2020).
 
 $$ z_0 = [c;\, E p_1;\, \dots;\, E p_n] + P, \qquad z' = z + \mathrm{MSA}(\mathrm{LN}(z)), \qquad
    z'' = z' + \mathrm{MLP}(\mathrm{LN}(z')) $$
 
-One change from a block of `Encoder`: the norms stand before the sublayers, not after them, so that the residual
-path is never normalised. `PatchEmbedding` makes z_0, and each `ViTBlock` the next z.
+One change from a block of `Encoder`: the norms precede the sublayers (pre-norm), so that the residual path is never
+normalised. `PatchEmbedding` computes z_0, and each `ViTBlock` the next z.
 
 | symbol | argument or parameter |                                                    |
 |--------|-----------------------|----------------------------------------------------|
-| p_i    | `patch_size`          | patches of the image, row after row                |
+| p_i    | `patch_size`          | patches of the image, in row-major order           |
 | E      | `patch_proj`          | a convolution whose stride is its kernel           |
-| c      | `class_token`         | a learned vector in front, read at the end         |
+| c      | `class_token`         | learned first token, whose output is used          |
 | P      | `positions`           | one learned vector for `c` and for each patch      |
 """
 
@@ -30,15 +30,13 @@ from torch_attention.vision.grids import flatten_grid
 
 @checked
 class PatchEmbedding(nn.Module):
-    """An image cut into patches, one vector each, behind a class token and with positions added.
-
-    Source: Dosovitskiy et al. 2020, equation 1.
+    """Embedding of an image as a class token and patches, with learned positions (Dosovitskiy et al. 2020, eq. 1).
 
     Args:
-        image_size: height and width of every image.
-        patch_size: height and width of a patch; must divide those of the image.
+        image_size: height and width of the images.
+        patch_size: height and width of a patch; must divide `image_size`.
         in_channels: channels of the image.
-        embed_dim: features of a patch.
+        embed_dim: features of a patch embedding.
 
     Raises:
         ValueError: patches that do not tile the image.
@@ -67,13 +65,13 @@ class PatchEmbedding(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch height width channels"]
     ) -> Float[Tensor, "batch length embed"]:
-        """Embed each patch, row after row, and put the class token in front.
+        """Embed the patches in row-major order, after the class token.
 
         Args:
-            image: channels last, and of the size that there are positions for.
+            image: images, `(batch, height, width, channels)`, of size `image_size`.
 
         Returns:
-            One vector for the class token and one for each patch.
+            Embeddings `(batch, 1 + num_patches, embed_dim)`, the class token first.
 
         Raises:
             ValueError: an image of another size.
@@ -90,14 +88,15 @@ class PatchEmbedding(nn.Module):
 
 @checked
 class ViTBlock(nn.Module):
-    """Self-attention, then feed-forward: x = x + f(norm(x)) each (Dosovitskiy et al. 2020, equations 2 and 3).
+    """Pre-norm transformer block: self-attention, then feed-forward (Dosovitskiy et al. 2020, equations 2 and 3).
 
     Args:
         embed_dim: features of input and output.
         num_heads: number of heads; must divide `embed_dim`.
-        ffn_dim: features inside the feed-forward network; `4 * embed_dim` if None.
-        activation: of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or `"silu"`.
-        norm_eps: added to the variance in each normalisation; 1e-6 in the paper's code and in timm, 1e-12 in
+        ffn_dim: hidden features of the feed-forward network; None for `4 * embed_dim`.
+        activation: activation of the feed-forward network: `"relu"`, `"gelu"` (erf), `"gelu_tanh"`, `"quick_gelu"` or
+            `"silu"`.
+        norm_eps: constant added to the variance in each normalisation; 1e-6 in the paper's code and in timm, 1e-12 in
             Hugging Face's checkpoints.
         bias: whether the linear maps have biases.
         dropout: dropout rate of the attention weights in training.
@@ -137,7 +136,21 @@ class ViTBlock(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch heads length length"] | None = None,
     ) -> AttentionOutput:
-        """Encode one block; arguments, result and errors as in `MultiHeadSelfAttention`."""
+        """Apply one transformer block.
+
+        Args:
+            x: input sequence, `(batch, length, embed_dim)`.
+            mask: boolean mask, True where a query may attend to a key; None for no mask.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
+
+        Returns:
+            Output `(batch, length, embed_dim)` and weights `(batch, heads, length, length)`.
+
+        Raises:
+            TypeError: a mask that is not boolean.
+            ValueError: shapes that do not fit.
+        """
         check_sequence("x", x, self.embed_dim)
         check_pairs(x, x, mask, dropout_keep, self.num_heads)
         attended, weights = self.attention(
@@ -149,7 +162,7 @@ class ViTBlock(nn.Module):
 
 
 def main() -> None:
-    """Show how the class token of an image of 4 by 6 pixels looks at its six patches."""
+    """Show the attention weights of a 4 by 6 image: its class token and six patches."""
     from torch_attention.demonstration import draw, fill, show
 
     embedding = fill(PatchEmbedding(image_size=(4, 6), patch_size=(2, 2), in_channels=3, embed_dim=8))

@@ -1,12 +1,12 @@
-r"""Attention within windows of an image, and within windows that lie across the borders of those (Liu et al. 2021).
+r"""Window attention and shifted-window attention over images (Swin Transformer, Liu et al. 2021).
 
 $$ \mathrm{softmax}\!\left(Q K^\top / \sqrt{d} + B\right) V \quad \text{in each window}, \qquad
    B_{ij} = \hat{B}[y_i - y_j,\; x_i - x_j] $$
 
-One change from `MultiHeadSelfAttention` over all places of a grid: a place sees the w by w places of its window
-alone, so the cost grows with the area and not with its square. `ShiftedWindowAttention` rolls the grid by `shift`
-before, and back after, so that windows connect what the unshifted ones kept apart; where rolling brought the
-far edge of the grid into a window, the two sides do not see each other.
+One change from `MultiHeadSelfAttention` over all positions of a grid: each position attends only to the w by w
+positions of its window, so the cost is linear in the area. `ShiftedWindowAttention` rolls the grid by `shift` before
+the attention and back afterwards, so that windows connect neighbours across the unshifted borders. A mask separates
+positions that are neighbours only because of the roll.
 
 | symbol | argument or parameter |                                                            |
 |--------|-----------------------|------------------------------------------------------------|
@@ -33,10 +33,10 @@ from torch_attention.vision.grids import GridOutput, check_grid
 def pad_to_windows(
     x: Float[Tensor, "batch height width embed"], window_size: int
 ) -> Float[Tensor, "batch padded_height padded_width embed"]:
-    """Lay zeros below and to the right until windows tile the grid."""
+    """Pad with zeros at the bottom and right until windows tile the grid."""
     batch, height, width, embed = x.shape
     high, wide = ((size + window_size - 1) // window_size * window_size for size in (height, width))
-    # A whole window of zeros, cut off where the grid ends: for a compiler this is one program for all sizes.
+    # Pad with a whole window of zeros and cut at the last window: this compiles to one program for all sizes.
     if not (is_static(height) and height == high):
         zeros = torch.zeros((batch, window_size, width, embed), dtype=x.dtype, device=x.device)
         x = first(torch.concatenate([x, zeros], dim=1), high, 1)
@@ -50,7 +50,7 @@ def pad_to_windows(
 def split_windows(
     x: Shaped[Tensor, "batch height width embed"], window_size: int
 ) -> Shaped[Tensor, "batch windows area embed"]:
-    """Cut a grid into windows, row after row, and each window into its places, row after row."""
+    """Split a grid into windows, with windows and their positions in row-major order."""
     return rearrange(x, "b (y r) (x c) e -> b (y x) (r c) e", r=window_size, c=window_size)
 
 
@@ -58,7 +58,7 @@ def split_windows(
 def merge_windows(
     windows: Float[Tensor, "batch windows area embed"], window_size: int, height: int, width: int
 ) -> Float[Tensor, "batch height width embed"]:
-    """Lay windows side by side again: the inverse of `split_windows`."""
+    """Assemble a grid from windows: the inverse of `split_windows`."""
     rows, columns = height // window_size, width // window_size
     sizes = {"y": rows, "x": columns, "r": window_size, "c": window_size}
     return rearrange(windows, "b (y x) (r c) e -> b (y r) (x c) e", **sizes)
@@ -66,7 +66,7 @@ def merge_windows(
 
 @checked
 def relative_positions(window_size: int, *, device: torch.device | str | None) -> Int[Tensor, "area area"]:
-    """Which row of the table of biases belongs to a query and a key of a window: one for each difference."""
+    """Row of the bias table for each query and key of a window, one row per relative position."""
     places = torch.arange(window_size**2, device=device)  # area
     rows, columns = places // window_size, places % window_size
     down = rows[:, None] - rows[None] + window_size - 1  # area area
@@ -78,12 +78,13 @@ def relative_positions(window_size: int, *, device: torch.device | str | None) -
 def shifted_regions(
     height: int, width: int, window_size: int, shift: int, *, device: torch.device | str | None
 ) -> Bool[Tensor, "windows area area"]:
-    """Who sees whom in the windows of a rolled grid: True where rolling has not brought two places together.
+    """Mask of the windows of a rolled grid, True for pairs of positions that the roll has not brought together.
 
     Args:
-        height, width: of the grid; multiples of `window_size`.
+        height, width: size of the grid; multiples of `window_size`.
         window_size: height and width of a window.
-        shift: by how many places the grid was rolled up and to the left.
+        shift: number of positions by which the grid was rolled up and to the left.
+        device: device of the result.
     """
     rows = torch.arange(height, device=device) >= height - shift  # height, True where rolled from the top
     columns = torch.arange(width, device=device) >= width - shift  # width, True where rolled from the left
@@ -96,8 +97,8 @@ def shifted_regions(
 class WindowAttention(nn.Module):
     """Multi-head self-attention within each window of a grid (Liu et al. 2021, section 3.2).
 
-    A grid that windows do not tile is padded with zeros below and to the right, as Swin does; the padding is seen
-    as any other place is, and cut off at the end.
+    A grid that windows do not tile is padded with zeros at the bottom and right, as in Swin. Queries attend to the
+    padding like to any other position; it is removed from the output.
 
     Args:
         embed_dim: features of input and output.
@@ -143,18 +144,18 @@ class WindowAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch windows heads area area"] | None = None,
     ) -> GridOutput:
-        """Let every place attend to the places of its window.
+        """Apply self-attention within each window.
 
         Args:
-            x: the grid.
-            mask: True where a place of a window attends to another, `(batch|1, windows|1, heads|1, area|1, area)`,
-                places and windows counted row after row.
-            need_weights: whether to return the weights; without them the fastest implementation runs.
-            dropout_keep: boolean dropout mask, True keeps a weight; used instead of sampling one.
+            x: input grid, `(batch, height, width, embed_dim)`.
+            mask: boolean mask, `(batch|1, windows|1, heads|1, area|1, area)`, True where a query may attend to a key,
+                with windows and positions in row-major order; None for no mask.
+            need_weights: whether to return the attention weights; without them a fused kernel may run.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Returns:
-            Output `(batch, height, width, embed_dim)` and weights `(batch, windows, heads, area, area)`, area
-            being `window_size ** 2`.
+            Output `(batch, height, width, embed_dim)` and weights `(batch, windows, heads, area, area)`, where area is
+            `window_size ** 2`.
 
         Raises:
             TypeError: a mask that is not boolean.
@@ -188,7 +189,7 @@ class WindowAttention(nn.Module):
         return GridOutput(first(first(output, height, 1), width, 2), weights)  # batch height width embed
 
     def weights_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the weights for a grid of that shape, `(batch, windows, heads, area, area)`."""
+        """Shape of the weights for a grid of the given shape, `(batch, windows, heads, area, area)`."""
         side = self.window_size
         num_windows = -(-shape[1] // side) * -(-shape[2] // side)  # rounded up
         return (shape[0], num_windows, self.num_heads, side**2, side**2)
@@ -201,17 +202,17 @@ class WindowAttention(nn.Module):
 
 @checked
 class ShiftedWindowAttention(nn.Module):
-    """`WindowAttention` in windows that are moved down and to the right by `shift` places (Liu et al. 2021).
+    """Window attention with windows shifted down and to the right by `shift` positions (Liu et al. 2021).
 
-    With `shift=0` it is `WindowAttention`. A grid that one window spans in either direction is not shifted, as in
-    Swin.
+    With `shift=0` it is `WindowAttention`. As in Swin, a grid that fits into one window in either direction is not
+    shifted.
 
     Args:
         embed_dim, num_heads, window_size, bias, dropout: as in `WindowAttention`.
-        shift: at least 0 and below `window_size`; half of it if None.
+        shift: shift of the windows, at least 0 and below `window_size`; None for `window_size // 2`.
 
     Raises:
-        ValueError: as `WindowAttention`, or a shift outside of the window.
+        ValueError: as in `WindowAttention`, or a shift outside [0, `window_size`).
     """
 
     def __init__(
@@ -244,11 +245,11 @@ class ShiftedWindowAttention(nn.Module):
         need_weights: bool = True,
         dropout_keep: Bool[Tensor, "batch windows heads area area"] | None = None,
     ) -> GridOutput:
-        """Let every place attend to the places of its shifted window; arguments and errors as in `WindowAttention`.
+        """Apply self-attention within each shifted window; arguments and errors as in `WindowAttention`.
 
         Returns:
-            Output, and weights `(batch, windows, heads, area, area)` of the rolled grid: its place (y, x) is the
-            place (y + shift, x + shift) of `x`, counted around the edges.
+            Output, and weights `(batch, windows, heads, area, area)` of the rolled grid: its position (y, x) is the
+            position (y + shift, x + shift) of `x`, modulo the size of the grid.
         """
         check_grid("x", x, self.attention.embed_dim)
         check_keep(dropout_keep, self.attention.weights_shape(x.shape))
@@ -270,7 +271,7 @@ class ShiftedWindowAttention(nn.Module):
 
 
 def main() -> None:
-    """Show the four windows of a grid of 4 by 4 places, shifted by one: three of them are cut by a seam."""
+    """Show the four shifted windows of a 4 by 4 grid; the mask divides three of them."""
     from torch_attention.demonstration import draw, fill
 
     attention = fill(ShiftedWindowAttention(embed_dim=4, num_heads=1, window_size=2))

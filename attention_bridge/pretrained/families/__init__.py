@@ -1,7 +1,7 @@
-"""Families of checkpoints: which model of the mirrors computes a configuration, and how its weights are laid out.
+"""Model families: readers that map a checkpoint's configuration to a model of the mirrors and a weight layout.
 
-Neither framework is needed. A field that changes the arithmetic and is not understood is refused by its name: what is
-read here gives the same numbers, or nothing.
+Neither framework is needed. An unsupported field that may affect the outputs raises an error that names it, so that a
+loaded model never silently computes something else.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ FAMILIES: dict[str, Family] = {
 def read_config(
     given: Mapping[str, Any], names: Collection[str] = (), source: object = "config.json"
 ) -> Reading:
-    """What a configuration means.
+    """Read a model's configuration.
 
     Args:
-        given: what `config.json` holds, or Meta's `params.json`.
-        names: the names of the checkpoint's tensors, which tell whether there is a pooler or a classifier. Where they
-            lead to the tensors or their shapes, sizes that no tensor can have are refused before a model is built.
-        source: how messages call the configuration.
+        given: the configuration, the content of `config.json` or of Meta's `params.json`.
+        names: names of the checkpoint's tensors, which show whether there is a pooler or a classifier. For a mapping
+            of names to tensors or shapes, sizes larger than the tensors raise an error before a model is built.
+        source: name of the configuration in messages.
+
+    Returns:
+        The model with its configuration, the layout of the tensors, and sizes of axes for `convert`.
 
     Raises:
-        CheckpointError: a family that is not known, a size that is absent or impossible, or a field that may change
-            the arithmetic and is not understood.
+        CheckpointError: the family is unknown, a size is missing or impossible, or an unsupported field may affect the
+            outputs.
     """
     try:
         return _read(Fields(given, source), names)
@@ -64,7 +67,7 @@ def _read(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def _head_axes(model: Part) -> dict[str, int]:
-    """How heads are cut, where all layers have the same: h heads, g of keys, d features, that is pairs of them."""
+    """Axis sizes of attention heads, if equal in all layers: h heads, g key heads, d features, d / 2 rotary pairs."""
     config = model.arguments["config"].arguments
     sizes = config
     if "layers" in config:

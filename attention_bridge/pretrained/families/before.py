@@ -1,4 +1,4 @@
-"""Read configurations that the mirrors saved before models were described layer by layer."""
+"""Readers of older mirror configurations, from before models were described layer by layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNKNOWN = "fields that are not known"
 
 
 def read_rotary_decoder(fields: Fields) -> Part:
-    """A `RotaryDecoderConfig`."""
+    """Read a `RotaryDecoderConfig`."""
     fields.only("class", "RotaryDecoderConfig")
     heads, num_layers = _heads(fields.part("heads")), fields.layers("num_layers")
     rope = _rope(fields.part("rope"), heads.head_dim)
@@ -42,7 +42,7 @@ def read_rotary_decoder(fields: Fields) -> Part:
 
 
 def read_parallel_decoder(fields: Fields) -> Part:
-    """A `ParallelDecoderConfig`."""
+    """Read a `ParallelDecoderConfig`."""
     fields.only("class", "ParallelDecoderConfig")
     heads = _heads(fields.part("heads"))
     turned, base = fields.size("rotary_dim", default=None), fields.number("rope_base", default=10000.0)
@@ -69,7 +69,7 @@ def read_parallel_decoder(fields: Fields) -> Part:
 
 
 def read_latent_decoder(fields: Fields) -> Part:
-    """A `LatentDecoderConfig`."""
+    """Read a `LatentDecoderConfig`."""
     fields.only("class", "LatentDecoderConfig")
     heads = fields.part("heads")
     heads.only("class", "LatentHeadsConfig")
@@ -106,14 +106,14 @@ READERS: dict[str, Callable[[Fields], Part]] = {
 
 
 def read_before(fields: Fields, name: str) -> Part:
-    """The description of a model that was a class of its own."""
+    """Read the description of a model that had a class of its own."""
     spec = READERS[name](fields)
     fields.refuse_unread(UNKNOWN)
     return spec
 
 
 def with_own_heads(fields: Fields) -> Fields:
-    """The fields of a `RelativeEncoderDecoderConfig` whose heads were a configuration of their own."""
+    """The fields of a `RelativeEncoderDecoderConfig`, with a nested configuration of heads merged into them."""
     if "heads" not in fields.given:
         return fields
     heads = _heads(fields.part("heads"))

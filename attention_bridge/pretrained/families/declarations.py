@@ -1,6 +1,6 @@
-"""The models of the mirrors and the fields of their configurations, read from the source.
+"""The mirrors' models and the fields of their configurations, parsed from the source code.
 
-A configuration is checked without either framework, so no mirror is imported: what its dataclasses say is parsed.
+Configurations are checked without either framework, so no mirror is imported.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 
 class Declared(NamedTuple):
-    """One field of a dataclass.
+    """A declared field of a dataclass, or argument of a function.
 
     Attributes:
-        kind: its annotation, such as `int | None`.
-        required: whether it has no default.
+        kind: type annotation, such as `int | None`.
+        required: whether there is no default.
     """
 
     kind: str
@@ -27,7 +27,7 @@ class Declared(NamedTuple):
 
 @cache
 def configurations() -> dict[str, dict[str, Declared]]:
-    """The configurations of the mirrors' models: class to field to what is declared of it."""
+    """The configuration classes of the mirrors' models: class name to field name to declaration."""
     return {
         node.name: _fields(node) for node in _classes() if node.name.endswith(("Config", "Spec", "Tokens"))
     }
@@ -35,7 +35,7 @@ def configurations() -> dict[str, dict[str, Declared]]:
 
 @cache
 def models() -> dict[str, str]:
-    """The mirrors' models, which keep their configuration: class to the class of the configuration."""
+    """The mirrors' models that store a configuration: class name to configuration class."""
     return {
         node.name: ast.unparse(argument.annotation)
         for node in _classes()
@@ -58,12 +58,12 @@ FUNCTIONS = (
     "longrope_amplitude",
     "proportional_frequencies",
 )
-OWN = {"self", "device", "dtype", "factory"}  # arguments that say where parameters are made
+OWN = {"self", "device", "dtype", "factory"}  # arguments that a description does not contain
 
 
 @cache
 def parts() -> dict[str, dict[str, Declared]]:
-    """What a description may name: classes of the catalogue, feed-forward networks and norms, with their arguments."""
+    """The parts that a description may name, with their arguments: attention classes, feed-forwards and norms."""
     package = _package()
     nodes = [node for file in sorted(package.rglob("*.py")) for node in _nodes(file)]
     classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
@@ -81,7 +81,7 @@ def parts() -> dict[str, dict[str, Declared]]:
 
 
 def _constructor(node: ast.ClassDef | None, classes: Mapping[str, ast.ClassDef]) -> ast.FunctionDef | None:
-    """The constructor of a class, or the one that it inherits."""
+    """The constructor of a class, its own or an inherited one."""
     while node is not None:
         for line in node.body:
             if isinstance(line, ast.FunctionDef) and line.name == "__init__":
@@ -91,7 +91,7 @@ def _constructor(node: ast.ClassDef | None, classes: Mapping[str, ast.ClassDef])
 
 
 def _arguments(made: ast.FunctionDef, classes: Mapping[str, ast.ClassDef]) -> Iterator[tuple[str, Declared]]:
-    """The arguments of a function, those by name too that a `TypedDict` lists."""
+    """The arguments of a function, including keyword arguments that a `TypedDict` lists."""
     given = made.args
     least = len(given.args) - len(given.defaults)
     for n, argument in enumerate(given.args):
@@ -122,7 +122,7 @@ def _fields(node: ast.ClassDef) -> dict[str, Declared]:
 
 @cache
 def _classes() -> tuple[ast.ClassDef, ...]:
-    """The classes of the models' files."""
+    """The classes in the files of the mirror's models."""
     files = sorted(_package().joinpath("models").glob("*.py"))
     return tuple(node for file in files for node in _nodes(file) if isinstance(node, ast.ClassDef))
 
@@ -132,7 +132,7 @@ def _nodes(file: Path) -> list[ast.stmt]:
 
 
 def _package() -> Path:
-    """Where the mirror in PyTorch stands; both declare the same."""
+    """The directory of the PyTorch mirror; the JAX mirror has the same declarations."""
     package = importlib.util.find_spec("torch_attention")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("torch_attention is not installed")

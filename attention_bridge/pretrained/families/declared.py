@@ -1,6 +1,6 @@
-"""The sizes that a configuration declares, against the tensors there are: a small file must ask for no large model.
+"""Check of a configuration's sizes against the tensors: a small checkpoint must not request a large model.
 
-Building a model takes memory before its weights are compared one by one. So what no tensor can hold is refused first.
+Building a model takes memory before its weights are compared, so impossible sizes raise an error first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from attention_bridge.catalogue.part import Part
 from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.families.family import Reading
 
-# Axes of weights. A window, the distance of the last bucket or the number of a token is none.
+# Fields that are sizes of weight axes; a window, a distance or a token id is not.
 AXES = (
     "vocab_size", "embed_dim", "num_heads", "num_kv_heads", "head_dim", "ffn_dim", "token_dim", "num_types",
     "feature_dim", "in_channels", "num_features", "num_buckets", "num_experts", "kv_lora_rank", "q_lora_rank",
@@ -23,15 +23,15 @@ AXES = (
 
 
 def check_sizes(reading: Reading, tensors: Mapping[str, Any], source: object) -> None:
-    """Refuse more layers than there are tensors, and axes longer than the largest tensor.
+    """Check that there are no more layers than tensors, and no axes longer than the largest tensor.
 
     Args:
-        reading: of the configuration.
-        tensors: arrays, or what else has a `shape`, under their names.
-        source: how messages call the configuration.
+        reading: the read configuration.
+        tensors: arrays, or other objects with a `shape`, by name.
+        source: name of the configuration in messages.
 
     Raises:
-        CheckpointError: naming the size, as the model calls it.
+        CheckpointError: a size is too large; the message gives its name in the model.
     """
     largest = max((math.prod(tensor.shape) for tensor in tensors.values()), default=0)
     for name, size in _sizes(reading.model):
@@ -47,7 +47,7 @@ def check_sizes(reading: Reading, tensors: Mapping[str, Any], source: object) ->
 
 
 def _sizes(part: Part) -> Iterator[tuple[str, int]]:
-    """All whole numbers of a description by their names, and how many layers it lists."""
+    """Yield the name and value of every integer in a description, and the number of its layers."""
     for name, value in part.arguments.items():
         if name == "layers":
             yield "num_layers", len(value)

@@ -1,4 +1,4 @@
-"""GPT-2, GPT-NeoX, BLOOM, Falcon: decoders with layer norms."""
+"""Readers of decoders with layer norms: GPT-2, GPT-NeoX, BLOOM, Falcon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attention_bridge.weights.layouts.hf_gpt_neox import HF_GPT_NEOX
 
 
 def read_gpt2(fields: Fields, names: Collection[str]) -> Reading:
-    """GPT-2 (Radford et al. 2019)."""
+    """Read a GPT-2 configuration (Radford et al. 2019)."""
     fields.only("scale_attn_weights", True)
     fields.only("scale_attn_by_inverse_layer_idx", False)
     fields.only("tie_word_embeddings", True)
@@ -42,7 +42,7 @@ def read_gpt2(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_gpt_neox(fields: Fields, names: Collection[str]) -> Reading:
-    """GPT-NeoX (Black et al. 2022)."""
+    """Read a GPT-NeoX configuration (Black et al. 2022)."""
     fields.only("attention_bias", True)
     tied = fields.flag("tie_word_embeddings", False)
     dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",))
@@ -73,7 +73,7 @@ def read_gpt_neox(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_bloom(fields: Fields, names: Collection[str]) -> Reading:
-    """BLOOM (Le Scao et al. 2022)."""
+    """Read a BLOOM configuration (Le Scao et al. 2022)."""
     fields.only("apply_residual_connection_post_layernorm", False)
     tied = fields.flag("tie_word_embeddings", True)
     fields.raw("slow_but_exact", "masked_softmax_fusion", "skip_bias_add", "skip_bias_add_qkv", "seq_length")
@@ -99,7 +99,7 @@ def read_bloom(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
-    """Falcon (Almazrouei et al. 2023), with rotary positions and parallel sublayers."""
+    """Read a Falcon configuration with rotary positions and parallel sublayers (Almazrouei et al. 2023)."""
     fields.only("alibi", False)
     fields.only("apply_residual_connection_post_layernorm", False)
     fields.only("parallel_attn", True)
@@ -134,18 +134,16 @@ def read_falcon(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def with_tied(layout: Layout, tied: bool, head: str, embeddings: str) -> Layout:
-    """The layout of a model whose head, where it is saved at all, repeats its embeddings."""
-    again = Tied(head, embeddings, "the embeddings again")
+    """The layout, with `head` declared as tied to `embeddings` if the model's embeddings are tied."""
+    again = Tied(head, embeddings, "tied embeddings")
     return replace(layout, tied=(*layout.tied, again)) if tied else layout
 
 
 def _plain_rope(fields: Fields, rotary_dim: int, head_dim: int) -> Part:
-    """Rotary positions that nothing stretches."""
+    """A rotary embedding without scaling of positions."""
     found = rope(fields, rotary_dim, head_dim=head_dim)
     if "frequencies" in found.arguments:
-        raise CheckpointError(
-            f"{fields.source} must have a rope_type default, got one that stretches positions"
-        )
+        raise CheckpointError(f"{fields.source} must have a rope_type default, got one that scales positions")
     return found
 
 

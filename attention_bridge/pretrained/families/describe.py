@@ -1,7 +1,7 @@
-"""Language models as data: the descriptions from which both mirrors build, made of what families have in common.
+"""Descriptions of language models as data, from which both mirrors build models.
 
-A description is a part `ModelSpec` of parts `LayerSpec`, whose mixers are classes of the catalogue: what a family adds
-to grouped heads, such as normalised queries or a window, is the class that says so.
+A description is a part `ModelSpec` with parts `LayerSpec`, whose mixers are attention classes of the catalogue. A
+family's variant of attention, such as normalised queries or a window, is a choice of this class.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from attention_bridge.catalogue.part import Part
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads of a model's attention.
+    """The attention heads of a model.
 
     Attributes:
         embed_dim: features of input and output.
-        num_heads, num_kv_heads: heads of queries, and of keys and values.
+        num_heads, num_kv_heads: number of query heads, and of key and value heads.
         head_dim: features of a head.
         qkv_bias, out_bias: whether the projections have biases.
-        scale: factor on the scores; None for `1 / sqrt(head_dim)`.
-        softcap: c in c tanh(score / c); None leaves scores unbounded.
-        qk_norm: whether queries and keys are normalised, head by head.
+        scale: factor on the scores; None for 1/sqrt(head_dim).
+        softcap: c in c tanh(score / c); None for no softcap.
+        qk_norm: whether queries and keys are normalised per head.
         norm_eps: added to the mean square in each norm.
         unit_offset: whether norms multiply by 1 + weight instead of weight.
     """
@@ -43,7 +43,12 @@ class Heads:
     unit_offset: bool = False
 
     def mixer(self, position: Part, window: int | None = None) -> Part:
-        """The attention class of the catalogue for these heads."""
+        """Describe the attention class for these heads.
+
+        Args:
+            position: positional encoding.
+            window: number of visible keys, including the query's own; None for no limit.
+        """
         given: dict[str, Any] = {
             "num_heads": self.num_heads,
             "num_kv_heads": self.num_kv_heads,
@@ -65,7 +70,7 @@ class Heads:
         return Part("GroupedQueryAttention" if window is None else "SlidingWindowAttention", given)
 
     def norm(self, dim: int | None = None) -> Part:
-        """The RMS norm of the model, over `dim` features; None leaves `dim` to the layer that holds it."""
+        """Describe the model's RMS norm over `dim` features; None leaves `dim` to the layer that owns the norm."""
         sizes = {} if dim is None else {"dim": dim}
         return Part("rms_norm", {**sizes, "eps": self.norm_eps, "unit_offset": self.unit_offset})
 
@@ -86,22 +91,22 @@ def rotary_decoder(
     logit_softcap: float | None = None,
     tied: bool = False,
 ) -> Part:
-    """A decoder of Llama's shape: RMS norms, rotary positions, gated feed-forward (Touvron et al. 2023).
+    """Describe a decoder like Llama: RMS norms, rotary positions, gated feed-forward (Touvron et al. 2023).
 
     Args:
-        heads: of each layer's attention.
+        heads: attention heads of each layer.
         vocab_size: number of tokens.
         num_layers: number of layers.
-        ffn_dim: features inside the feed-forward network.
+        ffn_dim: hidden features of the feed-forward network.
         rope: rotary embedding.
-        activation: of the gate.
-        ffn_bias: whether the feed-forward maps have biases.
-        sandwich: whether what a sublayer returns is normalised too, before it is added (Gemma 2).
-        windows: how many keys each layer sees at most, None for all; one a layer, or empty for all layers.
-        local_rope: rotary embedding of layers with a window (Gemma 3); None for the same as `rope`.
+        activation: activation of the gate.
+        ffn_bias: whether the feed-forward projections have biases.
+        sandwich: whether the output of each sublayer is normalised, too, before the residual addition (Gemma 2).
+        windows: number of visible keys in each layer, None for no limit; empty for no limit in any layer.
+        local_rope: rotary embedding of layers with a window (Gemma 3); None for `rope`.
         embed_scale: factor on the embeddings.
-        logit_softcap: what no logit reaches; None leaves them unbounded.
-        tied: whether logits come from the embeddings again, instead of a head.
+        logit_softcap: c in c tanh(logit / c); None for no softcap.
+        tied: whether the output head uses the embedding matrix (tied embeddings).
     """
     ffn = Part("GatedFeedForward", {"ffn_dim": ffn_dim, "activation": activation, "bias": ffn_bias})
     return model_spec(
@@ -137,20 +142,20 @@ def parallel_decoder(
     embedding_norm: bool = False,
     tied: bool = False,
 ) -> Part:
-    """A decoder with layer norms, whose two sublayers may stand side by side (Wang & Komatsuzaki 2021).
+    """Describe a decoder with layer norms, whose two sublayers may be parallel (Wang & Komatsuzaki 2021).
 
     Args:
-        heads: of each layer's attention.
+        heads: attention heads of each layer.
         vocab_size: number of tokens.
         num_layers: number of layers.
-        ffn_dim: features inside the feed-forward network.
+        ffn_dim: hidden features of the feed-forward network.
         position: positional encoding, `RotaryEmbedding` or `ALiBi`.
         arrangement: `parallel` (GPT-NeoX), `parallel_shared_norm` (Falcon 7B), or `pre` (BLOOM).
-        activation: of the feed-forward network.
-        ffn_bias: whether its maps have biases.
-        norm_eps: added to the variance in each normalisation.
+        activation: activation of the feed-forward network.
+        ffn_bias: whether the feed-forward projections have biases.
+        norm_eps: added to the variance in each norm.
         embedding_norm: whether the embeddings are normalised.
-        tied: whether logits come from the embeddings again, instead of a head.
+        tied: whether the output head uses the embedding matrix (tied embeddings).
     """
     norm = Part("layer_norm", {"eps": norm_eps})
     ffn = Part("FeedForward", {"ffn_dim": ffn_dim, "activation": activation, "bias": ffn_bias})
@@ -171,18 +176,18 @@ def latent_decoder(
     norm_eps: float = 1e-6,
     tied: bool = False,
 ) -> Part:
-    """A decoder of DeepSeek-V3's shape: latent attention, and a mixture of experts (DeepSeek-AI 2024).
+    """Describe a decoder like DeepSeek-V3: latent attention and a mixture of experts (DeepSeek-AI 2024).
 
     Args:
         mixer: arguments of `MultiHeadLatentAttention`.
-        embed_dim: features of a position.
+        embed_dim: features of input and output.
         vocab_size: number of tokens.
         num_layers: number of layers.
-        ffn_dim: features inside the feed-forward network of the first layers.
-        experts: of the other layers; None if all layers are as the first.
-        num_dense_layers: how many layers have one feed-forward network.
-        norm_eps: added to the mean square in each normalisation but those of the latents.
-        tied: whether logits come from the embeddings again, instead of a head.
+        ffn_dim: hidden features of the dense feed-forward network.
+        experts: mixture of experts; None for a dense feed-forward network in all layers.
+        num_dense_layers: number of first layers with a dense feed-forward network.
+        norm_eps: added to the mean square in each norm, except the norms of the latents.
+        tied: whether the output head uses the embedding matrix (tied embeddings).
     """
     norm = Part("rms_norm", {"eps": norm_eps})
     attention = Part("MultiHeadLatentAttention", mixer)
@@ -195,23 +200,23 @@ def latent_decoder(
 
 
 def layer_spec(mixer: Part, ffn: Part | None, arrangement: str, norm: Part) -> Part:
-    """One layer of a description."""
+    """Describe one layer."""
     return Part("LayerSpec", {"mixer": mixer, "ffn": ffn, "arrangement": arrangement, "norm": norm})
 
 
 def model_spec(vocab_size: int, embed_dim: int, layers: Sequence[Part], **others: Any) -> Part:
-    """A description."""
+    """Describe a language model by its layers."""
     sizes = {"vocab_size": vocab_size, "embed_dim": embed_dim}
     return Part("ModelSpec", {**sizes, "layers": tuple(layers), **others})
 
 
 def language_model(spec: Part) -> Part:
-    """The model of a description."""
+    """The `LanguageModel` of a description."""
     return Part("LanguageModel", {"config": spec})
 
 
 def as_part(config: Any) -> Part:
-    """The configuration of a mirror's model as data, with all that is within it; a part is itself."""
+    """Convert the configuration of a mirror's model, with all nested objects, to a `Part`."""
     if hasattr(config, "arguments"):
         name, arguments = config.name, config.arguments
     else:

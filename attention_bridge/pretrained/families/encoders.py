@@ -1,4 +1,4 @@
-"""BERT, RoBERTa, DistilBERT, ALBERT: configurations of `Encoder`."""
+"""Readers of encoders: BERT, RoBERTa, DistilBERT, ALBERT."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from attention_bridge.weights.layouts.hf_bert import HF_BERT, HF_DISTILBERT
 
 
 def read_bert(fields: Fields, names: Collection[str]) -> Reading:
-    """BERT (Devlin et al. 2018) and RoBERTa (Liu et al. 2019), whose positions count from behind the padding's."""
+    """Read a BERT configuration (Devlin et al. 2018) or a RoBERTa one (Liu et al. 2019).
+
+    RoBERTa's positions begin at `pad_token_id + 1`.
+    """
     first = 0
     if fields.given.get("model_type") == "roberta":
         first = fields.whole("pad_token_id", default=1) + 1
@@ -40,7 +43,7 @@ def read_bert(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_albert(fields: Fields, names: Collection[str]) -> Reading:
-    """ALBERT (Lan et al. 2019)."""
+    """Read an ALBERT configuration (Lan et al. 2019)."""
     fields.only("num_hidden_groups", 1)
     fields.only("inner_group_num", 1)
     fields.raw("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks", "layers_to_keep")
@@ -59,7 +62,7 @@ def read_albert(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_distilbert(fields: Fields, names: Collection[str]) -> Reading:
-    """DistilBERT (Sanh et al. 2019): no types, no pooler."""
+    """Read a DistilBERT configuration (Sanh et al. 2019): no token types, no pooler."""
     dim, heads = fields.dim_and_heads(("dim",), ("n_heads",))
     fields.raw("tie_weights_", "tie_word_embeddings")
     return Reading(

@@ -1,4 +1,4 @@
-"""A family of checkpoints: how its configuration is read, and which model of the mirrors computes it."""
+"""Types for model families: a reader of configurations and its result."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from attention_bridge.weights.layout import Layout
 
 @dataclass(frozen=True)
 class Reading:
-    """What a configuration says.
+    """The result of reading a configuration.
 
     Attributes:
-        model: the class of `models`, with its configuration.
-        layout: of the checkpoint's tensors.
+        model: model class of the mirrors, with its configuration.
+        layout: layout of the checkpoint's tensors.
         axes: sizes of axes that the shapes do not give, for `convert`.
     """
 
@@ -30,12 +30,12 @@ Reader = Callable[[Fields, Collection[str]], Reading]
 
 @dataclass(frozen=True)
 class Family:
-    """Checkpoints that are read alike.
+    """A family of checkpoints with a common reader.
 
     Attributes:
-        name: what users call it.
-        model_types: what Hugging Face's configurations say in `model_type`.
-        read: from the fields of a configuration, and the names of the tensors, to what they mean.
+        name: name of the family, as users type it.
+        model_types: values of `model_type` in Hugging Face's configurations.
+        read: function of the configuration's fields and the tensor names that returns a `Reading`.
     """
 
     name: str
@@ -44,5 +44,5 @@ class Family:
 
 
 def model(name: str, config_name: str | None = None, **arguments: object) -> Part:
-    """A model and its configuration, whose class is called `NameConfig`."""
+    """Describe a model by its class and configuration; the configuration class defaults to `NameConfig`."""
     return Part(name, {"config": Part(config_name or f"{name}Config", arguments)})

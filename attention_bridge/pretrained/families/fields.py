@@ -1,7 +1,7 @@
-"""What a configuration file says: each field is read once, and what nobody read is refused by name.
+"""Checked access to the fields of a configuration; unread fields raise an error that names them.
 
-A field that changes the arithmetic and is not understood would give other numbers without a word. So every field must
-be read by its family, or be known to change nothing.
+An ignored field could silently change the outputs. So every field must be read by its family or be known to be
+harmless.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 Names = tuple[str, ...]
 _REQUIRED: Any = object()
 LARGEST, MOST_LAYERS = 2**31 - 1, 10_000
-LARGEST_NUMBER = 3.4028234e38  # in a float32 anything more is infinite
+LARGEST_NUMBER = 3.4028234e38  # the largest finite float32
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -29,8 +29,8 @@ ACTIVATIONS = {
     "swish": "silu",
     "tanh": "tanh",
 }
-OWN_ACTIVATIONS = {word: word for word in sorted(set(ACTIVATIONS.values()))}  # as the mirrors call them
-# Fields that say how text is generated. Older files repeat them all in the model's configuration.
+OWN_ACTIVATIONS = {word: word for word in sorted(set(ACTIVATIONS.values()))}  # names in the mirrors
+# Fields that control text generation. Older files repeat them all in the model's configuration.
 GENERATION = frozenset((
     "assistant_confidence_threshold", "assistant_early_exit", "bad_words_ids", "begin_suppress_tokens",
     "cache_implementation", "constraints", "diversity_penalty", "do_sample", "dola_layers", "early_stopping",
@@ -43,7 +43,7 @@ GENERATION = frozenset((
     "repetition_penalty", "return_dict_in_generate", "sequence_bias", "stop_strings", "suppress_tokens",
     "temperature", "token_healing", "top_h", "top_k", "top_p", "typical_p", "watermarking_config",
 ))  # fmt: skip
-# Fields that change nothing in what a model computes: training, tokens, task heads, bookkeeping.
+# Fields that do not affect a model's outputs: training, tokens, task heads, bookkeeping.
 HARMLESS = frozenset(
     (
         "_attn_implementation",
@@ -58,7 +58,7 @@ HARMLESS = frozenset(
         "attention_probs_dropout_prob",
         "attn_dropout",
         "attn_pdrop",
-        "auto_map",  # code that is never run: a family that is known is computed as the reference does
+        "auto_map",  # custom code, which is never run: known families follow the reference implementation
         "aux_loss_alpha",
         "bos_token_id",
         "chunk_size_feed_forward",
@@ -143,7 +143,7 @@ HARMLESS = frozenset(
         "use_weighted_layer_sum",
     )
 )
-# Fields that would change the arithmetic of any model, and the values under which they do not.
+# Fields that could affect the outputs of any model, and the values with which they do not.
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
@@ -157,11 +157,11 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 
 
 class Fields:
-    """The fields of a configuration, read one by one.
+    """The fields of a configuration; the methods check types and ranges and record which fields were read.
 
     Args:
-        given: what the file holds.
-        source: how messages call it.
+        given: content of the configuration.
+        source: name of the configuration in messages.
     """
 
     def __init__(self, given: Mapping[str, Any], source: object = "config.json"):
@@ -170,20 +170,20 @@ class Fields:
         self.seen: set[str] = set()
 
     def raw(self, *names: str, default: Any = None) -> Any:
-        """The value of the first of these names that is there and not null, as it is."""
+        """The unchecked value of the first of these names that exists and is not null."""
         self.seen.update(names)
         return next((self.given[name] for name in names if self.given.get(name) is not None), default)
 
     def size(self, *names: str, default: Any = _REQUIRED, most: int = LARGEST) -> int:
-        """A positive whole number."""
+        """A positive integer."""
         return self.whole(*names, default=default, least=1, most=most)
 
     def layers(self, *names: str, default: Any = _REQUIRED) -> int:
-        """A number of layers, each of which is built one by one."""
+        """A number of layers, at most 10,000."""
         return self.size(*names, default=default, most=MOST_LAYERS)
 
     def whole(self, *names: str, default: Any = _REQUIRED, least: int = 0, most: int = LARGEST) -> int:
-        """A whole number from `least` to `most`."""
+        """An integer from `least` to `most`."""
         value = self._value(names, default)
         if value is default is not _REQUIRED:
             return default
@@ -195,7 +195,7 @@ class Fields:
         return value
 
     def number(self, *names: str, default: Any = _REQUIRED, zero: bool = False) -> float:
-        """A positive number that a float32 holds, or zero where that means something."""
+        """A positive number in the range of float32; with `zero`, zero is allowed, too."""
         value = self._value(names, default)
         if value is default is not _REQUIRED:
             return default
@@ -206,21 +206,21 @@ class Fields:
         return float(value)
 
     def finite(self, name: str) -> float:
-        """A number of either sign that a float32 holds."""
+        """A number of either sign in the range of float32."""
         value = self.raw(name)
         if type(value) not in (int, float) or not abs(value) <= LARGEST_NUMBER:
             raise CheckpointError(f"{self.source} must have a number {name}, got {shown(value)}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
-        """True or false."""
+        """A boolean."""
         value = self.raw(name, default=default)
         if not isinstance(value, bool):
             raise CheckpointError(f"{self.source} must have {name} true or false, got {shown(value)}")
         return value
 
     def word(self, *names: str, words: Mapping[str, Value], default: Value = _REQUIRED) -> Value:
-        """What one of these words stands for."""
+        """The value in `words` of a field that must hold one of its keys."""
         value = self._value(names, default)
         if value is default is not _REQUIRED:
             return default
@@ -231,7 +231,7 @@ class Fields:
         return words[value]
 
     def only(self, name: str, *accepted: object) -> None:
-        """Refuse any value but these, of their own types; absent is the first."""
+        """Raise unless the field has one of these values, of the same type; an absent field has the first one."""
         value = self.given.get(name, accepted[0])
         self.seen.add(name)
         if not any(type(value) is type(each) and value == each for each in accepted):
@@ -240,30 +240,30 @@ class Fields:
     def dim_and_heads(
         self, dim: Names, heads: Names, *, defaults: tuple[Any, Any] = (_REQUIRED, _REQUIRED)
     ) -> tuple[int, int]:
-        """The features of the model and the heads that share them, each under the first of its names that is there."""
+        """The model's features and its number of heads, which must divide them; each by the first name that exists."""
         sizes = self.size(*dim, default=defaults[0]), self.size(*heads, default=defaults[1])
         self.divides(dim[0], sizes[0], heads[0], sizes[1])
         return sizes
 
     def divides(self, whole: str, whole_size: int, part: str, part_size: int) -> None:
-        """Refuse sizes of which one does not divide the other."""
+        """Raise unless `part_size` divides `whole_size`."""
         if whole_size % part_size:
             raise CheckpointError(
                 f"{self.source} must have a {whole} that {part} divides, got {whole_size} and {part_size}"
             )
 
     def part(self, name: str) -> Fields:
-        """The fields below a field."""
+        """The fields of a nested object."""
         value = self.raw(name)
         if not isinstance(value, Mapping):
             raise CheckpointError(f"{self.source} must have the fields {name}, got {shown(value)}")
         return Fields(value, f"{name} of {self.source}")
 
     def finish(self) -> None:
-        """Refuse the fields that nobody read and that are not known to change nothing.
+        """Raise if there are unread fields that are not known to be harmless.
 
         Raises:
-            CheckpointError: naming them.
+            CheckpointError: there are such fields; the message names them.
         """
         for name, accepted in NEUTRAL.items():
             if name not in self.seen:
@@ -273,14 +273,14 @@ class Fields:
         )
 
     def refuse_unread(self, what: str, known: Collection[str] = ()) -> None:
-        """Refuse the fields that nobody read.
+        """Raise if there are unread fields.
 
         Args:
-            what: how the message calls them, such as "fields that are not known".
-            known: names that are accepted although nobody reads them, or reads them later.
+            what: description of the fields in the message, such as "fields that are not known".
+            known: names that are allowed to be unread.
 
         Raises:
-            CheckpointError: naming them.
+            CheckpointError: there are such fields; the message names them.
         """
         if unread := sorted(self.given.keys() - self.seen - {*known}):
             raise CheckpointError(f"{self.source} has {what}: {listed(unread)}")

@@ -1,4 +1,4 @@
-"""ViT, CLIP: models that look."""
+"""Readers of image models: ViT, CLIP."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from attention_bridge.pretrained.families.shown import shown
 from attention_bridge.weights.layouts.hf_clip import HF_CLIP
 from attention_bridge.weights.layouts.hf_vit import HF_VIT
 
-# Before this was written down, the token that stands for a text was the one with the highest number.
+# Older files have this wrong value; their end token is the one with the highest id.
 OLD_END_TOKEN = 2
 
 
 def read_vit(fields: Fields, names: Collection[str]) -> Reading:
-    """The Vision Transformer (Dosovitskiy et al. 2020), as features, with a pooler or with classes."""
+    """Read a Vision Transformer configuration (Dosovitskiy et al. 2020): plain, with a pooler or with a classifier."""
     fields.only("qkv_bias", True)
     fields.only("pooler_act", "tanh")
     labels = fields.raw("id2label", default={0: "LABEL_0", 1: "LABEL_1"})
@@ -37,7 +37,7 @@ def read_vit(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_clip(fields: Fields, names: Collection[str]) -> Reading:
-    """CLIP (Radford et al. 2021)."""
+    """Read a CLIP configuration (Radford et al. 2021)."""
     fields.raw("text_config_dict", "vision_config_dict")
     text, image = fields.part("text_config"), fields.part("vision_config")
     dim, heads = text.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(512, 8))
@@ -79,7 +79,7 @@ def read_clip(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def _image_sizes(fields: Fields, *, patch_size: int, activation: str, norm_eps: float) -> dict[str, Any]:
-    """The sizes, with the family's own defaults where they differ."""
+    """The sizes of an image encoder; arguments are the family's defaults."""
     dim, heads = fields.dim_and_heads(("hidden_size",), ("num_attention_heads",), defaults=(768, 12))
     image, patch = _pair(fields, "image_size", 224), _pair(fields, "patch_size", patch_size)
     if image[0] < patch[0] or image[1] < patch[1]:

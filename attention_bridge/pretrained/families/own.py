@@ -1,4 +1,4 @@
-"""The mirrors' own configurations: a model's dataclass as JSON, and back."""
+"""The mirrors' own configurations: conversion of a model's dataclass to JSON and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = {
     "arrangement": ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm"),
     "kernel": ("elu", "relu", "softmax"),
 }
-# Arguments that the model fills in, by the role of a part.
+# Arguments that the model supplies, by the role of a part.
 KNOWN = {
     "mixer": ("embed_dim", "is_causal"),
     "ffn": ("embed_dim",),
@@ -47,12 +47,12 @@ FROM_ZERO = (
 
 
 def own_config(model: Any) -> dict[str, Any]:
-    """What `config.json` holds for a model of the mirrors."""
+    """The content of `config.json` for a model of the mirrors."""
     return {"model_type": MODEL_TYPE, "model": type(model).__name__, "config": as_json(as_part(model.config))}
 
 
 def read_own(fields: Fields, names: Collection[str]) -> Reading:
-    """A model that `save_pretrained` wrote without another's configuration."""
+    """Read a mirror's own configuration, which `save_pretrained` writes by default."""
     name, kinds = fields.raw("model"), models()
     if not isinstance(name, str) or name not in {*kinds, *READERS}:
         raise CheckpointError(f"{fields.source} must have a model of {', '.join(kinds)}, got {shown(name)}")
@@ -65,13 +65,13 @@ def read_own(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def as_json(value: Any) -> Any:
-    """A description of JSON's own types, as `config.json` holds it."""
+    """Convert a description to JSON types for `config.json`."""
     if isinstance(value, tuple):
         return [as_json(each) for each in value]
     if not isinstance(value, Part):
         return value
     named = {name: as_json(each) for name, each in value.arguments.items()}
-    if value.name == "TaskSpec":  # whose backbone may be of several classes
+    if value.name == "TaskSpec":  # its backbone may be of several classes
         named["backbone"] = {"class": value.arguments["backbone"].name, **named["backbone"]}
     if value.name in (*DESCRIPTIONS, "SpecialTokens"):
         return named
@@ -81,7 +81,7 @@ def as_json(value: Any) -> Any:
 
 
 def _as_part(fields: Fields, kind: str) -> Part:
-    """A configuration whose fields are all of the types, and in the ranges, that its dataclass says."""
+    """Read a configuration; check the fields against the types and ranges of its dataclass."""
     fields.only("class", kind)
     arguments = {}
     for name, field in configurations()[kind].items():
@@ -92,7 +92,7 @@ def _as_part(fields: Fields, kind: str) -> Part:
 
 
 def _value(fields: Fields, name: str, kind: str) -> Any:
-    """What a field holds, as its annotation says."""
+    """The value of a field, checked against its annotation."""
     if kind.endswith(" | None") and name in fields.given and fields.raw(name) is None:
         return None
     kind = kind.removesuffix(" | None")
@@ -124,7 +124,7 @@ def _value(fields: Fields, name: str, kind: str) -> Any:
 
 
 def _values(fields: Fields, name: str, kinds: str) -> tuple[Any, ...]:
-    """A tuple: of two numbers, or of as many as there are."""
+    """A tuple, of fixed or of any length, by its annotation."""
     given, (kind, *others) = fields.raw(name), kinds.split(", ")
     count = len(given) if others == ["..."] and isinstance(given, list) else 1 + len(others)
     if not isinstance(given, list) or len(given) != count or count > MOST_LAYERS:
@@ -135,7 +135,7 @@ def _values(fields: Fields, name: str, kinds: str) -> tuple[Any, ...]:
 
 
 def _described(fields: Fields, where: str) -> Part:
-    """A part of a description, whose arguments are of the types that its class declares."""
+    """Read a part of a description; check its arguments against the types that its class declares."""
     name = fields.raw("name")
     if not isinstance(name, str) or name not in parts():
         raise CheckpointError(
@@ -144,7 +144,7 @@ def _described(fields: Fields, where: str) -> Part:
     arguments = Fields({}, fields.source) if fields.raw("arguments") is None else fields.part("arguments")
     fields.refuse_unread("fields that a part has not")
     declared = parts()[name]
-    given = Fields(arguments.given, fields.source)  # the message has the word arguments already
+    given = Fields(arguments.given, fields.source)  # the message contains the word arguments already
     given.refuse_unread(f"arguments that {name} does not take", declared)
     known = KNOWN.get(where, ())
     found = {}
@@ -155,7 +155,7 @@ def _described(fields: Fields, where: str) -> Part:
 
 
 def _argument(fields: Fields, name: str, kind: str) -> Any:
-    """An argument of a part: what its class declares, or the part that makes it."""
+    """An argument of a part: a value of the declared type, or a nested part."""
     if isinstance(fields.given.get(name), Mapping):
         return _described(fields.part(name), name)
     if name in ANY_NUMBER and fields.given.get(name) is not None:

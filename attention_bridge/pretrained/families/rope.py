@@ -1,4 +1,4 @@
-"""The positions that turn queries and keys, as Hugging Face's configurations describe them, of today and of before."""
+"""Readers of rotary embeddings (RoPE) in Hugging Face's configurations, in the current and the older format."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ SCALED = ("linear", "llama3", "yarn")
 def rope(
     fields: Fields, rotary_dim: int, layers: str | None = None, head_dim: int | None = None, **others: object
 ) -> Part:
-    """What turns the queries and keys of a model: a `RotaryEmbedding`.
+    """Read a model's `RotaryEmbedding`.
 
     Args:
         fields: the configuration.
-        rotary_dim: features that are turned.
-        layers: the kind of layers, where each kind has its own ("full_attention").
-        head_dim: features of a head; as many as are turned if None.
-        others: of its arguments.
+        rotary_dim: number of rotated features of a head.
+        layers: kind of layers ("full_attention"), for configurations with parameters per kind; None for all layers.
+        head_dim: features of a head; None for `rotary_dim`.
+        others: further arguments of `RotaryEmbedding`.
 
     Raises:
-        CheckpointError: a kind of scaling that is not known, or one that depends on the length of a text.
+        CheckpointError: the kind of scaling is unknown or depends on the length of the input.
     """
     given = parameters(fields, layers)
     if rotary_dim < 2 or rotary_dim % 2:
         raise CheckpointError(
-            f"{fields.source} must turn an even number of a head's features, got {rotary_dim}"
+            f"{fields.source} must rotate an even number of a head's features, got {rotary_dim}"
         )
     base = given.number("rope_theta", default=fields.number("rope_theta", "rotary_emb_base", default=10000.0))
     given.number("partial_rotary_factor", default=1.0)
@@ -49,7 +49,7 @@ def rope(
 
 
 def parameters(fields: Fields, layers: str | None = None) -> Fields:
-    """What the configuration says of its positions: `rope_parameters` today, `rope_scaling` before."""
+    """The RoPE parameters of a configuration: `rope_parameters`, or `rope_scaling` in older files."""
     today, before = fields.raw("rope_parameters"), fields.raw("rope_scaling")
     for given in (today, before):
         if given is not None and not isinstance(given, Mapping):
@@ -120,7 +120,7 @@ def _scaled(kind: str, given: Fields, fields: Fields, rotary_dim: int, base: flo
 
 
 def yarn_amplitude(given: Fields) -> float:
-    """What YaRN multiplies cosine and sine by (Peng et al. 2023, eq. 22; DeepSeek divides two of these)."""
+    """YaRN's factor on cosine and sine (Peng et al. 2023, eq. 22; DeepSeek uses a ratio of two such factors)."""
     factor = given.number("factor")
     weights = (
         given.number("mscale", default=0.0, zero=True),
@@ -134,7 +134,7 @@ def yarn_amplitude(given: Fields) -> float:
 
 
 def yarn_scale(given: Fields) -> float:
-    """What DeepSeek multiplies scores by besides, where YaRN stretches its positions."""
+    """DeepSeek's additional factor on the scores when YaRN scales the positions; else 1."""
     weight = given.number("mscale_all_dim", default=0.0, zero=True)
     return 1.0 if _kind(given) == "default" or not weight else _mscale(given.number("factor"), weight) ** 2
 

@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen, Gemma, DeepSeek: decoders with RMS norms and rotary positions."""
+"""Readers of decoders with RMS norms and rotary positions: Llama, Mistral, Qwen, Gemma, DeepSeek."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ from attention_bridge.weights.layouts.hf_llama import HF_GEMMA, HF_LLAMA
 from attention_bridge.weights.layouts.meta_llama import META_LLAMA
 
 EMBEDDINGS = "model.embed_tokens.weight"
-DEFAULT_WINDOW = 4096  # of Mistral, Qwen, Gemma 2 and 3, where the field is absent
+DEFAULT_WINDOW = 4096  # default of Mistral, Qwen, Gemma 2 and 3
 
 
 def read_llama(fields: Fields, names: Collection[str]) -> Reading:
-    """Llama (Touvron et al. 2023), Mistral (Jiang et al. 2023), Qwen 2 and 3 (Yang et al. 2024, 2025)."""
+    """Read a configuration of Llama, Mistral, Qwen 2 or Qwen 3.
+
+    Touvron et al. 2023; Jiang et al. 2023; Yang et al. 2024, 2025.
+    """
     kind = fields.given.get("model_type")
     bias = fields.flag("attention_bias", False)
     heads = {"qkv_bias": bias or kind == "qwen2", "out_bias": bias, "qk_norm": kind == "qwen3"}
@@ -35,11 +38,11 @@ def read_llama(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_gemma(fields: Fields, names: Collection[str]) -> Reading:
-    """Gemma (Google 2024), whose norms multiply by 1 + weight and whose embeddings are scaled."""
+    """Read a Gemma configuration (Google 2024): norms multiply by 1 + weight, and embeddings are scaled."""
     bias = fields.flag("attention_bias", False)
     fields.only("use_bidirectional_attention", False, None)
     heads = {"qkv_bias": bias, "out_bias": bias, "unit_offset": True}
-    # The field of its first release; today the reference reads the other one, and "gelu" there so.
+    # The reference reads `hidden_act` today, not this older field, and takes "gelu" there as its tanh approximation.
     fields.raw("hidden_activation")
     tanh = ACTIVATIONS["gelu_pytorch_tanh"]
     activation = fields.word("hidden_act", words={**ACTIVATIONS, "gelu": tanh}, default=tanh)
@@ -47,7 +50,10 @@ def read_gemma(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
-    """Gemma 2 (Google 2024) and 3 (Google 2025): four norms a layer, windows, bounded scores or normalised heads."""
+    """Read a configuration of Gemma 2 (Google 2024) or 3 (Google 2025).
+
+    Both have four norms per layer and windows; Gemma 2 has softcapped scores, Gemma 3 normalised queries and keys.
+    """
     third = fields.given.get("model_type") == "gemma3_text"
     bias = fields.flag("attention_bias", False)
     fields.only("use_bidirectional_attention", False, None)
@@ -71,12 +77,16 @@ def read_gemma2(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
-    """DeepSeek-V3 (DeepSeek-AI 2024), without the layers that predict further tokens."""
+    """Read a DeepSeek-V3 configuration (DeepSeek-AI 2024), without the layers for multi-token prediction."""
     for name, value in (("attention_bias", False), ("hidden_act", "silu"), ("moe_layer_freq", 1)):
         fields.only(name, value)
     fields.only("scoring_func", "sigmoid")
     fields.only("topk_method", "noaux_tc")
-    for name in ("num_key_value_heads", "qk_head_dim", "head_dim"):  # which the other sizes give
+    for name in (
+        "num_key_value_heads",
+        "qk_head_dim",
+        "head_dim",
+    ):  # redundant: the other sizes determine them
         fields.size(name, default=None)
     tied = fields.flag("tie_word_embeddings", False)
     nope, turned = fields.size("qk_nope_head_dim"), fields.size("qk_rope_head_dim")
@@ -128,7 +138,7 @@ def read_deepseek(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_meta(fields: Fields, names: Collection[str]) -> Reading:
-    """Llama as Meta published it: `params.json`, whose sizes of the feed-forward network are to be computed."""
+    """Read a Llama configuration as published by Meta, `params.json`; the feed-forward size is computed from it."""
     dim, heads = fields.dim_and_heads(("dim",), ("n_heads",))
     ffn_dim = int(2 * 4 * dim / 3)
     ffn_dim = int(fields.number("ffn_dim_multiplier", default=1.0) * ffn_dim)
@@ -205,7 +215,7 @@ def _decoder(
 
 
 def _head_dim(fields: Fields) -> int:
-    """Features of a head: as the configuration says, or as the heads share all features."""
+    """Features of a head: from the configuration, or `hidden_size / num_attention_heads`."""
     dim, num_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     if fields.raw("head_dim") is None:
         fields.divides("hidden_size", dim, "num_attention_heads", num_heads)
@@ -213,7 +223,7 @@ def _head_dim(fields: Fields) -> int:
 
 
 def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None, ...]:
-    """How many keys each layer sees: every `pattern`-th layer sees all, if the configuration does not list them."""
+    """The window of each layer; by default, every `pattern`-th layer has no window."""
     kind, kinds = fields.given.get("model_type"), fields.raw("layer_types")
     windowed = "sliding_window" in fields.given or kind in ("llama", "gemma")
     window = fields.size("sliding_window", default=None) if windowed else DEFAULT_WINDOW
@@ -221,9 +231,9 @@ def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None,
     from_layer = fields.whole("max_window_layers", default=28)
     if kind in ("qwen2", "qwen3") and not fields.flag("use_sliding_window", False):
         return ()
-    if window is None or kind in ("llama", "gemma"):  # these models know no windows
+    if window is None or kind in ("llama", "gemma"):  # these models have no windows
         return ()
-    if kind == "mistral":  # and this one has them in all layers
+    if kind == "mistral":  # it has windows in all layers
         kinds = None
     if kinds is None:
         kinds = [
@@ -242,7 +252,7 @@ def _windows(fields: Fields, num_layers: int, pattern: int) -> tuple[int | None,
 
 
 def _softcap(fields: Fields, name: str, absent: float | None) -> float | None:
-    """A bound, which null takes away and which Gemma 2 has where nothing is said."""
+    """A softcap: null means none, and an absent field means `absent`."""
     cap: float | None = fields.number(name, default=None)
     return cap if name in fields.given else absent
 
@@ -252,7 +262,7 @@ def _gemma(fields: Fields) -> dict[str, Any]:
 
 
 def _local(fields: Fields) -> Fields:
-    """The positions of layers with a window, which nothing stretches."""
+    """The RoPE fields of layers with a window, which have no scaling."""
     base = fields.number("rope_local_base_freq", default=10000.0)
     given = parameters(fields).raw("sliding_attention", default={"rope_theta": base})
     return Fields({"rope_parameters": given}, fields.source)

@@ -1,4 +1,4 @@
-"""T5, BART, Whisper: encoder-decoders."""
+"""Readers of encoder-decoders: T5, BART, Whisper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attention_bridge.weights.layouts.hf_bart import HF_BART
 from attention_bridge.weights.layouts.hf_t5 import HF_T5, HF_T5_GATED
 from attention_bridge.weights.layouts.hf_whisper import HF_WHISPER
 
-# What T5 calls a feed-forward network, and the activation it stands for.
+# T5's names of feed-forward networks: whether they are gated, and the activation.
 PROJECTIONS = {
     "relu": (False, "relu"),
     "gated-gelu": (True, "gelu_tanh"),
@@ -22,10 +22,10 @@ PROJECTIONS = {
 
 
 def read_t5(fields: Fields, names: Collection[str]) -> Reading:
-    """T5 (Raffel et al. 2020), 1.0 and 1.1."""
+    """Read a configuration of T5 1.0 or 1.1 (Raffel et al. 2020)."""
     fields.only("is_encoder_decoder", True)
     fields.raw("dense_act_fn", "is_gated_act")
-    fields.size("n_positions", default=None)  # of training: relative positions have no end
+    fields.size("n_positions", default=None)  # training length; relative positions have no limit
     tied = fields.flag("tie_word_embeddings", True)
     scaled = fields.flag("scale_decoder_outputs", True)
     gated, activation = fields.word("feed_forward_proj", words=PROJECTIONS, default=(False, "relu"))
@@ -54,7 +54,7 @@ def read_t5(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_bart(fields: Fields, names: Collection[str]) -> Reading:
-    """BART (Lewis et al. 2019)."""
+    """Read a BART configuration (Lewis et al. 2019)."""
     fields.only("is_encoder_decoder", True)
     fields.only("add_final_layer_norm", False)
     fields.only("normalize_before", False)
@@ -81,11 +81,11 @@ def read_bart(fields: Fields, names: Collection[str]) -> Reading:
 
 
 def read_whisper(fields: Fields, names: Collection[str]) -> Reading:
-    """Whisper (Radford et al. 2022)."""
+    """Read a Whisper configuration (Radford et al. 2022)."""
     fields.only("is_encoder_decoder", True)
     fields.only("tie_word_embeddings", True)
     fields.raw("num_hidden_layers")
-    fields.flag("scale_embedding", False)  # which the reference reads and never uses
+    fields.flag("scale_embedding", False)  # the reference reads this field and never uses it
     dim = fields.size("d_model")
     return Reading(
         model(

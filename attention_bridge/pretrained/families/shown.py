@@ -1,4 +1,4 @@
-"""Values of a file in messages: what was given, but never more of it than fits on a line."""
+"""Formatting of a file's values for messages, abbreviated to fit on a line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHORT.maxlong = 40
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, abbreviated if it is long."""
+    """The `repr` of a value, abbreviated if it is long."""
     if value is None or isinstance(value, bool | float):
         return repr(value)
     if isinstance(value, int):
@@ -23,6 +23,6 @@ def shown(value: object) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """Names with commas between them: the first few, and how many more there are."""
+    """The first three names, separated by commas, and the number of further ones."""
     some = ", ".join(cut(name, 40) for name in names[:3])
     return some if len(names) <= 3 else f"{some} and {len(names) - 3} more"

@@ -1,4 +1,4 @@
-"""Special tokens of a configuration: where texts end, what pads them, what begins them."""
+"""Special tokens of a configuration: end, padding and start tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from attention_bridge.catalogue.part import Part
 from attention_bridge.pretrained.families.declarations import configurations
 
-# Fields of Hugging Face's configurations by ours.
+# Fields of `SpecialTokens` and of Hugging Face's configurations.
 FIELDS = {
     "eos": "eos_token_id",
     "pad": "pad_token_id",
@@ -19,9 +19,9 @@ FIELDS = {
 
 
 def with_special_tokens(model: Part, given: Mapping[str, Any]) -> Part:
-    """The model with the special tokens that a configuration names, where its class keeps them.
+    """Add the special tokens of a Hugging Face configuration to a model, if its class stores them.
 
-    A value that is no number of a token of the vocabulary, such as -1, names none.
+    Values that are not token ids of the vocabulary, such as -1, are ignored.
     """
     config = model.arguments["config"]
     declared = configurations().get(config.name, {})

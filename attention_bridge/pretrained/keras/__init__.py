@@ -1,1 +1,1 @@
-"""Files of Keras: their layers, their configurations, and both ways of conversion."""
+"""Keras files: attention layers, configurations, and conversion in both directions."""

@@ -1,6 +1,6 @@
-"""What the description of a Keras model says of its attention layers: options without tensors, and sizes.
+"""Attention layers in the configuration of a Keras model: sizes, and options without tensors.
 
-It is read as data: names of classes are compared and never looked up.
+The configuration is read as data: class names are compared and never looked up.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ GQA = ("GroupQueryAttention", "GroupedQueryAttention")
 
 
 def is_keras(config: Mapping[str, Any]) -> bool:
-    """Whether a description has the form of Keras'."""
+    """Whether a configuration has the form of a Keras configuration."""
     return isinstance(config.get("class_name"), str) and isinstance(config.get("config"), dict)
 
 
 def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> bool:
-    """Compare a description with the attention layers that a file holds.
+    """Compare a configuration with the attention layers in a file.
 
     Args:
         path: the file, for errors.
-        config: the description of the model.
-        heads: the layers as their tensors show them.
+        config: configuration of the model.
+        heads: head sizes of each layer, from its tensors.
 
     Returns:
-        Whether it describes all of them; that of a class of the user's own says nothing of the layers in it.
+        Whether the configuration describes all the layers. A user-defined class may hide the layers in it.
 
     Raises:
-        CheckpointError: a layer has an option that no tensor shows and that changes what it computes, or the
-            description has other layers than the file.
+        CheckpointError: a layer has an unsupported option that no tensor shows, or the configuration and the file have
+            different layers.
     """
     said: list[tuple[str, tuple[Any, ...]]] = []
     for kind, options in _objects(config):
@@ -62,7 +62,7 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
             f"{path} is refused: its config.json describes no attention layer of the sizes of "
             f"{extra[0].replace('.', '/')}"
         )
-    # A layer that stands in two models is described twice and saved once, and two layers may have one name.
+    # A layer that is shared by two models is described twice and saved once, and two layers may share a name.
     fewest, most = len({name for name, _ in said}), len(said)
     if len(heads) < fewest or (len(heads) > most and whole):
         raise CheckpointError(
@@ -73,7 +73,7 @@ def check(path: Path, config: Mapping[str, Any], heads: Mapping[str, Heads]) -> 
 
 
 def causal_calls(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The attention layers that the model calls with `use_causal_mask=True`, which is in none of their options."""
+    """The attention layers that the model calls with `use_causal_mask=True`, which is not one of their options."""
     found: list[str] = []
     for each in _nodes(config):
         kind, options = each.get("class_name"), each.get("config")
@@ -85,7 +85,7 @@ def causal_calls(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _objects(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object in a description: the name of its class and its options."""
+    """Yield the class name and the options of every object in a configuration."""
     for each in _nodes(node):
         kind, options = each.get("class_name"), each.get("config")
         if isinstance(kind, str) and isinstance(options, dict):
@@ -93,7 +93,7 @@ def _objects(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:
-    """Every object of JSON in a description."""
+    """Yield every JSON object in a configuration."""
     pending = [node]
     while pending:
         each = pending.pop()
@@ -105,7 +105,7 @@ def _nodes(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_whole(config: Mapping[str, Any]) -> bool:
-    """Whether all classes are Keras' own, so that a description leaves no layer out."""
+    """Whether all classes are Keras' own, so that the configuration describes every layer."""
     models = [options for _, options in _objects(config) if isinstance(options.get("layers"), list)]
     layers = [layer for model in models for layer in model["layers"] if isinstance(layer, dict)]
     modules = [str(each.get("module")) for each in (config, *layers)]

@@ -1,4 +1,4 @@
-"""Files of Keras on both sides of a conversion: what must hold before it, and what it writes so that Keras loads it."""
+"""Keras files as source or target of a conversion: checks of the source, tensor names for the target."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SUFFIX = ".weights.h5"
 
 @dataclass(frozen=True)
 class KerasSource:
-    """What a source of Keras, or one that was converted from such a source, says of itself.
+    """Facts about a Keras source, or about a source that was converted from Keras.
 
     Attributes:
-        axes: the sizes of axes that the hub's shapes do not show.
-        carried: tensors of other layers than attention, which are taken as they are.
-        places: the paths of its attention layers.
-        causal: names of its attention layers that the model calls with a causal mask.
-        described: whether a description of all its attention layers was there, which tells the options that have no
+        axes: sizes of axes that shapes in the canonical layout do not give.
+        carried: tensors outside attention layers, which are copied unchanged.
+        places: paths of the attention layers.
+        causal: names of attention layers that the model calls with a causal mask.
+        described: whether a configuration of all attention layers was available, with the options that have no
             tensors.
     """
 
@@ -40,24 +40,24 @@ class KerasSource:
 
     @property
     def standing(self) -> dict[str, str]:
-        """Where its layer stands that has no path: it was saved by itself."""
+        """The default Keras path of a layer without a path, which was saved by itself."""
         return {"": keras_layers.ALONE} if any("." not in name for name in self.axes) else {}
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What is written beside the converted tensors, so that they can become those of Keras again."""
+        """Metadata for the converted file, which allows a conversion back to Keras."""
         return {keras_layers.AXES: json.dumps(self.axes)} if self.places else {}
 
 
 def open_source(reader: Reader, layout: str) -> KerasSource:
-    """Look at a source before it is converted.
+    """Check a source before its conversion.
 
     Args:
-        reader: of its file.
-        layout: of its tensors.
+        reader: reader of its file.
+        layout: name of its layout.
 
     Raises:
-        CheckpointError: an attention layer is not whole, or the description beside the weights says something else.
+        CheckpointError: an attention layer is incomplete, or the weights disagree with the model's configuration.
     """
     theirs = LAYOUTS[layout]
     if not keras_layers.is_keras(theirs) or reader.format != "keras":
@@ -78,30 +78,30 @@ def open_source(reader: Reader, layout: str) -> KerasSource:
 def place(
     goal: Path, specs: Mapping[str, Spec], layout: str, places: Mapping[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What a file of Keras calls the tensors of `layout`, and where its attention layers stand.
+    """The names of converted tensors in a Keras file, and the paths of its attention layers.
 
     Args:
-        goal: the file to write.
-        specs: shape and dtype of each tensor.
-        layout: the tensors'; one that is none of Keras' keeps its names.
-        places: as in `keras_layers.placed`.
+        goal: file to write.
+        specs: shape and dtype of each tensor, by name.
+        layout: name of the tensors' layout; names in other layouts than Keras' stay unchanged.
+        places: path in the Keras model for each module path, as in `keras_layers.placed`.
 
     Raises:
-        CheckpointError: Keras could not load what would be written.
+        CheckpointError: Keras could not load the file.
     """
     theirs = LAYOUTS[layout]
     if not keras_layers.is_keras(theirs):
         return {name: name for name in specs}, ()
     if not goal.name.endswith(SUFFIX):
         raise CheckpointError(
-            f"{goal} cannot be written: its name must end in {SUFFIX}, for Keras reads others in its old format"
+            f"{goal} cannot be written: its name must end in {SUFFIX}, because Keras reads others in its legacy format"
         )
     names, layers = keras_layers.placed(goal, specs, theirs, places)
     return names, tuple(layers)
 
 
 def _config_beside(path: Path) -> dict[str, Any] | None:
-    """The description beside the weights, where a model was saved as a directory."""
+    """The configuration beside the weights, if a model was saved as a directory; else None."""
     file = find_config(path.parent) if path.name == "model.weights.h5" else None
     config = None if file is None else read_json(file)
     return config if config is not None and keras_config.is_keras(config) else None

@@ -1,4 +1,4 @@
-"""Attention layers in Keras files: check that no variable is missing, and read their head sizes and paths."""
+"""Attention layers in Keras files: check for missing variables, head sizes and paths."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from attention_bridge.weights.layouts.keras_mha import LEAVES, PARTS
 from attention_bridge.weights.leaves import Spec
 
 FIRST = {"keras.mha": "layers.multi_head_attention", "keras.gqa": "layers.grouped_query_attention"}
-AXES = "keras.axes"  # in the metadata of what a conversion from Keras writes
-ALONE = "."  # the path of a layer that is no part of a model
+AXES = "keras.axes"  # metadata key of a file that was converted from Keras
+ALONE = "."  # path of a layer that is not part of a model
 NEEDED = ("query", "key", "value", "attention_output")
 GROUPED = "grouped_query_attention"
 
 
 class Heads(NamedTuple):
-    """How the heads of an attention layer are cut, as its kernels show.
+    """The head sizes of an attention layer, from its kernels.
 
     Attributes:
-        queries, keys: how many heads of queries, and of keys and values.
-        key_dim, value_dim: features of a key, and of a value.
+        queries, keys: number of query heads, and of key and value heads.
+        key_dim, value_dim: features of a key head, and of a value head.
         bias, gate: whether the layer has biases, and a gate.
     """
 
@@ -44,15 +44,15 @@ def is_keras(layout: Layout) -> bool:
 
 
 def layers(path: Path, specs: Mapping[str, Spec], layout: Layout) -> dict[str, Heads]:
-    """The attention layers among tensors, by the paths before their projections.
+    """Find the attention layers among tensors; the keys are the paths before their projections.
 
     Args:
         path: the file, for errors.
-        specs: shape and dtype of each tensor by its name in `layout` or in a file of it.
-        layout: one of Keras' own.
+        specs: shape and dtype of each tensor, by its name in `layout` or in a file of this layout.
+        layout: one of Keras' own layouts.
 
     Raises:
-        CheckpointError: a layer lacks a tensor, has one too many, or its shapes contradict each other.
+        CheckpointError: a layer lacks a tensor, has an extra one, or its shapes are inconsistent.
     """
     found: dict[str, dict[str, Spec]] = {}
     others: dict[str, str] = {}
@@ -76,7 +76,7 @@ def layers(path: Path, specs: Mapping[str, Spec], layout: Layout) -> dict[str, H
 
 
 def axes(heads: Mapping[str, Heads]) -> dict[str, int]:
-    """The sizes of axes that the hub's shapes do not show, by the paths of the layers."""
+    """Sizes of axes that shapes in the canonical layout do not give, with the layers' paths."""
     sizes: dict[str, int] = {}
     for layer, cut in heads.items():
         before = f"{layer}." if layer else ""
@@ -85,10 +85,10 @@ def axes(heads: Mapping[str, Heads]) -> dict[str, int]:
 
 
 def read_axes(path: Path, metadata: Mapping[str, Any]) -> dict[str, int]:
-    """The sizes that a conversion from Keras left beside the tensors that it wrote.
+    """Read the axis sizes from the metadata of a file that was converted from Keras; empty for other files.
 
     Raises:
-        CheckpointError: something else stands there.
+        CheckpointError: the metadata entry is malformed.
     """
     if not isinstance(text := metadata.get(AXES), str):
         return {}
@@ -105,24 +105,24 @@ def read_axes(path: Path, metadata: Mapping[str, Any]) -> dict[str, int]:
 def placed(
     path: Path, specs: Mapping[str, Spec], layout: Layout, places: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """What a file calls the tensors of `layout`, and the paths of its attention layers.
+    """The names of tensors in a Keras file, and the paths of its attention layers.
 
     Args:
-        path: the file to write, for errors.
-        specs: shape and dtype of each tensor.
-        layout: one of Keras' own.
-        places: paths in the Keras model by paths of the given modules; a module without one is called "". The path `.`
-            is that of a layer which is saved by itself.
+        path: file to write, for errors.
+        specs: shape and dtype of each tensor, by name.
+        layout: one of Keras' own layouts.
+        places: path in the Keras model for each module path. The module path "" means a module without a path, and the
+            Keras path `.` means a layer that is saved by itself.
 
     Raises:
-        CheckpointError: a layer is not whole or not of the layout's class, or has no possible path.
+        CheckpointError: a layer is incomplete, not of the layout's class, or has an impossible path.
     """
     places = {"": FIRST[layout.name], **places}
     names = {name: _moved(name, places) for name in specs}
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
         raise CheckpointError(
-            f"{path} cannot be written: two tensors would stand at {layout.in_file(twice[0])}"
+            f"{path} cannot be written: two tensors would be called {layout.in_file(twice[0])}"
         )
     heads = layers(path, {names[name]: spec for name, spec in specs.items()}, layout)
     for layer, cut in heads.items():
@@ -132,12 +132,12 @@ def placed(
 
 
 def shown(layer: str) -> str:
-    """The path of a layer as it stands in a file, for messages."""
+    """The path of a layer in a file, for messages."""
     return layer.replace(".", "/") or "the layer itself"
 
 
 def _moved(name: str, places: Mapping[str, str]) -> str:
-    """The name with the path that is given for the module it lies in, the longest that fits."""
+    """Replace the longest module path of a name that `places` lists by its path in the Keras model."""
     for before in sorted(places, key=len, reverse=True):
         stem = f"{before}." if before else ""
         if name.startswith(stem) and (before or name.partition(".")[0] in PARTS):
@@ -150,8 +150,8 @@ def _check_path(path: Path, layer: str) -> None:
     for part in layer.split(".") if layer else ():
         if not part.isidentifier():
             raise CheckpointError(
-                f"{path} cannot be written: no layer of a Keras model stands at {shown(layer)}, for {part!r} names no "
-                f"attribute or class; say where it does with --place {layer}={shown(FIRST['keras.mha'])}"
+                f"{path} cannot be written: no layer of a Keras model has the path {shown(layer)}, because {part!r} is "
+                f"not a name of an attribute or class; give its path with --place {layer}={shown(FIRST['keras.mha'])}"
             )
 
 
@@ -186,7 +186,7 @@ def _heads(path: Path, layer: str, tensors: Mapping[str, Spec]) -> Heads:
     for name, spec in tensors.items():
         if spec.dtype.kind in "biuc":
             raise CheckpointError(
-                f"{path} has {name} of {shown(layer)} in {spec.dtype}: it is quantised, or no weight"
+                f"{path} has {name} of {shown(layer)} in {spec.dtype}: it is quantised or not a weight"
             )
     kernels = {part: tensors[f"{part}.kernel"].shape for part in parts}
     for part, shape in kernels.items():
@@ -214,6 +214,6 @@ def _heads(path: Path, layer: str, tensors: Mapping[str, Spec]) -> Heads:
     if not agree or not keys or queries % keys:
         told = ", ".join(f"{name} {spec.shape}" for name, spec in tensors.items())
         raise CheckpointError(
-            f"{path} has tensors in {shown(layer)} that are of no one attention layer: {told}"
+            f"{path} has tensors in {shown(layer)} that do not fit one attention layer: {told}"
         )
     return Heads(queries, keys, key_dim, value_dim, bias, "gate" in kernels)

@@ -1,4 +1,4 @@
-"""The layouts that weights can be converted between: one table a file, collected here by name."""
+"""Layouts for weight conversion, by name; each table is in a file of its own."""
 
 from attention_bridge.weights.layout import Layout
 from attention_bridge.weights.layouts.equinox_mha import EQUINOX_MHA

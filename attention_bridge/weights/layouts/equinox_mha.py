@@ -1,4 +1,4 @@
-"""`equinox.mha`: `equinox.nn.MultiheadAttention`, by the paths of its leaves; its biases are absent by default.
+"""`equinox.mha`: `equinox.nn.MultiheadAttention`, by leaf paths; it has no biases by default.
 
 https://docs.kidger.site/equinox/api/nn/attention/
 """

@@ -1,6 +1,6 @@
-"""`flax.nnx.mha` and `flax.linen.mha`: Flax's own attention layers, `nnx.MultiHeadAttention` and its Linen elder.
+"""`flax.nnx.mha` and `flax.linen.mha`: Flax's own attention layers, `nnx.MultiHeadAttention` and its Linen equivalent.
 
-Their kernels keep the axis of the heads; on the way from the hub `axes={"d": head_dim}` says how it is cut.
+Their kernels have a separate axis of heads; conversion from the canonical layout needs `axes={"d": head_dim}`.
 
 https://flax.readthedocs.io/en/stable/api_reference/flax.nnx/nn/attention.html
 """
@@ -18,7 +18,7 @@ RULES = (
     Rule("{path}out.bias", "{path}out_proj.bias"),
 )
 REFUSED = tuple(
-    Refused(name, "a LayerNorm of each head without a bias, which no class of the mirrors has")
+    Refused(name, "a per-head LayerNorm without a bias, which no class of the mirrors has")
     for name in ("{path}query_ln.scale", "{path}key_ln.scale")
 )
 

@@ -1,4 +1,4 @@
-"""`haiku.mha`: Haiku's `MultiHeadAttention`, by the names of its modules and of their parameters, `query.w`.
+"""`haiku.mha`: Haiku's `MultiHeadAttention`, by module and parameter names, such as `query.w`.
 
 https://dm-haiku.readthedocs.io/en/latest/api.html#multiheadattention
 """

@@ -1,4 +1,4 @@
-"""`hf.albert`: Hugging Face `AlbertModel`, whose layers are one layer.
+"""`hf.albert`: Hugging Face `AlbertModel`, whose layers share one set of weights.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/albert/modeling_albert.py
 """

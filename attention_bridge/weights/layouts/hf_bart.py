@@ -1,4 +1,4 @@
-"""`hf.bart`: Hugging Face `BartForConditionalGeneration`, or `BartModel` without `model.` in front of its names.
+"""`hf.bart`: Hugging Face `BartForConditionalGeneration`, or `BartModel`, whose names have no prefix `model.`.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/bart/modeling_bart.py
 """
@@ -10,7 +10,7 @@ from attention_bridge.weights.rule import Rule
 
 
 def stack_rules(stack: str) -> tuple[Rule, ...]:
-    """The rules of an encoder's or a decoder's layers, which Whisper shares."""
+    """The rules for the layers of an encoder or a decoder, shared with Whisper."""
     theirs, ours = f"model.{stack}.layers.{{n}}.", f"{stack}_layers.{{n}}."
     own = "attention" if stack == "encoder" else "self_attention"
     norm = "attention_norm" if stack == "encoder" else "self_norm"
@@ -46,7 +46,7 @@ HF_BART = Layout(
     ),
     constants=(Constant("final_logits_bias", np.zeros, "always zero"),),
     tied=tuple(
-        Tied(name, "model.shared.weight", "the embeddings again")
+        Tied(name, "model.shared.weight", "tied embeddings")
         for name in (
             "lm_head.weight",
             "model.encoder.embed_tokens.weight",

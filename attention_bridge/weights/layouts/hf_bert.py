@@ -1,6 +1,6 @@
 """`hf.bert` and `hf.distilbert`: Hugging Face `BertModel`, `RobertaModel` and `DistilBertModel`.
 
-Alone or inside a model with a head; then `bert.`, `roberta.` or `distilbert.` stands in front of their names.
+Inside a model with a head, their names have the prefix `bert.`, `roberta.` or `distilbert.`.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/bert/modeling_bert.py
 """

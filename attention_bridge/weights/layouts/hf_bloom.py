@@ -1,4 +1,4 @@
-"""`hf.bloom`: Hugging Face `BloomForCausalLM`; one tensor has the queries, keys and values of each head in turn.
+"""`hf.bloom`: Hugging Face `BloomForCausalLM`; one fused tensor holds query, key and value of each head in turn.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/bloom/modeling_bloom.py
 """

@@ -1,4 +1,4 @@
-"""`hf.clip`: Hugging Face `CLIPModel`; the map of its patches has no bias.
+"""`hf.clip`: Hugging Face `CLIPModel`; its patch projection has no bias.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/clip/modeling_clip.py
 """

@@ -1,4 +1,4 @@
-"""`hf.deepseek_v3`: Hugging Face `DeepseekV3ForCausalLM`, experts one by one as on disk.
+"""`hf.deepseek_v3`: Hugging Face `DeepseekV3ForCausalLM`, with separate tensors for each expert, as on disk.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/deepseek_v3/modeling_deepseek_v3.py
 """

@@ -1,6 +1,6 @@
-"""`hf.falcon` and `hf.falcon_two_norms`: Hugging Face `FalconForCausalLM` with one norm a layer (7B), or two (40B).
+"""`hf.falcon` and `hf.falcon_two_norms`: Hugging Face `FalconForCausalLM` with one norm per layer (7B) or two (40B).
 
-One tensor has, group by group, the queries, the key and the value.
+One fused tensor holds, for each group of heads, the queries, the key and the value.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/falcon/modeling_falcon.py
 """

@@ -1,6 +1,6 @@
-"""`hf.gpt2`: Hugging Face `GPT2Model`, alone or inside a model with a head (`transformer.` in front of its names).
+"""`hf.gpt2`: Hugging Face `GPT2Model`, alone or inside a model with a head (prefix `transformer.`).
 
-Its maps are `Conv1D` layers, whose weights are `(in, out)`.
+Its projections are `Conv1D` layers, whose weights are `(in, out)`.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt2/modeling_gpt2.py
 """
@@ -40,7 +40,7 @@ HF_GPT2 = Layout(
     spellings=(("transformer.{rest}", "{rest}"),),
     constants=(
         Constant("h.{n}.attn.bias", _causal, "always the causal mask"),
-        Constant("h.{n}.attn.masked_bias", _masked_score, "always the score of what is hidden"),
+        Constant("h.{n}.attn.masked_bias", _masked_score, "always the score of masked keys"),
     ),
-    tied=(Tied("lm_head.weight", "wte.weight", "the embeddings again"),),
+    tied=(Tied("lm_head.weight", "wte.weight", "tied embeddings"),),
 )

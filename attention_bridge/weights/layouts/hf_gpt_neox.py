@@ -1,4 +1,4 @@
-"""`hf.gpt_neox`: Hugging Face `GPTNeoXForCausalLM`; one tensor has the queries, keys and values of each head in turn.
+"""`hf.gpt_neox`: Hugging Face `GPTNeoXForCausalLM`; one fused tensor holds query, key and value of each head in turn.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt_neox/modeling_gpt_neox.py
 """
@@ -27,7 +27,9 @@ HF_GPT_NEOX = Layout(
     ),
     spellings=(("lm_head.weight", "embed_out.weight"),),
     dropped=tuple(
-        Dropped(f"{LAYER}attention.{name}", "the causal mask and the frequencies, made anew")
+        Dropped(
+            f"{LAYER}attention.{name}", "the causal mask and the rotary frequencies, which are recomputed"
+        )
         for name in ("bias", "masked_bias", "rotary_emb.inv_freq")
     ),
 )

@@ -1,6 +1,6 @@
-"""`hf.llama`: Hugging Face `LlamaForCausalLM`, and what is named alike: Mistral, Qwen 2 and 3, Gemma 1.
+"""`hf.llama`: Hugging Face `LlamaForCausalLM`, and models with the same names: Mistral, Qwen 2 and 3, Gemma 1.
 
-`hf.gemma` is the same for Gemma 2 and 3, which have four norms a layer. Rotary pairs are i and i + head_dim / 2.
+`hf.gemma` is the same for Gemma 2 and 3, which have four norms per layer. Rotary pairs are i and i + head_dim / 2.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/llama/modeling_llama.py
 """
@@ -21,7 +21,7 @@ RULES = (
 SPELLINGS = tuple(
     (f"{part}.{{rest}}", f"model.{part}.{{rest}}") for part in ("embed_tokens", "layers", "norm")
 )
-DROPPED = (Dropped("{path}rotary_emb.inv_freq", "the frequencies of the positions, made anew"),)
+DROPPED = (Dropped("{path}rotary_emb.inv_freq", "the rotary frequencies, which are recomputed"),)
 
 HF_LLAMA = Layout(
     "hf.llama",

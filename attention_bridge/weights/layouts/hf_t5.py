@@ -1,6 +1,6 @@
-"""`hf.t5` and `hf.t5_gated`: Hugging Face `T5ForConditionalGeneration`, that of T5 1.1 with gates.
+"""`hf.t5` and `hf.t5_gated`: Hugging Face `T5ForConditionalGeneration`; T5 1.1 has gated feed-forward layers.
 
-The first layer of a stack keeps the positions of all.
+The first layer of each stack holds the relative position bias of all its layers.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/t5/modeling_t5.py
 """
@@ -42,7 +42,7 @@ RULES = (
     Rule("lm_head.weight", "head.weight"),
 )
 TIED = tuple(
-    Tied(f"{stack}.embed_tokens.weight", "shared.weight", "the embeddings again")
+    Tied(f"{stack}.embed_tokens.weight", "shared.weight", "tied embeddings")
     for stack in ("encoder", "decoder")
 )
 

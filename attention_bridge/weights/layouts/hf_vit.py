@@ -1,4 +1,4 @@
-"""`hf.vit`: Hugging Face `ViTModel` and `ViTForImageClassification`, by their names on disk or by those in memory.
+"""`hf.vit`: Hugging Face `ViTModel` and `ViTForImageClassification`, by their names on disk or in memory.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/vit/modeling_vit.py
 """

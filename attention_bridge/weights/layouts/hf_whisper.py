@@ -1,4 +1,4 @@
-"""`hf.whisper`: Hugging Face `WhisperForConditionalGeneration`; its keys have no bias.
+"""`hf.whisper`: Hugging Face `WhisperForConditionalGeneration`; its key projections have no bias.
 
 https://github.com/huggingface/transformers/blob/main/src/transformers/models/whisper/modeling_whisper.py
 """
@@ -18,7 +18,7 @@ HF_WHISPER = Layout(
         *stack_rules("decoder"),
     ),
     spellings=tuple((f"{part}.{{rest}}", f"model.{part}.{{rest}}") for part in ("encoder", "decoder")),
-    tied=(Tied("proj_out.weight", "model.decoder.embed_tokens.weight", "the embeddings again"),),
+    tied=(Tied("proj_out.weight", "model.decoder.embed_tokens.weight", "tied embeddings"),),
     zero_biases=tuple(
         ZeroBias(f"{{path}}{part}.k_proj.bias", f"{{path}}{part}.k_proj.weight", "keys have no bias")
         for part in ("attention", "self_attention", "cross_attention")

@@ -1,7 +1,7 @@
 """`jax_attention`: the paths of the Flax NNX mirror's state, joined by dots.
 
-Linear kernels are (in, out). A parameter that belongs to no linear, norm, embedding or convolution is the same
-in both mirrors. Behind the name of a variable a state that is saved as it is has `.value`.
+Linear kernels are (in, out). A parameter outside linear, norm, embedding and convolution layers has the same name and
+axes in both mirrors. In an NNX state that is saved directly, the names of variables end in `.value`.
 """
 
 from attention_bridge.weights.layout import Dropped, Layout

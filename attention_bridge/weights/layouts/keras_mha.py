@@ -1,16 +1,16 @@
 """`keras.mha` and `keras.gqa`: Keras' `MultiHeadAttention` and `GroupQueryAttention`, by the paths of their weights.
 
-| a path is                                       | such as                                        |
-|-------------------------------------------------|------------------------------------------------|
-| that of a variable, with slashes or dots        | `encoder/attention/query/kernel`               |
-| that in a file, a place in the model and a number | `layers/multi_head_attention/query_dense/vars/0` |
+| path                                             | example                                          |
+|--------------------------------------------------|--------------------------------------------------|
+| of a variable, with slashes or dots              | `encoder/attention/query/kernel`                 |
+| in a file, with the layer and a variable number  | `layers/multi_head_attention/query_dense/vars/0` |
 
-What stands before the projection is kept, with dots. `_query_dense` is the name of older versions of Keras 3, and of
-`GroupQueryAttention`. A file holds the variables of other layers, too: they are carried as they are, by their paths.
+The path before the projection is kept, with dots. `_query_dense` is the name in older versions of Keras 3 and in
+`GroupQueryAttention`. Variables of other layers in a file are copied unchanged, with their paths.
 
-On the way from the hub `axes={"d": key_dim}` says how heads are cut, and `v` is `value_dim` where that is another.
-`sliding_window` and attention over several axes have no tensors, so nothing here can tell of them: `transfer` from a
-layer and the conversion of a `.keras` file refuse them.
+Conversion from the canonical layout needs `axes={"d": key_dim}`, and `v`, the `value_dim`, if it differs.
+`sliding_window` and attention over several axes have no tensors, so a layout cannot detect them: `transfer` from a
+layer and the conversion of a `.keras` file raise an error for them.
 
 https://keras.io/api/layers/attention_layers/
 """
@@ -50,7 +50,7 @@ DROPPED = (
 
 
 def _files(start: str) -> tuple[tuple[str, str], ...]:
-    """Names in a file; `start` is that of projections in a layer whose path does not say of what class it is."""
+    """Pairs (rule name, file name); `start` is the prefix of projections in a layer whose path hides its class."""
     starts = (
         ("{path}grouped_query_attention{name}.", "_"),
         ("{path}multi_head_attention{name}.", ""),

@@ -1,8 +1,8 @@
 """`linen`: the variables of the JAX mirror as a Flax Linen module, `flax.nnx.bridge.to_linen(cls, ...)`.
 
-The paths are those of NNX, inside collections named after the kind of variable: `params`, `batch_stats`, ...
-A name does not depend on its collection, so the `params` in front may be there or not. `linen.scan` is the same with
-`layers` in one tensor, as Linen's `nn.scan` makes them.
+The paths equal the NNX paths, inside collections named after the kind of variable: `params`, `batch_stats`, ...
+A name does not depend on its collection, so the prefix `params` is optional. In `linen.scan`, one tensor holds all
+`layers`, as Linen's `nn.scan` makes them.
 """
 
 from attention_bridge.weights.layout import Layout

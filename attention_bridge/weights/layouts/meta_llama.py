@@ -1,6 +1,7 @@
 """`meta.llama`: the checkpoints that Meta published, `consolidated.00.pth`; rotary pairs are 2i and 2i + 1.
 
-The hub has them half a head apart, as Hugging Face has: `axes={"pair": head_dim // 2}` says how many pairs a head has.
+The canonical layout pairs i with i + head_dim / 2, as Hugging Face does; conversion needs
+`axes={"pair": head_dim // 2}`, the number of pairs per head.
 
 https://github.com/meta-llama/llama-models
 """
@@ -13,7 +14,7 @@ META_LLAMA = Layout(
     rules=(
         Rule("tok_embeddings.weight", "token_embedding.weight"),
         Rule("layers.{n}.attention_norm.weight", "layers.{n}.attention_norm.weight"),
-        Rule(  # `heads` is found from the shape: keys may have fewer than queries
+        Rule(  # `heads` follows from the shape: there may be fewer key heads than query heads
             "layers.{n}.attention.w{q,k}.weight",
             "layers.{n}.attention.{q,k}_proj.weight",
             "(heads pair two) e -> (heads two pair) e",
@@ -24,5 +25,5 @@ META_LLAMA = Layout(
         Rule("norm.weight", "final_norm.weight"),
         Rule("output.weight", "head.weight"),
     ),
-    dropped=(Dropped("rope.freqs", "the frequencies of the positions, made anew"),),
+    dropped=(Dropped("rope.freqs", "the rotary frequencies, which are recomputed"),),
 )

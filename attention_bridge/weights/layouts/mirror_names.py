@@ -1,7 +1,7 @@
-"""The names and ranks of the tensors that modules of the mirrors have, as `torch_attention` spells them.
+"""The names and ranks of the tensors in modules of the mirrors, as spelled in `torch_attention`.
 
-`is_known` compares the end of a tensor name, either a layer's name with `weight` or `bias`, or the name of a
-parameter that belongs to no layer, and the number of axes. The module path before it is free.
+`is_known` compares the number of axes and the end of a tensor name: a layer's name with `weight` or `bias`, or the
+name of a parameter outside any layer. The module path before it is free.
 """
 
 LINEARS = (
@@ -155,7 +155,7 @@ PARAMETERS = {
 
 
 def is_known(name: str, rank: int) -> bool:
-    """Whether a module of the mirrors has a tensor of this name, wherever it stands, and this number of axes."""
+    """Whether a module of the mirrors has a tensor of this name, in any module path, with this number of axes."""
     *_, layer, leaf = "", *name.split(".")
     if leaf == "weight" and layer in WEIGHTS:
         return WEIGHTS[layer] == rank

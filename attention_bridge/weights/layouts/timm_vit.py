@@ -1,4 +1,4 @@
-"""`timm.vit`: the `VisionTransformer` of timm, with a class token; its queries, keys and values are one map.
+"""`timm.vit`: the `VisionTransformer` of timm with a class token; its query, key and value projections are fused.
 
 https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/vision_transformer.py
 """

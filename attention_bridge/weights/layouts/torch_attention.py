@@ -1,7 +1,7 @@
-"""`torch_attention`, the hub: what `state_dict()` of the PyTorch mirror holds.
+"""`torch_attention`, the canonical layout: the state dict of the PyTorch mirror.
 
-Linear weights are (out, in). The path of a norm ends in `norm`, that of an embedding in `_embedding`, and no other
-path does.
+Linear weights are (out, in). Paths of norms end in `norm`, paths of embeddings end in `_embedding`, and no other
+paths do.
 """
 
 from attention_bridge.weights.layout import Layout

@@ -1,7 +1,7 @@
 """`torch.encoder_layer` and `torch.decoder_layer`: `torch.nn.TransformerEncoderLayer` and `TransformerDecoderLayer`.
 
-With the norm after each sublayer or before it; of a whole `TransformerEncoder`, all that its layers have. The mirrors'
-`EncoderLayer`, or with `norm_first` `ViTBlock`, has the same parts, and `EncoderDecoderAttention` those of a decoder.
+They cover post-norm and pre-norm layers, and the layers of a whole `TransformerEncoder`. The equivalents in the
+mirrors are `EncoderLayer` (`ViTBlock` with `norm_first`) and, for a decoder layer, `EncoderDecoderAttention`.
 
 https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerEncoderLayer.html
 """

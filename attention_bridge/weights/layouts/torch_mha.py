@@ -1,7 +1,7 @@
 """`torch.mha`: `torch.nn.MultiheadAttention`; its projections are packed, or separate where `kdim` or `vdim` differ.
 
 The learned key and value of `add_bias_kv=True` are the memory of `PersistentMemoryAttention`. `add_zero_attn=True` has
-no tensors, so nothing here can tell of it: its key and value of zeros are not converted.
+no tensors, so a layout cannot detect it: its key and value of zeros are not converted.
 
 https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiheadAttention.html
 """
@@ -13,7 +13,7 @@ from attention_bridge.weights.rule import Rule
 
 
 def misfits(shapes: Shapes) -> Iterator[tuple[str, str]]:
-    """The weights whose shapes no layer has: its heads have `embed_dim` features together, and so have its outputs."""
+    """Weights of impossible shapes: the heads together, and the outputs, have `embed_dim` features."""
     for name, shape in shapes.items():
         path, dot, last = name.rpartition(".")
         if last == "in_proj_weight" and shape[0] != 3 * shape[1]:
@@ -29,7 +29,12 @@ def misfits(shapes: Shapes) -> Iterator[tuple[str, str]]:
 
 
 def packed_rules(theirs: str = "", ours: str = "") -> tuple[Rule, ...]:
-    """The rules of attention with packed projections, alone or below a name that ends in a dot."""
+    """The rules for attention with packed projections.
+
+    Args:
+        theirs: module path in the outside layout, with the last dot; empty for none.
+        ours: module path in the canonical layout, with the last dot; empty for none.
+    """
     theirs, ours = "{path}" + theirs, "{path}" + ours
     return (
         Rule(theirs + "in_proj_weight", ours + "{q,k,v}_proj.weight", "(three e) i -> three e i"),

@@ -1,11 +1,11 @@
-r"""Both halves of a layer side by side: they read the same x, so that they can run at once (Wang & Komatsuzaki 2021).
+r"""Parallel sublayers: mixer and feed-forward network read the same input (Wang & Komatsuzaki 2021).
 
 $$ x \leftarrow x + \mathrm{mixer}(\mathrm{norm}_1(x)) + \mathrm{ffn}(\mathrm{norm}_2(x)) $$
 
 | class                | norms                | model                |
 |----------------------|----------------------|----------------------|
-| `Parallel`           | one for each half    | GPT-NeoX, Falcon 40B |
-| `ParallelSharedNorm` | one for both halves  | GPT-J, Falcon 7B     |
+| `Parallel`           | one per sublayer     | GPT-NeoX, Falcon 40B |
+| `ParallelSharedNorm` | one shared norm      | GPT-J, Falcon 7B     |
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from jax_attention.outputs import CachedOutput
 
 
 class Parallel(Layer):
-    """x = x + mixer(norm1(x)) + ffn(norm2(x)), as in GPT-NeoX; `norm()` makes a norm layer.
+    """Parallel layer, x = x + mixer(norm1(x)) + ffn(norm2(x)), as in GPT-NeoX; `norm()` makes a norm layer.
 
     Raises:
-        ValueError: no feed-forward network.
+        ValueError: `ffn` is None.
     """
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
@@ -45,10 +45,10 @@ class Parallel(Layer):
 
 
 class ParallelSharedNorm(Layer):
-    """x = x + mixer(norm(x)) + ffn(norm(x)), as in GPT-J and Falcon 7B; `norm()` makes a norm layer.
+    """Parallel layer, x = x + mixer(norm(x)) + ffn(norm(x)), as in GPT-J; `norm()` makes a norm layer.
 
     Raises:
-        ValueError: no feed-forward network.
+        ValueError: `ffn` is None.
     """
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):

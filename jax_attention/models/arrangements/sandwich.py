@@ -1,4 +1,4 @@
-r"""Norms before and behind both halves of a layer (Ding et al. 2021, CogView; Gemma 2, 2024).
+r"""Norms on the inputs and the outputs of both sublayers (Ding et al. 2021, CogView; Gemma 2, 2024).
 
 $$ x \leftarrow x + \mathrm{norm}'(f(\mathrm{norm}(x))), \qquad f = \mathrm{mixer}, \mathrm{ffn} $$
 """
@@ -15,7 +15,7 @@ from jax_attention.outputs import CachedOutput
 
 
 class Sandwich(Layer):
-    """x = x + norm'(f(norm(x))), as in Gemma 2 and 3; `norm()` makes a norm layer."""
+    """Sandwich-norm layer, x = x + norm'(f(norm(x))), as in Gemma 2 and 3; `norm()` makes a norm layer."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__(mixer, ffn)

@@ -1,4 +1,4 @@
-"""Task heads: what a model computes from its last hidden states."""
+"""Task heads, which compute the outputs of a task from a model's last hidden states."""
 
 from jax_attention.models.tasks.classification import SequenceClassifier as SequenceClassifier
 from jax_attention.models.tasks.classification import TokenClassifier as TokenClassifier

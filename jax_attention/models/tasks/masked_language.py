@@ -1,4 +1,4 @@
-r"""Masked language modelling: a score of every token at each position (Devlin et al. 2018).
+r"""Masked language modelling head (Devlin et al. 2018).
 
 $$ h = \mathrm{norm}(f(U x + u)), \qquad \mathrm{logits} = h\, E^\top + c $$
 
@@ -7,7 +7,7 @@ $$ h = \mathrm{norm}(f(U x + u)), \qquad \mathrm{logits} = h\, E^\top + c $$
 | U, u   | `transform`                                                       |
 | f      | `activation`                                                      |
 | E      | the embedding matrix if `tied`, else `decoder`                    |
-| c      | `decoder_bias`, one number for each token                         |
+| c      | `decoder_bias`, one number per token of the vocabulary            |
 """
 
 from typing import Any, ClassVar
@@ -28,18 +28,19 @@ from jax_attention.outputs import LogitsOutput
 
 @checked
 class MaskedLanguageHead(nnx.Module):
-    """Scores of every token at each position, from a transform and the embedding matrix (Devlin et al. 2018).
+    """Token logits at each position, from a transform and the embedding matrix (Devlin et al. 2018).
 
     Args:
-        embed_dim: features of a position.
-        vocab_size: number of tokens.
-        token_dim: features of a token's embedding where these are fewer (ALBERT); None for `embed_dim`.
-        activation: of the transform.
-        norm_eps: added to the variance in the normalisation.
-        tied: whether the scores come from the embedding matrix (tied embeddings) instead of a matrix of their own.
+        embed_dim: number of features per position.
+        vocab_size: number of tokens in the vocabulary.
+        token_dim: features of the token embedding, where they are fewer (ALBERT); None for `embed_dim`.
+        activation: activation of the transform.
+        norm_eps: epsilon added to the variance in the normalisation.
+        tied: whether the output layer shares the token embedding's weight (tied embeddings); False for a separate
+            weight.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: the activation is unknown.
     """
 
     returns: ClassVar = LogitsOutput
@@ -71,14 +72,14 @@ class MaskedLanguageHead(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch length embed"], *, embedding: nnx.Module | None = None
     ) -> Float[Array, "batch length vocab"]:
-        """Score every token at each position.
+        """Compute the token logits at each position.
 
         Args:
-            x: the last hidden states of an encoder.
-            embedding: its token embedding; needed if `tied`.
+            x: last hidden states of an encoder, `(batch, length, embed_dim)`.
+            embedding: the encoder's token embedding, required if `tied`; None otherwise.
 
         Raises:
-            ValueError: shapes that do not fit, or no embedding for a tied head.
+            ValueError: shapes do not match, or a tied head is given no embedding.
         """
         check_sequence("x", x, self.embed_dim)
         table: Any = embedding
@@ -89,7 +90,7 @@ class MaskedLanguageHead(nnx.Module):
         return scores + self.decoder_bias[...]
 
     def _check_table(self, table: Any) -> None:
-        """Raise ValueError unless the embedding has a vector of `token_dim` features for each token of a tied head."""
+        """Raise ValueError unless the embedding has the shape `(vocab_size, token_dim)` of a tied head."""
         if table is None:
             raise ValueError("embedding must be the model's token embedding for a tied head, got None")
         found, needed = table_shape(table), (self.vocab_size, self.token_dim)

@@ -1,4 +1,4 @@
-r"""Reward models: one number for a whole text, such as how well an answer pleases (Ouyang et al. 2022).
+r"""Reward head: one number per text, such as the preference for an answer (Ouyang et al. 2022).
 
 $$ r = w^\top \bar{x} $$
 """
@@ -20,12 +20,12 @@ from jax_attention.outputs import RewardOutput
 
 @checked
 class RewardHead(nnx.Module):
-    """A reward for each sequence, from its last real token unless `pooling` is another (Ouyang et al. 2022).
+    """Reward of each sequence, from its pooled hidden state, by default the last real token (Ouyang et al. 2022).
 
     Args:
-        embed_dim: features of a position.
+        embed_dim: number of features per position.
         pooling: `FirstToken()`, `LastToken()`, `MeanPooling()` or a `LearnedPooling`; None for the last token.
-        bias: whether the map has a bias.
+        bias: whether the linear layer has a bias.
     """
 
     returns: ClassVar = RewardOutput
@@ -48,6 +48,6 @@ class RewardHead(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch length embed"], mask: Shaped[Array, "..."] | None = None
     ) -> Float[Array, " batch"]:
-        """The rewards, from the last hidden states `x`; `mask` is True at real tokens, `(batch, length)`."""
+        """Compute rewards from the last hidden states `x`; `mask` `(batch, length)` is True at real tokens."""
         check_sequence("x", x, self.embed_dim)
         return self.reward_proj(self.pooling(x, mask))[:, 0]

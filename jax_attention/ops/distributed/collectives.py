@@ -1,4 +1,4 @@
-"""How the devices that share out a sequence speak with each other; each function is called on all of them."""
+"""Collectives along the mesh axis that shards the sequence; every device of that axis calls each function."""
 
 from typing import Any
 
@@ -8,30 +8,30 @@ from jax_attention.ops.distributed.shards import Shards
 
 
 def device_count(shards: Shards) -> int:
-    """How many devices share out the sequence."""
+    """Number of devices along the sequence axis."""
     return shards.mesh.shape[shards.sequence]
 
 
 def own_number(shards: Shards) -> Any:
-    """Which of them this one is, from 0."""
+    """Index of this device along the sequence axis, from 0."""
     return lax.axis_index(shards.sequence)
 
 
 def pass_on(held: tuple[Array, ...], shards: Shards) -> tuple[Array, ...]:
-    """Give what is held to the next device, the last to the first, and take what the one before held."""
+    """Send arrays to the next device of the ring, and return the arrays of the previous one."""
     count = device_count(shards)
     return lax.ppermute(held, shards.sequence, [(i, (i + 1) % count) for i in range(count)])
 
 
 def exchange(x: Array, shards: Shards, *, parted: int, joined: int) -> Array:
-    """Part one axis, a part for each device, and join along another what all of them give; axes count from -1."""
+    """All-to-all: split axis `parted` over the devices and concatenate along axis `joined`; both are negative."""
     return lax.all_to_all(
         x, shards.sequence, split_axis=x.ndim + parted, concat_axis=x.ndim + joined, tiled=True
     )
 
 
 def part_of(x: Array | None, number: Any, shards: Shards, *, axis: int) -> Array | None:
-    """Of an axis that is here as a whole, the part of one device; an axis of size 1 is everyone's."""
+    """Slice one device's part of an unsharded axis; an axis of size 1 is shared by all devices."""
     if x is None or x.shape[axis] == 1:
         return x
     size = x.shape[axis] // device_count(shards)

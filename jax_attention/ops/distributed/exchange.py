@@ -1,8 +1,8 @@
-"""Attention with an exchange: sequences come together and heads part, and back again (Jacobs et al. 2023).
+"""All-to-all attention: heads are sharded instead of the sequence during attention (Jacobs et al. 2023).
 
-DeepSpeed Ulysses, arXiv 2309.14509. With n devices each holds one n-th of the sequence, of all heads. An all-to-all
-gives each of them the whole sequence of one n-th of the heads, which attend by themselves as on one device; a second
-one brings what was read back to where its query is.
+DeepSpeed Ulysses, arXiv 2309.14509. Each of n devices holds 1/n of the sequence, for all heads. An all-to-all gives
+each device the whole sequence for 1/n of the heads, which attend as on one device. A second all-to-all returns the
+outputs to the devices of their queries.
 """
 
 from functools import partial
@@ -18,33 +18,31 @@ from jax_attention.ops.heads import repeat_heads
 
 
 def exchange_refusal(call: Call) -> str | None:
-    """What attention with an exchange cannot do of a call."""
+    """Reason why all-to-all attention does not support a call; None if it does."""
     if call.return_logsumexp:
         return "all_to_all attention gives no logsumexp"
     shards = shards_of(call)
     if shards is None or shards.sequence is None:
         lengths = call.query.shape[-2], call.key.shape[-2]
         return (
-            "all_to_all attention needs several devices that share out both lengths evenly, "
+            "all_to_all attention needs both lengths sharded evenly over several devices, "
             f"got lengths {lengths[0]} and {lengths[1]}"
         )
     heads, count = call.query.shape[-3], shards.head_count * device_count(shards)
     if heads % count:
-        return (
-            f"all_to_all attention needs heads that {count} devices can share out evenly, got {heads} heads"
-        )
+        return f"all_to_all attention needs a number of heads that {count} devices divide, got {heads} heads"
     return None
 
 
 def exchange_attention(call: Call) -> Float[Array, "*batch heads query value_dim"]:
-    """The mean of the values, weighted by how well each key answers the query; every head on one device."""
+    """Compute `dot_product_attention` with two all-to-alls; each head attends on one device."""
     shards = shards_of(call)
     assert shards is not None
     return over_shards(call, shards, partial(exchange_part, shards=shards), whole_rows=True)
 
 
 def exchange_part(call: Call, *, shards: Shards) -> Float[Array, "*batch heads query value_dim"]:
-    """What one device reads: it has its own queries, keys and values, and masks for the queries of all."""
+    """Output for the queries of one device, from its queries, keys and values, and masks for all queries."""
     own = own_number(shards)
     key, value = call.key, call.value
     if key.shape[-3] % device_count(shards):

@@ -1,18 +1,18 @@
-r"""Ring attention: each device keeps its queries, and the keys go round (Liu et al. 2023, arXiv 2310.01889).
+r"""Ring attention: keys and values circulate among the devices of the queries (Liu et al. 2023, arXiv 2310.01889).
 
 $$ m' = \max(m, \max_j s_j), \qquad \ell' = e^{m - m'} \ell + \sum_j e^{s_j - m'}, \qquad
    a' = e^{m - m'} a + \sum_j e^{s_j - m'} v_j, \qquad o = a / \ell $$
 
-With n devices each holds one n-th of the sequence. n times a device reads the keys and values that it has, and passes
-them on to its neighbour; the softmax is gathered as in `tile_loop`, a device's keys at a time. The backward pass sends
-them round again, together with their gradients, which are complete when they come home. No device ever holds more
-keys than its own and those on their way.
+Each of n devices holds 1/n of the sequence. In each of n steps, a device attends to the keys and values that it
+currently holds, and passes them to its neighbour. The softmax is accumulated as in `tile_loop`, over the keys of one
+device at a time. The backward pass sends the keys and values around the ring again, together with their gradients,
+which are complete after one round. No device ever holds more keys than its own and those in transit.
 
-| symbol | here                                                |
-|--------|-----------------------------------------------------|
-| m      | `top`, the largest score so far of each query       |
-| ℓ      | `total`, the sum of exponentials relative to it     |
-| a      | `read`, that of the values                          |
+| symbol | here                                                            |
+|--------|-----------------------------------------------------------------|
+| m      | `top`, the largest score so far of each query                   |
+| ℓ      | `total`, the sum of exponentials relative to m                  |
+| a      | `read`, the sum of values, weighted by the same exponentials    |
 """
 
 from functools import partial
@@ -32,7 +32,7 @@ from jax_attention.ops.softmax import at_least_float32
 
 
 class RingLearned(NamedTuple):
-    """What has a gradient: of queries and keys, this device's; see `Call`."""
+    """Arrays with gradients, with this device's queries, keys and values; as in `Call`."""
 
     query: Float[Array, "*batch heads query head_dim"]
     key: Float[Array, "*batch kv_heads key head_dim"]
@@ -42,7 +42,7 @@ class RingLearned(NamedTuple):
 
 
 class RingFixed(NamedTuple):
-    """What has none: for this device's queries and the keys of all."""
+    """Arguments without gradients, for this device's queries and the keys of all devices."""
 
     mask: Bool[Array, "..."] | None
     keep: Bool[Array, "..."] | None
@@ -50,11 +50,11 @@ class RingFixed(NamedTuple):
 
 
 class RingPlan(NamedTuple):
-    """What is decided before any number is seen.
+    """Static arguments of ring attention.
 
     Attributes:
-        shards: how the devices share out the sequence.
-        window: how many keys before and after its own position a query sees; None: all.
+        shards: sharding of the call.
+        window: number of visible keys before and after the query's own; None for no limit.
         scale, softcap, dropout_rate: as in `Call`.
     """
 
@@ -66,7 +66,7 @@ class RingPlan(NamedTuple):
 
 
 def ring_refusal(call: Call) -> str | None:
-    """What ring attention cannot do of a call."""
+    """Reason why ring attention does not support a call; None if it does."""
     if call.return_logsumexp:
         return "ring attention gives no logsumexp"
     if not all(x is None or isinstance(x, REALS) for x in (call.scale, call.softcap)):
@@ -76,30 +76,30 @@ def ring_refusal(call: Call) -> str | None:
         return None
     lengths = call.query.shape[-2], call.key.shape[-2]
     return (
-        "ring attention needs several devices that share out both lengths evenly, "
+        "ring attention needs both lengths sharded evenly over several devices, "
         f"got lengths {lengths[0]} and {lengths[1]}"
     )
 
 
 def ring_attention(call: Call) -> Float[Array, "*batch heads query value_dim"]:
-    """The mean of the values, weighted by how well each key answers the query; every key passes every device."""
+    """Compute `dot_product_attention` over a ring of devices; every key visits every device."""
     shards = shards_of(call)
     assert shards is not None
     return over_shards(call, shards, partial(ring_part, shards=shards))
 
 
 def ring_part(call: Call, *, shards: Shards) -> Float[Array, "*batch heads query value_dim"]:
-    """What one device reads: of the call it has its own queries, keys and values."""
+    """Output for the queries of one device, from a call with its own queries, keys and values."""
     seen = call.visibility
     plan = RingPlan(shards, (seen.before, seen.after), call.scale, call.softcap, call.dropout_rate)
     learned = RingLearned(call.query, call.key, call.value, call.bias, call.sinks)
     output, *_ = _ring(plan, learned, RingFixed(call.mask, call.dropout_keep, seen.query_offset))
-    return output.astype(call.query.dtype)  # rounded at last: its gradient is made of what it was before
+    return output.astype(call.query.dtype)  # rounded last, because the gradient needs the unrounded output
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _ring(plan: RingPlan, learned: RingLearned, fixed: RingFixed) -> tuple[Array, Array, Array, Array]:
-    """The output, the logarithm of each row's sum of exponentials, and for its gradient m and 1 / ℓ of each row."""
+    """Output and logsumexp of each row, and m and 1 / ℓ of each row for the gradient."""
     query, key, value, _, sinks = learned
     wide = at_least_float32(query).dtype
 
@@ -108,7 +108,7 @@ def _ring(plan: RingPlan, learned: RingLearned, fixed: RingFixed) -> tuple[Array
         scores, seen = _scores(plan, learned._replace(key=key), fixed, source)
         scores = scores if seen is None else jnp.where(seen, scores, -jnp.inf)  # ... heads query key
         new_top = jnp.maximum(top, scores.max(-1))
-        level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is no number
+        level = jnp.where(new_top == -jnp.inf, 0.0, new_top)  # -inf - -inf is NaN
         shares = jnp.exp(scores - level[..., None])
         fade = jnp.exp(top - level)
         here = _read(plan, shares, value.astype(wide), fixed, source)
@@ -132,7 +132,7 @@ def _ring(plan: RingPlan, learned: RingLearned, fixed: RingFixed) -> tuple[Array
     if sinks is not None:
         sink = sinks[:, None].astype(wide)  # heads 1
         level = jnp.maximum(top, sink)
-        level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is no number
+        level = jnp.where(level == -jnp.inf, 0.0, level)  # -inf - -inf is NaN
         fade = jnp.exp(top - level)
         top, total, read = level, fade * total + jnp.exp(sink - level), fade[..., None] * read
     visible = total > 0
@@ -153,9 +153,9 @@ def _backward(plan: RingPlan, saved: Any, cotangents: Any) -> tuple[RingLearned,
     query, key, value, bias, sinks = learned
     wide = top.dtype
     d_output, d_log_sum, _, _ = cotangents
-    # Top and share have no gradient; this factor of 1 has theirs, for derivatives of this gradient.
+    # Top and share have no gradient; this factor of 1 carries it, for derivatives of this gradient.
     share = share * jnp.exp(jnp.where(share > 0, lax.stop_gradient(log_sum) - log_sum, 0.0))
-    # What is taken from every score's gradient, because the weights of a row sum to one.
+    # Subtracted from the gradient of every score, because the weights of a row sum to one.
     mean = (d_output * output).sum(-1) - d_log_sum  # ... heads query
 
     def turn(carry: Any, hops: Array) -> Any:
@@ -165,7 +165,7 @@ def _backward(plan: RingPlan, saved: Any, cotangents: Any) -> tuple[RingLearned,
         def scored(query: Array, key: Array, bias: Array | None) -> tuple[Array, Array | None]:
             return _scores(plan, learned._replace(query=query, key=key, bias=bias), fixed, source)
 
-        vjp: Any = jax.vjp  # whose type does not tell with `has_aux` from without
+        vjp: Any = jax.vjp  # its type annotation does not depend on `has_aux`
         scores, pull, seen = vjp(scored, query, key, bias, has_aux=True)
         scores = scores if seen is None else jnp.where(seen, scores, -jnp.inf)
         shares = jnp.exp(scores - top[..., None]) * share[..., None]  # ... heads query key
@@ -198,14 +198,14 @@ _ring.defvjp(_forward, _backward)
 
 
 def _source(plan: RingPlan, hops: Any) -> Any:
-    """Whose keys a device has after so many hops."""
+    """Index of the device whose keys this device holds after `hops` steps."""
     return (own_number(plan.shards) - hops) % device_count(plan.shards)
 
 
 def _scores(
     plan: RingPlan, learned: RingLearned, fixed: RingFixed, source: Any
 ) -> tuple[Array, Array | None]:
-    """The scores of this device's queries with the keys that it has now, and which of them are seen."""
+    """Scores of this device's queries with the keys that it currently holds, and their mask."""
     query_len, key_len = learned.query.shape[-2], learned.key.shape[-2]
     return dot_product_scores(
         learned.query,
@@ -220,7 +220,7 @@ def _scores(
 
 
 def _read(plan: RingPlan, shares: Array, value: Array, fixed: RingFixed, source: Any) -> Array:
-    """What the queries read of the values that this device has now."""
+    """Weighted sum of the values that this device currently holds."""
     keep = part_of(fixed.keep, source, plan.shards, axis=-1)
     return weighted_values(shares, value, dropout_keep=keep, dropout_rate=plan.dropout_rate)
 

@@ -1,8 +1,8 @@
-"""Attention on arrays that several devices share out: each computes on its own part.
+"""Attention on sharded arrays: each device computes its own shard.
 
-A mesh of devices shares out an array axis by axis. Batch elements and heads attend each by itself, so a device that
-holds some of them has all it needs. Along a sequence every query wants every key: `ring` brings the keys round,
-`all_to_all` gathers the sequence and shares out the heads instead.
+A device mesh shards an array axis by axis. Batch elements and heads are independent, so sharding them needs no
+communication. Along a sequence, every query needs every key: `ring` passes the keys around the devices, and
+`all_to_all` gathers the sequence and shards the heads instead.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,20 @@ from jax_attention.ops.call import Call
 from jax_attention.ops.heads import repeat_heads
 from jax_attention.ops.rules import Visibility, visible_pairs
 
-# What the axes of a mesh are called.
+# Names of the mesh axes.
 DATA = "data"
 MODEL = "model"
 SEQUENCE = "sequence"
 
 
 class Shards(NamedTuple):
-    """How the devices share out a call.
+    """Sharding of an attention call.
 
     Attributes:
-        mesh: the devices.
-        batch: the axes of the mesh that share out the batch.
-        heads: the axes that share out the heads.
-        sequence: the axis that shares out queries and keys, if there is one.
+        mesh: device mesh.
+        batch: mesh axes that shard the batch.
+        heads: mesh axes that shard the heads.
+        sequence: mesh axis that shards queries and keys; None for an unsharded sequence.
     """
 
     mesh: Any
@@ -41,18 +41,18 @@ class Shards(NamedTuple):
 
     @property
     def head_count(self) -> int:
-        """How many devices share out the heads."""
+        """Number of devices that the heads are sharded over."""
         return prod(self.mesh.shape[axis] for axis in self.heads)
 
 
 def shards_of(call: Call) -> Shards | None:
-    """How the devices share out a call; None where there is one device, or the call is one device's part already.
+    """Sharding of a call; None for one device, and for a call that is already the shard of one device.
 
-    An axis that does not divide what it would share out, shares out nothing.
+    A mesh axis whose size does not divide the array axis is not used.
     """
     mesh = jax.sharding.get_abstract_mesh()
     free = {name: mesh.shape[name] for name in _free(mesh)}
-    if not free.keys() & {DATA, MODEL, SEQUENCE}:  # axes that others named mean what they say elsewhere
+    if not free.keys() & {DATA, MODEL, SEQUENCE}:  # other axis names belong to the user's own sharding
         return None
     *batch, heads, query_len, _ = call.query.shape
 
@@ -67,15 +67,15 @@ def shards_of(call: Call) -> Shards | None:
 
 
 def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole_rows: bool = False) -> Any:
-    """Answer a call on every device for its own part.
+    """Run a call on every device for its own shard.
 
     Args:
-        call: of whole arrays.
-        shards: how they are shared out.
-        run: answers a part; may speak with the other devices along `shards.sequence`.
-        whole_rows: whether `run` has masks and biases for the queries of all devices, and not for its own alone.
+        call: checked call with the full arrays.
+        shards: sharding of the call.
+        run: function that computes one shard; it may communicate with the other devices along `shards.sequence`.
+        whole_rows: whether `run` gets masks and biases for the queries of all devices, not only its own.
     """
-    if not call.visibility.is_uniform:  # what each batch element has of its own becomes a part of the mask
+    if not call.visibility.is_uniform:  # fold restrictions per batch element into the mask
         seen = visible_pairs(call.visibility, (*call.query.shape[:-1], call.key.shape[-2]))
         mask = seen if call.mask is None or seen is None else call.mask & seen
         call = call._replace(mask=mask, visibility=Visibility())
@@ -116,7 +116,7 @@ def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole
         "sinks": (call.sinks, PartitionSpec(shards.heads)),
         "query_offset": (call.visibility.query_offset, PartitionSpec()),
     }
-    # An offset that is known stays so: it is no array.
+    # A constant offset stays a Python integer.
     given = {name: pair for name, pair in given.items() if not isinstance(pair[0], int | None)}
     specs = {name: spec for name, (_, spec) in given.items()}
 
@@ -133,7 +133,7 @@ def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole
 
 
 def _free(mesh: Any) -> set[str]:
-    """The axes of a mesh whose sharing out is left to the compiler: not those of a part that is computed already."""
+    """Mesh axes whose sharding the compiler infers; not the axes of an enclosing `shard_map`."""
     return {
         name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto
     }

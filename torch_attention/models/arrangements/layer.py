@@ -1,4 +1,4 @@
-"""Parts that every layer has, whatever its arrangement."""
+"""Base class of the arrangements of a layer."""
 
 from typing import Any, TypedDict
 
@@ -11,10 +11,10 @@ from torch_attention.outputs import CachedOutput
 
 
 class LayerCall(TypedDict):
-    """Arguments of a layer's call, beside the sequence and its mask.
+    """Arguments of a layer's call, besides the sequence and its mask.
 
     Attributes:
-        positions: positions of the tokens; None counts from 0.
+        positions: positions of the tokens; None for 0, 1, 2, and so on.
         memory: KV cache or recurrent state; None without one.
         reads_on: whether the call is a step of incremental decoding.
         need_weights: whether to return the attention weights.
@@ -27,11 +27,11 @@ class LayerCall(TypedDict):
 
 
 class Layer(nn.Module):
-    """Token mixer and optional feed-forward network; the base class of the arrangements, which add norms.
+    """Token mixer and optional feed-forward network; base class of the arrangements, which add norms.
 
     Args:
-        mixer: attention or a recurrent layer, stored as `attention`.
-        ffn: feed-forward network, or None.
+        mixer: attention module or recurrent layer, stored as `attention`.
+        ffn: feed-forward network; None for no feed-forward network.
     """
 
     def __init__(self, mixer: Any, ffn: Any):

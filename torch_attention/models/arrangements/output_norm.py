@@ -1,4 +1,4 @@
-r"""Norms behind both halves of a layer, before they are added (OLMo 2, 2024).
+r"""Norms on the outputs of both sublayers, before the residual additions (OLMo 2, 2024).
 
 $$ x \leftarrow x + \mathrm{norm}(f(x)), \qquad f = \mathrm{mixer}, \mathrm{ffn} $$
 """
@@ -15,7 +15,7 @@ from torch_attention.outputs import CachedOutput
 
 
 class OutputNorm(Layer):
-    """x = x + norm(f(x)), as in OLMo 2; `norm()` makes a norm layer."""
+    """Output-norm layer, x = x + norm(f(x)), as in OLMo 2; `norm()` makes a norm layer."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__(mixer, ffn)

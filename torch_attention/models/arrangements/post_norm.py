@@ -1,4 +1,4 @@
-r"""Norms behind the residuals of both halves of a layer (Vaswani et al. 2017).
+r"""Norms after the residual additions of both sublayers (Vaswani et al. 2017).
 
 $$ x \leftarrow \mathrm{norm}(x + f(x)), \qquad f = \mathrm{mixer}, \mathrm{ffn} $$
 """
@@ -15,7 +15,7 @@ from torch_attention.outputs import CachedOutput
 
 
 class PostNorm(Layer):
-    """x = norm(x + f(x)), as in the first Transformer and BERT; `norm()` makes a norm layer."""
+    """Post-norm layer, x = norm(x + f(x)), as in the original Transformer and BERT; `norm()` makes a norm layer."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__(mixer, ffn)

@@ -1,4 +1,4 @@
-r"""Norms before both halves of a layer, on the branches alone (Radford et al. 2019; Xiong et al. 2020).
+r"""Norms on the inputs of both sublayers, inside the residual branches (Radford et al. 2019; Xiong et al. 2020).
 
 $$ x \leftarrow x + f(\mathrm{norm}(x)), \qquad f = \mathrm{mixer}, \mathrm{ffn} $$
 """
@@ -15,7 +15,7 @@ from torch_attention.outputs import CachedOutput
 
 
 class PreNorm(Layer):
-    """x = x + f(norm(x)), as in GPT-2 and Llama; `norm()` makes a norm layer."""
+    """Pre-norm layer, x = x + f(norm(x)), as in GPT-2 and Llama; `norm()` makes a norm layer."""
 
     def __init__(self, mixer: Any, ffn: Any, norm: Callable[[], Any]):
         super().__init__(mixer, ffn)

@@ -1,9 +1,10 @@
-r"""Classification of a whole sequence or image, or of each of its tokens.
+r"""Classification of a whole sequence or image, or of each token.
 
 $$ \mathrm{logits} = W f(U \bar{x} + u) + b \qquad\text{or}\qquad \mathrm{logits}_i = W x_i + b $$
 
-$\bar{x}$ is the pooled sequence. With `activation="tanh"` the hidden map $f(U \bar{x} + u)$ is BERT's pooler and
-RoBERTa's classification head, with `"relu"` DistilBERT's; without an activation there is none, as in Llama and ViT.
+$\bar{x}$ is the pooled sequence. With `activation="tanh"` the hidden layer $f(U \bar{x} + u)$ is BERT's pooler and
+RoBERTa's classification head; with `"relu"` it is DistilBERT's. Without an activation there is no hidden layer, as in
+Llama and ViT.
 
 | symbol    | argument or parameter                          |
 |-----------|------------------------------------------------|
@@ -29,18 +30,18 @@ from torch_attention.outputs import LogitsOutput
 
 @checked
 class SequenceClassifier(nn.Module):
-    """Scores of the classes of a sequence or an image (Devlin et al. 2018; Dosovitskiy et al. 2020).
+    """Class logits of a sequence or an image (Devlin et al. 2018; Dosovitskiy et al. 2020).
 
     Args:
-        embed_dim: features of a position.
+        embed_dim: number of features per position.
         num_classes: number of classes; 1 for regression.
         pooling: `FirstToken()`, `LastToken()`, `MeanPooling()` or a `LearnedPooling`; None for the first token.
-        activation: behind the hidden map, such as `"tanh"`; None for no hidden map.
-        bias: whether the last map has a bias.
-        dropout: rate at which features are dropped in training, before the last map.
+        activation: activation of the hidden layer, such as `"tanh"`; None for no hidden layer.
+        bias: whether the last linear layer has a bias.
+        dropout: dropout rate of the features before the last linear layer in training.
 
     Raises:
-        ValueError: no class, an unknown activation, or a rate outside [0, 1).
+        ValueError: `num_classes` is below 1, the activation is unknown, or the dropout rate is outside [0, 1).
     """
 
     returns: ClassVar = LogitsOutput
@@ -73,16 +74,16 @@ class SequenceClassifier(nn.Module):
         *,
         dropout_keep: Bool[Tensor, "batch embed"] | None = None,
     ) -> Float[Tensor, "batch classes"]:
-        """Score the classes.
+        """Compute the class logits.
 
         Args:
-            x: the last hidden states of a model.
-            mask: True at real tokens, False at padding, `(batch, length)`.
-            dropout_keep: boolean dropout mask, True keeps a feature; used instead of sampling one.
+            x: last hidden states of a model, `(batch, length, embed_dim)`.
+            mask: boolean mask, True at real tokens, `(batch, length)`; None for no padding.
+            dropout_keep: boolean dropout mask, True keeps; used instead of sampling one.
 
         Raises:
-            TypeError: a mask that is not boolean.
-            ValueError: shapes that do not fit.
+            TypeError: the mask is neither boolean nor 0/1.
+            ValueError: shapes do not match.
         """
         check_sequence("x", x, self.embed_dim)
         pooled = self.pooling(x, mask)  # batch embed
@@ -93,16 +94,16 @@ class SequenceClassifier(nn.Module):
 
 @checked
 class TokenClassifier(nn.Module):
-    """Scores of the classes of each token, as for named entities (Devlin et al. 2018).
+    """Class logits of each token, such as for named entity recognition (Devlin et al. 2018).
 
     Args:
-        embed_dim: features of a position.
+        embed_dim: number of features per position.
         num_classes: number of classes.
-        bias: whether the map has a bias.
-        dropout: rate at which features are dropped in training, before the map.
+        bias: whether the linear layer has a bias.
+        dropout: dropout rate of the features before the linear layer in training.
 
     Raises:
-        ValueError: no class, or a rate outside [0, 1).
+        ValueError: `num_classes` is below 1, or the dropout rate is outside [0, 1).
     """
 
     returns: ClassVar = LogitsOutput
@@ -129,6 +130,6 @@ class TokenClassifier(nn.Module):
         *,
         dropout_keep: Bool[Tensor, "batch length embed"] | None = None,
     ) -> Float[Tensor, "batch length classes"]:
-        """Score the classes of each position of the last hidden states `x`; `dropout_keep` as in `Dropout`."""
+        """Compute the class logits at each position of the last hidden states `x`; `dropout_keep` as in `Dropout`."""
         check_sequence("x", x, self.embed_dim)
         return self.classifier(self.dropout(x, dropout_keep))

@@ -1,8 +1,8 @@
-r"""Embeddings of whole sequences, to be compared by their inner product (Reimers & Gurevych 2019).
+r"""Sequence embeddings, compared by their inner product (Reimers & Gurevych 2019).
 
 $$ e = \frac{W \bar{x}}{\lVert W \bar{x} \rVert} $$
 
-With normalisation the inner product of two embeddings is the cosine of the angle between them.
+With normalisation the inner product of two embeddings is their cosine similarity.
 """
 
 from typing import ClassVar
@@ -18,20 +18,20 @@ from torch_attention.models.tasks.pooling import MeanPooling
 from torch_attention.ops import at_least_float32
 from torch_attention.outputs import EmbeddingOutput
 
-# Shorter vectors are divided by this length, so that zeros stay zeros.
+# Lower bound of the norm that vectors are divided by, so that zeros stay zeros.
 SHORTEST = 1e-12
 
 
 @checked
 class EmbeddingHead(nn.Module):
-    """An embedding of each sequence: pooled, mapped if `feature_dim` is given, and of length 1 if normalised.
+    """Sequence embedding: pooling, an optional linear layer and optional normalisation to unit length.
 
     Args:
-        embed_dim: features of a position.
+        embed_dim: number of features per position.
         pooling: `FirstToken()`, `LastToken()`, `MeanPooling()` or a `LearnedPooling`; None for the mean.
-        feature_dim: features of the embedding; None for `embed_dim`, without a map.
-        bias: whether the map has a bias.
-        normalised: whether each embedding is divided by its length.
+        feature_dim: features of the embedding; None for `embed_dim` features without a linear layer.
+        bias: whether the linear layer has a bias.
+        normalised: whether embeddings are normalised to unit length.
     """
 
     returns: ClassVar = EmbeddingOutput
@@ -59,7 +59,7 @@ class EmbeddingHead(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch length embed"], mask: Shaped[Tensor, "..."] | None = None
     ) -> Float[Tensor, "batch features"]:
-        """The embeddings, from the last hidden states `x`; `mask` is True at real tokens, `(batch, length)`."""
+        """Embed sequences from the last hidden states `x`; `mask` `(batch, length)` is True at real tokens."""
         check_sequence("x", x, self.embed_dim)
         pooled = self.pooling(x, mask)  # batch embed
         pooled = pooled if self.feature_proj is None else self.feature_proj(pooled)  # batch features

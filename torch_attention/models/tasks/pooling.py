@@ -1,10 +1,10 @@
-r"""Pooling: one vector for a sequence, from the vectors of its positions.
+r"""Pooling: one vector per sequence, from the vectors of its positions.
 
 $$ \mathrm{first} = x_1, \qquad \mathrm{last} = x_n, \qquad \mathrm{mean} = \frac{1}{n} \sum_{i=1}^{n} x_i $$
 
-Positions 1 to n are the real tokens. Padding has no influence, on either side and whatever it holds; a sequence of
-padding alone gives zeros. BERT classifies the first token, decoders the last one, and sentence embeddings are
-mostly means (Reimers & Gurevych 2019). In `LearnedPooling` a learned query attends to the tokens instead.
+Positions 1 to n are the real tokens. Padding on either side has no influence, even NaN; a sequence of padding alone
+gives zeros. BERT classifies the first token, decoders the last one, and sentence embeddings are mostly means (Reimers &
+Gurevych 2019). In `LearnedPooling` a learned query attends to the tokens.
 """
 
 import torch
@@ -21,12 +21,12 @@ from torch_attention.ops import at_least_float32
 
 @checked
 class FirstToken(nn.Module):
-    """The vector of the first real token, as of `[CLS]` (Devlin et al. 2018)."""
+    """The vector of the first real token, such as `[CLS]` (Devlin et al. 2018)."""
 
     def forward(
         self, x: Float[Tensor, "batch length embed"], mask: Shaped[Tensor, "..."] | None = None
     ) -> Float[Tensor, "batch embed"]:
-        """Pool `x`; `mask` is True at real tokens, `(batch, length)`."""
+        """Pool `x` over its real tokens, where `mask` of shape `(batch, length)` is True; None for all tokens."""
         check_sequence("x", x)
         real = real_tokens(mask, x)  # batch length
         return _sum(x, real & (real.cumsum(1) == 1))
@@ -34,12 +34,12 @@ class FirstToken(nn.Module):
 
 @checked
 class LastToken(nn.Module):
-    """The vector of the last real token, the only one that a causal model computes from the whole sequence."""
+    """The vector of the last real token, the only one in a causal model that depends on the whole sequence."""
 
     def forward(
         self, x: Float[Tensor, "batch length embed"], mask: Shaped[Tensor, "..."] | None = None
     ) -> Float[Tensor, "batch embed"]:
-        """Pool `x`; `mask` is True at real tokens, `(batch, length)`."""
+        """Pool `x` over its real tokens, where `mask` of shape `(batch, length)` is True; None for all tokens."""
         check_sequence("x", x)
         real = real_tokens(mask, x)  # batch length
         return _sum(x, real & (real.cumsum(1) == real.sum(1)[:, None]))
@@ -52,7 +52,7 @@ class MeanPooling(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch length embed"], mask: Shaped[Tensor, "..."] | None = None
     ) -> Float[Tensor, "batch embed"]:
-        """Pool `x`; `mask` is True at real tokens, `(batch, length)`."""
+        """Pool `x` over its real tokens, where `mask` of shape `(batch, length)` is True; None for all tokens."""
         check_sequence("x", x)
         real = real_tokens(mask, x)  # batch length
         count = real.sum(1)[:, None]  # batch 1
@@ -61,12 +61,12 @@ class MeanPooling(nn.Module):
 
 @checked
 class LearnedPooling(nn.Module):
-    """A learned query attends to the real tokens (Lee et al. 2019; Zhai et al. 2022).
+    """Attention pooling: a learned query attends to the real tokens (Lee et al. 2019; Zhai et al. 2022).
 
     Args:
-        embed_dim: features of a position.
-        num_heads: heads of the attention; must divide `embed_dim`.
-        ffn_dim: features inside the feed-forward network behind it; None for no such network.
+        embed_dim: number of features per position.
+        num_heads: number of attention heads; must divide `embed_dim`.
+        ffn_dim: hidden features of the feed-forward network after the attention; None for no feed-forward network.
 
     Raises:
         ValueError: `embed_dim` is not divisible by `num_heads`.
@@ -89,7 +89,7 @@ class LearnedPooling(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch length embed"], mask: Shaped[Tensor, "..."] | None = None
     ) -> Float[Tensor, "batch embed"]:
-        """Pool `x`; `mask` is True at real tokens, `(batch, length)`."""
+        """Pool `x` over its real tokens, where `mask` of shape `(batch, length)` is True; None for all tokens."""
         check_sequence("x", x, self.embed_dim)
         seen = None if mask is None else real_tokens(mask, x)[:, None, None]  # batch 1 1 length
         return self.attention(x, seen, need_weights=False).output[:, 0]

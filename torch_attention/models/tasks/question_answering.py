@@ -1,4 +1,4 @@
-r"""Extractive question answering: scores of each token as the first and as the last one of the answer.
+r"""Extractive question answering: scores of each token as the start and the end of the answer.
 
 $$ (s_i, e_i) = W x_i + b $$
 """
@@ -17,11 +17,11 @@ from torch_attention.outputs import SpanOutput
 
 @checked
 class QuestionAnswering(nn.Module):
-    """Scores of each token as the start and as the end of the answer (Devlin et al. 2018, section 4.2).
+    """Start and end scores of each token for an answer span (Devlin et al. 2018, section 4.2).
 
     Args:
-        embed_dim: features of a position.
-        bias: whether the map has a bias.
+        embed_dim: number of features per position.
+        bias: whether the linear layer has a bias.
     """
 
     returns: ClassVar = SpanOutput
@@ -42,7 +42,7 @@ class QuestionAnswering(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch length embed"]
     ) -> tuple[Float[Tensor, "batch length"], Float[Tensor, "batch length"]]:
-        """The scores of start and end at each position of the last hidden states `x`."""
+        """Compute start and end scores at each position of the last hidden states `x`."""
         check_sequence("x", x, self.embed_dim)
         scores = self.span_proj(x)  # batch length 2
         return scores[..., 0], scores[..., 1]

@@ -1,4 +1,4 @@
-"""Attention over sequences that several devices share out."""
+"""Attention over sharded sequences: ring attention and all-to-all attention."""
 
 from torch_attention.ops.distributed.shards import DATA as DATA
 from torch_attention.ops.distributed.shards import MODEL as MODEL

@@ -1,4 +1,4 @@
-"""How the devices that share out a sequence speak with each other; each function is called on all of them."""
+"""Collectives along the mesh axis that shards the sequence; every device of that axis calls each function."""
 
 from typing import Any
 
@@ -9,27 +9,27 @@ from torch_attention.ops.distributed.shards import Shards
 
 
 def device_count(shards: Shards) -> int:
-    """How many devices share out the sequence."""
+    """Number of devices along the sequence axis."""
     return shards.mesh.size(shards.sequence)
 
 
 def own_number(shards: Shards) -> Any:
-    """Which of them this one is, from 0."""
+    """Index of this device along the sequence axis, from 0."""
     return shards.mesh.get_local_rank(shards.sequence)
 
 
 def pass_on(held: tuple[Tensor, ...], shards: Shards) -> tuple[Tensor, ...]:
-    """Give what is held to the next device, the last to the first, and take what the one before held."""
+    """Send arrays to the next device of the ring, and return the arrays of the previous one."""
     return _Passed.apply(shards, 1, *held) if torch.is_grad_enabled() else _sent(held, shards, 1)
 
 
 def exchange(x: Tensor, shards: Shards, *, parted: int, joined: int) -> Tensor:
-    """Part one axis, a part for each device, and join along another what all of them give; axes count from -1."""
+    """All-to-all: split axis `parted` over the devices and concatenate along axis `joined`; both are negative."""
     return _Exchanged.apply(x, shards, parted, joined)
 
 
 class _Passed(torch.autograd.Function):
-    """Arrays go so many devices further, and their gradients as many back: PyTorch's own collectives have none."""
+    """Ring shift by `steps` devices, whose gradient is the opposite shift; PyTorch's collective has no gradient."""
 
     @staticmethod
     def forward(ctx: Any, shards: Shards, steps: int, *held: Tensor) -> tuple[Tensor, ...]:
@@ -42,17 +42,17 @@ class _Passed(torch.autograd.Function):
 
 
 def _sent(held: tuple[Tensor, ...], shards: Shards, steps: int) -> tuple[Tensor, ...]:
-    """What the device so many steps before held."""
+    """Arrays of the device `steps` positions earlier in the ring."""
     from torch.distributed._functional_collectives import permute_tensor, wait_tensor
 
     count, group = device_count(shards), shards.mesh.get_group(shards.sequence)
     after = [(i + steps) % count for i in range(count)]
-    sent = [permute_tensor(x.flatten(), after, group) for x in held]  # all are on their way at once
+    sent = [permute_tensor(x.flatten(), after, group) for x in held]  # all transfers run at once
     return tuple(wait_tensor(taken).view(x.shape) for x, taken in zip(held, sent, strict=True))
 
 
 class _Exchanged(torch.autograd.Function):
-    """An all-to-all, whose gradient is the opposite one: PyTorch's own is differentiable once."""
+    """All-to-all whose gradient is the inverse all-to-all; PyTorch's own is differentiable only once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shards: Shards, parted: int, joined: int) -> Tensor:
@@ -70,7 +70,7 @@ class _Exchanged(torch.autograd.Function):
 
 
 def part_of(x: Tensor | None, number: Any, shards: Shards, *, axis: int) -> Tensor | None:
-    """Of an axis that is here as a whole, the part of one device; an axis of size 1 is everyone's."""
+    """Slice one device's part of an unsharded axis; an axis of size 1 is shared by all devices."""
     if x is None or x.shape[axis] == 1:
         return x
     size = x.shape[axis] // device_count(shards)

@@ -1,8 +1,8 @@
-"""Attention on arrays that several devices share out: each computes on its own part.
+"""Attention on sharded arrays: each device computes its own shard.
 
-A mesh of devices shares out an array axis by axis. Batch elements and heads attend each by itself, so a device that
-holds some of them has all it needs. Along a sequence every query wants every key: `ring` brings the keys round,
-`all_to_all` gathers the sequence and shares out the heads instead.
+A device mesh shards an array axis by axis. Batch elements and heads are independent, so sharding them needs no
+communication. Along a sequence, every query needs every key: `ring` passes the keys around the devices, and
+`all_to_all` gathers the sequence and shards the heads instead.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,20 @@ from torch_attention.ops.call import Call
 from torch_attention.ops.heads import repeat_heads
 from torch_attention.ops.rules import Visibility, visible_pairs
 
-# What the axes of a mesh are called.
+# Names of the mesh axes.
 DATA = "data"
 MODEL = "model"
 SEQUENCE = "sequence"
 
 
 class Shards(NamedTuple):
-    """How the devices share out a call.
+    """Sharding of an attention call.
 
     Attributes:
-        mesh: the devices.
-        batch: the axes of the mesh that share out the batch.
-        heads: the axes that share out the heads.
-        sequence: the axis that shares out queries and keys, if there is one.
+        mesh: device mesh.
+        batch: mesh axes that shard the batch.
+        heads: mesh axes that shard the heads.
+        sequence: mesh axis that shards queries and keys; None for an unsharded sequence.
     """
 
     mesh: Any
@@ -41,17 +41,17 @@ class Shards(NamedTuple):
 
     @property
     def head_count(self) -> int:
-        """How many devices share out the heads."""
+        """Number of devices that the heads are sharded over."""
         return prod(self.mesh.size(axis) for axis in self.heads)
 
 
 def shards_of(call: Call) -> Shards | None:
-    """How the devices share out a call; None where there is one device, or the call is one device's part already.
+    """Sharding of a call; None for one device, and for a call that is already the shard of one device.
 
-    An axis that does not divide what it would share out, shares out nothing.
+    A mesh axis whose size does not divide the array axis is not used.
     """
     query: Any = call.query
-    mesh = getattr(query, "device_mesh", None)  # of a DTensor; who needs none does not import it
+    mesh = getattr(query, "device_mesh", None)  # set on DTensors, which are not imported here
     if mesh is None:
         return None
     lengths = query.shape[-2], call.key.shape[-2]
@@ -75,13 +75,13 @@ def shards_of(call: Call) -> Shards | None:
 
 
 def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole_rows: bool = False) -> Any:
-    """Answer a call on every device for its own part.
+    """Run a call on every device for its own shard.
 
     Args:
-        call: of whole arrays.
-        shards: how they are shared out.
-        run: answers a part; may speak with the other devices along `shards.sequence`.
-        whole_rows: whether `run` has masks and biases for the queries of all devices, and not for its own alone.
+        call: checked call with the full arrays.
+        shards: sharding of the call.
+        run: function that computes one shard; it may communicate with the other devices along `shards.sequence`.
+        whole_rows: whether `run` gets masks and biases for the queries of all devices, not only its own.
     """
     from torch.distributed.tensor import Partial, Placement, Replicate, Shard
 
@@ -89,7 +89,7 @@ def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole
         raise NotImplementedError(
             "attention over several devices has no forward mode, got an array with a tangent"
         )
-    if not call.visibility.is_uniform:  # what each batch element has of its own becomes a part of the mask
+    if not call.visibility.is_uniform:  # fold restrictions per batch element into the mask
         seen = visible_pairs(
             call.visibility, (*call.query.shape[:-1], call.key.shape[-2]), device=call.query.device
         )
@@ -103,7 +103,7 @@ def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole
     sequence = () if shards.sequence is None else (shards.sequence,)
 
     def placed(where: dict[int, tuple[Any, ...]], x: Tensor | None = None) -> tuple[Placement, ...]:
-        """Which of its axes each axis of the mesh shares out; what has size 1 is everyone's."""
+        """Placements from the mesh axes of each array axis; array axes of size 1 are replicated."""
         found: list[Placement] = [Replicate()] * shards.mesh.ndim
         for dim, axes in where.items():
             for axis in axes:
@@ -137,7 +137,7 @@ def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole
     shared = {axis for axes in (shards.batch, shards.heads, sequence) for axis in axes}
 
     def of_gradient(placements: tuple[Placement, ...]) -> tuple[Placement, ...]:
-        """What is everyone's, and read by each for its own part, has gradients that add up."""
+        """Placements of gradients: the gradient of a replicated array is a partial sum."""
         return tuple(
             Partial() if axis in shared and isinstance(each, Replicate) else each
             for axis, each in enumerate(placements)
@@ -152,12 +152,12 @@ def over_shards(call: Call, shards: Shards, run: Callable[[Call], Any], *, whole
     found = part(*parts)
     if not call.return_logsumexp:
         return _Whole.apply(found, shards.mesh, features, features, features)
-    # The logarithms are shared out as the output is: they have all of its axes but the last, which is whole.
+    # The logsumexp is sharded like the output: it has the same axes without the last one, which is not sharded.
     return tuple(_Whole.apply(x, shards.mesh, features, features, features) for x in found)
 
 
 def _distributed(x: Tensor, shards: Shards) -> Tensor:
-    """An array that every device has, as one that the mesh knows of."""
+    """Convert an array that every device holds to a replicated DTensor."""
     from torch.distributed.tensor import DTensor, Replicate
 
     if isinstance(x, DTensor):
@@ -166,9 +166,9 @@ def _distributed(x: Tensor, shards: Shards) -> Tensor:
 
 
 class _Part(torch.autograd.Function):
-    """This device's part of an array, as often differentiable as asked for, which `DTensor.to_local` is not.
+    """Local shard of an array, differentiable any number of times, unlike `DTensor.to_local`.
 
-    The arguments are the array, how its parts are placed, and how those of its gradient are.
+    The arguments are the array, its placements, and the placements of its gradient.
     """
 
     @staticmethod
@@ -188,10 +188,10 @@ class _Part(torch.autograd.Function):
 
 
 class _Whole(torch.autograd.Function):
-    """The array of which each device has a part: the inverse of `_Part`.
+    """Assemble a DTensor from local shards: the inverse of `_Part`.
 
-    The arguments are the part, the devices, how the parts are placed, how they are to be, and how those of the
-    gradient are.
+    The arguments are the local shard, the mesh, the placements of the shards, the placements of the result, and the
+    placements of the gradient.
     """
 
     @staticmethod

@@ -1,0 +1,327 @@
+"""Heads that share keys and values: what one class is when another's choice is made, and caches of latents."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_attention
+import torch_attention
+from attention_bridge.catalogue import Part
+from attention_bridge.parity.comparison import error
+from attention_bridge.parity.instances import build, jax_with
+from attention_bridge.parity.run import run_jax, run_torch
+from attention_bridge.weights import transfer
+from parity_tests.helpers.refusals import Case, assert_impossible, assert_refused
+
+BATCH, LENGTH, EMBED, HEADS = 2, 5, 12, 3
+RANK, NOPE, ROPE, VALUE = 7, 5, 4, 2
+CLOSE = 1e-12  # of float64
+
+LATENT = {
+    "embed_dim": EMBED,
+    "num_heads": HEADS,
+    "kv_lora_rank": RANK,
+    "nope_head_dim": NOPE,
+    "rope_head_dim": ROPE,
+    "value_head_dim": VALUE,
+}
+each_query = pytest.mark.parametrize(
+    "arguments", [None, 9], indirect=True, ids=["queries from x", "queries from a latent"]
+)
+ROTARY = Part("RotaryEmbedding", {"head_dim": ROPE, "interleaved": True})
+
+
+def weights(rng, name, **arguments):
+    """Random weights for a class, by their names in PyTorch."""
+    shapes = build(Part(name, arguments), "torch_attention", {"device": "meta"}).state_dict()
+    return {key: 0.5 * rng.standard_normal(x.shape) for key, x in shapes.items()}
+
+
+@pytest.fixture(params=["torch", "jax"])
+def mirror(request):
+    """From a class and its weights to a module that takes and returns what `array` makes; all in float64."""
+    if request.param == "torch":
+        yield lambda name, w, **arguments: transfer(
+            w, build(Part(name, arguments), "torch_attention", {"dtype": torch.float64})
+        )
+    else:
+        with jax.enable_x64(True):
+            yield lambda name, w, **arguments: transfer(
+                w,
+                build(
+                    Part(name, arguments), "jax_attention", {"rngs": nnx.Rngs(0), "param_dtype": "float64"}
+                ),
+            )
+
+
+@pytest.fixture
+def array(mirror, request):
+    return {"torch": torch.from_numpy, "jax": jnp.asarray}[request.node.callspec.params["mirror"]]
+
+
+def numpy(x):
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+
+
+def assert_close(given, expected):
+    for one, other in zip(given, expected, strict=True):
+        assert error(numpy(one), numpy(other)) < CLOSE
+
+
+class TestHeadsThatShare:
+    def test_one_key_head_is_multi_query_attention(self, mirror, array, rng):
+        w = weights(rng, "MultiQueryAttention", embed_dim=EMBED, num_heads=HEADS)
+        x = array(rng.standard_normal((BATCH, LENGTH, EMBED)))
+        multi_query = mirror("MultiQueryAttention", w, embed_dim=EMBED, num_heads=HEADS)
+        grouped = mirror("GroupedQueryAttention", w, embed_dim=EMBED, num_heads=HEADS, num_kv_heads=1)
+        assert_close(multi_query(x), grouped(x))
+
+    def test_as_many_key_heads_as_query_heads_are_multi_head_attention(self, mirror, array, rng):
+        w = weights(rng, "MultiHeadSelfAttention", embed_dim=EMBED, num_heads=HEADS)
+        x = array(rng.standard_normal((BATCH, LENGTH, EMBED)))
+        multi_head = mirror("MultiHeadSelfAttention", w, embed_dim=EMBED, num_heads=HEADS)
+        grouped = mirror("GroupedQueryAttention", w, embed_dim=EMBED, num_heads=HEADS, num_kv_heads=HEADS)
+        assert_close(grouped(x), multi_head(x))
+
+    @pytest.mark.parametrize("num_kv_heads", [1, 2])
+    def test_shared_heads_are_multi_head_attention_whose_key_heads_are_repeated(
+        self, mirror, array, num_kv_heads, rng
+    ):
+        sizes = {"embed_dim": EMBED, "num_heads": 4}
+        w = weights(rng, "GroupedQueryAttention", **sizes, num_kv_heads=num_kv_heads)
+        x = array(rng.standard_normal((BATCH, LENGTH, EMBED)))
+
+        def spread(name, tensor, copy):
+            heads = tensor.reshape(num_kv_heads, 3, -1) if name[0] in "kv" else tensor
+            return copy(heads).reshape(EMBED, -1).squeeze() if name[0] in "kv" else tensor
+
+        times = 4 // num_kv_heads
+        repeated = {
+            name: spread(name, tensor, lambda heads: np.repeat(heads, times, axis=0))
+            for name, tensor in w.items()
+        }
+        tiled = {
+            name: spread(name, tensor, lambda heads: np.tile(heads, (times, 1, 1)))
+            for name, tensor in w.items()
+        }
+        given = mirror("GroupedQueryAttention", w, **sizes, num_kv_heads=num_kv_heads)(x)
+        assert_close(given, mirror("MultiHeadSelfAttention", repeated, **sizes)(x))
+        wrong = mirror("MultiHeadSelfAttention", tiled, **sizes)(x)
+        assert (error(numpy(given.output), numpy(wrong.output)) > 1e-2) == (num_kv_heads > 1)
+
+
+class TestLatentAttention:
+    @pytest.fixture
+    def arguments(self, request):
+        return {**LATENT, "position": ROTARY, "q_lora_rank": getattr(request, "param", 9)}
+
+    @pytest.fixture
+    def pair(self, mirror, arguments, rng):
+        w = weights(rng, "MultiHeadLatentAttention", **arguments)
+        return mirror("MultiHeadLatentAttention", w, **arguments), mirror(
+            "AbsorbedLatentAttention", w, **arguments
+        )
+
+    @pytest.fixture
+    def x(self, array, rng):
+        return array(rng.standard_normal((BATCH, LENGTH, EMBED)))
+
+    @each_query
+    def test_the_absorbed_form_has_the_same_parameters(self, arguments):
+        names = ("MultiHeadLatentAttention", "AbsorbedLatentAttention")
+        full, absorbed = (build(Part(name, arguments), "torch_attention", {}) for name in names)
+        shapes = ({key: x.shape for key, x in module.state_dict().items()} for module in (full, absorbed))
+        assert next(shapes) == next(shapes)
+
+    @each_query
+    @pytest.mark.parametrize("need_weights", [True, False])
+    def test_the_absorbed_form_is_the_full_one(self, pair, x, need_weights):
+        full, absorbed = (form(x, need_weights=need_weights) for form in pair)
+        assert_close([absorbed.output], [full.output])
+        if need_weights:
+            assert_close([absorbed.weights], [full.weights])
+        else:
+            assert absorbed.weights is None
+
+    @pytest.mark.parametrize("split", range(1, LENGTH))
+    def test_a_sequence_read_in_two_parts_is_the_sequence_read_at_once(self, pair, x, split):
+        full, absorbed = pair
+        expected = full(x)
+        first = absorbed(x[:, :split], cache=growing(x))
+        second = absorbed(x[:, split:], cache=first.cache)
+        assert_close([first.output, second.output], [expected.output[:, :split], expected.output[:, split:]])
+        assert_close(
+            [first.weights, second.weights],
+            [expected.weights[:, :, :split, :split], expected.weights[:, :, split:]],
+        )
+        assert_close(second.cache.entries, absorbed(x, cache=growing(x)).cache.entries)
+        assert_close(second.cache.entries, full(x, cache=growing(x)).cache.entries)
+
+    def test_so_it_is_when_read_one_position_at_a_time_under_a_mask(self, pair, x, array, rng):
+        full, absorbed = pair
+        mask = rng.random((BATCH, 1, 1, LENGTH)) < 0.6
+        expected, cache = full(x, array(mask)), growing(x)
+        for i in range(LENGTH):
+            seen = array(np.ascontiguousarray(mask[..., i : i + 1]))
+            output, cache, step = absorbed(x[:, i : i + 1], seen, cache=cache)
+            assert_close(
+                [output, step], [expected.output[:, i : i + 1], expected.weights[:, :, i : i + 1, : i + 1]]
+            )
+
+    def test_both_forms_have_the_same_gradients(self, arguments, rng):
+        w = weights(rng, "MultiHeadLatentAttention", **arguments)
+        given = {"x": rng.standard_normal((BATCH, LENGTH, EMBED)), "need_weights": True}
+        counted = ("output", "weights")
+        with jax.enable_x64(True):
+            runs = []
+            for name in ("MultiHeadLatentAttention", "AbsorbedLatentAttention"):
+                part = Part(name, arguments)
+                ours = transfer(w, build(part, "torch_attention", {"dtype": torch.float64}))
+                theirs = jax_with(part, w, {"param_dtype": "float64"})
+                runs += [run_torch(ours, given, counted), run_jax(theirs, given, counted)]
+        for run in runs[1:]:
+            assert run.gradients.keys() == runs[0].gradients.keys() == {"x", *w}
+            for name, gradient in runs[0].gradients.items():
+                assert error(run.gradients[name], gradient) < CLOSE, name
+
+    def test_gradients_flow_through_a_cache(self, arguments, rng):
+        w = weights(rng, "MultiHeadLatentAttention", **arguments)
+        full, absorbed = (
+            transfer(w, build(Part(name, arguments), "torch_attention", {"dtype": torch.float64}))
+            for name in ("MultiHeadLatentAttention", "AbsorbedLatentAttention")
+        )
+        x = torch.from_numpy(rng.standard_normal((BATCH, LENGTH, EMBED)))
+        first = absorbed(x[:, :3], cache=torch_attention.GrowingCache())
+        second = absorbed(x[:, 3:], cache=first.cache)
+        torch.cat([first.output, second.output], 1).square().sum().backward()
+        full(x).output.square().sum().backward()
+        for one, other in zip(absorbed.parameters(), full.parameters(), strict=True):
+            assert error(one.grad.numpy(), other.grad.numpy()) < CLOSE
+
+    def test_the_cache_holds_one_latent_and_one_key_a_position_whatever_the_heads(self, pair, x):
+        latent, rope_key = pair[1](x, cache=growing(x)).cache.entries
+        assert (latent.shape, rope_key.shape) == ((BATCH, LENGTH, RANK), (BATCH, LENGTH, ROPE))
+
+    def test_a_scale_is_that_of_both_forms(self, mirror, arguments, x, rng):
+        w = weights(rng, "MultiHeadLatentAttention", **arguments)
+        names = ("MultiHeadLatentAttention", "AbsorbedLatentAttention")
+        full, absorbed = (mirror(name, w, **arguments, scale=0.1)(x).weights for name in names)
+        assert_close([absorbed], [full])
+        unscaled = mirror(names[0], w, **arguments, scale=(NOPE + ROPE) ** -0.5)(x)
+        assert_close(unscaled, mirror(names[0], w, **arguments)(x))
+
+    def test_without_a_rotation_the_order_of_the_others_is_no_matter(self, mirror, x, rng):
+        arguments = {**LATENT, "position": None, "is_causal": False}
+        w = weights(rng, "MultiHeadLatentAttention", **arguments)
+        attention = mirror("MultiHeadLatentAttention", w, **arguments)
+        order = [2, 0, 4, 1, 3]
+        assert_close([attention(x[:, order]).output], [attention(x).output[:, order]])
+        turned = mirror("MultiHeadLatentAttention", w, **{**arguments, "position": ROTARY})
+        assert error(numpy(turned(x[:, order]).output), numpy(turned(x).output[:, order])) > 1e-2
+
+    def test_half_split_and_interleaved_pairs_are_the_same_features_in_another_order(
+        self, mirror, arguments, x, rng
+    ):
+        w = weights(rng, "MultiHeadLatentAttention", **arguments)
+        order = [0, 2, 1, 3]  # even features first
+        reordered = dict(w)
+        heads = w["q_b_proj.weight"].reshape(HEADS, NOPE + ROPE, -1).copy()
+        heads[:, NOPE:] = heads[:, NOPE:][:, order]
+        reordered["q_b_proj.weight"] = heads.reshape(-1, heads.shape[-1])
+        reordered["kv_a_proj.weight"] = w["kv_a_proj.weight"][[*range(RANK), *(RANK + np.array(order))]]
+        half = {**arguments, "position": Part("RotaryEmbedding", {"head_dim": ROPE})}
+        expected = mirror("MultiHeadLatentAttention", w, **arguments)(x)
+        assert_close(mirror("MultiHeadLatentAttention", reordered, **half)(x), expected)
+        wrong = mirror("MultiHeadLatentAttention", w, **half)(x)
+        assert error(numpy(wrong.output), numpy(expected.output)) > 1e-2
+
+
+def growing(x):
+    """An empty cache, in the framework of `x`."""
+    return torch_attention.GrowingCache() if isinstance(x, torch.Tensor) else jax_attention.GrowingCache()
+
+
+def cache(m, latent=(2, 4, RANK), rope_key=(2, 4, ROPE)):
+    """A cache of four positions, in either mirror."""
+    return m.package.GrowingCache(m.package.Latents(m.nan(*latent), m.nan(*rope_key)))
+
+
+def look(m, mask=None, *, x=(2, 5, EMBED), **options):
+    """A call of the absorbed form."""
+    return partial(m.AbsorbedLatentAttention(**LATENT, position=None), m.nan(*x), mask, **options)
+
+
+@pytest.mark.usefixtures("as_shipped")
+class TestBadInput:
+    @pytest.mark.parametrize(
+        "case",
+        [
+            Case(
+                "a sequence of other features",
+                lambda m: look(m, x=(2, 5, 11)),
+                ValueError,
+                "x must have shape (batch, length, 12), got (2, 5, 11)",
+            ),
+            Case(
+                "a cache of another batch",
+                lambda m: look(m, cache=cache(m, latent=(3, 4, RANK))),
+                ValueError,
+                "cache must hold 2 sequences as x does, got 3",
+            ),
+            Case(
+                "a mask of pairs with a cache",
+                lambda m: look(m, m.ones(5, 9), cache=cache(m)),
+                ValueError,
+                "mask must have shape (batch, 1, 1, key) = (2, 1, 1, 5) here, "
+                "as padding_mask(tokens, pad_id) gives it, got (5, 9)",
+            ),
+            Case(
+                "a mask of numbers",
+                lambda m: look(m, m.ones(2, 1, 1, 5, dtype=np.float32), cache=cache(m)),
+                TypeError,
+                "mask must be boolean (True: the query attends to the key), got float32; "
+                ".bool() or .astype(bool) converts it, additive values go in bias",
+            ),
+            Case(
+                "positions that nothing reads",
+                lambda m: look(m, positions=m.ones(5, dtype=np.int32)),
+                ValueError,
+                "positions need a position scheme that reads them, got position=None",
+            ),
+        ],
+        ids=lambda case: case.name,
+    )
+    def test_a_call_is_refused(self, case):
+        assert_refused(case)
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            Case(
+                "a rotation of other features",
+                lambda m: lambda: m.MultiHeadLatentAttention(**LATENT, position=m.package.RotaryEmbedding(6)),
+                ValueError,
+                "position must rotate rope_head_dim=4 features, got head_dim=6",
+            ),
+            Case(
+                "no heads",
+                lambda m: lambda: m.MultiHeadLatentAttention(**{**LATENT, "num_heads": 0}, position=None),
+                ValueError,
+                "num_heads must be at least 1, got 0",
+            ),
+            Case(
+                "features that the heads do not share out",
+                lambda m: lambda: m.MultiQueryAttention(12, 5),
+                ValueError,
+                "embed_dim must be divisible by num_heads, got embed_dim=12 and num_heads=5",
+            ),
+        ],
+        ids=lambda case: case.name,
+    )
+    def test_a_module_is_not_built(self, case):
+        assert_impossible(case)

@@ -1,0 +1,596 @@
+"""Language models from descriptions: hybrids are proven as mechanisms are, and every mixer that reads on does so."""
+
+import json
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jax_attention.models
+import torch_attention.models
+import torch_attention.models.depth
+from attention_bridge.catalogue import CATALOGUE, Part
+from attention_bridge.catalogue.part import build
+from attention_bridge.catalogue.shared import EMBED
+from attention_bridge.parity.instances import jax_module, torch_module
+from attention_bridge.parity.proof import prove
+from attention_bridge.pretrained import load_pretrained, save_pretrained
+from attention_bridge.pretrained.families.describe import language_model, layer_spec, model_spec
+from attention_bridge.weights import transfer
+from attention_bridge.weights.containers import open_container
+from parity_tests.helpers.built import MIRRORS, each_mirror
+from parity_tests.helpers.hybrids import ENCODER, HYBRIDS
+
+VOCAB = 17
+MODELS = {"torch": torch_attention.models, "jax": jax_attention.models}
+each_hybrid = pytest.mark.parametrize("hybrid", HYBRIDS, ids=lambda each: each.name)
+
+
+def numpy(x):
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+
+
+def tokens_of(rng, length=7):
+    return rng.integers(0, VOCAB, (2, length)).astype(np.int32)
+
+
+def difference(one, other):
+    one, other = numpy(one), numpy(other)
+    return np.abs(one - other).max() / np.abs(other).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@each_hybrid
+def test_hybrids_equal_the_oracle_forward_and_backward(hybrid, dtype):
+    if dtype in hybrid.dtypes:
+        verdict = prove(hybrid, dtype)
+        print(verdict)
+        assert verdict.ok, "\n".join(verdict.failures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ENCODER.dtypes)
+def test_an_encoder_equals_the_oracle_forward_and_backward(dtype):
+    verdict = prove(ENCODER, dtype)
+    assert verdict.ok, "\n".join(verdict.failures)
+
+
+@each_mirror
+def test_an_encoder_reads_types_and_both_sides_and_refuses_caches(mirror, rng):
+    model = {"torch": torch_module, "jax": jax_module}[mirror.name](ENCODER, "float32")
+    tokens = tokens_of(rng)
+    types = np.zeros_like(tokens)
+    types[:, 4:] = 1
+    found, array = numpy(model(mirror.array(tokens)).logits), mirror.array
+    typed = numpy(model(array(tokens), token_types=array(types)).logits)
+    assert difference(numpy(model(array(tokens), token_types=array(0 * types)).logits), found) == 0
+    assert difference(typed, found) > 1e-2
+    changed = tokens.copy()
+    changed[:, -1] = (changed[:, -1] + 1) % VOCAB
+    assert difference(numpy(model(array(changed)).logits)[:, 0], found[:, 0]) > 1e-4  # it sees later tokens
+    with pytest.raises(NotImplementedError, match="is_causal=False has no incremental decoding"):
+        model.start()
+    with pytest.raises(NotImplementedError, match="is_causal=False has no incremental decoding"):
+        mirror.package.models.generate(model, array(tokens), 2)
+
+
+@each_mirror
+def test_an_encoder_refuses_types_of_another_shape(mirror, rng, as_shipped):
+    model = {"torch": torch_module, "jax": jax_module}[mirror.name](ENCODER, "float32")
+    tokens = mirror.array(tokens_of(rng))
+    expected = r"token_types must have the shape of tokens, \(2, 7\), got \(2, 6\)"
+    with pytest.raises(ValueError, match=expected):
+        model(tokens, token_types=tokens[:, 1:])
+
+
+NO_MIXERS = {
+    "SinusoidalEmbedding": "must be a class that mixes one sequence",
+    "LearnedEmbedding": "must be a class that mixes one sequence",
+    "LightningIndexer": "must be a class that mixes one sequence",
+    "HierarchicalAttentionPooling": "a part must be a class of this package",
+    "AttentionPooling": r"must return a vector for each of \d positions, got",
+    "PoolingByAttention": r"must return a vector for each of \d positions, got",
+    "InducedSetAttentionBlock": "must be a class that mixes one sequence",
+    "SlotAttention": "must be a class that mixes one sequence",
+}
+BOTH_SIDES = [
+    each
+    for each in CATALOGUE
+    if each.inputs.keys() == {"x"}
+    and each.inputs["x"][-1] == "embed"
+    and each.family not in ("models", "vision")
+    and not each.causal
+    and each.name not in NO_MIXERS
+]
+
+
+@pytest.mark.parametrize("mechanism", BOTH_SIDES, ids=lambda each: each.name)
+def test_every_mixer_of_one_sequence_stands_in_an_encoder(mechanism, rng):
+    """The layer adds the mixer's output for the normalised sequence."""
+    torch.manual_seed(0)
+    model = build(in_an_encoder(mechanism), "torch_attention", {}).eval()
+    read = model.read(torch.from_numpy(tokens_of(rng, length_of(mechanism))), need_hidden_states=True)
+    x, after = read.hidden_states
+    alone = model.layers[0].attention(model.layers[0].attention_norm(x))
+    assert difference(after, x + alone.output) < 1e-5
+
+
+@each_mirror
+@pytest.mark.parametrize("name", NO_MIXERS)
+def test_what_mixes_no_sequence_is_refused_as_a_mixer(name, mirror, rng):
+    (mechanism,) = [each for each in CATALOGUE if each.name == name]
+
+    def run():
+        model = build(in_an_encoder(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+        model(mirror.array(tokens_of(rng, length_of(mechanism))))
+
+    with pytest.raises(ValueError, match=NO_MIXERS[name]):
+        run()
+
+
+def length_of(mechanism):
+    """The length of the sequence that the proof of an entry reads."""
+    return mechanism.shape(mechanism.inputs["x"])[1]
+
+
+def in_an_encoder(mechanism):
+    """An encoder of one layer that mixes by an entry of the catalogue."""
+    arguments = {name: x for name, x in mechanism.module.arguments.items() if name != "embed_dim"}
+    embed_dim = mechanism.module.arguments.get("embed_dim", EMBED)
+    layer = layer_spec(Part(mechanism.module.name, arguments), None, "pre", Part("rms_norm", {}))
+    return language_model(model_spec(VOCAB, embed_dim, [layer], is_causal=False))
+
+
+def read_on(model, array, tokens, mask, cuts, caches):
+    """The logits of a text that is read in pieces."""
+    found, start = [], 0
+    for end in (*cuts, tokens.shape[1]):
+        part = None if mask is None else array(mask[..., start:end])
+        read = model(array(tokens[:, start:end]), part, caches=caches)
+        caches, start = read.caches, end
+        found.append(numpy(read.output))
+    return np.concatenate(found, axis=1)
+
+
+@pytest.mark.parametrize("capacity", [None, 9])
+@pytest.mark.parametrize("hidden", [0, 2])
+@each_hybrid
+def test_hybrids_read_on_in_torch(hybrid, hidden, capacity, rng):
+    hybrids_read_on(torch_module(hybrid, "float32"), torch.from_numpy, hidden, capacity, rng)
+
+
+@pytest.mark.slow
+@each_hybrid
+def test_hybrids_read_on_in_jax(hybrid, rng):
+    hybrids_read_on(jax_module(hybrid, "float32"), jnp.asarray, 2, 9, rng)
+
+
+def hybrids_read_on(model, array, hidden, capacity, rng):
+    """Padding in front, a prompt in two pieces, then token by token."""
+    tokens = tokens_of(rng)
+    mask = None
+    if hidden:
+        mask = np.ones((2, 1, 1, tokens.shape[1]), bool)
+        mask[1, ..., :hidden] = False
+    whole = numpy(model(array(tokens), None if mask is None else array(mask)).output)
+    found = read_on(model, array, tokens, mask, (3, 5, 6), model.start(capacity))
+    there = np.ones(tokens.shape, bool) if mask is None else mask[:, 0, 0]
+    assert difference(found[there], whole[there]) < 1e-5
+    wrong = read_on(model, array, np.roll(tokens, 1, axis=0), mask, (3, 5, 6), model.start(capacity))
+    assert difference(wrong[there], whole[there]) > 1e-2
+
+
+@each_hybrid
+def test_hybrids_generate_what_the_whole_text_gives(hybrid, rng):
+    generated_is_likeliest(MIRRORS["torch"], torch_module(hybrid, "float32"), hybrid, rng)
+
+
+@pytest.mark.slow
+@each_hybrid
+def test_hybrids_generate_the_same_in_jax(hybrid, rng):
+    generated_is_likeliest(MIRRORS["jax"], jax_module(hybrid, "float32"), hybrid, rng)
+
+
+def generated_is_likeliest(mirror, model, hybrid, rng):
+    tokens = tokens_of(rng, 4)
+    mask = np.ones((2, 1, 1, 4), bool)
+    mask[1, ..., :2] = False
+    generate = mirror.package.models.generate
+    found = numpy(generate(model, mirror.array(tokens), 3, mirror.array(mask)))
+    reference = torch_module(hybrid, "float32")
+    for text in range(2):
+        read = tokens[text][mask[text, 0, 0]]
+        for token in found[text]:
+            logits = reference(torch.from_numpy(read[None].copy())).output[0, -1]
+            assert int(logits.argmax()) == token
+            read = np.append(read, token)
+
+
+def as_mixer(mechanism):
+    """The class of an entry with its arguments, as a layer's mixer; `embed_dim` is the model's."""
+    arguments = {**mechanism.module.arguments, **mechanism.decoding_options}
+    embed_dim = arguments.pop("embed_dim", EMBED)
+    layer = layer_spec(Part(mechanism.module.name, arguments), None, "pre", Part("rms_norm", {}))
+    return language_model(model_spec(VOCAB, embed_dim, [layer, layer]))
+
+
+READING_ON = [
+    each
+    for each in CATALOGUE
+    if each.decoding in ("cache", "state") and "x" in each.inputs and each.family != "cross"
+]
+
+
+def test_most_of_the_catalogue_reads_on():
+    assert len(READING_ON) >= 43
+
+
+@pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
+def test_every_mixer_that_reads_on_stands_in_a_model(mechanism, rng):
+    torch.manual_seed(0)
+    model = build(as_mixer(mechanism), "torch_attention", {}).eval()
+    tokens = tokens_of(rng)
+    whole = model(torch.from_numpy(tokens)).output
+    assert difference(read_on(model, torch.from_numpy, tokens, None, (3, 5, 6), model.start(9)), whole) < 2e-5
+
+
+@pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
+def test_beams_of_a_batch_are_those_of_each_text_alone(mechanism, rng):
+    """Caches and states of every kind follow the beginnings that are kept."""
+    torch.manual_seed(0)
+    model = build(as_mixer(mechanism), "torch_attention", {}).eval()
+    tokens = torch.from_numpy(tokens_of(rng, 4))
+    search = partial(torch_attention.models.beam_search, model, num_tokens=4, num_beams=3)
+    together = search(tokens)
+    for text in range(2):
+        alone = search(tokens[text : text + 1])
+        assert together.tokens[text].tolist() == alone.tokens[0].tolist()
+        assert difference(together.scores[text], alone.scores[0]) < 1e-5
+    best, score = together.tokens[:, 0], together.scores[:, 0]
+    read = model(torch.cat([tokens, best], dim=1)).logits[:, 3:-1].log_softmax(-1)
+    assert difference(read.gather(-1, best[..., None]).sum((1, 2)) / 4, score) < 1e-4
+    likeliest = torch_attention.models.generate(model, tokens, 4)
+    assert search(tokens, num_beams=1).tokens[:, 0].tolist() == likeliest.tolist()
+
+
+FIXED = {"ChunkedAttention", "MixtureOfBlockAttention", "NativeSparseAttention", "StreamingAttention"}
+
+
+@pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
+def test_a_padded_prompt_is_read_as_alone_or_refused(mechanism, rng):
+    """With every mixer, padding on either side, in a call and in generation."""
+    torch.manual_seed(0)
+    model = build(as_mixer(mechanism), "torch_attention", {}).eval()
+    generate, tokens = torch_attention.models.generate, tokens_of(rng, 9)
+    mask = np.ones(tokens.shape, bool)
+    mask[1, :4] = False
+    alone = torch.from_numpy(tokens[1:, 4:].copy())
+    front, behind = (
+        torch.from_numpy(np.where(m, x, 0))
+        for m, x in ((mask, tokens), (mask[:, ::-1], np.roll(tokens, -4, 1)))
+    )
+    masks = torch.from_numpy(mask), torch.from_numpy(mask[:, ::-1].copy())
+    assert difference(model(behind, masks[1]).logits[1:, :5], model(alone).logits) < 2e-5
+    if mechanism.name in FIXED:
+        refusal = pytest.raises(
+            NotImplementedError, match=f"{mechanism.name} takes no padding in front of tokens"
+        )
+        for call in (
+            lambda: model(front, masks[0]),
+            *(partial(generate, model, x, 3, m) for x, m in zip((front, behind), masks, strict=True)),
+        ):
+            with refusal:
+                call()
+        assert generate(model, alone, 3, torch.ones_like(alone)).shape == (1, 3)
+        return
+    assert difference(model(front, masks[0]).logits[1:, 4:], model(alone).logits) < 2e-5
+    expected = generate(model, alone, 3).tolist()
+    for x, m in zip((front, behind), masks, strict=True):
+        assert generate(model, x, 3, m)[1:].tolist() == expected
+
+
+@each_mirror
+@pytest.mark.parametrize("name", sorted(FIXED))
+def test_padding_is_refused_where_mixers_stand_at_fixed_positions(name, mirror, rng):
+    (mechanism,) = [each for each in CATALOGUE if each.name == name]
+    model = build(as_mixer(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    tokens, mask = tokens_of(rng, 6), np.ones((2, 6), bool)
+    mask[1, :2] = False
+    for padding in (mask, mask[:, ::-1].copy()):
+        with pytest.raises(NotImplementedError, match=f"{name} takes no padding in front of tokens"):
+            mirror.package.models.generate(model, mirror.array(tokens), 2, mirror.array(padding))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mechanism", READING_ON, ids=lambda each: each.name)
+def test_every_mixer_that_reads_on_stands_in_a_model_in_jax(mechanism, rng):
+    model = build(as_mixer(mechanism), "jax_attention", {"rngs": nnx.Rngs(0)})
+    model.eval()
+    tokens = tokens_of(rng)
+    whole = model(jnp.asarray(tokens)).output
+    assert difference(read_on(model, jnp.asarray, tokens, None, (3, 6), model.start(9)), whole) < 2e-5
+
+
+@each_mirror
+def test_a_mixer_that_cannot_read_on_says_why(mirror, rng):
+    (mechanism,) = [each for each in CATALOGUE if each.name == "LSHAttention"]
+    model = build(as_mixer(mechanism), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    assert numpy(model(mirror.array(tokens_of(rng, 8))).output).shape == (2, 8, VOCAB)
+    for call in (
+        model.start,
+        lambda: mirror.package.models.generate(model, mirror.array(tokens_of(rng, 8)), 2),
+    ):
+        with pytest.raises(NotImplementedError, match=re.escape(mechanism.no_decoding)):
+            call()
+
+
+RMS, ATTENTION = Part("rms_norm"), Part("CausalSelfAttention", {"num_heads": 2})
+FFN = Part("GatedFeedForward", {"ffn_dim": 5})
+
+
+@pytest.mark.parametrize(
+    ("mixer", "ffn", "arrangement", "text"),
+    [
+        (Part("Linear"), FFN, "pre", "a part must be a class of this package"),
+        (Part("MultiHeadSelfAttention", {"num_heads": 2}), FFN, "pre", "must see no later token"),
+        (Part("CrossAttention", {"query_dim": 8, "key_dim": 8}), FFN, "pre", "mixes one sequence"),
+        (Part("CausalSelfAttention", {"num_heads": 3}), FFN, "pre", "embed_dim must be divisible"),
+        (Part("CausalSelfAttention", {"heads": 3}), FFN, "pre", "takes no argument 'heads'"),
+        (Part("CausalSelfAttention"), FFN, "pre", "num_heads"),
+        (ATTENTION, FFN, "both", "arrangement must be one of pre, post"),
+        (ATTENTION, None, "parallel", "needs a feed-forward network beside the mixer"),
+        (ATTENTION, Part("GatedFeedForward", {"ffn_dim": 5, "activation": "?"}), "pre", "activation must be"),
+    ],
+)  # fmt: skip
+@each_mirror
+def test_a_description_that_cannot_be_is_refused(mirror, mixer, ffn, arrangement, text):
+    part = language_model(model_spec(VOCAB, 8, [layer_spec(mixer, ffn, arrangement, RMS)]))
+    with pytest.raises(ValueError, match=re.escape(text)):
+        build(part, mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+
+
+@pytest.mark.parametrize(
+    ("caches", "exception", "text"),
+    [
+        (lambda m: (None, m.GrowingCache()), None, ""),
+        (lambda m: (m.GrowingCache(), m.GrowingCache()), TypeError, "a state for GatedDeltaNet, or None"),
+        (lambda m: (None, None), TypeError, "must hold a cache for CausalSelfAttention, got None"),
+        (lambda m: (None,), ValueError, "one for each of 2 layers, got 1"),
+    ],
+)
+@each_mirror
+def test_caches_are_of_the_kind_of_their_layers(mirror, caches, exception, text, rng):
+    memory = Part("GatedDeltaNet", {"num_heads": 2, "head_dim": 4})
+    layers = [layer_spec(mixer, None, "pre", RMS) for mixer in (memory, ATTENTION)]
+    model = build(
+        language_model(model_spec(VOCAB, 8, layers)), mirror.package.__name__, {"rngs": nnx.Rngs(0)}
+    )
+    given = {"caches": caches(mirror.package)}
+    if exception is None:
+        assert len(model(mirror.array(tokens_of(rng)), **given).caches) == 2
+        return
+    with pytest.raises(exception, match=re.escape(text)):
+        model(mirror.array(tokens_of(rng)), **given)
+
+
+@each_hybrid
+def test_a_description_goes_through_json_and_is_the_same_in_both_mirrors(hybrid):
+    spec = hybrid.module.arguments["config"]
+    ours, theirs = (build(spec, f"{name}_attention", {}) for name in MODELS)
+    written = json.loads(json.dumps(ours.to_dict()))
+    assert written == theirs.to_dict()
+    for models, kept in zip(MODELS.values(), (ours, theirs), strict=True):
+        again = models.ModelSpec.from_dict(written)
+        assert again == kept
+        assert hash(again) == hash(kept)
+    changed = json.loads(json.dumps(written).replace('"num_heads": 3', '"num_heads": 6').replace("5", "6"))
+    assert torch_attention.models.ModelSpec.from_dict(changed) != ours
+
+
+@each_hybrid
+def test_hybrids_are_saved_and_read_in_the_other_framework(hybrid, tmp_path, rng):
+    model = torch_module(hybrid, "float32")
+    save_pretrained(model, tmp_path)
+    other = load_pretrained(tmp_path, "jax")
+    assert other.config.to_dict() == model.config.to_dict()
+    tokens = tokens_of(rng)
+    assert difference(other(jnp.asarray(tokens)).output, model(torch.from_numpy(tokens)).output) < 1e-5
+
+
+ARRANGED = ("pre", "post", "sandwich", "output", "parallel", "parallel_shared_norm")
+
+
+def rms(scale, x):
+    return scale * x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)
+
+
+@pytest.mark.parametrize("arrangement", ARRANGED)
+@each_mirror
+def test_arrangements_are_what_their_equations_say(mirror, arrangement, rng):
+    """Each from its halves, called by themselves."""
+    torch.manual_seed(1)
+    part = language_model(model_spec(VOCAB, 8, [layer_spec(ATTENTION, FFN, arrangement, RMS)]))
+    made = build(part, "torch_attention", {})
+    with torch.no_grad():
+        for name, x in made.named_parameters():
+            x.add_(0.3 * torch.randn_like(x)) if "norm" in name else None
+    state = {name: numpy(x) for name, x in made.state_dict().items()}
+    if mirror.name == "jax":
+        made = transfer(state, build(part, "jax_attention", {"rngs": nnx.Rngs(0)}))
+    layer = made.layers[0]
+    x = rng.standard_normal((2, 5, 8)).astype(np.float32)
+
+    def mix(y):
+        return numpy(layer.attention(mirror.array(y.astype(np.float32))).output)
+
+    def ffn(y):
+        return numpy(layer.ffn(mirror.array(y.astype(np.float32))))
+
+    def norm(name, y):
+        return rms(state[f"layers.0.{name}_norm.weight"], y)
+
+    if arrangement == "pre":
+        expected = x + mix(norm("attention", x))
+        expected = expected + ffn(norm("ffn", expected))
+    elif arrangement == "post":
+        expected = norm("attention", x + mix(x))
+        expected = norm("ffn", expected + ffn(expected))
+    elif arrangement == "sandwich":
+        expected = x + norm("attention_output", mix(norm("attention", x)))
+        expected = expected + norm("ffn_output", ffn(norm("ffn", expected)))
+    elif arrangement == "output":
+        expected = x + norm("attention_output", mix(x))
+        expected = expected + norm("ffn_output", ffn(expected))
+    elif arrangement == "parallel":
+        expected = x + mix(norm("attention", x)) + ffn(norm("ffn", x))
+    else:
+        expected = x + mix(norm("attention", x)) + ffn(norm("attention", x))
+    call = {"positions": None, "memory": None, "reads_on": False, "need_weights": False}
+    assert difference(layer(mirror.array(x), **call).output, expected) < 1e-5
+
+
+def deep(scan_layers=False, remat=False, layers=((1, 2), (0, 3), (2, 1))):
+    """A model of runs of equal layers: memories, attention with dropout, windows."""
+    kinds = (
+        Part("CausalSelfAttention", {"num_heads": 2}),
+        Part("GatedDeltaNet", {"num_heads": 2, "head_dim": 4}),
+        Part("SlidingWindowAttention", {"num_heads": 2, "window": 3}),
+    )
+    run = [layer_spec(kinds[kind], FFN, "pre", RMS) for kind, count in layers for _ in range(count)]
+    part = language_model(model_spec(VOCAB, 8, run))
+    return Part(part.name, {**part.arguments, "scan_layers": scan_layers, "remat": remat})
+
+
+def results(mirror, part, weights, tokens):
+    """Logits, weights, hidden states and the gradients of a model, in numpy."""
+    if mirror.name == "torch":
+        model = transfer(dict(weights), build(part, "torch_attention", {}).eval())
+        read = model(torch.from_numpy(tokens), need_weights=True, need_hidden_states=True)
+        read.logits.square().mean().backward()
+        gradients = [numpy(x.grad) for x in model.parameters()]
+    else:
+        model = transfer(dict(weights), build(part, "jax_attention", {"rngs": nnx.Rngs(0)}))
+        model.eval()
+
+        def loss(model):
+            read = model(jnp.asarray(tokens), need_weights=True, need_hidden_states=True)
+            return jnp.square(read.logits).mean(), read
+
+        (_, read), slopes = nnx.value_and_grad(loss, has_aux=True)(model)
+        gradients = [np.asarray(x) for x in jax.tree.leaves(slopes)]
+    return [numpy(x) for x in (read.logits, *read.attentions, *read.hidden_states)], gradients
+
+
+@pytest.mark.parametrize(
+    ("mirror", "scan_layers", "remat"),
+    [
+        ("torch", False, True),
+        # PyTorch compiles nothing under the tests' shape checks, which the slow tests leave out.
+        pytest.param("torch", True, False, marks=pytest.mark.slow),
+        pytest.param("torch", True, True, marks=pytest.mark.slow),
+        ("jax", False, True),
+        ("jax", True, False),
+        ("jax", True, True),
+    ],
+)
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor"
+)  # that PyTorch's compiler looks at itself
+def test_layers_that_are_scanned_or_computed_again_give_the_same(
+    mirror, scan_layers, remat, rng, monkeypatch
+):
+    mirror = MIRRORS[mirror]
+    run = torch.compile(torch_attention.models.depth._run, backend="eager")
+    monkeypatch.setattr(torch_attention.models.depth, "_compiled", lambda: run)
+    torch.manual_seed(0)
+    weights = build(deep(), "torch_attention", {}).state_dict()
+    tokens = tokens_of(rng)
+    plain = results(mirror, deep(), weights, tokens)
+    found = results(mirror, deep(scan_layers, remat), weights, tokens)
+    assert [len(part) for part in found] == [len(part) for part in plain]
+    assert len(found[0]) == 1 + 6 + 7
+    for ours, right in zip(found, plain, strict=True):
+        largest = max(np.abs(x).max() for x in right)
+        for one, other in zip(ours, right, strict=True):
+            assert np.abs(one - other).max() < 2e-5 * largest
+
+
+@each_mirror
+def test_scanned_models_have_the_same_checkpoint_and_read_on(mirror, rng):
+    """With caches layers run one by one."""
+    torch.manual_seed(0)
+    weights = build(deep(), "torch_attention", {}).state_dict()
+    model = build(deep(True, True), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    model.eval()
+    assert container_names(model) == container_names(
+        build(deep(), mirror.package.__name__, {"rngs": nnx.Rngs(0)})
+    )
+    model = transfer(dict(weights), model)
+    tokens = tokens_of(rng)
+    model.scan_layers = False
+    whole = numpy(model(mirror.array(tokens)).logits)
+    model.scan_layers = True
+    assert difference(read_on(model, mirror.array, tokens, None, (3, 6), model.start(9)), whole) < 1e-5
+
+
+def container_names(model):
+    return sorted(open_container(model).leaves)
+
+
+def test_a_program_in_jax_does_not_grow_with_the_depth():
+    """Counted in operations of the program before it is compiled."""
+
+    def size(count, scan_layers):
+        part = deep(scan_layers, layers=((0, count),))
+        model = build(part, "jax_attention", {"rngs": nnx.Rngs(0)})
+        model.eval()
+        graphdef, state = nnx.split(model)
+        tokens = jnp.zeros((2, 5), jnp.int32)
+        program = jax.make_jaxpr(lambda state: nnx.merge(graphdef, state)(tokens).logits)(state)
+        return len(str(program).splitlines())
+
+    assert size(24, True) < 2 * size(2, True)
+    assert size(24, False) > 6 * size(2, False)
+
+
+def test_dropout_draws_anew_in_every_scanned_layer_and_call():
+    attention = Part("CausalSelfAttention", {"num_heads": 2, "dropout": 0.5})
+    part = language_model(model_spec(VOCAB, 8, [layer_spec(attention, None, "pre", RMS)] * 3))
+    part = Part(part.name, {**part.arguments, "scan_layers": True})
+    model = build(part, "jax_attention", {"rngs": nnx.Rngs(0)})
+    tokens = jnp.zeros((2, 9), jnp.int32)
+    one, other = (model(tokens).logits for _ in range(2))
+    assert np.abs(one - other).max() > 1e-4
+    model.eval()
+    assert np.array_equal(model(tokens).logits, model(tokens).logits)
+
+
+def test_a_layer_that_was_changed_is_not_scanned_with_the_others():
+    """Its options are its own, though its description is that of its neighbours."""
+    found = []
+    for scan_layers in (False, True):
+        model = build(deep(scan_layers, layers=((0, 4),)), "jax_attention", {"rngs": nnx.Rngs(0)})
+        model.eval()
+        model.layers[2].attention.scale = 3.0
+        found.append(model(jnp.asarray(tokens_of(np.random.default_rng(0)))).logits)
+    assert difference(*found) < 1e-5
+    model.layers[2].attention.scale = model.layers[1].attention.scale
+    assert difference(model(jnp.asarray(tokens_of(np.random.default_rng(0)))).logits, found[0]) > 1e-4
+
+
+@each_mirror
+def test_numbers_of_numpy_in_a_description_are_python_s_own(mirror):
+    kind = mirror.package.models.Part
+    given = kind("rms_norm", {"dim": np.int64(3), "eps": np.float32(0.5), "unit_offset": np.True_})
+    assert given == kind("rms_norm", {"dim": 3, "eps": 0.5, "unit_offset": True})
+    assert json.loads(json.dumps(given.to_dict())) == given.to_dict()
+    with pytest.raises(
+        TypeError, match="dim of rms_norm must be a number, a string, a sequence of these or a Part"
+    ):
+        kind("rms_norm", {"dim": np.ones(2)})

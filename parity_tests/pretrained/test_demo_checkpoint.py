@@ -1,0 +1,153 @@
+"""Reading the demo's encoder: what is understood, and what is refused by name."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from attention_bridge import checkpoints
+from attention_bridge.demo.checkpoint import check_mean_pooling, read_sentence_encoder
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained.families import read_config
+from parity_tests.helpers import families
+from torch_attention.models import EncoderConfig
+
+FIELDS = {
+    "model_type": "bert",
+    "vocab_size": 101,
+    "hidden_size": 24,
+    "num_attention_heads": 3,
+    "num_hidden_layers": 2,
+    "intermediate_size": 40,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "hidden_dropout_prob": 0.1,
+    "position_embedding_type": "absolute",
+}
+
+
+def write(directory, name, content):
+    path = directory / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A tiny BERT, in bfloat16."""
+    families.model(families.CASES["bert"]).bfloat16().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def encoder_config(fields):
+    return read_config(fields).model.arguments["config"].arguments
+
+
+def test_a_bert_config_becomes_the_arguments_of_our_encoder():
+    config = EncoderConfig(**encoder_config(FIELDS))
+    assert config == EncoderConfig(
+        vocab_size=101,
+        embed_dim=24,
+        num_heads=3,
+        num_layers=2,
+        ffn_dim=40,
+        max_len=64,
+        num_types=2,
+        activation="gelu",
+        norm_eps=1e-12,
+        pooler=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("gelu", "gelu"), ("relu", "relu"), ("gelu_new", "gelu_tanh"), ("gelu_pytorch_tanh", "gelu_tanh")],
+)
+def test_each_activation_has_the_form_that_it_was_trained_with(theirs, ours):
+    assert encoder_config(FIELDS | {"hidden_act": theirs})["activation"] == ours
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("position_embedding_type", "relative_key", "'absolute', got 'relative_key'"),
+        ("is_decoder", True, "is_decoder False, got True"),
+        ("add_cross_attention", True, "add_cross_attention False, got True"),
+        ("pruned_heads", {"0": [1]}, "pruned_heads {}, got {'0': [1]}"),
+        ("quantization_config", {"bits": 4}, "quantization_config None, got {'bits': 4}"),
+        ("hidden_act", "sine", "silu, swish, tanh, got 'sine'"),
+        ("num_attention_heads", 5, "num_attention_heads divides, got 24 and 5"),
+        ("vocab_size", "many", "positive whole number vocab_size, got 'many'"),
+        ("vocab_size", None, "positive whole number vocab_size, got None"),
+        ("num_hidden_layers", True, "positive whole number num_hidden_layers, got True"),
+        ("layer_norm_eps", 0, "positive number layer_norm_eps, got 0"),
+        ("rotary_base", 10000, "not understood: rotary_base"),
+    ],
+)
+def test_what_the_encoder_does_not_compute_is_refused_by_name(field, value, expected):
+    with pytest.raises(CheckpointError) as raised:
+        encoder_config(FIELDS | {field: value})
+    assert expected in str(raised.value)
+
+
+def test_every_field_that_the_arithmetic_needs_must_be_there():
+    for field in FIELDS.keys() - {"hidden_dropout_prob", "position_embedding_type"}:
+        with pytest.raises(CheckpointError, match=field):
+            encoder_config({name: value for name, value in FIELDS.items() if name != field})
+
+
+def test_sixteen_bits_are_widened_exactly(directory):
+    encoder = read_sentence_encoder(directory)
+    stored = checkpoints.read(directory)["embeddings.word_embeddings.weight"]
+    read = encoder.pretrained.weights["token_embedding.weight"]
+    assert (stored.dtype, read.dtype) == (ml_dtypes.bfloat16, np.float32)
+    assert np.array_equal(stored.astype(np.float64), read.astype(np.float64))
+
+
+def test_another_architecture_is_refused_whatever_its_weights_are(directory):
+    fields = json.loads((directory / "config.json").read_text())
+    write(directory, "config.json", fields | {"model_type": "roberta"})
+    with pytest.raises(CheckpointError, match=r"BERT encoder, model_type 'bert', got 'roberta'"):
+        read_sentence_encoder(directory)
+
+
+def test_the_sentence_length_is_the_shorter_of_the_two_that_are_given(directory):
+    longest = read_sentence_encoder(directory).config["max_len"]
+    for given, expected in ((longest - 3, longest - 3), (longest + 3, longest)):
+        write(directory, "sentence_bert_config.json", {"max_seq_length": given})
+        assert read_sentence_encoder(directory).max_tokens == expected
+
+
+def test_a_config_that_is_missing_or_is_none_is_named(tmp_path):
+    for directory, reason in (("none", "No such file"), ("x" * 300, "File name too long")):
+        with pytest.raises(CheckpointError, match=rf"config\.json cannot be read: {reason}"):
+            read_sentence_encoder(tmp_path / directory)
+    write(tmp_path, "config.json", "{")
+    with pytest.raises(CheckpointError, match=r"config\.json must be JSON"):
+        read_sentence_encoder(tmp_path)
+    write(tmp_path, "config.json", "[]")
+    with pytest.raises(CheckpointError, match=r"config\.json must hold a JSON dict, got list"):
+        read_sentence_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "pooling", [{"pooling_mode": "mean"}, {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}]
+)
+def test_mean_pooling_is_recognised_as_it_is_written_today_and_as_it_was(tmp_path, pooling):
+    write(tmp_path, "modules.json", [{"type": "a.Transformer"}, {"type": "b.Pooling", "path": "1_Pooling"}])
+    write(tmp_path, "1_Pooling/config.json", pooling)
+    check_mean_pooling(tmp_path)
+
+
+def test_another_pooling_and_another_module_are_refused(tmp_path):
+    check_mean_pooling(tmp_path)
+    write(tmp_path, "modules.json", [{"type": "b.Pooling", "path": "1_Pooling"}])
+    write(tmp_path, "1_Pooling/config.json", {"pooling_mode_cls_token": True})
+    with pytest.raises(CheckpointError, match="must pool by the mean over tokens, got cls"):
+        check_mean_pooling(tmp_path)
+    write(tmp_path, "modules.json", [{"type": "b.Dense", "path": "2_Dense"}])
+    with pytest.raises(CheckpointError, match="must list only Transformer, Pooling, Normalize, got Dense"):
+        check_mean_pooling(tmp_path)

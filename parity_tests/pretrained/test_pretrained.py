@@ -1,0 +1,278 @@
+"""Loading and saving whole models: in either framework, in any dtype, or refused in one sentence."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+import jax_attention
+import torch_attention
+from attention_bridge import checkpoints
+from attention_bridge.errors import CheckpointError, ConversionError, InputError
+from attention_bridge.pretrained import load_pretrained, read_pretrained, save_pretrained
+from attention_bridge.pretrained.families import FAMILIES, read_config
+from parity_tests.helpers import families
+
+MIRRORS = {
+    "torch": SimpleNamespace(package=torch_attention, array=torch.from_numpy),
+    "jax": SimpleNamespace(package=jax_attention, array=jnp.asarray),
+}
+LLAMA = families.CASES["llama"]
+U = 2.0**-24
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A tiny Llama on disk."""
+    directory = tmp_path_factory.mktemp("llama")
+    families.model(LLAMA).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def copied(llama, tmp_path):
+    """The same, to be changed: its tensors, its configuration, and how both are written."""
+    tensors = checkpoints.read(llama)
+    fields = json.loads((llama / "config.json").read_text())
+
+    def write(**changes):
+        (tmp_path / "config.json").write_text(json.dumps({**fields, **changes}))
+        checkpoints.write(tmp_path / "model.safetensors", tensors)
+        return tmp_path
+
+    return SimpleNamespace(tensors=tensors, fields=fields, write=write)
+
+
+@pytest.mark.parametrize("framework", MIRRORS)
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"eos_token_id": [3, 5], "pad_token_id": 0, "bos_token_id": 1}, ((3, 5), 0, 1)),
+        ({"eos_token_id": 2, "pad_token_id": None, "bos_token_id": None}, ((2,), None, None)),
+        ({"eos_token_id": None, "pad_token_id": -1, "bos_token_id": 10**6}, ((), None, None)),
+    ],
+)
+def test_the_configuration_knows_the_special_tokens(copied, tmp_path, framework, fields, expected):
+    model = load_pretrained(copied.write(**fields), framework)
+    special = model.config.special_tokens
+    assert (special.eos, special.pad, special.bos) == expected
+    save_pretrained(model, tmp_path / "own")
+    assert load_pretrained(tmp_path / "own", framework).config == model.config
+    save_pretrained(model, tmp_path / "other", config={**copied.fields, "eos_token_id": 7})
+    assert load_pretrained(tmp_path / "other", framework).config.special_tokens.eos == (7,)
+
+
+def logits(model, mirror, tokens=None):
+    tokens = families.inputs(LLAMA)["tokens"] if tokens is None else tokens
+    return families.numpy_of({"x": model(mirror.array(tokens)).output})["x"]
+
+
+def error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("reads", "writes"), [("jax", "torch"), ("torch", "jax")])
+def test_a_model_goes_from_one_framework_to_the_other_through_a_directory(llama, tmp_path, reads, writes):
+    model = load_pretrained(llama, writes)
+    save_pretrained(model, tmp_path / "own")
+    other = load_pretrained(tmp_path / "own", reads)
+    assert other.config.to_dict() == model.config.to_dict()
+    bound = 4 * U * np.sqrt(2 * (20 * 4 + 24 + 14) + 20)
+    assert error(logits(other, MIRRORS[reads]), logits(model, MIRRORS[writes])) <= bound
+    save_pretrained(other, tmp_path / "theirs", config=llama)
+    given, back = (checkpoints.read(path) for path in (llama, tmp_path / "theirs"))
+    assert given.keys() == back.keys()
+    assert all(given[name].tobytes() == back[name].tobytes() for name in given)
+
+
+@pytest.mark.parametrize("framework", MIRRORS)
+def test_weights_keep_their_dtype_or_take_the_one_asked_for(copied, framework):
+    copied.tensors.update({n: x.astype(ml_dtypes.bfloat16) for n, x in copied.tensors.items()})
+    directory = copied.write()
+    kept = load_pretrained(directory, framework)
+    wide = load_pretrained(directory, framework, dtype="float32")
+    table = {"torch": lambda m: m.token_embedding.weight, "jax": lambda m: m.token_embedding.embedding[...]}
+    assert str(table[framework](kept).dtype).endswith("bfloat16")
+    assert str(table[framework](wide).dtype).endswith("float32")
+
+
+def test_several_dtypes_become_the_widest(copied):
+    copied.tensors["model.norm.weight"] = copied.tensors["model.norm.weight"].astype(np.float16)
+    weights = read_pretrained(copied.write()).weights
+    assert {x.dtype.name for x in weights.values()} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("name", "framework"),
+    [
+        ("llama", "torch"),
+        pytest.param("llama", "jax", marks=pytest.mark.slow),
+        ("bloom", "torch"),
+        ("deepseek_v3", "torch"),
+        ("gemma2", "torch"),
+        pytest.param("deepseek_v3", "jax", marks=pytest.mark.slow),
+        pytest.param("gpt_neox", "jax", marks=pytest.mark.slow),
+    ],
+)
+def test_a_language_model_reads_on_as_it_reads_the_whole_text(tmp_path, name, framework):
+    case, mirror = families.CASES[name], MIRRORS[framework]
+    reference = families.model(case)
+    reference.save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path, framework)
+    tokens = families.inputs(case)["tokens"]
+    expected = logits(model, mirror, tokens)
+    caches, found = (mirror.package.GrowingCache(),) * len(model.layers), []
+    for part in np.split(tokens, [3, 4], axis=1):
+        read = model(mirror.array(part.copy()), caches=caches, need_weights=True)
+        caches = read.caches
+        found.append(families.numpy_of({"x": read.logits})["x"])
+        assert len(read.attentions) == len(model.layers)
+    assert error(np.concatenate(found, axis=1), expected) <= families.bound(reference)
+
+
+@pytest.mark.parametrize("name", ["t5", "bart", "whisper"])
+def test_an_encoder_decoder_writes_on_as_it_writes_the_whole_text(tmp_path, name):
+    case = families.CASES[name]
+    reference = families.model(case)
+    reference.save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path, "torch")
+    given = families.inputs(case)
+    source = torch.from_numpy(given["frames"].astype(np.float32) if "frames" in given else given["tokens"])
+    target = torch.from_numpy(given["target"])
+    whole = model(source, target, need_weights=True)
+    memory = model.encode(source).output
+    caches, found = (torch_attention.GrowingCache(),) * len(model.decoder_layers), []
+    for part in (target[:, :2], target[:, 2:]):
+        written = model.decode(part, memory, caches=caches)
+        caches = written.caches
+        found.append(written.output)
+    assert error(torch.cat(found, 1).detach().numpy(), whole.output.detach().numpy()) <= families.bound(
+        reference
+    )
+    assert len(whole.encoder_weights) == len(model.encoder_layers)
+    assert len(whole.self_weights) == len(whole.cross_weights) == len(model.decoder_layers)
+
+
+REFUSALS = {
+    "another framework": (
+        lambda c: load_pretrained(c.write(), "keras"),
+        InputError,
+        "torch or jax, got 'keras'",
+    ),
+    "no configuration": (
+        lambda c: (c.write() / "config.json").unlink() or load_pretrained(c.write().parent / "x", "torch"),
+        CheckpointError,
+        "does not exist",
+    ),
+    "a family that is not known": (
+        lambda c: load_pretrained(c.write(model_type="mamba"), "torch"),
+        CheckpointError,
+        "must have a model_type of",
+    ),
+    "a field that is not understood": (
+        lambda c: load_pretrained(c.write(attention_twist=3), "torch"),
+        CheckpointError,
+        "not understood: attention_twist",
+    ),
+    "quantised weights": (
+        lambda c: load_pretrained(c.write(quantization_config={"bits": 4}), "torch"),
+        CheckpointError,
+        "must have quantization_config None, got {'bits': 4}",
+    ),
+    "positions that depend on the length": (
+        lambda c: load_pretrained(c.write(rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "torch"),
+        CheckpointError,
+        "must have a rope_type default, linear, llama3, yarn, got 'dynamic'",
+    ),
+    "a rope parameter that is not known": (
+        lambda c: load_pretrained(c.write(rope_parameters={"rope_type": "default", "twist": 2.0}), "torch"),
+        CheckpointError,
+        "rope parameters that are not understood: twist",
+    ),
+    "a size that is no number": (
+        lambda c: load_pretrained(c.write(hidden_size="big"), "torch"),
+        CheckpointError,
+        "positive whole number hidden_size, got 'big'",
+    ),
+    "heads that do not divide": (
+        lambda c: load_pretrained(c.write(num_key_value_heads=3), "torch"),
+        CheckpointError,
+        "num_attention_heads that num_key_value_heads divides, got 4 and 3",
+    ),
+    "another number of heads than the weights have": (
+        lambda c: load_pretrained(c.write(num_attention_heads=2), "torch"),
+        ConversionError,
+        "wrong shape",
+    ),
+    "more layers than the weights have": (
+        lambda c: load_pretrained(c.write(num_hidden_layers=3), "torch"),
+        ConversionError,
+        "9 missing",
+    ),
+    "fewer layers than the weights have": (
+        lambda c: load_pretrained(c.write(num_hidden_layers=1), "torch"),
+        ConversionError,
+        "9 unexpected",
+    ),
+    "no such name and no network": (
+        lambda c: load_pretrained("nobody/nothing", "torch"),
+        CheckpointError,
+        "nobody/nothing is not a local directory, and the Hugging Face Hub does not provide it",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_what_cannot_be_read_is_refused(copied, what, monkeypatch):
+    call, kind, message = REFUSALS[what]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(kind, match=re.escape(message)):
+        call(copied)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_name_is_fetched_from_the_hub_with_whichever_weights_it_has(copied, tmp_path, monkeypatch, kind):
+    directory, asked = copied.write(), []
+    if kind == "bin":
+        (directory / "model.safetensors").unlink()
+        torch.save(
+            {n: torch.from_numpy(x) for n, x in copied.tensors.items()}, directory / "pytorch_model.bin"
+        )
+
+    def fetch(name, *, revision, allow_patterns):
+        asked.append((name, revision, tuple(allow_patterns)))
+        return str(directory)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    weights = read_pretrained("someone/llama", revision="main").weights
+    assert (
+        weights["token_embedding.weight"].tobytes() == copied.tensors["model.embed_tokens.weight"].tobytes()
+    )
+    assert asked[-1] == ("someone/llama", "main", ("*.json", f"*.{kind}"))
+
+
+def test_a_configuration_of_another_model_is_refused_and_nothing_is_written(llama, copied, tmp_path):
+    model = load_pretrained(llama, "torch")
+    with pytest.raises(InputError, match=r"this LanguageModel, but has layers.0.ffn.ffn_dim=21, not 20"):
+        save_pretrained(model, tmp_path / "new", config={**copied.fields, "intermediate_size": 21})
+    assert not (tmp_path / "new").exists()
+
+
+def test_each_family_reads_the_configuration_of_its_case():
+    read = {case.config.model_type for case in families.CASES.values()}
+    assert read | {"attention_bridge", "meta.llama", "RefinedWeb", "RefinedWebModel"} == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("name", families.CASES)
+def test_a_field_that_changes_the_arithmetic_is_never_passed_over(name):
+    """Every field of a configuration is read or known to be harmless: a new one is refused in each family."""
+    case = families.CASES[name]
+    fields = json.loads(json.dumps(case.config(**case.fields).to_dict(), default=str))
+    read_config(fields, ["classifier.weight"])
+    with pytest.raises(CheckpointError, match="new_arithmetic"):
+        read_config({**fields, "new_arithmetic": 1.0}, ["classifier.weight"])

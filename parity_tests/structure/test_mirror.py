@@ -1,0 +1,524 @@
+"""The two mirrors: same files, names, signatures, docstrings, parameters and demonstrations.
+
+What may differ is written down here and nowhere else: the framework's words.
+"""
+
+import ast
+import importlib
+import inspect
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from torch import nn
+
+import jax_attention
+import torch_attention
+from attention_bridge.catalogue import CATALOGUE, Part, select
+from attention_bridge.parity import instances
+from attention_bridge.pretrained.families.describe import layer_spec, model_spec
+from attention_bridge.weights import plan
+from parity_tests.helpers import described
+from parity_tests.helpers.task_models import TASK_MODELS
+
+ROOTS = {
+    "torch": Path(torch_attention.__file__).parent,
+    "jax": Path(jax_attention.__file__).parent,
+}
+FILES = sorted(str(path.relative_to(ROOTS["torch"])) for path in ROOTS["torch"].rglob("*.py"))
+
+# Where the frameworks differ so much that the code does; every other file differs in the words below alone.
+OWN_CODE = {
+    "activations.py",
+    "arrays.py",
+    "demonstration.py",
+    "layers.py",
+    "models/depth.py",
+    "models/evaluation.py",
+    "models/kinds.py",
+    "ops/arrays.py",
+    "ops/block_mask.py",
+    "ops/blockwise.py",
+    "ops/choice.py",
+    "ops/distributed/collectives.py",
+    "ops/distributed/ring.py",
+    "ops/distributed/shards.py",
+    "ops/flex.py",
+    "ops/native.py",
+    "ops/tile_loop.py",
+    "ops/tile_sums.py",
+    "ops/tiles.py",
+    "sharding.py",
+}
+
+# What stands in the PyTorch file, and what in the JAX file, in order; layout and line breaks are no matter.
+WORDS = [
+    ("torch_attention", "jax_attention"),
+    ("Tensor", "Array"),
+    ("def forward(", "def __call__("),
+    (re.compile(r"sinks=self\.sinks\b"), "sinks=self.sinks[...]"),
+    ("nn.ModuleList(", "nnx.List("),
+    ("(nn.", "(nnx."),
+    (": nn.", ": nnx."),
+    (", nn.", ", nnx."),
+    ("torch.bool", "jnp.bool_"),
+    ("str(x.dtype).removeprefix('torch.')", "str(x.dtype)"),
+    # Parameters are made somewhere in PyTorch, and from something in JAX.
+    (
+        ", device: torch.device | str | None=None, dtype: torch.dtype | None=None",
+        ", rngs: nnx.Rngs, param_dtype: DTypeLike=jnp.float32, dtype: DTypeLike | None=None",
+    ),
+    ("(self, **options", "(self, *, rngs: nnx.Rngs | None=None, **options"),
+    (re.compile(r"(super\(\).__init__\(.*, )(?=\*\*options\))"), r"\1rngs=rngs, "),
+    ("Factory(device=device, dtype=dtype)", "Factory(rngs=rngs, param_dtype=param_dtype, dtype=dtype)"),
+    ("dropout: float=0.0):\n", "dropout: float=0.0, rngs: nnx.Rngs | None=None):\n"),
+    ("(self, dropout: float=0.0, rngs", "(self, dropout: float=0.0, *, rngs"),
+    ("Dropout(dropout)", "Dropout(dropout, rngs=rngs)"),
+    ("Dropout(config.dropout)", "Dropout(config.dropout, rngs=rngs)"),
+    # Arrays that are made anew have a device in PyTorch.
+    (", device: torch.device | str | None=None)", ")"),
+    (", device: torch.device | str | None)", ")"),
+    (", *)", ")"),
+    (re.compile(r", device(=[\w.]+(\[0\])?(\.device)?)?\)"), ")"),
+    # Operations.
+    (".to(torch.promote_types(x.dtype, torch.float32))", ".astype(jnp.promote_types(x.dtype, jnp.float32))"),
+    (re.compile(r"\.to\(([\w.]+\.dtype|wide)\)"), r".astype(\1)"),
+    (re.compile(r"\bdim=(?=-?\d|\()"), "axis="),
+    ("keepdim=", "keepdims="),
+    ("torch.as_tensor(", "jnp.asarray("),
+    ("torch.take_along_dim(", "jnp.take_along_axis("),
+    (re.compile(r"torch\.(softmax|sigmoid|log_softmax|logsumexp)\("), r"jax.nn.\1("),
+    ("torch.", "jnp."),
+]
+# Lines that only one of the two has.
+TORCH_ONLY = {"import torch", "super().__init__()", "from torch import Array", "from torch import Array, nn"}
+JAX_ONLY = {
+    "import jax",
+    "import jax.numpy as jnp",
+    "from flax import nnx",
+    "from jax import Array",
+    "from jax.typing import DTypeLike",
+}
+
+
+def source(mirror, file):
+    return (ROOTS[mirror] / file).read_text()
+
+
+def module(mirror, file):
+    """The module that a file is."""
+    name = f"{mirror}_attention." + file.removesuffix(".py").replace("/", ".")
+    return importlib.import_module(name.removesuffix(".__init__"))
+
+
+def translate(text):
+    """From the words of PyTorch to those of JAX."""
+    for word, other in WORDS:
+        text = word.sub(other, text) if isinstance(word, re.Pattern) else text.replace(word, other)
+    return text
+
+
+def code(mirror, text):
+    """The lines of code of a file, without docstrings and comments, broken alike."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            node.body[0] = ast.Pass()
+    text = ast.unparse(tree)
+    text = translate(text) if mirror == "torch" else re.sub(r"(, )?rngs=nnx\.Rngs\(0\)\)", ")", text)
+    only = TORCH_ONLY if mirror == "torch" else JAX_ONLY
+    return [line for line in text.splitlines() if line.strip() not in only and line.strip()]
+
+
+def comments(mirror, file):
+    """The comments, in order."""
+    tokens = tokenize.generate_tokens(io.StringIO(source(mirror, file)).readline)
+    return [token.string for token in tokens if token.type == tokenize.COMMENT]
+
+
+class TestFiles:
+    def test_both_mirrors_have_the_same_files(self):
+        others = sorted(str(path.relative_to(ROOTS["jax"])) for path in ROOTS["jax"].rglob("*.py"))
+        assert others == FILES
+
+    @pytest.mark.parametrize("mirror", ROOTS)
+    @pytest.mark.parametrize("file", FILES)
+    def test_no_file_is_long(self, mirror, file):
+        assert len(source(mirror, file).splitlines()) <= 300
+
+    @pytest.mark.parametrize("file", sorted(set(FILES) - OWN_CODE))
+    def test_a_mirrored_pair_differs_in_framework_idiom_and_nothing_else(self, file):
+        assert code("torch", source("torch", file)) == code("jax", source("jax", file))
+
+    @pytest.mark.parametrize(
+        ("file", "before", "after"),
+        [
+            ("self_attention.py", "is_causal=True", "is_causal=False"),
+            ("masks.py", "key > query - window", "key >= query - window"),
+            ("ops/call.py", "-0.5", "-1"),
+            ("ops/single_head.py", "value[:, None]", "value"),
+            ("cross_attention.py", "bias: bool = True", "bias: bool = False"),
+        ],
+    )
+    def test_a_change_in_one_of_them_would_be_noticed(self, file, before, after):
+        text = source("torch", file)
+        assert before in text
+        assert code("torch", text.replace(before, after, 1)) != code("jax", source("jax", file))
+
+    @pytest.mark.parametrize("file", sorted(set(FILES) - OWN_CODE))
+    def test_comments_and_the_shapes_in_them_are_the_same(self, file):
+        assert list(map(translate, comments("torch", file))) == comments("jax", file)
+
+
+# Docstrings that speak of the framework.
+OWN_DOCSTRINGS = {
+    ("__init__.py", None),
+    ("layers.py", "Dropout"),
+    ("layers.py", "Factory"),
+    ("ops/choice.py", "fastest"),
+    ("ops/flex.py", None),
+}
+# How each framework's kernels are called and its loops are built: names, too, are the mirror's own.
+OWN_NAMES = {"ops/arrays.py", "ops/native.py", "ops/tile_loop.py", "ops/tiles.py"}
+ALIKE = [file for file in FILES if file not in OWN_NAMES]
+# Keyword-only parameters that one framework has: where and how arrays are made.
+OWN_PARAMETERS = {"torch": {"device", "dtype"}, "jax": {"rngs", "param_dtype", "dtype"}}
+OWN_TYPES = [
+    (re.compile(r"torch_attention"), "jax_attention"),
+    (re.compile(r"\b[\w.]*\b(Tensor|Array)\b"), "Array"),
+    (re.compile(r"\b[\w.]*\b(DeviceMesh|Mesh)\b"), "Mesh"),
+    (re.compile(r"torch\.nn\.modules\.\w+\.Embedding"), "Embed"),
+    (re.compile(r"torch\.nn\.modules\.\w+\.Conv[12]d"), "Conv"),
+    (re.compile(r"torch\.nn\.parameter\.Parameter|flax\.nnx\.[\w.]+\.Param\[Array\]"), "Param"),
+    (re.compile(r"torch\.nn\.parameter\.Buffer|flax\.nnx\.[\w.]+\.Variable\[Array\]"), "Buffer"),
+    (re.compile(r"(torch\.nn|flax\.nnx)\.[\w.]*\b(\w+)"), r"\2"),
+]
+
+
+def definitions(mirror, file):
+    """Every public function, class and method of a file by its name."""
+    its_module = module(mirror, file)
+    found = {}
+    for name, thing in vars(its_module).items():
+        if getattr(thing, "__module__", None) != its_module.__name__ or name.startswith("_"):
+            continue
+        if inspect.isfunction(thing):
+            found[name] = thing
+        elif inspect.isclass(thing):
+            found[name] = thing
+            for method, function in vars(thing).items():
+                if inspect.isfunction(function) and function.__module__ == its_module.__name__:
+                    found[f"{name}.{method}"] = function
+    return {name.replace(".forward", ".__call__"): thing for name, thing in found.items()}
+
+
+def names_for_others(mirror, file):
+    """What a file defines, or passes on, for others to use."""
+    names = set()
+    for node in ast.parse(source(mirror, file)).body:
+        match node:
+            case ast.FunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Assign():
+                names |= {target.id for target in node.targets}
+            case ast.AnnAssign():
+                names.add(node.target.id)
+            case ast.ImportFrom():
+                names |= {alias.asname for alias in node.names if alias.asname == alias.name}
+    return {name for name in names if not name.startswith("_")}
+
+
+def annotation(given):
+    """An annotation as text, with one word for what both frameworks have."""
+    text = inspect.formatannotation(given)
+    for theirs, ours in OWN_TYPES:
+        text = theirs.sub(ours, text)
+    return text
+
+
+def signature(mirror, thing):
+    """Parameters and result of a function, or fields of a record, as text."""
+    if inspect.isclass(thing):
+        fields = {name: annotation(given) for name, given in vars(thing).get("__annotations__", {}).items()}
+        return fields, getattr(thing, "_field_defaults", None)
+    given = inspect.signature(thing)
+    kept = [
+        (parameter.name, parameter.kind, annotation(parameter.annotation), parameter.default)
+        for parameter in given.parameters.values()
+        if not (parameter.kind is parameter.KEYWORD_ONLY and parameter.name in OWN_PARAMETERS[mirror])
+    ]
+    return kept, annotation(given.return_annotation)
+
+
+def small_model(name, m, f):
+    """The smallest model of a family, with all its parts."""
+    sizes = {"vocab_size": 11, "embed_dim": 6, "num_heads": 3, "num_layers": 2, "ffn_dim": 8, "max_len": 7}
+    stack = m.StackConfig(2, 3, 8)
+    image = m.VisionTransformerConfig(
+        (4, 6), (2, 3), 5, 8, 2, 1, 9, embedding_norm=True, pooler=True, num_classes=7
+    )
+    model, config = {
+        "Encoder of ALBERT": lambda: (
+            m.Encoder,
+            m.EncoderConfig(**sizes, num_types=0, token_dim=5, shared_layers=True),
+        ),
+        "EncoderDecoder": lambda: (m.EncoderDecoder, m.EncoderDecoderConfig(11, 6, stack, stack, 7)),
+        "RelativeEncoderDecoder": lambda: (
+            m.RelativeEncoderDecoder,
+            m.RelativeEncoderDecoderConfig(11, 6, 2, 4, 1, 2, 8, gated=True, tied=False),
+        ),
+        "SpeechTransformer": lambda: (m.SpeechTransformer, m.SpeechConfig(11, 5, 6, stack, stack, 4, 7)),
+        "VisionTransformer": lambda: (m.VisionTransformer, image),
+        "ContrastiveModel": lambda: (
+            m.ContrastiveModel,
+            m.ContrastiveConfig(m.DecoderConfig(**sizes), image, 4),
+        ),
+    }[name]()
+    return model(config, **f)
+
+
+def arranged(arrangement, heads):
+    """A layer so arranged, with experts that are clamped."""
+    sizes = {"ffn_dim": 5, "num_experts": 3, "bias": True, "limit": 1.5}
+    mixture = Part("MixtureOfExperts", {**sizes, "routing": Part("SoftmaxRouting", {"num_chosen": 2})})
+    layer = layer_spec(heads.mixer(described.rope(4)), mixture, arrangement, heads.norm())
+    return model_spec(11, 6, [layer], max_len=7, logit_softcap=3.0, tied=True)
+
+
+def described_model(name, m, f):
+    """A small language model from its description; `m` is all that a mirror defines."""
+    heads = described.Heads(6, 2, 1, 4, qkv_bias=True, qk_norm=True, unit_offset=True)
+    sizes = {"vocab_size": 11, "num_layers": 2, "ffn_dim": 8}
+    spec = {
+        "rotary decoder": lambda: described.rotary(heads, sandwich=True, windows=(2, None), **sizes),
+        "parallel decoder": lambda: described.parallel(heads, 2, embedding_norm=True, **sizes),
+        "latent decoder": lambda: described.latent(
+            (6, 3, 5, 4, 3, 2, 7),
+            described.experts(4, 2, 5, num_groups=2, num_chosen_groups=1),
+            num_dense_layers=1,
+            **sizes,
+        ),
+        "post norms": lambda: arranged("post", heads),
+        "output norms": lambda: arranged("output", heads),
+        "one norm for both": lambda: arranged("parallel_shared_norm", heads),
+    }[name]()
+    return described.made(spec, sys.modules[m.LanguageModel.__module__], f)
+
+
+# Module classes that no entry of the catalogue builds.
+def built_part(part, m, f):
+    """What a part of the catalogue's kind describes, in the mirror that takes these arguments."""
+    return instances.build(part, "jax_attention" if "rngs" in f else "torch_attention", f)
+
+
+MODULES = {
+    **{each.name: partial(built_part, each.module) for each in TASK_MODELS},
+    "FeedForward": lambda m, f: m.FeedForward(6, 8, **f),
+    "PatchEmbedding": lambda m, f: m.PatchEmbedding((4, 6), (2, 3), 5, 7, **f),
+    **{
+        name: partial(small_model, name)
+        for name in (
+            "Encoder of ALBERT",
+            "EncoderDecoder",
+            "RelativeEncoderDecoder",
+            "SpeechTransformer",
+            "VisionTransformer",
+            "ContrastiveModel",
+        )
+    },
+    **{
+        name: partial(described_model, name)
+        for name in (
+            "rotary decoder",
+            "parallel decoder",
+            "latent decoder",
+            "post norms",
+            "output norms",
+            "one norm for both",
+        )
+    },
+    "SimpleSeq2Seq": lambda m, f: m.SimpleSeq2Seq(11, 10, 6, 3, 2, ffn_dim=8, max_len=7, **f),
+    "RecurrentSeq2Seq": lambda m, f: m.RecurrentSeq2Seq(
+        11, 10, 6, 8, m.LuongAttention(m.GeneralScore(8, 8, **f)), **f
+    ),
+    "Encoder without a pooler": lambda m, f: m.Encoder(
+        m.EncoderConfig(
+            vocab_size=11, embed_dim=6, num_heads=3, num_layers=2, ffn_dim=8, max_len=7, pooler=False
+        ),
+        **f,
+    ),
+}
+
+
+def mirror_names(mirror):
+    """Everything that the files of a mirror define."""
+    return SimpleNamespace(**{k: v for file in FILES for k, v in vars(module(mirror, file)).items()})
+
+
+def build(name):
+    """A module of each mirror."""
+    if name not in MODULES:
+        (mechanism,) = select([name])
+        theirs = instances.jax_shapes(mechanism.module, {})
+        zeros = jax.tree.map(
+            lambda x: x if isinstance(x, jax.Array) else np.zeros(x.shape, x.dtype), nnx.state(theirs)
+        )
+        nnx.update(theirs, zeros)
+        return instances.build(mechanism.module, "torch_attention", {}), theirs
+    built = {}
+    for mirror in ROOTS:
+        factory = {"rngs": nnx.Rngs(0)} if mirror == "jax" else {}
+        built[mirror] = MODULES[name](mirror_names(mirror), factory)
+    return built["torch"], built["jax"]
+
+
+def build_torch(name):
+    """A module of the PyTorch mirror, without numbers."""
+    if name in MODULES:
+        with torch.device("meta"):
+            return MODULES[name](mirror_names("torch"), {})
+    (mechanism,) = select([name])
+    return instances.build(mechanism.module, "torch_attention", {"device": "meta"})
+
+
+BUILT = [*MODULES, *(mechanism.name for mechanism in CATALOGUE)]
+
+
+class TestNames:
+    @pytest.mark.parametrize("file", ALIKE)
+    def test_both_mirrors_define_the_same_names(self, file):
+        assert names_for_others("torch", file) == names_for_others("jax", file)
+
+    @pytest.mark.parametrize("file", ALIKE)
+    def test_definitions_come_in_the_same_order(self, file):
+        assert list(definitions("torch", file)) == list(definitions("jax", file))
+
+    @pytest.mark.parametrize("package", [file for file in FILES if file.endswith("__init__.py")])
+    def test_a_package_passes_on_the_same_names_and_each_is_there(self, package):
+        names = names_for_others("torch", package)
+        assert names
+        for mirror in ROOTS:
+            assert all(hasattr(module(mirror, package), name) for name in names)
+
+    @pytest.mark.parametrize("file", ALIKE)
+    def test_docstrings_are_the_same(self, file):
+        ours, theirs = definitions("torch", file), definitions("jax", file)
+        ours[None], theirs[None] = module("torch", file), module("jax", file)
+        for name, thing in ours.items():
+            if (file, name) not in OWN_DOCSTRINGS:
+                assert thing.__doc__ == theirs[name].__doc__, name
+                assert thing.__doc__ or "._" in name, name
+
+    def test_docstrings_that_may_differ_do(self):
+        for file, name in OWN_DOCSTRINGS:
+            ours, theirs = (
+                module(mirror, file) if name is None else definitions(mirror, file)[name] for mirror in ROOTS
+            )
+            assert ours.__doc__
+            assert theirs.__doc__
+            assert ours.__doc__ != theirs.__doc__
+
+
+class TestSignatures:
+    @pytest.mark.parametrize("file", ALIKE)
+    def test_signatures_are_the_same_but_for_where_and_how_arrays_are_made(self, file):
+        ours, theirs = definitions("torch", file), definitions("jax", file)
+        for name in ours.keys() - {"Factory"}:
+            assert signature("torch", ours[name]) == signature("jax", theirs[name]), name
+
+    @pytest.mark.parametrize("mirror", ROOTS)
+    def test_what_one_framework_has_alone_is_keyword_only(self, mirror):
+        for file in FILES:
+            for name, thing in definitions(mirror, file).items():
+                if inspect.isfunction(thing):
+                    given = inspect.signature(thing).parameters
+                    own = [given[known] for known in OWN_PARAMETERS[mirror] & given.keys()]
+                    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in own), name
+
+    @pytest.mark.parametrize("mirror", ROOTS)
+    def test_no_function_takes_more_than_15_arguments_but_the_call_of_attention_itself(self, mirror):
+        most = {"dot_product_attention": 19, "checked_call": 18, "RelativeEncoderDecoderConfig.__init__": 16}
+        for file in FILES:
+            for name, thing in definitions(mirror, file).items():
+                if inspect.isfunction(thing):
+                    assert len(inspect.signature(inspect.unwrap(thing)).parameters) <= most.get(name, 15), (
+                        name
+                    )
+
+    def test_masks_and_options_come_after_the_arrays_and_by_keyword(self):
+        names = list(inspect.signature(torch_attention.dot_product_attention).parameters)
+        assert names[:5] == ["query", "key", "value", "bias", "mask"]
+        options = list(inspect.signature(torch_attention.dot_product_attention).parameters.values())[5:]
+        assert all(option.kind is option.KEYWORD_ONLY for option in options)
+
+
+class TestParameters:
+    def test_every_module_class_is_in_the_table(self):
+        parts = (part for name in BUILT for part in build_torch(name).modules())
+        built = {kind.__name__ for part in parts for kind in type(part).__mro__}
+        defined = {
+            name
+            for file in FILES
+            for name, thing in definitions("torch", file).items()
+            if inspect.isclass(thing) and issubclass(thing, nn.Module)
+        }
+        assert defined <= built
+
+    @pytest.mark.parametrize("name", BUILT)
+    def test_paths_are_the_same_and_a_layout_joins_them(self, name):
+        ours, theirs = build(name)
+        paths = [path.rpartition(".")[0] for path in ours.state_dict()]
+        state = nnx.to_flat_state(nnx.state(theirs, nnx.Not(nnx.RngState)))
+        assert sorted(paths) == sorted(".".join(map(str, path[:-1])) for path, _ in state)
+        for report in (plan(ours, theirs), plan(theirs, ours)):
+            assert report.faults == []
+            assert len(report.matched) == len(paths)
+
+
+DEMONSTRATIONS = [file for file in FILES if "\ndef main(" in source("torch", file)]
+SEEDS = ["attention_basics", "self_attention", "cross_attention"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", DEMONSTRATIONS)
+def test_a_demonstration_prints_the_same_in_both(file, capsys):
+    printed = []
+    for mirror in ROOTS:
+        module(mirror, file).main()
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert len(re.findall(r"\d\.\d{3}", printed[0])) >= 6
+
+
+def test_every_mechanism_has_a_demonstration():
+    assert {mechanism.file for mechanism in CATALOGUE} - {"models/encoder.py"} <= set(DEMONSTRATIONS)
+
+
+@pytest.mark.slow
+def test_a_demonstration_runs_as_a_program_without_a_warning():
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", f"{mirror}_attention.{name}"],
+            cwd=ROOTS[mirror].parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in SEEDS
+        for mirror in ROOTS
+    ]
+    for process in running:
+        printed, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert not errors
+        assert len(re.findall(r"^.*: output \(.*\), weights \(.*\)$", printed, re.MULTILINE)) >= 3
