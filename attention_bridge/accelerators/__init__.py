@@ -1,1 +1,1 @@
-"""What compilers of accelerators make of the mechanisms, and faults of compilers that are known."""
+"""Ahead-of-time compilation for accelerators, emulated matmul precision, and known miscompilations."""

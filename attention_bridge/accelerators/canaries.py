@@ -1,8 +1,8 @@
 """Canaries: known miscompilations of JAX, each tried in a child process.
 
-A compiler can return a wrong number, or end the whole process. A canary is a short program that shows one such
-defect. It runs isolated (`python -I`, in its own empty directory) with the environment variables of the caller, so
-its result holds for the `XLA_FLAGS` that are set. Nothing here imports a framework.
+A miscompiled program can return wrong values or crash the process. A canary is a short program that shows one such
+defect. It runs isolated (`python -I`, in its own empty directory) with the caller's environment variables, so its
+result holds for the `XLA_FLAGS` in use. This module imports no framework.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ from typing import IO
 from attention_bridge.errors import printable
 
 DEADLINE = 120.0
-LOGGED = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ \S+\] ")  # time, thread and line of a message of XLA
+LOGGED = re.compile(
+    r"^[IWEF]\d{4} [\d:.]+ +\d+ \S+\] "
+)  # prefix of an XLA log message: time, thread and source line
 NO_REDUCE_FUSION = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
 
 
 @dataclass(frozen=True)
 class Canary:
-    """A program that a defective compiler gets wrong.
+    """A program that a defective compiler miscompiles.
 
     Attributes:
-        name: what the defect does, in a few words.
-        code: computes `got` and `want`, arrays that should be equal; `jax`, `jnp` and `np` are imported.
-        cure: what to do about the defect: a flag to set, a version to install.
+        name: short description of the miscompiled program.
+        code: program that computes `got` and `want`, which should be equal; `jax`, `jnp` and `np` are imported.
+        cure: fix for the defect: a flag to set or a version to install.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Finding:
     Attributes:
         canary: the canary that was tried.
         status: `ok`, `wrong`, `crashed`, `timed out`, or `not run`.
-        detail: what happened, in one sentence; empty if all is well.
+        detail: description of the failure in one sentence; empty if the status is `ok`.
     """
 
     canary: Canary
@@ -122,19 +124,19 @@ else:
 
 
 def run_isolated(code: str, deadline: float, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in an isolated child process, in an empty directory of its own.
+    """Run a program in an isolated child process, in its own empty directory.
 
     Args:
-        code: the program, in Python.
+        code: Python source of the program.
         deadline: seconds after which the process is killed.
-        variables: environment variables besides those of this process.
+        variables: environment variables added to this process's.
 
     Raises:
         subprocess.TimeoutExpired: the program takes longer than `deadline`.
         OSError: the process cannot be started.
     """
     command = [sys.executable, "-I", "-c", code]
-    # Files, not pipes: a pipe stays open as long as any process that the program started.
+    # Files instead of pipes: a pipe stays open while any process that the program started still runs.
     with (
         tempfile.TemporaryDirectory(prefix="canary-", ignore_cleanup_errors=True) as directory,
         tempfile.TemporaryFile() as out,
@@ -158,7 +160,7 @@ def run_isolated(code: str, deadline: float, **variables: str) -> subprocess.Com
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    """End the process, if it still runs, and all that it started."""
+    """Kill the process and every process that it started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
@@ -170,7 +172,7 @@ def _text(file: IO[bytes]) -> str:
 
 
 def how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
-    """The end of a process that failed, in one line: a signal or exit code, and its last words."""
+    """Describe in one line how a process failed: signal or exit code, and its last error message."""
     if done.returncode < 0:
         end = f"signal {-done.returncode} ({signal.strsignal(-done.returncode)})"
     else:
@@ -196,7 +198,7 @@ def try_canary(canary: Canary, deadline: float = DEADLINE) -> Finding:
     except subprocess.TimeoutExpired:
         return Finding(canary, "timed out", f"no result within {deadline:g} s")
     except OSError as error:
-        return Finding(canary, "not run", f"no child process can be started: {error}")
+        return Finding(canary, "not run", f"cannot start a child process: {error}")
     if done.returncode:
         started = done.stdout.startswith("started")
         return Finding(canary, "crashed" if started else "not run", how_it_ended(done))
@@ -207,7 +209,7 @@ def try_canary(canary: Canary, deadline: float = DEADLINE) -> Finding:
 
 
 def try_canaries(canaries: Sequence[Canary] = CANARIES) -> list[Finding]:
-    """Run all canaries, two at a time; findings come in the order of the canaries."""
+    """Run all canaries, two at a time, and return the findings in the same order."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         return list(pool.map(try_canary, canaries))
 
@@ -220,10 +222,10 @@ def _warnings() -> list[str]:
     said = []
     for cure in dict.fromkeys(finding.canary.cure for finding in failed):
         named = [f"{each.canary.name} ({each.status})" for each in failed if each.canary.cure == cure]
-        said.append(f"{'; '.join(named)}: to cure, {cure}")
+        said.append(f"{'; '.join(named)}: to fix this, {cure}")
     return [f"warning: JAX miscompiles known programs here: {'; '.join(said)}"]
 
 
 def warn_once() -> str | None:
-    """One line about the canaries that fail here, at the first call of the process that finds any; then None."""
+    """Return a one-line warning about failing canaries at the first call of the process, then None."""
     return _warnings().pop() if _warnings() else None

@@ -1,7 +1,7 @@
-"""What the compilers of other chips make of a program, on a machine that has no such chip.
+"""Ahead-of-time compilation of programs for TPUs and GPUs, on a machine without such a chip.
 
-The TPU's compiler comes in the package `libtpu`; it compiles for a chip that is only described. For NVIDIA's GPUs a
-program goes as far as StableHLO, which is what their compiler is given. Nothing is run.
+For TPUs the compiler in the package `libtpu` compiles for a chip description. For NVIDIA GPUs a program is exported as
+StableHLO, the input of their compiler. Nothing is run.
 """
 
 import os
@@ -30,12 +30,12 @@ CHIPS = {
     "v6e": "v6e:2x2",
     "v7x": "tpu7x:2x2x1",
 }
-# In HLO the kernels that Pallas makes for TPU, by their own names; in StableHLO those of cuDNN.
+# Pallas kernels for TPU in HLO, by their own names; cuDNN kernels in StableHLO.
 KERNEL = re.compile(r'%([\w-]+)[\w.-]* = .*custom_call_target="tpu_custom_call"|custom_call @(__cudnn\$\w+)')
 CUDNN = [f"__cudnn$fmha{name}Softmax{way}" for name in ("", "ScaleBias") for way in ("", "Backward")]
 FOREIGN = {
     "float64": re.compile(r"(?:\b|x)f64\b|\bc128\b"),
-    "a call of the host": re.compile(
+    "host callback": re.compile(
         r'custom_call_target="[^"]*callback|custom_call @\w*callback|is_host_transfer\s*=\s*true|\b(?:in|out)feed\b'
     ),
 }
@@ -45,9 +45,9 @@ class Program(NamedTuple):
     """A function and the shapes that it is compiled for.
 
     Attributes:
-        name: what it is called in tables.
-        function: of arrays, or of trees of arrays.
-        arguments: the same trees of `jax.ShapeDtypeStruct`.
+        name: name of the program in tables.
+        function: function of arrays, or of trees of arrays.
+        arguments: shapes of the arguments, as trees of `jax.ShapeDtypeStruct`.
     """
 
     name: str
@@ -56,17 +56,17 @@ class Program(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """What a compiler says of a program.
+    """Compiled program with the compiler's cost and memory figures.
 
     Attributes:
-        name: of the program.
-        chip: one of `CHIPS`.
-        flops: as the compiler counts them; the body of a loop counts once.
-        bytes_accessed: read and written, counted in the same way.
-        temporary: bytes of main memory besides arguments and results; what fits into a chip's own is not among them.
-        kernels: the names of the kernels written by hand that it calls, see `kernels`.
-        foreign: what is in it that no program for a chip should hold, see `foreign`.
-        hlo: the program after optimisation, as text.
+        name: name of the program.
+        chip: name of the chip, one of `CHIPS`.
+        flops: floating-point operations as the compiler counts them; the body of a loop counts once.
+        bytes_accessed: bytes read and written; the body of a loop counts once.
+        temporary: bytes of HBM besides arguments and results, without on-chip memory.
+        kernels: names of the Pallas or cuDNN kernels that the program calls.
+        foreign: parts that no program for a chip should have, `float64` or `host callback`; empty if there are none.
+        hlo: text of the optimised HLO.
     """
 
     name: str
@@ -82,13 +82,13 @@ class Compiled(NamedTuple):
 def program_of(
     mechanism: Mechanism, *, dtype: str = "float32", case: str | None = None, need_weights: bool = True
 ) -> Program:
-    """A mechanism of the catalogue as the proof runs it: its outputs and all gradients, in evaluation mode.
+    """The program of a mechanism as the proof runs it: outputs and all gradients, in evaluation mode.
 
     Args:
-        mechanism: what to build from the JAX mirror.
-        dtype: of its parameters and inputs.
-        case: one of the proof's kinds of mask; None for one that can hide anything, where it takes masks.
-        need_weights: whether weights are returned; without, only `output` has gradients taken.
+        mechanism: mechanism to build from the JAX mirror.
+        dtype: dtype of its parameters and inputs.
+        case: kind of mask, as in the proof; None for a mask with fully masked rows, or no mask if it takes none.
+        need_weights: whether attention weights are returned; if not, only `output` has gradients.
     """
     case = case or ("empty row" if mechanism.masks else "none")
     given = instances.with_full_masks(mechanism, instances.inputs(mechanism, case))
@@ -105,7 +105,7 @@ def program_of(
 
 
 def gradients_of(name: str, function: Callable[..., jax.Array], shapes: list[Any]) -> Program:
-    """The gradients of the sum of a function with respect to all its arguments, as a program."""
+    """The program of the gradients of a function's summed output with respect to all arguments."""
 
     def total(*arrays: jax.Array) -> jax.Array:
         return function(*arrays).astype(jnp.float32).sum()
@@ -114,10 +114,10 @@ def gradients_of(name: str, function: Callable[..., jax.Array], shapes: list[Any
 
 
 def compile_for(program: Program, chip: str = "v5e") -> Compiled:
-    """Compile a program for one chip of a described TPU.
+    """Compile a program for one chip of a TPU that need not be present.
 
     Raises:
-        InputError: there is no such chip, or `libtpu` is not installed.
+        InputError: the chip is unknown, or `libtpu` is not installed.
     """
     sharding = SingleDeviceSharding(tpu_devices(_topology(chip))[0])
     placed = jax.tree.map(
@@ -139,47 +139,49 @@ def compile_for(program: Program, chip: str = "v5e") -> Compiled:
 
 
 def export_for(program: Program, platform: str = "cuda") -> str:
-    """The StableHLO of a program for a platform that need not be here."""
-    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in CUDNN]  # whose form may yet change
+    """Export a program as StableHLO for a platform that need not be present."""
+    checks = [
+        jax.export.DisabledSafetyCheck.custom_call(name) for name in CUDNN
+    ]  # their format may still change
     export = jax.export.export(jax.jit(program.function), platforms=[platform], disabled_checks=checks)
     return str(export(*program.arguments).mlir_module())
 
 
 @cache
 def tpu_devices(topology: str) -> tuple[jax.Device, ...]:
-    """The chips of a TPU that is only described, such as `v5e:2x2` or `v5p:4x4x4`: to compile for, not to run on.
+    """Descriptions of the chips of a TPU topology, such as `v5e:2x2`, for compilation only.
 
     Raises:
         InputError: `libtpu` is not installed.
     """
     require(("libtpu",), extra="tpu-aot")
     if not any(device.platform == "tpu" for device in jax.devices()):
-        # libtpu locks a chip for one process and asks the network where it runs; here is neither chip nor network.
+        # Without these, libtpu locks a chip for one process and queries the network; here it needs neither.
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
         os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-    # jaxlib has read its flags by now; libtpu ends the process over one that it does not know.
+    # jaxlib has already read its flags; libtpu aborts the process on an unknown one.
     os.environ.pop("XLA_FLAGS", None)
     return tuple(topologies.get_topology_desc(topology, "tpu").devices)
 
 
 def kernels(text: str) -> tuple[str, ...]:
-    """The kernels written by hand that HLO or StableHLO calls, each once: those of Pallas for TPU, and cuDNN's."""
+    """Names of the Pallas kernels (TPU) and cuDNN kernels that HLO or StableHLO calls, each once."""
     return tuple(sorted({pallas or cudnn for pallas, cudnn in KERNEL.findall(text)}))
 
 
 def foreign(text: str) -> tuple[str, ...]:
-    """What HLO or StableHLO holds that no program for a chip should: `float64`, and `a call of the host`."""
+    """Parts of HLO or StableHLO that no program for a chip should have: `float64` and `host callback`."""
     return tuple(name for name, pattern in FOREIGN.items() if pattern.search(text))
 
 
 def product_flops(program: Program) -> int:
-    """Multiplications and additions in the matrix products of a program, a loop's body as often as it runs.
+    """Count the multiplications and additions in the matrix products of a program.
 
-    Both sides of a branch count.
+    A loop's body counts as often as it runs; both sides of a branch count.
 
     Raises:
-        InputError: there are products in a loop whose number of turns depends on what is computed.
+        InputError: a loop whose number of iterations is not known beforehand has matrix products.
     """
     return _product_flops(jax.make_jaxpr(program.function)(*program.arguments).jaxpr)
 
@@ -191,7 +193,7 @@ def _product_flops(jaxpr: Jaxpr) -> int:
         inside = sum(map(_product_flops, _jaxprs(options)))
         if name == "while" and inside:
             raise InputError(
-                "product_flops counts loops whose turns are known, got a while loop with products in it"
+                "product_flops needs loops with a known number of iterations, got a while loop with matrix products"
             )
         total += inside * (options["length"] if name == "scan" else 1)
         if name == "dot_general":
@@ -203,7 +205,7 @@ def _product_flops(jaxpr: Jaxpr) -> int:
 
 
 def _jaxprs(options: dict[str, Any]) -> Iterator[Jaxpr]:
-    """The programs within an equation."""
+    """The jaxprs nested in the parameters of an equation."""
     for leaf in jax.tree.leaves(options, is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr)):
         if isinstance(leaf, ClosedJaxpr):
             yield leaf.jaxpr

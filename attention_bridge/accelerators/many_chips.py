@@ -1,7 +1,7 @@
-"""What the TPU's compiler makes of a program that many chips share, on a machine that has none of them.
+"""Ahead-of-time compilation of sharded programs for many TPU chips, on a machine without any.
 
-The chips are only described, see `compiling`; which of them holds what is told by the arguments' placements, and the
-compiler says what each must keep and what they must say to each other.
+The chips are only descriptions, as in `compilation`. The shardings of the arguments place the data, and the compiled
+program shows the memory of each chip and the collectives between them.
 """
 
 import re
@@ -26,16 +26,16 @@ COLLECTIVE = re.compile(
 
 
 class Shared(NamedTuple):
-    """What the compiler says of a program on many chips.
+    """Sharded program compiled for many chips, with the compiler's figures.
 
     Attributes:
-        name: of the program.
-        chips: how many there are.
-        collectives: how often each kind of talk between chips stands in the program.
-        arguments: bytes of what each chip is given.
-        temporary: bytes of main memory that each needs besides arguments and results.
-        kernels: the names of the kernels written by hand that it calls.
-        hlo: the program of one chip after optimisation, as text.
+        name: name of the program.
+        chips: number of chips.
+        collectives: number of collectives of each kind, such as `all-gather`, in the program.
+        arguments: bytes of the arguments on each chip.
+        temporary: bytes of HBM that each chip needs besides arguments and results.
+        kernels: names of the Pallas kernels that the program calls.
+        hlo: text of the optimised HLO of one chip.
     """
 
     name: str
@@ -48,7 +48,11 @@ class Shared(NamedTuple):
 
 
 def described_mesh(topology: str, sizes: Mapping[str, int]) -> Mesh:
-    """The first chips of a TPU that is only described, such as `v5e:4x4`, in a grid with axes of these names and sizes.
+    """Mesh of the first chips of a TPU topology, such as `v5e:4x4`, for compilation only.
+
+    Args:
+        topology: name of the topology.
+        sizes: size of each mesh axis by its name.
 
     Raises:
         InputError: `libtpu` is not installed.
@@ -58,7 +62,7 @@ def described_mesh(topology: str, sizes: Mapping[str, int]) -> Mesh:
 
 
 def compile_on(program: Program, mesh: Mesh) -> Shared:
-    """Compile a program, whose arguments say where on the mesh they are, for all its chips."""
+    """Compile a program for all chips of a mesh; its arguments carry their shardings."""
     with on_mesh(mesh):
         lowered = jax.jit(program.function).trace(*program.arguments).lower(lowering_platforms=("tpu",))
         compiled = lowered.compile()
@@ -77,7 +81,7 @@ def compile_on(program: Program, mesh: Mesh) -> Shared:
 def attention_on(
     mesh: Mesh, shape: tuple[int, int, int, int], implementation: str | None = None, dtype: str = "bfloat16"
 ) -> Program:
-    """The gradients of causal attention on `(batch, heads, length, head_dim)`, shared out along the mesh's axes."""
+    """The gradients of causal attention on `(batch, heads, length, head_dim)`, sharded along the mesh's axes."""
     where = NamedSharding(mesh, _spec(mesh, DATA, MODEL, SEQUENCE))
     shapes: list[Any] = [jax.ShapeDtypeStruct(shape, dtype, sharding=where)] * 3
 
@@ -88,7 +92,7 @@ def attention_on(
 
 
 def decoder_on(mesh: Mesh, config: ModelSpec, tokens: tuple[int, int]) -> Program:
-    """The gradients of all parameters of a decoder that reads so many tokens, `(batch, length)`."""
+    """The gradients of all parameters of a decoder on tokens of shape `(batch, length)`, sharded on the mesh."""
     model = nnx.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0), param_dtype="bfloat16"))
     model.eval()
     graphdef, state = nnx.split(model)

@@ -1,13 +1,13 @@
-"""Matrix products as accelerators compute them in float32, emulated on any machine, in PyTorch.
+"""Emulation, in PyTorch and on any machine, of the float32 matrix products of accelerators.
 
-An accelerator need not multiply float32 numbers as they are. GPUs may round both factors to TF32 (10 bits of
-fraction, ties away from zero), TPUs to bfloat16 (7 bits, ties to even): once, or with what the rounding left over in
-three passes, a b = a₁b₁ + a₁b₂ + a₂b₁ where x₁ = bf16(x) and x₂ = bf16(x - x₁). Sums are float32 in all of them. In
-PyTorch `torch.set_float32_matmul_precision` chooses, in JAX `jax_default_matmul_precision`; a proof of equality pins
-both, see `attention_bridge.parity.comparison.pinned_precision`.
+Accelerators may round the factors of float32 products. GPUs may round both factors to TF32 (10 bits of fraction, ties
+away from zero). TPUs may round them to bfloat16 (7 bits of fraction, ties to even), in one pass, or in three passes
+that include the rounding residuals: a b = a₁b₁ + a₁b₂ + a₂b₁ where x₁ = bf16(x) and x₂ = bf16(x - x₁). Sums are float32
+in all cases. `torch.set_float32_matmul_precision` chooses in PyTorch, `jax_default_matmul_precision` in JAX; a proof of
+equality pins both with `attention_bridge.parity.comparison.pinned_precision`.
 
-`emulated_products` rounds the factors of every matrix product and convolution that is called meanwhile, forward and
-backward, and leaves everything else as it is.
+`emulated_products` rounds the factors of every matrix product and convolution called in its context, forward and
+backward, and leaves all other operations unchanged.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,24 +26,24 @@ TF32_FRACTION_BITS, FLOAT32_FRACTION_BITS = 10, 23
 
 
 def to_tf32(x: Tensor) -> Tensor:
-    """The nearest numbers of 10 bits of fraction, ties away from zero, in float32."""
+    """Round float32 values to 10 bits of fraction, ties away from zero."""
     dropped = FLOAT32_FRACTION_BITS - TF32_FRACTION_BITS
     rounded = (x.contiguous().view(torch.int32) + (1 << (dropped - 1))) >> dropped << dropped
     return torch.where(x.isfinite(), rounded.view(torch.float32), x)
 
 
 def to_bfloat16(x: Tensor) -> Tensor:
-    """The nearest numbers of bfloat16, ties to even, in float32."""
+    """Round float32 values to bfloat16, ties to even; the result is float32."""
     return x.bfloat16().float()
 
 
 def in_two_parts(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest bfloat16 numbers, and those nearest to what is left over."""
+    """Split into the nearest bfloat16 values and the bfloat16-rounded residual."""
     first = to_bfloat16(x)
     return first, to_bfloat16(x - first)
 
 
-# What each factor of a product is replaced by: itself rounded, or parts whose sum it nearly is.
+# The replacement of each factor of a product: one rounded value, or parts that nearly sum to it.
 PRECISIONS: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
     "float32": lambda x: (x,),
     "bfloat16 in three passes": in_two_parts,
@@ -54,12 +54,12 @@ PRECISIONS: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
 
 @contextmanager
 def emulated_products(precision: str) -> Iterator[None]:
-    """While the context lasts, float32 products are those of `precision`, one of `PRECISIONS`.
+    """Compute float32 products in `precision`, one of `PRECISIONS`, while the context is active.
 
-    Attention is computed by its products one by one: a fused kernel would hide them.
+    Fused attention kernels are disabled, since they would hide their products.
 
     Raises:
-        InputError: there is no such precision.
+        InputError: the precision is unknown.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision}")
@@ -68,7 +68,7 @@ def emulated_products(precision: str) -> Iterator[None]:
 
 
 class _Products(TorchDispatchMode):
-    """Computes the products among the operations that reach it from parts of their factors."""
+    """Mode that computes matrix products and convolutions from the parts of their factors."""
 
     def __init__(self, parts: Callable[[Tensor], tuple[Tensor, ...]]):
         super().__init__()
@@ -83,7 +83,7 @@ class _Products(TorchDispatchMode):
         return RULES[func](self.product, *args, **kwargs)
 
     def product(self, function: Callable[..., Any], left: Tensor, *right: Tensor) -> Any:
-        """A function linear in `left` and in `right`, of their parts; the product of second parts is left out."""
+        """Apply a bilinear function to the parts of its arguments; the product of the second parts is omitted."""
         first, *left_over = self.parts(left)
         others = [self.parts(x) for x in right]
         found = function(first, *(parts[0] for parts in others))
@@ -102,7 +102,7 @@ def _matrices(function: Any) -> Callable[..., Tensor]:
 
 
 def _added(function: Any) -> Callable[..., Tensor]:
-    """A product that something is added to."""
+    """Rule for a matrix product with an addend, such as `addmm`."""
 
     def rule(
         product: Any, addend: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1
@@ -120,7 +120,7 @@ def _convolution(product: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *
 def _convolution_backward(
     product: Any, gradient: Tensor, x: Tensor, weight: Tensor, *options: Any
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of input and weight are products with the gradient of the output; that of the bias is a sum."""
+    """Rule for convolution gradients: products for input and weight, a sum for the bias."""
     *others, (of_x, of_weight, of_bias) = options
 
     def products(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,4 +1,4 @@
-"""The command `attention-bridge`: it parses, calls and prints, and no more; each command has a file."""
+"""The command `attention-bridge`: it parses options, calls the library and prints; one file per command."""
 
 from attention_bridge.cli.application import app as app
 from attention_bridge.cli.application import main as main

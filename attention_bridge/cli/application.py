@@ -22,14 +22,16 @@ from attention_bridge.errors import REFUSALS, cut, printable
 
 
 class Commands(TyperGroup):
-    """Commands that say in one sentence what they were given that cannot be."""
+    """Command group that reports bad input in one sentence."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run one; a refusal is exit code 2."""
+        """Run a command; an error in its input exits with code 2."""
         try:
             return super().invoke(ctx)
         except (*REFUSALS, OptionError) as error:
-            lines = [cut(printable(line)) for line in str(error).split("\n")]  # a fault may come with a table
+            lines = [
+                cut(printable(line)) for line in str(error).split("\n")
+            ]  # an error may come with a table
             typer.echo("attention-bridge: " + "\n".join(lines), err=True)
             raise typer.Exit(2) from error
         except OSError as error:
@@ -59,7 +61,7 @@ def describe(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """The same attention in PyTorch and in JAX: weights carried across, equality proven."""
+    """The same attention in PyTorch and JAX: convert weights, prove that the outputs are equal."""
 
 
 app.command("list")(list_mechanisms)
@@ -68,7 +70,7 @@ for command in (show, parity, demo, inspect, convert, layouts, doctor, plot, inf
 
 
 def main() -> None:
-    """Run the command; a letter that the terminal cannot show is no reason to fail."""
+    """Run the command; characters that the terminal cannot encode are replaced."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

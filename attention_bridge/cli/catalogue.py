@@ -1,4 +1,4 @@
-"""The commands `list` and `show`: the catalogue, and one mechanism of it."""
+"""The commands `list` and `show`: the catalogue and its mechanisms."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from attention_bridge.errors import InputError
 def list_mechanisms(
     family: Annotated[str | None, typer.Option(help="Family of mechanisms, such as linear.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a page in Markdown.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown page.")] = False,
 ) -> None:
-    """List the mechanisms of the catalogue, with their family and paper.
+    """List the mechanisms of the catalogue with their families and papers.
 
     Example: attention-bridge list --family linear
     """

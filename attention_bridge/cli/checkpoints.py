@@ -1,4 +1,4 @@
-"""The commands `layouts`, `inspect` and `convert`: checkpoints and the layouts of their tensors."""
+"""The commands `layouts`, `inspect` and `convert`, for checkpoints and the layouts of their tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attention_bridge.errors import InputError, printable
 
 
 def layouts(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, with every rule.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list with every rule.")] = False,
 ) -> None:
     """List the layouts that weights can be converted between."""
     from attention_bridge.cli import weight_tables
@@ -34,7 +34,7 @@ def inspect(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what a checkpoint holds: format, layout with the evidence, the model's layers, tensors.
+    """Show a checkpoint's format, its layout and the evidence for it, the model's layers, and the tensors.
 
     Example: attention-bridge inspect path/to/model
     """
@@ -57,7 +57,7 @@ def convert(
         Path, typer.Argument(parser=a_path, help="A checkpoint: a file, an index or a directory.")
     ],
     target: Annotated[
-        Path, typer.Argument(parser=a_path, help="The file to write; its name says the format.")
+        Path, typer.Argument(parser=a_path, help="The file to write; its suffix gives the format.")
     ],
     source_layout: Annotated[
         str | None,
@@ -65,7 +65,7 @@ def convert(
             "--from",
             autocompletion=complete_layout,
             help="Layout of the source.",
-            show_default="as config.json says",
+            show_default="from config.json",
         ),
     ] = None,
     target_layout: Annotated[
@@ -73,25 +73,27 @@ def convert(
     ] = "torch_attention",
     config: Annotated[
         Path | None,
-        typer.Option(parser=a_path, help="config.json of the model.", show_default="that beside the source"),
+        typer.Option(parser=a_path, help="config.json of the model.", show_default="beside the source"),
     ] = None,
     axis: Annotated[
         list[str] | None,
-        typer.Option(help="Size that no shape gives, such as d=64; may be given many times."),
+        typer.Option(help="Axis size that the shapes do not determine, such as d=64; repeatable."),
     ] = None,
     place: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Path in the Keras model, PATH=layers/multi_head_attention; may be given many times."
-        ),
+        typer.Option(help="Path in the Keras model, PATH=layers/multi_head_attention; repeatable."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and report the conversion; write nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a target that exists.")] = False,
     allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="Convert tensors that no module of the mirrors has.")
+        bool, typer.Option("--allow-unknown", help="Also copy tensors that no module of the mirrors has.")
     ] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Run both ends on random input.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Say what is done to each tensor.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run both models on random input and compare.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the conversion of each tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Convert a checkpoint from one layout and format to another, bit for bit.
@@ -104,7 +106,7 @@ def convert(
     from attention_bridge.pretrained.source import Source
 
     if dry_run and verify:
-        raise InputError("expected --dry-run or --verify, and not both: there would be nothing to run")
+        raise InputError("expected --dry-run or --verify, not both: a dry run writes no target to verify")
     axes, places, verified = conversion.read_axes(axis or []), conversion.read_places(place or []), None
     with Source.open(source, config) as opened:
         layout = source_layout or opened.layout()
@@ -127,9 +129,9 @@ def convert(
         if verify:
             verified = verification.verify(opened, done.target, layout, target_layout, axes=axes)
     for name in done.unknown:
-        warn(f"no module of the mirrors has {name}; it was taken as it is")
+        warn(f"no module of the mirrors has {name}; it was copied unchanged")
     for name in done.not_finite:
-        warn(f"{name} holds numbers that are not finite")
+        warn(f"{name} holds values that are not finite")
     if as_json:
         typer.echo(json.dumps(weight_tables.conversion_json(done, dry_run, verified), indent=2))
     else:

@@ -13,9 +13,11 @@ from attention_bridge.cli.progress import step, warn_of_miscompilation
 
 
 def demo(
-    text: Annotated[list[str] | None, typer.Option(help="A sentence; may be given many times.")] = None,
-    file: Annotated[Path | None, typer.Option(parser=a_path, help="UTF-8 text, one sentence a line.")] = None,
-    query: Annotated[str | None, typer.Option(help="Whose nearest neighbours to show.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A sentence; repeatable.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(parser=a_path, help="UTF-8 text with one sentence per line.")
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="Sentence to find the nearest neighbours of.")] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -23,11 +25,11 @@ def demo(
         ),
     ] = None,
     figure: Annotated[
-        Path, typer.Option(parser=a_path, help="Where the picture goes: .png, .pdf or .svg.")
+        Path, typer.Option(parser=a_path, help="File to write the picture to: .png, .pdf or .svg.")
     ] = Path("attention-demo.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Run a pretrained sentence encoder in both frameworks, and compare weights, attention and embeddings.
+    """Run a pretrained sentence encoder in both frameworks; compare weights, attention and embeddings.
 
     Example: attention-bridge demo --text "Attention is all you need." --figure demo.png
     """

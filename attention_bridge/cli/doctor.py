@@ -16,31 +16,41 @@ from attention_bridge.errors import InputError
 
 def doctor(
     case: Annotated[
-        Path, typer.Argument(parser=a_path, help="x, reference, candidate and weights: .npz or .safetensors.")
+        Path,
+        typer.Argument(parser=a_path, help=".npz or .safetensors with x, reference, candidate and weights."),
     ],
-    heads: Annotated[int, typer.Option(help="Heads of queries.")],
+    heads: Annotated[int, typer.Option(help="Number of query heads.")],
     kv_heads: Annotated[
-        int | None, typer.Option(help="Heads of keys and values.", show_default="as many")
+        int | None, typer.Option(help="Number of key/value heads.", show_default="as --heads")
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Factor on the scores.", show_default="1 / sqrt(head_dim)")
     ] = None,
-    softcap: Annotated[float | None, typer.Option(help="Bound on the scores.")] = None,
-    causal: Annotated[bool, typer.Option("--causal", help="Later positions are hidden.")] = False,
-    window: Annotated[int | None, typer.Option(help="Keys that a query sees, its own included.")] = None,
+    softcap: Annotated[
+        float | None, typer.Option(help="Softcap c of the scores: c tanh(scores / c).")
+    ] = None,
+    causal: Annotated[bool, typer.Option("--causal", help="Mask later positions.")] = False,
+    window: Annotated[
+        int | None, typer.Option(help="Number of visible keys, including the query's own.")
+    ] = None,
     query_offset: Annotated[int, typer.Option(help="Position of the first query.")] = 0,
     rope: Annotated[
-        str, typer.Option(parser=choice("--rope", ROPES), help="Pairing of rotary features.")
+        str, typer.Option(parser=choice("--rope", ROPES), help="Feature pairing of RoPE.")
     ] = "none",
-    base: Annotated[float, typer.Option(help="Of the rotary embedding.")] = 10000.0,
-    rope_dim: Annotated[int | None, typer.Option(help="Features that turn.", show_default="all")] = None,
+    base: Annotated[float, typer.Option(help="Base of RoPE.")] = 10000.0,
+    rope_dim: Annotated[
+        int | None, typer.Option(help="Rotated features per head.", show_default="all")
+    ] = None,
     activation: Annotated[
-        str, typer.Option(parser=choice("--activation", ACTIVATIONS), help="Of the feed-forward network.")
+        str,
+        typer.Option(
+            parser=choice("--activation", ACTIVATIONS), help="Activation of the feed-forward network."
+        ),
     ] = "gelu",
     norm: Annotated[str, typer.Option(parser=choice("--norm", NORMS), help="Kind of norm.")] = "layer",
-    norm_eps: Annotated[float, typer.Option(help="Added to the variance.")] = 1e-5,
+    norm_eps: Annotated[float, typer.Option(help="Eps of the norms, added to the variance.")] = 1e-5,
     norm_offset: Annotated[bool, typer.Option("--norm-offset", help="Norms multiply by 1 + weight.")] = False,
-    norm_first: Annotated[bool, typer.Option("--norm-first", help="Norms stand before, not after.")] = False,
+    norm_first: Annotated[bool, typer.Option("--norm-first", help="Pre-norm instead of post-norm.")] = False,
     layout: Annotated[
         str, typer.Option("--from", autocompletion=layouts, help="Layout of the weights.")
     ] = "torch_attention",

@@ -1,4 +1,4 @@
-"""What results depend on: versions, devices, matmul precision, and the compiler's known defects."""
+"""The environment that results depend on: versions, devices, matmul precision and known miscompilations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("attention-bridge", "numpy", "safetensors", "torch", "jax", "jaxlib"
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
 
 
-# A framework can end its process as it starts: an unknown flag in XLA_FLAGS is enough.
+# Run in child processes: a framework can abort at start-up, for example on an unknown flag in XLA_FLAGS.
 PROGRAMS = {
     "torch": """
 import torch
@@ -35,7 +35,7 @@ devices = [f"{device.platform}:{device.id} ({device.device_kind})" for device in
 precision = jax.config.jax_default_matmul_precision or "default"
 """,
 }
-ANSWER = "answer: "  # before it, and after it, a framework may print what it likes
+ANSWER = "answer: "  # marks the answer among the lines that a framework prints itself
 REPORT = """
 import json
 print("\\nanswer: " + json.dumps({"devices": devices, "matmul_precision": precision}))
@@ -43,7 +43,7 @@ print("\\nanswer: " + json.dumps({"devices": devices, "matmul_precision": precis
 
 
 def collect() -> dict[str, Any]:
-    """Everything that `attention-bridge info --json` prints; a framework that does not start is told, not raised."""
+    """Collect the output of `attention-bridge info --json`; a framework that fails to start is reported, not raised."""
     findings = try_canaries()
     halves = {name: _started(name) for name in PROGRAMS}
     return {
@@ -59,7 +59,7 @@ def collect() -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """The same for people, line by line."""
+    """The collected environment as lines of text."""
     said = [f"{'python':<18}{found['python']}, {found['machine']}"]
     said += [f"{name:<18}{number or 'not installed'}" for name, number in found["versions"].items()]
     said += [f"{name} = {printable(value)}" for name, value in found["environment"].items()]
@@ -75,7 +75,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     for row in found["canaries"]:
         said.append(f"canary: {row['name']}: {row['status']}{', ' * bool(row['detail'])}{row['detail']}")
         if row["failed"]:
-            said.append(f"  to cure: {row['cure']}")
+            said.append(f"  fix: {row['cure']}")
     return said
 
 
@@ -87,7 +87,7 @@ def _version(name: str) -> str | None:
 
 
 def _started(package: str) -> dict[str, Any] | None:
-    """The devices and precision of a framework, asked in a child process; None if it is not installed."""
+    """Devices and matmul precision of a framework, queried in a child process; None if it is not installed."""
     if find_spec(package) is None:
         return None
     try:
@@ -95,7 +95,7 @@ def _started(package: str) -> dict[str, Any] | None:
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {DEADLINE:g} s"}
     except OSError as error:
-        return {"error": f"no child process can be started: {error}"}
+        return {"error": f"cannot start a child process: {error}"}
     if done.returncode:
         return {"error": how_it_ended(done)}
     for line in reversed(done.stdout.splitlines()):

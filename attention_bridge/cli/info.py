@@ -9,7 +9,7 @@ import typer
 
 
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Print versions, devices, matmul precision, and known miscompilations, tried in child processes."""
+    """Print versions, devices and matmul precision, and test for known miscompilations in child processes."""
     from attention_bridge.cli.environment import collect, lines
 
     found = collect()

@@ -16,20 +16,21 @@ from attention_bridge.errors import InputError, require
 
 def parity(
     names: Annotated[
-        list[str] | None, typer.Argument(autocompletion=mechanisms, help="Mechanisms, as `list` shows them.")
+        list[str] | None,
+        typer.Argument(autocompletion=mechanisms, help="Names of mechanisms, as `list` prints them."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every mechanism.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Prove every mechanism.")] = False,
     dtype: Annotated[
         list[str] | None,
-        typer.Option(parser=choice("--dtype", DTYPES), help="May be given many times; all three if not."),
+        typer.Option(parser=choice("--dtype", DTYPES), help="Dtype; repeatable; all three by default."),
     ] = None,
     platform: Annotated[
-        str, typer.Option(parser=choice("--platform", PLATFORMS), help="Where JAX runs.")
+        str, typer.Option(parser=choice("--platform", PLATFORMS), help="Platform that JAX runs on.")
     ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
-    """Prove that both mirrors compute the same: outputs, weights and gradients, under every kind of mask.
+    """Prove that both mirrors give equal outputs, attention weights and gradients, under every kind of mask.
 
     Example: attention-bridge parity GroupedQueryAttention --dtype float32
     """
@@ -37,7 +38,7 @@ def parity(
     from attention_bridge.pages import tables
 
     if bool(names) == everything:
-        raise InputError("expected the names of mechanisms, or --all for every one, and not both")
+        raise InputError("expected either names of mechanisms or --all")
     mechanisms = select(names or [])
     require(("torch", "jax", "flax"), extra="torch,jax")
     from attention_bridge.parity import proof

@@ -1,4 +1,4 @@
-"""Paths as they are given to the command."""
+"""Parser for the path arguments of the commands."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 
 
 def path(text: str | os.PathLike[str]) -> Path:
-    """The path that a text is; `Path("")` would be the current directory.
+    """Parse a path; an empty text is an error, since `Path("")` would be the current directory.
 
     Raises:
-        typer.BadParameter: the text is empty, as where a variable of a shell is not set.
+        typer.BadParameter: the text is empty, for example from an unset shell variable.
     """
     if not os.fspath(text):
         raise typer.BadParameter("a path must not be empty; the current directory is .")

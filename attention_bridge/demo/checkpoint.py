@@ -1,4 +1,4 @@
-"""The demo's encoder: a BERT of the Hugging Face hub that sentence-transformers reads too."""
+"""The demo's encoder: a BERT checkpoint from the Hugging Face Hub that sentence-transformers also reads."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from attention_bridge.errors import CheckpointError
 from attention_bridge.pretrained.config_files import read_json
 from attention_bridge.pretrained.load import Pretrained, read_pretrained
 
-# Sentence-transformers modules that the mean over the tokens, at unit length, covers.
+# Modules of sentence-transformers that are equivalent to the normalised mean over the tokens.
 SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")
 
 
 @dataclass(frozen=True)
 class SentenceEncoder:
-    """A checkpoint that has been read.
+    """Sentence encoder read from a checkpoint.
 
     Attributes:
-        pretrained: its weights, and which model computes it.
-        sentence_length: how many tokens sentence-transformers lets it read, if the directory says so.
+        pretrained: the weights and the description of the model.
+        sentence_length: maximum length in tokens set by sentence-transformers; None if the directory does not set it.
     """
 
     pretrained: Pretrained
@@ -29,7 +29,7 @@ class SentenceEncoder:
 
     @property
     def directory(self) -> Path:
-        """Where it was read from."""
+        """Directory of the checkpoint."""
         return self.pretrained.directory
 
     @property
@@ -40,17 +40,17 @@ class SentenceEncoder:
 
     @property
     def max_tokens(self) -> int:
-        """How many tokens of a text it reads."""
+        """Maximum number of tokens of a text; longer texts are truncated."""
         longest: int = self.config["max_len"]
         return min(longest, self.sentence_length or longest)
 
 
 def read_sentence_encoder(directory: Path) -> SentenceEncoder:
-    """Read a BERT-style encoder; its weights become float32, which holds 16-bit numbers exactly.
+    """Read a BERT-style encoder; its weights are cast to float32, which holds 16-bit values exactly.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the model is no BERT or not one that `Encoder` computes, or an
-            embedding is not the mean over tokens.
+        CheckpointError: a file is missing or damaged, the model is not a BERT that `Encoder` supports, or the pooling
+            is not the mean over tokens.
     """
     source = directory / "config.json"
     model_type = read_json(source).get("model_type")
@@ -62,10 +62,10 @@ def read_sentence_encoder(directory: Path) -> SentenceEncoder:
 
 
 def check_mean_pooling(directory: Path) -> None:
-    """Raise unless a sentence's embedding is the mean of its tokens, as far as the directory says.
+    """Raise unless the directory describes mean pooling over tokens, or no pooling at all.
 
     Raises:
-        CheckpointError: it has another pooling, or modules beyond it.
+        CheckpointError: the directory describes another pooling, or further modules.
     """
     path = directory / "modules.json"
     for module in read_json(path, list) if path.exists() else ():
@@ -81,7 +81,7 @@ def check_mean_pooling(directory: Path) -> None:
 
 
 def _pooling_modes(pooling: Mapping[str, Any]) -> list[str]:
-    """As sentence-transformers writes them today, `pooling_mode`, or did: one flag for each mode."""
+    """The pooling modes, from `pooling_mode` or from the older format with one flag per mode."""
     if "pooling_mode" in pooling:
         given = pooling["pooling_mode"]
         return [str(mode) for mode in given] if isinstance(given, list) else [str(given)]

@@ -1,4 +1,4 @@
-"""How far apart the mirrors and the reference are, and where they part."""
+"""Differences between the mirrors and the reference, and the first layer where they diverge."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ EMBEDDING_TOLERANCE = 2e-6
 
 
 class Row(NamedTuple):
-    """The largest absolute differences at one place of the model.
+    """Largest absolute differences in one layer's attention weights, or in the embeddings.
 
     Attributes:
-        name: the place: `layers.N attention`, or `embeddings`.
-        torch_jax: between the two mirrors.
-        torch_reference: between the PyTorch mirror and the reference.
-        jax_reference: between the JAX mirror and the reference.
-        tolerance: what rounding may account for.
+        name: `layers.N attention` or `embeddings`.
+        torch_jax: difference between the two mirrors.
+        torch_reference: difference between the PyTorch mirror and the reference.
+        jax_reference: difference between the JAX mirror and the reference.
+        tolerance: largest difference that rounding explains.
     """
 
     name: str
@@ -32,17 +32,17 @@ class Row(NamedTuple):
 
     @property
     def differences(self) -> tuple[float, float, float]:
-        """All three."""
+        """All three differences."""
         return self.torch_jax, self.torch_reference, self.jax_reference
 
     @property
     def equal(self) -> bool:
-        """Whether all three are within the tolerance; a NaN is not."""
+        """Whether all three differences are within the tolerance; NaN is not."""
         return all(difference <= self.tolerance for difference in self.differences)
 
 
 class Neighbour(NamedTuple):
-    """A sentence, by number, and its cosine similarity to the query."""
+    """Index of a sentence and its cosine similarity to the query."""
 
     sentence: int
     score: float
@@ -51,14 +51,14 @@ class Neighbour(NamedTuple):
 def compare(
     torch_half: Encoded, jax_half: Encoded, reference: Encoded, real: np.ndarray, ffn_dim: int
 ) -> list[Row]:
-    """One row for the attention weights of each layer, in order, and one for the embeddings.
+    """Compute one row per layer for its attention weights, in order, and one for the embeddings.
 
     Args:
-        torch_half: from the PyTorch mirror.
-        jax_half: from the JAX mirror.
-        reference: from sentence-transformers.
-        real: `(sentence, position)`, True where a token is real; the rows of others are left out.
-        ffn_dim: the longest sum in a layer.
+        torch_half: results of the PyTorch mirror.
+        jax_half: results of the JAX mirror.
+        reference: results of sentence-transformers.
+        real: `(sentence, position)`, False for padding, whose rows are not compared.
+        ffn_dim: hidden size of the feed-forward network, the longest sum in a layer.
     """
     halves = (torch_half, jax_half, reference)
     rows = []
@@ -69,12 +69,12 @@ def compare(
 
 
 def weight_tolerance(layers: int, ffn_dim: int) -> float:
-    """Give c u √n for each layer so far: n roundings u = 2⁻²⁴ in its longest sum add up like a random walk."""
+    """Bound c u √n per layer so far: the n roundings u = 2⁻²⁴ of its longest sum grow like a random walk."""
     return CONSTANT * UNIT_ROUNDOFF["float32"] * ffn_dim**0.5 * layers
 
 
 def divergence(rows: Sequence[Row]) -> str | None:
-    """Where the models first part, and which of them is the odd one out; None if they are equal."""
+    """Describe the first divergence and the model that differs from the others; None if all are equal."""
     row = next((row for row in rows if not row.equal), None)
     if row is None:
         return None
@@ -87,19 +87,19 @@ def divergence(rows: Sequence[Row]) -> str | None:
         who = "both mirrors agree, but diverge from the reference"
     else:
         who = "PyTorch, JAX and the reference diverge"
-    largest = max(row.differences, key=lambda d: (d != d, d))  # a NaN is the largest
+    largest = max(row.differences, key=lambda d: (d != d, d))  # NaN counts as the largest
     return f"{who} at {row.name}: {largest:.1e} apart, at most {row.tolerance:.1e} expected"
 
 
 def neighbours(embeddings: np.ndarray, query: int) -> list[Neighbour]:
-    """All other sentences, the most similar first."""
+    """All other sentences, most similar first."""
     scores = embeddings @ embeddings[query]
     order = np.argsort(-scores, kind="stable")
     return [Neighbour(int(i), float(scores[i])) for i in order if i != query]
 
 
 def same_neighbours(first: Sequence[Neighbour], second: Sequence[Neighbour]) -> bool:
-    """Whether both hold the same order and scores; sentences whose scores tie may change places."""
+    """Whether two lists have the same order and scores; sentences with equal scores may be exchanged."""
     tolerance = 2 * EMBEDDING_TOLERANCE  # a score is a product of two embeddings
     scores = {neighbour.sentence: neighbour.score for neighbour in first}
     return len(first) == len(second) and all(

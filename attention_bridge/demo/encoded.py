@@ -1,4 +1,4 @@
-"""What each of the three models gives back."""
+"""Result type of the three models."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 class Encoded(NamedTuple):
-    """Sentences, encoded.
+    """Embeddings and attention weights of encoded sentences.
 
     Attributes:
-        embeddings: `(sentence, embed)`, each of unit length.
-        weights: one `(sentence, heads, query, key)` a layer; rows of padding have no meaning.
+        embeddings: embeddings of unit length, `(sentence, embed)`.
+        weights: attention weights per layer, `(sentence, heads, query, key)`; the rows of padding are undefined.
     """
 
     embeddings: np.ndarray

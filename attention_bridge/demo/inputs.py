@@ -1,4 +1,4 @@
-"""What the user asks for: sentences, a query, a place for the picture. Checked before any work starts."""
+"""Checks of the user's input before any work starts: sentences, query and path of the picture."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PACKAGES = (
 
 
 def sentences(texts: Sequence[str] = (), file: Path | None = None) -> list[str]:
-    """The sentences given one by one, else those of a file, else the ones that come with the project.
+    """Collect the sentences: the given ones, else the lines of a file, else the project's own sentences.
 
     Args:
-        texts: sentences.
-        file: UTF-8 text, one sentence a line; blank lines are passed over.
+        texts: sentences; may be empty.
+        file: UTF-8 text file with one sentence per line; blank lines are skipped; None for none.
 
     Raises:
         InputError: both are given, a text is empty, or the file is missing, unreadable or without a sentence.
@@ -47,10 +47,10 @@ def shipped() -> list[str]:
 
 
 def checked(option: str, text: str) -> str:
-    """The text without the blanks around it.
+    """Strip a text.
 
     Raises:
-        InputError: nothing is left, or it is no valid Unicode.
+        InputError: the text is blank, or is not valid Unicode.
     """
     if not text.strip():
         raise InputError(f"{option} must be a sentence, got {text!r}")
@@ -60,10 +60,10 @@ def checked(option: str, text: str) -> str:
 
 
 def with_query(texts: Sequence[str], query: str | None) -> tuple[list[str], int]:
-    """The texts to encode, and which of them is the query.
+    """The texts to encode and the index of the query among them.
 
-    A query of the user's own is added at the end, unless it is one of the sentences; without one, it is the
-    default or else the first sentence.
+    A given query is appended unless it is one of the sentences. Without one, the query is `DEFAULT_QUERY` if it is
+    among the sentences, else the first sentence.
 
     Raises:
         InputError: the query is empty, or there is no other sentence to compare it with.
@@ -80,10 +80,10 @@ def with_query(texts: Sequence[str], query: str | None) -> tuple[list[str], int]
 
 
 def check_figure(path: Path) -> None:
-    """Raise unless a picture can be written at `path`.
+    """Raise unless a picture can be written to `path`.
 
     Raises:
-        InputError: the ending is of no known format, or nothing can be written there.
+        InputError: the suffix is unknown, or the file cannot be written.
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--figure must end in {', '.join(FORMATS)}, got {path}")
@@ -92,7 +92,7 @@ def check_figure(path: Path) -> None:
         if path.is_dir():
             raise InputError(f"--figure must be a file, but {path} is a directory")
         if not path.parent.is_dir():
-            raise InputError(f"--figure must be in a directory that exists, but {path.parent} is none")
+            raise InputError(f"--figure must be in a directory that exists, but {path.parent} does not exist")
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
@@ -111,5 +111,5 @@ def _read(file: Path) -> list[str]:
         raise InputError(f"--file {file} cannot be read: {error.strerror}") from error
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
-        raise InputError(f"--file must hold one sentence a line, but {file} holds none")
+        raise InputError(f"--file must hold one sentence per line, but {file} holds none")
     return texts

@@ -1,4 +1,4 @@
-"""The JAX half of the demonstration; `torch_half` is the same in PyTorch."""
+"""The JAX half of the demonstration; `torch_half` does the same in PyTorch."""
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ from jax_attention.outputs import EncoderOutput
 
 
 def build(encoder: SentenceEncoder) -> Encoder:
-    """The encoder with the checkpoint's weights."""
+    """Build the encoder with the checkpoint's weights in JAX."""
     model: Encoder = make_model(encoder.pretrained, "jax")
     return model
 
 
 def encode(model: Encoder, batch: Batch) -> Encoded:
-    """Encode the sentences; compiled, for their shape."""
+    """Encode the sentences; the model is compiled for their shape."""
     tokens, lengths = jnp.asarray(batch.tokens), jnp.asarray(batch.lengths)
     result, embeddings = _encode(model, tokens, lengths)
     return Encoded(np.asarray(embeddings), tuple(np.asarray(weights) for weights in result.weights or ()))

@@ -1,4 +1,4 @@
-"""Which of the many attention maps is worth a look, and its picture."""
+"""The picture of the demonstration: the most informative attention map from both mirrors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from attention_bridge.demo.tokens import Batch
 from attention_bridge.errors import CheckpointError, InputError
 
 SPECIAL = ("[CLS]", "[SEP]")
-SHORTEST, LONGEST = 8, 20  # tokens that make a good picture
-MOST = 32  # tokens that are still legible
+SHORTEST, LONGEST = 8, 20  # lengths, in tokens, that suit a picture
+MOST = 32  # most tokens that are legible
 
 
 class Place(NamedTuple):
-    """One attention map among all; numbers count from 0, as in the names of the parameters."""
+    """Sentence, layer and head of an attention map, counted from 0."""
 
     sentence: int
     layer: int
@@ -27,9 +27,9 @@ class Place(NamedTuple):
 
 
 def choose(weights: Sequence[np.ndarray], words: Sequence[Sequence[str]]) -> Place:
-    """The map in which words look hardest at other words, and not all at the same one.
+    """Choose the map with the largest attention between different, distant words, spread over several keys.
 
-    Heads that look at [CLS] and [SEP], at the word itself or at the one beside it are many and say little.
+    Many heads attend to [CLS] and [SEP], to the word itself or to its neighbour; these are not informative.
     """
     scores = {
         Place(sentence, layer, head): score
@@ -41,10 +41,10 @@ def choose(weights: Sequence[np.ndarray], words: Sequence[Sequence[str]]) -> Pla
 
 
 def draw(torch_half: Encoded, jax_half: Encoded, batch: Batch, texts: Sequence[str], path: Path) -> Place:
-    """Write the picture of the chosen map to `path`.
+    """Draw the chosen map from both mirrors and write the picture to `path`.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     place = choose(torch_half.weights, batch.words)
     words = batch.words[place.sentence][:MOST]
@@ -57,7 +57,7 @@ def draw(torch_half: Encoded, jax_half: Encoded, batch: Batch, texts: Sequence[s
         jax_map,
         words,
         title=f"Layer {place.layer}, head {place.head}: {_shorten(texts[place.sentence])}",
-        subtitle="Each row sums to 1: how the word on the left shares out its attention among the words below. "
+        subtitle="Each row sums to 1: the attention of the word on the left over the words below. "
         "Layers and heads count from 0.",
     )
     try:
@@ -68,14 +68,14 @@ def draw(torch_half: Encoded, jax_half: Encoded, batch: Batch, texts: Sequence[s
 
 
 def _candidates(words: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
-    """Number and length of the sentences of a good length, or of the one that comes nearest."""
+    """Index and length of the sentences of suitable length, or of the sentence nearest to it."""
     lengths = list(enumerate(map(len, words)))
     good = [(i, n) for i, n in lengths if SHORTEST <= n <= LONGEST]
     return good or [min(lengths, key=lambda pair: abs(pair[1] - SHORTEST))]
 
 
 def _scores(weights: np.ndarray, words: Sequence[str]) -> np.ndarray:
-    """For each head: the hardest look that a word gets from another, distant word; the mean over the words."""
+    """Score of each head: the largest weight on each word from another, distant word, averaged over words."""
     names, position = np.array(words), np.arange(len(words))
     is_word = ~np.isin(names, SPECIAL)
     other = (names[:, None] != names) & (np.abs(position[:, None] - position) > 1)

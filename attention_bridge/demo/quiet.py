@@ -1,4 +1,4 @@
-"""Third-party libraries run without a word: no progress bars, no advice, no look at the network."""
+"""Settings that keep third-party libraries silent and offline: no progress bars, advice or downloads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = {
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence them, and leave the user's own settings as they were."""
+    """Silence third-party libraries while the context is active, then restore the user's settings."""
     before = {name: os.environ.get(name) for name in SETTINGS}
     level = logging.root.manager.disable
     os.environ.update(SETTINGS)

@@ -1,4 +1,4 @@
-"""The reference: sentence-transformers reads the same directory, with its own tokeniser, model and pooling."""
+"""The reference: sentence-transformers on the same directory, with its own tokeniser, model and pooling."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from attention_bridge.errors import CheckpointError
 
 
 def encode(encoder: SentenceEncoder, texts: Sequence[str], batch: Batch) -> Encoded:
-    """Encode the texts themselves; the weights come from the transformer inside, for the batch's tokens."""
+    """Encode the texts; the attention weights come from the inner transformer, run on the batch's tokens."""
     with _without_progress_bars():
         model = _read(encoder)
     embeddings = model.encode(list(texts), prompt="", normalize_embeddings=True, show_progress_bar=False)
@@ -30,7 +30,7 @@ def encode(encoder: SentenceEncoder, texts: Sequence[str], batch: Batch) -> Enco
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """What the environment can say only before the library is imported, and it may be already."""
+    """Disable progress bars; environment variables would act only before the library is imported."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -41,7 +41,7 @@ def _without_progress_bars() -> Iterator[None]:
 
 
 def _read(encoder: SentenceEncoder) -> SentenceTransformer:
-    """The directory, as the library itself reads it; on a plain encoder it puts the mean over tokens."""
+    """Load the directory with sentence-transformers, which adds mean pooling to a plain encoder."""
     try:
         model = SentenceTransformer(
             str(encoder.directory),

@@ -1,4 +1,4 @@
-"""How a demonstration is told: to people, and to programs."""
+"""Reports of a demonstration: tables for the terminal and JSON for programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rich.text import Text
 from attention_bridge.demo import Demonstration
 from attention_bridge.demo.comparison import Row
 
-NEIGHBOURS = 5  # how many are shown
+NEIGHBOURS = 5  # number of neighbours shown
 
 
 def as_json(result: Demonstration) -> str:
-    """One JSON object; a difference is the largest of its kind, over all pairs, and null if it is not finite.
+    """The results as one JSON object, with the largest difference of each kind; null if it is not finite.
 
-    A query of the user's own counts among the sentences.
+    The number of sentences includes the query.
     """
     *layers, embeddings = result.rows
     return json.dumps(
@@ -48,7 +48,7 @@ def show(result: Demonstration, console: Console) -> None:
 
 
 def verdict(result: Demonstration) -> Text:
-    """The last line."""
+    """The last line of the report: EQUAL or NOT EQUAL, and the reason."""
     if result.divergence is not None:
         return Text.assemble(("NOT EQUAL: ", "bold red"), f"{result.divergence}.")
     if not result.neighbours_equal:
@@ -71,18 +71,18 @@ def _headline(result: Demonstration) -> Text:
         f"PyTorch on cpu, JAX on {result.platform}.",
     )
     if result.cut:
-        lines.append(f"\n{result.cut} longer than the model reads: only the beginning of each was used.")
+        lines.append(f"\n{result.cut} longer than the model's maximum length: truncated.")
     return lines
 
 
 def differences(rows: Sequence[Row]) -> Table:
-    """Every row of a comparison, green where rounding explains it."""
+    """Table of the differences, green where rounding explains them."""
     table = Table(
         title="Largest absolute differences",
         title_style="bold",
         title_justify="left",
         caption="Weights of all heads, for real tokens only; embeddings of length 1.\n"
-        "Bound of weights: 4 · 2⁻²⁴ √ffn_dim for each layer so far, as roundings add up.",
+        "Bound on the weights: 4 · 2⁻²⁴ √ffn_dim per layer so far, as rounding errors accumulate.",
         caption_justify="left",
     )
     table.add_column("")

@@ -1,4 +1,4 @@
-"""Sentences become numbers."""
+"""Tokenisation of the sentences."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from attention_bridge.demo.checkpoint import SentenceEncoder
 from attention_bridge.errors import CheckpointError, InputError
 
-MAX_WEIGHTS = 1 << 28  # numbers: the attention weights of one run then take at most 1 GiB
+MAX_WEIGHTS = 1 << 28  # elements: the attention weights of one run take at most 1 GiB
 
 
 class Batch(NamedTuple):
     """Tokenised sentences, padded to the longest.
 
     Attributes:
-        tokens: `(sentence, position)`, int32.
-        lengths: `(sentence,)`, how many of the positions are real.
-        words: the tokens as text, without padding.
-        cut: how many sentences were longer than the model reads.
+        tokens: token ids, `(sentence, position)`, int32.
+        lengths: number of tokens per sentence without padding, `(sentence,)`.
+        words: texts of the tokens per sentence, without padding.
+        cut: number of sentences truncated to the model's maximum length.
     """
 
     tokens: np.ndarray
@@ -30,16 +30,16 @@ class Batch(NamedTuple):
 
     @property
     def real(self) -> np.ndarray:
-        """`(sentence, position)`, True where there is a token and not padding."""
+        """Boolean mask of the tokens, `(sentence, position)`, False for padding."""
         return np.arange(self.tokens.shape[1]) < self.lengths[:, None]
 
 
 def tokenise(encoder: SentenceEncoder, texts: Sequence[str]) -> Batch:
-    """Turn texts into tokens with the checkpoint's own `tokenizer.json`.
+    """Tokenise texts with the checkpoint's `tokenizer.json`.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or it belongs to another vocabulary.
-        InputError: the sentences are too many and too long to keep all their attention weights.
+        CheckpointError: the file is missing or damaged, or belongs to another vocabulary.
+        InputError: the attention weights of all sentences would take too much memory.
     """
     from tokenizers import Tokenizer
 

@@ -1,4 +1,4 @@
-"""The PyTorch half of the demonstration; `jax_half` is the same in JAX."""
+"""The PyTorch half of the demonstration; `jax_half` does the same in JAX."""
 
 import torch
 
@@ -12,7 +12,7 @@ from torch_attention.outputs import EncoderOutput
 
 
 def build(encoder: SentenceEncoder) -> Encoder:
-    """The encoder with the checkpoint's weights."""
+    """Build the encoder with the checkpoint's weights in PyTorch."""
     model: Encoder = make_model(encoder.pretrained, "torch")
     return model
 

@@ -1,8 +1,8 @@
-"""Why a port of attention gives other numbers than its reference.
+"""Diagnose why the outputs of a ported attention layer differ from its reference.
 
-A port that is wrong computes with the reference's weights in a wrong way: with a matrix that is not transposed, a
-mask upside down, heads in another order. The doctor has a layer of its own, in numpy and float64; it makes every
-mistake that it knows in it, alone and then in pairs, and names those that give the port's numbers, with the cure:
+A faulty port uses the reference's weights incorrectly: a matrix is not transposed, a mask is inverted, the heads are
+in another order. The doctor computes the layer itself, in numpy and float64. It plants every mistake that it knows,
+first alone and then in pairs, and names those that reproduce the port's outputs, with the cure:
 
 ```python
 from attention_bridge.doctor import Setting, diagnose
@@ -13,31 +13,31 @@ diagnosis = diagnose(
 print(diagnosis.verdict)
 ```
 
-`port_outputs` may be the port itself, a function from weights to outputs; then it is asked a second time where the
-first leaves several mistakes possible. `weights` have the hub's names, those of the PyTorch mirror; for others
-there is `attention_bridge.weights.convert`. Neither framework is needed.
+`port_outputs` may also be the port itself, a function from weights to outputs; it is then called a second time if the
+first outputs leave several mistakes possible. `weights` have the names of the canonical layout, as in the PyTorch
+mirror; `attention_bridge.weights.convert` converts other names. Neither framework is needed.
 
-The command does the same for a file, `.npz` or `.safetensors`, that holds `x`, `reference`, `candidate`, the weights,
-and `memory` and `mask` where there are any:
+The command diagnoses a `.npz` or `.safetensors` file that holds `x`, `reference`, `candidate`, the weights, and
+optionally `memory` and `mask`:
 
 ```sh
 attention-bridge doctor case.npz --heads 4 --causal
 ```
 
-| file           | what it holds                                            |
+| file           | contents                                                 |
 |----------------|----------------------------------------------------------|
-| `setting.py`   | what a layer computes beside its weights                 |
-| `port.py`      | a layer as it may have been ported                       |
-| `layer.py`     | the doctor's computation of it                           |
-| `suspects/`    | every mistake: a small function, its sign and its cure   |
-| `case.py`      | what is given, checked                                   |
-| `sample.py`    | the positions that stand for all of a long sequence      |
-| `memo.py`      | results that many ports share                            |
-| `budget.py`    | the time that a diagnosis may take, and its progress     |
-| `yardstick.py` | what rounding explains in a dtype                        |
-| `slight.py`    | mistakes that are hardly larger than rounding            |
-| `search.py`    | alone, then in pairs                                     |
-| `diagnosis.py` | what was found, in one sentence                          |
+| `setting.py`   | hyperparameters of the reference layer                   |
+| `port.py`      | a layer as it may have been ported, right or wrong       |
+| `layer.py`     | the computation of a port in numpy                       |
+| `suspects/`    | the known mistakes: a small function, its sign, its cure |
+| `case.py`      | checks of the inputs                                     |
+| `sample.py`    | a sample of the positions of a long sequence             |
+| `memo.py`      | cache of results that many ports share                   |
+| `budget.py`    | time limit and progress of a diagnosis                   |
+| `yardstick.py` | error bounds that rounding explains, per dtype           |
+| `slight.py`    | mistakes hardly larger than rounding                     |
+| `search.py`    | the search over mistakes and pairs of them               |
+| `diagnosis.py` | the result, with a one-sentence verdict                  |
 """
 
 from attention_bridge.doctor.diagnosis import Diagnosis, Finding

@@ -1,4 +1,4 @@
-"""The time that a diagnosis may take, its progress, and what was tried in it."""
+"""Time limit, progress and record of a search."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 Item = TypeVar("Item")
-BETWEEN = 0.1  # seconds from one line of progress to the next
+BETWEEN = 0.1  # seconds between lines of progress
 
 
 class Budget:
-    """The time that is left.
+    """Time limit of a search.
 
     Args:
-        seconds: after which nothing further is tried.
-        say: shows one line of progress.
+        seconds: time limit, after which `each` yields no more.
+        say: called with lines of progress.
     """
 
     def __init__(self, seconds: float, say: Callable[[str], object]) -> None:
@@ -31,30 +31,30 @@ class Budget:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time limit is reached."""
         return time.monotonic() >= self._end
 
-    def each(self, what: str, items: Sequence[Item]) -> Iterator[Item]:
-        """The items, one after the other, until the time is up."""
-        self._tried.append((what, 0, len(items)))
+    def each(self, kind: str, items: Sequence[Item]) -> Iterator[Item]:
+        """Yield the items until the time limit is reached."""
+        self._tried.append((kind, 0, len(items)))
         for number, item in enumerate(items):
             now = time.monotonic()
             if now >= self._end:
                 return
             if now >= self._said + BETWEEN:
                 self._said = now
-                self._say(f"{what}: {number:,} of {len(items):,}")
+                self._say(f"{kind}: {number:,} of {len(items):,}")
             yield item
-            self._tried[-1] = (what, number + 1, len(items))
+            self._tried[-1] = (kind, number + 1, len(items))
 
     @property
     def stopped(self) -> str:
-        """What was tried before the time was up, in one clause; empty if everything was."""
+        """The items tried before the time limit, in one clause; empty if all were tried."""
         if all(done == number for _, done, number in self._tried):
             return ""
         tried = [
-            f"all {number:,} {what}" if done == number else f"{done:,} of {number:,} {what}"
-            for what, done, number in self._tried
+            f"all {number:,} {kind}" if done == number else f"{done:,} of {number:,} {kind}"
+            for kind, done, number in self._tried
             if number
         ]
         return f"stopped after {self.seconds:g} s; tried: {', '.join(tried)}"
@@ -62,7 +62,7 @@ class Budget:
 
 @contextmanager
 def on_terminal(progress: Callable[[str], object] | None) -> Iterator[Callable[[str], object]]:
-    """Show progress as the caller wants it, or on stderr if that is a terminal."""
+    """Yield the caller's progress function, or one that writes to stderr if that is a terminal."""
     if progress is not None:
         yield progress
         return

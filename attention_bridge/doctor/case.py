@@ -1,4 +1,4 @@
-"""What the doctor is given, checked before any work: weights, inputs and outputs that fit together."""
+"""Checks that the weights, inputs and outputs of a case fit together, made before any arithmetic."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ REQUIRED = (QUERY, "k_proj.weight", "v_proj.weight")
 def make_port(
     x: Any, weights: Mapping[str, Any], setting: Setting, memory: Any = None, mask: Any = None
 ) -> Port:
-    """The layer of the reference.
+    """Make the layer of the reference.
 
     Args:
-        x: `(batch, query, embed)`.
-        weights: by the hub's names, below one prefix if any.
-        setting: of the reference.
-        memory: `(batch, key, memory_dim)`.
-        mask: boolean, `(query, key)`, `(batch, query, key)` or `(batch|1, heads|1, query|1, key)`.
+        x: input of the layer, `(batch, query, embed)`.
+        weights: arrays by their names in the canonical layout; all names may share one prefix.
+        setting: hyperparameters of the reference.
+        memory: source of keys and values, `(batch, key, memory_dim)`; None for self-attention.
+        mask: boolean mask, True where a query may attend to a key, `(query, key)`, `(batch, query, key)` or
+            `(batch|1, heads|1, query|1, key)`; None for no mask.
 
     Raises:
-        InputError: they do not fit together; the sentence says which does not.
+        InputError: an argument does not fit the others; the message names it.
     """
     inputs = as_float64("x", x)
     others = None if memory is None else as_float64("memory", memory)
@@ -50,10 +51,10 @@ def make_port(
 
 
 def as_array(name: str, x: Any) -> Array:
-    """Numbers of either framework, of numpy, or a list, in numpy.
+    """Convert an array of torch, JAX or numpy, or a list, to numpy.
 
     Raises:
-        InputError: they are none.
+        InputError: `x` is not an array.
     """
     try:
         return to_numpy(name, x) if hasattr(x, "dtype") else np.asarray(x)
@@ -62,10 +63,10 @@ def as_array(name: str, x: Any) -> Array:
 
 
 def as_float64(name: str, x: Any) -> Array:
-    """The same numbers in float64.
+    """Convert an array to float64.
 
     Raises:
-        InputError: they are not floating-point, or not finite.
+        InputError: the values are not floating-point, or not finite.
     """
     array = as_array(name, x)
     if not is_floating(array):
@@ -77,15 +78,15 @@ def as_float64(name: str, x: Any) -> Array:
 
 
 def is_floating(array: Array) -> bool:
-    """Whether the measure knows the dtype's unit roundoff."""
+    """Whether the unit roundoff of the dtype is known."""
     return array.dtype.name in UNIT_ROUNDOFF
 
 
 def hub_names(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of one layer without the prefix that all of its names have, such as `layers.0.attention.`.
+    """Strip the common prefix, such as `layers.0.attention.`, from the weights of one layer.
 
     Raises:
-        InputError: a weight is missing, is none of a layer's, or belongs to a second layer.
+        InputError: a weight is missing, unknown, or belongs to a second layer.
     """
     found = [name.removesuffix(QUERY) for name in weights if name.endswith(QUERY)]
     if len(found) != 1:
@@ -95,13 +96,15 @@ def hub_names(weights: Mapping[str, Any]) -> dict[str, Any]:
     for name, array in weights.items():
         short = name.removeprefix(inner) if name.startswith(inner) else name.removeprefix(outer)
         if short not in KNOWN:
-            raise InputError(f"weights hold {name}, which is none of a layer's: {', '.join(sorted(KNOWN))}")
+            raise InputError(
+                f"weights hold {name}, which is not a weight of a layer: {', '.join(sorted(KNOWN))}"
+            )
         named[short] = array
     return named
 
 
 def _check_shapes(port: Port) -> None:
-    """Every weight has the shape that the inputs, the heads and the weights before it leave to it."""
+    """Check every weight's shape against the inputs, the numbers of heads and the other weights."""
     setting, weights = port.setting, port.weights
     for name in REQUIRED:
         if name not in weights:
@@ -119,13 +122,15 @@ def _check_shapes(port: Port) -> None:
     for name, heads in (("q_proj", setting.num_heads), ("v_proj", setting.kv_heads)):
         if rows[name] % heads:
             raise InputError(
-                f"{name}.weight must have a multiple of {heads} rows, one share a head, got {rows[name]}"
+                f"{name}.weight must have a multiple of {heads} rows, an equal number per head, got {rows[name]}"
             )
     merged = rows["v_proj"] // setting.kv_heads * setting.num_heads
     out = len(weights["out_proj.weight"]) if "out_proj.weight" in weights else merged
     hidden = len(weights["ffn.up_proj.weight"]) if "ffn.up_proj.weight" in weights else 0
     if port.is_block and out != embed:
-        raise InputError(f"a layer with residuals must give what x has, {embed} features, got {out}")
+        raise InputError(
+            f"a layer with residuals must have the features of x, {embed}, at its output, got {out}"
+        )
     expected = {
         "q_proj": (rows["q_proj"], embed),
         "k_proj": (port.head_dim * setting.kv_heads, memory_dim),
@@ -148,7 +153,7 @@ def _check_shapes(port: Port) -> None:
 
 
 def _check_mask(mask: Any, scores: tuple[int, ...]) -> Array:
-    """The mask with all its axes."""
+    """Check the mask and give it all four axes."""
     array = as_array("mask", mask)
     if array.dtype != bool:
         raise InputError(f"mask must be boolean, True where the query attends to the key, got {array.dtype}")

@@ -1,4 +1,4 @@
-"""What the doctor found, and how it says so."""
+"""Findings of the doctor, and the verdict in one sentence."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from attention_bridge.doctor.suspects import ROUNDING, Suspect
 
-NAMED = 5  # explanations that a sentence holds
+NAMED = 5  # explanations named in a verdict
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What planting one mistake, or two, makes of the doctor's own computation.
+    """One mistake or a pair of them, and the error before and after planting it.
 
     Attributes:
         suspects: the mistakes.
         before: error of the candidate against the reference, max|candidate - reference| / max|reference|.
-        after: error of the candidate against the doctor's computation with the mistakes.
+        after: error of the candidate against the doctor's outputs with the mistakes planted.
     """
 
     suspects: tuple[Suspect, ...]
@@ -30,37 +30,36 @@ class Finding:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether one of them is a coarse precision, which meets the numbers nearly, not exactly as a mistake does."""
+        """Whether one of the mistakes is a coarse precision, which explains outputs approximately, not exactly."""
         return any(suspect in ROUNDING for suspect in self.suspects)
 
     @property
     def sign(self) -> str:
-        """What the port does."""
+        """Description of the faulty behaviour, as the end of "the port ..."."""
         return " and ".join(suspect.sign for suspect in self.suspects)
 
     @property
     def cure(self) -> str:
-        """What to do."""
+        """Instructions that fix the port."""
         return ", and ".join(suspect.cure for suspect in self.suspects)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The doctor's answer.
+    """Result of a diagnosis.
 
     Attributes:
-        status: `healthy`; `diagnosed`; `unexplained`; or `other setting`: in the setting that was given, the
-            doctor does not compute the reference, and so looked for nothing.
-        error: of the candidate against the reference; that of the doctor against it if `other setting`.
-        tolerance: the largest error that rounding explains.
-        explanations: the mistakes, or pairs of them, that make the difference vanish, the best first. If there
-            are several, these outputs do not tell them apart.
-        ranking: the nearest of what was tried, alone and in pairs if it came to these; the one that leaves least
-            comes first.
-        stopped: what was tried before the time was up; empty if everything was.
-        aim: what an error as small as that of rounding points to, where rounding would point nowhere; else empty.
-        coarse: the dtype of 16 bits whose rounding alone makes errors as large in this layer, so that it hides
-            mistakes; else empty.
+        status: `healthy`; `diagnosed`; `unexplained`; or `other setting` if the doctor's outputs with the given
+            setting do not equal the reference, so that no search was made.
+        error: error of the candidate against the reference; error of the doctor's outputs if `other setting`.
+        tolerance: largest error that rounding explains.
+        explanations: mistakes, or pairs of them, that make the difference vanish, best first. If there are several,
+            these outputs do not distinguish them.
+        ranking: the nearest of the mistakes and pairs tried; the one that leaves the smallest error is first.
+        stopped: the mistakes tried before the time limit, in words; empty if all were tried.
+        aim: a factor that explains most of an error as small as rounding, in words; empty if there is none.
+        coarse: 16-bit dtype whose rounding alone makes errors as large in this layer, so that mistakes are hidden;
+            empty otherwise.
     """
 
     status: str
@@ -80,26 +79,24 @@ class Diagnosis:
             return f"the port is healthy: it computes the reference ({figures})"
         if self.status == "other setting":
             return (
-                "the setting, weights or inputs given are not those of the reference: the doctor's own computation "
-                f"does not give it ({figures}), so nothing was diagnosed"
+                "the given setting, weights or inputs do not match the reference: the doctor's own computation "
+                f"does not reproduce it ({figures}), so nothing was diagnosed"
             )
         if self.coarse:
             return (
-                f"rounding to {self.coarse} alone makes errors as large in this layer, which is too large to tell "
-                f"a mistake: run both in float32 ({figures})"
+                f"rounding to {self.coarse} alone makes errors as large in this layer, too large to detect a "
+                f"mistake: run both in float32 ({figures})"
             )
         if self.aim:
             return (
-                f"the error is as small as that of rounding, but is none: most of it is {self.aim}, "
-                f"which no mistake the doctor knows explains ({figures})"
+                f"the error is as small as a rounding error, but is not one: most of it is {self.aim}, "
+                f"which no mistake known to the doctor explains ({figures})"
             )
         if self.status == "unexplained":
             nearest = [f"{finding.name} ({finding.after:.1e})" for finding in self.ranking[:3]]
-            known = "no mistake the doctor knows, nor any two of them, explains the difference"
-            said = (
-                f"nothing that was tried explains the difference; {self.stopped}" if self.stopped else known
-            )
-            return f"{said} ({figures}); nearest: {', '.join(nearest) or 'none lessens it'}"
+            known = "no mistake known to the doctor, nor any pair of them, explains the difference"
+            said = f"no mistake tried explains the difference; {self.stopped}" if self.stopped else known
+            return f"{said} ({figures}); nearest: {', '.join(nearest) or 'none reduces it'}"
         named, more = self.explanations[:NAMED], len(self.explanations) - NAMED
         signs = ", or ".join(
             [*(finding.sign for finding in named), *([f"one of {more} more"] if more > 0 else [])]

@@ -1,4 +1,4 @@
-"""A case in one file: the inputs, both outputs and the weights, as named arrays."""
+"""Diagnosis of a case in one file: the inputs, both outputs and the weights, as named arrays."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def diagnose_file(
     layout: str = "torch_attention",
     progress: Callable[[str], object] | None = None,
 ) -> Diagnosis:
-    """`diagnose` for a file.
+    """Run `diagnose` on a file.
 
     Args:
-        path: `.npz` or `.safetensors` with arrays `x`, `reference` and `candidate`, `memory` and `mask` where the
-            layer has them, and the weights.
-        setting: of the reference.
-        layout: the layout of the weights' names, one of `attention_bridge.weights.layouts.LAYOUTS`.
-        progress: called with one line of progress now and then; None shows it on stderr if that is a terminal.
+        path: `.npz` or `.safetensors` file with arrays `x`, `reference` and `candidate`, the weights, and optionally
+            `memory` and `mask`.
+        setting: hyperparameters of the reference.
+        layout: layout of the weights, one of `attention_bridge.weights.layouts.LAYOUTS`.
+        progress: called with lines of progress; None shows them on stderr if that is a terminal.
 
     Raises:
-        CheckpointError, ConversionError, InputError: the file cannot be read, or what it holds does not fit.
+        CheckpointError, ConversionError, InputError: the file cannot be read, or its arrays do not fit together.
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")

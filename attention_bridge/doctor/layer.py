@@ -1,4 +1,4 @@
-"""The doctor's own layer of attention, in numpy and float64, right or wrong as its `Port` says."""
+"""The doctor's own attention layer, in numpy and float64, with the mistakes that its `Port` describes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import numpy as np
 from attention_bridge.doctor.port import Array, Port
 from attention_bridge.oracles.common import ACTIVATIONS
 
-BITS = {"float32": 24, "tf32": 11, "float16": 11, "bfloat16": 8}  # significant ones, the hidden one included
-LEAST = {"float16": -13}  # exponent of the smallest normal number, as `frexp` counts; below it bits are lost
+BITS = {
+    "float32": 24,
+    "tf32": 11,
+    "float16": 11,
+    "bfloat16": 8,
+}  # significant bits, the implicit one included
+LEAST = {"float16": -13}  # `frexp` exponent of the smallest normal number; subnormals lose bits
 LEAST_OF_OTHERS = -125
 
 
 def compute(port: Port) -> Array:
-    """What a port computes.
+    """Compute the outputs of a port.
 
     Returns:
-        `(batch, rows, out)` in float64; whatever overflows or is not defined shows in the numbers.
+        Outputs `(batch, rows, out)` in float64; overflow and undefined results appear as inf and NaN.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if not port.is_block:
@@ -31,7 +36,7 @@ def compute(port: Port) -> Array:
 
 
 def rounded(x: Array, precision: str) -> Array:
-    """The numbers that have the significant bits of a precision: the nearest, or for `tf32 cut` those before."""
+    """Round to the significant bits of a precision: to nearest, or towards zero for `tf32 cut`."""
     if precision == "full":
         return x
     name, _, cut = precision.partition(" ")
@@ -41,7 +46,7 @@ def rounded(x: Array, precision: str) -> Array:
 
 
 def _add(port: Port, norm: str, x: Array, y: Array) -> Array:
-    """The residual, and the norm that stands after it."""
+    """Add the residual, and apply the norm of a post-norm layer."""
     y = _stored(port, x + y) if port.residual else y
     return y if port.setting.norm_first else _norm(port, norm, y)
 
@@ -51,7 +56,7 @@ def _product(port: Port, a: Array, b: Array) -> Array:
 
 
 def _stored(port: Port, x: Array) -> Array:
-    """A result as the layer keeps it."""
+    """Round a result to the dtype that the layer stores it in."""
     return rounded(x, port.stored)
 
 
@@ -62,7 +67,7 @@ def _linear(port: Port, name: str, x: Array) -> Array:
 
 
 def _whole_norm(port: Port, name: str, x: Array) -> Array:
-    """A norm of whole sequences, computed once for all ports that have the same."""
+    """Apply a norm to whole sequences, once for all ports that share it."""
     setting = port.setting
     options = (setting.norm, setting.norm_eps, setting.norm_offset, port.unbiased, port.stored)
     arrays = (x, port.weights.get(f"{name}.weight"), port.weights.get(f"{name}.bias"))
@@ -115,14 +120,14 @@ def _attention(port: Port, x: Array) -> Array:
 
 
 def _query(port: Port, x: Array, wanted: Array) -> Array:
-    """The queries at these positions."""
+    """Project the queries at the wanted positions."""
     if port.split == "heads":
         return _split(port, _linear(port, "q_proj", x[:, wanted]), port.setting.num_heads)
     return _split(port, _whole(port, "q_proj", x), port.setting.num_heads)[:, :, wanted]
 
 
 def _keys(port: Port, x: Array) -> Array:
-    """The keys, turned."""
+    """Project the keys and apply RoPE to them."""
     setting = port.setting
     key = _whole(port, "k_proj", x)
     if "k" not in port.roped or setting.rope == "none":
@@ -134,7 +139,7 @@ def _keys(port: Port, x: Array) -> Array:
 
 
 def _whole(port: Port, name: str, x: Array) -> Array:
-    """A linear map of whole sequences, computed once for all ports that have the same."""
+    """Apply a linear map to whole sequences, once for all ports that share it."""
     arrays = (x, port.weights[f"{name}.weight"], port.weights.get(f"{name}.bias"))
     return port.keep(arrays, ("map", port.precision, port.stored), lambda: _linear(port, name, x))
 
@@ -164,7 +169,7 @@ def _rope(port: Port, x: Array, positions: Array) -> Array:
 
 
 def _weights(port: Port, scores: Array) -> Array:
-    """The softmax over the keys that each query sees."""
+    """Softmax over the visible keys of each query."""
     seen = _visible(port, scores.shape[-1])
     seen = np.broadcast_to(seen, scores.shape)
     empty = ~seen.any(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Results that many ports share, kept while the doctor tries mistakes."""
+"""Cache of the results that many ports share during a search."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-BYTES = 2**29  # that are kept at most
+BYTES = 2**29  # most bytes kept
 
 
 @dataclass(eq=False)
 class Memo:
-    """The latest results, by the arrays that they are made of.
+    """Least-recently-used cache of results, keyed by the identity of their input arrays.
 
     Attributes:
-        results: each with its arrays, which stay alive so that no other array takes their identity.
-        size: of all results, in bytes.
+        results: results with their input arrays, which are kept alive so that no new array takes their identity.
+        size: total size of the results in bytes.
     """
 
     results: OrderedDict[Any, tuple[tuple[np.ndarray | None, ...], np.ndarray]] = field(
@@ -32,12 +32,12 @@ class Memo:
         options: tuple[Any, ...],
         compute: Callable[[], np.ndarray],
     ) -> np.ndarray:
-        """The result that was kept, or a new one.
+        """Return the cached result, or compute it.
 
         Args:
-            arrays: that the result is made of, known by their identity: none is ever written to.
-            options: what else decides the result.
-            compute: makes it.
+            arrays: inputs of the result, identified by their storage; they must never be written to.
+            options: all other values that the result depends on.
+            compute: computes the result.
         """
         key = (*map(_identity, arrays), options)
         if key not in self.results:
@@ -51,7 +51,7 @@ class Memo:
 
 
 def _identity(array: np.ndarray | None) -> Any:
-    """Where the numbers stand and how they are read: two views of one array, such as its transpose, are told apart."""
+    """Address, shape and strides of an array, which distinguish views such as a transpose."""
     if array is None:
         return None
     return array.__array_interface__["data"][0], array.shape, array.strides

@@ -1,4 +1,4 @@
-"""A layer as somebody may have ported it, rightly or wrongly: what it is made of, and what a suspect changes."""
+"""A layer as it may have been ported: its weights, its inputs and the options that a mistake changes."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ Array: TypeAlias = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Port:
-    """Weights, inputs and setting of a layer, and whatever can be wrong in it that no setting says.
+    """Weights, inputs and setting of a layer, and the mistakes that no setting can express.
 
     Attributes:
-        setting: of the layer.
-        weights: by the hub's names, float64: `{q,k,v,out}_proj`, and those of `attention_norm`, `ffn.up_proj`,
-            `ffn.down_proj` and `ffn_norm` where the layer has them.
-        x: `(batch, query, embed)`.
-        memory: `(batch, key, memory_dim)`; None for self-attention.
-        mask: `(batch|1, heads|1, query|1, key)`, True where the query attends to the key; None for all.
-        empty_rows: what a query that sees no key gets: `zero`; `mean`, that of all values; `unmasked`, as if no
-            key were hidden; or `nan`.
-        split, merge: `heads` as it should be; `raw` if an array is reshaped where an axis should have moved.
-        mask_offset: added to the position of each query where the causal mask is made, and nowhere else.
-        rope_sign: -1 where vectors turn the other way.
-        roped: the projections that are turned.
-        precision: of the factors of every product: `full`, `float32`, `bfloat16`, `float16`, `tf32`, or `tf32 cut`
-            where the bits that are too many are cut off.
-        stored: the dtype that every result is rounded to: `full`, `float32`, `bfloat16` or `float16`.
-        unbiased: whether the variance of a norm is divided by n - 1.
-        residual: whether the layer adds what came in.
-        rows: the queries whose outputs are wanted, as numpy indexes an axis; all by default.
-        memo: keeps what many ports share: keys, values, rearranged weights; None for nothing.
+        setting: hyperparameters of the layer.
+        weights: float64 arrays by their names in the canonical layout: `{q,k,v,out}_proj`, and where the layer has
+            them `attention_norm`, `ffn.up_proj`, `ffn.down_proj` and `ffn_norm`.
+        x: input of the layer, `(batch, query, embed)`.
+        memory: source of keys and values, `(batch, key, memory_dim)`; None for self-attention.
+        mask: boolean mask, True where a query may attend to a key, `(batch|1, heads|1, query|1, key)`; None for no
+            mask.
+        empty_rows: output of a fully masked row: `zero`; `mean`, the mean of all values; `unmasked`, as without a
+            mask; or `nan`.
+        split, merge: `heads` if the axes of heads and length are exchanged, as is correct; `raw` if the array is only
+            reshaped.
+        mask_offset: added to the query positions in the causal mask only.
+        rope_sign: -1 for RoPE by the negative angle, else 1.
+        roped: the projections that RoPE is applied to: `qk`, `q`, `k` or empty.
+        precision: precision of the factors of every product: `full`, `float32`, `bfloat16`, `float16`, `tf32`
+            (rounded to nearest) or `tf32 cut` (truncated).
+        stored: dtype that every result is rounded to: `full`, `float32`, `bfloat16` or `float16`.
+        unbiased: whether the variance of a LayerNorm is divided by n - 1.
+        residual: whether the layer adds its residuals.
+        rows: index of the queries whose outputs are computed; all by default.
+        memo: cache of results that many ports share; None for none.
     """
 
     setting: Setting
@@ -60,17 +62,17 @@ class Port:
 
     @property
     def keys(self) -> Array:
-        """What keys and values are made of."""
+        """Source of keys and values: the memory, or `x` in self-attention."""
         return self.x if self.memory is None else self.memory
 
     @property
     def head_dim(self) -> int:
-        """Features of a head of queries."""
+        """Number of features per query head."""
         return self.weights["q_proj.weight"].shape[0] // self.setting.num_heads
 
     @property
     def out_dim(self) -> int:
-        """Features of the outputs."""
+        """Number of output features."""
         if self.is_block:
             return int(self.x.shape[-1])
         rows = self.weights["v_proj.weight"].shape[0]
@@ -79,13 +81,13 @@ class Port:
 
     @property
     def positions(self) -> Array:
-        """The queries whose scores are computed: those wanted, or those that a raw reshape makes them of."""
+        """Positions of the queries whose scores are needed; with a raw reshape, those that it mixes into `rows`."""
         every = np.arange(self.x.shape[1])
         return every[self.rows] if self.merge == "heads" else np.unique(self.raw_heads[1])
 
     @property
     def raw_heads(self) -> tuple[Array, Array]:
-        """For each row wanted of a raw reshape from heads, the head and the position of each of its parts."""
+        """Head and position of each part of the wanted rows, when heads are merged by a raw reshape."""
         length, heads = self.x.shape[1], self.setting.num_heads
         part = np.arange(length)[self.rows][:, None] * heads + np.arange(heads)
         return part // length, part % length
@@ -97,29 +99,29 @@ class Port:
 
     @property
     def is_block(self) -> bool:
-        """Whether there is more than attention: a norm or a feed-forward network, and so residuals."""
+        """Whether the layer has a norm or a feed-forward network, and therefore residuals."""
         return any(not name.partition(".")[0].endswith("_proj") for name in self.weights)
 
     def set(self, **changes: object) -> Port:
-        """The same with another setting."""
+        """Return a copy with changed hyperparameters."""
         return replace(self, setting=replace(self.setting, **changes))  # type: ignore[arg-type]
 
     def put(self, weights: Mapping[str, Array]) -> Port:
-        """The same with other weights."""
+        """Return a copy with changed weights."""
         return replace(self, weights={**self.weights, **weights})
 
     def drop(self, *names: str) -> Port:
-        """The same without these weights."""
+        """Return a copy without the named weights."""
         return replace(self, weights={name: w for name, w in self.weights.items() if name not in names})
 
     def keep(
         self, arrays: tuple[Array | None, ...], options: tuple[Any, ...], compute: Callable[[], Array]
     ) -> Array:
-        """What is computed of these arrays, once for all ports with one memo."""
+        """Return a result of these arrays, computed once for all ports with the same memo."""
         return compute() if self.memo is None else self.memo.keep(arrays, options, compute)
 
     def only(self, batch: int | Array, rows: Array) -> Port:
-        """The same for some queries of one of its sequences, or of several."""
+        """Return a copy restricted to some sequences of the batch and some of their queries."""
         some = np.atleast_1d(batch)
         mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[some]
         memory = None if self.memory is None else self.memory[some]

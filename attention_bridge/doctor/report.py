@@ -1,4 +1,4 @@
-"""A diagnosis for the terminal, and for programs."""
+"""A diagnosis as a table for the terminal or as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STYLES = {"healthy": "bold green", "diagnosed": "bold yellow"}
 
 
 def show(diagnosis: Diagnosis, console: Console) -> None:
-    """Print the suspects, those that explain first, and the verdict."""
+    """Print the suspects, explanations first, and the verdict."""
     if diagnosis.ranking:
         console.print(_table(diagnosis))
         console.print()
@@ -26,7 +26,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def as_json(diagnosis: Diagnosis) -> str:
-    """One JSON object; an error that is not finite is null."""
+    """The diagnosis as one JSON object; an error that is not finite is null."""
     return json.dumps(
         {
             "status": diagnosis.status,

@@ -1,4 +1,4 @@
-"""The positions that stand for all: what is computed of a long sequence takes no longer than of a short one."""
+"""Samples of the positions of a long sequence, so that a diagnosis takes no longer than for a short one."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from attention_bridge.doctor.port import Array, Port
 from attention_bridge.doctor.suspects import Suspect, planted
 from attention_bridge.parity.measure import error
 
-FEW = 8  # queries of one sequence that all is judged by at first
-SEQUENCES = 4  # at most
-SCORES = 2**20  # that a larger sample may take to compute; a smaller case is computed as a whole
+FEW = 8  # queries of one sequence that every mistake is first tried on
+SEQUENCES = 4  # most sequences of a sample
+SCORES = 2**20  # most scores of a sample; a case with fewer is computed whole
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some of a port's outputs, and the layer that computes these alone.
+    """Some of the candidate's outputs, and the layer that computes only these.
 
     Attributes:
-        port: the right layer, for these positions.
-        outputs: of the candidate, at these positions.
-        reference: at these positions.
-        scale: what errors are relative to: the largest number of the whole reference.
+        port: the correct layer, restricted to these positions.
+        outputs: outputs of the candidate at these positions.
+        reference: outputs of the reference at these positions.
+        scale: largest magnitude of the whole reference; errors are relative to it.
     """
 
     port: Port
@@ -33,7 +33,7 @@ class Sample:
     scale: float
 
     def distance(self, computed: Array) -> float:
-        """The error of the outputs; where both are not numbers they are equal."""
+        """Error of the outputs; NaN equals NaN."""
         missing = np.isnan(computed)
         if not np.array_equal(missing, np.isnan(self.outputs)):
             return np.inf
@@ -41,25 +41,25 @@ class Sample:
             return error(np.where(missing, 0.0, self.outputs), np.where(missing, 0.0, computed), self.scale)
 
     def squares(self, computed: Array) -> float:
-        """The sum of the squares of the difference; where both are not numbers they are equal."""
+        """Sum of the squared differences; values that are not finite in both count as equal."""
         if not np.array_equal(np.isfinite(self.outputs), np.isfinite(computed)):
             return np.inf
         finite = np.isfinite(computed)
         return float(np.sum((self.outputs[finite] - computed[finite]) ** 2))
 
     def after(self, suspects: tuple[Suspect, ...]) -> float:
-        """What is left of the difference, in the form of the mistakes that leaves least."""
+        """The smallest error left by planting the mistakes, over all their forms."""
         return min((self.distance(compute(wrong)) for wrong in planted(self.port, suspects)), default=np.inf)
 
 
 def take(port: Port, outputs: Array, reference: Array, *, few: bool = False) -> Sample:
-    """The positions that differ most, and others evenly spread; all where these are not too many.
+    """Choose the positions that differ most and evenly spread others; all positions of a small case.
 
     Args:
-        port: the right layer, for all positions.
-        outputs: of the candidate, `(batch, query, features)`.
-        reference: of the same shape, finite.
-        few: whether the queries of one sequence that differ most are enough.
+        port: the correct layer, for all positions.
+        outputs: outputs of the candidate, `(batch, query, features)`.
+        reference: outputs of the reference, of the same shape, finite.
+        few: whether to take only the queries of one sequence that differ most.
     """
     distance = np.nan_to_num(np.abs(outputs - reference), nan=np.inf).max(axis=-1, initial=0.0)  # batch query
     sequences, rows = _few(distance) if few else _spread(port, distance)
@@ -75,7 +75,7 @@ def _few(distance: Array) -> tuple[Array, Array]:
 
 def _spread(port: Port, distance: Array) -> tuple[Array, Array]:
     batch, length = distance.shape
-    cost = port.setting.num_heads * port.keys.shape[1]  # scores of one query
+    cost = port.setting.num_heads * port.keys.shape[1]  # scores per query
     if batch * length * cost <= SCORES:
         return np.arange(batch), np.arange(length)
     sequences = np.sort(np.argsort(-distance.max(axis=1), kind="stable")[:SEQUENCES])

@@ -1,4 +1,4 @@
-"""The search: plant each mistake, then each pair, and see which makes the difference vanish."""
+"""The search: plant each mistake, then each pair, and find those that make the difference vanish."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from attention_bridge.errors import InputError
 from attention_bridge.parity.measure import COARSE, UNIT_ROUNDOFF, error, tolerances
 
 Candidate = Any | Callable[[Mapping[str, Any]], Any]
-MOST = 0.1  # what is left of a difference that is explained: this share at most, and no more than rounding
-# Of the squares of a difference: what is left at most when the rounding that made it is planted. In `benchmarks.doctor`
-# (9 layers, 3 seeds) true roundings to bfloat16, float16 and TF32 leave 0.17 at most, small mistakes 0.71 at least.
+MOST = 0.1  # an explanation leaves at most this share of the difference, and no more than rounding
+# The largest share of the squared difference that may be left when the rounding that made it is planted. In
+# `benchmarks.doctor` (9 layers, 3 seeds) true roundings to bfloat16, float16 and TF32 leave at most 0.17, and small
+# mistakes at least 0.71.
 ALIKE = 0.35
-NEAREST = 10  # that are listed
-LESS = 0.999  # of the difference, or no effect is seen
-SECONDS = 10.0  # that a diagnosis takes at most
+NEAREST = 10  # findings listed
+LESS = 0.999  # a mistake that leaves more of the difference has no effect
+SECONDS = 10.0  # time limit of a diagnosis
 
 
 def diagnose(
@@ -46,31 +47,31 @@ def diagnose(
     seconds: float = SECONDS,
     progress: Callable[[str], object] | None = None,
 ) -> Diagnosis:
-    """Say why a port of attention gives other numbers than its reference.
+    """Diagnose why the outputs of a ported attention layer differ from its reference.
 
-    A port that is wrong computes with the reference's weights in a wrong way. The doctor has a layer of its own, in
-    float64; it makes every mistake that it knows in it, alone and then in pairs, and names those that give the
-    port's numbers. Of a long sequence some positions stand for all: those that differ most, and others evenly
-    spread.
+    A faulty port uses the reference's weights incorrectly. The doctor computes the layer itself, in float64. It
+    plants every mistake that it knows, first alone and then in pairs, and names those that reproduce the port's
+    outputs. Of a long sequence it uses a sample of the positions: those that differ most, and evenly spread others.
 
     Args:
-        reference_outputs: `(batch, query, features)`, what is right.
-        candidate: what the port gave, of the same shape; or the port itself, a function from `weights` to that, which
-            is then asked again with other weights where these leave several mistakes possible.
-        x: the input, `(batch, query, embed)`.
-        weights: name to array, by the hub's names: `q_proj.weight` (out, in) and so on. With `ffn.up_proj`,
-            `ffn.down_proj`, `attention_norm` or `ffn_norm` among them the layer has residuals too.
-        setting: what the reference computes beside its weights.
-        memory: `(batch, key, memory_dim)` where keys and values come from elsewhere.
-        mask: boolean, True where the query attends to the key, of any rank that the mirrors take.
-        seconds: time limit; after it no further mistake is tried, and the verdict says what was.
-        progress: called with one line of progress now and then; None shows it on stderr if that is a terminal.
+        reference_outputs: outputs of the reference, `(batch, query, features)`.
+        candidate: outputs of the port, of the same shape; or the port itself, a function from `weights` to outputs,
+            which is called again with random weights if the first outputs leave several mistakes possible.
+        x: input of the layer, `(batch, query, embed)`.
+        weights: arrays by their names in the canonical layout: `q_proj.weight` (out, in) and so on. With
+            `ffn.up_proj`, `ffn.down_proj`, `attention_norm` or `ffn_norm` among them the layer also has residuals.
+        setting: hyperparameters of the reference.
+        memory: source of keys and values, `(batch, key, memory_dim)`; None for self-attention.
+        mask: boolean mask, True where a query may attend to a key, `(query, key)`, `(batch, query, key)` or
+            `(batch|1, heads|1, query|1, key)`; None for no mask.
+        seconds: time limit; after it no further mistake is tried, and the verdict lists the mistakes tried.
+        progress: called with lines of progress; None shows them on stderr if that is a terminal.
 
     Returns:
         The diagnosis; its `verdict` is one sentence.
 
     Raises:
-        InputError: what is given does not fit together.
+        InputError: the arguments do not fit together.
     """
     with on_terminal(progress) as say:
         port = make_port(x, weights, setting, memory, mask)
@@ -125,7 +126,7 @@ def _diagnose(
 def _search(
     few: Sample, sample: Sample, before: float, yard: Yardstick, budget: Budget
 ) -> tuple[list[Finding], list[Finding]]:
-    """What explains the outputs, and what came nearest of all that was tried."""
+    """The findings that explain the outputs, and the nearest of all findings tried."""
     tolerance = yard.tolerance
     limit = min(tolerance, MOST * before)
     wrong = [suspect for suspect in SUSPECTS if suspect not in ROUNDING and planted(few.port, (suspect,))]
@@ -135,10 +136,13 @@ def _search(
     if found := _best(tried, limit):
         return found, _nearest(sample, tried, budget)
     groups = singles(few, yard.dtype) if yard.dtype in COARSE else []
-    if found := slight(few, sample, budget.each("mistakes beside rounding", groups), yard):
+    if found := slight(few, sample, budget.each("mistakes as small as rounding", groups), yard):
         return found, _nearest(sample, tried, budget)
     near = [finding.suspects for finding in tried if finding.suspects and finding.after <= MOST * before]
-    for what, right, most in ("precisions", [()], inf), ("mistakes with a precision", near, MOST * before):
+    for what, right, most in (
+        ("low precisions", [()], inf),
+        ("mistakes with a low precision", near, MOST * before),
+    ):
         groups = [(*group, rounding) for group in right for rounding in ROUNDING]
         if alike := _rounded_alike(sample, budget.each(what, groups), most):
             finding = Finding(alike, before, sample.after(alike))
@@ -151,9 +155,9 @@ def _search(
 
 
 def _nearest(sample: Sample, tried: list[Finding], budget: Budget) -> list[Finding]:
-    """The nearest of what was tried, judged by the whole sample while there is time.
+    """The nearest of the findings tried, measured on the whole sample while time is left.
 
-    What leaves as much as a part of it alone is not listed.
+    A pair that leaves as much as one of its mistakes alone is not listed.
     """
     after = {finding.suspects: finding.after for finding in tried}
     nearer = [
@@ -171,9 +175,9 @@ def _nearest(sample: Sample, tried: list[Finding], budget: Budget) -> list[Findi
 
 
 def _best(findings: list[Finding], limit: float) -> list[Finding]:
-    """Those that explain: within the limit, and nearer to what the best one leaves than to the difference itself.
+    """The findings that explain: within the limit, and nearer to the best one than to the whole difference.
 
-    Near is meant in orders of magnitude; a mistake of little effect is not named beside one that leaves nothing.
+    Distance is in orders of magnitude, so a mistake of little effect is not named beside one that leaves nothing.
     """
     within = sorted((f for f in findings if f.after <= limit), key=lambda finding: finding.after)
     if not within:
@@ -185,9 +189,9 @@ def _best(findings: list[Finding], limit: float) -> list[Finding]:
 def _tried(
     few: Sample, sample: Sample, groups: Iterable[tuple[Suspect, ...]], before: float, tolerance: float
 ) -> list[Finding]:
-    """Mistakes made together: judged by the few queries that differ most, and by the sample if they fit these."""
+    """Try groups of mistakes on the few queries that differ most, and on the whole sample if they fit these."""
     findings = []
-    first: dict[tuple[Suspect, ...], list[Port]] = {}  # that all pairs of one mistake share
+    first: dict[tuple[Suspect, ...], list[Port]] = {}  # ports with the first mistake, shared by all its pairs
     for group in groups:
         if group[:-1] not in first:
             first[group[:-1]] = planted(few.port, group[:-1])
@@ -202,11 +206,11 @@ def _tried(
 def _rounded_alike(
     sample: Sample, groups: Iterable[tuple[Suspect, ...]], most: float
 ) -> tuple[Suspect, ...] | None:
-    """Mistakes, the last of them a precision, whose rounding is to be seen in the numbers.
+    """Find a group of mistakes, the last of them a precision, whose rounding explains the outputs.
 
-    How products are rounded differs a little from device to device, so the numbers are not met exactly; but what a
-    precision does to the same factors takes away most of the difference, and what is no rounding it only makes
-    larger. The mistakes must leave no more than `most`; the precision that leaves least is taken.
+    Devices round products a little differently, so the outputs are not matched exactly. But planting the true
+    precision removes most of the difference, while it only enlarges a difference that is no rounding. The other
+    mistakes must leave an error of at most `most`; the precision that leaves least is chosen.
     """
     nearest, found = ALIKE, None
     for *wrong, rounding in groups:
@@ -228,7 +232,7 @@ def _told_apart(
     weights: Mapping[str, Any],
     tolerance: float,
 ) -> list[Finding]:
-    """Those that also explain what the port makes of other weights, random ones; all if none does."""
+    """The findings that also explain the port's outputs for random weights; all of them if none does."""
     rng = np.random.default_rng(0)
     drawn = {}
     for name, given in weights.items():
@@ -243,7 +247,7 @@ def _told_apart(
 
 
 def _outputs(candidate: Candidate, weights: Mapping[str, Any]) -> Array:
-    """What the port gave, or gives; the first of several results."""
+    """The outputs of the port, called if it is a function; the first of several results."""
     found = candidate(weights) if callable(candidate) else candidate
     array = as_array("candidate", found[0] if isinstance(found, tuple) else found)
     if not is_floating(array):

@@ -1,4 +1,4 @@
-"""What a layer of attention computes beside its weights: the setting that the doctor works in."""
+"""Hyperparameters of the reference layer, as the doctor needs them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ NORMS = ("layer", "rms")
 
 @dataclass(frozen=True)
 class Setting:
-    """The setting of a layer, in the conventions of the mirrors.
+    """Hyperparameters of a layer, in the conventions of the mirrors.
 
     Attributes:
-        num_heads: heads of queries.
-        num_kv_heads: heads of keys and values, a divisor of `num_heads`; as many if None.
-        scale: factor on the scores; `1 / sqrt(head_dim)` if None.
-        softcap: bends scores into (-softcap, softcap).
-        is_causal: keys at the query's position and before.
-        window: the last so many of those keys, the query's own included; needs `is_causal`.
+        num_heads: number of query heads.
+        num_kv_heads: number of key/value heads, a divisor of `num_heads`; None for `num_heads`.
+        scale: factor on the scores; None for 1/sqrt(head_dim).
+        softcap: c of `c tanh(scores / c)`; None for no softcap.
+        is_causal: whether a query attends only to keys up to its own position.
+        window: number of visible keys, including the query's own; needs `is_causal`; None for no limit.
         query_offset: position of the first query among the keys.
-        rope: `none`, `half` (feature i turns with i + d/2) or `interleaved` (2i with 2i + 1).
-        rope_base: the longest wavelength is that of this base.
-        rope_dim: how many leading features of a head turn; all if None.
-        activation: between the two maps of a feed-forward network.
-        norm: `layer` or `rms`.
-        norm_eps: added to the variance or the mean square.
-        norm_offset: whether a norm multiplies by `1 + weight`, as Gemma's does.
-        norm_first: `x + f(norm(x))` if True, `norm(x + f(x))` if not.
+        rope: RoPE pairing: `none`, `half` (features i and i + d/2) or `interleaved` (features 2i and 2i + 1).
+        rope_base: base of the RoPE wavelengths.
+        rope_dim: number of leading features of each head that are rotated; None for all.
+        activation: activation between the up and down projections of the feed-forward network.
+        norm: `layer` (LayerNorm) or `rms` (RMSNorm).
+        norm_eps: eps, added to the variance or the mean square.
+        norm_offset: whether a norm multiplies by `1 + weight`, as in Gemma.
+        norm_first: True for pre-norm, `x + f(norm(x))`; False for post-norm, `norm(x + f(x))`.
     """
 
     num_heads: int
@@ -50,10 +50,10 @@ class Setting:
     norm_first: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no setting.
+        """Check the values.
 
         Raises:
-            InputError: a value out of its range, or one that needs another.
+            InputError: a value is out of range, or needs another option.
         """
         _check_choice("rope", self.rope, ROPES)
         _check_choice("norm", self.norm, NORMS)
@@ -75,7 +75,7 @@ class Setting:
 
     @property
     def kv_heads(self) -> int:
-        """Heads of keys and values."""
+        """Number of key/value heads."""
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
 

@@ -1,8 +1,8 @@
-"""Mistakes that are hardly larger than rounding: told by what they leave of the squares of a difference.
+"""Mistakes hardly larger than rounding, detected by the share of the squared difference that they explain.
 
-Rounding has no direction. A mistake that is planted takes away most of the difference that it made, and only makes
-larger what rounding made: `benchmarks.doctor` prints both. So a port is not healthy merely because its error is as
-small as that of rounding.
+Rounding has no direction. Planting a mistake removes most of the difference that the mistake made, but enlarges a
+difference that rounding made; `benchmarks.doctor` prints both. So a port is not healthy merely because its error is as
+small as a rounding error.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from attention_bridge.doctor.suspects import ROUNDED, ROUNDING, SUSPECTS, Suspec
 from attention_bridge.doctor.yardstick import Yardstick
 from attention_bridge.parity.measure import UNIT_ROUNDOFF
 
-# Of the squares of a difference: what is left at most when the mistake that made part of it is planted. Right ports in
-# 16 and 32 bits leave 0.96 at least for every mistake that the doctor knows, where many queries share the difference.
+# Largest share of the squared difference that may be left when a mistake that caused part of it is planted. Correct
+# ports in 16 and 32 bits leave at least 0.96 for every known mistake, if the difference is spread over many queries.
 LIKELY = 0.8
-LIKELY_OF_FEW = 0.92  # judged by few queries, before all are
-CERTAIN = 0.35  # where there are few numbers
-LOUD = 0.1  # where rounding alone makes errors that are not small
-MANY = 256  # numbers of which chance leaves nearly all of the squares
-ROWS = 12  # queries that share an error, or its direction may be chance
-STEP = 1e-3  # relative, of a derivative
-EQUAL = 1.5  # times what the best one leaves: others that explain as well
+LIKELY_OF_FEW = 0.92  # the same, on the few queries tried first
+CERTAIN = 0.35  # the same, if the difference is in few values
+LOUD = 0.1  # the same, if rounding errors are not small relative to the outputs
+MANY = 256  # values from which on chance explains hardly any of the squared difference
+ROWS = 12  # queries that must share an error; with fewer, its direction may be chance
+STEP = 1e-3  # relative step of a finite difference
+EQUAL = 1.5  # a mistake that leaves up to this times the share of the best one also explains
 
 
 def slight(
     few: Sample, sample: Sample, groups: Iterable[tuple[Suspect, ...]], yard: Yardstick
 ) -> list[Finding]:
-    """The mistakes that take away most of a difference, though rounding may be as large.
+    """Find the mistakes that explain most of a difference that may be as small as rounding.
 
     Args:
-        few: the queries that differ most; what makes nothing of these less is not tried further.
-        sample: what decides.
-        groups: mistakes made together.
-        yard: what rounding explains.
+        few: the queries that differ most; a mistake that explains nothing of these is not tried further.
+        sample: the sample that decides.
+        groups: groups of mistakes planted together.
+        yard: error bounds that rounding explains.
 
     Returns:
-        Those that explain, the best first.
+        The mistakes that explain the difference, best first.
     """
     truth, first = compute(sample.port), compute(few.port)
     part, before = few.squares(first), sample.distance(sample.reference)
@@ -73,11 +73,14 @@ def slight(
 
 
 def direction(sample: Sample, yard: Yardstick) -> str:
-    """The factor that takes away most of a difference, in words: of the outputs, the scores or the RoPE base.
+    """Describe the factor, on outputs, scores, attention weights or RoPE base, that explains most of a difference.
 
     Args:
-        sample: the outputs, whose error rounding explains by its size.
-        yard: what rounding explains; in float64 nothing is told.
+        sample: the outputs, whose error is no larger than a rounding error.
+        yard: error bounds that rounding explains.
+
+    Returns:
+        The factor in words; empty if there is none, and always in float64.
     """
     port, setting, truth = sample.port, sample.port.setting, compute(sample.port)
     if yard.dtype == "float64" or not _is_spread(sample, truth):
@@ -88,37 +91,37 @@ def direction(sample: Sample, yard: Yardstick) -> str:
     if setting.rope != "none":
         more["the RoPE base"] = compute(port.set(rope_base=setting.rope_base * (1 + STEP)))
     named = {}
-    for what, made in more.items():
+    for factor, made in more.items():
         slope = (made - truth) / STEP
         if np.sum(slope**2) > UNIT_ROUNDOFF["float32"] ** 2 * np.sum(truth**2):
             amount, left = _along(sample.outputs - truth, slope)
             if _along(yard.coarse - truth, slope)[1] > LIKELY_OF_FEW:
-                named[left] = f"a factor of {1 + amount:.4g} on {what}"
+                named[left] = f"a factor of {1 + amount:.4g} on {factor}"
     least = min(named, default=1.0)
     return named[least] if least <= LIKELY else ""
 
 
 def _along(difference: Array, slope: Array) -> tuple[float, float]:
-    """How far a difference goes along a slope, and the share of its squares that is left."""
+    """Least-squares coefficient of a slope in a difference, and the share of the squared difference left."""
     amount = float(np.sum(difference * slope) / np.sum(slope**2))
     whole = float(np.sum(difference**2))
     return amount, float(np.sum((difference - amount * slope) ** 2)) / whole if whole else 1.0
 
 
 def _share(sample: Sample, made: Array, truth: Array) -> float:
-    """What is left of the squares of a difference with the mistakes."""
+    """Share of the squared difference left when the mistakes are planted."""
     whole = sample.squares(truth)
     return sample.squares(made) / whole if whole else np.inf
 
 
 def _is_spread(sample: Sample, truth: Array) -> bool:
-    """Whether many numbers of many queries share the difference, so that chance gives it no direction."""
+    """Whether the difference is spread over many values and queries, so that its direction is not chance."""
     rows = ((sample.outputs - truth) ** 2).sum(axis=-1)
     return bool(rows.sum() ** 2 >= ROWS * (rows**2).sum() > 0 and sample.outputs.size >= MANY)
 
 
 def finer(suspect: Suspect, dtype: str) -> bool:
-    """Whether the mistake is a rounding that a port in this dtype makes anyway."""
+    """Whether the mistake is a rounding that every port in this dtype makes."""
     if suspect in ROUNDING:
         return True
     named = suspect.name.rpartition(" ")[2]
@@ -126,5 +129,5 @@ def finer(suspect: Suspect, dtype: str) -> bool:
 
 
 def singles(sample: Sample, dtype: str) -> list[tuple[Suspect, ...]]:
-    """Every mistake that such a layer can have, and that is not the rounding of its dtype, alone."""
+    """All single mistakes possible in this layer, without the rounding of its dtype."""
     return [(each,) for each in SUSPECTS if not finer(each, dtype) and planted(sample.port, (each,))]

@@ -1,4 +1,4 @@
-"""What rounding explains: in 16 bits, what the doctor's own layer errs by when it is run in that dtype."""
+"""Error bounds that rounding explains, from the doctor's own layer run in the same dtype."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from attention_bridge.parity.measure import (
     tolerances,
 )
 
-# Times what the doctor's layer errs by in float32, where only results are rounded: sums are rounded as well in a port,
-# and large scores make more of that than 4 u sqrt(n) says. Right layers with scores of hundreds err by 13 times.
+# Factor on the float32 error of the doctor's layer, which rounds results only. A port also rounds within sums, and
+# large scores amplify that beyond 4 u sqrt(n): correct layers with scores in the hundreds reach 13 times this error.
 SUMS = 16
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The bounds of a dtype.
+    """Error bounds of a dtype.
 
     Attributes:
-        dtype: the coarser one of the reference and the candidate.
-        tolerance: the largest error that rounding explains in the right layer.
-        usual: the largest root mean square of the error; infinite in 32 and 64 bits.
-        coarse: what the right layer computes when it is run in that dtype; in float64 what it computes.
-        reached: the largest error and root mean square that rounding explains even where these are not small
-            against the outputs.
+        dtype: the coarser dtype of the reference and the candidate.
+        tolerance: largest error of the correct layer that rounding explains.
+        usual: largest root-mean-square error that rounding explains; infinite in 32 and 64 bits.
+        coarse: outputs of the correct layer run in `dtype`.
+        reached: largest error and root-mean-square error that rounding explains, even where they are not small
+            relative to the outputs.
     """
 
     dtype: str
@@ -45,7 +45,7 @@ class Yardstick:
 
     @classmethod
     def of(cls, dtype: str, sample: Sample, own: Array) -> Yardstick:
-        """The yardstick of the right layer, which computes `own`."""
+        """Make the yardstick of the correct layer, whose float64 outputs are `own`."""
         terms = summed_terms(sample.port.weights, {"x": sample.port.x, "memory": sample.port.memory})
         fine = tolerances(dtype, terms)["output"]
         if dtype == "float64":
@@ -60,27 +60,29 @@ class Yardstick:
         return cls(dtype, *bounds, coarse, (CONSTANT * largest, CONSTANT * usual))
 
     def fits(self, outputs: Array, reference: Array) -> bool:
-        """Whether rounding explains the difference of a whole output and the reference, which is rounded as well."""
+        """Whether rounding explains the difference between outputs and reference, both of which are rounded."""
         both = self.tolerance if self.dtype in COARSE else 2 * self.tolerance
         return error(outputs, reference) <= both and mean_error(outputs, reference) <= self.usual
 
     @property
     def is_loud(self) -> bool:
-        """Whether rounding alone makes errors that are not small against the outputs."""
+        """Whether rounding alone makes errors that are not small relative to the outputs."""
         return self.dtype in COARSE and self.reached[0] > SMALL
 
     def reaches(self, outputs: Array, reference: Array) -> bool:
-        """Whether rounding explains the difference, were it small against the reference."""
+        """Whether rounding explains the difference, ignoring whether it is small relative to the reference."""
         largest, usual = self.reached
         return error(outputs, reference) <= largest and mean_error(outputs, reference) <= usual
 
     def explains(self, sample: Sample, wrong: Port, made: Array) -> bool:
-        """Whether rounding explains what is left when mistakes are planted; these have a rounding of their own.
+        """Whether rounding explains the rest of the difference once mistakes are planted.
+
+        The bounds come from the layer with the mistakes, which rounds differently from the correct one.
 
         Args:
-            sample: the outputs.
+            sample: the candidate's outputs.
             wrong: the layer with the mistakes.
-            made: what it computes.
+            made: outputs of that layer.
         """
         if self.dtype not in COARSE:
             return sample.distance(made) <= self.tolerance
@@ -93,7 +95,7 @@ class Yardstick:
 
 
 def mean_error(x: Array, reference: Array) -> float:
-    """The root of the mean square of the difference, relative to how far the numbers of the reference spread."""
+    """Root-mean-square difference relative to the standard deviation of the reference."""
     spread = float(np.std(reference)) or float(np.max(np.abs(reference), initial=0.0)) or 1.0
     return float(np.sqrt(np.mean((x - reference) ** 2))) / spread
 

@@ -1,1 +1,1 @@
-"""Pages of docs/ that are printed from what runs."""
+"""Generators of the pages in docs/ that are made from data and from runs."""

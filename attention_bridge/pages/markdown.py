@@ -1,4 +1,4 @@
-"""Tables in Markdown, for every page that is printed."""
+"""Markdown tables for the generated pages."""
 
 from collections.abc import Collection, Iterable
 
@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable
 def table(
     headings: Iterable[str], rows: Iterable[Iterable[str]], *, figures: Collection[int] | None = ()
 ) -> str:
-    """A table, its cells as they are.
+    """Format a Markdown table; the cells are not escaped.
 
     Args:
-        headings: one a column.
-        rows: of cells.
-        figures: the columns that are aligned to the right; None for all but the first.
+        headings: headings, one per column.
+        rows: rows of cells.
+        figures: indices of the right-aligned columns; None for all but the first.
     """
     headings = tuple(headings)
     right = range(1, len(headings)) if figures is None else figures

@@ -1,4 +1,4 @@
-"""What the proofs found, as a page in Markdown: every mechanism, dtype and mask, forward and backward, and on what."""
+"""The Markdown page of the proofs: errors of every mechanism, dtype and mask, forward and backward, and platforms."""
 
 import json
 import sys
@@ -25,31 +25,32 @@ Printed by `attention-bridge parity --markdown` with {versions}.
 
 {platforms}
 
-Compiled and exported are outputs and all gradients, in float32 with `"highest"` precision; neither holds float64 or a
-call of the host. TPU's kernel of attention is interpreted besides, against the definition, in the tests.
+Outputs and all gradients are compiled and exported in float32 with `"highest"` precision; no program has float64 or a
+host callback. The tests also run the TPU's attention kernel in the interpreter and compare it with the definition.
 
 `torch` and `jax`: largest error of the outputs against a float64 oracle in plain numpy, relative to the largest
-output, over every kind of mask and with dropout; `diff`: between the two frameworks; `grad`: the larger of the two
-errors of the gradients of every input and parameter against PyTorch's in float64, which are held against the oracle's
-along random directions, to 1e-12. Each `bound` follows from the dtype: 4 u sqrt(n) in float32,
+output, over every kind of mask and with dropout; `diff`: largest difference between the two frameworks; `grad`: largest
+error of either framework's gradients, of every input and parameter, against PyTorch's in float64, which agree with the
+oracle's along random directions to 1e-12. Each `bound` follows from the dtype: 4 u sqrt(n) in float32,
 with u the unit roundoff and n the number of terms summed (3 n for gradients); 1e-12 in float64; in bfloat16 four times
-the error that PyTorch's own operations make of the same inputs, or where it has none for them, that the module in
-float64 makes with every result rounded to bfloat16; and at most 0.1, or 0.2 of gradients.
-`same`: the share of all numbers in the outputs that, rounded to float32, have the same bits in both frameworks,
-rounded down. Of {elements:,} numbers that both computed in float64 and rounded, {different:,} have not, and
-{zeros:,} of these are zeros whose sign differs, as it does with the order of a sum.
+the error of PyTorch's own operations on the same inputs or, where PyTorch has none, of the module in float64 with every
+result rounded to bfloat16, and at most 0.1 for outputs and 0.2 for gradients.
+`same`: share of the output values that, rounded to float32, have the same bits in both frameworks, rounded down.
+Of the {elements:,} values computed in float64 and rounded to float32, the number that differ between the frameworks is
+{different:,}; the number of zeros of opposite sign among these, whose sign depends on the order of a sum, is {zeros:,}.
 
 {table}
 
 ## Under each mask
 
-The largest error of outputs and of gradients, of either framework, under each kind of mask that a mechanism takes.
+The largest error of the outputs and of the gradients, in either framework, under each kind of mask that a mechanism
+takes.
 
 {masks}"""
 
 
 def verdict_page(verdicts: Sequence[Verdict]) -> str:
-    """The page; programs for chips that are not here are made meanwhile, which takes a second a mechanism."""
+    """Make the page; this compiles programs for absent chips, which takes about a second per mechanism."""
     double = [verdict for verdict in verdicts if verdict.dtype == "float64"]
     elements, same, zeros = (
         sum(getattr(verdict, of) for verdict in double) for of in ("elements", "same_bits", "other_zeros")
@@ -76,7 +77,7 @@ def _masks(verdicts: Sequence[Verdict]) -> str:
 
 
 def _platforms(verdicts: Sequence[Verdict]) -> list[tuple[str, str, str]]:
-    """Where the mechanisms were run, and how far they go on other chips: compiled or exported, with gradients."""
+    """Rows for the platforms that ran the mechanisms, and for others, for which they are compiled or exported."""
     names = list(dict.fromkeys(verdict.name for verdict in verdicts))
     rows = []
     for platform in dict.fromkeys(verdict.platform for verdict in verdicts):

@@ -1,4 +1,4 @@
-"""Figures of the last proof of every mechanism, kept for the command `show`.
+"""Error figures of the last proof of every mechanism, stored for the command `show`.
 
 attention-bridge parity --all --json > proofs.json
 python -m attention_bridge.pages.proofs proofs.json > attention_bridge/data/proofs.json
@@ -26,13 +26,16 @@ KEPT = (
 
 
 def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The versions and the largest errors of each proof, as JSON keeps them.
+    """Extract the package versions and the largest errors of each proof.
 
     Args:
         rows: verdicts, as `attention-bridge parity --json` prints them.
 
+    Returns:
+        Contents of `data/proofs.json`: versions by package, and errors by mechanism and dtype.
+
     Raises:
-        ValueError: a proof that failed.
+        ValueError: a proof failed.
     """
     proofs: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
@@ -44,10 +47,10 @@ def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def proof_lines(name: str) -> list[str]:
-    """The figures of one mechanism for the terminal; none if there is no proof of it.
+    """The error figures of one mechanism as lines for the terminal; empty if it has no proof.
 
     Args:
-        name: of the mechanism, as `list` prints it.
+        name: name of the mechanism, as `list` prints it.
     """
     kept = json.loads(files("attention_bridge").joinpath("data", "proofs.json").read_text())
     if name not in kept["proofs"]:

@@ -1,4 +1,4 @@
-"""The facts as a page in Markdown."""
+"""The Markdown page `docs/rosetta.md`, made from the facts in `attention_bridge.rosetta`."""
 
 from collections.abc import Iterable
 from textwrap import fill
@@ -12,10 +12,10 @@ from attention_bridge.rosetta.versions import VERSIONS
 
 PAGE = """# Rosetta
 
-The same attention call in every framework, for a port on a Friday evening. Tests run every call below and compare
-what it does with what is written here.
+The same attention call in every framework, for porting code between them. Tests run every call below and compare its
+behaviour with this page.
 
-Printed by `python -m attention_bridge.pages.rosetta`; true of
+Printed by `python -m attention_bridge.pages.rosetta`; valid for
 {versions}.
 
 `keep` is a boolean mask of this project, `(batch, query, key)`: True where the query attends to the key. `x` and
@@ -25,55 +25,58 @@ Printed by `python -m attention_bridge.pages.rosetta`; true of
 
 {masks}
 
-*True* says what True does to a key. *Inverted* means: 0 is cast to False and -inf to True, and the call sees just
-what the mask hides. *Shapes* are those that are read as they say, *misread* those that are taken without a word and
-read as something else. A layer of Equinox has no batch: its shapes are those of one sample.
-`attention_bridge.masks` makes any of these masks out of any other.
+*True* is the meaning of True in a boolean mask: it *shows* a key to the query or *hides* (masks) it. A mask of 0 and
+-inf is *added* to the scores, *refused* with an error, or *inverted*: 0 is cast to False and -inf to True, so the call
+attends to exactly the masked keys. *Shapes* are the accepted mask shapes; *misread* shapes are accepted silently but
+read as another shape. A layer of Equinox has no batch axis, so its shapes are for one sample.
+`attention_bridge.masks` converts any of these masks to any other.
 
 ## The same call
 
 {calls}
 
-`torch.nn.MultiheadAttention` takes `(length, batch, embed)` unless it is told `batch_first=True`. Layers of NNX must
-be told `decode`, those of Haiku an initialiser.
+`torch.nn.MultiheadAttention` takes `(length, batch, embed)` unless `batch_first=True`. Layers of NNX need the argument
+`decode`, layers of Haiku an initialiser.
 
 {parameters}
 
-Scores are scaled by `1 / sqrt(head_dim)` in all of them. What is added to scores goes into `added`, another scale
-into `scale`; a dash means that there is no such argument.
+All of them scale the scores by `1 / sqrt(head_dim)`. *Added* is the argument for an additive bias of the scores,
+*scale* the argument for another scale; a dash means that there is no such argument.
 
 ## Causal calls and windows
 
 {causal}
 
-*Upper left*: the first query sees the first key alone, however many keys there are. *Lower right*: the last query
-sees all keys, as a cache needs it. `attention_bridge.masks.lower_right` is the second in the words of the first.
+*Upper left*: the first query attends to the first key alone, for any number of keys. *Lower right*: the last query
+attends to all keys, as decoding with a KV cache needs. `attention_bridge.masks.lower_right` makes the second mask for
+calls of the first kind.
 
 ## Attention weights
 
 {weights}
 
-`eager` is the same model built with `attn_implementation="eager"`: the default makes no weights.
+`eager` is the same model built with `attn_implementation="eager"`; the default returns no weights.
 
 ## Names and shapes
 
-`heads*head_dim` is one axis that holds the heads one after the other. Before these names Linen puts `params`, Haiku
-and Keras the name of the layer. Models are shown with the tensors of one layer's attention.
+`heads*head_dim` is one axis with the heads one after the other. Linen puts `params` before these names; Haiku and Keras
+put the name of the layer. For models, the tensors of one layer's attention are listed.
 
 {tensors}
 
-`attention_bridge.weights.convert` and `transfer` know each of these layouts by the name beside it.
+`attention_bridge.weights.convert` and `transfer` know these layouts by the names in the second column.
 
 ## Defaults that differ
 
 {defaults}
 
-## A query that sees nothing
+## Fully masked rows
 
 {empty}
 
-Zeros are those before the output projection, whose bias remains. The mean is that of *all* values, hidden ones too,
-and gradients flow into them. This project gives zeros, in the gradients too, on every path.
+A fully masked row is a query that may attend to no key. *Zeros* are before the output projection, whose bias is still
+added. The *mean* is over *all* values, masked ones included, and gradients flow into them. This project gives zeros on
+every path, in the gradients too.
 
 ## Silent traps
 
@@ -82,18 +85,16 @@ and gradients flow into them. This project gives zeros, in the gradients too, on
 
 
 def page() -> str:
-    """The page `docs/rosetta.md`."""
+    """Make the page `docs/rosetta.md`."""
     return PAGE.format(
         versions=fill(", ".join(f"{name} {version}" for name, version in VERSIONS.items()), 118),
-        masks=table(
-            ("call", "`keep` in its words", "True", "0 and -inf there", "shapes", "3 axes"), _masks()
-        ),
+        masks=table(("call", "`keep` converted", "True", "0 and -inf", "shapes", "3 axes"), _masks()),
         calls=table(
             ("call", "build", "use", "axes"),
             ((_name(p), _code(p.make), _code(p.call), f"`({p.layout.replace(' ', ', ')})`") for p in PEERS),
         ),
         parameters=table(
-            ("call", "first parameters of the class", "of the call", "added", "scale"),
+            ("call", "first parameters of the class", "first parameters of the call", "added", "scale"),
             (
                 (
                     _name(p),
@@ -105,9 +106,9 @@ def page() -> str:
                 for p in PEERS
             ),
         ),
-        causal=table(("call", "causal", "its diagonal ends", "window of 3", "keys seen"), _causal()),
+        causal=table(("call", "causal", "end of the diagonal", "window of 3", "visible keys"), _causal()),
         weights=table(
-            ("call", "how to get them", "axes", "dropout"),
+            ("call", "call that returns them", "axes", "dropout"),
             (
                 (
                     _name(p),
@@ -133,19 +134,19 @@ def page() -> str:
         ),
         defaults=table(
             ("", "PyTorch", "Flax", "Keras", "Equinox", "Haiku"),
-            ((d.what, d.torch, d.flax, d.keras, d.equinox, d.haiku) for d in DEFAULTS),
+            ((d.text, d.torch, d.flax, d.keras, d.equinox, d.haiku) for d in DEFAULTS),
         ),
         empty=table(
-            ("call", "when", "what it gets"),
+            ("call", "options", "result"),
             ((_name(p), each.when, each.result) for p in PEERS for each in p.empty),
         ),
-        traps="\n".join(f"{n}. {trap.what}<br>`{trap.cure}`" for n, trap in enumerate(TRAPS, 1)),
+        traps="\n".join(f"{n}. {trap.text}<br>`{trap.cure}`" for n, trap in enumerate(TRAPS, 1)),
     ).rstrip("\n")
 
 
 def _masks() -> Iterable[tuple[str, ...]]:
     for p in PEERS:
-        shapes = _shapes(p.masks) or "a function, no array"
+        shapes = _shapes(p.masks) or "a function, not an array"
         if p.misread:
             shapes += f"; misread: {_shapes(p.misread)}"
         yield _name(p), _code(p.mask), p.true, p.floats, shapes, _three(p)
@@ -156,17 +157,17 @@ def _shapes(shapes: Iterable[str]) -> str:
 
 
 def _three(peer: Peer) -> str:
-    """How a mask of three axes is read."""
+    """Interpretation of a mask of three axes."""
     readings = {
-        "batch query key": "a mask a sample",
-        "heads query key": "a mask a head",
-        "batch*heads query key": "a mask for each head of each sample, sample by sample",
+        "batch query key": "one mask per sample",
+        "heads query key": "one mask per head",
+        "batch*heads query key": "one mask per head of each sample, sample by sample",
     }
     for shape, reading in readings.items():
         if shape in peer.masks:
             return reading
     misread = [shape for shape in readings if shape in peer.misread]
-    return "taken and misread" if misread else "refused"
+    return "accepted and misread" if misread else "refused"
 
 
 def _causal() -> Iterable[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""The catalogue and its proofs as tables: for the terminal, as JSON rows, and the catalogue as Markdown."""
+"""The catalogue and its proofs as terminal tables and JSON rows, and the catalogue as Markdown."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # proofs need both frameworks, the catalogue needs neither
 
 
 def mechanism_rows(mechanisms: Sequence[Mechanism]) -> list[dict[str, Any]]:
-    """One object a mechanism."""
+    """One JSON object per mechanism."""
     return [
         {
             "name": mechanism.name,
@@ -37,7 +37,7 @@ def mechanism_rows(mechanisms: Sequence[Mechanism]) -> list[dict[str, Any]]:
 
 
 def mechanism_table(mechanisms: Sequence[Mechanism]) -> Table:
-    """The catalogue for the terminal."""
+    """The catalogue as a table for the terminal."""
     table = _plain_table("mechanism", "family", "paper")
     for m in mechanisms:
         table.add_row(m.name, m.family, f"{m.paper.authors} {m.paper.year}")
@@ -45,7 +45,7 @@ def mechanism_table(mechanisms: Sequence[Mechanism]) -> Table:
 
 
 def mechanism_lines(mechanism: Mechanism) -> list[str]:
-    """One mechanism for the terminal; signatures of a framework that is not installed are left out."""
+    """One mechanism as lines for the terminal; signatures of a framework that is not installed are omitted."""
     m, paper = mechanism, mechanism.paper
     decoding = f"with a {m.decoding}" if m.decoding else f"none: {m.no_decoding}" if m.no_decoding else "none"
     rows = [
@@ -63,7 +63,7 @@ def mechanism_lines(mechanism: Mechanism) -> list[str]:
 
 
 def _signatures(package: str, name: str) -> Iterator[str]:
-    """The constructor and the call of a class."""
+    """The signatures of the constructor and the call of a class."""
     try:
         module = import_module(package)
     except ModuleNotFoundError as error:
@@ -86,10 +86,10 @@ def _default(parameter: inspect.Parameter) -> str:
 
 
 def mechanism_markdown(mechanisms: Sequence[Mechanism]) -> str:
-    """The catalogue as a page in Markdown, a table a family."""
+    """The catalogue as a Markdown page with one table per family."""
     families = dict.fromkeys(mechanism.family for mechanism in mechanisms)
     tables = [
-        f"## {family}\n\n| mechanism | equation | paper | reads on with | PyTorch | JAX |\n|---|---|---|---|---|---|\n"
+        f"## {family}\n\n| mechanism | equation | paper | decodes with | PyTorch | JAX |\n|---|---|---|---|---|---|\n"
         + "\n".join(_catalogue_row(m) for m in mechanisms if m.family == family)
         for family in families
     ]
@@ -98,9 +98,9 @@ def mechanism_markdown(mechanisms: Sequence[Mechanism]) -> str:
 
 CATALOGUE_PAGE = """# The catalogue
 
-Printed by `attention-bridge list --markdown`: {number} entries. How close the mirrors come to a float64 oracle is in
-[parity.md](parity.md), how close to implementations by others in [peers.md](peers.md). A mechanism that is causal, or
-can be, reads on where an earlier call stopped, with a cache or a state.
+Printed by `attention-bridge list --markdown`: {number} entries. [parity.md](parity.md) lists the errors of the
+mirrors against a float64 oracle, [peers.md](peers.md) against other implementations. Causal mechanisms decode
+incrementally with the KV cache or recurrent state named in "decodes with".
 
 {tables}"""
 
@@ -113,7 +113,7 @@ def _catalogue_row(m: Mechanism) -> str:
 
 
 def verdict_rows(verdicts: Sequence["Verdict"]) -> list[dict[str, Any]]:
-    """One object a proof."""
+    """One JSON object per proof."""
     return [asdict(verdict) for verdict in verdicts]
 
 
@@ -121,7 +121,7 @@ HEADINGS = ("mechanism", "dtype", "torch", "jax", "diff", "bound", "grad", "boun
 
 
 def verdict_table(verdicts: Sequence["Verdict"]) -> Table:
-    """The proofs for the terminal."""
+    """The proofs as a table for the terminal."""
     table = _plain_table(*HEADINGS)
     for verdict in verdicts:
         *cells, ok = verdict_cells(verdict)
@@ -130,7 +130,7 @@ def verdict_table(verdicts: Sequence["Verdict"]) -> Table:
 
 
 def verdict_cells(verdict: "Verdict") -> tuple[str, ...]:
-    """A row of `HEADINGS`."""
+    """Cells of one proof, in the order of `HEADINGS`."""
     gradient = max(verdict.torch_gradient_err, verdict.jax_gradient_err)
     figures = (
         verdict.torch_err,
@@ -150,7 +150,7 @@ def verdict_cells(verdict: "Verdict") -> tuple[str, ...]:
 
 
 def _plain_table(*headings: str) -> Table:
-    """A table without lines that fits 80 columns; only its last column is folded if the terminal is narrower."""
+    """Make a table without lines, for 80 columns; only the last column folds in a narrower terminal."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
         table.add_column(heading, no_wrap=heading != headings[-1], overflow="fold")

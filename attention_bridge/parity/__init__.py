@@ -1,4 +1,4 @@
-"""Parity: the outputs of two modules compared, and the proof of every mechanism against its float64 oracle."""
+"""Parity: comparison of two modules, and the proof of every mechanism against its float64 oracle."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from attention_bridge.parity.comparison import pinned_precision as pinned_precision
     from attention_bridge.parity.comparison import same_bits as same_bits
 
-# The public names, each in its module; a module is imported when its name is asked for.
+# Public names and their modules; a module is imported when its name is first used.
 PUBLIC = {
     "Difference": "attention_bridge.parity.comparison",
     "assert_parity": "attention_bridge.parity.comparison",

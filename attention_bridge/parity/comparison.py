@@ -1,13 +1,12 @@
-"""Proving that a PyTorch module and a JAX module compute the same thing.
+"""Comparison of a PyTorch module and a JAX module, forward and backward.
 
-`compare` runs both on the same inputs, forward and backward, and measures every output and every gradient
-against a float64 reference; `assert_parity` raises if one is further away than rounding explains, and names the
-first tensor that is.
+`compare` runs both on the same inputs and measures the error of every output and every gradient against a float64
+reference. `assert_parity` raises if an error is larger than rounding explains, and names the first tensor that differs.
 
 The measure is err(x) = max|x - reference| / max|reference| and the bound is err <= 4 u sqrt(n): u is the unit
-roundoff of the dtype, n the number of terms summed on the way, and the constant is the same for everything. In dtypes
-of 16 bits that exceeds 1 soon; there the bound is four times what PyTorch errs by in the same dtype, and at most 0.1,
-or 0.2 of gradients.
+roundoff of the dtype, n the number of terms summed, and the constant is the same for all modules. In 16-bit dtypes this
+bound soon exceeds 1; there the bound is four times PyTorch's own error in the same dtype, and at most 0.1 for outputs
+and 0.2 for gradients.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +36,7 @@ VANISHING = 1e-12
 
 @contextmanager
 def pinned_precision() -> Iterator[None]:
-    """Matrix products in the full precision of their dtype, in both frameworks, while the context lasts.
+    """Use the full precision of the dtype for matrix products in both frameworks while the context is active.
 
     By default JAX multiplies float32 through bfloat16 on TPU and TF32 on recent GPUs; PyTorch may use TF32.
     """
@@ -52,18 +51,18 @@ def pinned_precision() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one tensor is from the reference in each framework, and from one framework to the other.
+    """Errors of one tensor: each framework against the reference, and JAX against PyTorch.
 
     Attributes:
-        name: of the output, input or parameter.
+        name: name of the output, input or parameter.
         kind: `output` or `gradient`.
         torch_err: error of PyTorch against the reference.
         jax_err: error of JAX against the reference.
         diff: error of JAX against PyTorch.
-        tolerance: the bound on the first two; twice it bounds the third.
-        elements: how many numbers the tensor holds.
-        same_bits: how many of them, rounded to float32, have the same bits in both frameworks.
-        other_zeros: how many of the others are zero in both, with another sign.
+        tolerance: bound on `torch_err` and `jax_err`; `diff` may be twice as large.
+        elements: number of elements of the tensor.
+        same_bits: number of elements that, rounded to float32, have the same bits in both frameworks.
+        other_zeros: number of elements that are zeros of opposite sign.
     """
 
     name: str
@@ -78,7 +77,7 @@ class Difference:
 
     @property
     def ok(self) -> bool:
-        """Whether rounding explains all three."""
+        """Whether rounding explains all three errors."""
         return max(self.torch_err, self.jax_err, self.diff / 2) <= self.tolerance
 
     def __str__(self) -> str:
@@ -92,16 +91,16 @@ class Difference:
 def differences(
     torch_run: Run, jax_run: Run, reference: Run, bounds: Mapping[str, float]
 ) -> list[Difference]:
-    """Every output and gradient of two runs, measured.
+    """Measure every output and gradient of two runs.
 
     Args:
-        torch_run: what PyTorch made.
-        jax_run: what JAX made.
-        reference: what is right, in float64.
-        bounds: the tolerance of each kind, `output` and `gradient`.
+        torch_run: outputs and gradients of PyTorch.
+        jax_run: outputs and gradients of JAX.
+        reference: outputs and gradients of the reference, in float64.
+        bounds: tolerances of `output` and `gradient`.
 
     Raises:
-        ValueError: the runs do not hold the same tensors, or no output.
+        ValueError: the runs have different tensors, or no output.
     """
     if not torch_run.outputs and not jax_run.outputs:
         raise ValueError("both modules must return at least one array or number, got none")
@@ -131,7 +130,7 @@ def _unequal(x: np.ndarray, reference: np.ndarray) -> float:
 
 
 def same_bits(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int]:
-    """How many elements, rounded to float32, have the same bits in both, and how many are zeros of another sign."""
+    """Count the elements that have the same bits once rounded to float32, and the zeros of opposite sign."""
     if ours.shape != theirs.shape:
         return 0, 0
     ours, theirs = (np.ascontiguousarray(x, np.float32) for x in (ours, theirs))
@@ -140,9 +139,10 @@ def same_bits(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int]:
 
 
 def gradient_scales(gradients: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What the error of each gradient is relative to: its largest number.
+    """The scale of each gradient's error: its largest magnitude.
 
-    Where that is rounding alone, as of a bias of keys, which no softmax sees, it is the largest of all gradients.
+    A gradient that is zero but for rounding, such as the gradient of a key bias, which cancels in the softmax, has the
+    largest magnitude of all gradients as its scale.
     """
     scales = {name: float(np.max(np.abs(x), initial=0.0)) for name, x in gradients.items()}
     largest = max(scales.values(), default=0.0)
@@ -152,17 +152,18 @@ def gradient_scales(gradients: Mapping[str, np.ndarray]) -> dict[str, float]:
 def compare(
     torch_module: torch.nn.Module, jax_module: nnx.Module, *inputs: Any, platform: str = "cpu", **kwargs: Any
 ) -> list[Difference]:
-    """Measure how far two modules are from one another, forward and backward.
+    """Measure the differences between a PyTorch module and a JAX module, forward and backward.
 
-    The reference is the torch module in float64. Both run as they are: put them in `eval()` mode, or give them
-    dropout masks, for a comparison that chance does not decide.
+    The reference is the torch module in float64. The modules run in their present mode: put them in `eval()` mode, or
+    pass dropout masks, so that the comparison is not random.
 
     Args:
-        torch_module: the one.
-        jax_module: the other, with the same weights (see `attention_bridge.weights.transfer`).
-        inputs: arrays of numpy or either framework; floating-point ones are differentiated.
-        platform: where JAX runs: `cpu`, `gpu` or `tpu`.
-        kwargs: further arguments of both calls, by the same names in both.
+        torch_module: the PyTorch module.
+        jax_module: the JAX module with the same weights (see `attention_bridge.weights.transfer`).
+        inputs: positional arguments of both calls, arrays of numpy or either framework; gradients are taken of
+            floating-point ones.
+        platform: platform that JAX runs on: `cpu`, `gpu` or `tpu`.
+        kwargs: keyword arguments of both calls.
 
     Returns:
         One `Difference` for each output, then for each gradient.
@@ -194,11 +195,21 @@ def compare(
 def assert_parity(
     torch_module: torch.nn.Module, jax_module: nnx.Module, *inputs: Any, platform: str = "cpu", **kwargs: Any
 ) -> None:
-    """Raise unless two modules compute the same thing; arguments and errors as in `compare`.
+    """Raise unless a PyTorch module and a JAX module compute the same outputs and gradients.
+
+    Args:
+        torch_module: the PyTorch module.
+        jax_module: the JAX module with the same weights (see `attention_bridge.weights.transfer`).
+        inputs: positional arguments of both calls, arrays of numpy or either framework; gradients are taken of
+            floating-point ones.
+        platform: platform that JAX runs on: `cpu`, `gpu` or `tpu`.
+        kwargs: keyword arguments of both calls.
 
     Raises:
-        AssertionError: they do not; the message names the first submodule whose output differs, the first
-            tensor that does, and lists them all.
+        AssertionError: an output or a gradient differs; the message names the first submodule whose output differs and
+            the first tensor that differs, and lists all tensors.
+        ValueError: the modules do not have the same outputs or parameters.
+        PlatformError: JAX has no such platform.
     """
     found = compare(torch_module, jax_module, *inputs, platform=platform, **kwargs)
     failures = [difference for difference in found if not difference.ok]
@@ -222,14 +233,14 @@ def assert_parity(
 def _named_inputs(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of a call by name, arrays of either framework in numpy."""
+    """The arguments of a call by name; arrays of either framework are converted to numpy."""
     arrays = (np.ndarray, jax.Array, torch.Tensor)
     bound = bind(module, args, kwargs)
     return {name: to_numpy(name, x) if isinstance(x, arrays) else x for name, x in bound.items()}
 
 
 def _positional(named: Mapping[str, Any], inputs: tuple[Any, ...]) -> tuple[str, ...]:
-    """The names, in PyTorch, of the inputs that are passed by position."""
+    """The PyTorch names of the inputs that are passed by position."""
     return tuple(named)[: len(inputs)]
 
 
@@ -238,6 +249,6 @@ def _parameters(module: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def _coarsest_dtype(tensors: Mapping[str, Any]) -> str:
-    """The floating-point dtype with the largest roundoff among the tensors."""
+    """The floating-point dtype with the largest unit roundoff among the tensors."""
     names = {str(x.dtype) for x in tensors.values() if is_float(x)}
     return max(names & UNIT_ROUNDOFF.keys(), key=UNIT_ROUNDOFF.__getitem__, default="float32")

@@ -1,7 +1,7 @@
 """The smallest instance of each mechanism, the same in both frameworks: weights, inputs, masks and modules.
 
-All numbers are random and lie on the bfloat16 grid, so that every dtype holds them exactly and one reference
-serves all. PyTorch is imported where a module of it is built.
+All values are random bfloat16 numbers, so that every dtype holds them exactly and one reference serves all dtypes.
+PyTorch is imported only where one of its modules is built.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ MASKS = (
     "causal and padding",
     "empty row",
 )
-KEY_MASKS = ("none", "padding", "empty row")  # for what can hide a key from all queries, or from none
-DROPOUT = 0.5  # so that 1 / (1 - rate) is exact
+KEY_MASKS = ("none", "padding", "empty row")  # for mechanisms that mask a key for all queries or for none
+DROPOUT = 0.5  # 1 / (1 - rate) is exact
 
 
 def cases(mechanism: Mechanism, dtype: str) -> tuple[str, ...]:
-    """The kinds of mask that the mechanism takes, and dropout where a keep-mask can be given for it."""
+    """The kinds of mask that the mechanism takes, and `dropout` if it takes a dropout mask."""
     keyed = all(axes[1:3] == ("one", "one") for axes in mechanism.masks.values())
     masks = MASKS if not keyed else KEY_MASKS if mechanism.masks else MASKS[:1]
-    native = mechanism.native is not None and dtype == "bfloat16"  # such a peer takes no keep-mask
+    native = mechanism.native is not None and dtype == "bfloat16"  # such a peer takes no dropout mask
     return (*masks, "dropout") if mechanism.keep and not native else masks
 
 
 @cache
 def parameters(mechanism: Mechanism) -> Arrays:
-    """Random weights and buffers for the mechanism, by hub name, in float64 on the bfloat16 grid."""
+    """Random weights and buffers of the mechanism by canonical name, bfloat16 values in float64."""
     rng = np.random.default_rng(1)
     module = build(mechanism.module, "torch_attention", {"device": "meta"})
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -58,7 +58,7 @@ def parameters(mechanism: Mechanism) -> Arrays:
 
 @cache
 def inputs(mechanism: Mechanism, case: str) -> Arrays:
-    """Random inputs for the mechanism, floats in float64 on the bfloat16 grid, with the masks of the case."""
+    """Random inputs of the mechanism with the masks of the case; floats are bfloat16 values in float64."""
     rng = np.random.default_rng(2)
     given = {
         name: on_bfloat16_grid(rng.standard_normal(mechanism.shape(axes)))
@@ -72,14 +72,14 @@ def inputs(mechanism: Mechanism, case: str) -> Arrays:
         return {**given, "dropout_keep": rng.random(mechanism.shape(mechanism.keep)) < 1 - DROPOUT}
     if case != "none":
         masks = {name: mask(case, mechanism.shape(axes), rng) for name, axes in mechanism.masks.items()}
-        if mechanism.family == "models":  # which read two axes as (batch, length)
+        if mechanism.family == "models":  # models read a mask of rank 2 as (batch, length)
             masks = {name: x[None] if x.ndim == 2 else x for name, x in masks.items()}
         given.update(masks)
     return given
 
 
 def mask(case: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A mask of that kind for weights of `shape` (batch, heads, query, key)."""
+    """Make a mask of the kind `case` for attention weights of `shape`, (batch, heads, query, key)."""
     batch, heads, query_len, key_len = shape
     query, key = np.arange(query_len)[:, None], np.arange(key_len)
     padding = (key < rng.integers(1, key_len, (batch, 1)))[:, None, None]
@@ -97,13 +97,13 @@ def mask(case: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
         return (key <= query) & padding
     random = rng.random((batch, heads, query_len, key_len)) < 0.7
     if case == "empty row":
-        random[0, :, 1:2] = False  # one query of the first element sees nothing
-        random[1, 0] = False  # no query of the second does, in one head
+        random[0, :, 1:2] = False  # one query of the first element is fully masked
+        random[1, 0] = False  # every query of the second is, in one head
     return random
 
 
 def with_full_masks(mechanism: Mechanism, given: Arrays) -> Arrays:
-    """The same inputs with every mask broadcast to all four axes that it may have."""
+    """Broadcast every mask of the inputs to all of its four axes."""
     masks = {name: given[name] for name in mechanism.masks if name in given}
     four_axes = {name: x[:, None] if x.ndim == 3 else x for name, x in masks.items()}
     full = {
@@ -114,7 +114,7 @@ def with_full_masks(mechanism: Mechanism, given: Arrays) -> Arrays:
 
 
 def jax_with(part: Part, weights: Any, options: dict[str, Any]) -> nnx.Module:
-    """Build a part from the JAX mirror with these weights, in evaluation mode."""
+    """Build a part from the JAX mirror with the given weights, in evaluation mode."""
     module = jax_shapes(part, options)
     module.eval()
     return transfer(weights, module)
@@ -122,7 +122,7 @@ def jax_with(part: Part, weights: Any, options: dict[str, Any]) -> nnx.Module:
 
 @cache
 def torch_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> torch.nn.Module:
-    """The mechanism in PyTorch with the proof's weights, in evaluation mode."""
+    """Build the mechanism in PyTorch with the weights of the proof, in evaluation mode."""
     import torch
 
     options = {"dtype": getattr(torch, dtype), "dropout": DROPOUT}
@@ -132,17 +132,17 @@ def torch_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> tor
 
 @cache
 def jax_module(mechanism: Mechanism, dtype: str, platform: str = "cpu") -> nnx.Module:
-    """The mechanism in JAX with the proof's weights, in evaluation mode."""
+    """Build the mechanism in JAX with the weights of the proof, in evaluation mode."""
     options = {"param_dtype": dtype, "dropout": DROPOUT}
     with on_platform(platform, float64=dtype == "float64"):
         return jax_with(mechanism.module, cast_parameters(mechanism, dtype), options)
 
 
 def cast_parameters(mechanism: Mechanism, dtype: str) -> Arrays:
-    """The mechanism's weights in that dtype, which holds them exactly."""
+    """Cast the mechanism's weights to a dtype, which holds them exactly."""
     return {name: x.astype(numpy_dtype(dtype)) for name, x in parameters(mechanism).items()}
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
-    """The dtype of that name, bfloat16 among them."""
+    """The numpy dtype of a name, including `bfloat16`."""
     return np.dtype(getattr(ml_dtypes, dtype, dtype))

@@ -1,7 +1,8 @@
-"""The one measure of how far numbers are from what is right, and the bound that rounding explains.
+"""The error measure of all comparisons, and the bound that rounding explains.
 
-err(x) = max|x - reference| / max|reference|, and err <= 4 u sqrt(n): see `attention_bridge.parity.comparison`. In
-dtypes of 16 bits the bound is four times the reference's own error in that dtype. Neither framework is needed.
+The measure is err(x) = max|x - reference| / max|reference|, and the bound is err <= 4 u sqrt(n), with u the unit
+roundoff of the dtype and n the number of terms summed. In 16-bit dtypes the bound is four times the reference's own
+error in that dtype. Neither framework is needed.
 """
 
 from collections.abc import Mapping
@@ -10,21 +11,21 @@ from typing import Any
 import numpy as np
 
 CONSTANT = 4.0
-COARSE = ("float16", "bfloat16")  # in these 4 u sqrt(n) may exceed 1
-# The largest error that is small against the numbers themselves. Right layers in 16 bits err by up to 0.01 in
-# `benchmarks.doctor`, the catalogue's outputs by 0.02, four times which is below; zeros err by 1. In gradients terms
-# cancel: those of the catalogue's encoder and decoder err by up to 0.11.
+COARSE = ("float16", "bfloat16")  # in these dtypes 4 u sqrt(n) may exceed 1
+# The largest error that counts as small relative to the values. In 16 bits, correct layers have errors up to 0.01 in
+# `benchmarks.doctor` and the catalogue's outputs up to 0.02; four times these is below the bound. An output of zeros
+# has error 1. Gradients have larger errors because terms cancel: the catalogue's encoder and decoder reach 0.11.
 SMALL = 0.1
 SMALL_GRADIENT = 0.2
-UNDERFLOW = 2.0**-126  # the least normal number of float32 and of bfloat16
+UNDERFLOW = 2.0**-126  # the smallest normal number of float32 and bfloat16
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 def error(x: np.ndarray, reference: np.ndarray, scale: float | None = None) -> float:
-    """max|x - reference| / scale, the scale being max|reference|.
+    """Relative error max|x - reference| / scale, with scale max|reference| by default.
 
-    Infinite where shapes differ, x is not finite, or the scale is zero and x is not. What underflow explains, a
-    distance below the least normal number of float32, is no error of a coarser dtype than float64.
+    The error is infinite if shapes differ, `x` is not finite, or the scale is zero and `x` is not. Except in float64, a
+    distance below the smallest normal number of float32 counts as zero, since underflow explains it.
     """
     if x.shape != reference.shape:
         return float("inf")
@@ -39,10 +40,10 @@ def error(x: np.ndarray, reference: np.ndarray, scale: float | None = None) -> f
 
 
 def tolerances(dtype: str, terms: int) -> dict[str, float]:
-    """The largest errors that rounding explains after sums of so many terms in all: 4 u sqrt(terms).
+    """The largest errors that rounding explains after sums of `terms` terms in all: 4 u sqrt(terms).
 
-    A gradient goes the way three times: forward, back to the inputs, and into the parameters. In float64 the
-    bound is 1e-12, for there the reference is rounded as well.
+    A gradient has three times the terms: forward, back to the inputs, and into the parameters. In float64 the bound is
+    1e-12, since the reference is rounded as well.
     """
     if dtype == "float64":
         return {"output": 1e-12, "gradient": 1e-12}
@@ -55,20 +56,20 @@ def coarse_tolerance(dtype: str, reference_error: float, kind: str = "output") -
 
     Args:
         dtype: `float16` or `bfloat16`.
-        reference_error: of the reference, run in that dtype, against the reference in float64.
+        reference_error: error of the reference run in that dtype, against the reference in float64.
         kind: `output` or `gradient`.
 
     Returns:
-        At least four times the unit roundoff, and never more than is small against the numbers themselves.
+        The bound: at least four times the unit roundoff, and at most `SMALL` or `SMALL_GRADIENT`.
     """
     most = SMALL_GRADIENT if kind == "gradient" else SMALL
     return min(most, CONSTANT * max(UNIT_ROUNDOFF[dtype], reference_error))
 
 
 def summed_terms(parameters: Mapping[str, np.ndarray], inputs: Mapping[str, Any]) -> int:
-    """How many terms are summed on the way from the inputs to the outputs.
+    """Number of terms summed between the inputs and the outputs.
 
-    Every matrix sums over its columns; attention sums over features and keys, which are axes of the inputs.
+    Every matrix product sums over the columns; attention sums over features and keys, which are axes of the inputs.
     """
     fan_in = sum(x.shape[-1] for x in parameters.values() if x.ndim > 1)
     return fan_in + sum(size for x in inputs.values() if isinstance(x, np.ndarray) for size in x.shape)

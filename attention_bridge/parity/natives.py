@@ -1,7 +1,7 @@
-"""The mechanisms by PyTorch's own operations, in whatever dtype they are given: what a user would write today.
+"""The mechanisms in PyTorch's own operations, as a user would write them, in any dtype.
 
-Its error in bfloat16 is the yardstick for ours; in float32 it is one more independent peer. Each function takes
-a state_dict and the inputs of the mechanism, and returns its output.
+Their error in bfloat16 is the yardstick for this package; in float32 they are one more independent peer. Each function
+takes a state dict and the inputs of the mechanism, and returns its output.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ def _by_scores(scores: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
 def basic_attention(
     p: Parameters, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """See `attention_basics.BasicAttention`."""
+    """`attention_basics.BasicAttention` in PyTorch's own operations."""
     hidden = torch.tanh(_linear(p, "q_proj", query)[:, :, None] + _linear(p, "k_proj", key)[:, None])
     return _by_scores(_linear(p, "score_proj", hidden).squeeze(-1), value, mask)
 
@@ -48,21 +48,21 @@ def basic_attention(
 def luong_dot_attention(
     p: Parameters, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """See `attention_basics.DotScore`."""
+    """`attention_basics.DotScore` in PyTorch's own operations."""
     return _by_scores(query @ key.mT, value, mask)
 
 
 def luong_general_attention(
     p: Parameters, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """See `attention_basics.GeneralScore`."""
+    """`attention_basics.GeneralScore` in PyTorch's own operations."""
     return _by_scores(query @ _linear(p, "score.proj", key).mT, value, mask)
 
 
 def luong_concat_attention(
     p: Parameters, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """See `attention_basics.ConcatScore`."""
+    """`attention_basics.ConcatScore` in PyTorch's own operations."""
     pairs = (-1, query.shape[1], key.shape[1], -1)
     joined = torch.cat([query[:, :, None].expand(pairs), key[:, None].expand(pairs)], dim=-1)
     hidden = torch.tanh(_linear(p, "score.concat_proj", joined))
@@ -72,19 +72,19 @@ def luong_concat_attention(
 def scaled_dot_product_attention(
     p: Parameters, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """See `attention_basics.ScaledDotProductAttention`."""
+    """`attention_basics.ScaledDotProductAttention` in PyTorch's own operations."""
     return F.scaled_dot_product_attention(
         query[:, None], key[:, None], value[:, None], attn_mask=_four_axes(mask)
     )[:, 0]
 
 
 def self_attention(p: Parameters, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """See `self_attention.SelfAttention`."""
+    """`self_attention.SelfAttention` in PyTorch's own operations."""
     return cross_attention(p, x, x, mask)
 
 
 def cross_attention(p: Parameters, query: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-    """See `cross_attention.CrossAttention`."""
+    """`cross_attention.CrossAttention` in PyTorch's own operations."""
     query, key, value = (
         _linear(p, "q_proj", query),
         _linear(p, "k_proj", memory),
@@ -96,7 +96,7 @@ def cross_attention(p: Parameters, query: Tensor, memory: Tensor, mask: Tensor |
 def multi_head_cross_attention(
     p: Parameters, query: Tensor, memory: Tensor, mask: Tensor | None = None, prefix: str = ""
 ) -> Tensor:
-    """See `cross_attention.MultiHeadCrossAttention`."""
+    """`cross_attention.MultiHeadCrossAttention` in PyTorch's own operations."""
     query, key, value = (
         _linear(p, prefix + name, x).unflatten(-1, (HEADS, -1)).transpose(1, 2)
         for name, x in (("q_proj", query), ("k_proj", memory), ("v_proj", memory))
@@ -106,12 +106,12 @@ def multi_head_cross_attention(
 
 
 def multi_head_self_attention(p: Parameters, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """See `self_attention.MultiHeadSelfAttention`."""
+    """`self_attention.MultiHeadSelfAttention` in PyTorch's own operations."""
     return multi_head_cross_attention(p, x, x, mask)
 
 
 def causal_self_attention(p: Parameters, x: Tensor, mask: Tensor | None = None, prefix: str = "") -> Tensor:
-    """See `self_attention.CausalSelfAttention`."""
+    """`self_attention.CausalSelfAttention` in PyTorch's own operations."""
     causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
     four_axes = _four_axes(mask)
     return multi_head_cross_attention(p, x, x, causal if four_axes is None else causal & four_axes, prefix)
@@ -131,7 +131,7 @@ def encoder_decoder_attention(
     norm_first: bool,
     activation: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """See `cross_attention.EncoderDecoderAttention`."""
+    """`cross_attention.EncoderDecoderAttention` in PyTorch's own operations."""
     sublayers = {
         "self_norm": lambda x: causal_self_attention(p, x, self_mask, "self_attention."),
         "cross_norm": lambda x: multi_head_cross_attention(p, x, memory, memory_mask, "cross_attention."),
@@ -149,7 +149,7 @@ encoder_decoder_attention_pre_norm = partial(encoder_decoder_attention, norm_fir
 
 
 def encoder(p: Parameters, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-    """See `models.Encoder`."""
+    """`models.Encoder` in PyTorch's own operations."""
     x = F.embedding(tokens, p["token_embedding.weight"]) + p["type_embedding.weight"][0]
     x = _norm(p, "embedding_norm", x + p["position_embedding.weight"][: tokens.shape[1]], 1e-12)
     for layer in range(MODEL_SIZES["num_layers"]):
@@ -161,7 +161,7 @@ def encoder(p: Parameters, tokens: Tensor, mask: Tensor | None = None) -> Tensor
 
 
 def decoder(p: Parameters, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-    """See `models.Decoder`."""
+    """`models.Decoder` in PyTorch's own operations."""
     x = F.embedding(tokens, p["token_embedding.weight"]) + p["position_embedding.weight"][: tokens.shape[1]]
     for layer in range(MODEL_SIZES["num_layers"]):
         prefix = f"layers.{layer}."

@@ -1,11 +1,11 @@
 """The proof of a mechanism: both mirrors against its float64 oracle, and against each other.
 
-One instance of the catalogue's entry is built in each framework, with the same random weights and inputs, on
-numbers that every dtype holds exactly. It is run under every kind of mask, forward and backward. Outputs are held
-against the oracle, gradients against PyTorch's in float64, and these against the oracle's along random directions. In
-float32 and float64 the bound is that of `attention_bridge.parity.comparison`. In bfloat16 it is four times the error of
-PyTorch's own operations on the same inputs, or where it has none, of the mechanism in float64 with every result rounded
-to bfloat16; and at most 0.1, or 0.2 of gradients.
+One instance of the catalogue's entry is built in each framework, with the same random weights and inputs, whose values
+every dtype holds exactly. It runs under every kind of mask, forward and backward. Outputs are compared with the oracle
+and gradients with PyTorch's in float64; these are compared with the oracle's slopes along random directions. In float32
+and float64 the bound is 4 u sqrt(n), as in `attention_bridge.parity.comparison`. In bfloat16 it is four times the error
+of PyTorch's own operations on the same inputs or, where PyTorch has none, of the mechanism in float64 with every result
+rounded to bfloat16; and at most 0.1 for outputs and 0.2 for gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,26 +51,26 @@ DIRECTIONS = 2
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the proof of one mechanism in one dtype found; every figure is that of the worst case.
+    """Result of the proof of one mechanism in one dtype; every figure is of the worst case.
 
     Attributes:
-        name: of the mechanism.
+        name: name of the mechanism.
         dtype: `float32`, `float64` or `bfloat16`.
-        platform: where JAX ran.
+        platform: platform that JAX ran on.
         torch_err: error of PyTorch's outputs against the oracle.
         jax_err: error of JAX's outputs against the oracle.
         diff: difference of JAX's outputs from PyTorch's.
         gradient_diff: difference of JAX's gradients from PyTorch's.
-        tolerance: the bound on `torch_err` and `jax_err`; twice it bounds `diff`.
-        torch_gradient_err: error of PyTorch's gradients against its own in float64, see `wrong_slopes`.
-        jax_gradient_err: error of JAX's gradients against the same.
-        gradient_tolerance: the bound on these; twice it bounds `gradient_diff`.
-        elements: how many numbers the outputs hold, over all cases.
-        same_bits: how many of them, rounded to float32, have the same bits in both.
-        other_zeros: how many of the others are zero in both, with another sign.
-        by_case: for each kind of mask, and for dropout, the larger error of the outputs and of the gradients.
-        ok: whether all is within its bound, in every case.
-        failures: what is not, one line each.
+        tolerance: bound on `torch_err` and `jax_err`; `diff` may be twice as large.
+        torch_gradient_err: error of PyTorch's gradients against its gradients in float64, see `wrong_slopes`.
+        jax_gradient_err: error of JAX's gradients against PyTorch's in float64.
+        gradient_tolerance: bound on the two gradient errors; `gradient_diff` may be twice as large.
+        elements: number of elements of the outputs, over all cases.
+        same_bits: number of elements that, rounded to float32, have the same bits in both frameworks.
+        other_zeros: number of elements that are zeros of opposite sign.
+        by_case: largest output error and largest gradient error for each kind of mask, and for dropout.
+        ok: whether every error is within its bound, in every case.
+        failures: the errors that are not, one line each.
     """
 
     name: str
@@ -93,10 +93,10 @@ class Verdict:
 
 
 def check_dtypes(dtypes: Sequence[str]) -> Sequence[str]:
-    """The same dtypes, if there are proofs in all of them.
+    """Return the dtypes if there are proofs in all of them.
 
     Raises:
-        InputError: there is none in one of them.
+        InputError: there are no proofs in one of the dtypes.
     """
     unknown = [dtype for dtype in dtypes if dtype not in DTYPES]
     if unknown:
@@ -143,7 +143,7 @@ def prove(mechanism: Mechanism, dtype: str = "float32", platform: str = "cpu") -
 
 
 def forget_compiled() -> None:
-    """Let go of what JAX has compiled: each program holds memory maps, and a process may have so many and no more."""
+    """Clear JAX's compiled programs: each holds memory maps, whose number per process is limited."""
     jax.clear_caches()
 
 
@@ -151,12 +151,12 @@ def prove_case(
     mechanism: Mechanism, case: str, dtype: str, platform: str = "cpu", *, need_weights: bool = True
 ) -> list[Difference]:
     """Measure one mechanism under one kind of mask, or with dropout."""
-    # In bfloat16 the native peer computes the output alone; without weights there is none of them to derive.
+    # In bfloat16 the native peer computes the output alone; without weights only the output has gradients.
     native = dtype == "bfloat16" and mechanism.native is not None
     loss_over = ("output",) if native or not need_weights else None
     exact = instances.with_full_masks(
         mechanism, instances.inputs(mechanism, case)
-    )  # so that one compilation serves all masks
+    )  # one compilation serves all masks
     given = {name: x.astype(instances.numpy_dtype(dtype)) if is_float(x) else x for name, x in exact.items()}
     with pinned_precision(), on_platform(platform, float64=dtype == "float64"):
         torch_run = run_torch(
@@ -178,7 +178,7 @@ def prove_case(
 def _bounds(
     mechanism: Mechanism, case: str, dtype: str, given: Arrays, reference: Run, need_weights: bool
 ) -> dict[str, float]:
-    """The tolerance of outputs and of gradients: in bfloat16 four times what the yardstick errs by."""
+    """The tolerances of outputs and gradients; in bfloat16 four times the error of the yardstick."""
     if dtype not in COARSE:
         return tolerances(
             dtype, summed_terms(instances.parameters(mechanism), instances.inputs(mechanism, case))
@@ -196,7 +196,7 @@ def _bounds(
 
 
 def _native_run(mechanism: Mechanism, dtype: str, given: Arrays) -> Run:
-    """PyTorch's own operations in that dtype."""
+    """Run the mechanism in PyTorch's own operations in a dtype."""
     weights = {
         name: to_torch(x).requires_grad_() for name, x in instances.cast_parameters(mechanism, dtype).items()
     }
@@ -204,7 +204,7 @@ def _native_run(mechanism: Mechanism, dtype: str, given: Arrays) -> Run:
 
 
 def _rounded_run(mechanism: Mechanism, case: str, dtype: str, need_weights: bool) -> Run:
-    """The mechanism in float64, as proven against its oracle, with every result rounded to that dtype."""
+    """Run the mechanism in float64, as proven against its oracle, with every result rounded to a dtype."""
     module = instances.torch_module(mechanism, "float64")
     given = instances.with_full_masks(mechanism, instances.inputs(mechanism, case))
     with Rounded(getattr(torch, dtype)):
@@ -218,7 +218,7 @@ def _only(run: Run, like: Run) -> Run:
 
 
 def _largest(found: Sequence[Difference], kind: str) -> float:
-    """The largest error of that kind in either framework."""
+    """The largest error of one kind, `output` or `gradient`, in either framework."""
     return max((max(d.torch_err, d.jax_err) for d in found if d.kind == kind), default=0.0)
 
 
@@ -228,7 +228,7 @@ def _worst(found: Sequence[Difference]) -> Difference:
 
 @cache
 def reference_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | None) -> Run:
-    """What is right: outputs by the oracle, gradients by PyTorch in float64, which `wrong_slopes` proves."""
+    """The reference: outputs of the oracle, gradients of PyTorch in float64, which `wrong_slopes` checks."""
     exact = _exact_run(mechanism, case, loss_over)
     return Run(
         dict(zip(exact.outputs, _oracle(mechanism, case)(_tensors(mechanism, case)), strict=True)),
@@ -238,10 +238,11 @@ def reference_run(mechanism: Mechanism, case: str, loss_over: tuple[str, ...] | 
 
 @cache
 def wrong_slopes(mechanism: Mechanism) -> tuple[str, ...]:
-    """The gradients of PyTorch in float64 that are not those of the oracle, one line each.
+    """List the float64 gradients of PyTorch that differ from the oracle's, one line each.
 
-    Under the mask that does all that a mask can do, along random directions: a gradient that is wrong anywhere has
-    another slope along them, and each takes one evaluation of the oracle instead of one an element.
+    The gradients are compared along random directions, under a mask that includes fully masked rows. A gradient that is
+    wrong anywhere has another slope along them, and each direction takes one evaluation of the oracle, not one per
+    element.
     """
     case = "empty row" if mechanism.masks else "none"
     oracle, tensors = _oracle(mechanism, case), _tensors(mechanism, case)
@@ -257,7 +258,7 @@ def wrong_slopes(mechanism: Mechanism) -> tuple[str, ...]:
         err = error(found, expected, scales[name] * gradient.size**0.5)
         if err > bound:
             wrong.append(
-                f"{case}: gradient {name} in float64 is not the oracle's: {err:.1e} off along a direction"
+                f"{case}: gradient {name} in float64 differs from the oracle's: error {err:.1e} along a direction"
             )
     return tuple(wrong)
 
@@ -276,7 +277,7 @@ def _tensors(mechanism: Mechanism, case: str) -> Arrays:
 
 
 def _oracle(mechanism: Mechanism, case: str) -> Callable[[Arrays], list[np.ndarray]]:
-    """The oracle as a function of the tensors alone; it makes the outputs in their order."""
+    """The oracle as a function of the tensors alone, returning the outputs in order."""
     weights, given = instances.parameters(mechanism), instances.inputs(mechanism, case)
     fixed: dict[str, Any] = {name: x for name, x in given.items() if not is_float(x)}
     if case == "dropout":

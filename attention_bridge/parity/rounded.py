@@ -1,7 +1,7 @@
-"""What a dtype costs: PyTorch in float64, every result rounded to a coarser dtype.
+"""Simulated low precision: PyTorch in float64 with every result rounded to a coarser dtype.
 
-A module that is proven in float64 and runs in this mode is the reference run in that dtype: no cast in the module's
-own code can make it more or less exact. Its error is the yardstick of `attention_bridge.parity.proof`.
+A module that is proven in float64 and runs in this mode is the reference computation in that dtype: no cast in the
+module's own code makes it more or less precise. Its error is the yardstick of `attention_bridge.parity.proof`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_map
 
 
 class Rounded(TorchDispatchMode):
-    """While the mode is active, each float64 result of an operation, forward or backward, is rounded.
+    """Mode that rounds each float64 result of an operation, forward and backward.
 
     Args:
-        dtype: that results are rounded to; what overflows in it stays as it is.
+        dtype: dtype that results are rounded to; values that overflow in it stay unrounded.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -32,7 +32,7 @@ class Rounded(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run an operation and round what it made; a view stays a view."""
+        """Run an operation and round its result; a view stays a view."""
         made = func(*args, **(kwargs or {}))
         aliases = [each.alias_info for each in func._schema.returns]
         if any(alias is not None and not alias.is_write for alias in aliases):
@@ -49,5 +49,5 @@ class Rounded(TorchDispatchMode):
 
 
 def _of_float64(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any], Any]:
-    """The function on tensors of float64; anything else stays."""
+    """Apply the function to float64 tensors only; other values pass unchanged."""
     return lambda x: function(x) if isinstance(x, torch.Tensor) and x.dtype == torch.float64 else x

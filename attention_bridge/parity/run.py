@@ -1,7 +1,7 @@
-"""Running a module of either framework on numpy inputs, forward and backward, with results in numpy.
+"""Run a module of either framework on numpy inputs, forward and backward, with results in numpy.
 
-The loss whose gradients are taken is the sum of all outputs, each times fixed random numbers, so that no part of
-an output can be wrong without a gradient showing it. PyTorch is imported where it runs, so that JAX can run without it.
+The loss is the sum of all outputs, each multiplied by fixed random numbers, so that an error in any part of an output
+shows in a gradient. PyTorch is imported only where it runs, so that JAX can run without it.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ NOT_COMPARABLE = "{} must be a real array, a number, None, or a tuple, list or d
 
 @dataclass(frozen=True)
 class Run:
-    """What a module made of its inputs.
+    """Outputs and gradients of one run of a module.
 
     Attributes:
-        outputs: by field of the result, as `output` or `weights`; elements of a tuple as `weights.0`.
-        gradients: by input or parameter, the latter by their names in PyTorch.
+        outputs: outputs by field of the result, such as `output` or `weights`; elements of a tuple as `weights.0`.
+        gradients: gradients by input or parameter; parameters have their PyTorch names.
     """
 
     outputs: Arrays
     gradients: Arrays
 
 
-# What results of models and of attention have in common, under one name.
+# Fields of models under the names that attention modules use.
 SHORT_NAMES = {"logits": "output", "last_hidden_state": "output", "attentions": "weights"}
 
 
 def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
-    """The arrays and numbers in a result of tuples, lists and dicts, by name; None is left out.
+    """The arrays and numbers in a nested result of tuples, lists and dicts, by name; None is omitted.
 
     Raises:
-        TypeError: something in it is neither.
+        TypeError: the result holds another type.
     """
     if result is None:
         return {}
@@ -60,7 +60,7 @@ def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
         parts = {f"{name}.{key}": value for key, value in result.items()}
     elif isinstance(result, tuple | list):
         fields = getattr(result, "_fields", None) or [f"{name}.{i}" for i in range(len(result))]
-        if hasattr(result, "_fields") and hasattr(result, "output"):  # one of the mirrors' own
+        if hasattr(result, "_fields") and hasattr(result, "output"):  # a result of the mirrors
             fields = _short(fields)
         parts = dict(zip(fields, result, strict=True))
     elif hasattr(result, "dtype") or isinstance(result, bool | int | float):
@@ -73,7 +73,7 @@ def named_outputs(result: Any, name: str = "output") -> dict[str, Any]:
 
 
 def _short(fields: Sequence[str]) -> list[str]:
-    """The names of outputs; what has logits has its last hidden state by its own name."""
+    """Short names of the fields; with `logits`, `last_hidden_state` keeps its own name."""
     short: list[str] = []
     for field in fields:
         name = SHORT_NAMES.get(field, field)
@@ -82,10 +82,10 @@ def _short(fields: Sequence[str]) -> list[str]:
 
 
 def real_outputs(result: Any) -> dict[str, Any]:
-    """The same, of a result that can be compared.
+    """The arrays and numbers of a result as in `named_outputs`, none of them complex.
 
     Raises:
-        TypeError: an array of it is complex.
+        TypeError: an array is complex, or the result holds another type.
     """
     outputs = named_outputs(result)
     for name, x in outputs.items():
@@ -95,17 +95,17 @@ def real_outputs(result: Any) -> dict[str, Any]:
 
 
 def on_bfloat16_grid(numbers: np.ndarray) -> np.ndarray:
-    """The nearest bfloat16 numbers, in float64: every dtype of the proof holds them exactly."""
+    """Round to bfloat16 values, stored in float64; every dtype of the proof holds them exactly."""
     return numbers.astype(ml_dtypes.bfloat16).astype(np.float64)
 
 
 def cotangent(shape: tuple[int, ...]) -> np.ndarray:
-    """The fixed random numbers that an output of this shape is multiplied by in the loss."""
+    """Fixed random numbers that multiply an output of this shape in the loss."""
     return on_bfloat16_grid(np.random.default_rng(shape).standard_normal(shape))
 
 
 def bind(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call of a torch module, each by name."""
+    """Bind the arguments of a call of a torch module to their names."""
     return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
 
 
@@ -115,7 +115,7 @@ def is_float(value: Any) -> bool:
 
 
 def torch_device(platform: str) -> torch.device:
-    """Where PyTorch runs when JAX runs on `platform`: the GPU if that is asked for and there, else the CPU."""
+    """The device of PyTorch while JAX runs on `platform`: the GPU if it is requested and available, else the CPU."""
     import torch
 
     return torch.device("cuda" if platform == "gpu" and torch.cuda.is_available() else "cpu")
@@ -123,10 +123,10 @@ def torch_device(platform: str) -> torch.device:
 
 @contextmanager
 def on_platform(platform: str, *, float64: bool) -> Iterator[None]:
-    """JAX on the first device of `platform`, with 64-bit numbers if they are wanted.
+    """Run JAX on the first device of `platform`, with 64-bit types if `float64`.
 
     Raises:
-        PlatformError: there is no such device.
+        PlatformError: the machine has no such device.
     """
     try:
         device = jax.devices(platform)[0]
@@ -140,19 +140,19 @@ def on_platform(platform: str, *, float64: bool) -> Iterator[None]:
 def run_torch(
     module: torch.nn.Module, inputs: Mapping[str, Any], loss_over: Collection[str] | None = None
 ) -> Run:
-    """Run a torch module where its parameters are.
+    """Run a torch module, forward and backward, on the device of its parameters.
 
     Args:
-        module: called with `inputs` by name.
-        inputs: numpy arrays, and values that are passed on as they are.
-        loss_over: the outputs whose gradients are taken; all of them if None.
+        module: the module, called with `inputs` by name.
+        inputs: numpy arrays, and other values that are passed unchanged.
+        loss_over: names of the outputs in the loss; None for all.
 
     Returns:
-        Its outputs, and gradients of all floating-point inputs and of all parameters.
+        The outputs, and the gradients of all floating-point inputs and all parameters.
     """
     import torch
 
-    # Copies: gradients of frozen parameters are taken too, and the module stays as it is.
+    # Detached tensors: frozen parameters get gradients too, and the module stays unchanged.
     parameters = {name: x.detach().requires_grad_() for name, x in module.named_parameters()}
 
     def function(**tensors: Any) -> Any:
@@ -167,7 +167,7 @@ def run_torch_function(
     inputs: Mapping[str, Any],
     loss_over: Collection[str] | None = None,
 ) -> Run:
-    """Run any function of torch tensors; gradients are of `parameters` and of all floating-point inputs."""
+    """Run a function of torch tensors; gradients are taken of `parameters` and all floating-point inputs."""
     import torch
 
     device = next((parameter.device for parameter in parameters.values()), torch.device("cpu"))
@@ -193,7 +193,7 @@ def run_torch_function(
 
 
 def call_with(module: Callable[..., Any], inputs: Mapping[str, Any], positional: Collection[str]) -> Any:
-    """Call `module` with `inputs` by name, but for those in `positional`, which it may name otherwise."""
+    """Call `module` with `inputs` by name, and those in `positional` by position."""
     named = dict(inputs)
     return module(*[named.pop(name) for name in positional], **named)
 
@@ -204,7 +204,7 @@ def run_jax(
     loss_over: Collection[str] | None = None,
     positional: Collection[str] = (),
 ) -> Run:
-    """Run an NNX module, compiled, on JAX's default device; like `run_torch`, and see `call_with`."""
+    """Run an NNX module, compiled, forward and backward on JAX's default device; arguments as in `run_torch`."""
     outputs, (of_parameters, of_inputs) = forward_backward(
         *arguments_in_jax(module, inputs, loss_over, positional)
     )
@@ -220,7 +220,7 @@ def arguments_in_jax(
     loss_over: Collection[str] | None = None,
     positional: Collection[str] = (),
 ) -> tuple[Any, ...]:
-    """What `forward_backward` is called with to run `module` on `inputs`; see `run_jax`."""
+    """The arguments with which `forward_backward` runs `module` on `inputs`."""
     graphdef, *states = nnx.split(module, nnx.Param, ...)
     parameters, rest = states
     floats = {name: jnp.asarray(x) for name, x in inputs.items() if is_float(x)}
@@ -243,7 +243,7 @@ def forward_backward(
     loss_over: frozenset[str] | None,
     positional: tuple[str, ...],
 ) -> tuple[dict[str, jax.Array], tuple[nnx.State, dict[str, jax.Array]]]:
-    """The outputs of a module, and the gradients of its parameters and of its floating-point inputs, compiled."""
+    """Outputs of a module, and gradients of its parameters and floating-point inputs, compiled."""
 
     def loss(parameters: nnx.State, floats: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         module = nnx.merge(graphdef, parameters, rest)

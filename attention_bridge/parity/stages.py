@@ -1,4 +1,4 @@
-"""Where two modules part: the first submodule, in the order of the computation, whose outputs differ."""
+"""The first submodule, in the order of the computation, whose outputs differ between two modules."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,14 +23,17 @@ def first_diverging_stage(
     differs: Callable[[np.ndarray, np.ndarray], bool],
     positional: Collection[str] = (),
 ) -> str | None:
-    """Path of the first submodule, and field of its result, that differs; None if no submodule does.
+    """Find the first submodule whose outputs differ on equal inputs.
 
     Args:
-        torch_module: the one.
-        jax_module: the other; submodules are matched by path.
-        inputs: what both are called with, by name, in numpy.
-        differs: whether two arrays do.
-        positional: the inputs that the JAX module may name otherwise.
+        torch_module: the PyTorch module.
+        jax_module: the JAX module; submodules are matched by path.
+        inputs: arguments of both calls by name, arrays in numpy.
+        differs: function that says whether two arrays differ.
+        positional: inputs passed to the JAX module by position, because it may name them differently.
+
+    Returns:
+        Path of the submodule and field of its result; None if no submodule differs.
     """
     ours, theirs = torch_stages(torch_module, inputs), jax_stages(jax_module, inputs, positional)
     shared = (name for name in ours if name in theirs)
@@ -38,7 +41,7 @@ def first_diverging_stage(
 
 
 def torch_stages(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Stages:
-    """Outputs of every submodule of a torch module, in the order in which they are made."""
+    """Outputs of every submodule of a torch module, in the order of the computation."""
     stages: Stages = {}
     with ExitStack() as hooks, torch.no_grad():
         for path, part in module.named_modules():
@@ -52,7 +55,7 @@ def torch_stages(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Stages:
 
 
 def jax_stages(module: nnx.Module, inputs: Mapping[str, Any], positional: Collection[str] = ()) -> Stages:
-    """Outputs of every submodule of an NNX module, in the order in which they are made."""
+    """Outputs of every submodule of an NNX module, in the order of the computation."""
     stages: Stages = {}
     paths = {id(part): ".".join(map(str, path)) for path, part in nnx.iter_modules(module)}
     arrays = {name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
@@ -63,7 +66,7 @@ def jax_stages(module: nnx.Module, inputs: Mapping[str, Any], positional: Collec
 
 @contextmanager
 def _recorded_calls(classes: set[type], paths: Mapping[int, str], stages: Stages) -> Iterator[None]:
-    """NNX has no hooks: for the time being, the classes' `__call__` records what it returns."""
+    """Record the results of the classes' `__call__` while the context is active, since NNX has no hooks."""
     with ExitStack() as patches:
         for cls in classes:
             if "__call__" in vars(cls):

@@ -1,27 +1,27 @@
 """Pictures of attention.
 
-An array of weights or a mask has a row for every query and a column for every key, and comes from either framework
-or from numpy: row i shows where query i looks. matplotlib draws without a screen and keeps no global state here.
+Attention weights and masks have one row per query and one column per key, and come from either framework or numpy:
+row i shows the keys that query i attends to. matplotlib draws without a display and without global state.
 
 | function          | draws                                                                          |
 |-------------------|--------------------------------------------------------------------------------|
-| `plot`            | weights into a file, as the picture or page that fits them                     |
-| `head_grid`       | every head of a layer, or of several layers                                    |
+| `plot`            | attention weights into a file, as a picture or an interactive page             |
+| `head_grid`       | every head of one layer or several layers                                      |
 | `one_head`        | one head, or the mean over heads, with a label for each token                  |
-| `alignment`       | target against source tokens, as papers on translation do                      |
-| `alignments`      | several of these on one sheet                                                  |
-| `image_overlay`   | what one token looks at in an image that was cut into patches                  |
-| `rollout_overlay` | the same through all layers, by `rollout`                                      |
-| `lit_images`      | several images, and where one model or two look in each                        |
-| `comparison`      | PyTorch, JAX and their difference                                              |
+| `alignment`       | the alignment of target and source tokens of a translation                     |
+| `alignments`      | several alignments on one sheet                                                |
+| `image_overlay`   | the attention of one token over the patches of an image                        |
+| `rollout_overlay` | the attention rollout of one token through all layers, over an image           |
+| `lit_images`      | several images and the attention of one or more models over each               |
+| `comparison`      | attention weights from PyTorch, from JAX, and their difference                 |
 | `draw_mask`       | a mask                                                                         |
-| `poster`          | very many matrices, in groups                                                  |
-| `curves`          | losses of a run, or of two and their difference                                |
-| `save`            | writes one of these as PNG, SVG or PDF                                         |
-| `html`            | a page to point at tokens in; `write_html` writes it                           |
+| `poster`          | many matrices in groups                                                        |
+| `curves`          | the loss of one run, or of two runs and their difference                       |
+| `save`            | writes a figure as PNG, SVG or PDF                                             |
+| `html`            | an interactive page of attention weights; `write_html` writes it to a file     |
 
-`weights` is what a module returns, `(..., heads, query, key)`, of which one element of the batch is drawn, or a
-matrix `(query, key)`; where several layers can be drawn, a list of these.
+`weights` are the attention weights that a module returns, `(..., heads, query, key)`, of which one element of the batch
+is drawn, or a matrix `(query, key)`. Functions that draw several layers take a list of these.
 """
 
 from attention_bridge.plots.choosing import plot

@@ -1,4 +1,4 @@
-"""What is given to be drawn, as numpy arrays whose axes are known."""
+"""Conversion of the arrays to be drawn to numpy, with checked axes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from attention_bridge.weights.leaves import to_numpy
 
 
 def numbers(name: str, given: Any) -> np.ndarray:
-    """The real numbers of an array from either framework or numpy, in at least float32.
+    """Convert an array of real numbers from either framework or numpy to at least float32.
 
     Raises:
-        TypeError: it is no array.
-        InputError: it is empty, holds other things than real numbers, or numbers that are not finite.
+        TypeError: `given` is not an array.
+        InputError: the array is empty, does not hold real numbers, or holds values that are not finite.
     """
     array = to_numpy(name, given)
     if array.dtype.kind in "bcmMOSU":
@@ -31,19 +31,19 @@ def numbers(name: str, given: Any) -> np.ndarray:
 
 
 def heads_of(name: str, weights: Any, batch: int = 0) -> np.ndarray:
-    """The heads of one element of the batch.
+    """Attention weights of one element of the batch.
 
     Args:
-        name: of the argument, for messages.
-        weights: `(..., heads, query, key)`, or `(query, key)` for a single head.
-        batch: which element, counted over all axes before the heads.
+        name: name of the argument, for messages.
+        weights: attention weights, `(..., heads, query, key)`, or `(query, key)` for a single head.
+        batch: element of the batch, counted over all axes before the heads.
 
     Returns:
-        `(heads, query, key)`.
+        The weights, `(heads, query, key)`.
 
     Raises:
-        TypeError: the weights are no array.
-        InputError: there are too few axes, or no such element.
+        TypeError: the weights are not an array.
+        InputError: the weights have too few axes, or the element does not exist.
     """
     array = numbers(name, weights)
     if array.ndim < 2:
@@ -56,19 +56,19 @@ def heads_of(name: str, weights: Any, batch: int = 0) -> np.ndarray:
 
 
 def layers_of(name: str, weights: Any, batch: int = 0) -> np.ndarray:
-    """The heads of one element of the batch in every layer.
+    """Attention weights of one element of the batch in every layer.
 
     Args:
-        name: of the argument, for messages.
-        weights: a list or tuple with the weights of each layer, or those of a single layer.
-        batch: which element.
+        name: name of the argument, for messages.
+        weights: attention weights of a single layer, or a list or tuple of them, one per layer.
+        batch: element of the batch, counted over all axes before the heads.
 
     Returns:
-        `(layers, heads, query, key)`.
+        The weights, `(layers, heads, query, key)`.
 
     Raises:
-        TypeError: the weights are no arrays.
-        InputError: there are none, or the layers differ in shape.
+        TypeError: the weights are not arrays.
+        InputError: the list is empty, or the layers differ in shape.
     """
     if not isinstance(weights, list | tuple):
         return heads_of(name, weights, batch)[None]
@@ -85,10 +85,10 @@ def layers_of(name: str, weights: Any, batch: int = 0) -> np.ndarray:
 
 
 def place(name: str, index: int, length: int) -> int:
-    """The index, if there is one such.
+    """Return the index if it is in range.
 
     Raises:
-        InputError: it is not from 0 to `length - 1`.
+        InputError: the index is not from 0 to `length - 1`.
     """
     if not 0 <= index < length:
         raise InputError(f"{name} must be from 0 to {length - 1}, got {index}")
@@ -102,16 +102,16 @@ def labels(
     *,
     of: str = "the weights",
 ) -> tuple[list[str], list[str]]:
-    """One label for each query and one for each key: tokens, or numbers from 0 where there are none.
+    """Make one label per query and one per key: the tokens, or numbers from 0 without tokens.
 
     Args:
-        query_tokens: if given, as many as queries.
-        key_tokens: if given, as many as keys; by default those of the queries if there are as many.
-        shape: how many queries and keys there are.
-        of: what the tokens belong to, for messages.
+        query_tokens: labels of the rows, one per query; None for numbers from 0.
+        key_tokens: labels of the columns, one per key; None for the query labels if there are as many, else numbers.
+        shape: numbers of queries and keys.
+        of: name of the array that the tokens label, for messages.
 
     Raises:
-        InputError: the number of tokens is another.
+        InputError: the number of tokens does not fit the shape.
     """
     if key_tokens is None and shape[0] == shape[1]:
         key_tokens = query_tokens
@@ -121,6 +121,6 @@ def labels(
     ):
         texts = [str(token) for token in (range(length) if tokens is None else tokens)]
         if len(texts) != length:
-            raise InputError(f"{name} must be {length}, one for each of {of}, got {len(texts)}")
+            raise InputError(f"{name} must be {length} labels, as the shape of {of} needs, got {len(texts)}")
         both.append(texts)
     return both[0], both[1]

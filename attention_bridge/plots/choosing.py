@@ -1,4 +1,4 @@
-"""Attention weights into a file, as the picture or page that fits them."""
+"""Plot attention weights into a file, as a picture or as an interactive page."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def plot(
     head: int | None = None,
     title: str | None = None,
 ) -> Path:
-    """Draw attention weights into a file.
+    """Plot attention weights into a file: one head if only one is chosen, else a grid of heads.
 
     Args:
-        weights: of one layer, `(..., heads, query, key)` or `(query, key)`, or a list of such, one a layer.
-        output: a page to point at tokens in, .html, or a picture, .png or .svg.
-        queries: label of each query; None for numbers.
-        keys: label of each key; None for those of the queries.
-        layer, head: the one to draw, from 0; None for all.
-        title: above the picture; None for the name of the file.
+        weights: attention weights of one layer, `(..., heads, query, key)` or `(query, key)`, or a list of layers.
+        output: file to write: an interactive page (.html) or a picture (.png, .svg).
+        queries: label of each query; None for numbers from 0.
+        keys: label of each key; None for the query labels.
+        layer, head: layer and head to draw, counted from 0; None for all.
+        title: title of the picture; None for the name of the file.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        InputError: another suffix, a directory that does not exist, or matplotlib is not installed.
-        ValueError: no such layer or head, or labels that do not fit.
+        InputError: the suffix is another, the directory does not exist, or matplotlib is not installed.
+        ValueError: the layer or the head does not exist, or the labels do not fit.
     """
     output = Path(output)
     is_page = output.suffix.lower() == ".html"

@@ -1,4 +1,4 @@
-"""The same attention in PyTorch and in JAX."""
+"""Attention weights from PyTorch and JAX side by side."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def comparison(
     title: str = "",
     subtitle: str = "",
 ) -> Figure:
-    """Draw the same attention from PyTorch and from JAX side by side, and their difference.
+    """Draw attention weights from PyTorch and from JAX side by side, and their difference.
 
     Args:
-        torch_weights: `(query, key)`, from any framework.
-        jax_weights: the same shape.
-        query_tokens: one label a row.
-        key_tokens: one label a column; by default those of the rows.
-        title: what the picture shows.
-        subtitle: a second, smaller line.
+        torch_weights: attention weights from PyTorch, `(query, key)`.
+        jax_weights: attention weights from JAX, of the same shape.
+        query_tokens: labels of the rows, one per query.
+        key_tokens: labels of the columns, one per key; None for the query labels.
+        title: title of the picture.
+        subtitle: smaller line of text below the picture.
 
     Returns:
         A figure with one colour bar for the weights and one for the difference.
 
     Raises:
-        TypeError: the weights are no arrays.
+        TypeError: the weights are not arrays.
         InputError: the shapes do not fit each other or the labels.
     """
     left, right = _matrix("torch_weights", torch_weights), _matrix("jax_weights", jax_weights)
@@ -67,8 +67,8 @@ def comparison(
     bar = style.bar(figure, image, axes[2], "difference")
     bar.set_ticks(np.linspace(-limit, limit, 5))
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}" if value else "0")
-    axes[0].set_ylabel("the word that looks", color=style.INK)
-    axes[1].set_xlabel("the word that is looked at", color=style.INK)
+    axes[0].set_ylabel("query word", color=style.INK)
+    axes[1].set_xlabel("key word", color=style.INK)
     return figure
 
 

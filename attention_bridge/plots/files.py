@@ -1,4 +1,4 @@
-"""Pictures on disk."""
+"""Writing figures to files."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ ENDINGS = (".png", ".svg", ".pdf")
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure in the format that the name ends in; an older file stays until the new one is complete.
+    """Write a figure in the format of the suffix; an existing file stays until the new one is complete.
 
     Args:
-        figure: from any function here.
-        path: ends in `.png`, `.svg` or `.pdf`.
+        figure: figure from any function of `attention_bridge.plots`.
+        path: file to write; must end in `.png`, `.svg` or `.pdf`.
 
     Raises:
-        InputError: it has another ending.
-        CheckpointError: its directory does not exist.
+        InputError: the path has another suffix.
+        CheckpointError: the directory of the path does not exist.
         DiskError: the system cannot write.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""Many heads at a glance."""
+"""Grid of the attention weights of many heads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST_PANELS = 400
 PANEL = 2.0  # inches
 WIDEST = 20.0
-IN_A_ROW = 4  # heads of a single layer
+IN_A_ROW = 4  # panels per row for a single layer
 NARROWEST_WITH_LABELS = 1.5
 
 
@@ -32,27 +32,27 @@ def head_grid(
     top: float | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw every head of a layer, or of several layers: a row for each layer, a column for each head.
+    """Draw every head of one layer or several layers, with one row per layer and one column per head.
 
     All panels share one colour scale.
 
     Args:
-        weights: `(..., heads, query, key)` of one layer, or a list of these, from any framework.
-        query_tokens: one label a row; numbers from 0 if None.
-        key_tokens: one label a column; by default those of the rows if there are as many, else numbers.
-        layers: which; all if None.
-        heads: which; all if None.
-        batch: which element of the batch, counted over all axes before the heads.
-        top: the weight at the end of the colour bar; the largest that is drawn if None.
-        title: what the picture shows.
+        weights: attention weights of one layer, `(..., heads, query, key)`, or a list of layers, from any framework.
+        query_tokens: labels of the rows, one per query; None for numbers from 0.
+        key_tokens: labels of the columns, one per key; None for the query labels if there are as many, else numbers.
+        layers: layers to draw; None for all.
+        heads: heads to draw; None for all.
+        batch: element of the batch, counted over all axes before the heads.
+        top: weight at the end of the colour bar; None for the largest weight drawn.
+        title: title of the picture.
 
     Returns:
-        A figure to `save`; its axes are the panels, row by row, and the colour bar.
+        The figure, for `save`; its axes are the panels, row by row, and the colour bar.
 
     Raises:
-        TypeError: the weights are no arrays.
-        InputError: there is no such layer, head or element, the shapes or labels do not fit, or there are more
-            than 400 panels.
+        TypeError: the weights are not arrays.
+        InputError: a layer, a head or the batch element does not exist, the shapes or labels do not fit, or there are
+            more than 400 panels.
     """
     everything = layers_of("weights", weights, batch)
     rows, columns = labels(query_tokens, key_tokens, everything.shape[-2:])
@@ -77,7 +77,7 @@ def head_grid(
     colours = style.scale(everything[np.ix_(chosen_layers, chosen_heads)], top)
     for i, (axes, (layer, head)) in enumerate(zip(grid.flat, panels, strict=False)):
         image = axes.imshow(everything[layer, head], aspect="equal", interpolation="nearest", **colours)
-        # Only panels at the left and those with none below have labels: ticks in each take minutes.
+        # Only the left and the lowest panels have labels, because drawing ticks in every panel takes minutes.
         left = rows if labelled and i % across == 0 else []
         below = columns if labelled and i + across >= len(panels) else []
         name = f"{layer} · {head}" if several else f"head {head}"

@@ -1,4 +1,4 @@
-"""One head, large enough to read its labels."""
+"""Attention weights of one head, or an alignment, large enough to read its labels."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def one_head(
     """Draw one head of one layer with a label for each token.
 
     Args:
-        weights: `(..., heads, query, key)` or `(query, key)`, from any framework.
-        query_tokens: one label a row; numbers from 0 if None.
-        key_tokens: one label a column; by default those of the rows if there are as many, else numbers.
-        head: which; the mean over all if None.
-        batch: which element of the batch, counted over all axes before the heads.
-        top: the weight at the end of the colour bar; the largest that is drawn if None.
-        title: what the picture shows; says which head if None.
+        weights: attention weights, `(..., heads, query, key)` or `(query, key)`, from any framework.
+        query_tokens: labels of the rows, one per query; None for numbers from 0.
+        key_tokens: labels of the columns, one per key; None for the query labels if there are as many, else numbers.
+        head: head to draw; None for the mean over all heads.
+        batch: element of the batch, counted over all axes before the heads.
+        top: weight at the end of the colour bar; None for the largest weight drawn.
+        title: title of the picture; None for the number of the head.
 
     Returns:
-        A figure to `save`.
+        The figure, for `save`.
 
     Raises:
-        TypeError: the weights are no array.
-        InputError: there is no such head or element, or the shapes or labels do not fit.
+        TypeError: the weights are not an array.
+        InputError: the head or the batch element does not exist, or the shapes or labels do not fit.
     """
     matrix = _chosen(weights, head, batch)
     rows, columns = labels(query_tokens, key_tokens, matrix.shape)
@@ -61,25 +61,25 @@ def alignment(
     top: float | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw which source tokens each target token was written from (Bahdanau et al. 2014, figure 3).
+    """Draw the alignment of target and source tokens in cross-attention (Bahdanau et al. 2014, figure 3).
 
-    The source runs along the top, the target down the side. The cell that a target token looks at most is framed.
+    Columns are source tokens, labelled at the top; rows are target tokens. The largest weight of each row is framed.
 
     Args:
-        weights: of cross-attention: `(..., heads, target, source)` or `(target, source)`, from any framework.
-        source_tokens: one label a column.
-        target_tokens: one label a row.
-        head: which; the mean over all if None.
-        batch: which element of the batch, counted over all axes before the heads.
-        top: the weight at the end of the colour bar; the largest that is drawn if None.
-        title: what the picture shows.
+        weights: weights of cross-attention, `(..., heads, target, source)` or `(target, source)`, from any framework.
+        source_tokens: labels of the columns, one per source token.
+        target_tokens: labels of the rows, one per target token.
+        head: head to draw; None for the mean over all heads.
+        batch: element of the batch, counted over all axes before the heads.
+        top: weight at the end of the colour bar; None for the largest weight drawn.
+        title: title of the picture.
 
     Returns:
-        A figure to `save`.
+        The figure, for `save`.
 
     Raises:
-        TypeError: the weights are no array.
-        InputError: there is no such head or element, or the shapes or labels do not fit.
+        TypeError: the weights are not an array.
+        InputError: the head or the batch element does not exist, or the shapes or labels do not fit.
     """
     matrix = _chosen(weights, head, batch)
     rows, columns = labels(target_tokens, source_tokens, matrix.shape)
@@ -98,29 +98,29 @@ def alignments(
     title: str = "",
     subtitle: str = "",
 ) -> Figure:
-    """Draw several translations on one sheet, each as `alignment` does, with one colour scale.
+    """Draw the alignments of several translations on one sheet, with one colour scale.
 
     Args:
-        weights: of each translation: `(..., heads, target, source)`, of which the mean over heads is drawn, or
-            `(target, source)`, from any framework.
-        source_tokens: of each, one label a column.
-        target_tokens: of each, one label a row.
-        names: what each is called.
-        columns: translations side by side.
-        title: what the picture shows.
-        subtitle: a smaller line below.
+        weights: weights of cross-attention, one array per translation, `(..., heads, target, source)`, of which the
+            mean over heads is drawn, or `(target, source)`, from any framework.
+        source_tokens: labels of the columns of each translation.
+        target_tokens: labels of the rows of each translation.
+        names: name of each translation.
+        columns: number of translations side by side.
+        title: title of the picture.
+        subtitle: smaller line of text below the picture.
 
     Returns:
-        A figure to `save`.
+        The figure, for `save`.
 
     Raises:
-        TypeError: the weights are no arrays.
-        InputError: there is nothing to draw, no column, or the shapes or labels do not fit.
+        TypeError: the weights are not arrays.
+        InputError: there is no translation or no column, or the shapes or labels do not fit.
     """
     given = (weights, source_tokens, target_tokens, names)
     if not len(weights) or len({len(each) for each in given}) > 1 or columns < 1:
         raise InputError(
-            f"weights, source_tokens, target_tokens and names must be of as many translations, at least one, and "
+            f"weights, source_tokens, target_tokens and names must have the same length, at least 1, and "
             f"columns at least 1, got {', '.join(str(len(each)) for each in given)} and {columns}"
         )
     matrices = [_chosen(each, None, 0) for each in weights]
@@ -138,7 +138,7 @@ def alignments(
     for axes, matrix, (across, along), name in zip(panels.flat, matrices, marked, names, strict=False):
         image = style.heatmap(axes, matrix, across, along, title="", cell=cell, **colours)
         axes.set_title(name, loc="left", fontsize=12, color=style.INK, parse_math=False)
-        # Room for the largest, so that cells are of one size.
+        # Limits of the largest matrix, so that all cells have one size.
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         _align(axes, matrix)
     for axes in panels.flat[len(matrices) :]:
@@ -148,14 +148,14 @@ def alignments(
 
 
 def _align(axes: Axes, matrix: np.ndarray) -> None:
-    """Labels of the source along the top, and a frame around what each row looks at most."""
+    """Move the source labels to the top and frame the largest weight of each row."""
     from matplotlib.patches import Rectangle
 
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.tick_params(which="both", length=0)
     for row, weights in enumerate(matrix):
-        if weights.any():  # a target token that sees nothing looks nowhere
+        if weights.any():  # a fully masked row has no largest weight
             corner = (int(weights.argmax()) - 0.5, row - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#00a6a6", linewidth=2, zorder=3))
 

@@ -1,4 +1,4 @@
-"""What a vision transformer looks at: attention over the patches of an image, drawn over the image."""
+"""Attention of a vision transformer over the patches of an image, drawn over the image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OVERLAY_COLOURS = "inferno"  # dark where nothing is looked at: the image stays in the dark there
+OVERLAY_COLOURS = "inferno"  # dark for small weights, so that the image stays dark there
 OPACITY = 0.55
 GREY = (0.2126, 0.7152, 0.0722)  # Rec. 709
 SIDE = 3.6  # inches of the longer side of the image
@@ -36,29 +36,29 @@ def image_overlay(
     grid: tuple[int, int] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw what one token looks at in an image: the image, and the image lit by the weights of its patches.
+    """Draw an image, and beside it the image lit by one token's attention weights over the patches.
 
     Args:
-        image: `(height, width, 3)` or `(height, width)`, from any framework: 0 to 255 if uint8, else 0 to 1.
-        weights: `(..., heads, query, key)` or `(query, key)`, from any framework. The keys are the prefix tokens
-            and then the patches, row by row.
-        query: which token looks; 0 is the class token of a ViT. A patch that looks is framed.
-        head: which; the mean over all if None.
-        batch: which element of the batch, counted over all axes before the heads.
-        num_prefix_tokens: tokens before the patches that are no part of the image: class tokens, registers.
-        grid: rows and columns of patches; as many of both if None.
-        title: what the picture shows.
+        image: pixels, `(height, width, 3)` or `(height, width)`, from any framework: 0 to 255 if uint8, else 0 to 1.
+        weights: attention weights, `(..., heads, query, key)` or `(query, key)`, from any framework. The
+            keys are the prefix tokens and then the patches, row by row.
+        query: token whose attention is drawn; 0 is the class token of a ViT. If it is a patch, the patch is framed.
+        head: head to draw; None for the mean over all heads.
+        batch: element of the batch, counted over all axes before the heads.
+        num_prefix_tokens: number of tokens before the patches that are not part of the image: class tokens, registers.
+        grid: numbers of rows and columns of patches; None for a square grid.
+        title: title of the picture.
 
     Returns:
-        A figure to `save`.
+        The figure, for `save`.
 
     Raises:
-        TypeError: image or weights are no array.
-        InputError: there is no such token, head or element, or the shapes do not fit.
+        TypeError: the image or the weights are not an array.
+        InputError: the token, the head or the batch element does not exist, or the shapes do not fit.
     """
     heads = heads_of("weights", weights, batch)
     matrix = heads.mean(axis=0) if head is None else heads[place("head", head, len(heads))]
-    said = ("looks", "where it looks", "attention weight")
+    said = ("attends", "attention over the image", "attention weight")
     return _overlay(pixels_of(image), matrix, query, num_prefix_tokens, grid, title, said)
 
 
@@ -72,28 +72,28 @@ def rollout_overlay(
     grid: tuple[int, int] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw what one token of the last layer comes from in an image, by `rollout` through all layers.
+    """Draw the attention rollout of one token of the last layer over the patches of an image.
 
     Args:
-        image: as in `image_overlay`.
-        weights: a list with one array for each layer: `(..., heads, tokens, tokens)`.
-        query: which token; 0 is the class token of a ViT.
-        batch: which element of the batch, counted over all axes before the heads.
-        num_prefix_tokens: tokens before the patches.
-        grid: rows and columns of patches; as many of both if None.
-        title: what the picture shows.
+        image: pixels, `(height, width, 3)` or `(height, width)`, from any framework: 0 to 255 if uint8, else 0 to 1.
+        weights: attention weights, a list with one array per layer, `(..., heads, tokens, tokens)`.
+        query: token whose rollout is drawn; 0 is the class token of a ViT.
+        batch: element of the batch, counted over all axes before the heads.
+        num_prefix_tokens: number of tokens before the patches that are not part of the image: class tokens, registers.
+        grid: numbers of rows and columns of patches; None for a square grid.
+        title: title of the picture.
 
     Returns:
-        A figure to `save`.
+        The figure, for `save`.
 
     Raises:
-        TypeError: image or weights are no arrays.
-        InputError: there is no such token or element, or the shapes do not fit.
+        TypeError: the image or the weights are not arrays.
+        InputError: the token or the batch element does not exist, or the shapes do not fit.
     """
     rolled = rollout(weights)
     rolled = rolled.reshape(-1, *rolled.shape[-2:])
     matrix = rolled[place("batch", batch, len(rolled))]
-    said = ("after the last layer", "what it comes from", "rollout")
+    said = ("after the last layer", "rollout over the image", "rollout")
     return _overlay(pixels_of(image), matrix, query, num_prefix_tokens, grid, title, said)
 
 
@@ -123,7 +123,7 @@ def _overlay(
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     grey = pixels @ np.array(GREY)
     left.imshow(pixels)
-    right.imshow(grey, cmap="gray", vmin=-0.5, vmax=1)  # lifted: the colours above it darken
+    right.imshow(grey, cmap="gray", vmin=-0.5, vmax=1)  # brightened, because the colours above darken it
     colours = style.scale(patches)
     if patches.min() >= 0:
         colours["cmap"] = OVERLAY_COLOURS
@@ -146,16 +146,16 @@ def _frame(axes: Axes, patch: int, grid: tuple[int, int], size: tuple[int, int])
     tall, wide = size[0] / grid[0], size[1] / grid[1]
     row, column = divmod(patch, grid[1])
     corner = (column * wide - 0.5, row * tall - 0.5)
-    for colour, thickness in (("black", 4), ("#00e5e5", 2)):  # seen on any image
+    for colour, thickness in (("black", 4), ("#00e5e5", 2)):  # visible on any image
         axes.add_patch(Rectangle(corner, wide, tall, fill=False, edgecolor=colour, linewidth=thickness))
 
 
 def pixels_of(image: Any) -> np.ndarray:
-    """An image, from any framework, as `(height, width, 3)` from 0 to 1.
+    """Convert an image from any framework to `(height, width, 3)` with values from 0 to 1.
 
     Raises:
-        TypeError: it is no array.
-        InputError: it has another shape or other numbers.
+        TypeError: the image is not an array.
+        InputError: the image has another shape or range.
     """
     top = 255.0 if to_numpy("image", image).dtype == np.uint8 else 1.0
     array = numbers("image", image) / top
@@ -163,6 +163,6 @@ def pixels_of(image: Any) -> np.ndarray:
         raise InputError(f"image must have shape (height, width, 3) or (height, width), got {array.shape}")
     if array.min() < 0 or array.max() > 1:
         raise InputError(
-            f"image must be uint8, or from 0 to 1, got numbers from {array.min():.3g} to {array.max():.3g}"
+            f"image must be uint8, or from 0 to 1, got values from {array.min():.3g} to {array.max():.3g}"
         )
     return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=-1)

@@ -1,4 +1,4 @@
-"""Several images in a row, and below each where models look in it."""
+"""Several images in a row, and below each the attention of one or more models over it."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def lit_images(
     title: str = "",
     label: str = "attention weight",
 ) -> Figure:
-    """Draw images in a row, and below it a row for each model, lit where it looks.
+    """Draw images in a row, and below it one row per model, lit by its attention over the patches.
 
     Args:
-        images: each as in `image_overlay`, all of one size.
-        light: what is said of a row, and `(images, rows, columns)`: what each patch of each image weighs, at least
-            0, from any framework.
-        names: of the images.
-        title: what the picture shows.
-        label: what the light stands for.
+        images: pixels of each image, `(height, width, 3)` or `(height, width)`, from any framework, all of one size.
+        light: label of each row to the weights of the patches, `(images, rows, columns)`, at least 0, from any
+            framework.
+        names: names of the images.
+        title: title of the picture.
+        label: label of the colour bar.
 
     Returns:
-        A figure to `save`, whose rows share one colour scale.
+        The figure, for `save`; its rows share one colour scale.
 
     Raises:
-        TypeError: an argument is no array.
-        InputError: there is nothing to draw, or not as many names and lights as images.
+        TypeError: an image or a light is not an array.
+        InputError: there is no image or no light, or the numbers of names, lights and images differ.
     """
     pixels = [pixels_of(image) for image in images]
     if not pixels or not light or len(names) != len(pixels):
         raise InputError(
-            f"images, light and names must be at least one, with a name for each image, "
+            f"images, light and names must not be empty, and there must be one name per image, "
             f"got {len(pixels)}, {len(light)} and {len(names)}"
         )
     lights = {who: _light(f"light[{who!r}]", given, len(pixels)) for who, given in light.items()}
@@ -78,7 +78,7 @@ def _light(name: str, given: Any, images: int) -> np.ndarray:
     light = numbers(name, given)
     if light.ndim != 3 or len(light) != images or light.min() < 0:
         raise InputError(
-            f"{name} must have shape (images, rows, columns), for {images} images, and numbers of at least 0, "
+            f"{name} must have shape (images, rows, columns), for {images} images, and values of at least 0, "
             f"got {light.shape} from {light.min():.3g}"
         )
     return light

@@ -1,4 +1,4 @@
-"""What was learnt, step by step: curves of losses, and how far two of them are apart."""
+"""Loss curves of training runs, and the difference between two of them."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Drawn one over the other, a thin dashed line on a broad one: both are seen where they coincide.
+# A thin dashed line is drawn over a broad one, so that both are visible where they coincide.
 LINES = (
     {"color": "#f4a582", "linewidth": 4.0},
     {"color": "#2166ac", "linewidth": 1.2, "linestyle": (0, (4, 2))},
 )
-MEANS = 40  # parts of a curve that a mean is taken over
-WIDTH, TALL, LOW = 8.5, 3.6, 1.9  # inches of the picture, of the curves, of their difference
+MEANS = 40  # the running mean of a curve spans 1/40 of it
+WIDTH, TALL, LOW = 8.5, 3.6, 1.9  # width, height of the curves and height of their difference, in inches
 
 
 def curves(losses: Mapping[str, Any], *, title: str = "") -> Figure:
-    """Draw the losses of one run, or of two and below them their difference.
+    """Draw the loss of one run, or of two runs with their difference below.
 
     Args:
-        losses: what is said of a curve, and the curve: `(steps)`, positive numbers, from any framework.
-        title: what the picture shows.
+        losses: label of each curve to its losses, `(steps)`, positive numbers, from any framework.
+        title: title of the picture.
 
     Returns:
-        A figure to `save`; all axes are logarithmic upwards. A long curve is drawn faintly, and over it the mean of
-        a fortieth of it. The difference is relative to the second curve, step by step.
+        The figure, for `save`; the vertical axes are logarithmic. A long curve is drawn faintly, with its running mean
+        over a fortieth of the steps on top. The difference is relative to the second curve, step by step.
 
     Raises:
-        TypeError: a curve is no array.
-        InputError: there are none or more than two, or they are not one number a step for the same steps.
+        TypeError: a curve is not an array.
+        InputError: there are not one or two curves, or the curves are not positive numbers for the same steps.
     """
     if not 1 <= len(losses) <= len(LINES):
         raise InputError(f"losses must be one curve or two, got {len(losses)}")
     drawn = {name: _curve(f"losses[{name!r}]", given) for name, given in losses.items()}
     lengths = {len(curve) for curve in drawn.values()}
     if len(lengths) > 1:
-        raise InputError(f"losses must be of the same number of steps, got {' and '.join(map(str, lengths))}")
+        raise InputError(f"losses must have the same number of steps, got {' and '.join(map(str, lengths))}")
 
     from matplotlib.ticker import LogFormatter
 
@@ -74,7 +74,7 @@ def curves(losses: Mapping[str, Any], *, title: str = "") -> Figure:
 
 
 def _running_mean(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the mean of those around each: what a long curve does from batch to batch hides where it goes."""
+    """Smoothed loss and its steps; the noise between batches of a long curve hides the trend."""
     span = max(1, len(curve) // MEANS)
     first = (span - 1) / 2 + 1
     mean = np.convolve(curve, np.full(span, 1 / span), mode="valid")

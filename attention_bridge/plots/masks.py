@@ -1,4 +1,4 @@
-"""Masks as matrices of two colours."""
+"""Pictures of boolean masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_SHAPES = 20_000  # more cells than these are drawn as points in a picture of lines
+MOST_SHAPES = 20_000  # masks with more cells are drawn as bitmaps in SVG and PDF
 
 
 def draw_mask(
@@ -26,21 +26,22 @@ def draw_mask(
     *,
     title: str = "",
 ) -> Figure:
-    """Draw a mask: a dark cell in row i and column j where query i sees key j.
+    """Draw a mask: the cell in row i and column j is dark if query i attends to key j.
 
     Args:
-        mask: boolean, `(query, key)`, `(batch, query, key)` or `(batch|1, heads|1, query|1, key)`, from any
-            framework; each matrix is a panel, in a row of the figure for each element of the batch.
-        query_tokens: one label a row; numbers from 0 if None.
-        key_tokens: one label a column; by default those of the rows if there are as many, else numbers.
-        title: what the picture shows.
+        mask: boolean mask, True where a query may attend to a key, `(query, key)`, `(batch, query, key)` or
+            `(batch|1, heads|1, query|1, key)`, from any framework; each matrix is one panel, with one row of panels per
+            element of the batch.
+        query_tokens: labels of the rows, one per query; None for numbers from 0.
+        key_tokens: labels of the columns, one per key; None for the query labels if there are as many, else numbers.
+        title: title of the picture.
 
     Returns:
-        A figure to `save`.
+        The figure, for `save`.
 
     Raises:
-        TypeError: the mask is no boolean array.
-        InputError: it has not two to four axes, or the labels do not fit.
+        TypeError: the mask is not a boolean array.
+        InputError: the mask does not have two to four axes, or the labels do not fit.
     """
     array = to_numpy("mask", mask)
     if array.dtype != bool:
@@ -67,7 +68,7 @@ def draw_mask(
 
 
 def _cells(axes: Axes, matrix: np.ndarray, cell: float) -> None:
-    """One rectangle for each entry, so that a picture of lines (SVG, PDF) holds them one by one."""
+    """Draw one rectangle per entry, so that SVG and PDF hold each as a shape."""
     from matplotlib.colors import ListedColormap
 
     lines: dict[str, Any] = {"edgecolors": "white", "linewidth": 1.2 if cell > 0.2 else 0.6}
@@ -87,7 +88,7 @@ def _cells(axes: Axes, matrix: np.ndarray, cell: float) -> None:
 def _legend(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
-    patches = [Patch(color=style.SEEN, label="sees"), Patch(color=style.HIDDEN, label="hidden")]
+    patches = [Patch(color=style.SEEN, label="attends"), Patch(color=style.HIDDEN, label="masked")]
     figure.legend(
         handles=patches,
         loc="outside lower center",

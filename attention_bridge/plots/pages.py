@@ -1,6 +1,6 @@
-"""A page to point at tokens in: one file of HTML with its script and its weights, which needs no server and no network.
+"""Interactive page of attention weights: one HTML file with its script and data, without server or network.
 
-Why not what exists: BertViz needs torch, and CircuitsVis too; both load their scripts from the network.
+BertViz and CircuitsVis are not used because both need torch and load their scripts from the network.
 """
 
 from __future__ import annotations
@@ -34,32 +34,35 @@ def html(
     batch: int = 0,
     title: str = "Attention",
 ) -> str:
-    """A page that shows where each token looks: point at one, and the others are shaded by its weights.
+    """Make an interactive page of attention weights: pointing at a token shades the tokens that it attends to.
 
-    Layer and head are chosen there, or the mean over heads. Arrow keys move from token to token. Shades are relative
-    to the largest weight of the token. Weights are kept as float16 in base64, 2.7 bytes each.
+    Controls choose the layer and the head, or the mean over heads. Arrow keys move from token to token. Shades are
+    relative to the token's largest weight. Weights are stored as float16 in base64, 2.7 bytes each.
 
     Args:
-        weights: `(..., heads, query, key)` or `(query, key)` of one layer, or a list of these, from any framework.
-        tokens: of the queries, and of the keys too if `key_tokens` is None. They are text, whatever is in them.
-        key_tokens: of the keys in cross-attention.
-        layer: which to begin with.
-        head: which to begin with; the mean over heads if None.
-        batch: which element of the batch, counted over all axes before the heads.
-        title: what the page shows.
+        weights: attention weights of one layer, `(..., heads, query, key)` or `(query, key)`, or a list of layers,
+            from any framework.
+        tokens: texts of the queries, and of the keys if `key_tokens` is None; markup in them is escaped.
+        key_tokens: texts of the keys in cross-attention; None for self-attention.
+        layer: layer shown first.
+        head: head shown first; None for the mean over heads.
+        batch: element of the batch, counted over all axes before the heads.
+        title: title of the page.
 
     Returns:
-        The whole page.
+        The HTML of the page.
 
     Raises:
-        TypeError: the weights are no arrays.
-        InputError: there is no such layer, head or element, the shapes or tokens do not fit, or weights are not in
-            the range of float16.
+        TypeError: the weights are not arrays.
+        InputError: the layer, the head or the batch element does not exist, the shapes or tokens do not fit, or a
+            weight is outside the range of float16.
     """
     array = layers_of("weights", weights, batch)
     layers, heads, query_len, key_len = array.shape
     if key_tokens is None and query_len != key_len:
-        raise InputError(f"key_tokens must be given where queries ({query_len}) are not keys ({key_len})")
+        raise InputError(
+            f"key_tokens must be given if queries ({query_len}) and keys ({key_len}) differ in number"
+        )
     queries, keys = labels(tokens, key_tokens, (query_len, key_len))
     place("layer", layer, layers)
     if head is not None:
@@ -87,20 +90,20 @@ def html(
 
 
 def write_html(path: str | os.PathLike[str], *arguments: Any, **options: Any) -> int:
-    """Write the page of `html`; an older file stays until the new one is complete.
+    """Write the page of `html`; an existing file stays until the new one is complete.
 
     Args:
-        path: ends in `.html`.
-        arguments: of `html`.
-        options: of `html`.
+        path: file to write; must end in `.html`.
+        arguments: positional arguments of `html`.
+        options: keyword arguments of `html`.
 
     Returns:
         The size of the file in bytes.
 
     Raises:
-        TypeError: the weights are no arrays.
-        InputError: the path has another ending, or what `html` raises.
-        CheckpointError: its directory does not exist.
+        TypeError: the weights are not arrays.
+        InputError: the path has another suffix, or an argument does not fit, as in `html`.
+        CheckpointError: the directory of the path does not exist.
         DiskError: the system cannot write.
     """
     path = Path(path)
@@ -113,7 +116,7 @@ def write_html(path: str | os.PathLike[str], *arguments: Any, **options: Any) ->
 
 
 def size(count: int) -> str:
-    """A number of bytes in words, such as `1.2 MB`."""
+    """Format a number of bytes, such as `1.2 MB`."""
     unit, factor = next((u for u in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= u[1]), ("bytes", 1))
     return f"{count / factor:.3g} {unit}"
 
@@ -123,5 +126,5 @@ def _count(count: int, one: str, many: str | None = None) -> str:
 
 
 def _script_safe(text: str) -> str:
-    """JSON in which nothing ends a script or begins a tag or comment."""
+    """Escape JSON so that nothing in it ends the script or begins a tag or comment."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

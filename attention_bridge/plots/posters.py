@@ -1,4 +1,4 @@
-"""Very many matrices on one sheet, in groups, each under its name."""
+"""Posters: many matrices on one sheet, in named groups."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# All in inches.
+# Sizes in inches.
 SIDE = 1.6
-ACROSS, DOWN = 2.14, 2.22  # from one panel to the next
-NAMES = 0.42  # above a panel
-HEADER = 0.75  # above a group
+ACROSS, DOWN = 2.14, 2.22  # distances between neighbouring panels
+NAMES = 0.42  # space for the title above a panel
+HEADER = 0.75  # space for the name above a group
 MARGIN = 0.6
-LEAD = 3.3  # the labelled matrix at the top
+LEAD = 3.3  # side of the labelled matrix at the top
 LEAD_LABELS = 0.75
-TEXT = 8.2  # the longest line of text; the legend stands beside it if there is room, else below
+TEXT = 8.2  # longest line of text; the legend is beside it if there is room, else below
 LEGEND = 7.5
 LEGEND_LINE = 0.34
 MOST_COLUMNS, LEAST_COLUMNS = 12, 7
 FAINT = "#777777"
 FRAME = "#c4c4c4"
-STRONGEST = 98  # percent of the numbers are below the end of a panel's scale
+STRONGEST = 98  # percentile of the magnitudes at the end of a panel's colour scale
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the numbers of a panel are, shown by its colours.
+    """Kind of matrix in a panel, shown by its colours.
 
     Attributes:
-        colours: the map from nothing to the panel's largest numbers.
-        signed: the map where some numbers are negative.
-        says: in the legend.
+        colours: colour map from zero to the panel's largest values.
+        signed: colour map if some values are negative.
+        says: text in the legend.
     """
 
     colours: str
@@ -49,12 +49,12 @@ class Kind:
 
 
 KINDS = {
-    "mask": Kind("", "", "masks: dark where the query sees the key"),
+    "mask": Kind("", "", "masks: dark where the query attends to the key"),
     "weights": Kind(style.WEIGHTS_COLOURS, style.SIGNED_COLOURS, "attention weights"),
     "effective": Kind(
-        "YlGnBu", "BrBG", "what a mechanism that keeps no weights amounts to, from values to outputs"
+        "YlGnBu", "BrBG", "effective weights from values to outputs, of mechanisms that compute none"
     ),
-    "scores": Kind(style.SIGNED_COLOURS, style.SIGNED_COLOURS, "scores and likeness, around white for 0"),
+    "scores": Kind(style.SIGNED_COLOURS, style.SIGNED_COLOURS, "scores and similarities; white is 0"),
 }
 
 
@@ -63,10 +63,10 @@ class Panel:
     """One matrix of a poster.
 
     Attributes:
-        title: the name above it.
-        matrix: `(query, key)`, from any framework; boolean for a mask.
-        note: a second, smaller line.
-        kind: one of `KINDS`.
+        title: title above the panel.
+        matrix: matrix `(query, key)`, from any framework; boolean for a mask.
+        note: smaller line below the title.
+        kind: kind of matrix, one of `KINDS`.
     """
 
     title: str
@@ -83,21 +83,21 @@ def poster(
     lead: Panel | None = None,
     tokens: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw many matrices in groups, each on its own scale, and grey where a weight is exactly zero.
+    """Draw many matrices in groups, each with its own colour scale; weights that are exactly zero are grey.
 
     Args:
-        groups: panels by the name of their group; small groups share a row.
-        title: what the poster shows.
-        text: some lines below that.
-        lead: a matrix that is drawn large at the top, with `tokens` at its rows and columns.
-        tokens: of the lead; numbers from 0 if None.
+        groups: lists of panels by the name of the group; small groups share a row.
+        title: title of the poster.
+        text: lines of text below the title.
+        lead: matrix drawn large at the top, with `tokens` at its rows and columns; None for none.
+        tokens: labels of the lead; None for numbers from 0.
 
     Returns:
-        A figure to `save`; its axes are the lead if there is one, the legend's swatches and the panels, in order.
+        The figure, for `save`; its axes are the lead if there is one, the legend's swatches and the panels, in order.
 
     Raises:
-        TypeError: a matrix is no array.
-        InputError: there is no panel, a matrix has not two axes, or a kind is none.
+        TypeError: a matrix is not an array.
+        InputError: there is no panel, a matrix does not have two axes, or a kind is unknown.
     """
     from matplotlib.figure import Figure
 
@@ -132,9 +132,10 @@ def poster(
 
 
 def _places(counts: Mapping[str, int]) -> tuple[list[tuple[int, int, int]], int, list[int]]:
-    """Each group's shelf, first column and width in columns; how many columns there are; the lines of each shelf.
+    """Lay out the groups on shelves; a group that fits in one line goes to the first shelf with room.
 
-    A group that fits in one line goes to the first shelf with room.
+    Returns:
+        Shelf, first column and width in columns of each group; the number of columns; the lines of each shelf.
     """
     columns = max(LEAST_COLUMNS, min(MOST_COLUMNS, sum(counts.values())))
     free: list[int] = []
@@ -165,7 +166,7 @@ def _matrix(panel: Panel) -> np.ndarray:
 
 
 def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """Axes at so many inches from the left and from the top."""
+    """Add axes at a position and size in inches, measured from the top left."""
     across, down = figure.get_size_inches()
     axes = figure.add_axes((x / across, 1 - (y + height) / down, width / across, height / down))
     axes.set_xticks([])
@@ -194,7 +195,7 @@ def _colours(kind: str, array: np.ndarray) -> dict[str, Any]:
 
 
 def _panel(axes: Axes, panel: Panel, array: np.ndarray) -> None:
-    """A matrix fills its square, whatever its shape."""
+    """Draw one panel; the matrix fills the square for any shape."""
     axes.set_facecolor(style.HIDDEN)
     shown = array if panel.kind in ("mask", "scores") else np.ma.masked_equal(array, 0)
     axes.imshow(shown, aspect="auto", interpolation="nearest", **_colours(panel.kind, array))
@@ -234,14 +235,14 @@ def _lead(figure: Figure, lead: Panel, tokens: Sequence[str] | None) -> None:
 
 
 def _legend_place(left: float, width: float, text: str) -> tuple[float, float]:
-    """Inches from the left and from the top."""
+    """Position of the legend in inches from the left and from the top."""
     if left + TEXT + LEGEND <= width:
         return left + TEXT, MARGIN + 0.78
     return left, MARGIN + 0.9 + 0.24 * (text.count("\n") + 1)
 
 
 def _legend(figure: Figure, x: float, y: float, arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """One swatch of colours for each map of each kind that is there."""
+    """Draw one colour swatch for each colour map of each kind present."""
     ramps_of = {kind: _ramps(kind, members) for kind, members in arrays.items()}
     words = x + 1.1 * max(map(len, ramps_of.values())) + 0.1
     for kind, ramps in ramps_of.items():
@@ -249,13 +250,15 @@ def _legend(figure: Figure, x: float, y: float, arrays: Mapping[str, Sequence[np
             swatch = _axes(figure, x + 1.1 * i, y, 1.0, 0.18)
             swatch.imshow(ramp, aspect="auto", **_colours(kind, ramp))
         if ramps:
-            says = KINDS[kind].says + ("; the second where some are negative" if len(ramps) > 1 else "")
+            says = KINDS[kind].says + (
+                "; the second colour map if some are negative" if len(ramps) > 1 else ""
+            )
             _text(figure, words, y + 0.09, says, fontsize=10.5, va="center")
             y += LEGEND_LINE
 
 
 def _ramps(kind: str, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Numbers from one end of each map of the kind to the other, `(1, many)`."""
+    """Values from one end of each colour map of a kind to the other, `(1, many)`."""
     if kind == "mask":
         return [np.array([[False, True]])] if arrays else []
     signs = {kind == "scores" or bool((array < 0).any()) for array in arrays}

@@ -1,4 +1,4 @@
-"""Weights and tokens from files, for the command."""
+"""Reading attention weights and tokens from files, for the command `attention-bridge plot`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXTS = ("tokens", "key_tokens")
 
 
 class Stored(NamedTuple):
-    """What a file holds: `(heads, query, key)` or `(query, key)` for each layer, and tokens if there are any."""
+    """Contents of a file: weights `(heads, query, key)` or `(query, key)` per layer, and tokens or None."""
 
     layers: list[np.ndarray]
     tokens: list[str] | None
@@ -27,13 +27,13 @@ class Stored(NamedTuple):
 def read_weights(path: Path) -> Stored:
     """Read attention weights from an npz or safetensors file.
 
-    One array is `(layers, heads, query, key)`, `(heads, query, key)` or `(query, key)`. Several are one layer each, in
-    the order of their names, numbers in these by value; of `(batch, heads, query, key)` the first element counts.
-    In npz, `tokens` and `key_tokens` may be arrays of strings.
+    A single array has shape `(layers, heads, query, key)`, `(heads, query, key)` or `(query, key)`. Several arrays are
+    one layer each, in the natural order of their names; of `(batch, heads, query, key)` the first element is used. In
+    npz, `tokens` and `key_tokens` may be arrays of strings.
 
     Raises:
-        CheckpointError: the file cannot be read or holds other things.
-        InputError: it is of another format, or has no weights.
+        CheckpointError: the file cannot be read or holds other types.
+        InputError: the file has another format, or holds no weights.
     """
     found = checkpoints.find(path)
     if found.format not in ("npz", "safetensors"):
@@ -55,10 +55,10 @@ def read_weights(path: Path) -> Stored:
 
 
 def read_tokens(option: str, given: str) -> Sequence[str]:
-    """Tokens as the command takes them: `a,b,c`, or `@FILE` with one a line.
+    """Parse tokens given to the command: `a,b,c`, or `@FILE` with one token per line.
 
     Raises:
-        InputError: the file cannot be read or is no text.
+        InputError: the file cannot be read or is not UTF-8 text.
     """
     if not given.startswith("@"):
         return given.split(",")
@@ -71,7 +71,7 @@ def read_tokens(option: str, given: str) -> Sequence[str]:
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """Orders names by their parts, digits by value: layer 2 comes before layer 10."""
+    """Sort key that compares digits by value: layer 2 comes before layer 10."""
     return [
         (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)
     ]

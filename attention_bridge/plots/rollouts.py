@@ -1,11 +1,11 @@
-"""Attention through all layers: attention rollout (Abnar & Zuidema 2020, Quantifying attention flow in transformers).
+"""Attention rollout (Abnar & Zuidema 2020, Quantifying attention flow in transformers).
 
-With A_l the weights of layer l, averaged over heads, a residual connection passes a token on beside its attention:
+A_l is the attention matrix of layer l, averaged over heads; the identity I is for the residual connection:
 
     rollout = Â_L ⋯ Â_2 Â_1    with    Â_l = 0.5 A_l + 0.5 I
 
-Row i says how much token i of the last layer comes from each token of the input. Rows of A that sum to 1 give rows
-that sum to 1.
+Row i holds the contribution of each input token to token i of the last layer. If the rows of every A sum to 1, so do
+the rows of the rollout.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from attention_bridge.plots.arrays import numbers
 
 
 def rollout(weights: Sequence[Any]) -> np.ndarray:
-    """Attention rollout over all layers.
+    """Compute the attention rollout over all layers.
 
     Args:
-        weights: a list with one array for each layer, the first layer first: `(..., heads, tokens, tokens)`, from
-            any framework.
+        weights: attention weights, a list with one array per layer, first layer first, `(..., heads, tokens, tokens)`,
+            from any framework.
 
     Returns:
-        `(..., tokens, tokens)` in float64.
+        The rollout, `(..., tokens, tokens)`, in float64.
 
     Raises:
-        TypeError: the weights are no arrays.
-        InputError: there is no list, no layer, no axis of heads, more queries than keys or fewer, or layers
-            differ in shape.
+        TypeError: the weights are not arrays.
+        InputError: `weights` is not a list or is empty, a layer has another shape, or layers differ in shape.
     """
     if not isinstance(weights, list | tuple) or not weights:
         got = f"{weights!r}" if isinstance(weights, list | tuple) else f"a {type(weights).__name__}"

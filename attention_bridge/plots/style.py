@@ -1,4 +1,4 @@
-"""How pictures look: colours, sizes, labels. Colour maps are perceptually uniform, and light where nothing is."""
+"""Style of the pictures: colours, sizes and labels. Colour maps are perceptually uniform and light at zero."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ SIGNED_COLOURS = "RdBu_r"  # white is zero
 HIDDEN, SEEN = "#ececec", "#6a51a3"
 INK = "#333333"
 LABEL_SIZE = 9.5  # points
-LABEL_INCHES = 0.16  # that a line of labels takes
+LABEL_INCHES = 0.16  # height of a line of labels
 INCHES_PER_TOKEN = 0.27
-LARGEST, SMALLEST = 9.0, 2.4  # inches of a matrix
-FINEST_GRID = 0.1  # inches of a cell; lines between smaller ones would hide them
+LARGEST, SMALLEST = 9.0, 2.4  # bounds of the side of a matrix in inches
+FINEST_GRID = 0.1  # smallest cell, in inches, with grid lines; they would cover smaller cells
 BAR_INCHES = 0.3
 LONGEST_LABEL = 18  # characters
 
 
 def cell_inches(*lengths: int) -> float:
-    """The side of a cell, for a matrix with these many rows or columns at most."""
+    """Side of a cell in inches, for a matrix with the given numbers of rows and columns."""
     return min(INCHES_PER_TOKEN, LARGEST / max(lengths))
 
 
 def side(length: int, cell: float) -> float:
-    """Inches of a matrix with `length` cells."""
+    """Side of a matrix with `length` cells, in inches."""
     return max(SMALLEST, cell * length)
 
 
 def sheet(width: float, height: float, *, title: str, subtitle: str = "") -> Figure:
-    """An empty figure of so many inches that places what comes in so that nothing overlaps."""
+    """Make an empty figure, sized in inches, with a layout engine that prevents overlaps."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -50,7 +50,7 @@ def sheet(width: float, height: float, *, title: str, subtitle: str = "") -> Fig
 
 
 def scale(array: np.ndarray, top: float | None = None) -> dict[str, Any]:
-    """Colours for weights: from 0 to `top`, by default the largest; around 0 if some are negative."""
+    """Colour map and limits for weights: 0 to `top` (None for the largest), or symmetric if some are negative."""
     limit = float(np.abs(array).max() if top is None else top) or 1.0
     if array.min() < 0:
         return {"cmap": SIGNED_COLOURS, "vmin": -limit, "vmax": limit}
@@ -67,16 +67,16 @@ def heatmap(
     cell: float = INCHES_PER_TOKEN,
     **colours: Any,
 ) -> Any:
-    """Draw one matrix with its labels.
+    """Draw one matrix with labels.
 
     Args:
-        axes: where.
-        array: `(query, key)`.
-        query_tokens: one label a row.
-        key_tokens: one label a column.
-        title: above the matrix.
-        cell: inches that a cell will take; says how many labels have room.
-        colours: `cmap`, `vmin` and `vmax`.
+        axes: axes to draw in.
+        array: matrix `(query, key)`.
+        query_tokens: labels of the rows, one per query.
+        key_tokens: labels of the columns, one per key.
+        title: title above the matrix.
+        cell: side of a cell in inches, which limits the number of labels.
+        colours: `cmap`, `vmin` and `vmax` of `imshow`.
 
     Returns:
         The image, for a colour bar.
@@ -100,7 +100,7 @@ def name_axes(
     title: str = "",
     shift: float = 0.0,
 ) -> None:
-    """Write the labels beside rows and below columns, as many as there is room for; `shift` is added to places."""
+    """Label rows and columns, as many as there is room for; `shift` is added to the tick positions."""
     axes.set_title(title, fontsize=12, color=INK, parse_math=False)
     short = all(len(label) <= 2 for label in columns)
     _name(axes.xaxis, columns, cell, shift, rotation=0 if short and cell >= 1.5 * LABEL_INCHES else 90)
@@ -122,14 +122,14 @@ def _name(axis: Axis, tokens: Sequence[str], cell: float, shift: float, *, rotat
 
 
 def shorten(token: str) -> str:
-    """A token on one line, cut if it is long; a blank is shown as ␣."""
+    """Shorten a token to one line of at most 18 characters; a blank is shown as ␣."""
     text = token.replace("\n", "⏎").replace("\t", "⇥")
     text = text if text.strip(" ") else "␣" * len(text)
     return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
 
 
 def bar(figure: Figure, image: Any, axes: Any, label: str = "attention weight") -> Any:
-    """One colour bar beside `axes`."""
+    """Add one colour bar beside `axes`."""
     slim = max(20.0, figure.get_figheight() / BAR_INCHES)
     drawn = figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02, aspect=slim)
     drawn.set_label(label, color=INK)

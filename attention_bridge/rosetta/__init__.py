@@ -1,18 +1,19 @@
-"""The same attention call in every framework, side by side: facts as plain data, and the page made of them.
+"""The same attention call in every framework: facts as plain data, from which `docs/rosetta.md` is made.
 
-`python -m attention_bridge.pages.rosetta` prints `docs/rosetta.md`. It needs none of the frameworks; tests run them
-all and hold every fact against what they do.
+`python -m attention_bridge.pages.rosetta` prints the page and needs no framework. Tests run every call in its framework
+and compare its behaviour with the facts.
 
-| file            | what it holds                                                |
+| file            | contents                                                     |
 |-----------------|--------------------------------------------------------------|
 | `peer.py`       | one way to call attention, as a frozen dataclass             |
 | `operations.py` | attention without parameters                                 |
-| `layers.py`     | layers of the frameworks, ours, and all together             |
-| `community.py`  | those of Equinox, Haiku and x-transformers                   |
+| `layers.py`     | layers of PyTorch, Flax, Keras and this package, and a list  |
+| `community.py`  | layers of Equinox, Haiku and x-transformers                  |
 | `models.py`     | models of Hugging Face                                       |
-| `defaults.py`   | what differs outside attention                               |
-| `traps.py`      | what goes wrong without a word, and the line that cures it   |
-| `peers.py`      | all calls                                                    |
+| `defaults.py`   | defaults outside attention that differ                       |
+| `traps.py`      | silent mistakes and the line that fixes each                 |
+| `versions.py`   | the versions that the facts hold for                         |
+| `peers.py`      | the list of all calls                                        |
 """
 
 from attention_bridge.rosetta.defaults import DEFAULTS, Default

@@ -1,4 +1,4 @@
-"""Layers of libraries on top of PyTorch and JAX: Equinox, Haiku, x-transformers."""
+"""Layers of Equinox, Haiku and x-transformers."""
 
 from attention_bridge.rosetta.peer import Empty, Peer
 

@@ -1,20 +1,20 @@
-"""Defaults outside attention that differ between the frameworks: the usual rest of a difference of 1e-3."""
+"""Defaults outside attention that differ between the frameworks, a common cause of differences near 1e-3."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Default:
-    """What each framework takes if nothing is said; empty where it has no such thing.
+    """Default value of each framework; empty if the framework has no such option.
 
     Attributes:
-        name: of the row; tests know it.
-        what: in words.
-        torch, flax, keras, equinox, haiku: the value, in words.
+        name: identifier of the row, used by tests.
+        text: description of the default.
+        torch, flax, keras, equinox, haiku: value in the framework, in words.
     """
 
     name: str
-    what: str
+    text: str
     torch: str
     flax: str
     keras: str
@@ -27,13 +27,15 @@ DEFAULTS = (
     Default(
         "layer_norm_variance",
         "LayerNorm, variance",
-        "of the centred numbers",
-        "mean of squares minus square of mean",
-        "of the centred numbers",
-        "of the centred numbers",
-        "of the centred numbers",
+        "mean square of centred values",
+        "mean square minus squared mean",
+        "mean square of centred values",
+        "mean square of centred values",
+        "mean square of centred values",
     ),
-    Default("rms_norm_eps", "RMSNorm, eps", "that of the dtype", "1e-06", "1e-06", "1e-05", "1e-05"),
+    Default(
+        "rms_norm_eps", "RMSNorm, eps", "machine epsilon of the dtype", "1e-06", "1e-06", "1e-05", "1e-05"
+    ),
     Default("rms_norm_bias", "RMSNorm, a bias", "no", "no", "no", "yes", "no"),
     Default("gelu", "GELU (`jax.nn.gelu` for all of JAX)", "erf", "tanh", "erf", "tanh", "tanh"),
     Default("attention_bias", "attention layer, biases", "yes", "yes", "yes", "no", "yes"),

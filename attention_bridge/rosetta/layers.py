@@ -1,4 +1,4 @@
-"""Layers: projections, heads and attention in one."""
+"""Layers with projections, heads and attention."""
 
 from attention_bridge.rosetta.community import EQUINOX, HAIKU, X_TRANSFORMERS
 from attention_bridge.rosetta.operations import OURS

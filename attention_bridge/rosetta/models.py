@@ -1,13 +1,15 @@
-"""Models of Hugging Face: attention inside a layer, masks given to the whole model."""
+"""Models of Hugging Face, which take masks for the whole model."""
 
 from attention_bridge.rosetta.peer import Empty, Peer
 
 CALL = "layer(inputs_embeds=x, attention_mask=mask).last_hidden_state"
 MASK = "torch.where(keep[:, None], 0.0, torch.finfo(x.dtype).min)"
-# The models take their size from a configuration: `BertConfig(...)`.
+# `bert_config` and so on are configurations with the sizes: `BertConfig(...)`.
 PADDED = "layer(inputs_embeds=x, attention_mask=keep[:, 0]).last_hidden_state"
-SDPA = Empty('a sample of padding alone, attn_implementation="sdpa", the default', PADDED, "zeros")
-EAGER = Empty('the same, attn_implementation="eager"', PADDED.replace("layer(", "eager("), "mean")
+SDPA = Empty('sample of only padding, attn_implementation="sdpa", the default', PADDED, "zeros")
+EAGER = Empty(
+    'sample of only padding, attn_implementation="eager"', PADDED.replace("layer(", "eager("), "mean"
+)
 SHAPES = ("batch key", "batch 1 1 key", "batch heads query key")
 
 BERT = Peer(

@@ -1,4 +1,4 @@
-"""One row of the page: how one attention call of a framework wants its inputs and what it does with them."""
+"""One row of the page: the inputs of one attention call of a framework and its behaviour."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,12 +9,12 @@ Corner = Literal["upper left", "lower right"]
 
 @dataclass(frozen=True)
 class Empty:
-    """What a query gets that sees no key.
+    """Result of a call for a fully masked row.
 
     Attributes:
-        when: on which path of the peer.
-        call: the call, with `mask` as in the peer's own.
-        result: zeros (before the output projection), NaN, or the mean of all values, the hidden ones too.
+        when: options that select the code path; empty if there is one.
+        call: the call, with `mask` in the peer's own convention.
+        result: zeros (before the output projection), NaN, or the mean of all values, masked ones included.
     """
 
     when: str
@@ -24,34 +24,36 @@ class Empty:
 
 @dataclass(frozen=True)
 class Peer:
-    """One way to call attention. Snippets are Python; tests run them.
+    """One way to call attention. Snippets are Python code that tests run.
 
-    They read `q`, `k` and `v` (operations), `x` and `memory` (layers, `(batch, length, embed)`; in one sequence `x`
-    alone), `keep`, our mask `(batch, query, key)` with True where the query attends, and the sizes by name.
+    Snippets use `q`, `k` and `v` (operations), `x` and `memory` (layers, `(batch, length, embed)`; `x` alone for
+    self-attention), `keep`, a boolean mask `(batch, query, key)`, True where the query attends to the key, and the
+    sizes by name.
 
     Attributes:
-        name: its public name.
-        arrays: of which framework.
-        make: builds `layer`; empty for an operation.
-        call: the call, with `mask` in the peer's own words.
-        mask: `keep` in the peer's own words.
-        layout: axes of `q`, or of `x` by default, in order.
+        name: public name.
+        arrays: framework of the arrays.
+        make: expression that builds `layer`; empty for an operation.
+        call: the call, with `mask` in the peer's own convention.
+        mask: expression that converts `keep` to the peer's own convention.
+        layout: axes of `q`, or of `x` for a layer, in order.
         constructor: first parameters of the class.
         arguments: first parameters of the call.
-        true: what True in a boolean mask does.
-        floats: what becomes of 0 and -inf in the place of such a mask.
-        added: the argument that is added to the scores, or empty.
-        masks: shapes that a mask may have, of those in `MASK_SHAPES`.
-        misread: shapes that are taken without a word and read as something else.
-        causal: a causal call, or empty; `corner` is where its diagonal ends if query and key lengths differ.
-        window: a call with the window argument 3, or empty, of what `window_make` builds; `window_keys` is how many
-            keys a query then sees, its own included; `window_ahead`, whether it sees as many on the other side too.
-        empty: what a query gets that sees no key.
-        weights: a call that gives the weights, or empty; `weights_axes` are their axes.
-        dropped: whether these weights are those after dropout.
-        scale: the argument that replaces `1 / sqrt(head_dim)`, or empty.
-        layout_name: of its tensors in `attention_bridge.weights.layouts`, or empty.
-        tensors: their names and the words for their shapes.
+        true: meaning of True in a boolean mask: `shows` if the query attends to the key, `hides` if not.
+        floats: treatment of a mask of 0 and -inf: `added` to the scores, `inverted` by a cast to boolean, or `refused`.
+        added: argument that is added to the scores; empty if there is none.
+        masks: accepted mask shapes, of those in `MASK_SHAPES`.
+        misread: mask shapes that are accepted silently but read as another shape.
+        causal: causal call; empty if there is none. `corner` is the end of its diagonal for unequal lengths.
+        window: call with a window of 3 on the layer from `window_make`; empty if there is none. `window_keys` is the
+            number of visible keys, the query's own included; `window_ahead` says whether the window also reaches as far
+            ahead.
+        empty: result for fully masked rows, per code path.
+        weights: call that returns the attention weights; empty if there is none. `weights_axes` are their axes.
+        dropped: whether dropout is already applied to these weights.
+        scale: argument that replaces the scale 1/sqrt(head_dim); empty if there is none.
+        layout_name: name of the tensors' layout in `attention_bridge.weights.layouts`; empty if there is none.
+        tensors: names of the tensors and their shapes in words.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""All calls that are compared."""
+"""The list of all compared calls."""
 
 from attention_bridge.rosetta.layers import LAYERS
 from attention_bridge.rosetta.models import MODELS

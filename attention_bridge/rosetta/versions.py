@@ -1,4 +1,4 @@
-"""The versions that the facts are those of."""
+"""The package versions that the facts hold for."""
 
 VERSIONS = {
     "torch": "2.13.0",

@@ -1,15 +1,15 @@
-"""Training, the same in PyTorch and in JAX: same weights to begin with, same batches, same arithmetic of AdamW.
+"""Equal training in PyTorch and JAX: the same initial weights, the same batches, the same AdamW arithmetic.
 
-| name         | is                                                                             |
+| name         | purpose                                                                        |
 |--------------|--------------------------------------------------------------------------------|
-| `Lesson`     | a model, its batches and its optimizer, said once for both frameworks          |
-| `run`        | learns a lesson in one framework or both: bar, checkpoints, picture of losses  |
-| `learner_of` | what takes the steps of a lesson in one framework                              |
-| `train`      | takes them, and gives the losses                                               |
-| `keep_masks` | what dropout keeps in a step, the same in both frameworks                      |
-| `example`    | makes a command of a function: the options that all examples share             |
+| `Lesson`     | a training task: model, batches and optimizer, defined once for both frameworks|
+| `run`        | trains in one or both frameworks: progress bar, checkpoints, loss curves       |
+| `learner_of` | makes the learner that trains a lesson in one framework                        |
+| `train`      | takes the training steps of a learner and yields the losses                    |
+| `keep_masks` | dropout masks of a step, the same in both frameworks                           |
+| `example`    | makes a command from a function, with the options that all examples share      |
 
-A run that was stopped in one framework goes on in the other: checkpoints hold weights and moments in PyTorch's layout.
+A run can be resumed in the other framework: checkpoints hold weights and moments in PyTorch's layout.
 """
 
 from attention_bridge.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint

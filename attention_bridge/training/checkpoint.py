@@ -1,4 +1,4 @@
-"""A run on disk, as either framework takes it up: one safetensors file, replaced whole or not at all."""
+"""Checkpoints of training runs for either framework: one safetensors file, replaced atomically."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LOSSES, WEIGHTS = "losses", "weights"
 
 
 class Checkpoint(NamedTuple):
-    """A run so far.
+    """Checkpoint of a training run.
 
     Attributes:
-        state: where it is.
-        losses: `(step)`, one for each step taken.
-        taken_by: the framework that took the steps, and its first; in order, where it was handed over.
+        state: state of the run.
+        losses: losses of the steps taken, `(step)`.
+        taken_by: each framework that took steps, with its first step, in order.
     """
 
     state: State
@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(path: str | os.PathLike[str], lesson: Lesson, given: Checkpoint) -> None:
-    """Write a run of a lesson; an older file stays until this one is complete.
+    """Write a checkpoint of a lesson; an existing file stays until the new one is complete.
 
     Raises:
         CheckpointError: the directory does not exist.
@@ -46,16 +46,21 @@ def write_checkpoint(path: str | os.PathLike[str], lesson: Lesson, given: Checkp
 
 
 def read_checkpoint(path: str | os.PathLike[str], lesson: Lesson, dtype: str = "float32") -> Checkpoint:
-    """Read a run of a lesson, in a dtype.
+    """Read a checkpoint of a lesson.
+
+    Args:
+        path: file of the checkpoint.
+        lesson: the lesson to resume.
+        dtype: dtype that the run must have.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it is of another lesson, another model or another dtype.
+        CheckpointError: the file is missing or damaged, or is from another lesson, model or dtype.
     """
     with checkpoints.open(path) as reader:
         metadata = reader.metadata
         if set(metadata) != {"lesson", "configuration", "taken_by"} or LOSSES not in reader.specs:
             raise CheckpointError(
-                f"{path} is no checkpoint of a training run: it holds no losses of a lesson"
+                f"{path} is not a checkpoint of a training run: it holds no losses of a lesson"
             )
         name, configuration, taken_by = (
             json.loads(metadata[key]) for key in ("lesson", "configuration", "taken_by")
@@ -68,16 +73,16 @@ def read_checkpoint(path: str | os.PathLike[str], lesson: Lesson, dtype: str = "
         kind, _, rest = name.partition(".")
         groups.setdefault(kind, {})[rest] = x
         if x.dtype.kind == "f" and x.dtype.name != dtype:
-            raise CheckpointError(f"{path} is of a run in {x.dtype}, but this run is in {dtype}")
+            raise CheckpointError(f"{path} is from a run in {x.dtype}, but this run is in {dtype}")
     state = State(len(losses), groups.pop(WEIGHTS, {}), groups)
     return Checkpoint(state, losses, tuple((framework, first) for framework, first in taken_by))
 
 
 def _check(path: Any, lesson: Lesson, name: str, configuration: Mapping[str, Any]) -> None:
     if name != lesson.name:
-        raise CheckpointError(f"{path} is a checkpoint of {name}, but this run is of {lesson.name}")
+        raise CheckpointError(f"{path} is a checkpoint of {name}, but this run trains {lesson.name}")
     expected = json.loads(json.dumps(lesson.identity))
     for key in expected | dict(configuration):
         there, here = configuration.get(key), expected.get(key)
         if there != here:
-            raise CheckpointError(f"{path} is of a run with {key} {there}, but this run has {key} {here}")
+            raise CheckpointError(f"{path} is from a run with {key} {there}, but this run has {key} {here}")

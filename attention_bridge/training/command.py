@@ -1,4 +1,4 @@
-"""The command line that all examples share."""
+"""The command-line options that all examples share."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from attention_bridge.errors import REFUSALS
 from attention_bridge.training.lessons import Lesson
 from attention_bridge.training.running import NAMES, Outcome, make_directory, run
 
-FRAMEWORK = Annotated[Literal["torch", "jax", "both"], typer.Option(help="Where to run.")]
-QUICK = Annotated[bool, typer.Option("--quick", help="A short look: too short to meet the bar.")]
-SEED = Annotated[int, typer.Option(min=0, help="Of the weights, the batches and all else that is drawn.")]
+FRAMEWORK = Annotated[Literal["torch", "jax", "both"], typer.Option(help="Framework to train in.")]
+QUICK = Annotated[bool, typer.Option("--quick", help="A short run that does not need to reach the target.")]
+SEED = Annotated[int, typer.Option(min=0, help="Seed of weights, batches and all other random numbers.")]
 DTYPE = Annotated[
     Literal["float32", "float64"] | None,
     typer.Option(
-        help="Of weights and arithmetic; float64 if both frameworks run, so that rounding does not grow until their "
-        "curves part, else float32."
+        help="Dtype of weights and arithmetic; by default float64 if both frameworks run, so that rounding does not "
+        "separate their curves, else float32."
     ),
 ]
 OUTPUT = Annotated[Path | None, typer.Option(help="Directory for pictures and checkpoints.")]
-STEPS = Annotated[int | None, typer.Option(min=1, help="Steps of training.")]
-RESUME = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, whoever wrote it.")]
+STEPS = Annotated[int | None, typer.Option(min=1, help="Number of training steps.")]
+RESUME = Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint of either framework.")]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user of an example asked for.
+    """Options that the user of an example chose.
 
     Attributes:
-        name: of the example.
+        name: name of the example.
         framework: `torch`, `jax` or `both`.
-        quick: whether it only has to run.
-        seed: of all that is drawn.
-        output: the directory for pictures and checkpoints; it is there.
-        steps: of training.
-        dtype: of weights and arithmetic.
-        resume: whether to go on from the checkpoint in `output`.
+        quick: whether this is a short run without a target.
+        seed: seed of all random numbers.
+        output: directory for pictures and checkpoints; it exists.
+        steps: number of training steps.
+        dtype: dtype of weights and arithmetic.
+        resume: whether to resume from the checkpoint in `output`.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Options:
 
     @property
     def frameworks(self) -> tuple[str, ...]:
-        """`torch`, `jax` or both of them."""
+        """The chosen frameworks: `torch`, `jax` or both."""
         return tuple(NAMES) if self.framework == "both" else (self.framework,)
 
     def run(
@@ -69,14 +69,14 @@ class Options:
         part: str = "",
         resume: bool | None = None,
     ) -> Outcome:
-        """Learn a lesson as the user asked; further arguments and errors as in `attention_bridge.training.run`.
+        """Train a lesson with the chosen options, by `attention_bridge.training.run`, and with its errors.
 
         Args:
-            lesson: what is learnt.
-            report: from the learner to a text that is shown as it learns.
-            reports: how many times in a run.
-            part: the directory below `output` of one lesson of several.
-            resume: instead of what the user asked.
+            lesson: the lesson to train.
+            report: function from the learner to a line of text shown during training; None for none.
+            reports: number of such lines in a run.
+            part: subdirectory of `output` for one lesson of several.
+            resume: whether to resume from the checkpoint; None for the user's choice.
         """
         return run(
             lesson,
@@ -88,25 +88,30 @@ class Options:
             reports=reports,
         )
 
-    def demand(self, what: str, found: Mapping[str, float], at_least: float) -> None:
-        """Say what each framework came to, as parts of 1, and end in failure if one is below the bar.
+    def demand(self, measure: str, found: Mapping[str, float], at_least: float) -> None:
+        """Print the result of each framework, and exit with code 1 if one is below the target.
 
-        With `quick` nothing is demanded.
+        With `quick` there is no target.
+
+        Args:
+            measure: name of the result, such as `accuracy`.
+            found: result of each framework, a fraction of 1.
+            at_least: target, a fraction of 1.
         """
         for framework, part in found.items():
-            typer.echo(f"{NAMES[framework]}: {what} {part:.2%} (the bar is {at_least:.0%})")
+            typer.echo(f"{NAMES[framework]}: {measure} {part:.2%} (target {at_least:.0%})")
         if not self.quick and min(found.values()) < at_least:
             raise typer.Exit(1)
 
 
 def example(*, steps: int, quick_steps: int = 30) -> Callable[[Callable[..., None]], typer.Typer]:
-    """Make a command of a function of `Options`, and of options of its own.
+    """Make a command from a function of `Options` and, optionally, options of its own.
 
-    What is refused is one sentence and exit code 2; Ctrl-C is exit code 130.
+    Bad input prints one sentence and exits with code 2; Ctrl-C exits with code 130.
 
     Args:
-        steps: of training, unless the user asks for others.
-        quick_steps: the same with `--quick`.
+        steps: default number of training steps.
+        quick_steps: default number of training steps with `--quick`.
     """
     shared: dict[str, tuple[Any, Any]] = {
         "framework": (FRAMEWORK, "both"),
@@ -126,8 +131,7 @@ def example(*, steps: int, quick_steps: int = 30) -> Callable[[Callable[..., Non
             asked["steps"] = asked["steps"] or (quick_steps if asked["quick"] else steps)
             asked["dtype"] = asked["dtype"] or ("float64" if asked["framework"] == "both" else "float32")
             asked["output"] = asked["output"] or Path("attention-examples") / name
-            # Before a framework is imported. Threads that wait for each other by spinning are slow where
-            # something else runs on the machine.
+            # Set before a framework is imported: threads that wait by spinning are slow on a busy machine.
             os.environ.setdefault("OMP_WAIT_POLICY", "passive")
             try:
                 with _numbers_of(asked["dtype"]):
@@ -137,7 +141,7 @@ def example(*, steps: int, quick_steps: int = 30) -> Callable[[Callable[..., Non
                 typer.echo(f"{name}: {error}", err=True)
                 raise typer.Exit(2) from error
             except KeyboardInterrupt as error:
-                typer.echo(f"{name}: {error or 'stopped'}; --resume goes on from the checkpoint", err=True)
+                typer.echo(f"{name}: {error or 'stopped'}; --resume continues from the checkpoint", err=True)
                 raise typer.Exit(130) from error
 
         own = list(inspect.signature(main, eval_str=True).parameters.values())[1:]
@@ -147,7 +151,7 @@ def example(*, steps: int, quick_steps: int = 30) -> Callable[[Callable[..., Non
             for key, (annotation, default) in shared.items()
         ]
         options += [parameter.replace(kind=keyword) for parameter in own]
-        command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # what typer reads
+        command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # typer reads it
         command.__annotations__ = {option.name: option.annotation for option in options}
         command.__doc__ = main.__doc__
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -159,7 +163,7 @@ def example(*, steps: int, quick_steps: int = 30) -> Callable[[Callable[..., Non
 
 @contextmanager
 def _numbers_of(dtype: str) -> Iterator[None]:
-    """JAX, if it is imported meanwhile, with 64-bit numbers for float64."""
+    """Enable 64-bit types in JAX for float64, if JAX is imported in this context."""
     before = os.environ.get("JAX_ENABLE_X64")
     if dtype == "float64":
         os.environ["JAX_ENABLE_X64"] = "1"

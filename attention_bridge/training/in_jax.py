@@ -1,7 +1,7 @@
-"""A lesson learnt in JAX; `in_torch` is the same in PyTorch.
+"""Training of a lesson in JAX; `in_torch` does the same in PyTorch.
 
-What the weights begin with and how they are stepped is read off a learner in PyTorch, the twin; it is filled again
-when the run is saved. So every run is laid out as PyTorch's, and goes on in either framework.
+Initial weights and optimizer are converted from a PyTorch learner, the twin. Saving converts them back into the twin,
+so every run is saved in PyTorch's layout and can be resumed in either framework.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from jax_attention.models.evaluation import evaluate
 
 
 class Learner:
-    """A model that takes the steps of a lesson, from weights drawn with the lesson's seed.
+    """A model in training on a lesson, with initial weights from the lesson's seed.
 
     Attributes:
-        framework: its name.
-        models: the mirror's models, and what can be done with them.
-        lesson: what is learnt.
-        done: how many steps were taken.
+        framework: name of the framework.
+        models: the `models` module of the mirror.
+        lesson: the lesson to train.
+        done: number of steps taken.
     """
 
     framework = "jax"
@@ -56,7 +56,7 @@ class Learner:
         self._begin()
 
     def _begin(self) -> None:
-        """Take over from the twin."""
+        """Convert model and optimizer state from the twin."""
         self.done = self.twin.done
         model = transfer(self.twin.model, self.blank)
         self.graphdef, *states = nnx.split(model, nnx.Param, ...)
@@ -64,29 +64,29 @@ class Learner:
         state = optimizer_state_to_optax(
             self.twin.optimizer, self.twin.model, self.rule, params, scheduler=self.twin.scheduler
         )
-        # A step writes over the arrays it is given, and these may be the twin's.
+        # A step donates its input arrays, which may share memory with the twin.
         self.params, self.state = jax.tree.map(jnp.copy, (params, state))
 
     def step(self, batch: Batch) -> float:
-        """Learn from a batch.
+        """Take one training step on a batch.
 
         Returns:
-            The loss before: the mean cross-entropy of the labels that are not `IGNORED`.
+            The loss before the update: mean cross-entropy over the labels that are not `IGNORED`.
         """
         inputs, labels = tuple(map(self.array, batch.inputs)), jnp.asarray(batch.labels, jnp.int32)
         fixed = (self.lesson.logits, self.rule, self.graphdef)
-        with jax.default_matmul_precision("highest"):  # as PyTorch multiplies; a TPU would round to bfloat16
+        with jax.default_matmul_precision("highest"):  # as in PyTorch; by default a TPU rounds to bfloat16
             self.params, self.state, loss = _step(*fixed, self.params, self.state, self.rest, inputs, labels)
         self.done += 1
         return float(loss)
 
     @property
     def model(self) -> nnx.Module:
-        """The model as it is now; it stays so when the run goes on."""
+        """A copy of the current model, which further steps do not change."""
         return nnx.merge(self.graphdef, jax.tree.map(jnp.copy, self.params), self.rest)
 
     def save(self) -> State:
-        """Where the run is; what it holds stays as it is when the run goes on."""
+        """A copy of the state of the run, which further steps do not change."""
         twin = self.twin
         optimizer_state_to_torch(
             self.state, self.params, twin.optimizer, twin.model, scheduler=twin.scheduler
@@ -96,21 +96,21 @@ class Learner:
         return twin.save()
 
     def load(self, state: State) -> None:
-        """Go on from where a run is, in whichever framework it was.
+        """Resume from the state of a run in either framework.
 
         Raises:
-            ConversionError: the weights are those of another model.
-            InputError: the moments are.
+            ConversionError: the weights are from another model.
+            InputError: the moments are from another model.
         """
         self.twin.load(state)
         self._begin()
 
     def array(self, x: np.ndarray) -> jax.Array:
-        """An array of numpy here; floating-point numbers in the model's dtype."""
+        """Convert a numpy array to the framework; floating-point values are cast to the model's dtype."""
         return jnp.asarray(x, self.dtype if x.dtype.kind == "f" else None)
 
     def apply(self, function: Callable[..., Any], *inputs: np.ndarray) -> Any:
-        """What `function(model, *inputs)` gives, without gradients: an array, or a tuple of arrays, in numpy."""
+        """Evaluate `function(model, *inputs)` without gradients; the array or tuple of arrays is returned in numpy."""
         return in_torch.in_numpy(evaluate(function, self.model, *map(self.array, inputs)))
 
 

@@ -1,4 +1,4 @@
-"""A lesson learnt in PyTorch; `in_jax` is the same in JAX."""
+"""Training of a lesson in PyTorch; `in_jax` does the same in JAX."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Learner:
-    """A model that takes the steps of a lesson, from weights drawn with the lesson's seed.
+    """A model in training on a lesson, with initial weights from the lesson's seed.
 
     Attributes:
-        framework: its name.
-        models: the mirror's models, and what can be done with them.
-        lesson: what is learnt.
-        done: how many steps were taken.
+        framework: name of the framework.
+        models: the `models` module of the mirror.
+        lesson: the lesson to train.
+        done: number of steps taken.
     """
 
     framework = "torch"
@@ -38,13 +38,13 @@ class Learner:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(lesson.seed)
-            model = lesson.build(self.models)  # in float32: the same weights, whatever the dtype
+            model = lesson.build(self.models)  # in float32, so that the weights are the same for every dtype
         self.model = model.to(self.device, getattr(torch, dtype))
         self.dtype = dtype
         self._begin(0)
 
     def _begin(self, step: int) -> None:
-        """The optimizer, without moments, with the learning rate of a step."""
+        """Make the optimizer without moments, with the learning rate of a step."""
         told, self.done = self.lesson.optimizer, step
         self.optimizer = torch.optim.AdamW(
             [{"params": list(self.model.parameters()), "initial_lr": told.lr}],
@@ -58,10 +58,10 @@ class Learner:
         )
 
     def step(self, batch: Batch) -> float:
-        """Learn from a batch.
+        """Take one training step on a batch.
 
         Returns:
-            The loss before: the mean cross-entropy of the labels that are not `IGNORED`.
+            The loss before the update: mean cross-entropy over the labels that are not `IGNORED`.
         """
         logits = self.lesson.logits(self.model, *map(self.array, batch.inputs))
         labels = torch.from_numpy(batch.labels).to(self.device, torch.int64)
@@ -76,7 +76,7 @@ class Learner:
         return loss.item()
 
     def save(self) -> State:
-        """Where the run is; what it holds stays as it is when the run goes on."""
+        """A copy of the state of the run, which further steps do not change."""
         weights = {name: np.array(to_numpy(name, x)) for name, x in self.model.state_dict().items()}
         held = [(name, self.optimizer.state[x]) for name, x in self.model.named_parameters()]
         moments = {
@@ -86,11 +86,11 @@ class Learner:
         return State(self.done, weights, moments if moments[MOMENTS[0]] else {})
 
     def load(self, state: State) -> None:
-        """Go on from where a run is, in whichever framework it was.
+        """Resume from the state of a run in either framework.
 
         Raises:
-            ConversionError: the weights are those of another model.
-            InputError: the moments are.
+            ConversionError: the weights are from another model.
+            InputError: the moments are from another model.
         """
         parameters = dict(self.model.named_parameters())
         check_moments(state, {name: tuple(x.shape) for name, x in parameters.items()})
@@ -101,20 +101,20 @@ class Learner:
             self.optimizer.state[x] = {"step": torch.tensor(float(state.step)), **moments}
 
     def array(self, x: np.ndarray) -> Tensor:
-        """An array of numpy here; floating-point numbers in the model's dtype."""
+        """Convert a numpy array to the framework; floating-point values are cast to the model's dtype."""
         array = to_torch(x.astype(self.dtype) if x.dtype.kind == "f" else x)
         return array.to(self.device)
 
     def apply(self, function: Callable[..., Any], *inputs: np.ndarray) -> Any:
-        """What `function(model, *inputs)` gives, without gradients: an array, or a tuple of arrays, in numpy."""
+        """Evaluate `function(model, *inputs)` without gradients; the array or tuple of arrays is returned in numpy."""
         return in_numpy(evaluate(function, self.model, *map(self.array, inputs)))
 
 
 def check_moments(state: State, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise unless the moments are those of parameters of these shapes, or there are none.
+    """Raise unless the moments fit parameters of the given shapes, or there are none.
 
     Raises:
-        InputError: they are others.
+        InputError: a moment is missing, unexpected or has another shape.
     """
     if not state.moments:
         return
@@ -124,11 +124,11 @@ def check_moments(state: State, shapes: dict[str, tuple[int, ...]]) -> None:
         if wrong:
             name = wrong[0]
             raise InputError(
-                f"{kind} must be of the parameters of the model, but {name} has shape {held.get(name)} in it "
+                f"{kind} must fit the parameters of the model, but {name} has shape {held.get(name)} in {kind} "
                 f"and {shapes.get(name)} in the model"
             )
 
 
 def in_numpy(result: Any) -> Any:
-    """An array, or a tuple of arrays, in numpy."""
+    """Convert an array or a tuple of arrays to numpy."""
     return tuple(map(in_numpy, result)) if isinstance(result, tuple) else to_numpy("the result", result)

@@ -1,8 +1,8 @@
-"""Dropout that both frameworks draw alike: keep-masks from numpy, which stand for the draws of either.
+"""Explicit dropout masks from numpy, equal in both frameworks.
 
-They come from Philox (Salmon, Moraes, Dror & Shaw 2011, https://doi.org/10.1145/2063384.2063405), which counts where
-other generators remember: what is drawn in a step does not depend on what was drawn before it, so a run that is
-taken up again drops what it would have dropped.
+They come from Philox (Salmon, Moraes, Dror & Shaw 2011, https://doi.org/10.1145/2063384.2063405), a counter-based
+generator: the masks of a step do not depend on earlier steps, so a resumed run has the same masks as an uninterrupted
+one.
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ from attention_bridge.errors import InputError
 def keep_masks(
     shapes: Mapping[str, tuple[int, ...]], rate: float, *, seed: int, step: int
 ) -> dict[str, np.ndarray]:
-    """Which entries to keep in one step of training.
+    """Sample the dropout masks of one training step.
 
     Args:
-        shapes: the places where something is dropped, in an order of their own, and their shapes.
-        rate: the probability that an entry is dropped, in [0, 1).
-        seed: of the run, at least 0.
-        step: of the run, at least 0.
+        shapes: shape of each mask by name; the order of the names matters.
+        rate: probability that an entry is dropped, in [0, 1).
+        seed: seed of the run, at least 0.
+        step: step of the run, at least 0.
 
     Returns:
-        A boolean array a place, True where an entry is kept; the same whenever it is asked.
+        One boolean dropout mask per name, True keeps; the same for equal arguments.
 
     Raises:
-        InputError: a rate, seed or step outside its range.
+        InputError: a rate, seed or step is out of range.
     """
     if not 0.0 <= rate < 1.0:
         raise InputError(f"rate must be in [0, 1), got {rate}")

@@ -1,4 +1,4 @@
-"""What a model is to learn: the model, its batches and how it is stepped, said once for both frameworks."""
+"""Training tasks (lessons): model, batches and optimizer, defined once for both frameworks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 
 from attention_bridge.errors import InputError
 
-IGNORED = -100  # a label that no score is asked of, such as that of padding
+IGNORED = -100  # label that the loss ignores, such as the label of padding
 
 
 class Batch(NamedTuple):
-    """What is learnt from in one step, in numpy: both frameworks are given the same.
+    """Batch of one training step in numpy, the same for both frameworks.
 
     Attributes:
-        inputs: what the model reads, one array for each of its arguments.
-        labels: whole numbers: the right class of each place, or `IGNORED`.
+        inputs: arguments of the model, one array each.
+        labels: integers, the correct class at each position, or `IGNORED`.
     """
 
     inputs: tuple[np.ndarray, ...]
@@ -28,16 +28,16 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class AdamW:
-    """AdamW (Loshchilov & Hutter 2019) with a learning rate that rises on a line and falls on a cosine.
+    """AdamW (Loshchilov & Hutter 2019) with linear warm-up and cosine decay of the learning rate.
 
     Attributes:
-        lr: the largest learning rate.
-        betas: decay of the first and of the second moment.
-        eps: added to the root of the second moment.
-        weight_decay: of all parameters, times the learning rate.
-        warmup: steps in which the learning rate rises to `lr`.
-        final: the learning rate after the last step, as a part of `lr`; 1 for one that does not fall.
-        max_norm: of all gradients together, to which they are clipped; None for no clipping.
+        lr: largest learning rate.
+        betas: decay rates of the first and the second moment.
+        eps: term added to the root of the second moment.
+        weight_decay: decoupled weight decay of all parameters, multiplied by the learning rate.
+        warmup: number of steps in which the learning rate rises to `lr`.
+        final: learning rate after the last step as a fraction of `lr`; 1 for no decay.
+        max_norm: bound on the global gradient norm, for clipping; None for no clipping.
     """
 
     lr: float = 1e-3
@@ -49,7 +49,7 @@ class AdamW:
     max_norm: float | None = None
 
     def factor(self, step: int, steps: int) -> float:
-        """By what `lr` is multiplied in a step, counted from 0, of so many."""
+        """Factor on `lr` at a step, counted from 0, in a run of `steps` steps."""
         rise = min(1.0, (step + 1) / (self.warmup + 1))
         done = max(0, step - self.warmup) / max(1, steps - self.warmup)
         return rise * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
@@ -57,18 +57,19 @@ class AdamW:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """A model, and all that it learns from.
+    """A training task: a model with its batches and optimizer.
 
     Attributes:
-        name: what the lesson is called in pictures and checkpoints.
-        build: from the `models` of a mirror, and how arrays are made there, to the model.
-        logits: from a model and the inputs of a batch to scores `(..., classes)`, one row a label.
-        batch: from the number of a step, from 0, to what is learnt in it; the same whenever it is asked.
-        steps: how many there are.
-        optimizer: how the model is stepped.
-        seed: of the weights that the model begins with.
-        configuration: what else makes this lesson what it is, sizes of the model above all; values are those of
-            JSON. A checkpoint is taken up by a lesson with the same configuration only.
+        name: name of the lesson in pictures and checkpoints.
+        build: function that builds the model from a mirror's `models` module; in JAX it also gets `rngs` and
+            `param_dtype`.
+        logits: function from the model and the inputs of a batch to logits `(..., classes)`, one row per label.
+        batch: function from the number of a step, counted from 0, to its batch; it must be deterministic.
+        steps: number of training steps.
+        optimizer: hyperparameters of AdamW.
+        seed: seed of the initial weights.
+        configuration: further values that define the lesson, such as model sizes, as JSON values. A checkpoint can be
+            resumed only by a lesson with the same configuration.
     """
 
     name: str
@@ -86,17 +87,17 @@ class Lesson:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint of this lesson says of it."""
+        """The values that a checkpoint stores to recognise this lesson."""
         return {"steps": self.steps, "seed": self.seed, **vars(self.optimizer), **self.configuration}
 
 
 class State(NamedTuple):
-    """Where a run is, in numpy: what either framework needs to go on as the other would.
+    """State of a training run in numpy, from which either framework can resume it.
 
     Attributes:
-        step: how many were taken.
-        weights: of the model, as the PyTorch mirror names and lays them out.
-        moments: of the optimizer, `exp_avg` and `exp_avg_sq`, each by name of the parameter as in `weights`; empty
+        step: number of steps taken.
+        weights: weights of the model, with the names and the layout of the PyTorch mirror.
+        moments: moments of the optimizer, `exp_avg` and `exp_avg_sq`, each by the parameter's name in `weights`; empty
             before the first step.
     """
 
@@ -106,10 +107,10 @@ class State(NamedTuple):
 
 
 def check_until(lesson: Lesson, done: int, until: int) -> None:
-    """Raise unless a run of `lesson` can go on from step `done` to step `until`.
+    """Raise unless a run of `lesson` can continue from step `done` to step `until`.
 
     Raises:
-        InputError: the lesson has no such step, or it was taken.
+        InputError: the lesson has no such step, or the run is past it.
     """
     if not done <= until <= lesson.steps:
         raise InputError(f"until must be from {done} to steps, {lesson.steps}, got {until}")

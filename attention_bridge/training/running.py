@@ -1,4 +1,4 @@
-"""A run of a lesson: in one framework or in both, with a bar, checkpoints and a picture of the losses."""
+"""Training runs in one or both frameworks, with progress bar, checkpoints and loss curves."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from attention_bridge.errors import CheckpointError, InputError, require
 from attention_bridge.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from attention_bridge.training.lessons import Lesson, check_until
 
-# How each framework is called, and what a run in it needs; that of JAX is told from PyTorch's.
+# Name and required packages of each framework; JAX needs torch too, for its twin learner.
 NAMES = {"torch": "PyTorch", "jax": "JAX"}
 NEEDS = {"torch": ("torch",), "jax": ("torch", "jax", "flax", "optax")}
 CURVES = "curves.png"
-CHECKPOINTS = 10  # in a run
-CLOSE = 1e-3  # two losses that look the same
+CHECKPOINTS = 10  # checkpoints per run
+CLOSE = 1e-3  # relative difference below which two losses look equal
 
 
 class Outcome(NamedTuple):
-    """What came of a run.
+    """Result of a training run.
 
     Attributes:
-        learners: by framework, with the trained model in `model`.
-        losses: by framework, `(steps)`.
-        difference: the largest relative difference of the losses, or None from one framework.
+        learners: learners by framework, each with the trained model in `model`.
+        losses: losses by framework, `(steps)`.
+        difference: largest relative difference between the losses of both frameworks; None for a single framework.
     """
 
     learners: dict[str, Any]
@@ -42,10 +42,10 @@ class Outcome(NamedTuple):
 
 
 def learner_of(framework: str, lesson: Lesson, dtype: str = "float32") -> Any:
-    """A model that can take the steps of a lesson, in `torch` or `jax`; only that framework is imported.
+    """Make the learner of a lesson in `torch` or `jax`.
 
     Raises:
-        InputError: there is no such framework here.
+        InputError: the framework is unknown or not installed.
     """
     if framework not in NAMES:
         raise InputError(f"framework must be one of {', '.join(NAMES)}, got {framework!r}")
@@ -55,14 +55,14 @@ def learner_of(framework: str, lesson: Lesson, dtype: str = "float32") -> Any:
 
 
 def train(learner: Any, until: int | None = None) -> Iterator[float]:
-    """Take the steps of a lesson from where the learner is, and give the loss of each.
+    """Train from the learner's current step on, and yield the loss of each step.
 
     Args:
-        learner: of either framework.
-        until: the step before which to stop; the lesson's end if None.
+        learner: learner of either framework.
+        until: number of steps to reach; None for all steps of the lesson.
 
     Raises:
-        InputError: there is no such step, or a loss is no number.
+        InputError: `until` is out of range, or a loss is not finite.
     """
     lesson = learner.lesson
     until = lesson.steps if until is None else until
@@ -77,7 +77,7 @@ def train(learner: Any, until: int | None = None) -> Iterator[float]:
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> float:
-    """How far two curves are from each other at most, relative to the second."""
+    """Largest difference between two curves, relative to the second."""
     return float(np.max(np.abs(np.asarray(one) / np.asarray(other) - 1.0)))
 
 
@@ -92,26 +92,27 @@ def run(
     report: Callable[[Any], str] | None = None,
     reports: int = 5,
 ) -> Outcome:
-    """Learn a lesson, and draw the losses.
+    """Train a lesson in one or both frameworks, and draw the loss curves.
 
-    With `both`, PyTorch and then JAX begin with the same weights and are given the same batches. Each framework
-    keeps its run in a checkpoint of its own. Ctrl-C stops after the step that is under way, with a checkpoint.
+    With `both`, PyTorch trains first and then JAX, from the same initial weights on the same batches. Each framework
+    writes its own checkpoint. Ctrl-C stops after the current step and writes a checkpoint.
 
     Args:
-        lesson: what is learnt.
+        lesson: the lesson to train.
         framework: `torch`, `jax` or `both`.
-        output: the directory for checkpoints and pictures of this lesson; made if need be.
-        resume: whether to go on from the checkpoint there: one framework from the newest, whichever framework
-            wrote it; both from their own.
-        dtype: of weights and arithmetic; JAX has float64 where 64-bit numbers are enabled (`JAX_ENABLE_X64`).
-        until: the step before which to stop; the lesson's end if None.
-        report: from the learner to a text that is shown as it learns.
-        reports: how many times in a run.
+        output: directory for checkpoints and pictures of this lesson; created if it does not exist.
+        resume: whether to resume from a checkpoint in `output`: a single framework resumes from the newest one, written
+            by either framework; with `both`, each resumes from its own.
+        dtype: dtype of weights and arithmetic; float64 in JAX needs `JAX_ENABLE_X64`.
+        until: number of steps to reach; None for all steps of the lesson.
+        report: function from the learner to a line of text shown during training; None for none.
+        reports: number of such lines in a run.
 
     Raises:
-        InputError: there is no such framework or step, no room for the directory, or a loss is no number.
-        CheckpointError: there is no checkpoint to go on from, or it is of another lesson.
-        KeyboardInterrupt: the run was stopped.
+        InputError: the framework is unknown, `until` is out of range, the directory cannot be made, or a loss is not
+            finite.
+        CheckpointError: there is no checkpoint to resume from, or it is from another lesson.
+        KeyboardInterrupt: the user stopped the run.
     """
     chosen = tuple(NAMES) if framework == "both" else (framework,)
     require(["matplotlib"], extra="plot")
@@ -151,15 +152,15 @@ def run(
 
 
 def _together(losses: dict[str, np.ndarray]) -> str:
-    """For how long two runs were one: each step passes on the rounding of those before, and may make it grow."""
+    """Describe how long two loss curves agree; rounding differences can grow with every step."""
     far = np.flatnonzero(np.abs(losses["torch"] / losses["jax"] - 1.0) > CLOSE)
     if not far.size:
-        return f"the curves are one in all {len(losses['torch'])} steps"
-    return f"less than {CLOSE:g} in the first {far[0]} steps, for rounding grows from step to step"
+        return f"the curves agree in all {len(losses['torch'])} steps"
+    return f"less than {CLOSE:g} in the first {far[0]} steps; rounding differences grow with every step"
 
 
 class _Kept:
-    """The losses of a run, and who took its steps, with a place on disk."""
+    """Losses of a run and the frameworks that took its steps, with the path of its checkpoint."""
 
     def __init__(self, path: Path, learner: Any, begun: Checkpoint | None):
         self.path, self.learner = path, learner
@@ -172,7 +173,7 @@ class _Kept:
 
     @property
     def label(self) -> str:
-        """Which framework took the steps."""
+        """The frameworks that took the steps, in words."""
         return ", ".join(
             NAMES[who] + (f" from step {first + 1}" if first else "") for who, first in self.taken_by
         )
@@ -184,12 +185,12 @@ class _Kept:
 
 
 def _begun(lesson: Lesson, chosen: tuple[str, ...], output: Path, dtype: str) -> dict[str, Checkpoint]:
-    """The checkpoints to go on from."""
+    """Read the checkpoints to resume from."""
     paths = [output / f"{name}.safetensors" for name in NAMES]
     there = sorted((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime_ns)
     if not there:
         raise CheckpointError(
-            f"{output} holds no run to go on from: there is neither {paths[0].name} nor {paths[1].name}"
+            f"{output} holds no run to resume: there is neither {paths[0].name} nor {paths[1].name}"
         )
     if len(chosen) == 1:
         return {chosen[0]: read_checkpoint(there[-1], lesson, dtype)}
@@ -197,15 +198,15 @@ def _begun(lesson: Lesson, chosen: tuple[str, ...], output: Path, dtype: str) ->
 
 
 def _is_due(done: int, steps: int, times: int) -> bool:
-    """Whether something that happens so many times in a run, the last at its end, does after this step."""
+    """Whether an event that happens `times` times in a run, last at its end, is due after step `done`."""
     return done * times // steps > (done - 1) * times // steps
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, unless it is there.
+    """Make a directory if it does not exist.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the directory cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -217,13 +218,13 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """Ctrl-C is noted, for a step that is broken off leaves half of the weights stepped; a second one breaks off.
+    """Defer Ctrl-C to the end of the step, so that weights are never half-updated; a second Ctrl-C aborts at once.
 
-    Where it is ignored, as `nohup` has it in the background, it stays ignored.
+    If the signal is ignored, as under `nohup`, it stays ignored.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread is told of signals
+        yield asked  # only the main thread receives signals
         return
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield asked
@@ -243,4 +244,4 @@ def _stoppable() -> Iterator[threading.Event]:
 def _draw(path: Path, lesson: Lesson, losses: dict[str, np.ndarray]) -> None:
     from attention_bridge import plots
 
-    plots.save(plots.curves(losses, title=f"{lesson.name}: what is learnt, step by step"), path)
+    plots.save(plots.curves(losses, title=f"{lesson.name}: training loss"), path)

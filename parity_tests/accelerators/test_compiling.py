@@ -52,7 +52,7 @@ def test_a_loop_whose_turns_are_not_known_is_refused():
     def loop(a, b):
         return jax.lax.while_loop(lambda a: a.sum() < 1, lambda a: a + a @ b @ b.T, a)
 
-    with pytest.raises(InputError, match=r"^product_flops counts loops whose turns are known"):
+    with pytest.raises(InputError, match=r"^product_flops needs loops with a known number of iterations"):
         counted(loop, A, B)
 
 
@@ -99,7 +99,7 @@ def test_float64_is_seen_and_text_that_is_like_it_is_not():
     ],
 )
 def test_a_call_of_the_host_is_seen(text):
-    assert foreign(text) == ("a call of the host",)
+    assert foreign(text) == ("host callback",)
 
 
 def test_kernels_have_their_own_names_and_other_calls_are_none():

@@ -219,7 +219,7 @@ def test_description_that_names_no_attention_layer_does_not_count(tmp_path):
         archive.writestr("model.weights.h5", held.getvalue())
     command = ["convert", str(tmp_path / "x.keras"), str(tmp_path / "x.npz"), "--from", "keras.mha"]
     described = RUNNER.invoke(app, command)
-    assert "were not looked at" in described.output
+    assert "were not checked" in described.output
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -129,7 +129,7 @@ class TestNested:
         model = nested()
         model.save_weights(tmp_path / "a.weights.h5")
         said = converted(tmp_path / "a.weights.h5", tmp_path / "a.safetensors", "--from", "keras.mha")
-        assert "variables of layers that are no attention" in said
+        assert "variables of layers other than attention" in said
         assert "the state of the optimizer" in said
         tensors = checkpoints.read(tmp_path / "a.safetensors")
         attention = {name.rpartition(".q_proj.")[0] for name in tensors if name.endswith("q_proj.weight")}
@@ -293,7 +293,7 @@ class TestPlaces:
             "d=4",
         )
         assert FIRST in said
-        assert "--place gives others" in said
+        assert "--place sets others" in said
         model = functional(MHA(3, 4, name="any"))
         model.load_weights(tmp_path / "b.weights.h5")
         with torch.no_grad():

@@ -79,7 +79,7 @@ def test_info_says_what_fails_and_the_cure(monkeypatch: pytest.MonkeyPatch) -> N
     page = "\n".join(info.lines(found))
     for said in (sys.version.split()[0], f"XLA_FLAGS = {NO_REDUCE_FUSION}", "matmul precision", "cpu:0"):
         assert said in page
-    assert f"{CANARIES[0].name}: crashed, signal 11\n  to cure: {CANARIES[0].cure}" in page
+    assert f"{CANARIES[0].name}: crashed, signal 11\n  fix: {CANARIES[0].cure}" in page
 
 
 def test_info_works_without_frameworks(monkeypatch: pytest.MonkeyPatch) -> None:

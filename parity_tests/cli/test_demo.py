@@ -254,7 +254,7 @@ class TestAnotherCheckpoint:
         )
         result = invoke("--checkpoint", tiny, "--file", "long.txt")
         assert result.exit_code == 0, result.output
-        assert "1 longer than the model reads" in result.stdout
+        assert "1 longer than the model's maximum length" in result.stdout
 
     @pytest.mark.slow
     def test_half_precision_weights_are_run_in_float32(self, broken):
@@ -342,7 +342,7 @@ class TestBadInput:
         (tmp_path / "empty.txt").write_text("\n \n")
         assert (
             self.refused("--file", "empty.txt")
-            == "--file must hold one sentence a line, but empty.txt holds none"
+            == "--file must hold one sentence per line, but empty.txt holds none"
         )
         (tmp_path / "latin.txt").write_bytes("Café".encode("latin-1"))
         expected = "--file must be UTF-8 text, but latin.txt has the byte 0xe9 at position 3"
@@ -354,7 +354,7 @@ class TestBadInput:
         ending = self.refused("--figure", "picture.doc")
         assert ending == f"--figure must end in .png, .pdf, .svg, got {tmp_path}/picture.doc"
         assert self.refused("--figure", "taken.png").endswith("taken.png is a directory")
-        assert self.refused("--figure", "no/picture.png").endswith("no is none")
+        assert self.refused("--figure", "no/picture.png").endswith("no does not exist")
         assert self.refused("--figure", f"{'x' * 300}.png").endswith("cannot be written: File name too long")
 
     @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])

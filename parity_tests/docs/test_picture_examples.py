@@ -116,7 +116,7 @@ class TestPortAModel:
             "Yes: every attention map and every embedding agrees, up to rounding.",
             "Saved from PyTorch: 103 of 103",
             "Saved from JAX: 103 of 103",
-            "Doctor: the port takes the weight of k_proj without its transpose",
+            "Doctor: the port uses the weight of k_proj without transposing it",
         ):
             assert sentence in told
         assert [line[0] for line in told.splitlines() if line[1:3] == ". "] == list("12345678")

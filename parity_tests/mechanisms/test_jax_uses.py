@@ -21,15 +21,15 @@ from attention_bridge.parity.run import named_outputs
 # The shape checks of these tests take a size for an `int`, which a symbolic one is not.
 pytestmark = pytest.mark.usefixtures("as_shipped")
 every_mechanism = pytest.mark.parametrize("mechanism", CATALOGUE, ids=lambda each: each.name)
-FIXED_GRID = "the grid is fixed when the layer is built; the batch alone is symbolic"
+FIXED_GRID = "the grid is fixed when the layer is built; only the batch is symbolic"
 # What cannot be done, and why; everything else is "yes".
 EXCEPTIONS = {
     ("jax.export, symbolic sizes", "DecomposedPositionAttention"): FIXED_GRID,
     ("nnx.vmap and nnx.scan over layers", "LuongAttention-dot"): "it has no parameters to stack",
     ("nnx.vmap and nnx.scan over layers", "ScaledDotProductAttention"): "it has no parameters to stack",
     ("nnx.vmap and nnx.scan over layers", "SinusoidalEmbedding"): "it has no parameters to stack",
-    ("nnx.vmap and nnx.scan over layers", "Encoder"): "it reads tokens, and cannot read what it returns",
-    ("nnx.vmap and nnx.scan over layers", "Decoder"): "it reads tokens, and cannot read what it returns",
+    ("nnx.vmap and nnx.scan over layers", "Encoder"): "it reads tokens, so layers cannot be chained",
+    ("nnx.vmap and nnx.scan over layers", "Decoder"): "it reads tokens, so layers cannot be chained",
 }
 
 

@@ -256,7 +256,7 @@ def cut_to(bits: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 MAPS = ("q_proj", "k_proj", "v_proj", "out_proj")
 ALL = (*MAPS, "ffn.up_proj", "ffn.down_proj")
-PAIRING = ("RoPE in other pairs", "RoPE weights permuted")
+PAIRING = ("RoPE with the other pairing", "RoPE weights permuted")
 MASK = GROUPED.mask
 assert MASK is not None
 
@@ -319,9 +319,9 @@ FAULTS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("grouped", {"seen": MASK & window(WINDOW + 1)}, ("window one too wide",)),
     ("grouped", {"seen": MASK & window(WINDOW - 1)}, ("window one too narrow",)),
     ("grouped", {"seen": MASK & causal(KEY, KEY)}, ("window missing",)),
-    ("grouped", {"softmax": empty("mean")}, ("mean for queries that see nothing",)),
-    ("grouped", {"softmax": empty("nan")}, ("NaN for queries that see nothing",)),
-    ("grouped", {"softmax": empty("unmasked")}, ("unmasked queries that see nothing",)),
+    ("grouped", {"softmax": empty("mean")}, ("mean for fully masked rows",)),
+    ("grouped", {"softmax": empty("nan")}, ("NaN for fully masked rows",)),
+    ("grouped", {"softmax": empty("unmasked")}, ("fully masked rows unmasked",)),
     ("bert", {"activation": tanh_gelu}, ("GELU by tanh as activation",)),
     ("gemma", {"activation": F.gelu}, ("GELU by erf as activation",)),
     ("bert", {"activation": F.relu}, ("ReLU as activation",)),
@@ -342,7 +342,7 @@ FAULTS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("bert", {"names": ("", "ffn_norm")}, ("attention_norm missing",)),
     ("gemma", {"names": ("attention_norm", "")}, ("ffn_norm missing",)),
     ("bert", {"names": ("ffn_norm", "attention_norm")}, ("norms exchanged",)),
-    ("gemma", {"first": False}, ("norms in the other place",)),
+    ("gemma", {"first": False}, ("pre-norm and post-norm exchanged",)),
     ("bert", {"residual": 0}, ("residuals missing",)),
 ]
 IDS = [f"{case}: {' or '.join(names)} {n}" for n, (case, _, names) in enumerate(FAULTS)]
@@ -539,7 +539,7 @@ def test_sampled_positions_find_a_mistake_of_one_position_only() -> None:
     mask[1, 0, 301] = False
     case = CASES["plain"]._replace(x=drawer(7)(2, 512, 23), mask=mask, seen=mask)
     found = diagnose(case.run(), case.run(softmax=empty("mean")), **case.given())
-    assert names(found) == {"mean for queries that see nothing"}
+    assert names(found) == {"mean for fully masked rows"}
 
 
 def test_a_diagnosis_stops_when_its_time_is_up_and_says_what_was_tried() -> None:
@@ -632,7 +632,7 @@ def test_what_changes_nothing_is_not_called_near() -> None:
     diagnosis = diagnose(CROSS.run(), CROSS.run() * 1.5, **CROSS.given())
     assert diagnosis.status == "unexplained"
     assert all(finding.after < diagnosis.error for finding in diagnosis.ranking)
-    assert not any("see nothing" in finding.name for finding in diagnosis.ranking)  # every query sees a key
+    assert not any("fully masked" in finding.name for finding in diagnosis.ranking)  # every query sees a key
 
 
 def test_a_setting_that_is_not_the_reference_s_is_said_and_nothing_is_diagnosed() -> None:
@@ -693,7 +693,7 @@ def test_more_queries_that_are_nan_than_are_looked_at_first(seen: int) -> None:
     mask[seen:] = False
     case = CASES["plain"]._replace(x=drawer(7)(2, 12, 23), mask=mask, seen=mask)
     found = names(diagnose(case.run(), case.run(softmax=empty("nan")), **case.given()))
-    assert found == {"NaN for queries that see nothing"}
+    assert found == {"NaN for fully masked rows"}
 
 
 def test_a_port_that_gives_nothing_but_nan_is_unexplained() -> None:
@@ -795,7 +795,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"weights": without("k_proj.weight")}, "weights must hold k_proj.weight"),
     (
         {"weights": CROSS.weights | {"gate.weight": CROSS.x}},
-        "weights hold gate.weight, which is none of a layer's",
+        "weights hold gate.weight, which is not a weight of a layer",
     ),
     (
         {"weights": CROSS.weights | {"v_proj.bias": CROSS.x[0, 0]}},
@@ -877,7 +877,7 @@ def test_the_command_names_the_transposed_matrix_and_exits_with_1(tmp_path: Path
     case = write(tmp_path / name, GROUPED.run(linear=kernel("k_proj")))
     result = run(app, ["doctor", case, *OPTIONS])
     assert result.exit_code == 1
-    assert "DIAGNOSED: the port takes the weight of k_proj without its transpose" in result.stdout
+    assert "DIAGNOSED: the port uses the weight of k_proj without transposing it" in result.stdout
     assert "transpose the weight of k_proj" in result.stdout
     [row] = [line for line in result.stdout.splitlines() if line.rstrip().endswith("explains")]
     assert row.startswith("k_proj not transposed")
@@ -895,7 +895,7 @@ def test_the_command_prints_json_that_has_null_for_what_is_no_number(tmp_path: P
     assert result.exit_code == 1
     printed = json.loads(result.stdout, parse_constant=pytest.fail)
     [found] = printed["explanations"]
-    assert found["suspects"] == ["NaN for queries that see nothing"]
+    assert found["suspects"] == ["NaN for fully masked rows"]
     assert (printed["status"], printed["error"], found["before"]) == ("diagnosed", None, None)
     assert found["after"] <= printed["tolerance"]
 
@@ -925,7 +925,7 @@ def test_the_command_refuses_in_one_sentence_with_exit_code_2(tmp_path: Path) ->
         ([str(tmp_path / "none.safetensors"), *OPTIONS], "none.safetensors does not exist"),
         ([str(broken), *OPTIONS], "broken.npz cannot be read as .npz"),
         ([str(bare), *OPTIONS], "bare.npz must hold x, reference and candidate, but has no reference"),
-        ([case, *HEADS], "the setting, weights or inputs given are not those of the reference"),
+        ([case, *HEADS], "the given setting, weights or inputs do not match the reference"),
         ([case, *HEADS, "--window", "3"], "window=3 needs is_causal=True"),
         ([case, *OPTIONS, "--from", "nowhere"], "layout must be one of torch_attention"),
     ):

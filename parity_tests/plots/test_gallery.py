@@ -125,7 +125,7 @@ def test_the_input_is_one_whatever_the_width():
 
 
 def test_an_argument_that_the_gallery_does_not_know_is_named():
-    with pytest.raises(ValueError, match="has no temperature for its words"):
+    with pytest.raises(ValueError, match="has no value for the argument temperature"):
         instances._argument("temperature", np.zeros(3))
 
 

@@ -99,12 +99,15 @@ def test_a_picture_is_drawn_of_a_whole_file(weights, tmp_path):
     [
         (["none.npz", "-o", "a.png"], "none.npz does not exist"),
         (["w.npz", "-o", "a.gif"], "--output must end in .html, .png or .svg, got a.gif"),
-        (["w.npz", "-o", "none/a.png"], "--output must be in a directory that exists, but none is none"),
+        (
+            ["w.npz", "-o", "none/a.png"],
+            "--output must be in a directory that exists, but none does not exist",
+        ),
         (["w.npz", "-o", "a.png", "--layer", "12"], "--layer must be from 0 to 11, got 12"),
         (["w.npz", "-o", "a.html", "--head", "2"], "--head must be from 0 to 1, got 2"),
         (
             ["w.npz", "-o", "a.png", "--tokens", "a,b"],
-            "query_tokens must be 3, one for each of the weights, got 2",
+            "query_tokens must be 3 labels, as the shape of the weights needs, got 2",
         ),
         (
             ["w.npz", "-o", "a.html", "--tokens", "@no"],

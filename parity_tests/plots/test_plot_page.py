@@ -133,7 +133,7 @@ def test_in_cross_attention_other_tokens_are_shaded(browser, tmp_path, rng):
 @pytest.mark.slow
 def test_a_token_that_sees_nothing_says_so(browser, tmp_path):
     show(browser, tmp_path, np.zeros((2, 2)), ["a", "b"])
-    assert browser.run("document.getElementById('says').textContent") == "“a” (0) looks at nothing"
+    assert browser.run("document.getElementById('says').textContent") == "“a” (0) attends to no token"
     assert (said(browser) == 0).all()
 
 
@@ -211,11 +211,11 @@ def test_what_cannot_be_a_page_is_refused_in_one_sentence(tmp_path, rng):
     for call, sentence in [
         (
             lambda: plots.html(weights, words),
-            r"key_tokens must be given where queries \(4\) are not keys \(5\)",
+            r"key_tokens must be given if queries \(4\) and keys \(5\) differ in number",
         ),
         (
             lambda: plots.html(weights, words, words),
-            "key_tokens must be 5, one for each of the weights, got 4",
+            "key_tokens must be 5 labels, as the shape of the weights needs, got 4",
         ),
         (lambda: plots.html(weights, words, "abcde", head=3), "head must be from 0 to 2, got 3"),
         (lambda: plots.html([], words), "weights must have at least one layer, got none"),

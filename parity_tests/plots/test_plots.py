@@ -148,7 +148,9 @@ def test_what_is_no_mask_is_not_drawn(weights):
         plots.draw_mask(weights)
     with pytest.raises(ValueError, match=r"mask must have shape \(query, key\), .*, got \(5,\)"):
         plots.draw_mask(weights[0] > 0)
-    with pytest.raises(ValueError, match="query_tokens must be 5, one for each of the mask, got 2"):
+    with pytest.raises(
+        ValueError, match="query_tokens must be 5 labels, as the shape of the mask needs, got 2"
+    ):
         plots.draw_mask(weights > 0, ["a", "b"])
 
 
@@ -334,11 +336,11 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(tmp_path, rng):
         (lambda: plots.one_head(weights, head=-1), "head must be from 0 to 2, got -1"),
         (
             lambda: plots.one_head(weights, ["a"]),
-            "query_tokens must be 4, one for each of the weights, got 1",
+            "query_tokens must be 4 labels, as the shape of the weights needs, got 1",
         ),
         (
             lambda: plots.alignments([square], [WORDS], [WORDS], ["a", "b"]),
-            "must be of as many translations, at least one, and columns at least 1, got 1, 1, 1, 2 and 2",
+            "must have the same length, at least 1, and columns at least 1, got 1, 1, 1, 2 and 2",
         ),
         (lambda: plots.alignments([], [], [], []), "got 0, 0, 0, 0 and 2"),
         (lambda: plots.alignments([square], [WORDS], [WORDS], ["a"], columns=0), "got 1, 1, 1, 1 and 0"),
@@ -373,7 +375,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(tmp_path, rng):
         ),
         (
             lambda: plots.image_overlay(255 * image, square),
-            "image must be uint8, or from 0 to 1, got numbers",
+            "image must be uint8, or from 0 to 1, got values",
         ),
         (
             lambda: plots.save(plots.one_head(square), tmp_path / "a.gif"),

@@ -75,7 +75,7 @@ def test_each_image_is_lit_in_a_row_for_each_model(rng, tmp_path):
 def test_light_that_does_not_fit_the_images_is_refused(rng):
     images, light = rng.random((3, 8, 6)), rng.random((3, 4, 2))
     for pattern, given, names in (
-        ("a name for each image, got 3, 1 and 2", {"a": light}, "ab"),
+        ("there must be one name per image, got 3, 1 and 2", {"a": light}, "ab"),
         ("at least one", {}, "abc"),
         (r"light\['a'\] must have shape \(images, rows, columns\), for 3 images", {"a": light[1:]}, "abc"),
         ("at least 0", {"a": light - 1}, "abc"),

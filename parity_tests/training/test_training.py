@@ -140,19 +140,19 @@ def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):
             run(lesson, framework, output=tmp_path, **options)
         assert "\n" not in str(caught.value)
 
-    refused("holds no run to go on from", resume=True)
+    refused("holds no run to resume", resume=True)
     run(LESSON, "torch", output=tmp_path, until=STOP)
     other = dataclasses.replace(LESSON, name="Another lesson")
-    refused("of Decoder, but this run is of Another lesson", lesson=other, resume=True)
+    refused("of Decoder, but this run trains Another lesson", lesson=other, resume=True)
     refused("steps 24, but this run has steps 23", lesson=dataclasses.replace(LESSON, steps=23), resume=True)
     wider = dataclasses.replace(LESSON, configuration={**LESSON.configuration, "embed_dim": 24})
     refused("embed_dim 12, but this run has embed_dim 24", lesson=wider, resume=True)
-    refused("of a run in float32, but this run is in float64", resume=True, dtype="float64")
+    refused("from a run in float32, but this run is in float64", resume=True, dtype="float64")
     refused("from 9 to steps, 24, got 8", InputError, resume=True, until=8)
     refused("from 0 to steps, 24, got 25", InputError, until=25)
     refused("one of torch, jax, got 'keras'", InputError, framework="keras")
     checkpoints.write(tmp_path / "torch.safetensors", {"x": np.ones(3)})
-    refused("no checkpoint of a training run", resume=True)
+    refused("not a checkpoint of a training run", resume=True)
     (tmp_path / "torch.safetensors").write_bytes(b"torn")
     refused("truncated", resume=True)
     with pytest.raises(InputError, match="steps must be at least 1"):
@@ -163,7 +163,10 @@ def test_what_cannot_be_gone_on_with_is_refused(tmp_path, as_shipped):
 
 @pytest.mark.parametrize(
     ("part", "said"),
-    [(1e-3, "one in all 3 steps"), (2e-3, "less than 0.001 in the first 2 steps, for rounding grows")],
+    [
+        (1e-3, "the curves agree in all 3 steps"),
+        (2e-3, "less than 0.001 in the first 2 steps; rounding differences grow"),
+    ],
 )
 def test_for_how_long_two_runs_were_one_is_said(part, said):
     losses = {"torch": np.array([3.0, 2.0, 1.0]), "jax": np.array([3.0, 2.0, 1.0 + part])}
@@ -181,7 +184,7 @@ def test_moments_of_another_model_are_refused(as_shipped):
     state = learner.save()
     name = next(iter(state.moments["exp_avg"]))
     for wrong in ({}, {**state.moments["exp_avg"], name: np.ones((2, 3))}):
-        with pytest.raises(InputError, match="exp_avg must be of the parameters"):
+        with pytest.raises(InputError, match="exp_avg must fit the parameters"):
             learner.load(state._replace(moments={**state.moments, "exp_avg": wrong}))
 
 
@@ -218,7 +221,7 @@ def test_an_example_is_a_command_with_the_options_that_all_share(tmp_path, monke
     assert options.dtype == "float32"
     failed = call("--steps", "7", "--size", "6", "--resume", "--seed", "2")
     assert failed.exit_code == 1
-    assert "JAX: accuracy 50.00% (the bar is 90%)" in failed.output
+    assert "JAX: accuracy 50.00% (target 90%)" in failed.output
     options, size = seen.pop()
     assert (options.steps, options.frameworks, options.seed, options.resume, size) == (
         7,

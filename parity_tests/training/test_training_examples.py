@@ -44,5 +44,5 @@ def test_an_example_runs_in_both_frameworks_and_leaves_its_pictures(name: str, t
 def test_an_example_refuses_to_go_on_from_nothing(name: str, tmp_path: Path) -> None:
     done = start(name, "--quick", "--resume", "--output", str(tmp_path))
     assert done.returncode == 2
-    assert "holds no run to go on from" in done.stderr
+    assert "holds no run to resume" in done.stderr
     assert "Traceback" not in done.stderr

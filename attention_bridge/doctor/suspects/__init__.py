@@ -1,4 +1,4 @@
-"""The suspects: every mistake that the doctor knows, one small function each."""
+"""The suspects: every mistake that the doctor knows, each one small function."""
 
 from attention_bridge.doctor.suspects.blocks import BLOCKS
 from attention_bridge.doctor.suspects.masks import MASKS

@@ -1,4 +1,4 @@
-"""What goes wrong around attention: norms, activations and residuals."""
+"""Mistakes around attention: norms, activations and residuals."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ FORMS = {"relu": "ReLU", "gelu": "GELU by erf", "gelu_tanh": "GELU by tanh"}
 
 
 def has_norm(port: Port) -> bool:
-    """Whether the layer normalises."""
+    """Whether the layer has a norm."""
     return any(f"{norm}.weight" in port.weights for norm in NORMS)
 
 
 def other_eps(port: Port, *, eps: float) -> Iterator[Port]:
-    """Another number under the root."""
+    """Plant another eps in the norms."""
     if has_norm(port) and port.setting.norm_eps != eps:
         yield port.set(norm_eps=eps)
 
 
 def other_norm(port: Port, *, norm: str) -> Iterator[Port]:
-    """The other kind of norm; the root mean square has no bias."""
+    """Plant the other kind of norm; RMSNorm with and without the bias."""
     if has_norm(port) and port.setting.norm != norm:
         yield port.set(norm=norm)
         if norm == "rms":
@@ -35,19 +35,19 @@ def other_norm(port: Port, *, norm: str) -> Iterator[Port]:
 
 
 def other_offset(port: Port, *, offset: bool) -> Iterator[Port]:
-    """Times weight, or times 1 + weight."""
+    """Plant norms that multiply by weight instead of 1 + weight, or the reverse."""
     if has_norm(port) and port.setting.norm_offset != offset:
         yield port.set(norm_offset=offset)
 
 
 def without_norm(port: Port, *, name: str) -> Iterator[Port]:
-    """No norm there."""
+    """Plant a missing norm."""
     if f"{name}.weight" in port.weights:
         yield port.drop(f"{name}.weight", f"{name}.bias")
 
 
 def norms_exchanged(port: Port) -> Iterator[Port]:
-    """Each norm has the weights of the other."""
+    """Plant two norms with exchanged weights."""
     if all(f"{name}.weight" in port.weights for name in NORMS):
         kept = port.drop(*(f"{name}.{kind}" for name in NORMS for kind in ("weight", "bias")))
         one, other = NORMS
@@ -59,25 +59,25 @@ def norms_exchanged(port: Port) -> Iterator[Port]:
 
 
 def unbiased(port: Port) -> Iterator[Port]:
-    """The variance over n - 1."""
+    """Plant a variance divided by n - 1."""
     if has_norm(port) and port.setting.norm == "layer":
         yield replace(port, unbiased=True)
 
 
 def other_place(port: Port) -> Iterator[Port]:
-    """Norms after what they stand before, or the other way round."""
+    """Plant post-norm instead of pre-norm, or the reverse."""
     if has_norm(port):
         yield port.set(norm_first=not port.setting.norm_first)
 
 
 def without_residual(port: Port) -> Iterator[Port]:
-    """What came in is not added."""
+    """Plant missing residuals."""
     if port.is_block:
         yield replace(port, residual=False)
 
 
 def other_activation(port: Port, *, activation: str) -> Iterator[Port]:
-    """Another function between the two maps."""
+    """Plant another activation in the feed-forward network."""
     if "ffn.up_proj.weight" in port.weights and port.setting.activation != activation:
         yield port.set(activation=activation)
 
@@ -86,7 +86,7 @@ BLOCKS: tuple[Suspect, ...] = (
     *(
         Suspect(
             f"{FORMS.get(activation, activation)} as activation",
-            f"has {FORMS.get(activation, activation)} between the two maps of its feed-forward network",
+            f"uses {FORMS.get(activation, activation)} in its feed-forward network",
             "give the port the activation of the reference",
             partial(other_activation, activation=activation),
         )
@@ -103,26 +103,26 @@ BLOCKS: tuple[Suspect, ...] = (
     ),
     Suspect(
         "RMSNorm for LayerNorm",
-        "divides by the root mean square where a mean should be taken off first",
-        "take LayerNorm",
+        "divides by the root mean square without subtracting the mean first",
+        "use LayerNorm",
         partial(other_norm, norm="rms"),
     ),
     Suspect(
         "LayerNorm for RMSNorm",
-        "takes a mean off where it should divide by the root mean square alone",
-        "take RMSNorm",
+        "subtracts the mean although it should only divide by the root mean square",
+        "use RMSNorm",
         partial(other_norm, norm="layer"),
     ),
     Suspect(
         "norm by weight, not 1 + weight",
-        "multiplies by the weight of a norm where it should by 1 + weight",
-        "add 1 to the weights of norms",
+        "multiplies by weight instead of 1 + weight in its norms",
+        "add 1 to the weights of the norms",
         partial(other_offset, offset=False),
     ),
     Suspect(
         "norm by 1 + weight, not weight",
-        "multiplies by 1 + weight in norms where it should by the weight",
-        "do not add 1 to the weights of norms",
+        "multiplies by 1 + weight instead of weight in its norms",
+        "do not add 1 to the weights of the norms",
         partial(other_offset, offset=True),
     ),
     *(
@@ -131,21 +131,21 @@ BLOCKS: tuple[Suspect, ...] = (
     ),
     Suspect(
         "norms exchanged",
-        "has the weights of attention_norm in ffn_norm and the other way round",
+        "has the weights of attention_norm in ffn_norm and the reverse",
         "exchange the weights of the two norms",
         norms_exchanged,
     ),
     Suspect(
         "variance over n - 1",
         "divides the variance in LayerNorm by n - 1",
-        "divide it by n",
+        "divide the variance by n",
         unbiased,
     ),
     Suspect(
-        "norms in the other place",
-        "has its norms in the other place: x + f(norm(x)) and norm(x + f(x)) are exchanged",
-        "move the norms",
+        "pre-norm and post-norm exchanged",
+        "exchanges pre-norm, x + f(norm(x)), and post-norm, norm(x + f(x))",
+        "move the norms to the other side of attention and feed-forward network",
         other_place,
     ),
-    Suspect("residuals missing", "does not add what came in", "add the residuals", without_residual),
+    Suspect("residuals missing", "does not add its residuals", "add the residuals", without_residual),
 )

@@ -1,4 +1,4 @@
-"""Weights in the wrong place or the wrong way round: transposes, biases, swaps, order of heads, fused matrices."""
+"""Mistakes in weights: transposes, biases, exchanged projections, head order and fused matrices."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ KINDS = ("weight", "bias")
 
 
 def rearranged(port: Port, weight: Array, pattern: str, **sizes: int) -> Array:
-    """`einops.rearrange`, done once for all ports that have this weight."""
+    """Apply `einops.rearrange`, once for all ports that share this weight."""
     options = ("rearrange", pattern, *sizes.items())
     return port.keep((weight,), options, lambda: np.asarray(rearrange(weight, pattern, **sizes)))
 
 
 def not_transposed(port: Port, *, names: tuple[str, ...]) -> Iterator[Port]:
-    """The numbers of each weight stay in their order and take the shape of the transpose, in either direction."""
+    """Plant weights reshaped to the transposed shape instead of transposed, in either direction."""
     weights = {f"{name}.weight": port.weights.get(f"{name}.weight") for name in names}
     present = {name: w for name, w in weights.items() if w is not None and min(w.shape) > 1}
     if len(present) < min(len(names), 2):
@@ -35,14 +35,14 @@ def not_transposed(port: Port, *, names: tuple[str, ...]) -> Iterator[Port]:
 
 
 def without_bias(port: Port, *, names: tuple[str, ...]) -> Iterator[Port]:
-    """These biases are not added."""
+    """Plant missing biases."""
     present = [f"{name}.bias" for name in names if f"{name}.bias" in port.weights]
     if len(present) >= min(len(names), 2):
         yield port.drop(*present)
 
 
 def exchanged(port: Port, *, order: str) -> Iterator[Port]:
-    """Queries, keys and values are made by the projections in this order, `kqv` for example."""
+    """Plant exchanged projections: `kqv` makes queries with k_proj, keys with q_proj and values with v_proj."""
     moves = [
         (f"{a}_proj.{kind}", f"{b}_proj.{kind}") for a, b in zip("qkv", order, strict=True) for kind in KINDS
     ]
@@ -51,7 +51,7 @@ def exchanged(port: Port, *, order: str) -> Iterator[Port]:
 
 
 def features_before_heads(port: Port, *, names: tuple[str, ...]) -> Iterator[Port]:
-    """The axis of heads times features is cut as (head_dim, heads), by whoever reads it or by whoever wrote it."""
+    """Plant heads split as (head_dim, heads) instead of (heads, head_dim), by the port or by the writer."""
     present = [name for name in names if f"{name}.weight" in port.weights]
     if len(present) < len(names):
         return
@@ -70,7 +70,7 @@ def features_before_heads(port: Port, *, names: tuple[str, ...]) -> Iterator[Por
 
 
 def fused_otherwise(port: Port, *, pattern: str) -> Iterator[Port]:
-    """One matrix for queries, keys and values is cut in another order than it was written in."""
+    """Plant a fused matrix of queries, keys and values that is split in another order than it was written in."""
     if len({_shape(port, f"{name}.weight") for name in QKV}) > 1:
         return
     for before, after in ((pattern, "(three h d)"), ("(three h d)", pattern)):
@@ -83,7 +83,7 @@ def fused_otherwise(port: Port, *, pattern: str) -> Iterator[Port]:
 
 
 def fused_by_groups(port: Port) -> Iterator[Port]:
-    """One matrix holds the queries of each group, its key and its value, and is cut as if it held no groups."""
+    """Plant a fused matrix written per group (queries, key, value) but split without groups, or the reverse."""
     heads, groups = port.setting.num_heads, port.setting.kv_heads
     key, value = port.weights["k_proj.weight"], port.weights["v_proj.weight"]
     if groups == heads or key.shape != value.shape:
@@ -98,7 +98,7 @@ def fused_by_groups(port: Port) -> Iterator[Port]:
 
 
 def tiled(port: Port) -> Iterator[Port]:
-    """Query head h reads key/value head h % groups."""
+    """Plant tiled key/value heads: query head h uses key/value head h % groups."""
     heads, groups = port.setting.num_heads, port.setting.kv_heads
     if 1 < groups < heads:
         names = [name for name in port.weights if name.startswith(("k_proj.", "v_proj."))]
@@ -112,7 +112,7 @@ def tiled(port: Port) -> Iterator[Port]:
 
 
 def _recut(port: Port, order: Callable[[Array], Array]) -> Port:
-    """Queries, keys and values cut from one matrix whose rows come in another order."""
+    """Reorder the rows of the fused matrix and split it into queries, keys and values again."""
     changed: dict[str, Array] = {}
     for kind in KINDS:
         parts = [port.weights[f"{name}.{kind}"] for name in QKV if f"{name}.{kind}" in port.weights]
@@ -134,13 +134,13 @@ def _table() -> Iterator[Suspect]:
     for name in MAPS:
         yield Suspect(
             f"{name} not transposed",
-            f"takes the weight of {name} without its transpose",
+            f"uses the weight of {name} without transposing it",
             f"transpose the weight of {name}: (out, in) here is (in, out) in a kernel",
             partial(not_transposed, names=(name,)),
         )
     yield Suspect(
         "no matrix transposed",
-        "takes every weight without its transpose",
+        "uses every weight without transposing it",
         "transpose every weight: (out, in) here is (in, out) in a kernel",
         partial(not_transposed, names=MAPS),
     )
@@ -152,7 +152,7 @@ def _table() -> Iterator[Suspect]:
             partial(without_bias, names=(name,)),
         )
     yield Suspect(
-        "no biases", "adds no bias", "add the biases of all maps", partial(without_bias, names=MAPS)
+        "no biases", "adds no bias", "add the biases of all linear maps", partial(without_bias, names=MAPS)
     )
     for order in ("kqv", "vkq", "qvk", "kvq", "vqk"):
         moved = [f"{a}_proj" for a, b in zip("qkv", order, strict=True) if a != b]
@@ -160,16 +160,16 @@ def _table() -> Iterator[Suspect]:
             f"projections in the order {', '.join(order)}",
             f"exchanges {' and '.join(moved)}"
             if len(moved) == 2
-            else "takes q_proj, k_proj and v_proj in turn",
-            f"give queries, keys and values their own weights, not those of {', '.join(order)}",
+            else "rotates the roles of q_proj, k_proj and v_proj",
+            f"give queries, keys and values their own weights, not the weights of {', '.join(order)}",
             partial(exchanged, order=order),
         )
     for names in (*((name,) for name in PROJECTIONS), QKV, PROJECTIONS):
         which = ", ".join(names)
         yield Suspect(
             f"head order (D, H) in {which}",
-            f"cuts the features of {which} as (head_dim, heads) where they are (heads, head_dim)",
-            f"cut the features of {which} as (heads, head_dim)",
+            f"splits the features of {which} as (head_dim, heads) although they are (heads, head_dim)",
+            f"split the features of {which} as (heads, head_dim)",
             partial(features_before_heads, names=names),
         )
     for pattern, words in (
@@ -179,19 +179,19 @@ def _table() -> Iterator[Suspect]:
     ):
         yield Suspect(
             f"fused q, k, v as {words}",
-            f"mistakes the order of the fused matrix of queries, keys and values: {words} for (3, H, D)",
-            f"cut the fused matrix as it was written, (3, H, D) or {words}",
+            f"exchanges {words} and (3, H, D) as the order of the fused matrix of queries, keys and values",
+            f"split the fused matrix as it was written, (3, H, D) or {words}",
             partial(fused_otherwise, pattern=pattern),
         )
     yield Suspect(
         "fused q, k, v by groups",
-        "mistakes the order of the fused matrix: by groups of heads for all queries, all keys, all values",
-        "cut the fused matrix as it was written, group by group or not",
+        "exchanges two orders of the fused matrix: group by group, and all queries, all keys, all values",
+        "split the fused matrix as it was written, group by group or not",
         fused_by_groups,
     )
     yield Suspect(
         "key/value heads tiled",
-        "lets query head h read key/value head h % G where it is h // (H / G)",
+        "uses key/value head h % G for query head h instead of h // (H / G)",
         "repeat each key/value head for its group (repeat, not tile)",
         tiled,
     )

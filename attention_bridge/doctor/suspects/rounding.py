@@ -1,4 +1,4 @@
-"""Precision lost: in the products, in all results, or in the weights before anything is computed."""
+"""Lost precision: in the products, in all results, or in the stored weights."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LARGEST_INT8 = 127
 
 
 def coarse(port: Port, *, precisions: tuple[str, ...]) -> Iterator[Port]:
-    """The factors of every product are rounded; or in a dtype of 16 bits all that the model holds and computes."""
+    """Plant rounded factors in every product; for 16-bit dtypes also a whole model stored and run in that dtype."""
     for precision in precisions:
-        if precision != "float16":  # whose factors have the bits of TF32's
+        if precision != "float16":  # factors in float16 have the bits of TF32
             yield replace(port, precision=precision)
         if precision in WEIGHTS:
             held = {
@@ -33,7 +33,7 @@ def coarse(port: Port, *, precisions: tuple[str, ...]) -> Iterator[Port]:
 
 
 def coarse_weights(port: Port, *, dtype: str) -> Iterator[Port]:
-    """The weights are rounded to a dtype: matrices alone, or everything; to int8 by rows, or with one scale each."""
+    """Plant rounded weights: matrices alone or all weights; in int8 with a scale per row or per matrix."""
     matrices = {name: w for name, w in port.weights.items() if w.ndim > 1}
     if dtype == "int8":
         forms = [
@@ -51,18 +51,18 @@ def coarse_weights(port: Port, *, dtype: str) -> Iterator[Port]:
 
 
 def _once(port: Port, weight: Array, change: Callable[[Array], Array], name: object) -> Array:
-    """A weight rounded, once for all ports that have it."""
+    """Round a weight, once for all ports that share it."""
     return port.keep((weight,), ("rounded", name), lambda: change(weight))
 
 
 def cast(weight: Array, dtype: str) -> Array:
-    """The nearest numbers that the dtype has; what is too large for float16 becomes infinite."""
+    """Round to the nearest values of a dtype; values too large for float16 become infinite."""
     with np.errstate(over="ignore"):
         return weight.astype(getattr(ml_dtypes, dtype, dtype)).astype(np.float64)
 
 
 def to_int8(weight: Array, axis: int | None) -> Array:
-    """The nearest of 255 numbers, the largest of which is the largest weight of each row or of the whole matrix."""
+    """Round to 255 levels, scaled to the largest weight of each row (`axis=-1`) or of the matrix (`axis=None`)."""
     largest = np.abs(weight).max(axis=axis, keepdims=True)
     step = np.where(largest > 0, largest, 1.0) / LARGEST_INT8
     return np.rint(weight / step) * step
@@ -81,8 +81,8 @@ ROUNDED: tuple[Suspect, ...] = tuple(
 ROUNDING: tuple[Suspect, ...] = tuple(
     Suspect(
         f"{words} products",
-        f"rounds as {words} products do",
-        'ask for full precision: jax.default_matmul_precision("highest"), '
+        f"rounds like {words} matrix products",
+        'use full precision: jax.default_matmul_precision("highest"), '
         'torch.set_float32_matmul_precision("highest")',
         partial(coarse, precisions=precisions),
     )

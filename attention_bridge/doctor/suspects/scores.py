@@ -1,4 +1,4 @@
-"""What goes wrong between projections and softmax: axes of heads, scale, softcap and rotary embeddings."""
+"""Mistakes between projections and softmax: head axes, scale, softcap and RoPE."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ BASES = (10000.0, 500000.0, 1000000.0)
 
 
 def reshaped(port: Port, *, split: bool, merge: bool) -> Iterator[Port]:
-    """Reshape to heads, or from heads, without moving their axis."""
+    """Plant a reshape to heads, or from heads, without the exchange of axes."""
     if port.setting.num_heads > 1:
         yield replace(port, split="raw" if split else port.split, merge="raw" if merge else port.merge)
 
 
 def unscaled(port: Port) -> Iterator[Port]:
-    """A factor of 1."""
+    """Plant a missing scale."""
     if port.scale != 1:
         yield port.set(scale=1.0)
 
 
 def scaled_twice(port: Port) -> Iterator[Port]:
-    """The factor squared."""
+    """Plant a scale applied twice."""
     if port.scale != 1:
         yield port.set(scale=port.scale**2)
 
 
 def scaled_by_embedding(port: Port) -> Iterator[Port]:
-    """1 / sqrt(embed_dim)."""
+    """Plant a scale of 1 / sqrt(embed_dim)."""
     yield port.set(scale=1 / math.sqrt(port.x.shape[-1]))
 
 
 def scaled_by_head(port: Port) -> Iterator[Port]:
-    """1 / sqrt(head_dim), where the setting says something else."""
+    """Plant a scale of 1 / sqrt(head_dim) on a layer with another one."""
     if port.setting.scale is not None:
         yield port.set(scale=None)
 
 
 def uncapped(port: Port) -> Iterator[Port]:
-    """Without softcap."""
+    """Plant a missing softcap."""
     if port.setting.softcap is not None:
         yield port.set(softcap=None)
 
 
 def other_pairs(port: Port) -> Iterator[Port]:
-    """The other pairing of features."""
+    """Plant the other feature pairing of RoPE."""
     if port.setting.rope != "none":
         yield port.set(rope="interleaved" if port.setting.rope == "half" else "half")
 
 
 def permuted_weights(port: Port) -> Iterator[Port]:
-    """The rows of queries and keys stand as the other pairing wants them, in either direction."""
+    """Plant q_proj and k_proj with rows permuted for the other RoPE pairing, in either direction."""
     if port.setting.rope == "none":
         return
     dim = port.setting.rope_dim or port.head_dim
@@ -75,19 +75,19 @@ def permuted_weights(port: Port) -> Iterator[Port]:
 
 
 def not_turned(port: Port, *, roped: str) -> Iterator[Port]:
-    """Only these of queries and keys are turned."""
+    """Plant RoPE applied only to `roped`: `q`, `k` or neither."""
     if port.setting.rope != "none":
         yield replace(port, roped=roped)
 
 
 def turned_back(port: Port) -> Iterator[Port]:
-    """Turned by the negative angle."""
+    """Plant RoPE by the negative angle."""
     if port.setting.rope != "none":
         yield replace(port, rope_sign=-port.rope_sign)
 
 
 def other_base(port: Port, *, base: float) -> Iterator[Port]:
-    """Turned by the angles of another base."""
+    """Plant RoPE with another base."""
     if port.setting.rope != "none" and port.setting.rope_base != base:
         yield port.set(rope_base=base)
 
@@ -95,71 +95,77 @@ def other_base(port: Port, *, base: float) -> Iterator[Port]:
 SCORES: tuple[Suspect, ...] = (
     Suspect(
         "reshaped to heads, not transposed",
-        "reshapes (length, heads, head_dim) to (heads, length, head_dim) where it should exchange axes",
-        "reshape to (batch, length, heads, head_dim), then exchange the two axes in the middle",
+        "reshapes (length, heads, head_dim) to (heads, length, head_dim) instead of exchanging the axes",
+        "reshape to (batch, length, heads, head_dim), then exchange the two middle axes",
         partial(reshaped, split=True, merge=False),
     ),
     Suspect(
         "reshaped from heads, not transposed",
-        "reshapes (heads, length, head_dim) to (length, features) where it should exchange axes first",
+        "reshapes (heads, length, head_dim) to (length, features) without exchanging the axes first",
         "exchange the axes of heads and length, then reshape",
         partial(reshaped, split=False, merge=True),
     ),
     Suspect(
         "reshaped to and from heads, not transposed",
-        "reshapes to heads and back where it should exchange axes",
-        "exchange the axes of heads and length on both ways",
+        "reshapes to heads and back instead of exchanging the axes",
+        "exchange the axes of heads and length in both directions",
         partial(reshaped, split=True, merge=True),
     ),
     Suspect(
         "scale missing",
         "does not scale the scores",
-        "multiply the scores by the scale, 1 / sqrt(head_dim) as a rule",
+        "multiply the scores by the scale, usually 1 / sqrt(head_dim)",
         unscaled,
     ),
     Suspect("scale twice", "scales the scores twice", "scale queries or scores, not both", scaled_twice),
     Suspect(
         "scale of embed_dim",
         "scales the scores by 1 / sqrt(embed_dim)",
-        "take the size of a head, not of all, for the scale",
+        "use head_dim, not embed_dim, for the scale",
         scaled_by_embedding,
     ),
     Suspect(
         "scale of head_dim",
         "scales the scores by 1 / sqrt(head_dim)",
-        "give the port the scale of the reference (T5, for one, has none)",
+        "give the port the scale of the reference (T5, for example, has none)",
         scaled_by_head,
     ),
     Suspect("softcap missing", "does not cap the scores", "apply c tanh(scores / c)", uncapped),
     Suspect(
-        "RoPE in other pairs",
-        "turns other pairs of features: half-split (i, i + d/2) and interleaved (2i, 2i + 1) are exchanged",
-        "take the other pairing, or permute the rows of q_proj and k_proj",
+        "RoPE with the other pairing",
+        "rotates other pairs of features: half-split (i, i + d/2) and interleaved (2i, 2i + 1) are exchanged",
+        "use the other pairing, or permute the rows of q_proj and k_proj",
         other_pairs,
     ),
     Suspect(
         "RoPE weights permuted",
-        "has the rows of q_proj and k_proj permuted, from one pairing to the other, though its arithmetic is not",
-        "leave the rows of q_proj and k_proj in their order",
+        "permutes the rows of q_proj and k_proj from one pairing to the other, but rotates the same pairs",
+        "keep the rows of q_proj and k_proj in their order",
         permuted_weights,
     ),
     Suspect(
         "RoPE missing",
-        "does not turn queries and keys",
-        "turn queries and keys",
+        "does not apply RoPE",
+        "apply RoPE to queries and keys",
         partial(not_turned, roped=""),
     ),
     Suspect(
-        "RoPE of queries only", "does not turn keys", "turn keys as well", partial(not_turned, roped="q")
+        "RoPE of queries only",
+        "does not apply RoPE to keys",
+        "apply RoPE to keys as well",
+        partial(not_turned, roped="q"),
     ),
     Suspect(
-        "RoPE of keys only", "does not turn queries", "turn queries as well", partial(not_turned, roped="k")
+        "RoPE of keys only",
+        "does not apply RoPE to queries",
+        "apply RoPE to queries as well",
+        partial(not_turned, roped="k"),
     ),
-    Suspect("RoPE backwards", "turns by the negative angle", "exchange the signs of the sines", turned_back),
+    Suspect("RoPE backwards", "rotates by the negative angle", "flip the signs of the sines", turned_back),
     *(
         Suspect(
             f"RoPE base {base:.0f}",
-            f"turns by the angles of base {base:.0f}",
+            f"uses {base:.0f} as the base of RoPE",
             "give the port the base of the reference",
             partial(other_base, base=base),
         )

@@ -1,4 +1,4 @@
-"""What a suspect is: one mistake that porters make, which can be planted in a port."""
+"""The `Suspect` class: one porting mistake, which can be planted in a port."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from attention_bridge.doctor.port import Port
 
 @dataclass(frozen=True)
 class Suspect:
-    """One mistake.
+    """One porting mistake.
 
     Attributes:
-        name: in a few words, as tables show it.
-        sign: what the port does, as the end of "the port computes the reference, but ...".
-        cure: what to do, in the imperative.
-        plant: makes of a right port the ports that have the mistake, one for each form of it; none where it
-            does not apply.
+        name: name of the mistake in a few words, as tables show it.
+        sign: the faulty behaviour, as the end of a sentence that begins "the port ...".
+        cure: the fix, in the imperative.
+        plant: function from a correct port to the ports with the mistake, one for each form of it; none if the
+            mistake does not apply.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Suspect:
 
 
 def planted(port: Port, suspects: Iterable[Suspect]) -> list[Port]:
-    """The ports in which all these mistakes are, one planted after the other."""
+    """Plant several mistakes, one after the other; returns one port for each combination of their forms."""
     ports = [port]
     for suspect in suspects:
         ports = [wrong for right in ports for wrong in suspect.plant(right)]

@@ -1,4 +1,4 @@
-"""What can be done with each mechanism by the tools of its framework, found out by doing it.
+"""Trials of each mechanism with the tools of its framework, such as `torch.export` or `nnx.scan`.
 
-`python -m attention_bridge.pages.uses` prints `docs/uses.md`, a table of mechanisms and uses.
+`python -m attention_bridge.pages.uses` prints the results as `docs/uses.md`, a table of mechanisms and tools.
 """

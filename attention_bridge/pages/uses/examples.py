@@ -1,4 +1,4 @@
-"""Inputs of a mechanism at several sizes: the batch and every length vary, features and heads do not."""
+"""Inputs of a mechanism at several sizes: the batch and the lengths vary, features and heads are fixed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,19 +11,19 @@ from attention_bridge.parity.run import Arrays
 BATCH = "batch"
 LENGTHS = ("query", "key", "height", "width")
 MULTIPLES = ("block_size", "chunk_length", "num_landmarks")  # arguments that must divide the length
-LONGEST = ("max_len", "length")  # arguments that are the greatest length
-FREE = ("MixtureOfBlockAttention",)  # whose blocks need not divide the length
+LONGEST = ("max_len", "length")  # arguments that limit the length
+FREE = ("MixtureOfBlockAttention",)  # mechanisms whose blocks need not divide the length
 
 
 def varying(mechanism: Mechanism) -> tuple[str, ...]:
-    """The axes whose sizes may change from call to call: the batch, and each length that is not fixed."""
+    """The axes whose sizes may change between calls: the batch, and each length that is not fixed."""
     fixed = ("height", "width") if "grid_size" in _arguments(mechanism) else ()
     given = {axis for axes in (*mechanism.inputs.values(), *mechanism.tokens.values()) for axis in axes}
     return tuple(axis for axis in (BATCH, *LENGTHS) if axis in given and axis not in fixed)
 
 
 def multiple(mechanism: Mechanism) -> int:
-    """The number that every length has to be a multiple of."""
+    """The number that must divide every length."""
     if mechanism.module.name in FREE:
         return 1
     arguments = _arguments(mechanism)
@@ -31,18 +31,18 @@ def multiple(mechanism: Mechanism) -> int:
 
 
 def smallest(mechanism: Mechanism) -> int:
-    """The least length above 0 that the mechanism takes."""
+    """The smallest length above 0 that the mechanism accepts."""
     return max(multiple(mechanism), _arguments(mechanism).get("reduction", 1))
 
 
 def longest(mechanism: Mechanism) -> int | None:
-    """The greatest length that the mechanism takes; None for any."""
+    """The largest length that the mechanism accepts; None for no limit."""
     arguments = _arguments(mechanism)
     return next((arguments[name] for name in LONGEST if name in arguments), None)
 
 
 def sizes_at(mechanism: Mechanism, step: int) -> Mapping[str, int]:
-    """The size of each axis after `step` steps, from those of the catalogue at 0 on; all varying ones grow."""
+    """The size of each axis at a step: the catalogue's sizes at step 0; all varying axes grow with the step."""
     most = longest(mechanism)
     sizes = {**mechanism.sizes, BATCH: mechanism.sizes[BATCH] + step}
     for number, axis in enumerate(axis for axis in varying(mechanism) if axis != BATCH):
@@ -52,7 +52,7 @@ def sizes_at(mechanism: Mechanism, step: int) -> Mapping[str, int]:
 
 
 def example(mechanism: Mechanism, sizes: Mapping[str, int]) -> Arrays:
-    """Random inputs in float32, by name, without those that may be left out."""
+    """Random required inputs in float32, by name."""
     rng = np.random.default_rng(3)
     given: Arrays = {
         name: rng.standard_normal([sizes[axis] for axis in axes]).astype(np.float32)
@@ -64,7 +64,7 @@ def example(mechanism: Mechanism, sizes: Mapping[str, int]) -> Arrays:
 
 
 def _arguments(mechanism: Mechanism) -> dict[str, Any]:
-    """The arguments of the constructor and of the parts given to it, by name."""
+    """The arguments of the constructor and of the parts passed to it, by name."""
     found: dict[str, Any] = {}
     waiting = [mechanism.module]
     while waiting:

@@ -1,6 +1,6 @@
-"""What JAX and Flax NNX users do with a module, tried on a mechanism of the catalogue.
+"""Trials of the tools of JAX and Flax NNX on a mechanism, one function per tool.
 
-Each use takes a catalogue entry, does the thing, and returns `"yes"` or one sentence that says why it cannot be done.
+Each takes a catalogue entry, tries the tool, and returns `"yes"` or the reason for a failure in one sentence.
 """
 
 import math
@@ -24,7 +24,7 @@ from attention_bridge.parity.run import named_outputs
 YES = "yes"
 LENGTHS = ("query", "key", "height", "width")
 MULTIPLES = ("block_size", "chunk_length", "num_landmarks")  # arguments that must divide a length
-STEPS = (*MULTIPLES, "window_size", "reduction")  # a multiple of it makes whole parts
+STEPS = (*MULTIPLES, "window_size", "reduction")  # a length must be a multiple of one of these
 Shapes = dict[str, jax.ShapeDtypeStruct]
 Arrays = dict[str, Array]
 
@@ -36,13 +36,13 @@ def shapes(
     dtype: str = "float32",
     optional: bool = True,
 ) -> Shapes:
-    """The shapes of a call's arrays, at the catalogue's sizes but for `sizes`.
+    """The shapes of a call's arrays, at the catalogue's sizes except for `sizes`.
 
     Args:
-        mechanism: what is called.
-        sizes: integers, or the symbols of `jax.export`, by axis.
-        dtype: of floating-point inputs.
-        optional: whether masks and positions are given.
+        mechanism: the mechanism to call.
+        sizes: sizes by axis, integers or symbols of `jax.export`; None for the catalogue's.
+        dtype: dtype of the floating-point inputs.
+        optional: whether optional arguments, such as masks and positions, are included.
     """
     axes = {name: (axes, dtype) for name, axes in mechanism.inputs.items()}
     axes |= {name: (axes, "int32") for name, axes in mechanism.tokens.items()}
@@ -63,7 +63,7 @@ def shapes(
 
 
 def arrays(like: Shapes, *, hidden: bool = False) -> Arrays:
-    """Random arrays of these shapes; with `hidden` the masks hide every key of some queries."""
+    """Random arrays of the given shapes; with `hidden` the masks have fully masked rows."""
     rng = np.random.default_rng(4)
     made: Arrays = {}
     for name, x in like.items():
@@ -78,7 +78,7 @@ def arrays(like: Shapes, *, hidden: bool = False) -> Arrays:
 
 
 def calls(mechanism: Mechanism) -> Iterator[tuple[dict[str, bool], bool]]:
-    """The ways of calling it: with weights and without, with masks and positions and without."""
+    """The variants of the call: with and without weights, with and without masks and positions."""
     options = [{"need_weights": need} for need in (True, False)] if mechanism.weights else [{}]
     return ((option, optional) for option in options for optional in (True, False))
 
@@ -86,7 +86,7 @@ def calls(mechanism: Mechanism) -> Iterator[tuple[dict[str, bool], bool]]:
 def runner(
     mechanism: Mechanism, options: Mapping[str, bool], dtype: str = "float32"
 ) -> tuple[Callable[[nnx.State, Arrays], Arrays], nnx.State]:
-    """The call as a function of parameters and arrays, and the parameters."""
+    """The call of a mechanism as a function of parameters and arrays, and the parameters."""
     graph, *states = nnx.split(jax_module(mechanism, dtype), nnx.Param, ...)
     parameters, rest = states
 
@@ -97,7 +97,7 @@ def runner(
 
 
 def loss_of(run: Callable[[nnx.State, Arrays], Arrays]) -> Callable[[nnx.State, Arrays, Arrays], Array]:
-    """A number that every output changes, as a function of parameters, floating-point arrays and others."""
+    """A scalar loss of all outputs, as a function of parameters, floating-point arrays and other arrays."""
 
     def loss(parameters: nnx.State, floats: Arrays, others: Arrays) -> Array:
         outputs = run(parameters, {**floats, **others})
@@ -107,7 +107,7 @@ def loss_of(run: Callable[[nnx.State, Arrays], Arrays]) -> Callable[[nnx.State, 
 
 
 def parted(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The floating-point arrays, and the others."""
+    """Split arrays into floating-point ones and others."""
     floats = {name: x for name, x in given.items() if jnp.issubdtype(x.dtype, jnp.floating)}
     return floats, {name: x for name, x in given.items() if name not in floats}
 
@@ -115,7 +115,7 @@ def parted(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def traced(
     mechanism: Mechanism, mode: Callable[[], AbstractContextManager[Any]], dtype: str = "float32"
 ) -> str:
-    """Trace every way of calling it, forward and gradient, under a mode of JAX."""
+    """Trace every variant of the call, forward and gradient, under a mode of JAX."""
     for options, optional in calls(mechanism):
         run, parameters = runner(mechanism, options, dtype)
         floats, others = parted(shapes(mechanism, dtype=dtype, optional=optional))
@@ -126,23 +126,23 @@ def traced(
 
 
 def strict_ranks(mechanism: Mechanism) -> str:
-    """`jax_numpy_rank_promotion="raise"`."""
+    """Tracing works with `jax_numpy_rank_promotion="raise"`."""
     return traced(mechanism, partial(jax.numpy_rank_promotion, "raise"))
 
 
 def strict_dtypes(mechanism: Mechanism) -> str:
-    """`jax_numpy_dtype_promotion="strict"`, in float32 and in bfloat16."""
+    """Tracing works with `jax_numpy_dtype_promotion="strict"`, in float32 and in bfloat16."""
     mode = partial(jax.numpy_dtype_promotion, "strict")
     return traced(mechanism, mode) and traced(mechanism, mode, "bfloat16")
 
 
 def leak_checks(mechanism: Mechanism) -> str:
-    """`jax_check_tracer_leaks`."""
+    """Tracing works with `jax_check_tracer_leaks`."""
     return traced(mechanism, jax.checking_leaks)
 
 
 def debug_nans(mechanism: Mechanism) -> str:
-    """`jax_debug_nans`, forward and gradient, with rows that are fully masked."""
+    """No NaN under `jax_debug_nans`, forward and gradient, with fully masked rows."""
     for options, optional in calls(mechanism):
         run, parameters = runner(mechanism, options)
         floats, others = parted(arrays(shapes(mechanism, optional=optional), hidden=True))
@@ -154,7 +154,7 @@ def debug_nans(mechanism: Mechanism) -> str:
 
 
 def symbolic(mechanism: Mechanism) -> dict[str, Any]:
-    """A symbol for the batch and for each length that may vary; a multiple where the mechanism needs one."""
+    """Symbolic sizes of the batch and of each varying length; multiples where the mechanism needs them."""
     arguments = mechanism.module.arguments
     axes = [axis for axes in (*mechanism.inputs.values(), *mechanism.tokens.values()) for axis in axes]
     used = [axis for axis in ("batch", *LENGTHS) if axis in axes]
@@ -168,7 +168,7 @@ def symbolic(mechanism: Mechanism) -> dict[str, Any]:
 
 
 def exported(mechanism: Mechanism) -> str:
-    """Export with symbolic sizes by `jax.export`, call the result at two other sizes, and compare."""
+    """`jax.export` with symbolic sizes gives equal outputs at two other sizes."""
     symbols = symbolic(mechanism)
     for options, optional in calls(mechanism):
         run, parameters = runner(mechanism, options)
@@ -185,12 +185,12 @@ def exported(mechanism: Mechanism) -> str:
                 if x.shape != theirs[name].shape or not error <= 1e-5 * max(1.0, float(jnp.abs(x).max())):
                     return f"the exported {name} differs by {float(error):.1e} at {shape_text(given)}"
     return (
-        YES if len(symbols) > 1 else "the grid is fixed when the layer is built; the batch alone is symbolic"
+        YES if len(symbols) > 1 else "the grid is fixed when the layer is built; only the batch is symbolic"
     )
 
 
 def other_sizes(mechanism: Mechanism, symbols: Mapping[str, Any], step: int) -> dict[str, int]:
-    """The catalogue's sizes, each length a step smaller or larger."""
+    """The catalogue's sizes, with each length one step smaller or larger."""
     arguments = mechanism.module.arguments
     multiple = _step(mechanism)
     most = arguments.get("length", math.inf)
@@ -199,7 +199,7 @@ def other_sizes(mechanism: Mechanism, symbols: Mapping[str, Any], step: int) -> 
 
 
 def _step(mechanism: Mechanism) -> int:
-    """What must divide the lengths of a mechanism."""
+    """The number that must divide the lengths of a mechanism."""
     arguments = mechanism.module.arguments
     if mechanism.module.name in FREE:
         return 1
@@ -207,17 +207,17 @@ def _step(mechanism: Mechanism) -> int:
 
 
 def shape_text(given: Arrays) -> str:
-    """The shapes of a call's arrays."""
+    """The shapes of a call's arrays as text."""
     return ", ".join(f"{name} {tuple(x.shape)}" for name, x in given.items())
 
 
 def without_weights(mechanism: Mechanism) -> tuple[Callable[[nnx.State, Arrays], Arrays], nnx.State]:
-    """The fast call, and the parameters."""
+    """The call without attention weights, and the parameters."""
     return runner(mechanism, {"need_weights": False} if mechanism.weights else {})
 
 
 def gradient(mechanism: Mechanism) -> str:
-    """`jax.grad` of parameters and inputs."""
+    """`jax.grad` of parameters and inputs is finite."""
     run, parameters = without_weights(mechanism)
     floats, others = parted(arrays(shapes(mechanism)))
     found = jax.jit(jax.grad(loss_of(run), (0, 1)))(parameters, floats, others)
@@ -225,7 +225,7 @@ def gradient(mechanism: Mechanism) -> str:
 
 
 def hessian_vector(mechanism: Mechanism) -> str:
-    """The gradient of the inner product of a gradient and a vector."""
+    """The derivative of a function of the gradient (reverse over reverse) is finite."""
     run, parameters = without_weights(mechanism)
     floats, others = parted(arrays(shapes(mechanism)))
     loss = loss_of(run)
@@ -238,7 +238,7 @@ def hessian_vector(mechanism: Mechanism) -> str:
 
 
 def forward_mode(mechanism: Mechanism) -> str:
-    """`jax.jvp` over parameters."""
+    """`jax.jvp` over the parameters is finite."""
     run, parameters = runner(mechanism, {"need_weights": True} if mechanism.weights else {})
     given = arrays(shapes(mechanism))
     _, tangents = jax.jit(lambda p: jax.jvp(lambda p: run(p, given), (p,), (p,)))(parameters)
@@ -246,13 +246,13 @@ def forward_mode(mechanism: Mechanism) -> str:
 
 
 def finite(found: Any) -> str:
-    """Whether all numbers are finite."""
+    """Check that all values are finite."""
     good = all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(found))
     return YES if good else "a derivative is not finite"
 
 
 def mapped(mechanism: Mechanism) -> str:
-    """`jax.vmap` over a new axis equals calls one by one."""
+    """`jax.vmap` over a new axis equals single calls."""
     run, parameters = without_weights(mechanism)
     one = arrays(shapes(mechanism))
     two = {name: jnp.flip(x, 0) for name, x in one.items()}
@@ -264,7 +264,7 @@ def mapped(mechanism: Mechanism) -> str:
 
 
 def same(found: Arrays, right: Arrays, name: str) -> str:
-    """Whether two results agree to float32's rounding."""
+    """Check that two results agree up to float32 rounding."""
     for field, x in right.items():
         error = float(jnp.abs(x.astype(jnp.float32) - found[field].astype(jnp.float32)).max())
         if not error <= 1e-5 * max(1.0, float(jnp.abs(x).max())):
@@ -273,7 +273,7 @@ def same(found: Arrays, right: Arrays, name: str) -> str:
 
 
 def nnx_jit(mechanism: Mechanism) -> str:
-    """`nnx.jit` of a module equals `jax.jit` of its parts."""
+    """`nnx.jit` of a module equals `jax.jit` of its split parts."""
     run, parameters = without_weights(mechanism)
     options = {"need_weights": False} if mechanism.weights else {}
     given = arrays(shapes(mechanism))
@@ -284,7 +284,7 @@ def nnx_jit(mechanism: Mechanism) -> str:
 
 
 def nnx_grad(mechanism: Mechanism) -> str:
-    """`nnx.grad` of a module gives one gradient for each parameter."""
+    """`nnx.grad` of a module gives one gradient per parameter."""
     options = {"need_weights": False} if mechanism.weights else {}
     given = arrays(shapes(mechanism))
     module = jax_module(mechanism, "float32")
@@ -300,7 +300,7 @@ def nnx_grad(mechanism: Mechanism) -> str:
 
 
 def split_and_merge(mechanism: Mechanism) -> str:
-    """`nnx.split` and `nnx.merge`: the same parameters, and a module that can be called."""
+    """`nnx.split` and `nnx.merge` keep the parameters, and the merged module can be called."""
     module = jax_module(mechanism, "float32")
     graph, state = nnx.split(module)
     again = nnx.state(nnx.merge(graph, state))
@@ -313,7 +313,7 @@ def split_and_merge(mechanism: Mechanism) -> str:
 
 
 def abstract(mechanism: Mechanism) -> str:
-    """`nnx.eval_shape` builds it without numbers, with the parameters that it has."""
+    """`nnx.eval_shape` builds an abstract module with the same parameter shapes."""
     module = nnx.eval_shape(lambda: build(mechanism.module, "jax_attention", {"rngs": nnx.Rngs(0)}))
     made = {path: x.shape for path, x in nnx.to_flat_state(nnx.state(module, nnx.Param))}
     real = jax_module(mechanism, "float32")
@@ -322,12 +322,12 @@ def abstract(mechanism: Mechanism) -> str:
 
 
 def stacked(mechanism: Mechanism) -> str:
-    """`nnx.vmap` makes three layers in one, and `nnx.scan` runs a sequence through them."""
+    """`nnx.vmap` stacks three layers, and `nnx.scan` runs a sequence through them."""
     floats, others = parted(shapes(mechanism))
     name = next(iter(floats), None)
     options = {"need_weights": False} if mechanism.weights else {}
     if name is None:
-        return "it reads tokens, and cannot read what it returns"
+        return "it reads tokens, so layers cannot be chained"
     if not jax.tree.leaves(nnx.state(jax_module(mechanism, "float32"), nnx.Param)):
         return "it has no parameters to stack"
 
@@ -353,7 +353,7 @@ def stacked(mechanism: Mechanism) -> str:
 
 
 def empty_sizes(mechanism: Mechanism) -> str:
-    """A batch or a length of 0, forward and gradient: the shapes and dtypes that follow from other sizes."""
+    """A batch or a length of 0 gives the expected shapes and dtypes, forward and gradient."""
     arguments = mechanism.module.arguments
     step = next((arguments[name] for name in STEPS if name in arguments), 1)
     axes = tuple(symbolic(mechanism))
@@ -366,9 +366,7 @@ def empty_sizes(mechanism: Mechanism) -> str:
         for name, x in empty.items():
             right = tuple(2 * n - m for n, m in zip(one[name].shape, two[name].shape, strict=True))
             if x.shape != right or x.dtype != one[name].dtype:
-                return (
-                    f"{name} is {x.dtype} {x.shape} in place of {one[name].dtype} {right} where {axis} is 0"
-                )
+                return f"{name} is {x.dtype} {x.shape} instead of {one[name].dtype} {right} where {axis} is 0"
     for options, optional in calls(mechanism):
         run, parameters = runner(mechanism, options)
         for size in (0, step):
@@ -378,14 +376,14 @@ def empty_sizes(mechanism: Mechanism) -> str:
 
 
 def _axes_of(mechanism: Mechanism, x: np.ndarray) -> tuple[Any, ...] | None:
-    """The axes of a further argument `(batch, length, ...)`; None for one of another shape."""
+    """The axes of an extra argument `(batch, length, ...)`; None if it has another shape."""
     sizes = mechanism.sizes
     length = next((axis for axis in LENGTHS if x.ndim > 1 and x.shape[1] == sizes.get(axis)), None)
     return None if length is None or x.shape[0] != sizes["batch"] else ("batch", length, *x.shape[2:])
 
 
 def tried(use: Callable[[Mechanism], str]) -> Callable[[Mechanism], str]:
-    """The same use, which returns one sentence for an error."""
+    """Wrap a trial so that it returns an error as one sentence."""
 
     @wraps(use)
     def run(mechanism: Mechanism) -> str:

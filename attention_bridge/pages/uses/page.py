@@ -1,4 +1,4 @@
-"""The page of uses: what each framework's tools make of each mechanism, as a table."""
+"""The Markdown page `docs/uses.md`: a table of each mechanism with each framework tool."""
 
 import importlib
 import importlib.util
@@ -11,14 +11,14 @@ FRAMEWORKS = {"PyTorch": "torch_uses", "JAX": "jax_uses"}
 YES = "yes"
 HEAD = """# Uses
 
-What can be done with each mechanism by the tools of its framework. Every entry was tried: `yes` means that it worked
-and gave the numbers of the plain call, at sizes other than those that it was made for too. A number refers to the
-list below the table, which says why not. Made by `python -m attention_bridge.pages.uses > docs/uses.md`.
+The tools of each framework, tried on each mechanism: `yes` means that the tool worked and gave the same values as the
+plain call, also at sizes other than the ones it was compiled or exported for. A number refers to the reason in the list
+below the table. Made by `python -m attention_bridge.pages.uses > docs/uses.md`.
 """
 
 
 def uses_of(framework: str) -> dict[str, Callable[[Mechanism], str]]:
-    """The uses of a framework by name, each a function from a mechanism to "yes" or to one sentence why not."""
+    """The trials of a framework by name; each takes a mechanism and returns "yes" or a reason in one sentence."""
     name = f"attention_bridge.pages.uses.{FRAMEWORKS[framework]}"
     if importlib.util.find_spec(name) is None:
         return {}
@@ -26,13 +26,13 @@ def uses_of(framework: str) -> dict[str, Callable[[Mechanism], str]]:
 
 
 def page(mechanisms: Iterable[Mechanism]) -> str:
-    """The whole page, in Markdown."""
+    """Make the whole page in Markdown."""
     mechanisms = list(mechanisms)
     return HEAD + "".join(section(framework, mechanisms) for framework in FRAMEWORKS)
 
 
 def section(framework: str, mechanisms: list[Mechanism]) -> str:
-    """The table of one framework, and the reasons that its numbers refer to."""
+    """Make the table of one framework and the numbered list of reasons."""
     uses = uses_of(framework)
     if not uses:
         return ""
@@ -56,7 +56,7 @@ def section(framework: str, mechanisms: list[Mechanism]) -> str:
 
 
 def answer(use: Callable[[Mechanism], str], mechanism: Mechanism) -> str:
-    """What a use says of a mechanism, in one line; its error where it raises one."""
+    """Run one trial on a mechanism and return its answer, or its error, in one line."""
     try:
         return use(mechanism).replace("|", "\\|")
     except Exception as error:

@@ -1,6 +1,6 @@
-"""What PyTorch's own tools make of each mechanism: one function a use, which tries it.
+"""Trials of PyTorch's tools on a mechanism, one function per tool.
 
-Each returns `YES`, or one sentence that says why not. "The same" means the numbers of the plain call.
+Each returns `YES` or the reason for a failure in one sentence. Results are compared with the plain call.
 """
 
 import io
@@ -28,13 +28,13 @@ from attention_bridge.parity.run import is_float, named_outputs
 from attention_bridge.weights.leaves import to_torch
 
 YES = "yes"
-STEPS = (0, 1, 4)  # of the sizes that a use is tried at
-BOUND = 1e-4  # of a difference from the plain call, relative to its largest number
+STEPS = (0, 1, 4)  # sizes at which a tool is tried, as in `sizes_at`
+BOUND = 1e-4  # largest difference from the plain call, relative to its largest value
 WITH_ROUNDING = {torch.bfloat16: 0.05, torch.float16: 0.01}
 
 
 def compiled(mechanism: Mechanism) -> str:
-    """`torch.compile(dynamic=True, fullgraph=True)`: one graph for all sizes, with the same numbers."""
+    """`torch.compile(dynamic=True, fullgraph=True)`: one graph for all sizes, with equal outputs."""
     graphs = []
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -51,7 +51,7 @@ def compiled(mechanism: Mechanism) -> str:
 
 
 def exported(mechanism: Mechanism) -> str:
-    """`torch.export` with a dynamic batch and dynamic lengths: the program gives the same at other sizes."""
+    """`torch.export` with dynamic batch and lengths: the program gives equal outputs at other sizes."""
     module = _module(mechanism)
     program = torch.export.export(
         module, (), _inputs(mechanism, 0), dynamic_shapes=_dynamic_shapes(mechanism)
@@ -63,7 +63,7 @@ def exported(mechanism: Mechanism) -> str:
 
 
 def in_onnx(mechanism: Mechanism) -> str:
-    """`torch.onnx.export(dynamo=True)` in `no_grad`, dynamic sizes: onnxruntime gives the same at other sizes."""
+    """`torch.onnx.export(dynamo=True)` in `no_grad`, dynamic sizes: equal outputs at other sizes in onnxruntime."""
     import onnxruntime
 
     module, given = _module(mechanism), _inputs(mechanism, 0)
@@ -88,7 +88,7 @@ def in_onnx(mechanism: Mechanism) -> str:
 
 
 def gradient(mechanism: Mechanism) -> str:
-    """`torch.func.grad` over the input: the gradient that `backward` gives."""
+    """`torch.func.grad` of the input equals the gradient from `torch.autograd.grad`."""
     loss, x = _loss(mechanism)
     learned = x.detach().requires_grad_()
     (right,) = torch.autograd.grad(loss(learned), learned)
@@ -97,7 +97,7 @@ def gradient(mechanism: Mechanism) -> str:
 
 
 def forward_mode(mechanism: Mechanism) -> str:
-    """`torch.func.jvp`: along a direction, the product of that and the gradient."""
+    """`torch.func.jvp` along a direction equals the product of direction and gradient."""
     loss, x = _loss(mechanism)
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     along: Any = torch.func.jvp(loss, (x,), (direction,))[1]
@@ -106,7 +106,7 @@ def forward_mode(mechanism: Mechanism) -> str:
 
 
 def hessian(mechanism: Mechanism) -> str:
-    """`torch.func.hessian` over a few numbers of the input: symmetric, and the change of the gradient."""
+    """`torch.func.hessian` of two input values equals finite differences of the gradient."""
     loss, x = _loss(mechanism, torch.float64)
     kinds = torch.eye(x.numel(), dtype=x.dtype)[:2].reshape(2, *x.shape)
 
@@ -122,7 +122,7 @@ def hessian(mechanism: Mechanism) -> str:
 
 
 def mapped(mechanism: Mechanism) -> str:
-    """`torch.func.vmap` over a further axis of all inputs: what single calls give."""
+    """`torch.func.vmap` over a new axis of all inputs equals single calls."""
     module, first, second = _module(mechanism), _inputs(mechanism, 0), _inputs(mechanism, 0, seed=1)
     together = {name: torch.stack([first[name], second[name]]) for name in first}
     found = torch.func.vmap(lambda given: _output(module(**given)))(together)
@@ -131,33 +131,33 @@ def mapped(mechanism: Mechanism) -> str:
 
 
 def in_bfloat16(mechanism: Mechanism) -> str:
-    """`torch.autocast` in bfloat16: near what float32 gives."""
+    """`torch.autocast` in bfloat16 is close to float32."""
     return _lowered(mechanism, torch.bfloat16)
 
 
 def in_float16(mechanism: Mechanism) -> str:
-    """`torch.autocast` in float16: near what float32 gives."""
+    """`torch.autocast` in float16 is close to float32."""
     return _lowered(mechanism, torch.float16)
 
 
 def quantised(mechanism: Mechanism) -> str:
-    """`quantize_dynamic`: no linear layer is left as it was, and the output stays near."""
+    """`quantize_dynamic` quantises every linear layer, and the output stays close."""
     module, given = _module(mechanism), _inputs(mechanism, 0)
     layers = [name for name, each in module.named_modules() if isinstance(each, nn.Linear)]
     if not layers:
         return "it has no linear layer."
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's successor of this tool is a package of its own
+        warnings.simplefilter("ignore")  # deprecated: the successor is a separate package
         made = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
     left = [name for name in layers if isinstance(made.get_submodule(name), nn.Linear)]
     if left:
-        return f"{', '.join(left)} were left as they were."
+        return f"{', '.join(left)} were not quantised."
     _check_same(_output(made(**given)), _output(module(**given)), 0.2)
     return YES
 
 
 def with_lora(mechanism: Mechanism) -> str:
-    """LoRA on each linear layer: the layer is called, so that what is added to it changes the output."""
+    """LoRA on each linear layer changes the output, since the layer itself is called."""
     given = {name: to_torch(x) for name, x in inputs(mechanism, "none").items() if not is_float(x)}
     given |= _inputs(mechanism, 0)
     names = [name for name, each in _fresh(mechanism).named_modules() if isinstance(each, nn.Linear)]
@@ -171,12 +171,12 @@ def with_lora(mechanism: Mechanism) -> str:
         module.set_submodule(name, _LoRA(layer))
         after = named_outputs(module(**given))
         if all(torch.equal(x, after[part]) for part, x in before.items()) and not _only_chooses(name):
-            return f"what is added to {name} has no effect."
+            return f"LoRA on {name} has no effect."
     return YES
 
 
 def empty_sizes(mechanism: Mechanism) -> str:
-    """Batch 0, length 0 and length 1: outputs of the shape and dtype that follow from the inputs."""
+    """Batch 0, length 0 and length 1 give outputs of the expected shape and dtype."""
     module = _module(mechanism)
     lengths = [axis for axis in varying(mechanism) if axis != BATCH]
     none, one = dict.fromkeys(lengths, 0), dict.fromkeys(lengths, smallest(mechanism))
@@ -188,7 +188,7 @@ def empty_sizes(mechanism: Mechanism) -> str:
         if output.dtype != usual.dtype or output.ndim != usual.ndim or output.shape[0] != sizes[axes[0]]:
             return f"at {changed} it gives {tuple(output.shape)} in {output.dtype}."
         if not bool(output.isfinite().all()):
-            return f"at {changed} it gives numbers that are not finite."
+            return f"at {changed} it gives values that are not finite."
     return YES
 
 
@@ -209,11 +209,11 @@ USES: dict[str, Callable[[Mechanism], str]] = {
 
 
 class DiffersError(Exception):
-    """A use gives other numbers than the plain call."""
+    """The result of a tool differs from the plain call."""
 
 
 class _OutputAlone(nn.Module):
-    """A module whose inputs come in a row and that returns its output without weights and states."""
+    """Wrapper that takes positional inputs and returns only the output, without weights and states."""
 
     def __init__(self, module: nn.Module, names: tuple[str, ...]):
         super().__init__()
@@ -225,7 +225,7 @@ class _OutputAlone(nn.Module):
 
 
 class _LoRA(nn.Module):
-    """A linear layer with a product of two thin matrices added (Hu et al. 2021)."""
+    """Linear layer with a low-rank adapter of rank 1 (Hu et al. 2021)."""
 
     def __init__(self, layer: nn.Linear):
         super().__init__()
@@ -239,7 +239,7 @@ class _LoRA(nn.Module):
 
 
 def _only_chooses(name: str) -> bool:
-    """Whether a layer decides which keys are seen and nothing else, so that a change may change no choice."""
+    """Whether a layer only selects keys, so that a small change need not change the output."""
     return "indexer" in name
 
 
@@ -248,7 +248,7 @@ def _module(mechanism: Mechanism, dtype: str = "float32") -> nn.Module:
 
 
 def _fresh(mechanism: Mechanism) -> nn.Module:
-    """The same module, which may be changed."""
+    """A copy of the module that may be changed."""
     module = build(mechanism.module, "torch_attention", {}).eval()
     module.load_state_dict(_module(mechanism).state_dict())
     return module
@@ -269,7 +269,7 @@ def _output(result: Any) -> Tensor:
 
 
 def _dynamic_shapes(mechanism: Mechanism) -> dict[str, Any]:
-    """For each input, its axes whose sizes vary."""
+    """The dynamic axes of each input, as `torch.export` takes them."""
     step, free = multiple(mechanism), torch.export.Dim.DYNAMIC
     most = longest(mechanism)
     several = {
@@ -287,9 +287,9 @@ def _dynamic_shapes(mechanism: Mechanism) -> dict[str, Any]:
 def _loss(
     mechanism: Mechanism, dtype: torch.dtype = torch.float32
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """A smooth number that depends on all outputs, as a function of the first input; and that input.
+    """A smooth scalar loss of the output as a function of the first floating-point input, and that input.
 
-    Of a model that reads tokens, the function of the vectors of their embedding.
+    For a model that reads tokens, the loss is a function of the embedding table.
     """
     module = _module(mechanism, str(dtype).removeprefix("torch."))
     given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in _inputs(mechanism, 0).items()}
@@ -307,14 +307,14 @@ def _loss(
 def _lowered(mechanism: Mechanism, dtype: torch.dtype) -> str:
     module, given = _module(mechanism), _inputs(mechanism, 0)
     with warnings.catch_warnings(), torch.autocast("cpu", dtype=dtype):
-        warnings.simplefilter("ignore")  # PyTorch's own norms warn of a slower kernel
+        warnings.simplefilter("ignore")  # PyTorch's norms warn about a slower kernel
         found = _output(module(**given))
     _check_same(found.float(), _output(module(**given)), WITH_ROUNDING[dtype])
     return YES
 
 
 def _check_same(found: Any, expected: Any, bound: float = BOUND) -> None:
-    """Raise DiffersError unless all arrays in a result are those expected, but for rounding."""
+    """Raise DiffersError unless all arrays of a result equal the expected ones up to rounding."""
     others = named_outputs(expected)
     for name, x in named_outputs(found).items():
         other = others[name]

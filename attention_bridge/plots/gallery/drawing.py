@@ -1,4 +1,4 @@
-"""All mechanisms and masks in either framework, and as panels of a poster."""
+"""Compute all mechanisms in either framework, and make panels of a poster from mechanisms and masks."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from attention_bridge.weights import transfer
 
 MASKS = "masks"
 TITLES = {
-    MASKS: "Masks: who may look at whom",
-    "basics": "The first attentions",
+    MASKS: "Masks: which keys a query may attend to",
+    "basics": "Basic attention",
     "self": "Self-attention",
-    "cross": "Cross-attention, of the words in another order",
+    "cross": "Cross-attention, from the words in another order",
     "models": "Whole models",
     "heads": "Heads that share keys and values",
     "positions": "Positions",
-    "patterns": "Patterns of places",
+    "patterns": "Patterns of positions",
     "scores": "From scores to weights",
     "gates": "Gates",
     "linear": "Linear and recurrent",
     "low_rank": "Low rank",
-    "sparse": "Sparse, by content",
+    "sparse": "Sparse, chosen by content",
     "vision": "Images: the words as a grid of 4 by 6",
     "latents": "Learned queries, sets and slots",
-    "classic": "Before and beside dot products",
+    "classic": "Classic attention, mostly without dot products",
 }
 FAMILIES = tuple(dict.fromkeys((MASKS, *(mechanism.family for mechanism in CATALOGUE))))
 
 
 def mechanisms(families: Sequence[str]) -> list[Mechanism]:
-    """Those of the catalogue in these families.
+    """The mechanisms of the catalogue in the given families.
 
     Raises:
-        InputError: there is no such family.
+        InputError: a family does not exist.
     """
     if unknown := [name for name in families if name not in FAMILIES]:
         raise InputError(f"family must be one of {', '.join(FAMILIES)}, got {', '.join(unknown)}")
@@ -52,7 +52,7 @@ def mechanisms(families: Sequence[str]) -> list[Mechanism]:
 
 
 def compute(mechanism: Mechanism, framework: str) -> list[Map]:
-    """The matrices of a mechanism on the sentence, in float64, from the mirror in that framework."""
+    """Compute the matrices of a mechanism on the sentence, in float64, with the mirror of a framework."""
     what, given = part(mechanism), inputs(mechanism)
     run = _run_torch if framework == "torch" else _run_jax
     named = run(what, parameters(what), {**given, **mechanism.options(True)})
@@ -60,7 +60,7 @@ def compute(mechanism: Mechanism, framework: str) -> list[Map]:
 
 
 def panels(mechanism: Mechanism, found: Sequence[Map]) -> list[Panel]:
-    """One panel for each matrix of a mechanism, titled by its name."""
+    """Make one panel per matrix of a mechanism; its title is the mechanism's name."""
     name, _, variant = mechanism.name.partition("-")
     paper = f"{mechanism.paper.authors} {mechanism.paper.year}"
     notes = [", ".join(filter(None, (variant.replace("-", " "), each.label))) for each in found]
@@ -70,7 +70,7 @@ def panels(mechanism: Mechanism, found: Sequence[Map]) -> list[Panel]:
 
 
 def mask_panels(found: Mapping[str, np.ndarray]) -> list[Panel]:
-    """One panel for each mask, titled by the name of its function."""
+    """Make one panel per mask; its title is the name of the mask function."""
     return [Panel(name, matrix, NOTES.get(name, ""), "mask") for name, matrix in found.items()]
 
 

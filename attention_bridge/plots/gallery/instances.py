@@ -1,4 +1,4 @@
-"""Each mechanism on the sentence: arguments, weights and inputs in numpy, for both frameworks the same."""
+"""Arguments, weights and inputs of each mechanism on the sentence, in numpy and equal in both frameworks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attention_bridge.plots.gallery.sentence import GRID, ORDER, WORDS, features
 
 LENGTH = len(WORDS)
 SLOTS = 5
-# What the catalogue's instances, which are made for few tokens, are told for these.
+# Arguments that differ from the catalogue's instances, which are made for fewer tokens.
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "LearnedEmbedding": {"max_len": LENGTH},
     "SlidingWindowAttention": {"window": 6},
@@ -34,7 +34,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "ShawEmbedding": {"max_distance": 4},
     "ShawSelfAttention": {"max_distance": 4},
 }
-# Parameters that a random draw would make unlike those of a trained layer.
+# Parameters whose random values would be unlike a trained layer.
 CONSTANTS = {
     "norm.weight": 1.0,
     "norm_scale": 1.0,
@@ -47,7 +47,7 @@ CONSTANTS = {
 
 
 def part(mechanism: Mechanism) -> Part:
-    """What to build: the catalogue's instance, with what these words need."""
+    """The catalogue's instance of the mechanism, with arguments that fit the 24 words."""
     given = mechanism.module
     told = ARGUMENTS.get(mechanism.name, {})
     config, position = given.arguments.get("config"), given.arguments.get("position")
@@ -59,13 +59,13 @@ def part(mechanism: Mechanism) -> Part:
 
 
 def parameters(what: Part) -> dict[str, np.ndarray]:
-    """Weights and buffers by the hub's names, in float64: matrices of one shape are alike."""
+    """Weights and buffers by their canonical names, in float64; weights of one kind and shape are equal."""
     module = build(what, "torch_attention", {"device": "meta"})
     return {name: _parameter(name, tuple(tensor.shape)) for name, tensor in module.state_dict().items()}
 
 
 def inputs(mechanism: Mechanism) -> dict[str, np.ndarray]:
-    """The words for each input, a batch of one; what asks another sequence has them in another order."""
+    """Inputs of the mechanism, a batch of one; queries of cross-attention are the words in another order."""
     given = {name: numbers()[None] for name in mechanism.tokens}
     crossed = {"memory", "key"} & mechanism.inputs.keys()
     for name, axes in mechanism.inputs.items():
@@ -75,7 +75,7 @@ def inputs(mechanism: Mechanism) -> dict[str, np.ndarray]:
         elif crossed and name in ("query", "x"):
             words = words[ORDER]
         given[name] = words[None]
-    if "noise" in given:  # what slots start from, and no words
+    if "noise" in given:  # initial slots, which are not words
         given["noise"] = np.random.default_rng(0).standard_normal((1, SLOTS, given["noise"].shape[-1]))
     return given | {name: _argument(name, x) for name, x in mechanism.arguments.items()}
 
@@ -88,20 +88,20 @@ def _parameter(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.full(shape, constant)
     if name.endswith("proj.weight") and len(shape) == 2:
         return reader(*shape)
-    if name.endswith("_map"):  # from heads to heads: most of each stays in it
+    if name.endswith("_map"):  # mixes heads; close to the identity
         return np.eye(shape[0], shape[1]) + 0.4 * np.random.default_rng(shape).standard_normal(shape)
     spread = 1.0 if name.endswith(("features", "rotations", "embedding.weight")) or len(shape) < 2 else 0.6
     return spread * np.random.default_rng(shape).standard_normal(shape)
 
 
 def _argument(name: str, like: np.ndarray) -> np.ndarray:
-    """A further array of a call, as the catalogue has one for fewer tokens."""
+    """A further argument of the call, resized from the catalogue's instance to the 24 words."""
     rows, columns = np.divmod(np.arange(LENGTH), GRID[1])
     if name == "positions":
         axes = [np.arange(LENGTH)] if like.ndim == 2 else [0 * rows, rows, columns][-like.shape[-1] :]
         return (axes[0] if like.ndim == 2 else np.stack(axes, axis=-1))[None].astype(np.int32)
     if name == "global_tokens":
-        return np.isin(np.arange(LENGTH), (0, 15))[None]  # the words that begin the first and the last phrase
+        return np.isin(np.arange(LENGTH), (0, 15))[None]  # the first words of the first and the last phrase
     if name == "random_blocks":
         blocks = LENGTH // ARGUMENTS["BigBirdAttention"]["block_size"]
         return np.random.default_rng(1).integers(0, blocks, (len(like), blocks, 1)).astype(np.int32)
@@ -109,5 +109,5 @@ def _argument(name: str, like: np.ndarray) -> np.ndarray:
         looked = np.exp(-0.5 * ((np.arange(LENGTH) - 6) / 1.5) ** 2)
         return (looked / looked.sum())[None]
     raise ValueError(
-        f"the gallery has no {name} for its words; give it one in attention_bridge.plots.gallery.instances"
+        f"the gallery has no value for the argument {name}; add one in attention_bridge.plots.gallery.instances"
     )

@@ -1,10 +1,10 @@
-"""What a mechanism returned, as matrices: a row for each query, a column for each key.
+"""The outputs of a mechanism as matrices, with one row per query and one column per key.
 
-| kind        | what a cell says                                                                              |
+| kind        | meaning of a cell                                                                             |
 |-------------|-----------------------------------------------------------------------------------------------|
-| `weights`   | how much of key j's value query i takes, of its first head                                    |
-| `effective` | the same of a mechanism that keeps no such table: its memory reads and writes as if it had it |
-| `scores`    | how alike i and j are to what only scores, or only adds to a sequence                         |
+| `weights`   | attention weight of query i on key j, in the first head                                       |
+| `effective` | equivalent weight of a mechanism that computes none, such as a recurrent one                  |
+| `scores`    | score of i and j, or similarity of the vectors added to them, for mechanisms without weights  |
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from einops import rearrange
 from attention_bridge.catalogue import Mechanism
 from attention_bridge.plots.gallery.sentence import GRID
 
-EFFECTIVE = ("linear",)  # families whose weights are never made on the way to their output
+EFFECTIVE = ("linear",)  # families that compute their output without attention weights
 LABELS = {
     "weights.0": "layer 0",
     "weights.1": "layer 1",
     "self_weights": "self-attention",
     "cross_weights": "cross-attention",
-    "inducing_weights": "4 points look at words",
-    "assignments": "5 slots share out the words",
+    "inducing_weights": "4 points attend to words",
+    "assignments": "5 slots divide the words",
 }
-# What stands at the rows or the columns, where it is not words.
+# Labels of rows or columns that are not words.
 NOT_WORDS = {
     "LinformerAttention": "6 mixtures of words",
-    "PersistentMemoryAttention": "words, then 6 memories",
+    "PersistentMemoryAttention": "words, then 6 memory slots",
     "SpatialReductionAttention": "6 patches of the grid",
-    "PerceiverAttention": "5 latents look at words",
-    "AttentionPooling": "5 probes look at words",
-    "PoolingByAttention": "5 seeds look at words",
-    "InducedSetAttentionBlock": "words look at 4 points",
-    "SlotAttention": "5 slots look at words",
-    "HierarchicalAttentionPooling": "one query, which is learned",
+    "PerceiverAttention": "5 latents attend to words",
+    "AttentionPooling": "5 probes attend to words",
+    "PoolingByAttention": "5 seeds attend to words",
+    "InducedSetAttentionBlock": "words attend to 4 points",
+    "SlotAttention": "5 slots attend to words",
+    "HierarchicalAttentionPooling": "one learned query",
 }
 
 
@@ -45,9 +45,9 @@ class Map(NamedTuple):
     """One matrix of a mechanism.
 
     Attributes:
-        label: which of its matrices it is, where it has several.
-        kind: what its numbers say.
-        matrix: `(query, key)`.
+        label: label that distinguishes several matrices of a mechanism; may be empty.
+        kind: kind of matrix: `weights`, `effective` or `scores`.
+        matrix: matrix `(query, key)`.
     """
 
     label: str
@@ -58,19 +58,19 @@ class Map(NamedTuple):
 def maps(
     mechanism: Mechanism, given: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
 ) -> list[Map]:
-    """The matrices of one call, of the first element of its batch and the first head.
+    """The matrices of one call, for the first element of the batch and the first head.
 
     Args:
-        mechanism: what was called.
-        given: its inputs.
-        outputs: what it returned, by field.
+        mechanism: the mechanism that was called.
+        given: inputs of the call.
+        outputs: outputs of the call by field.
     """
     if not mechanism.weights:
         output = outputs["output"][0]
         if output.shape[0] == output.shape[1]:
             return [Map("scores", "scores", output)]
         added = output - given["x"][0]  # query embed
-        return [Map("likeness of what it adds", "scores", added @ added.T)]
+        return [Map("similarity of the added vectors", "scores", added @ added.T)]
     if "height_weights" in outputs:
         return [
             Map("", "weights", _lines(outputs["height_weights"][0, :, 0], outputs["width_weights"][0, :, 0]))
@@ -91,7 +91,7 @@ def maps(
 
 
 def _windows(weights: np.ndarray, shift: int) -> np.ndarray:
-    """Weights inside of windows, `(windows, area, area)`, between all places of the grid."""
+    """Weights between all cells of the grid, from weights within windows, `(windows, area, area)`."""
     side = round(weights.shape[-1] ** 0.5)
     places = np.roll(np.arange(GRID[0] * GRID[1]).reshape(GRID), (-shift, -shift), (0, 1))
     of_windows = rearrange(places, "(down y) (across x) -> (down across) (y x)", y=side, x=side)
@@ -102,7 +102,7 @@ def _windows(weights: np.ndarray, shift: int) -> np.ndarray:
 
 
 def _lines(height: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Weights along columns, `(width, height, height)`, and along rows, between all places of the grid."""
+    """Weights between all cells of the grid, from weights along columns and along rows."""
     everything = np.zeros((*GRID, *GRID))
     for column, weights in enumerate(height):
         everything[:, column, :, column] += weights

@@ -1,4 +1,4 @@
-"""Each mask of the mirrors, on the words of the sentence."""
+"""Each mask of the mirrors for the words of the sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from attention_bridge.plots.gallery.sentence import DOCUMENTS, WORDS, numbers
 
 LENGTH = len(WORDS)
-# How each is called: with its module, and a function that makes an array of that framework.
+# The call of each mask, given the module and a function that makes an array of the framework.
 CALLS: dict[str, Callable[[Any, Callable[[np.ndarray], Any]], Any]] = {
     "causal_mask": lambda m, array: m.causal_mask(LENGTH),
     "sliding_window_mask": lambda m, array: m.sliding_window_mask(LENGTH, window=6),
@@ -34,8 +34,8 @@ NOTES = {
     "chunked_mask": "chunk_size=6",
     "streaming_mask": "num_sinks=2, window=5",
     "prefix_mask": "prefix_len=8",
-    "padding_mask": "two words at the end are none",
-    "length_mask": "15 words are there",
+    "padding_mask": "two padding tokens at the end",
+    "length_mask": "15 words, then padding",
     "document_mask": "three phrases in one row",
     "and_masks": "causal and document",
     "or_masks": "causal or the first 8",
@@ -44,7 +44,7 @@ NOTES = {
 
 
 def masks(framework: str) -> dict[str, np.ndarray]:
-    """Every mask by the name of its function, `(24, 24)`, from the mirror in that framework."""
+    """Compute every mask, `(24, 24)`, by the name of its function, with the mirror of a framework."""
     module = importlib.import_module(f"{framework}_attention.masks")
     array: Callable[[np.ndarray], Any]
     if framework == "torch":

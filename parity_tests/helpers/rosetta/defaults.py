@@ -56,7 +56,7 @@ def layer_norm_variance(n: Names) -> dict[str, str]:
     )
     # The mean has a rounding error of 1000 u, the mean of squares one of 1000**2 u.
     lost = [np.abs(np.asarray(y) - exact).max() > 64 * 1000 * 2.0**-24 for y in outputs]
-    words = ("of the centred numbers", "mean of squares minus square of mean")
+    words = ("mean square of centred values", "mean square minus squared mean")
     return row(*(words[int(each)] for each in lost))
 
 
@@ -67,7 +67,7 @@ def rms_norm_eps(n: Names) -> dict[str, str]:
     torch.testing.assert_close(torch.nn.RMSNorm(2)(x), x * torch.rsqrt(x.square().mean() + eps))
     [flax] = {default(n["nnx"].RMSNorm, "epsilon"), n["linen"].RMSNorm().epsilon}
     return row(
-        "that of the dtype",
+        "machine epsilon of the dtype",
         flax,
         n["keras"].layers.RMSNormalization().epsilon,
         default(n["eqx"].nn.RMSNorm, "eps"),
