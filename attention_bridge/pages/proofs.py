@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -46,24 +47,36 @@ def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {"versions": versions, "proofs": proofs}
 
 
-def proof_lines(name: str) -> list[str]:
+@cache
+def _kept() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(files("attention_bridge").joinpath("data", "proofs.json").read_text())
+    return found
+
+
+def of(name: str) -> dict[str, dict[str, float]]:
+    """The error figures of one mechanism by dtype; empty if it has no proof.
+
+    Args:
+        name: name of the mechanism, as `attention-bridge list` prints it.
+    """
+    found: dict[str, dict[str, float]] = _kept()["proofs"].get(name, {})
+    return found
+
+
+def lines(name: str) -> list[str]:
     """The error figures of one mechanism as lines for the terminal; empty if it has no proof.
 
     Args:
-        name: name of the mechanism, as `list` prints it.
+        name: name of the mechanism, as `attention-bridge list` prints it.
     """
-    kept = json.loads(files("attention_bridge").joinpath("data", "proofs.json").read_text())
-    if name not in kept["proofs"]:
-        return []
-    versions = ", ".join(f"{package} {number}" for package, number in kept["versions"].items())
-    lines = [f"  largest errors against the float64 oracle, on CPU with {versions}"]
-    for dtype, row in kept["proofs"][name].items():
-        lines.append(
-            f"    {dtype:<9} outputs: torch {row['torch_err']:.0e}, jax {row['jax_err']:.0e}, "
-            f"bound {row['tolerance']:.0e}; gradients: torch {row['torch_gradient_err']:.0e}, "
-            f"jax {row['jax_gradient_err']:.0e}, bound {row['gradient_tolerance']:.0e}"
-        )
-    return lines
+    versions = ", ".join(f"{package} {number}" for package, number in _kept()["versions"].items())
+    rows = [
+        f"    {dtype:<9} outputs: torch {row['torch_err']:.0e}, jax {row['jax_err']:.0e}, "
+        f"bound {row['tolerance']:.0e}; gradients: torch {row['torch_gradient_err']:.0e}, "
+        f"jax {row['jax_gradient_err']:.0e}, bound {row['gradient_tolerance']:.0e}"
+        for dtype, row in of(name).items()
+    ]
+    return [f"  largest errors against the float64 oracle, on CPU with {versions}:", *rows] if rows else []
 
 
 if __name__ == "__main__":

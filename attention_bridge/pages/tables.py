@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from attention_bridge.catalogue import Mechanism
+from attention_bridge.pages import proofs
+from attention_bridge.pretrained.families.mechanisms import model_types
 
 if TYPE_CHECKING:  # proofs need both frameworks, the catalogue needs neither
     from attention_bridge.parity.proof import Verdict
@@ -30,6 +32,8 @@ def mechanism_rows(mechanisms: Sequence[Mechanism]) -> list[dict[str, Any]]:
             "no_decoding": mechanism.no_decoding,
             "peers": list(mechanism.peers),
             "no_peer": mechanism.no_peer,
+            "models": model_types(mechanism.module.name),
+            "proofs": proofs.of(mechanism.name),
             "files": [f"torch_attention/{mechanism.file}", f"jax_attention/{mechanism.file}"],
         }
         for mechanism in mechanisms
@@ -54,9 +58,10 @@ def mechanism_lines(mechanism: Mechanism) -> list[str]:
         ("paper", f"{paper.authors} {paper.year}, {paper.address}"),
         ("decoding", decoding),
         ("peers", ", ".join(m.peers) or f"none: {m.no_peer}"),
+        ("models", ", ".join(model_types(m.module.name)) or "no model type that load_pretrained reads"),
         ("proof", f"attention-bridge parity '{m.name}'"),
     ]
-    lines = [m.name, *(f"  {title:<10}{text}" for title, text in rows)]
+    lines = [m.name, *(f"  {title:<10}{text}" for title, text in rows), *proofs.lines(m.name)]
     for package in ("torch_attention", "jax_attention"):
         lines += ["", f"{package}/{m.file}", *_signatures(package, m.module.name)]
     return lines

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from attention_bridge.catalogue import CATALOGUE, select
 from attention_bridge.cli import app
+from attention_bridge.pages import proofs
 from attention_bridge.parity import proof
 from attention_bridge.parity.comparison import Difference
 
@@ -141,6 +142,8 @@ def test_show_prints_equation_source_and_both_signatures():
     for package in ("torch_attention", "jax_attention"):
         assert f"{package}/{mechanism.file}\n  GroupedQueryAttention(embed_dim, num_heads, " in done.output
     assert done.output.count("num_kv_heads") == 2
+    assert "models    bloom, falcon, " in done.output
+    assert "float32   outputs: torch " in done.output
     named = json.loads(CliRunner().invoke(app, ["show", "GroupedQueryAttention", "--json"]).output)
     assert named["name"] == "GroupedQueryAttention"
     wrong = CliRunner().invoke(app, ["show", "GroupedAttention"])
@@ -152,6 +155,22 @@ def test_show_takes_every_mechanism():
         done = CliRunner().invoke(app, ["show", mechanism.name])
         assert done.exit_code == 0, done.output
         assert done.output.count("call(") == 2
+
+
+def test_show_has_the_figures_of_every_proof_within_their_bounds():
+    for row in json.loads(CliRunner().invoke(app, ["list", "--json"]).output):
+        (mechanism,) = select([row["name"]])
+        assert row["proofs"].keys() == set(mechanism.dtypes), row["name"]
+        for figures in row["proofs"].values():
+            assert 0 <= max(figures["torch_err"], figures["jax_err"]) <= 1.05 * figures["tolerance"]
+            gradient = max(figures["torch_gradient_err"], figures["jax_gradient_err"])
+            assert 0 <= gradient <= 1.05 * figures["gradient_tolerance"]
+
+
+def test_figures_of_a_proof_that_failed_are_refused():
+    row = {"name": "Encoder", "dtype": "float32", "ok": False}
+    with pytest.raises(ValueError, match="expected proofs without a failure, got Encoder in float32"):
+        proofs.figures([row])
 
 
 def test_list_of_a_family_has_its_mechanisms_alone():
