@@ -73,9 +73,8 @@ def test_encoder_takes_types_is_bidirectional_and_rejects_caches(mirror, rng):
     assert difference(typed, found) > 1e-2
     changed = tokens.copy()
     changed[:, -1] = (changed[:, -1] + 1) % VOCAB
-    assert (
-        difference(numpy(model(array(changed)).logits)[:, 0], found[:, 0]) > 1e-4
-    )  # it attends to later tokens
+    # the first position attends to later tokens
+    assert difference(numpy(model(array(changed)).logits)[:, 0], found[:, 0]) > 1e-4
     with pytest.raises(NotImplementedError, match="is_causal=False has no incremental decoding"):
         model.start()
     with pytest.raises(NotImplementedError, match="is_causal=False has no incremental decoding"):
