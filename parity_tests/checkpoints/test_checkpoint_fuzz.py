@@ -70,7 +70,7 @@ def peak_memory():
     """The peak memory of this process, in bytes."""
     status = Path("/proc/self/status")
     if not status.exists():
-        pytest.skip("memory is looked up in /proc")
+        pytest.skip("the peak memory is read from /proc")
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
 
 

@@ -238,7 +238,7 @@ CASES = [
         "previous must have shape (2, 7), got (2, 5)",
     ),
     Case(
-        "keys that are not as many as the values",
+        "another number of keys than values",
         lambda m: locate(m, value=(2, 6, 6)),
         ValueError,
         "key and value must have the same length, got 7 and 6",
@@ -298,7 +298,7 @@ class TestBadInput:
     def test_even_filter_size_raises(self):
         assert_impossible(
             Case(
-                "a filter without a middle",
+                "a filter of even size",
                 lambda m: partial(m.LocationAwareAttention, 8, 10, 9, num_filters=4, kernel_size=4),
                 ValueError,
                 "kernel_size must be odd, for a filter to have a middle, got 4",

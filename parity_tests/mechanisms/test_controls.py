@@ -142,7 +142,7 @@ CONTROLS = (
         "padding",
     ),
     Control(
-        "a query that sees no key takes the mean of all values",
+        "a fully masked row takes the mean of all values",
         edit(SOFTMAX, "return {xp}.where(mask, ", "return {xp}.where(mask | True, "),
         "SelfAttention",
         "empty row",
@@ -154,13 +154,13 @@ CONTROLS = (
         "batch query key",
     ),
     Control(
-        "a query does not see its own position",
+        "a query does not attend to its own position",
         edit("ops.rules:sees", "key <= position", "key < position"),
         "CausalSelfAttention",
         "padding",
     ),
     Control(
-        "a query sees the position after its own",
+        "a query attends to the position after its own",
         edit("ops.rules:sees", "key <= position", "key <= position + 1"),
         "CausalSelfAttention",
         "padding",
@@ -184,7 +184,7 @@ CONTROLS = (
         "query key",
     ),
     Control(
-        "features are dealt out to heads in turn",
+        "features are assigned to heads in turn",
         edit("ops.heads:split_heads", "(heads head_dim)", "(head_dim heads)"),
         "MultiHeadSelfAttention",
         "query key",
@@ -216,7 +216,7 @@ CONTROLS = (
         "padding",
     ),
     Control(
-        "one gelu is taken for the other",
+        "GELU has the other form",
         edit(
             "activations:activation_function", "return ACTIVATIONS[name]", 'return ACTIVATIONS["gelu_tanh"]'
         ),
@@ -266,7 +266,7 @@ def blamed_on(mirror: str, found: list[Difference]) -> list[str]:
 
 
 @pytest.mark.parametrize(("mirror", "control"), RUNS)
-def test_the_proof_finds_a_mirror_in_which(mirror: str, control: Control) -> None:
+def test_proof_finds_a_mirror_where(mirror: str, control: Control) -> None:
     mechanism = only(control.mechanism)
     assert not healthy_failures(mechanism, control.case, control.dtype)
     with rebuilt(mirror), control.damage(MIRRORS[mirror]):
@@ -277,7 +277,7 @@ def test_the_proof_finds_a_mirror_in_which(mirror: str, control: Control) -> Non
     assert {d.name for d in found if not d.ok} == set(blamed_on(mirror, found))
 
 
-def test_the_proof_finds_the_variance_that_cancels_where_the_mean_is_large() -> None:
+def test_proof_finds_the_variance_that_cancels_for_a_large_mean() -> None:
     """E[x^2] - E[x]^2, Flax's default, equals the plain variance only for a small mean.
 
     PyTorch's own kernel is inaccurate there too, so only JAX is tested.
@@ -369,7 +369,7 @@ def op_failures(mirror: str, options: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("mirror", MIRRORS)
 @pytest.mark.parametrize("control", OP_CONTROLS)
-def test_the_oracle_finds_an_operation_in_which(control: str, mirror: str) -> None:
+def test_oracle_finds_an_operation_where(control: str, mirror: str) -> None:
     damage, options = OP_CONTROLS[control]
     assert not op_failures(mirror, options)
     with damage(MIRRORS[mirror]):

@@ -286,7 +286,7 @@ class TestBadInput:
                 ".bool() or .astype(bool) converts it, additive values go in bias",
             ),
             Case(
-                "positions that nothing reads",
+                "unused positions",
                 lambda m: look(m, positions=m.ones(5, dtype=np.int32)),
                 ValueError,
                 "positions need a position scheme that reads them, got position=None",
@@ -313,7 +313,7 @@ class TestBadInput:
                 "num_heads must be at least 1, got 0",
             ),
             Case(
-                "features that the heads do not share out",
+                "features that the heads do not divide",
                 lambda m: lambda: m.MultiQueryAttention(12, 5),
                 ValueError,
                 "embed_dim must be divisible by num_heads, got embed_dim=12 and num_heads=5",

@@ -171,7 +171,7 @@ def test_causal_queries_over_equal_scores_average_the_past() -> None:
     assert np.array_equal(weights[0, 0] > 0, np.tri(4, dtype=bool))
 
 
-def test_a_window_of_two_sees_the_query_itself_and_one_key_before() -> None:
+def test_window_of_two_shows_the_own_key_and_the_one_before() -> None:
     zeros = np.zeros((1, 1, 4, 2))
     _, weights = oracles.dot_product_attention(zeros, zeros, zeros, is_causal=True, window=2)
     np.testing.assert_array_equal(

@@ -395,7 +395,7 @@ REFUSED = [
         ".bool() or .astype(bool) converts it, additive values go in bias",
     ),
     Case(
-        "positions that nothing reads",
+        "unused positions",
         lambda m: self_attend(m, m.NativeSparseAttention(12, 3, 1), positions=m.ones(12, dtype=np.int32)),
         ValueError,
         "positions need a position scheme that reads them, got position=None",
@@ -422,7 +422,7 @@ IMPOSSIBLE = [
         "top_k must be at least 1, got 0",
     ),
     Case(
-        "blocks of nothing",
+        "blocks of size 0",
         lambda m: partial(m.MixtureOfBlockAttention, 12, 3, 0, 2),
         ValueError,
         "block_size must be at least 1, got 0",
@@ -446,7 +446,7 @@ IMPOSSIBLE = [
         "selected_size must be divisible by stride, got selected_size=3 and stride=2",
     ),
     Case(
-        "fewer blocks than are always seen",
+        "fewer blocks than are always visible",
         lambda m: partial(m.NativeSparseAttention, 12, 3, 1, num_selected=2),
         ValueError,
         "num_selected must be at least 3, got 2",
@@ -458,7 +458,7 @@ IMPOSSIBLE = [
         "num_heads must be divisible by num_kv_heads, got num_heads=3 and num_kv_heads=2",
     ),
     Case(
-        "a window of nothing",
+        "a window of 0",
         lambda m: partial(m.NativeSparseAttention, 12, 3, 1, window=0),
         ValueError,
         "window must be at least 1 (it counts the query's own key), got 0",
@@ -476,7 +476,7 @@ IMPOSSIBLE = [
         "num_rounds must be at least 1, got 0",
     ),
     Case(
-        "a choice of nothing",
+        "a selection of no key",
         lambda m: partial(deepseek, m, 0),
         ValueError,
         "top_k must be at least 1, got 0",
@@ -488,7 +488,7 @@ IMPOSSIBLE = [
         "indexer must have embed_dim=12 as attention, got 10",
     ),
     Case(
-        "an indexer that asks from a latent that is not there",
+        "an indexer that needs a missing latent",
         lambda m: partial(deepseek, m, query_dim=7),
         ValueError,
         "indexer must have query_dim=None or that of the attention's latent of queries, None, got 7",

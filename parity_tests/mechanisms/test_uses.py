@@ -96,7 +96,7 @@ class TestExactLayers:
     @every_mechanism
     def test_quantize_dynamic_leaves_no_linear_layer(self, mechanism):
         if mechanism.name == "LSHAttention":  # 8 bits move positions to other buckets
-            pytest.skip("rounding changes which keys are met")
+            pytest.skip("rounding changes the keys that a query attends to")
         assert torch_uses.quantised(mechanism) in (torch_uses.YES, NO_LINEAR)
 
     @every_mechanism
@@ -122,7 +122,7 @@ class TestAutocast:
     @sampled
     def test_autocast_is_as_precise_as_the_module_in_bfloat16(self, mechanism):
         if "bfloat16" not in mechanism.dtypes:
-            pytest.skip("a choice of keys is no matter for bfloat16")
+            pytest.skip("the selection of keys is not proven in bfloat16")
         module, given = torch_module(mechanism, "float32"), in_float32(given_to(mechanism))
         exact = first_output(module(**given))
         with torch.autocast("cpu", dtype=torch.bfloat16):

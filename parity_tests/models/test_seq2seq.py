@@ -240,7 +240,7 @@ def test_chunks_with_caches_equal_the_whole(name, framework):
 
 @each_in_time
 @each_model
-def test_cache_of_selected_texts_equals_theirs_alone(name, framework):
+def test_cache_selected_by_text_equals_the_cache_of_these_texts(name, framework):
     expected, _ = read(framework, name, "float64")
     with mirror(framework, name, "float64") as m:
         source, target = map(m.array, tokens())
@@ -398,7 +398,7 @@ IMPOSSIBLE = [
         "hidden_dim must be divisible by directions, got hidden_dim=7 and directions=2",
     ),
     Case(
-        "an attention that drops",
+        "an attention with dropout",
         lambda m: partial(m.RecurrentSeq2Seq, 11, 9, 6, 8, m.BasicAttention(8, 8, 5, dropout=0.1)),
         ValueError,
         "attention must have dropout=0 where it is a step of a recurrence, got 0.1",

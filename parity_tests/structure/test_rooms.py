@@ -85,7 +85,7 @@ def test_upward_import_is_detected():
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_one_framework_never_imports_the_other(framework):
+def test_conversions_of_one_framework_never_import_the_other(framework):
     """For the package root and its conversions, in a new interpreter."""
     other = "jax" if framework == "torch" else "torch"
     code = (
