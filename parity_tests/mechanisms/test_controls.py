@@ -278,7 +278,7 @@ def test_proof_finds_a_mirror_where(mirror: str, control: Control) -> None:
 
 
 def test_proof_finds_the_variance_that_cancels_for_a_large_mean() -> None:
-    """E[x^2] - E[x]^2, Flax's default, equals the plain variance only for a small mean.
+    """E[x^2] - E[x]^2, Flax's default, is as accurate as the plain variance only for a small mean.
 
     PyTorch's own kernel is inaccurate there too, so only JAX is tested.
     """

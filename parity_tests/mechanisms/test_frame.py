@@ -268,7 +268,7 @@ def test_lengths_with_a_cache_raise():
 )
 @pytest.mark.parametrize("mirror", PACKAGES)
 def test_blocks_are_not_used_with_lengths_segments_or_implementations(mirror, name):
-    """The same holds with a mask, for sequences long enough to be split into blocks."""
+    """Tested with a mask, for sequences long enough to be split into blocks."""
     torch.manual_seed(0)
     layer = getattr(torch_attention, name)(8, 2, 3)
     if mirror == "jax":

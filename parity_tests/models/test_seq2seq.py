@@ -34,7 +34,7 @@ RECURRENT = ("Bahdanau", "Luong, dot", "Luong, general")
 NAMES = ("SimpleSeq2Seq", *RECURRENT)
 BOUNDS = {"float64": lambda name: 1e-12, "float32": lambda name: 4 * 2.0**-24 * np.sqrt(sums(name))}
 each_framework = pytest.mark.parametrize("framework", ["torch", "jax"])
-# Promises of both models, which share this code: the second model is a slow test.
+# For properties of both frameworks, whose equality is tested elsewhere: JAX is a slow test.
 each_in_time = pytest.mark.parametrize("framework", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 each_model = pytest.mark.parametrize("name", NAMES)
 

@@ -106,7 +106,7 @@ def test_left_padding_of_a_text_has_no_influence(mirror, head, backbone, rng):
     padded = model(mirror.array(tokens), mirror.array(tokens != 0)).output
     alone = model(mirror.array(tokens[1:, 2:].copy())).output
     assert difference(padded[1:], alone) < 1e-5
-    if backbone is not LANGUAGE or head == "EmbeddingHead":  # a window of 3 around the last token
+    if backbone is not LANGUAGE or head == "EmbeddingHead":  # LANGUAGE's last token attends to 3 tokens
         assert difference(model(mirror.array(tokens)).output[1:], alone) > 1e-4
 
 

@@ -4,10 +4,10 @@ Errors are pooled over several random inputs: the largest and the root mean squa
 implementation whose backward pass saves less than the definition's is compared with a definition that saves equally
 little, without a tolerance of its own:
 
-- tiles (for rows longer than one tile) and the ring save the output of a row instead of its weights (`from_output`):
-the term subtracted from every score's gradient is the output times its gradient, which is equal but rounds differently;
-- kernels of a framework also save only the logsumexp of a row, one float32 (`one_number`), and may round the weights
-and their gradients to the dtype of the values (`rounded_weights`).
+- Tiles (for rows longer than one tile) and the ring save the output of a row instead of its weights (`from_output`).
+  The term subtracted from every score's gradient is then the output times its gradient, which rounds differently.
+- Kernels of a framework also save only the logsumexp of a row, one float32 (`one_number`), and may round the weights
+  and their gradients to the dtype of the values (`rounded_weights`).
 """
 
 from functools import cache, partial
