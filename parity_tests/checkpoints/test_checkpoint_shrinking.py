@@ -27,7 +27,7 @@ from attention_bridge.errors import CheckpointError
 with checkpoints.open(sys.argv[1]) as reader:
     first = reader.read("a")
     os.truncate(sys.argv[1], 2**12)
-    assert float(first.sum()) == first.size, "what was read stays"
+    assert float(first.sum()) == first.size, "an array that was read stays valid"
     try:
         reader.read("b").sum()
     except CheckpointError as error:

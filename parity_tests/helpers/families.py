@@ -233,7 +233,7 @@ CASES = {
         {"vocab_size": VOCAB, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 6,
          "num_kv_heads": 2, "new_decoder_architecture": True, "ffn_hidden_size": 20, **NONE},
     ),
-    "falcon, one norm, one key a head": Case(
+    "falcon, one norm, one key per head": Case(
         "hf.falcon",
         "language",
         t.FalconForCausalLM,
